@@ -1,0 +1,1 @@
+//! The library that every Update Module is written on.

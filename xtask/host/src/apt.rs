@@ -1,0 +1,116 @@
+//! A private apt: packages of any release and architecture, downloaded from the mirror that the host is
+//! configured for, with nothing installed on the host and none of its settings changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use xshell::{Cmd, Shell, cmd};
+
+use crate::command::run;
+use crate::status::Step;
+
+/// Where Debian's archive keys lie on every Debian.
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// One release and architecture of Debian, with package lists of its own.
+pub struct Root<'a> {
+    sh: &'a Shell,
+    folder: PathBuf,
+    architecture: String,
+}
+
+impl<'a> Root<'a> {
+    /// Fetches the package lists of `release` (a code name) for `architecture` (Debian's name) into `folder`.
+    ///
+    /// # Errors
+    /// When the host has no Debian mirror configured, or the mirror does not answer.
+    pub fn new(sh: &'a Shell, step: &Step, folder: &Path, release: &str, architecture: &str) -> Result<Self> {
+        for part in ["lists/partial", "archives/partial"] {
+            let part = folder.join(part);
+            fs::create_dir_all(&part).with_context(|| format!("making {}", part.display()))?;
+        }
+        let sources = format!("deb [signed-by={KEYRING}] {} {release} main\n", mirror(sh)?);
+        fs::write(folder.join("sources.list"), sources).context("writing sources.list of the private apt")?;
+        fs::write(folder.join("status"), "").context("writing an empty dpkg status")?;
+        let root = Root { sh, folder: folder.to_owned(), architecture: architecture.to_owned() };
+        run(step, root.apt("apt-get").arg("update")).with_context(|| {
+            format!("fetching Debian's package lists for {release} {architecture}: is the network up?")
+        })?;
+        Ok(root)
+    }
+
+    /// The versions of `package` that can be had, newest first.
+    ///
+    /// # Errors
+    /// When apt-cache fails.
+    pub fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let table = self.apt("apt-cache").args(["madison", package]).quiet().ignore_stderr().read()?;
+        Ok(table
+            .lines()
+            .filter_map(|line| line.split('|').nth(1))
+            .map(|version| version.trim().to_owned())
+            .collect())
+    }
+
+    /// Downloads `packages` (`name` or `name=version`) and returns their `.deb` files.
+    ///
+    /// # Errors
+    /// When a package is unknown or the mirror does not answer.
+    pub fn download(&self, step: &Step, packages: &[&str]) -> Result<Vec<PathBuf>> {
+        let archives = self.folder.join("archives");
+        let _here = self.sh.push_dir(&archives);
+        run(step, self.apt("apt-get").arg("download").args(packages))
+            .with_context(|| format!("downloading {} for {}", packages.join(" "), self.architecture))?;
+        packages.iter().map(|package| downloaded(&archives, package)).collect()
+    }
+
+    fn apt(&self, program: &str) -> Cmd<'a> {
+        let folder = self.folder.display();
+        let architecture = &self.architecture;
+        let options = [
+            format!("Dir::State::lists={folder}/lists"),
+            format!("Dir::State::status={folder}/status"),
+            format!("Dir::Cache={folder}"),
+            format!("Dir::Etc::sourcelist={folder}/sources.list"),
+            "Dir::Etc::sourceparts=/dev/null".to_owned(),
+            format!("APT::Architecture={architecture}"),
+            format!("APT::Architectures={architecture}"),
+            "APT::Sandbox::User=".to_owned(), // root's cache folder is closed to _apt
+        ];
+        options.iter().fold(cmd!(self.sh, "{program}"), |command, option| command.args(["-o", option]))
+    }
+}
+
+/// The `.deb` that `apt-get download` made of `package`: `name_version_arch.deb`, the version's colon escaped.
+fn downloaded(archives: &Path, package: &str) -> Result<PathBuf> {
+    let name = package.split('=').next().unwrap_or(package);
+    let version = package.split_once('=').map(|(_, version)| version.replace(':', "%3a"));
+    let prefix = format!("{name}_{}", version.unwrap_or_default());
+    let mut found: Vec<PathBuf> = fs::read_dir(archives)
+        .with_context(|| format!("listing {}", archives.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .filter(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix)))
+        .collect();
+    found.sort();
+    found.pop().with_context(|| format!("apt-get download left no {prefix}*.deb in {}", archives.display()))
+}
+
+/// The mirror that the host's own apt uses for Debian's main archive.
+///
+/// # Errors
+/// When apt has no such source, as on a derivative of Debian.
+pub fn mirror(sh: &Shell) -> Result<String> {
+    let format = "$(ORIGIN) $(LABEL) $(COMPONENT) $(REPO_URI)";
+    let targets = cmd!(sh, "apt-get indextargets --format {format}")
+        .quiet()
+        .read()
+        .context("asking apt for its sources")?;
+    let mirror = targets.lines().find_map(|line| line.strip_prefix("Debian Debian main ")).map(str::to_owned);
+    ensure!(
+        mirror.is_some(),
+        "apt has no source for Debian's main archive: add one to /etc/apt/sources.list and run apt-get update"
+    );
+    Ok(mirror.unwrap_or_default())
+}

@@ -1,0 +1,8 @@
+//! The machine the toolkit runs on: which packages it has, where caches live, how a command is
+//! run, and how a person sees that something is going on.
+
+pub mod apt;
+pub mod cache;
+pub mod command;
+pub mod packages;
+pub mod status;
