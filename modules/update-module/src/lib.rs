@@ -1,1 +1,57 @@
 //! The library that every Update Module is written on.
+//!
+//! Mender runs an Update Module once for every state of an update: `MODULE STATE TREE`. Implement
+//! [`UpdateModule`], or [`Transactional`] for a module that stages, switches and can go back, and end with
+//!
+//! ```no_run
+//! # struct MyModule;
+//! # impl update_module::UpdateModule for MyModule { const NAME: &'static str = "my-module"; }
+//! fn main() -> std::process::ExitCode {
+//!     update_module::run(MyModule)
+//! }
+//! ```
+//!
+//! The protocol's source is `Documentation/update-modules-v3-file-api.md` of mendersoftware/mender.
+//!
+//! # States
+//!
+//! | state | called | a failure leads to |
+//! |---|---|---|
+//! | `ProvidePayloadFileSizes` | before the download (client 4+) | a failed download |
+//! | `Download`, `DownloadWithFileSizes` | while the payload streams in | `Cleanup` |
+//! | `ArtifactInstall` | to make the new live | the rollback chain |
+//! | `NeedsArtifactReboot` | after install, and again after rollback | the rollback chain |
+//! | `ArtifactReboot`, `ArtifactVerifyReboot` | around a reboot | the rollback chain |
+//! | `ArtifactCommit` | to make the new permanent | the rollback chain |
+//! | `SupportsRollback` | when a rollback is considered | an inconsistent device |
+//! | `ArtifactRollback` | to bring the old back; after a power cut, repeatedly | an inconsistent device |
+//! | `ArtifactRollbackReboot`, `ArtifactVerifyRollbackReboot` | around the reboot into the old | a repetition |
+//! | `ArtifactFailure` | after every failed update | nothing |
+//! | `Cleanup` | last, always; after a power cut in Download on a half-built tree | a failed deployment |
+//!
+//! # Units and forms
+//!
+//! Sizes are bytes; file modes are octal strings in settings; every query is answered with one line in one write.
+
+mod log;
+
+pub mod durable;
+mod journal;
+mod module;
+mod name;
+mod payloads;
+mod run;
+pub mod settings;
+mod state;
+mod transaction;
+mod tree;
+
+pub use journal::Journal;
+pub use log::say;
+pub use module::UpdateModule;
+pub use name::FileName;
+pub use payloads::{Payload, Payloads};
+pub use run::run;
+pub use state::{NeedsReboot, State};
+pub use transaction::{Change, Transaction, Transactional};
+pub use tree::WorkTree;

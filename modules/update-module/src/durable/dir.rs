@@ -1,0 +1,244 @@
+//! An open folder and what can be done to one name in it.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{
+    self, Advice, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid,
+};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::failed;
+use crate::name::FileName;
+
+/// An open folder. It stays the same folder even when somebody renames it meanwhile.
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// What a name in a folder stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A folder.
+    Folder,
+    /// A regular file.
+    File,
+    /// A symlink, device, FIFO or socket.
+    Other,
+}
+
+/// Last access and last modification, each in seconds and nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    accessed: (i64, i64),
+    modified: (i64, i64),
+}
+
+impl Dir {
+    /// Opens the folder `path`.
+    ///
+    /// # Errors
+    /// When it does not exist, is no folder, or may not be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let fd = fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| failed("opening the folder", path))?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Makes the folder `path` with exactly the permissions `mode` where it is not there yet, and opens it.
+    ///
+    /// # Errors
+    /// When its parent is missing, or it cannot be made or opened.
+    pub fn make(path: &Path, mode: u32) -> Result<Self> {
+        match fs::mkdir(path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).with_context(|| failed("making the folder", path)),
+        }
+        let folder = Self::open(path)?;
+        // mkdir's own mode is cut by the umask, which an updater does not choose.
+        fs::fchmod(&folder.fd, Mode::from_raw_mode(mode))
+            .with_context(|| failed("setting the mode of", path))?;
+        Ok(folder)
+    }
+
+    /// Where this folder was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names in this folder, without `.` and `..`, in the order of their bytes.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn names(&self) -> Result<Vec<FileName>> {
+        let listing = || -> io::Result<Vec<FileName>> {
+            let mut names = Vec::new();
+            for entry in fs::Dir::read_from(&self.fd)? {
+                // `.` and `..` are no FileName; every other entry is.
+                names.extend(FileName::new(OsStr::from_bytes(entry?.file_name().to_bytes())));
+            }
+            names.sort();
+            Ok(names)
+        };
+        listing().with_context(|| failed("listing the folder", &self.path))
+    }
+
+    /// What `name` stands for, itself and not where it may point; `None` where it is absent.
+    ///
+    /// # Errors
+    /// When the folder cannot be searched.
+    pub fn kind(&self, name: &FileName) -> Result<Option<Kind>> {
+        match fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => Kind::Folder,
+                FileType::RegularFile => Kind::File,
+                _ => Kind::Other,
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error).with_context(|| failed("looking at", &self.path.join(name))),
+        }
+    }
+
+    /// Makes a file that must not exist yet, 0600, open for writing.
+    ///
+    /// # Errors
+    /// When `name` exists or cannot be made.
+    pub fn create_file(&self, name: &FileName) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::RUSR | Mode::WUSR)
+            .with_context(|| failed("making the file", &self.path.join(name)))?;
+        Ok(File::from(fd))
+    }
+
+    /// Opens the regular file `name` for reading from the medium: what the page cache holds of it is dropped first, as
+    /// far as it has been synced.
+    ///
+    /// # Errors
+    /// When it is absent, a symlink, or may not be opened.
+    pub fn open_from_medium(&self, name: &FileName) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())
+            .with_context(|| failed("opening", &self.path.join(name)))?;
+        // Advice: where the kernel does not take it, the read is still correct.
+        let _ = fs::fadvise(&fd, 0, None, Advice::DontNeed);
+        Ok(File::from(fd))
+    }
+
+    /// Gives the file `file`, opened as `name`, its owner, group and permissions.
+    ///
+    /// # Errors
+    /// When this process may not.
+    pub fn give(&self, name: &FileName, file: &File, owner: u32, group: u32, mode: u32) -> Result<()> {
+        let give = || {
+            fs::fchown(file, Some(Uid::from_raw(owner)), Some(Gid::from_raw(group)))?;
+            fs::fchmod(file, Mode::from_raw_mode(mode))
+        };
+        give().with_context(|| {
+            format!("giving {} to {owner}:{group} with mode {mode:04o}", self.path.join(name).display())
+        })
+    }
+
+    /// Gives the file `name` a second name in `into`; one that has it already is left as it is.
+    ///
+    /// # Errors
+    /// When `name` is absent, immutable, or on a filesystem without hard links.
+    pub fn link(&self, name: &FileName, into: &Dir) -> Result<()> {
+        match fs::linkat(&self.fd, name.as_ref(), &into.fd, name.as_ref(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error).with_context(|| {
+                format!(
+                    "keeping {} as a hard link in {} (an immutable file, or a filesystem without hard links?)",
+                    self.path.join(name).display(),
+                    into.path.display()
+                )
+            }),
+        }
+    }
+
+    /// Renames `name` to `new_name` in `into`, replacing what has that name there.
+    ///
+    /// # Errors
+    /// When `name` is absent, `new_name` is a folder, or the two are on different mounts.
+    pub fn rename(&self, name: &FileName, into: &Dir, new_name: &FileName) -> Result<()> {
+        self.rename_with(name, into, new_name, RenameFlags::empty())
+    }
+
+    /// Renames `name` to `new_name` in `into`, where that name must be free.
+    ///
+    /// # Errors
+    /// As [`rename`](Self::rename), and when `new_name` exists.
+    pub fn rename_to_free(&self, name: &FileName, into: &Dir, new_name: &FileName) -> Result<()> {
+        self.rename_with(name, into, new_name, RenameFlags::NOREPLACE)
+    }
+
+    fn rename_with(&self, name: &FileName, into: &Dir, new_name: &FileName, how: RenameFlags) -> Result<()> {
+        fs::renameat_with(&self.fd, name.as_ref(), &into.fd, new_name.as_ref(), how).with_context(|| {
+            format!("renaming {} to {}", self.path.join(name).display(), into.path.join(new_name).display())
+        })
+    }
+
+    /// Removes the file `name`; one that is not there is fine.
+    ///
+    /// # Errors
+    /// When it is a folder or may not be removed.
+    pub fn remove(&self, name: &FileName) -> Result<()> {
+        match fs::unlinkat(&self.fd, name.as_ref(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error).with_context(|| failed("removing", &self.path.join(name))),
+        }
+    }
+
+    /// Returns when the names in this folder are on the medium.
+    ///
+    /// # Errors
+    /// When the medium fails.
+    pub fn sync(&self) -> Result<()> {
+        fs::fsync(&self.fd).with_context(|| failed("syncing the folder", &self.path))
+    }
+
+    /// Returns when everything written to this folder's filesystem is on the medium: one flush, however many files.
+    ///
+    /// # Errors
+    /// When the medium fails, or has failed since this folder was opened.
+    pub fn sync_filesystem(&self) -> Result<()> {
+        fs::syncfs(&self.fd).with_context(|| failed("syncing the filesystem of", &self.path))
+    }
+
+    /// Free space on this folder's filesystem, in bytes.
+    ///
+    /// # Errors
+    /// When the filesystem does not tell.
+    pub fn free_bytes(&self) -> Result<u64> {
+        let space = fs::fstatvfs(&self.fd).with_context(|| failed("asking for free space in", &self.path))?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// This folder's own times.
+    ///
+    /// # Errors
+    /// When the folder cannot be looked at.
+    pub fn times(&self) -> Result<Times> {
+        let stat = fs::fstat(&self.fd).with_context(|| failed("looking at", &self.path))?;
+        Ok(Times {
+            accessed: (stat.st_atime as _, stat.st_atime_nsec as _),
+            modified: (stat.st_mtime as _, stat.st_mtime_nsec as _),
+        })
+    }
+
+    /// Sets this folder's own times.
+    ///
+    /// # Errors
+    /// When this process may not.
+    pub fn set_times(&self, times: Times) -> Result<()> {
+        let spec = |(seconds, nanoseconds)| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+        let times = Timestamps { last_access: spec(times.accessed), last_modification: spec(times.modified) };
+        fs::futimens(&self.fd, &times).with_context(|| failed("setting the times of", &self.path))
+    }
+}

@@ -1,0 +1,155 @@
+//! The work tree: what the client tells about the update and where a module may write.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+
+/// Where Debian's and Yocto's clients keep their data.
+const DATASTORE: &str = "/var/lib/mender";
+
+/// What a work tree's path ends with, below the datastore. Clients from 4 on know payload 0000 only.
+const TREE_BELOW_DATASTORE: [&str; 5] = ["modules", "v3", "payloads", "0000", "tree"];
+
+/// A typed view of the work tree, `<datastore>/modules/v3/payloads/0000/tree`.
+///
+/// Nothing is read before it is asked for: after a power cut in Download the tree is half built, and `Cleanup` gets it
+/// all the same. Texts come without the newline that client 5 ends them with and client 3 does not.
+pub struct WorkTree {
+    path: PathBuf,
+}
+
+impl WorkTree {
+    /// The work tree at `path`, whether or not it exists.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The work tree as it would be called on this device: for calls that do not come from the client.
+    pub(crate) fn of_this_device() -> Self {
+        Self::new(TREE_BELOW_DATASTORE.iter().fold(PathBuf::from(DATASTORE), |path, part| path.join(part)))
+    }
+
+    /// The work tree's folder, which is also the working directory of a call.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of the client's own data, which outlives the work tree: `/var/lib/mender` on a device. A tree in
+    /// any other place, as in a test, has its parent for a datastore.
+    pub fn datastore(&self) -> &Path {
+        let parts = self.path.components().rev().map(|part| part.as_os_str());
+        let below_datastore =
+            parts.take(TREE_BELOW_DATASTORE.len()).eq(TREE_BELOW_DATASTORE.iter().rev().copied());
+        let levels = if below_datastore { TREE_BELOW_DATASTORE.len() } else { 1 };
+        self.path.ancestors().nth(levels).unwrap_or(&self.path)
+    }
+
+    /// The folder of module `name` in the datastore, where its journal lies: outside the work tree, which the
+    /// client wipes before it downloads.
+    pub fn state_folder(&self, name: &str) -> PathBuf {
+        self.datastore().join("update-modules").join(name)
+    }
+
+    /// The name of the artifact installed now, `None` where the client knows none.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not UTF-8.
+    pub fn current_artifact_name(&self) -> Result<Option<String>> {
+        self.text("current_artifact_name")
+    }
+
+    /// The group of the artifact installed now, `None` where it has none.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not UTF-8.
+    pub fn current_artifact_group(&self) -> Result<Option<String>> {
+        self.text("current_artifact_group")
+    }
+
+    /// The type of this device.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not UTF-8.
+    pub fn current_device_type(&self) -> Result<Option<String>> {
+        self.text("current_device_type")
+    }
+
+    /// The name of the artifact being installed.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not UTF-8.
+    pub fn artifact_name(&self) -> Result<Option<String>> {
+        self.text("header/artifact_name")
+    }
+
+    /// The artifact's meta-data as `T`, `None` where the artifact has none (the client then writes `null`).
+    ///
+    /// # Errors
+    /// When the file cannot be read or does not have the form of `T`.
+    pub fn meta_data<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        let path = self.path.join("header/meta-data");
+        let Some(text) = self.text("header/meta-data")? else { return Ok(None) };
+        serde_json::from_str(&text).with_context(|| {
+            format!("{}: the artifact's meta-data is not what this module understands", path.display())
+        })
+    }
+
+    /// The payload's files, for a module that left the download to the client.
+    pub fn files(&self) -> PathBuf {
+        self.path.join("files")
+    }
+
+    /// A folder for the module's own use until `Cleanup`. It survives a reboot, but client 3.4 wipes it when an interrupted
+    /// install is followed by another: what a rollback needs belongs into [`state_folder`](Self::state_folder).
+    pub fn tmp(&self) -> PathBuf {
+        self.path.join("tmp")
+    }
+
+    /// The content of a file of the tree; `None` where it is absent or empty.
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        let path = self.path.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned()).filter(|text| !text.is_empty())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_datastore_is_five_levels_up() {
+        let device = WorkTree::new("/data/mender/modules/v3/payloads/0000/tree");
+        assert_eq!(device.datastore(), Path::new("/data/mender"));
+        assert_eq!(WorkTree::of_this_device().datastore(), Path::new(DATASTORE));
+        assert_eq!(device.state_folder("web-file"), Path::new("/data/mender/update-modules/web-file"));
+        assert_eq!(WorkTree::new("/tmp/x y/tree").datastore(), Path::new("/tmp/x y"));
+        assert_eq!(WorkTree::new("tree").datastore(), Path::new(""));
+    }
+
+    #[test]
+    fn both_clients_forms_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = WorkTree::new(folder.path());
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        fs::create_dir(folder.path().join("header")).unwrap();
+        write("current_artifact_name", "release-1\n");
+        write("current_artifact_group", "");
+        write("header/artifact_name", "release-2");
+        write("header/meta-data", "null");
+        assert_eq!(tree.current_artifact_name().unwrap().as_deref(), Some("release-1"));
+        assert_eq!(tree.current_artifact_group().unwrap(), None);
+        assert_eq!(tree.current_device_type().unwrap(), None, "a half-built tree");
+        assert_eq!(tree.artifact_name().unwrap().as_deref(), Some("release-2"));
+        assert_eq!(tree.meta_data::<Vec<String>>().unwrap(), None);
+        write("header/meta-data", "{\"a\": 1}");
+        let error = format!("{:#}", tree.meta_data::<Vec<String>>().unwrap_err());
+        assert!(error.contains("header/meta-data"), "{error}");
+    }
+}
