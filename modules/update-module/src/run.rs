@@ -16,7 +16,7 @@ use crate::tree::WorkTree;
 /// Runs `module` as the client called it, `MODULE STATE TREE`, and returns the exit status: 0 for success and
 /// for every state that this library does not know, 1 for failure, with the chain of errors on stderr.
 ///
-/// Beside the protocol, `MODULE --recover` is the boot's recovery and `MODULE --version` prints the version.
+/// Beside the protocol, `MODULE --recover [TREE]` is the boot's recovery and `MODULE --version` prints the version.
 pub fn run<M: UpdateModule>(module: M) -> ExitCode {
     match answer(&module, env::args_os().skip(1).collect()).and_then(write_answer) {
         Ok(()) => ExitCode::SUCCESS,
@@ -34,6 +34,7 @@ fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answe
     match arguments.as_slice() {
         [flag] if flag == "--version" => Ok(Some(env!("CARGO_PKG_VERSION"))),
         [flag] if flag == "--recover" => silent(module.recover(&WorkTree::of_this_device())),
+        [flag, tree] if flag == "--recover" => silent(module.recover(&WorkTree::new(tree))),
         [state, tree] => match state.to_str().unwrap_or_default().parse() {
             Ok(state) => {
                 call(module, state, &WorkTree::new(tree)).with_context(|| format!("{state:?} failed"))
@@ -42,7 +43,7 @@ fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answe
         },
         _ => bail!(
             "the Mender client calls an Update Module as '{name} STATE TREE'. \
-             By hand: '{name} --recover' ends an interrupted update, '{name} --version' prints the version",
+             By hand: '{name} --recover [TREE]' ends an interrupted update, '{name} --version' prints the version",
             name = M::NAME
         ),
     }

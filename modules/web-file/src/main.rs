@@ -1,2 +1,39 @@
-//! x
-fn main() {}
+//! Mender Update Module `web-file`: installs files as the top-level regular files of a web root.
+
+mod file_set;
+mod settings;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use update_module::{Payloads, Transactional, WorkTree};
+
+use file_set::FileSet;
+use settings::Settings;
+
+struct WebFile;
+
+impl Transactional for WebFile {
+    const NAME: &'static str = "web-file";
+
+    type Change = FileSet;
+
+    fn plan(&self, _tree: &WorkTree) -> Result<FileSet> {
+        FileSet::plan(&update_module::settings::load::<Settings>(Self::NAME)?)
+    }
+
+    fn stage(&self, files: &mut FileSet, payloads: Payloads) -> Result<()> {
+        files.make_staging()?;
+        for payload in payloads {
+            files.stage(payload?)?;
+        }
+        if files.is_empty() {
+            bail!("the artifact has no files; an empty update of a web root is refused");
+        }
+        files.verify()
+    }
+}
+
+fn main() -> ExitCode {
+    update_module::run(WebFile)
+}

@@ -47,8 +47,12 @@ impl Dir {
     /// # Errors
     /// When it does not exist, is no folder, or may not be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        let fd = fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .with_context(|| failed("opening the folder", path))?;
+        Self::open_with(path, OFlags::empty())
+    }
+
+    fn open_with(path: &Path, more: OFlags) -> Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | more;
+        let fd = fs::open(path, flags, Mode::empty()).with_context(|| failed("opening the folder", path))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
@@ -61,7 +65,8 @@ impl Dir {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error).with_context(|| failed("making the folder", path)),
         }
-        let folder = Self::open(path)?;
+        // A symlink that somebody has put into its place is not followed.
+        let folder = Self::open_with(path, OFlags::NOFOLLOW)?;
         // mkdir's own mode is cut by the umask, which an updater does not choose.
         fs::fchmod(&folder.fd, Mode::from_raw_mode(mode))
             .with_context(|| failed("setting the mode of", path))?;

@@ -1,0 +1,370 @@
+//! The executable, called as the client calls it, on real folders.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use mock_client::{Generation, MockClient, Outcome, Snapshot};
+use rustix::fs::{XattrFlags, setxattr};
+
+/// A device whose web root is `www` in its folder.
+struct Device {
+    client: MockClient,
+    www: PathBuf,
+}
+
+impl Device {
+    /// With the web root as `files`; `None` leaves the web root missing. Settings are added to `dest_dir`.
+    fn new(generation: Generation, files: Option<&[(&str, &str)]>, settings: &str) -> Self {
+        let client = MockClient::new(env!("CARGO_BIN_EXE_web-file"), generation).unwrap();
+        let www = client.device().join("www");
+        let device = Self { client, www };
+        device.set(&device.www, settings);
+        if let Some(files) = files {
+            fs::create_dir(&device.www).unwrap();
+            for (name, content) in files {
+                fs::write(device.www.join(name), content).unwrap();
+            }
+            age(&device.www);
+        }
+        device
+    }
+
+    /// Settings with files owned by whoever runs this test, who need not be root.
+    fn set(&self, dest_dir: &Path, more: &str) {
+        let me = fs::metadata(self.client.device()).unwrap();
+        let (dest_dir, owner, group) = (dest_dir.to_str().unwrap(), me.uid(), me.gid());
+        let settings = format!("dest_dir = {dest_dir:?}\nowner = \"{owner}\"\ngroup = \"{group}\"\n{more}");
+        self.client.set("web-file", &settings).unwrap();
+    }
+
+    fn filled(generation: Generation) -> Self {
+        Self::new(generation, Some(&[("index.html", "old"), ("gone.html", "only in the old")]), "")
+    }
+
+    fn download(&self, payload: &[(&str, &str)]) -> Outcome {
+        let payload: Vec<_> =
+            payload.iter().map(|(name, content)| (OsStr::new(*name), content.as_bytes())).collect();
+        self.client.download(&payload).unwrap()
+    }
+
+    fn ok(&self, state: &str) {
+        let outcome = self.client.call(state).unwrap();
+        assert!(outcome.success(), "{state}: {outcome:?}");
+        assert_eq!(outcome.stdout, "", "{state} is no query");
+    }
+
+    fn fails(&self, state: &str, words: &[&str]) {
+        failed(self.client.call(state).unwrap(), words);
+    }
+
+    fn install(&self, payload: &[(&str, &str)]) {
+        let outcome = self.download(payload);
+        assert!(outcome.success(), "{outcome:?}");
+        self.ok("ArtifactInstall");
+    }
+
+    /// The web root's names and contents.
+    fn content(&self) -> BTreeMap<OsString, String> {
+        let entries = fs::read_dir(&self.www).unwrap().map(Result::unwrap);
+        entries
+            .map(|entry| (entry.file_name(), fs::read_to_string(entry.path()).unwrap_or("(folder)".into())))
+            .collect()
+    }
+
+    fn exact(&self) -> Snapshot {
+        Snapshot::of(&self.www).unwrap()
+    }
+
+    /// Nothing of an update is left: no staging place beside or in the web root, no journal.
+    fn is_clean(&self) -> bool {
+        let hidden = |folder: &Path| {
+            folder.exists()
+                && fs::read_dir(folder)
+                    .unwrap()
+                    .any(|entry| entry.unwrap().file_name().as_bytes().starts_with(b"."))
+        };
+        !hidden(self.client.device())
+            && !hidden(&self.www)
+            && !self.client.datastore().join("update-modules/web-file/journal.json").exists()
+    }
+}
+
+/// Gives everything in `folder`, and itself, times that only a real restoration brings back.
+fn age(folder: &Path) {
+    let then = SystemTime::UNIX_EPOCH + Duration::new(1_234_567_890, 987_654_321);
+    for found in fs::read_dir(folder).unwrap() {
+        let path = found.unwrap().path();
+        fs::File::open(path).unwrap().set_modified(then).unwrap();
+    }
+    fs::File::open(folder).unwrap().set_modified(then).unwrap();
+}
+
+fn failed(outcome: Outcome, words: &[&str]) {
+    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+    for word in words {
+        assert!(outcome.stderr.contains(word), "{word:?} is missing in {}", outcome.stderr);
+    }
+}
+
+fn is(pairs: &[(&str, &str)]) -> BTreeMap<OsString, String> {
+    pairs.iter().map(|(name, content)| (OsString::from(name), (*content).to_owned())).collect()
+}
+
+const NEW: &[(&str, &str)] = &[("index.html", "new"), ("added.css", "only in the new")];
+
+#[test]
+fn install_and_commit_leave_exactly_the_new() {
+    for generation in [Generation::V3, Generation::V5] {
+        let device = Device::filled(generation);
+        fs::create_dir(device.www.join("uploads")).unwrap();
+        device.install(NEW);
+        device.ok("ArtifactCommit");
+        device.ok("Cleanup");
+        let mut expected = is(NEW);
+        expected.insert("uploads".into(), "(folder)".into());
+        assert_eq!(device.content(), expected);
+        assert_eq!(fs::metadata(device.www.join("index.html")).unwrap().mode() & 0o7777, 0o644);
+        assert!(device.is_clean());
+    }
+}
+
+#[test]
+fn nothing_is_live_before_install() {
+    let device = Device::filled(Generation::V5);
+    let before = device.exact();
+    assert!(device.download(NEW).success());
+    assert_eq!(device.exact(), before);
+    device.ok("Cleanup");
+    assert!(device.is_clean());
+}
+
+#[test]
+fn rollback_restores_everything_exactly_even_after_commit() {
+    for commit in [false, true] {
+        let device = Device::filled(Generation::V3);
+        fs::set_permissions(device.www.join("gone.html"), fs::Permissions::from_mode(0o604)).unwrap();
+        let before = device.exact();
+        device.install(NEW);
+        if commit {
+            device.ok("ArtifactCommit");
+        }
+        for _ in 0..2 {
+            device.ok("ArtifactRollback");
+            assert_eq!(device.exact(), before);
+        }
+        device.ok("ArtifactFailure");
+        device.ok("Cleanup");
+        device.ok("Cleanup");
+        assert_eq!(device.exact(), before);
+        assert!(device.is_clean());
+    }
+}
+
+#[test]
+fn rollback_restores_extended_attributes() {
+    let device = Device::filled(Generation::V5);
+    let path = device.www.join("index.html");
+    setxattr(&path, "user.origin", b"factory", XattrFlags::CREATE).unwrap();
+    let before = device.exact();
+    device.install(NEW);
+    device.ok("ArtifactRollback");
+    assert_eq!(device.exact(), before);
+}
+
+#[test]
+fn a_first_install_rolls_back_to_nothing() {
+    for files in [None, Some(&[][..])] {
+        let device = Device::new(Generation::V3, files, "");
+        let before = device.exact();
+        device.install(NEW);
+        assert_eq!(device.content(), is(NEW));
+        device.ok("ArtifactRollback");
+        device.ok("Cleanup");
+        assert_eq!(device.exact(), before);
+        assert!(device.is_clean());
+    }
+}
+
+#[test]
+fn missing_parents_are_made_and_taken_away() {
+    let device = Device::new(Generation::V5, None, "");
+    let deep = device.www.join("a b/c");
+    device.set(&deep, "");
+    device.install(NEW);
+    assert_eq!(fs::read_to_string(deep.join("index.html")).unwrap(), "new");
+    device.ok("ArtifactRollback");
+    device.ok("Cleanup");
+    assert!(!device.www.exists());
+}
+
+#[test]
+fn add_mode_leaves_other_files() {
+    let old = [("index.html", "old"), ("mine.html", "stays")];
+    let device = Device::new(Generation::V3, Some(&old), "mode = \"add\"\n");
+    let before = device.exact();
+    device.install(NEW);
+    assert_eq!(
+        device.content(),
+        is(&[("index.html", "new"), ("added.css", "only in the new"), ("mine.html", "stays")])
+    );
+    device.ok("ArtifactRollback");
+    assert_eq!(device.exact(), before);
+}
+
+#[test]
+fn awkward_names_are_safe() {
+    let names: [&[u8]; 8] = [
+        b"with blank",
+        b"-rf",
+        b"--help",
+        b"quo\"te'",
+        b"new\nline",
+        b"\xff\xfe",
+        b".htaccess",
+        b"$(reboot);*",
+    ];
+    for generation in [Generation::V3, Generation::V5] {
+        let device = Device::new(generation, Some(&[]), "");
+        for name in names {
+            fs::write(device.www.join(OsStr::from_bytes(name)), "old").unwrap();
+        }
+        fs::write(device.www.join("blank"), "old").unwrap();
+        age(&device.www);
+        let before = device.exact();
+        let payload: Vec<_> = names.iter().map(|name| (OsStr::from_bytes(name), &b"new"[..])).collect();
+        assert!(device.client.download(&payload).unwrap().success());
+        device.ok("ArtifactInstall");
+        let expected =
+            names.iter().map(|name| (OsStr::from_bytes(name).to_owned(), "new".to_owned())).collect();
+        assert_eq!(device.content(), expected);
+        device.ok("ArtifactRollback");
+        assert_eq!(device.exact(), before);
+    }
+}
+
+#[test]
+fn a_name_that_is_a_folder_fails_before_anything_is_touched() {
+    let device = Device::filled(Generation::V3);
+    fs::create_dir(device.www.join("added.css")).unwrap();
+    age(&device.www);
+    let before = device.exact();
+    failed(device.download(NEW), &["added.css", "folder", "nothing was changed"]);
+    device.ok("Cleanup");
+    assert_eq!(device.exact(), before);
+    assert!(device.is_clean());
+}
+
+#[test]
+fn a_folder_made_between_download_and_install_is_noticed_too() {
+    let device = Device::filled(Generation::V3);
+    assert!(device.download(NEW).success());
+    fs::remove_file(device.www.join("index.html")).unwrap();
+    fs::create_dir(device.www.join("index.html")).unwrap();
+    let before = device.exact();
+    device.fails("ArtifactInstall", &["index.html", "folder"]);
+    device.ok("ArtifactRollback");
+    assert_eq!(device.exact(), before);
+}
+
+#[test]
+fn a_symlink_is_replaced_and_not_followed() {
+    let device = Device::filled(Generation::V3);
+    let outside = device.client.device().join("outside");
+    fs::write(&outside, "precious").unwrap();
+    symlink(&outside, device.www.join("added.css")).unwrap();
+    device.install(NEW);
+    assert_eq!(fs::read_to_string(&outside).unwrap(), "precious");
+    assert!(fs::symlink_metadata(device.www.join("added.css")).unwrap().is_file());
+    device.ok("ArtifactRollback");
+    assert_eq!(fs::read_link(device.www.join("added.css")).unwrap(), outside);
+}
+
+#[test]
+fn a_web_root_behind_a_symlink_is_updated_where_it_is() {
+    let device = Device::filled(Generation::V3);
+    let real = device.client.device().join("data");
+    fs::rename(&device.www, &real).unwrap();
+    symlink("data", &device.www).unwrap();
+    let before = device.exact();
+    device.install(NEW);
+    assert!(device.www.is_symlink());
+    assert_eq!(device.content(), is(NEW));
+    device.ok("ArtifactRollback");
+    assert_eq!(device.exact(), before);
+}
+
+#[test]
+fn every_state_may_be_repeated() {
+    let device = Device::filled(Generation::V5);
+    for _ in 0..2 {
+        assert!(device.download(NEW).success());
+    }
+    for state in ["ArtifactInstall", "ArtifactInstall", "ArtifactCommit", "ArtifactCommit", "ArtifactInstall"]
+    {
+        device.ok(state);
+        assert_eq!(device.content(), is(NEW), "after {state}");
+    }
+    for _ in 0..2 {
+        device.ok("Cleanup");
+    }
+    assert_eq!(device.content(), is(NEW));
+    device.ok("ArtifactRollback");
+    assert_eq!(device.content(), is(NEW), "there is no way back after Cleanup, and none is pretended");
+}
+
+#[test]
+fn an_update_that_was_never_committed_is_rolled_back_by_the_next() {
+    let device = Device::filled(Generation::V3);
+    let before = device.exact();
+    device.install(NEW);
+    assert!(device.download(&[("index.html", "newer")]).success());
+    assert_eq!(device.exact(), before);
+    device.ok("ArtifactInstall");
+    assert_eq!(device.content(), is(&[("index.html", "newer")]));
+}
+
+#[test]
+fn install_without_download_and_commit_without_install_are_refused() {
+    let device = Device::filled(Generation::V3);
+    let before = device.exact();
+    device.fails("ArtifactInstall", &["ArtifactInstall", "Download"]);
+    device.fails("ArtifactCommit", &["commit"]);
+    device.ok("ArtifactRollback");
+    device.ok("Cleanup");
+    assert_eq!(device.exact(), before);
+}
+
+#[test]
+fn an_empty_artifact_is_refused() {
+    let device = Device::filled(Generation::V3);
+    failed(device.download(&[]), &["no files"]);
+}
+
+#[test]
+fn a_mistake_in_the_settings_stops_the_download_but_not_the_rollback() {
+    let device = Device::filled(Generation::V3);
+    let before = device.exact();
+    device.install(NEW);
+    device.client.set("web-file", "dest-dir = \"/srv\"\n").unwrap();
+    device.ok("ArtifactRollback");
+    device.ok("Cleanup");
+    assert_eq!(device.exact(), before);
+    failed(device.download(NEW), &["web-file.toml", "dest-dir"]);
+}
+
+#[test]
+fn queries_are_answered_with_one_line() {
+    let device = Device::filled(Generation::V5);
+    for (query, answer) in
+        [("SupportsRollback", "Yes\n"), ("NeedsArtifactReboot", "No\n"), ("ProvidePayloadFileSizes", "Yes\n")]
+    {
+        assert_eq!(device.client.call(query).unwrap().stdout, answer);
+    }
+}

@@ -1,0 +1,201 @@
+//! The Mender client, played: it makes work trees, feeds payload streams and calls a module state by state.
+//!
+//! A mock, because thousands of calls with interruptions between any two instructions cannot be driven through the
+//! real client; the end-to-end tests use that. What it does was measured at clients 3.4.0 and 5.1.0.
+
+mod feed;
+mod snapshot;
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use feed::Feeder;
+pub use snapshot::Snapshot;
+
+/// Which client is played: they write the same tree with small differences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// The Go client 3.4: no newline after texts, no sizes in advance.
+    V3,
+    /// The C++ client 5.1: newlines, `DownloadWithFileSizes`, FIFOs left behind after the download.
+    V5,
+}
+
+/// One file of a payload: its name and content.
+pub type PayloadFile<'a> = (&'a OsStr, &'a [u8]);
+
+/// How a call ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The exit status, or the signal.
+    pub status: ExitStatus,
+    /// What the module answered.
+    pub stdout: String,
+    /// What it wrote to the deployment log.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Whether the module exited with 0.
+    pub fn success(&self) -> bool {
+        self.status.success()
+    }
+}
+
+/// A device with one module on it, in a temporary folder that goes with this value.
+pub struct MockClient {
+    folder: TempDir,
+    module: PathBuf,
+    generation: Generation,
+    wrapper: Vec<OsString>,
+}
+
+impl MockClient {
+    /// A device on which the executable `module` is installed.
+    ///
+    /// # Errors
+    /// When the temporary folder cannot be made.
+    pub fn new(module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("mender device ")
+            .tempdir()
+            .context("making a device's folder")?;
+        fs::create_dir(folder.path().join("settings")).context("making the settings folder")?;
+        Ok(Self { folder, module: module.into(), generation, wrapper: Vec::new() })
+    }
+
+    /// The device's folder; its path has blanks.
+    pub fn device(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The client's own data, where modules may keep theirs.
+    pub fn datastore(&self) -> PathBuf {
+        self.device().join("mender")
+    }
+
+    /// The work tree of the update under way.
+    pub fn tree(&self) -> PathBuf {
+        self.datastore().join("modules/v3/payloads/0000/tree")
+    }
+
+    /// Writes the settings file of module `name`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set(&self, name: &str, settings: &str) -> Result<()> {
+        fs::write(self.device().join("settings").join(name).with_extension("toml"), settings)
+            .context("writing the module's settings")
+    }
+
+    /// Puts `command` before every call from now on: a tracer, say. Empty for none.
+    pub fn wrap<S: Into<OsString>>(&mut self, command: impl IntoIterator<Item = S>) {
+        self.wrapper = command.into_iter().map(Into::into).collect();
+    }
+
+    /// Makes a fresh work tree and streams `payload` in, as `Download` or, from generation 5 on and where the module
+    /// agrees, as `DownloadWithFileSizes`.
+    ///
+    /// # Errors
+    /// When the tree cannot be made or the module not be started; a download that fails is an [`Outcome`].
+    pub fn download(&self, payload: &[PayloadFile]) -> Result<Outcome> {
+        self.make_tree()?;
+        let sizes =
+            self.generation == Generation::V5 && self.call("ProvidePayloadFileSizes")?.stdout == "Yes\n";
+        let feeder = Feeder::start(&self.tree(), payload, sizes)?;
+        let outcome = self.call(if sizes { "DownloadWithFileSizes" } else { "Download" });
+        let untouched = feeder.stop();
+        if untouched {
+            self.fill_files(payload)?;
+        }
+        if self.generation == Generation::V3 {
+            fs::remove_file(self.tree().join("stream-next")).context("removing stream-next")?;
+            fs::remove_dir_all(self.tree().join("streams")).context("removing streams/")?;
+        }
+        outcome
+    }
+
+    /// Calls the module in `state`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn call(&self, state: &str) -> Result<Outcome> {
+        let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([self.module.as_os_str()]);
+        let program = words.next().unwrap_or(self.module.as_os_str());
+        let mut command = Command::new(program);
+        command.args(words).arg(state).arg(self.tree());
+        // The client starts a module with next to nothing around it.
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("MENDER_MODULES_SETTINGS", self.device().join("settings"));
+        if self.tree().is_dir() {
+            command.current_dir(self.tree());
+        }
+        let output = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("starting {}", program.to_string_lossy()))?;
+        Ok(Outcome {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Deletes the work tree, as the client does after `Cleanup` and before a download.
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub fn delete_tree(&self) -> Result<()> {
+        match fs::remove_dir_all(self.tree()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context("deleting the work tree")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn make_tree(&self) -> Result<()> {
+        self.delete_tree()?;
+        let tree = self.tree();
+        for folder in ["header", "tmp", "files", "streams"] {
+            fs::create_dir_all(tree.join(folder))
+                .with_context(|| format!("making {folder}/ of the work tree"))?;
+        }
+        let newline = if self.generation == Generation::V5 { "\n" } else { "" };
+        let texts = [
+            ("version", format!("3{newline}")),
+            ("current_artifact_name", format!("release-1{newline}")),
+            ("current_artifact_group", newline.to_owned()),
+            ("current_device_type", format!("raspberrypi3{newline}")),
+            ("header/artifact_name", "release-2".to_owned()),
+            ("header/artifact_group", String::new()),
+            (
+                "header/payload_type",
+                self.module.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            ),
+            ("header/meta-data", "null".to_owned()),
+        ];
+        for (name, text) in texts {
+            fs::write(tree.join(name), text).with_context(|| format!("writing {name} of the work tree"))?;
+        }
+        Ok(())
+    }
+
+    /// What the client does when the module has not asked for the streams.
+    fn fill_files(&self, payload: &[PayloadFile]) -> Result<()> {
+        for (name, content) in payload {
+            fs::write(self.tree().join("files").join(name), content)
+                .context("writing files/ of the work tree")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Everything of a folder that an update may have changed: to compare exactly, or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{lgetxattr, llistxattr};
+
+/// A folder with all that is in it, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot(BTreeMap<PathBuf, Entry>);
+
+/// One entry: all but inode number, link count and change time, which nothing can restore and nobody relies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    mode: u32,
+    owner: (u32, u32),
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    content: Vec<u8>,
+    attributes: BTreeMap<OsString, Vec<u8>>,
+}
+
+impl Snapshot {
+    /// Takes the snapshot of `root`, itself included; an absent root is an empty snapshot.
+    ///
+    /// # Errors
+    /// When something cannot be read.
+    pub fn of(root: &Path) -> Result<Self> {
+        let mut entries = BTreeMap::new();
+        if fs::symlink_metadata(root).is_ok() {
+            add(root, &mut entries).with_context(|| format!("taking a snapshot of {}", root.display()))?;
+        }
+        Ok(Self(entries))
+    }
+
+    /// The paths at which this one and `other` differ.
+    pub fn differences<'a>(&'a self, other: &'a Self) -> Vec<&'a Path> {
+        let paths: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
+        let differs = |path: &&PathBuf| self.0.get(*path) != other.0.get(*path);
+        paths.into_iter().filter(differs).map(PathBuf::as_path).collect()
+    }
+
+    /// The same with paths relative to `folder`: to compare what lies in different places.
+    pub fn below(self, folder: &Path) -> Self {
+        let relative = |path: PathBuf| path.strip_prefix(folder).map(Path::to_owned).unwrap_or(path);
+        Self(self.0.into_iter().map(|(path, entry)| (relative(path), entry)).collect())
+    }
+
+    /// The same without modification times: for what an update has made, whose times nobody knows in advance.
+    pub fn without_times(mut self) -> Self {
+        for entry in self.0.values_mut() {
+            entry.modified = (0, 0);
+        }
+        self
+    }
+}
+
+fn add(path: &Path, entries: &mut BTreeMap<PathBuf, Entry>) -> io::Result<()> {
+    let meta = fs::symlink_metadata(path)?;
+    let content = if meta.is_symlink() {
+        fs::read_link(path)?.into_os_string().into_vec()
+    } else if meta.is_file() {
+        fs::read(path)?
+    } else {
+        Vec::new()
+    };
+    let entry = Entry {
+        mode: meta.mode(),
+        owner: (meta.uid(), meta.gid()),
+        modified: (meta.mtime(), meta.mtime_nsec()),
+        content,
+        attributes: attributes(path)?,
+    };
+    entries.insert(path.to_owned(), entry);
+    if meta.is_dir() {
+        for found in fs::read_dir(path)? {
+            add(&found?.path(), entries)?;
+        }
+    }
+    Ok(())
+}
+
+/// Extended attributes, ACLs and capabilities among them.
+fn attributes(path: &Path) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
+    let mut names = vec![0; 64 << 10];
+    let length = llistxattr(path, &mut names)?;
+    names.truncate(length);
+    let names = names.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    names
+        .map(|name| {
+            let name = OsString::from_vec(name.to_vec());
+            let mut value = vec![0; 64 << 10];
+            let length = lgetxattr(path, &name, &mut value)?;
+            value.truncate(length);
+            Ok((name, value))
+        })
+        .collect()
+}
