@@ -1,5 +1,7 @@
 //! The project's commands. This file parses and dispatches; each command has a file of its own.
 
+mod dist;
+mod target;
 mod test;
 
 use std::path::Path;
@@ -12,6 +14,7 @@ use xshell::Shell;
 #[derive(Parser)]
 #[command(name = "cargo xtask", version)]
 enum Xtask {
+    Dist(dist::Dist),
     Test(test::Test),
 }
 
@@ -19,6 +22,7 @@ fn main() -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(work_tree()?);
     match Xtask::parse() {
+        Xtask::Dist(command) => command.run(&sh),
         Xtask::Test(command) => command.run(&sh),
     }
 }

@@ -32,6 +32,11 @@ pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     format!("{:x}", hash.finalize())
 }
 
+/// The hexadecimal sha256 of `content`, as `sha256sum` prints it.
+pub fn sha256(content: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(content))
+}
+
 /// The folder `kind/key` of the cache, made by `make` where it is not there yet.
 ///
 /// `make` gets a temporary folder beside it, which is renamed when `make` has succeeded: an interrupted

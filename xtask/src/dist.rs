@@ -1,0 +1,125 @@
+//! `cargo xtask dist`: static executables of every module for every target, their Debian packages, and a table.
+
+mod build;
+mod debian_rust;
+mod inputs;
+mod modules;
+mod package;
+mod record;
+mod table;
+mod toolchain;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use host::packages;
+use xshell::Shell;
+
+use crate::target::{self, TARGETS, Target};
+use inputs::Inputs;
+use modules::{Module, Workspace};
+use toolchain::Toolchain;
+
+/// Builds and packages the modules.
+#[derive(Args)]
+pub struct Dist {
+    /// Debian's name of an architecture, arm64, armhf or amd64; may be repeated [default: all]
+    #[arg(long, value_name = "ARCH", value_parser = target::find)]
+    arch: Vec<&'static Target>,
+}
+
+/// One package to be: a module for a target.
+struct Job<'a> {
+    module: &'a Module,
+    target: &'static Target,
+    deb: PathBuf,
+}
+
+impl Dist {
+    /// Brings `dist/` up to date and prints what is in it.
+    pub fn run(self, sh: &Shell) -> Result<()> {
+        let workspace = modules::workspace(sh)?;
+        let out = workspace.root.join("dist");
+        let chosen: Vec<&'static Target> =
+            TARGETS.iter().filter(|row| self.arch.is_empty() || self.arch.contains(row)).collect();
+        let jobs: Vec<Job> = chosen
+            .iter()
+            .flat_map(|target| workspace.modules.iter().map(|module| Job::new(&out, module, target)))
+            .collect();
+        let inputs = Inputs::read(sh, &workspace.root)?;
+        let stale = stale(sh, &workspace, &inputs, &jobs)?;
+        if !stale.is_empty() {
+            bring_up_to_date(sh, &workspace, &inputs, &stale)?;
+        }
+        forget_others(&out, &workspace.modules)?;
+        table::sums(&out)?;
+        print!("{}", table::render(&table::rows(&workspace.root, &jobs)?));
+        Ok(())
+    }
+}
+
+impl<'a> Job<'a> {
+    fn new(out: &Path, module: &'a Module, target: &'static Target) -> Self {
+        Job { module, target, deb: out.join(module.deb_name(target)) }
+    }
+}
+
+/// The jobs whose package is missing, altered, or made of other inputs than those that are there now.
+fn stale<'a>(
+    sh: &Shell,
+    workspace: &Workspace,
+    inputs: &Inputs,
+    jobs: &'a [Job<'a>],
+) -> Result<Vec<&'a Job<'a>>> {
+    let mut stale = Vec::new();
+    for job in jobs {
+        let key = toolchain::present(sh, &workspace.target, job.target)?
+            .map(|toolchain| inputs.key(&toolchain, job.target));
+        if !key.is_some_and(|key| record::holds(&workspace.target, &job.deb, &key)) {
+            stale.push(job);
+        }
+    }
+    Ok(stale)
+}
+
+fn bring_up_to_date(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job]) -> Result<()> {
+    let targets: Vec<&'static Target> =
+        TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
+    let wanted: Vec<&str> = targets.iter().flat_map(|row| row.packages).copied().collect();
+    packages::ensure(sh, &[&wanted[..], package::TOOLS].concat())?;
+    let toolchains = toolchain::provide(sh, &workspace.target, &targets)?;
+    let cargo_deb = package::cargo_deb(sh)?;
+    build::all(sh, workspace, &toolchains)?;
+    let out = workspace.root.join("dist");
+    fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
+    for job in stale {
+        package::make(sh, workspace, inputs, &cargo_deb, job)?;
+    }
+    package::lint(sh, stale)?;
+    // Only what lintian has passed counts as made.
+    for job in stale {
+        let toolchain = of(&toolchains, job.target)?;
+        record::write(&workspace.target, &job.deb, &inputs.key(toolchain, job.target))?;
+    }
+    Ok(())
+}
+
+fn of<'a>(toolchains: &'a [(&Target, Toolchain)], target: &Target) -> Result<&'a Toolchain> {
+    let found = toolchains.iter().find(|(row, _)| *row == target);
+    Ok(&found.with_context(|| format!("no toolchain was set up for {}", target.debian))?.1)
+}
+
+/// Removes packages of earlier versions and of modules that are no more, so that `dist/` holds what this work tree makes.
+fn forget_others(out: &Path, modules: &[Module]) -> Result<()> {
+    let known: Vec<String> =
+        TARGETS.iter().flat_map(|target| modules.iter().map(|module| module.deb_name(target))).collect();
+    for deb in table::debs(out)? {
+        if !deb.file_name().is_some_and(|name| known.iter().any(|known| name == known.as_str())) {
+            fs::remove_file(&deb)
+                .with_context(|| format!("removing the outdated package {}", deb.display()))?;
+        }
+    }
+    Ok(())
+}

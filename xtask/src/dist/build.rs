@@ -1,0 +1,130 @@
+//! Compiles the modules: fully static, since the updater must not depend on what it updates.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use host::command::run;
+use host::status::{Step, step};
+use xshell::{Shell, cmd};
+
+use super::modules::Workspace;
+use super::toolchain::Toolchain;
+use crate::target::Target;
+
+/// Builds every module with each of `toolchains` for its target.
+pub fn all(sh: &Shell, workspace: &Workspace, toolchains: &[(&'static Target, Toolchain)]) -> Result<()> {
+    for (target, toolchain) in toolchains {
+        forget_other_toolchains(&workspace.target.join(target.triple), toolchain)?;
+    }
+    let mut compilers: Vec<_> = toolchains.iter().map(|(_, toolchain)| &toolchain.rustc).collect();
+    compilers.dedup();
+    for rustc in compilers {
+        let targets = toolchains.iter().filter(|(_, toolchain)| toolchain.rustc == *rustc);
+        let targets: Vec<_> = targets.map(|(target, _)| *target).collect();
+        let names: Vec<_> = targets.iter().map(|target| target.debian).collect();
+        step(format!("building for {}", names.join(", ")), |step| {
+            build(sh, step, workspace, rustc.as_deref(), &targets)?;
+            targets.iter().try_for_each(|target| check(sh, step, workspace, target))
+        })?;
+    }
+    Ok(())
+}
+
+/// Cargo notices another compiler but not another C library, which is linked in: start afresh.
+fn forget_other_toolchains(folder: &Path, toolchain: &Toolchain) -> Result<()> {
+    let made_by = folder.join("made-by");
+    if fs::read_to_string(&made_by).is_ok_and(|identity| identity == toolchain.identity) {
+        return Ok(());
+    }
+    if folder.exists() {
+        fs::remove_dir_all(folder)
+            .with_context(|| format!("removing another toolchain's {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    fs::write(&made_by, &toolchain.identity).with_context(|| format!("writing {}", made_by.display()))
+}
+
+fn build(
+    sh: &Shell,
+    step: &Step,
+    workspace: &Workspace,
+    rustc: Option<&Path>,
+    targets: &[&Target],
+) -> Result<()> {
+    let packages = workspace.modules.iter().flat_map(|module| ["--package", &module.name]);
+    let triples = targets.iter().flat_map(|target| ["--target", target.triple]);
+    let mut cargo = cmd!(sh, "cargo build --release --locked")
+        .args(packages)
+        .args(triples)
+        .env("CARGO_TARGET_DIR", &workspace.target)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(&workspace.root)?);
+    for target in targets {
+        cargo = cargo.env(target.variable("LINKER"), target.linker);
+    }
+    if let Some(rustc) = rustc {
+        cargo = cargo.env("RUSTC", rustc);
+    }
+    run(step, cargo)?;
+    Ok(())
+}
+
+/// The compiler's flags. They replace the user's own: what is distributed is the same from every machine, and says
+/// nothing of the folders it was built in.
+fn flags(root: &Path) -> Result<String> {
+    let cargo_home = match env::var_os("CARGO_HOME") {
+        Some(folder) => PathBuf::from(folder),
+        None => env::home_dir().context("finding cargo's folder: set HOME or CARGO_HOME")?.join(".cargo"),
+    };
+    let flags = [
+        "-Ctarget-feature=+crt-static".to_owned(),
+        format!("--remap-path-prefix={}=cargo", cargo_home.display()),
+        format!("--remap-path-prefix={}=.", root.display()),
+    ];
+    Ok(flags.join("\x1f"))
+}
+
+/// Sees to it that nothing dynamic came out, whatever the flags were taken for.
+fn check(sh: &Shell, step: &Step, workspace: &Workspace, target: &Target) -> Result<()> {
+    for module in &workspace.modules {
+        let executable = workspace.target.join(target.triple).join("release").join(&module.name);
+        let headers = run(step, cmd!(sh, "readelf --wide --program-headers --dynamic {executable}"))?;
+        ensure!(
+            is_static(&headers),
+            "{} is not static: it asks for an interpreter or a shared library. Look for a dependency that links one",
+            executable.display()
+        );
+    }
+    Ok(())
+}
+
+/// Whether readelf's `headers` name neither an interpreter nor a shared library.
+fn is_static(headers: &str) -> bool {
+    !headers.lines().any(|line| line.trim_start().starts_with("INTERP") || line.contains("(NEEDED)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interpreter_or_library_is_noticed() {
+        assert!(is_static("  LOAD           0x000000\n 0x0000000c (INIT)  0x1000\n"));
+        assert!(!is_static("  INTERP         0x000318\n"));
+        assert!(!is_static(" 0x00000001 (NEEDED)  Shared library: [libc.so.6]\n"));
+    }
+
+    #[test]
+    fn another_c_library_starts_afresh() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("triple");
+        let toolchain = |identity: &str| Toolchain { rustc: None, identity: identity.into() };
+        forget_other_toolchains(&folder, &toolchain("libc 1")).unwrap();
+        fs::write(folder.join("object"), "").unwrap();
+        forget_other_toolchains(&folder, &toolchain("libc 1")).unwrap();
+        assert!(folder.join("object").exists());
+        forget_other_toolchains(&folder, &toolchain("libc 2")).unwrap();
+        assert!(!folder.join("object").exists());
+    }
+}

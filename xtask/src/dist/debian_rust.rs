@@ -1,0 +1,210 @@
+//! Debian's Rust with the standard libraries of every target, taken apart in the user's cache folder.
+//!
+//! Nothing is installed but shared libraries that the compiler needs: apt cannot install the foreign standard
+//! libraries beside the host's (their dependencies clash), and the host's compiler must be of their very version,
+//! which is often not the one that apt would choose. All packages unpack into one folder, which is the sysroot.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use host::apt::Root;
+use host::command::run;
+use host::status::{Step, step};
+use host::{cache, packages};
+use xshell::{Shell, cmd};
+
+use crate::target::TARGETS;
+
+/// Compiler and standard library, in order of preference: the release's own, and the newer one that Debian keeps for
+/// browsers, which Debian 12 needs.
+const FLAVOURS: [(&str, &str); 2] = [("rustc", "libstd-rust-dev"), ("rustc-web", "libstd-rust-web-dev")];
+
+/// The compiler's entry: Debian's executable finds neither its libraries nor its sysroot in a place of ours.
+const WRAPPER: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu) exec "$here/usr/bin/rustc" --sysroot "$here/usr" "$@"
+"#;
+
+/// A compiler package, its standard library, and the version that all architectures have.
+#[derive(Debug, PartialEq, Eq)]
+struct Choice {
+    compiler: &'static str,
+    library: &'static str,
+    version: String,
+}
+
+/// The compiler's path. Package lists go to a folder in `build`.
+pub fn provide(sh: &Shell, build: &Path) -> Result<PathBuf> {
+    let release = codename()?;
+    let host = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
+    let mut roots = Vec::new();
+    let (roots, choice) = step(format!("choosing Debian's Rust in {release}"), |step| {
+        for target in TARGETS {
+            let folder = build.join("apt").join(target.debian);
+            roots.push((target.debian, Root::new(sh, step, &folder, &release, target.debian)?));
+        }
+        let choice = choose(&host, |architecture, package| {
+            let root = roots.iter().find(|(name, _)| *name == architecture);
+            root.map_or_else(|| Ok(Vec::new()), |(_, root)| root.versions(package))
+        })?;
+        anyhow::Ok((roots, choice))
+    })?;
+    let key = cache::key([choice.compiler, &choice.version, &host, WRAPPER].map(str::as_bytes));
+    let folder = cache::entry("debian-rust", &key, |folder| {
+        step(format!("unpacking {} {}", choice.compiler, choice.version), |step| {
+            for (architecture, root) in &roots {
+                unpack(sh, step, root, &choice, *architecture == host, folder)?;
+            }
+            write_wrapper(&folder.join("rustc"))
+        })
+    })?;
+    let libraries = fs::read_to_string(folder.join(NEEDS)).context("reading the cached compiler's needs")?;
+    packages::ensure(sh, &libraries.lines().collect::<Vec<_>>())?;
+    Ok(folder.join("rustc"))
+}
+
+/// The file in the cache that lists the host packages of the compiler's shared libraries, one on a line.
+const NEEDS: &str = "needs";
+
+fn unpack(sh: &Shell, step: &Step, root: &Root, choice: &Choice, host: bool, folder: &Path) -> Result<()> {
+    let pinned = |package: &str| format!("{package}={}", choice.version);
+    let library = root.download(step, &[&pinned(choice.library)])?;
+    let mut debs = library.clone();
+    if host {
+        // The compiler proper is a shared library, whose package has the compiler's version in its name.
+        let driver = first_dependency(&depends(sh, &library[0])?)?;
+        let driver = root.download(step, &[&pinned(&driver)])?;
+        let needs = library_names(&depends(sh, &driver[0])?).join("\n");
+        fs::write(folder.join(NEEDS), needs).context("writing the compiler's needs to the cache folder")?;
+        debs.extend(driver);
+        debs.extend(root.download(step, &[&pinned(choice.compiler)])?);
+    }
+    for deb in debs {
+        run(step, cmd!(sh, "dpkg-deb --extract {deb} {folder}"))
+            .with_context(|| format!("unpacking {} into {}", deb.display(), folder.display()))?;
+    }
+    Ok(())
+}
+
+fn depends(sh: &Shell, deb: &Path) -> Result<String> {
+    Ok(cmd!(sh, "dpkg-deb --field {deb} Depends").quiet().read()?)
+}
+
+fn first_dependency(depends: &str) -> Result<String> {
+    let first = depends.split([',', ' ']).next().filter(|name| name.starts_with("libstd-rust"));
+    Ok(first.with_context(|| format!("Debian's standard library depends on {depends:?} first"))?.to_owned())
+}
+
+/// The packages' names in a `Depends` field without alternatives.
+fn library_names(depends: &str) -> Vec<&str> {
+    depends.split(',').filter_map(|dependency| dependency.split_whitespace().next()).collect()
+}
+
+fn write_wrapper(path: &Path) -> Result<()> {
+    fs::write(path, WRAPPER).with_context(|| format!("writing {}", path.display()))?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+        .with_context(|| format!("making {} executable", path.display()))
+}
+
+/// The newest version, of the first flavour new enough, that the host has as compiler and every target as library.
+fn choose(host: &str, versions: impl Fn(&str, &str) -> Result<Vec<String>>) -> Result<Choice> {
+    for (compiler, library) in FLAVOURS {
+        let mut common = versions(host, compiler)?;
+        common.retain(|version| new_enough(version));
+        for target in TARGETS {
+            let there = versions(target.debian, library)?;
+            common.retain(|version| there.contains(version));
+        }
+        if let Some(version) = common.into_iter().next() {
+            return Ok(Choice { compiler, library, version });
+        }
+    }
+    anyhow::bail!(
+        "Debian's archive has no Rust of {} or newer in one version for all targets. \
+         Install Rust with rustup, and the targets with rustup target add",
+        env!("CARGO_PKG_RUST_VERSION")
+    )
+}
+
+/// Whether a Debian version of Rust builds this work tree.
+fn new_enough(version: &str) -> bool {
+    let numbers = |text: &str| -> Option<(u32, u32)> {
+        let mut parts = text.split('.').map(|part| part.parse().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    numbers(version) >= numbers(env!("CARGO_PKG_RUST_VERSION"))
+}
+
+/// The host's release, by its code name.
+fn codename() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
+    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(name.context("finding VERSION_CODENAME in /etc/os-release: Debian 12 and 13 have it")?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `choose` with an archive of lines `architecture package version version …`, newest first.
+    fn chosen(archive: &str) -> Result<Choice> {
+        choose("amd64", |architecture, package| {
+            let start = format!("{architecture} {package} ");
+            let found = archive.lines().find_map(|line| line.trim().strip_prefix(&start));
+            Ok(found.unwrap_or_default().split_whitespace().map(str::to_owned).collect())
+        })
+    }
+
+    #[test]
+    fn debian_12_takes_the_newest_common_rustc_web() {
+        let choice = chosen(
+            "amd64 rustc 1.63.0+dfsg1-2
+             amd64 libstd-rust-dev 1.63.0+dfsg1-2
+             arm64 libstd-rust-dev 1.63.0+dfsg1-2
+             armhf libstd-rust-dev 1.63.0+dfsg1-2
+             amd64 rustc-web 1.96.0-1 1.90.0-1 1.85.0-1 1.84.0-1
+             amd64 libstd-rust-web-dev 1.96.0-1 1.90.0-1 1.85.0-1 1.84.0-1
+             arm64 libstd-rust-web-dev 1.90.0-1 1.85.0-1 1.84.0-1
+             armhf libstd-rust-web-dev 1.85.0-1 1.84.0-1",
+        );
+        let expected =
+            Choice { compiler: "rustc-web", library: "libstd-rust-web-dev", version: "1.85.0-1".into() };
+        assert_eq!(choice.unwrap(), expected);
+    }
+
+    #[test]
+    fn debian_13_takes_its_own_rustc() {
+        let choice = chosen(
+            "amd64 rustc 1.85.1-1
+             amd64 libstd-rust-dev 1.85.1-1
+             arm64 libstd-rust-dev 1.85.1-1
+             armhf libstd-rust-dev 1.85.1-1
+             amd64 rustc-web 1.96.0-1+b1",
+        );
+        assert_eq!(choice.unwrap().version, "1.85.1-1");
+    }
+
+    #[test]
+    fn no_common_version_is_an_error_with_a_remedy() {
+        let error = chosen("amd64 rustc 1.85.1-1\namd64 libstd-rust-dev 1.85.1-1").unwrap_err();
+        assert!(error.to_string().contains("rustup target add"), "{error}");
+    }
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(new_enough("1.85.0+dfsg3-1~deb12u3") && new_enough("1.100.0-1") && new_enough("2.0.0-1"));
+        assert!(!new_enough("1.63.0+dfsg1-2") && !new_enough("unknown"));
+    }
+
+    #[test]
+    fn dependencies_are_names() {
+        assert_eq!(first_dependency("libstd-rust-web-1.85 (= 1.85.0)").unwrap(), "libstd-rust-web-1.85");
+        assert!(first_dependency("libc6 (>= 2.34)").is_err());
+        assert_eq!(
+            library_names("libc6 (>= 2.34), libllvm19, libstdc++6 (>= 11)"),
+            ["libc6", "libllvm19", "libstdc++6"]
+        );
+    }
+}

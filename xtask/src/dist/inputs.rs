@@ -1,0 +1,84 @@
+//! What a package is made of, as a key: two builds with the same key make the same package.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use host::cache;
+use xshell::{Shell, cmd};
+
+use super::toolchain::Toolchain;
+use crate::target::Target;
+
+/// The paths, in git's notation, whose content decides over the packages.
+const PATHS: &[&str] = &[
+    ".cargo",
+    "Cargo.lock",
+    "Cargo.toml",
+    "debian",
+    "modules",
+    "xtask/src/dist.rs",
+    "xtask/src/dist",
+    "xtask/src/target.rs",
+];
+
+/// The work tree's share in a package.
+pub struct Inputs {
+    /// The hash of every file's name and content.
+    files: String,
+    /// When they were last committed, in seconds: the time that packages and their files carry.
+    pub epoch: String,
+}
+
+impl Inputs {
+    /// Reads the work tree: what is committed, and what is not committed yet.
+    pub fn read(sh: &Shell, root: &Path) -> Result<Self> {
+        let needs_git = "dist reads the work tree through git: is this a clone, and is git installed?";
+        let names = cmd!(sh, "git ls-files -z --cached --others --exclude-standard -- {PATHS...}")
+            .quiet()
+            .read()
+            .context(needs_git)?;
+        let mut parts = Vec::new();
+        for name in names.split_terminator('\0') {
+            let path = root.join(name);
+            if path.is_file() {
+                let content =
+                    fs::read(&path).with_context(|| format!("reading the input {}", path.display()))?;
+                parts.extend([name.as_bytes().to_vec(), content]);
+            }
+        }
+        let epoch = cmd!(sh, "git log -1 --format=%ct -- {PATHS...}").quiet().read().context(needs_git)?;
+        // Nothing is committed yet in a young repository.
+        let epoch = if epoch.is_empty() { "0".to_owned() } else { epoch };
+        Ok(Inputs { files: cache::key(parts.iter().map(Vec::as_slice)), epoch })
+    }
+
+    /// The key of a package for `target` by `toolchain`.
+    pub fn key(&self, toolchain: &Toolchain, target: &Target) -> String {
+        cache::key([&self.files, &self.epoch, &toolchain.identity, target.triple].map(str::as_bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::TARGETS;
+
+    #[test]
+    fn every_input_changes_the_key() {
+        let key = |files: &str, epoch: &str, identity: &str, target| {
+            let inputs = Inputs { files: files.into(), epoch: epoch.into() };
+            inputs.key(&Toolchain { rustc: None, identity: identity.into() }, target)
+        };
+        let made = key("files", "1", "rustc 1", &TARGETS[0]);
+        assert_eq!(made, key("files", "1", "rustc 1", &TARGETS[0]));
+        for other in [
+            key("changed", "1", "rustc 1", &TARGETS[0]),
+            key("files", "2", "rustc 1", &TARGETS[0]),
+            key("files", "1", "rustc 2", &TARGETS[0]),
+            key("files", "1", "rustc 1", &TARGETS[1]),
+        ] {
+            assert_ne!(made, other);
+        }
+    }
+}

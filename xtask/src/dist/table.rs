@@ -1,0 +1,93 @@
+//! What `dist` shows in the end: a table for people, `SHA256SUMS` for `sha256sum --check`.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use host::cache;
+
+use super::Job;
+
+const HEADINGS: [&str; 5] = ["package", "architecture", "size", "sha256", "path"];
+
+/// One row for each job, with paths as seen from the work tree's top.
+pub fn rows(root: &Path, jobs: &[Job]) -> Result<Vec<[String; 5]>> {
+    jobs.iter()
+        .map(|job| {
+            let content = fs::read(&job.deb).with_context(|| format!("reading {}", job.deb.display()))?;
+            Ok([
+                job.module.debian.clone(),
+                job.target.debian.to_owned(),
+                format!("{} KiB", content.len().div_ceil(1024)),
+                cache::sha256(&content),
+                job.deb.strip_prefix(root).unwrap_or(&job.deb).display().to_string(),
+            ])
+        })
+        .collect()
+}
+
+/// The table, its columns as wide as they need to be.
+pub fn render(rows: &[[String; 5]]) -> String {
+    let headings = HEADINGS.map(str::to_owned);
+    let all = || [&headings].into_iter().chain(rows);
+    let width = |column: usize| all().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; 5] = std::array::from_fn(width);
+    let mut table = String::new();
+    for row in all() {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        table.push_str(cells.join("  ").trim_end());
+        table.push('\n');
+    }
+    table
+}
+
+/// Writes `SHA256SUMS` for every package in `out`.
+pub fn sums(out: &Path) -> Result<()> {
+    let mut lines = String::new();
+    for deb in debs(out)? {
+        let content = fs::read(&deb).with_context(|| format!("reading {}", deb.display()))?;
+        let name = deb.file_name().unwrap_or_default().to_string_lossy();
+        lines.push_str(&format!("{}  {name}\n", cache::sha256(&content)));
+    }
+    let path = out.join("SHA256SUMS");
+    fs::write(&path, lines).with_context(|| format!("writing {}", path.display()))
+}
+
+/// The packages in `out`, sorted; none where there is no such folder yet.
+pub fn debs(out: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(out) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("listing {}", out.display()))?,
+    };
+    let mut debs: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .collect();
+    debs.sort();
+    Ok(debs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let row = ["a", "arm64", "9 KiB", "0123", "dist/a.deb"].map(str::to_owned);
+        let expected = "package  architecture  size   sha256  path\n\
+                        a        arm64         9 KiB  0123    dist/a.deb\n";
+        assert_eq!(render(&[row]), expected);
+    }
+
+    #[test]
+    fn sums_are_those_of_sha256sum() {
+        let out = tempfile::tempdir().unwrap();
+        fs::write(out.path().join("a.deb"), "abc").unwrap();
+        fs::write(out.path().join("note.txt"), "").unwrap();
+        sums(out.path()).unwrap();
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  a.deb\n";
+        assert_eq!(fs::read_to_string(out.path().join("SHA256SUMS")).unwrap(), abc);
+    }
+}

@@ -1,0 +1,73 @@
+//! The one table of targets: what an architecture is called and what builds for it.
+
+use anyhow::{Context, Result};
+
+/// An architecture that packages are made for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Debian's name, which is what people type and what package names carry.
+    pub debian: &'static str,
+    /// Rust's name.
+    pub triple: &'static str,
+    /// The program that links for it on an amd64 Debian.
+    pub linker: &'static str,
+    /// The Debian packages that bring the linker and the static C library.
+    pub packages: &'static [&'static str],
+}
+
+/// Every target, in the order in which tables show them.
+pub const TARGETS: &[Target] = &[
+    Target {
+        debian: "arm64",
+        triple: "aarch64-unknown-linux-gnu",
+        linker: "aarch64-linux-gnu-gcc",
+        packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+    },
+    Target {
+        debian: "armhf",
+        triple: "armv7-unknown-linux-gnueabihf",
+        linker: "arm-linux-gnueabihf-gcc",
+        packages: &["gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"],
+    },
+    Target {
+        debian: "amd64",
+        triple: "x86_64-unknown-linux-gnu",
+        linker: "x86_64-linux-gnu-gcc",
+        packages: &["gcc", "libc6-dev"],
+    },
+];
+
+/// The target that Debian calls `name`.
+///
+/// # Errors
+/// When the table has none: what it does have.
+pub fn find(name: &str) -> Result<&'static Target> {
+    TARGETS.iter().find(|target| target.debian == name).with_context(|| {
+        let known: Vec<_> = TARGETS.iter().map(|target| target.debian).collect();
+        format!("no such architecture, known are: {}", known.join(", "))
+    })
+}
+
+impl Target {
+    /// The triple as cargo wants it in the names of environment variables.
+    pub fn variable(&self, setting: &str) -> String {
+        format!("CARGO_TARGET_{}_{setting}", self.triple.to_uppercase().replace('-', "_"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_architecture_is_told_the_known_ones() {
+        assert_eq!(find("armhf").unwrap().triple, "armv7-unknown-linux-gnueabihf");
+        assert!(find("riscv64").unwrap_err().to_string().ends_with("arm64, armhf, amd64"));
+    }
+
+    #[test]
+    fn variables_are_cargos() {
+        let variable = find("arm64").unwrap().variable("LINKER");
+        assert_eq!(variable, "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER");
+    }
+}
