@@ -1,23 +1,74 @@
-//! `cargo xtask test`: everything that says whether the work tree is sound.
+//! `cargo xtask test`: everything that says whether the work tree is sound, and a closing summary.
 
-use anyhow::Result;
+mod summary;
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
 use clap::Args;
-use host::command::run;
+use host::command::{output, run};
+use host::packages;
 use host::status::step;
-use xshell::{Shell, cmd};
+use xshell::{Cmd, Shell, cmd};
 
-/// Format, lints and unit tests.
+use crate::conformance::Conformance;
+use summary::Summary;
+
+/// What unit tests need on the host: the suite that cuts modules short does it with strace.
+const HOST_PACKAGES: &[&str] = &["strace"];
+
+/// Format, lints, unit tests, every cut, conformance, and the scenarios on the emulated Pis.
 #[derive(Args)]
-pub struct Test {}
+pub struct Test {
+    /// Leave out everything that needs QEMU.
+    #[arg(long)]
+    quick: bool,
+}
 
 impl Test {
-    /// Runs every suite.
+    /// Runs every suite, the later ones even when an earlier one has failed.
     pub fn run(self, sh: &Shell) -> Result<()> {
-        step("format", |step| run(step, cmd!(sh, "cargo fmt --check")))?;
-        step("lints", |step| {
-            run(step, cmd!(sh, "cargo clippy --workspace --all-targets --quiet -- --deny warnings"))
-        })?;
-        step("unit tests", |step| run(step, cmd!(sh, "cargo test --workspace --quiet")))?;
+        let mut summary = Summary::default();
+        summary.ended("format", quiet("format", cmd!(sh, "cargo fmt --check")));
+        let lints = cmd!(sh, "cargo clippy --workspace --all-targets --locked -- --deny warnings");
+        summary.ended("lints", quiet("lints", lints));
+        let documentation =
+            cmd!(sh, "cargo doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "--deny warnings");
+        summary.ended("documentation", quiet("documentation", documentation));
+        summary.ended("unit tests", unit_tests(sh));
+        summary.ended("conformance", Conformance::default().run(sh));
+        println!("\n{summary}");
+        ensure!(summary.failed() == 0, "{} suites failed", summary.failed());
         Ok(())
     }
+}
+
+/// A suite that shows nothing but whether it passes.
+fn quiet(name: &str, command: Cmd) -> Result<String> {
+    step(name, |step| run(step, command)).map(|_| String::new())
+}
+
+/// Unit tests and every cut, by cargo-nextest where it is installed, and the documentation's examples.
+fn unit_tests(sh: &Shell) -> Result<String> {
+    packages::ensure(sh, HOST_PACKAGES)?;
+    let tests = if has_nextest() {
+        cmd!(
+            sh,
+            "cargo nextest run --workspace --locked --color never --success-output final --status-level slow"
+        )
+    } else {
+        cmd!(sh, "cargo test --workspace --locked --lib --bins --tests -- --nocapture")
+    };
+    let tests = step("unit tests and every cut", |step| output(step, tests))?;
+    step("documentation's examples", |step| run(step, cmd!(sh, "cargo test --workspace --locked --doc")))?;
+    let said = tests.stdout + &tests.stderr;
+    let telling = |line: &&str| {
+        line.ends_with(" OTHER") && line.contains(" faults tried") || line.contains("tests run:")
+    };
+    let lines: Vec<_> = said.lines().filter(telling).map(str::trim).collect();
+    Ok(lines.join("; "))
+}
+
+fn has_nextest() -> bool {
+    Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
 }

@@ -13,11 +13,27 @@ use crate::status::Step;
 /// Lines of output that an error shows.
 const TAIL: usize = 30;
 
+/// What a command has said.
+pub struct Output {
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
 /// Runs `command` without standard input, shows its newest line in `step`, and returns its standard output.
 ///
 /// # Errors
 /// When it cannot be started or exits with anything but 0: the command line, its exit status and its last lines.
 pub fn run(step: &Step, command: impl Into<Command>) -> Result<String> {
+    Ok(output(step, command)?.stdout)
+}
+
+/// As [`run`], with what it wrote to standard error too.
+///
+/// # Errors
+/// As [`run`].
+pub fn output(step: &Step, command: impl Into<Command>) -> Result<Output> {
     let mut command = command.into();
     let shown = format!("{command:?}");
     let mut child = command
@@ -28,16 +44,16 @@ pub fn run(step: &Step, command: impl Into<Command>) -> Result<String> {
         .with_context(|| format!("starting {shown}"))?;
     let stdout = child.stdout.take().context("the child's standard output is piped")?;
     let stderr = child.stderr.take().context("the child's standard error is piped")?;
-    let (output, mut tail) = thread::scope(|scope| {
-        let errors = scope.spawn(|| follow(step, stderr).1);
-        let (output, tail) = follow(step, stdout);
-        (output, join(tail, errors.join().unwrap_or_default()))
+    let ((stdout, mut tail), (stderr, errors)) = thread::scope(|scope| {
+        let errors = scope.spawn(|| follow(step, stderr));
+        (follow(step, stdout), errors.join().unwrap_or_default())
     });
+    tail.extend(errors);
     let status = child.wait().with_context(|| format!("waiting for {shown}"))?;
     if !status.success() {
         bail!("{shown}\n{status}\n{}", tail.make_contiguous().join("\n"));
     }
-    Ok(output)
+    Ok(Output { stdout, stderr })
 }
 
 /// Reads `stream` to its end: everything, and its last lines.
@@ -54,11 +70,6 @@ fn follow(step: &Step, stream: impl std::io::Read) -> (String, VecDeque<String>)
         }
     }
     (all, tail)
-}
-
-fn join(mut first: VecDeque<String>, second: VecDeque<String>) -> VecDeque<String> {
-    first.extend(second);
-    first
 }
 
 #[cfg(test)]
