@@ -62,13 +62,36 @@ fn unit_tests(sh: &Shell) -> Result<String> {
     let tests = step("unit tests and every cut", |step| output(step, tests))?;
     step("documentation's examples", |step| run(step, cmd!(sh, "cargo test --workspace --locked --doc")))?;
     let said = tests.stdout + &tests.stderr;
-    let telling = |line: &&str| {
-        line.ends_with(" OTHER") && line.contains(" faults tried") || line.contains("tests run:")
-    };
-    let lines: Vec<_> = said.lines().filter(telling).map(str::trim).collect();
-    Ok(lines.join("; "))
+    let count = said
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.contains("tests run:") || line.starts_with("test result:"));
+    let [tried, other] = faults(&said);
+    Ok(format!("{}; every cut: {tried} faults tried, {other} OTHER", count.collect::<Vec<_>>().join("; ")))
+}
+
+/// Sums up the lines `N faults tried, M OTHER` of the suites that cut modules short.
+fn faults(said: &str) -> [usize; 2] {
+    let lines =
+        said.lines().filter_map(|line| line.trim().strip_suffix(" OTHER")?.split_once(" faults tried, "));
+    lines.fold([0, 0], |[tried, other], (more, bad)| {
+        [tried + more.parse().unwrap_or(0), other + bad.parse().unwrap_or(0)]
+    })
 }
 
 fn has_nextest() -> bool {
     Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_summed_up() {
+        assert_eq!(
+            faults("x\n  12 faults tried, 1 OTHER\nDownload: 0 OTHER\n30 faults tried, 0 OTHER\n"),
+            [42, 1]
+        );
+    }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
-use crash::{COURSES, Subject};
+use crash::{COURSES, Report, Subject};
 use mock_client::{Generation, MockClient, PayloadFile, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 
@@ -61,25 +61,37 @@ impl Subject for WebFile {
     }
 }
 
-fn every_cut(subject: &WebFile) {
-    let mut tried = 0;
-    let mut other = Vec::new();
-    for course in COURSES {
-        let report = crash::run(subject, course).unwrap();
+/// Prints what came of each course, and fails when any attempt ended in anything else than it has to.
+fn judge(reports: Vec<Report>) {
+    for report in &reports {
         println!("{report}");
-        tried += report.tried();
-        other.extend(report.other().iter().map(|what| format!("{}: {what}", course.name)));
     }
+    let tried: usize = reports.iter().map(Report::tried).sum();
+    let other: Vec<_> = reports.iter().flat_map(Report::other).map(String::as_str).collect();
     println!("{tried} faults tried, {} OTHER", other.len());
     assert!(other.is_empty(), "{} of {tried}:\n{}", other.len(), other.join("\n"));
 }
 
+fn every_course(subject: &WebFile) {
+    judge(COURSES.iter().map(|course| crash::run(subject, course).unwrap()).collect());
+}
+
 #[test]
 fn an_update() {
-    every_cut(&WebFile { first_install: false });
+    every_course(&WebFile { first_install: false });
 }
 
 #[test]
 fn a_first_install() {
-    every_cut(&WebFile { first_install: true });
+    every_course(&WebFile { first_install: true });
+}
+
+#[test]
+fn a_rollback_cut_after_a_cut_install() {
+    judge(vec![crash::run_twice_cut(&WebFile { first_install: false }).unwrap()]);
+}
+
+#[test]
+fn a_rollback_cut_after_a_cut_first_install() {
+    judge(vec![crash::run_twice_cut(&WebFile { first_install: true }).unwrap()]);
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::Result;
 
 use crate::calls::{Call, Fault};
-use crate::course::{Course, End};
+use crate::course::End;
 
 /// Attempts counted by outcome; everything that is not as it has to be is told in full.
 pub struct Report {
@@ -22,14 +22,11 @@ impl Report {
         Self { course, cuts: 0, errors: 0, old: 0, new: 0, other: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, course: &Course, call: &Call, fault: Fault, end: Result<End>) {
-        let allowed: &[End] = if fault == Fault::Kill {
-            self.cuts += 1;
-            &[course.end_after_cut]
-        } else {
-            self.errors += 1;
-            &[course.end_after_failure, course.end_after_success]
-        };
+    pub(crate) fn add(&mut self, allowed: &[End], call: &Call, fault: Fault, end: Result<End>) {
+        match fault {
+            Fault::Kill => self.cuts += 1,
+            Fault::Error(_) => self.errors += 1,
+        }
         match end {
             Ok(end) if allowed.contains(&end) => match end {
                 End::Old => self.old += 1,
