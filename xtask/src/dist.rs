@@ -85,6 +85,7 @@ fn stale<'a>(
 }
 
 fn bring_up_to_date(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job]) -> Result<()> {
+    workspace.modules.iter().try_for_each(|module| package::check_version(workspace, module))?;
     let targets: Vec<&'static Target> =
         TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
     let wanted: Vec<&str> = targets.iter().flat_map(|row| row.packages).copied().collect();

@@ -5,7 +5,8 @@ mod dist;
 mod target;
 mod test;
 
-use std::path::Path;
+use std::env;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -21,12 +22,20 @@ enum Xtask {
     Test(test::Test),
 }
 
+/// What every command says of a full disk, which any of the programs it runs may meet.
+const FULL: &str = "A file system is full; df -h shows which. Free some space there, or have another one used: \
+    CARGO_TARGET_DIR is for what is built, XDG_CACHE_HOME for the cache folder, TMPDIR for temporary files.";
+
 fn main() -> ExitCode {
     match dispatch() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The chain of causes, and never a backtrace: what went wrong is outside this program.
-            eprintln!("error: {error:#}");
+            let error = format!("{error:#}");
+            eprintln!("error: {error}");
+            if error.contains("No space left on device") {
+                eprintln!("{FULL}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -42,7 +51,10 @@ fn dispatch() -> Result<()> {
     }
 }
 
-/// The work tree's top, whichever folder cargo was called in.
-fn work_tree() -> Result<&'static Path> {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the work tree")
+/// The work tree's top, whichever folder cargo was called in. Cargo says it at run time: a copied work tree, whose
+/// executable cargo takes for up to date, must not work on the one it was copied from.
+fn work_tree() -> Result<PathBuf> {
+    let xtask =
+        env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    Ok(xtask.parent().context("xtask lies in the work tree")?.to_owned())
 }

@@ -34,9 +34,10 @@ impl<'a> Root<'a> {
         fs::write(folder.join("sources.list"), sources).context("writing sources.list of the private apt")?;
         fs::write(folder.join("status"), "").context("writing an empty dpkg status")?;
         let root = Root { sh, folder: folder.to_owned(), architecture: architecture.to_owned() };
-        run(step, root.apt("apt-get").arg("update")).with_context(|| {
-            format!("fetching Debian's package lists for {release} {architecture}: is the network up?")
-        })?;
+        // Without this, lists that cannot be fetched are a warning only, and every package seems not to exist.
+        run(step, root.apt("apt-get").args(["-o", "APT::Update::Error-Mode=any", "update"])).with_context(
+            || format!("fetching Debian's package lists for {release} {architecture}: is the network up?"),
+        )?;
         Ok(root)
     }
 

@@ -40,11 +40,15 @@ pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
     Ok(folder.join("bin/cargo-deb"))
 }
 
+/// Sees to it, before anything is built, that Debian's changelog of `module` begins with Cargo.toml's version.
+pub fn check_version(workspace: &Workspace, module: &Module) -> Result<()> {
+    let changelog = workspace.root.join("debian").join(&module.name).join("changelog");
+    let text = fs::read_to_string(&changelog).with_context(|| format!("reading {}", changelog.display()))?;
+    check_changelog(&text, module).with_context(|| format!("checking {}", changelog.display()))
+}
+
 /// Packages `job` twice and keeps one: what two runs make differently cannot be checked by anybody else.
 pub fn make(sh: &Shell, workspace: &Workspace, inputs: &Inputs, cargo_deb: &Path, job: &Job) -> Result<()> {
-    let changelog = workspace.root.join("debian").join(&job.module.name).join("changelog");
-    let text = fs::read_to_string(&changelog).with_context(|| format!("reading {}", changelog.display()))?;
-    check_changelog(&text, job.module).with_context(|| format!("checking {}", changelog.display()))?;
     step(format!("packaging {} for {}", job.module.debian, job.target.debian), |step| {
         let again = workspace.target.join("again.deb");
         for deb in [&job.deb, &again] {
@@ -79,7 +83,6 @@ fn pack(
     Ok(())
 }
 
-/// Debian's changelog must begin with the version that Cargo.toml has.
 fn check_changelog(changelog: &str, module: &Module) -> Result<()> {
     let expected = format!("{} ({}) ", module.debian, module.version);
     let first = changelog.lines().next().unwrap_or_default();
