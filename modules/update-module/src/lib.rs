@@ -29,6 +29,18 @@
 //! | `ArtifactFailure` | after every failed update | nothing |
 //! | `Cleanup` | last, always; after a power cut in Download on a half-built tree | a failed deployment |
 //!
+//! # Files
+//!
+//! | file or folder | read by | what it is |
+//! |---|---|---|
+//! | `TREE/stream-next`, `TREE/streams/*` | [`Payloads`] | FIFOs with the payload, in Download only |
+//! | `TREE/files/` | [`WorkTree::files`] | the payload, for a module that left the download to the client |
+//! | `TREE/header/meta-data` | [`WorkTree::meta_data`] | the artifact's own JSON, `null` where it has none |
+//! | `TREE/header/artifact_name`, `TREE/current_*` | [`WorkTree`] | one line each: names, group, device type |
+//! | `TREE/tmp/` | [`WorkTree::tmp`] | a place of the module's own, until Cleanup |
+//! | `/etc/mender-modules/NAME.toml` | [`settings::load`] | the device's settings |
+//! | `DATASTORE/update-modules/NAME/journal.json` | [`Journal`] | how far a change has come |
+//!
 //! # Units and forms
 //!
 //! Sizes are bytes; file modes are octal strings in settings; every query is answered with one line in one write.
