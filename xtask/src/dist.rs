@@ -23,7 +23,7 @@ use modules::{Module, Workspace};
 use toolchain::Toolchain;
 
 /// Builds and packages the modules.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Dist {
     /// Debian's name of an architecture, arm64, armhf or amd64; may be repeated [default: all]
     #[arg(long, value_name = "ARCH", value_parser = target::find)]
@@ -38,8 +38,16 @@ struct Job<'a> {
 }
 
 impl Dist {
-    /// Brings `dist/` up to date and prints what is in it.
-    pub fn run(self, sh: &Shell) -> Result<()> {
+    /// The packages for `targets`.
+    pub fn of(targets: &[&'static Target]) -> Self {
+        Self { arch: targets.to_vec() }
+    }
+
+    /// Brings `dist/` up to date, prints what is in it, and returns every package with its target.
+    ///
+    /// # Errors
+    /// When a toolchain or package cannot be had, or a module does not build or is not fit for Debian.
+    pub fn run(self, sh: &Shell) -> Result<Vec<(&'static Target, PathBuf)>> {
         let workspace = modules::workspace(sh)?;
         let out = workspace.root.join("dist");
         let chosen: Vec<&'static Target> =
@@ -56,7 +64,7 @@ impl Dist {
         forget_others(&out, &workspace.modules)?;
         table::sums(&out)?;
         print!("{}", table::render(&table::rows(&workspace.root, &jobs)?));
-        Ok(())
+        Ok(jobs.into_iter().map(|job| (job.target, job.deb)).collect())
     }
 }
 

@@ -46,7 +46,7 @@ fn dispatch() -> Result<()> {
     sh.change_dir(work_tree()?);
     match Xtask::parse() {
         Xtask::Conformance(command) => command.run(&sh).map(drop),
-        Xtask::Dist(command) => command.run(&sh),
+        Xtask::Dist(command) => command.run(&sh).map(drop),
         Xtask::Test(command) => command.run(&sh),
     }
 }
