@@ -36,7 +36,12 @@ impl<'a> Root<'a> {
         let root = Root { sh, folder: folder.to_owned(), architecture: architecture.to_owned() };
         // Without this, lists that cannot be fetched are a warning only, and every package seems not to exist.
         run(step, root.apt("apt-get").args(["-o", "APT::Update::Error-Mode=any", "update"])).with_context(
-            || format!("fetching Debian's package lists for {release} {architecture}: is the network up?"),
+            || {
+                format!(
+                    "fetching Debian's package lists for {release} {architecture}: is the network up? \
+                 Where the mirror is being updated, try again later"
+                )
+            },
         )?;
         Ok(root)
     }

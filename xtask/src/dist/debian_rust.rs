@@ -1,10 +1,11 @@
-//! Debian's Rust with the standard libraries of every target, taken apart in the user's cache folder.
+//! Debian's Rust with the standard libraries of foreign targets, taken apart in the user's cache folder.
 //!
 //! Nothing is installed but shared libraries that the compiler needs: apt cannot install the foreign standard
 //! libraries beside the host's (their dependencies clash), and the host's compiler must be of their very version,
 //! which is often not the one that apt would choose. All packages unpack into one folder, which is the sysroot.
 
 use std::fs::{self, Permissions};
+use std::iter;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use host::status::{Step, step};
 use host::{cache, packages};
 use xshell::{Shell, cmd};
 
-use crate::target::TARGETS;
+use crate::target::Target;
 
 /// Compiler and standard library, in order of preference: the release's own, and the newer one that Debian keeps for
 /// browsers, which Debian 12 needs.
@@ -35,23 +36,25 @@ struct Choice {
     version: String,
 }
 
-/// The compiler's path. Package lists go to a folder in `build`.
-pub fn provide(sh: &Shell, build: &Path) -> Result<PathBuf> {
+/// The path of a compiler for `targets`, and for no others: a mirror may lack an architecture for a while. Package
+/// lists go to a folder in `build`.
+pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf> {
     let release = codename()?;
     let host = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
     let mut roots = Vec::new();
     let (roots, choice) = step(format!("choosing Debian's Rust in {release}"), |step| {
-        for target in TARGETS {
-            let folder = build.join("apt").join(target.debian);
-            roots.push((target.debian, Root::new(sh, step, &folder, &release, target.debian)?));
+        for architecture in architectures(&host, targets) {
+            let folder = build.join("apt").join(architecture);
+            roots.push((architecture, Root::new(sh, step, &folder, &release, architecture)?));
         }
-        let choice = choose(&host, |architecture, package| {
+        let choice = choose(&host, targets, |architecture, package| {
             let root = roots.iter().find(|(name, _)| *name == architecture);
             root.map_or_else(|| Ok(Vec::new()), |(_, root)| root.versions(package))
         })?;
         anyhow::Ok((roots, choice))
     })?;
-    let key = cache::key([choice.compiler, &choice.version, &host, WRAPPER].map(str::as_bytes));
+    let key = [vec![choice.compiler, &choice.version, WRAPPER], architectures(&host, targets)].concat();
+    let key = cache::key(key.into_iter().map(str::as_bytes));
     let folder = cache::entry("debian-rust", &key, |folder| {
         step(format!("unpacking {} {}", choice.compiler, choice.version), |step| {
             for (architecture, root) in &roots {
@@ -63,6 +66,12 @@ pub fn provide(sh: &Shell, build: &Path) -> Result<PathBuf> {
     let libraries = fs::read_to_string(folder.join(NEEDS)).context("reading the cached compiler's needs")?;
     packages::ensure(sh, &libraries.lines().collect::<Vec<_>>())?;
     Ok(folder.join("rustc"))
+}
+
+/// The host's architecture, whose library build scripts and macros need, and those of `targets`.
+fn architectures<'a>(host: &'a str, targets: &[&'a Target]) -> Vec<&'a str> {
+    let foreign = targets.iter().map(|target| target.debian).filter(|name| *name != host);
+    iter::once(host).chain(foreign).collect()
 }
 
 /// The file in the cache that lists the host packages of the compiler's shared libraries, one on a line.
@@ -108,13 +117,17 @@ fn write_wrapper(path: &Path) -> Result<()> {
         .with_context(|| format!("making {} executable", path.display()))
 }
 
-/// The newest version, of the first flavour new enough, that the host has as compiler and every target as library.
-fn choose(host: &str, versions: impl Fn(&str, &str) -> Result<Vec<String>>) -> Result<Choice> {
+/// The newest version, of the first flavour new enough, that the host has as compiler and every architecture as library.
+fn choose(
+    host: &str,
+    targets: &[&Target],
+    versions: impl Fn(&str, &str) -> Result<Vec<String>>,
+) -> Result<Choice> {
     for (compiler, library) in FLAVOURS {
         let mut common = versions(host, compiler)?;
         common.retain(|version| new_enough(version));
-        for target in TARGETS {
-            let there = versions(target.debian, library)?;
+        for architecture in architectures(host, targets) {
+            let there = versions(architecture, library)?;
             common.retain(|version| there.contains(version));
         }
         if let Some(version) = common.into_iter().next() {
@@ -147,10 +160,12 @@ fn codename() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::TARGETS;
 
     /// `choose` with an archive of lines `architecture package version version …`, newest first.
     fn chosen(archive: &str) -> Result<Choice> {
-        choose("amd64", |architecture, package| {
+        let targets: Vec<&Target> = TARGETS.iter().collect();
+        choose("amd64", &targets, |architecture, package| {
             let start = format!("{architecture} {package} ");
             let found = archive.lines().find_map(|line| line.trim().strip_prefix(&start));
             Ok(found.unwrap_or_default().split_whitespace().map(str::to_owned).collect())

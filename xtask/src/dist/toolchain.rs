@@ -31,7 +31,7 @@ pub fn present(sh: &Shell, build: &Path, target: &Target) -> Result<Option<Toolc
     let rustc = if Path::new(&libraries).is_dir() {
         None
     } else {
-        match fs::read_to_string(remembered(build)) {
+        match fs::read_to_string(remembered(build, target)) {
             Ok(rustc) if Path::new(&rustc).is_file() => Some(PathBuf::from(rustc)),
             _ => return Ok(None),
         }
@@ -64,11 +64,14 @@ pub fn provide(
         Ok(missing)
     };
     add_with_rustup(sh, &missing(sh)?);
-    if !missing(sh)?.is_empty() {
-        let rustc = debian_rust::provide(sh, build)?;
-        let path = remembered(build);
-        fs::write(&path, rustc.as_os_str().as_encoded_bytes())
-            .with_context(|| format!("writing {}", path.display()))?;
+    let missing = missing(sh)?;
+    if !missing.is_empty() {
+        let rustc = debian_rust::provide(sh, build, &missing)?;
+        for target in missing {
+            let path = remembered(build, target);
+            fs::write(&path, rustc.as_os_str().as_encoded_bytes())
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
     }
     targets
         .iter()
@@ -96,6 +99,6 @@ fn add_with_rustup(sh: &Shell, targets: &[&Target]) {
 }
 
 /// The file that keeps Debian's compiler, once taken, in use: a build does not depend on the network of the day.
-fn remembered(build: &Path) -> PathBuf {
-    build.join("debian-rustc")
+fn remembered(build: &Path, target: &Target) -> PathBuf {
+    build.join(format!("debian-rustc-{}", target.debian))
 }
