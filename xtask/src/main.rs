@@ -2,6 +2,9 @@
 
 mod conformance;
 mod dist;
+mod e2e;
+mod image;
+mod shell;
 mod target;
 mod test;
 
@@ -19,6 +22,9 @@ use xshell::Shell;
 enum Xtask {
     Conformance(conformance::Conformance),
     Dist(dist::Dist),
+    E2e(e2e::E2e),
+    Image(image::Image),
+    Shell(shell::Shell),
     Test(test::Test),
 }
 
@@ -47,6 +53,9 @@ fn dispatch() -> Result<()> {
     match Xtask::parse() {
         Xtask::Conformance(command) => command.run(&sh).map(drop),
         Xtask::Dist(command) => command.run(&sh).map(drop),
+        Xtask::E2e(command) => command.run(&sh).map(drop),
+        Xtask::Image(command) => command.run(&sh),
+        Xtask::Shell(command) => command.run(&sh),
         Xtask::Test(command) => command.run(&sh),
     }
 }

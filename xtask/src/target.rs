@@ -1,6 +1,7 @@
 //! The one table of targets: what an architecture is called and what builds for it.
 
 use anyhow::{Context, Result};
+use qemu::Board;
 
 /// An architecture that packages are made for.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct Target {
     pub linker: &'static str,
     /// The Debian packages that bring the linker and the static C library.
     pub packages: &'static [&'static str],
+    /// The emulated Raspberry Pi that proves it, where there is one.
+    pub board: Option<Board>,
 }
 
 /// Every target, in the order in which tables show them.
@@ -22,18 +25,41 @@ pub const TARGETS: &[Target] = &[
         triple: "aarch64-unknown-linux-gnu",
         linker: "aarch64-linux-gnu-gcc",
         packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+        board: Some(Board {
+            machine: "raspi3b",
+            qemu: "qemu-system-aarch64",
+            architecture: "arm64",
+            binfmt: "aarch64",
+            kernel: "linux-image-arm64",
+            device_tree: "bcm2837-rpi-3-b.dtb",
+            device_type: "raspberrypi3",
+            console: "ttyS1", // Bluetooth has the first line, ttyAMA0
+            serial: 1,
+        }),
     },
     Target {
         debian: "armhf",
         triple: "armv7-unknown-linux-gnueabihf",
         linker: "arm-linux-gnueabihf-gcc",
         packages: &["gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"],
+        board: Some(Board {
+            machine: "raspi2b",
+            qemu: "qemu-system-arm",
+            architecture: "armhf",
+            binfmt: "arm",
+            kernel: "linux-image-armmp",
+            device_tree: "bcm2836-rpi-2-b.dtb",
+            device_type: "raspberrypi2",
+            console: "ttyAMA0",
+            serial: 0,
+        }),
     },
     Target {
         debian: "amd64",
         triple: "x86_64-unknown-linux-gnu",
         linker: "x86_64-linux-gnu-gcc",
         packages: &["gcc", "libc6-dev"],
+        board: None,
     },
 ];
 
@@ -45,6 +71,22 @@ pub fn find(name: &str) -> Result<&'static Target> {
     TARGETS.iter().find(|target| target.debian == name).with_context(|| {
         let known: Vec<_> = TARGETS.iter().map(|target| target.debian).collect();
         format!("no such architecture, known are: {}", known.join(", "))
+    })
+}
+
+/// Every board, in the table's order.
+pub fn boards() -> impl Iterator<Item = &'static Board> {
+    TARGETS.iter().filter_map(|target| target.board.as_ref())
+}
+
+/// The board whose machine QEMU calls `name`.
+///
+/// # Errors
+/// When the table has none: what it does have.
+pub fn board(name: &str) -> Result<&'static Board> {
+    boards().find(|board| board.machine == name).with_context(|| {
+        let known: Vec<_> = boards().map(|board| board.machine).collect();
+        format!("no such machine, known are: {}", known.join(", "))
     })
 }
 
@@ -63,6 +105,14 @@ mod tests {
     fn an_unknown_architecture_is_told_the_known_ones() {
         assert_eq!(find("armhf").unwrap().triple, "armv7-unknown-linux-gnueabihf");
         assert!(find("riscv64").unwrap_err().to_string().ends_with("arm64, armhf, amd64"));
+    }
+
+    #[test]
+    fn boards_are_of_their_targets_architecture() {
+        for target in TARGETS {
+            assert!(target.board.as_ref().is_none_or(|board| board.architecture == target.debian));
+        }
+        assert!(board("raspi9").unwrap_err().to_string().ends_with("raspi3b, raspi2b"));
     }
 
     #[test]

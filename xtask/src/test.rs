@@ -12,6 +12,8 @@ use host::status::step;
 use xshell::{Cmd, Shell, cmd};
 
 use crate::conformance::Conformance;
+use crate::dist::Dist;
+use crate::e2e::E2e;
 use summary::Summary;
 
 /// What unit tests need on the host: the suite that cuts modules short does it with strace.
@@ -37,8 +39,22 @@ impl Test {
         summary.ended("documentation", quiet("documentation", documentation));
         summary.ended("unit tests", unit_tests(sh));
         summary.ended("conformance", Conformance::default().run(sh));
+        summary.ended("dist", Dist::default().run(sh).map(|built| format!("{} packages", built.len())));
+        self.end_to_end(sh, &mut summary)?;
         println!("\n{summary}");
         ensure!(summary.failed() == 0, "{} suites failed", summary.failed());
+        Ok(())
+    }
+}
+
+impl Test {
+    fn end_to_end(&self, sh: &Shell, summary: &mut Summary) -> Result<()> {
+        let needed = [qemu::PACKAGES, e2e::HOST_PACKAGES].concat();
+        let obstacle = if self.quick { Some("--quick".to_owned()) } else { packages::obstacle(sh, &needed)? };
+        match obstacle {
+            Some(why) => summary.skipped("end to end", why),
+            None => summary.ended("end to end", E2e::default().run(sh)),
+        }
         Ok(())
     }
 }

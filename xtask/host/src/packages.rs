@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use xshell::{Shell, cmd};
+use xshell::{Cmd, Shell, cmd};
 
 use crate::command::run;
 use crate::status::step;
@@ -20,24 +20,62 @@ pub fn ensure(sh: &Shell, packages: &[&str]) -> Result<()> {
         return Ok(());
     }
     let list = missing.join(" ");
-    let remedy = format!("sudo apt-get update && sudo apt-get install --yes --no-install-recommends {list}");
-    let Some(root) = privilege() else {
-        bail!(
-            "these Debian packages are missing: {list}\nThis user may not install them. Run:\n    {remedy}"
-        );
-    };
+    let Some(root) = privilege() else { bail!("{}", refusal(&missing)) };
     let apt = |arguments: &[&str]| {
         let (first, rest) = root;
         cmd!(sh, "{first} {rest...} DEBIAN_FRONTEND=noninteractive apt-get --quiet").args(arguments)
     };
     step(format!("installing Debian packages: {list}"), |step| {
         run(step, apt(&["update"]))?;
-        run(step, apt(&["install", "--yes", "--no-install-recommends"]).args(missing))
+        let install = ["install", "--yes", "--no-install-recommends"];
+        let plain = run(step, apt(&install).args(missing));
+        // One of a family that is installed from elsewhere, such as backports, keeps out its sisters from the
+        // host's own release: then all of them come from that release.
+        let Some(release) = plain.as_ref().err().and_then(|_| release(sh)) else { return plain };
+        let same = packages.iter().map(|package| format!("{package}/{release}"));
+        run(step, apt(&install).arg("--allow-downgrades").args(same)).or(plain)
     })
     .with_context(|| {
-        format!("installing missing packages failed. Check the network, or run:\n    {remedy}")
+        format!("installing missing packages failed. Check the network, or run:\n    {}", remedy(&list))
     })?;
     Ok(())
+}
+
+/// Why [`ensure`] cannot succeed for this user, if it cannot: for a suite that is left out then.
+///
+/// # Errors
+/// On a host without dpkg.
+pub fn obstacle(sh: &Shell, packages: &[&str]) -> Result<Option<String>> {
+    let missing = missing(sh, packages)?;
+    Ok((!missing.is_empty() && privilege().is_none()).then(|| refusal(&missing)))
+}
+
+fn refusal(missing: &[&str]) -> String {
+    let list = missing.join(" ");
+    format!(
+        "these Debian packages are missing: {list}\nThis user may not install them. Run:\n    {}",
+        remedy(&list)
+    )
+}
+
+fn remedy(list: &str) -> String {
+    format!("sudo apt-get update && sudo apt-get install --yes --no-install-recommends {list}")
+}
+
+/// `program` as a command that runs as root, for what only root may do.
+///
+/// # Errors
+/// When this user is not root and sudo would ask for a password.
+pub fn as_root<'a>(sh: &'a Shell, program: &str) -> Result<Cmd<'a>> {
+    let (first, rest) =
+        privilege().with_context(|| format!("{program} must run as root: use sudo, or run this as root"))?;
+    Ok(cmd!(sh, "{first} {rest...} {program}"))
+}
+
+/// The code name of the host's release.
+fn release(sh: &Shell) -> Option<String> {
+    let os = sh.read_file("/etc/os-release").ok()?;
+    os.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).map(str::to_owned)
 }
 
 /// Those of `packages` that dpkg does not know as installed.

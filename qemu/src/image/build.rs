@@ -1,0 +1,226 @@
+//! How an image is made: mmdebstrap for the root, the kernel out of its package, an initial RAM disk of our own,
+//! and a card with two ext4 partitions. No loop mounts and nothing interactive, so it works in a container.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use host::command::run;
+use host::packages::as_root;
+use host::status::{Step, step};
+use xshell::{Shell, cmd};
+
+use super::recipe;
+use crate::board::Board;
+use crate::cpio::Archive;
+use crate::disk;
+
+pub(super) const CARD: &str = "card.img";
+pub(super) const KERNEL: &str = "vmlinuz";
+pub(super) const INITRD: &str = "initrd.img";
+pub(super) const DEVICE_TREE: &str = "board.dtb";
+pub(super) const SSH_KEY: &str = "ssh_key";
+
+/// Makes the image of `board` in `folder`, which is empty.
+pub(super) fn image(sh: &Shell, board: &Board, folder: &Path) -> Result<()> {
+    let work = folder.join("work");
+    fs::create_dir_all(&work)?;
+    let work = Work { sh, board, folder, work: &work };
+    let what = format!("image for {}: ", board.machine);
+    step(format!("{what}registering {} programs", board.architecture), |step| work.binfmt(step))?;
+    step(format!("{what}Debian {} {}", recipe::RELEASE, board.architecture), |step| work.root(step))?;
+    step(format!("{what}kernel and initial RAM disk"), |step| work.kernel(step))?;
+    step(format!("{what}card"), |step| work.card(step))?;
+    step(format!("{what}cleaning up"), |step| run(step, as_root(sh, "rm")?.arg("-rf").arg(work.work)))?;
+    Ok(())
+}
+
+struct Work<'a> {
+    sh: &'a Shell,
+    board: &'a Board,
+    /// What stays.
+    folder: &'a Path,
+    /// What goes when all is done.
+    work: &'a Path,
+}
+
+impl Work<'_> {
+    fn binfmt(&self, step: &Step) -> Result<()> {
+        let script = as_root(self.sh, "sh")?.args(["-c", recipe::BINFMT, "sh", self.board.binfmt]);
+        run(step, script).context(
+            "the kernel must let this machine run ARM programs through qemu-user-static: \
+             mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc needs root, and in a container --privileged",
+        )?;
+        Ok(())
+    }
+
+    /// The root file system as the folder `root`, and the kernel's package in the folder `kernel`.
+    fn root(&self, step: &Step) -> Result<()> {
+        self.guest_files()?;
+        let key = self.folder.join(SSH_KEY);
+        run(step, cmd!(self.sh, "ssh-keygen -q -t ed25519 -C emulated-pi -N {EMPTY} -f {key}"))?;
+        let mirror = host::apt::mirror(self.sh)?;
+        let mut errors = String::new();
+        for suite in recipe::SUITES {
+            match run(step, self.mmdebstrap(suite, &mirror)?) {
+                Ok(_) => return Ok(()),
+                Err(error) => errors.push_str(&format!("\n{error:#}")),
+            }
+            run(step, as_root(self.sh, "rm")?.arg("-rf").arg(self.work.join("root")))?;
+        }
+        bail!("mmdebstrap failed. Check the network, or try again when the mirror has settled:{errors}")
+    }
+
+    fn guest_files(&self) -> Result<()> {
+        for (path, content) in recipe::FILES {
+            let file = self.work.join("files").join(path);
+            self.sh.write_file(file, content)?;
+        }
+        self.sh.write_file(self.work.join("customize.sh"), recipe::CUSTOMIZE)?;
+        self.sh.create_dir(self.work.join("kernel"))?;
+        Ok(())
+    }
+
+    fn mmdebstrap(&self, suite: &str, mirror: &str) -> Result<Command> {
+        let work = self.work.display();
+        let key = self.folder.join(SSH_KEY);
+        // mmdebstrap's own apt knows the release's packages already; the kernel is taken apart, never installed.
+        let kernel = format!(
+            "cd '{work}/kernel' && export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" && \
+             apt-get download $(apt-cache depends {} | sed -n 's/.*Depends: //p' | head -n 1)",
+            self.board.kernel
+        );
+        let customize = format!(
+            "sh '{work}/customize.sh' \"$1\" '{work}/files' '{}.pub' {} {}",
+            key.display(),
+            self.board.device_type,
+            recipe::RELEASE
+        );
+        let excluded =
+            recipe::EXCLUDED.iter().map(|folder| format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
+        let command = as_root(self.sh, "mmdebstrap")?
+            .args(["--mode=root", "--variant=apt", "--format=directory"])
+            .arg(format!("--architectures={}", self.board.architecture))
+            .arg(format!("--include={}", recipe::PACKAGES.join(",")))
+            .arg("--aptopt=APT::Install-Recommends \"false\"")
+            .arg("--aptopt=Acquire::Languages \"none\"")
+            .arg("--aptopt=Acquire::Retries \"3\"")
+            .arg("--aptopt=APT::Sandbox::User \"root\"") // the cache folder is closed to _apt
+            .arg("--dpkgopt=force-unsafe-io") // an interrupted build is thrown away
+            .args(excluded)
+            .arg(format!("--extract-hook={kernel}"))
+            .arg(format!("--customize-hook={customize}"))
+            .arg(suite)
+            .arg(self.work.join("root"))
+            .arg(mirror);
+        Ok(command.into())
+    }
+
+    fn kernel(&self, step: &Step) -> Result<()> {
+        let (sh, packages) = (self.sh, self.work.join("kernel"));
+        let package = only(&packages, |path| path.extension().is_some_and(|extension| extension == "deb"))?;
+        let tree = self.work.join("kernel-tree");
+        run(step, cmd!(sh, "dpkg-deb --extract {package} {tree}"))?;
+        let kernel = only(&tree.join("boot"), |path| name(path).starts_with("vmlinuz-"))?;
+        let version = name(&kernel).trim_start_matches("vmlinuz-").to_owned();
+        sh.copy_file(&kernel, self.folder.join(KERNEL))?;
+        // Debian 13 has them below usr/lib; earlier kernels below lib.
+        let lib = if tree.join("usr/lib/modules").exists() { tree.join("usr/lib") } else { tree.join("lib") };
+        let file = self.board.device_tree;
+        let found = cmd!(sh, "find {tree} -name {file}").quiet().read()?;
+        let device_tree =
+            found.lines().next().with_context(|| format!("{} has no {file}", package.display()))?;
+        sh.copy_file(device_tree, self.folder.join(DEVICE_TREE))?;
+        let initrd = self.initrd(step, &lib, &version)?;
+        sh.write_file(self.folder.join(INITRD), initrd)?;
+        Ok(())
+    }
+
+    /// Drivers, busybox and our init, as the kernel unpacks it.
+    fn initrd(&self, step: &Step, lib: &Path, version: &str) -> Result<Vec<u8>> {
+        let base = lib.parent().context("lib lies in a folder")?;
+        if !base.join("lib/modules").exists() {
+            std::os::unix::fs::symlink("usr/lib", base.join("lib"))?;
+        }
+        run(step, cmd!(self.sh, "/usr/sbin/depmod -b {base} {version}"))?;
+        let mut archive = Archive::default();
+        for folder in ["bin", "dev", "proc", "root", "sys", "lib", "lib/modules"] {
+            archive.folder(folder);
+        }
+        archive.file("init", recipe::INIT.as_bytes());
+        let busybox = self.work.join("root/usr/bin/busybox");
+        archive.file("bin/busybox", &fs::read(&busybox).with_context(|| busybox.display().to_string())?);
+        for (number, driver) in self.drivers(base, version)?.iter().enumerate() {
+            let name = name(driver);
+            // Decompressed here: it takes an emulated CPU seconds.
+            let content = if name.ends_with(".xz") {
+                cmd!(self.sh, "xz --decompress --stdout {driver}").quiet().output()?.stdout
+            } else {
+                fs::read(driver).with_context(|| driver.display().to_string())?
+            };
+            // Numbered in the order in which they depend on each other.
+            archive.file(&format!("lib/modules/{number:02}-{}", name.trim_end_matches(".xz")), &content);
+        }
+        Ok(archive.finish())
+    }
+
+    /// The files of all drivers, each after those that it needs.
+    fn drivers(&self, base: &Path, version: &str) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for driver in recipe::DRIVERS {
+            let needed = cmd!(self.sh, "/usr/sbin/modprobe -d {base} -S {version} --show-depends {driver}")
+                .quiet()
+                .read()?;
+            for file in needed.lines().filter_map(|line| line.strip_prefix("insmod ")) {
+                let file = PathBuf::from(file.trim());
+                // An accelerated checksum that QEMU's CPU lacks; the generic one comes along.
+                if !files.contains(&file) && !name(&file).starts_with("crc32-arm-ce") {
+                    files.push(file);
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    fn card(&self, step: &Step) -> Result<()> {
+        let (root, data) = (self.work.join("root"), self.work.join("data"));
+        // /data is a partition of its own: what the root has there becomes its content.
+        run(step, as_root(self.sh, "mv")?.arg(root.join("data")).arg(&data))?;
+        run(step, as_root(self.sh, "mkdir")?.arg(root.join("data")))?;
+        let card = self.folder.join(CARD);
+        let file = File::create(&card).with_context(|| format!("creating {}", card.display()))?;
+        file.set_len(disk::CARD)?;
+        file.write_all_at(&disk::partition_table(&[disk::ROOT, disk::DATA]), 0)?;
+        drop(file);
+        for (partition, label, content) in [(disk::ROOT, "root", &root), (disk::DATA, "data", &data)] {
+            let (offset, size) = (partition.start, partition.size >> 10);
+            run(
+                step,
+                as_root(self.sh, "/usr/sbin/mke2fs")?
+                    .args(["-q", "-F", "-t", "ext4", "-L", label, "-d"])
+                    .arg(content)
+                    .args(["-E", &format!("offset={offset}")])
+                    .arg(&card)
+                    .arg(format!("{size}k")),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+const EMPTY: &str = "";
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The first entry of `folder` that `wanted` accepts.
+fn only(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<PathBuf> {
+    fs::read_dir(folder)
+        .with_context(|| format!("listing {}", folder.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| wanted(path))
+        .with_context(|| format!("{} has not got what the kernel's package should bring", folder.display()))
+}

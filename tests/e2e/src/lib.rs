@@ -1,0 +1,82 @@
+//! End-to-end scenarios: the project's own packages on an emulated Raspberry Pi, driven by the real Mender client.
+//!
+//! Every scenario has a disposable overlay of its own. When one fails, its overlay, console, QEMU's command line and the
+//! client's words stay in `target/e2e/<machine>/<scenario>/`.
+
+mod artifact;
+mod lab;
+mod scenarios;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use host::status;
+use qemu::Image;
+use xshell::Shell;
+
+use lab::Lab;
+pub use scenarios::SCENARIOS;
+
+/// Debian packages of the host that the scenarios need beside QEMU's.
+pub const HOST_PACKAGES: &[&str] = &["mender-artifact"];
+
+/// One thing that happens to a device, from power-on to what must be true in the end.
+pub struct Scenario {
+    /// Its name on the command line and of its folder.
+    pub name: &'static str,
+    /// What is shown.
+    pub says: &'static str,
+    play: fn(&mut Lab) -> Result<()>,
+}
+
+/// What the scenarios of one machine are played with.
+pub struct Stage {
+    /// The image that they start from.
+    pub image: Image,
+    /// The `.deb` files under test, for this machine's architecture.
+    pub packages: Vec<PathBuf>,
+    /// The folder that keeps what failed: `target/e2e/<machine>`.
+    pub folder: PathBuf,
+}
+
+/// The scenarios called `names`, all of them where no name is given.
+///
+/// # Errors
+/// For a name that none has: the names that are there.
+pub fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
+    for name in names {
+        ensure!(
+            SCENARIOS.iter().any(|scenario| scenario.name == name),
+            "there is no scenario {name}; there are: {}",
+            SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ")
+        );
+    }
+    let chosen = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| name == scenario.name);
+    Ok(SCENARIOS.iter().filter(chosen).collect())
+}
+
+impl Stage {
+    /// Plays `scenario`; its folder goes when it has succeeded.
+    ///
+    /// # Errors
+    /// When it fails: what was expected, what was seen, and where the rest is kept.
+    pub fn play(&self, scenario: &Scenario) -> Result<()> {
+        let sh = &Shell::new()?;
+        let folder = self.folder.join(scenario.name);
+        begin(&folder)?;
+        let machine = self.image.board().machine;
+        status::step(format!("{machine}: {}", scenario.name), |step| {
+            (scenario.play)(&mut Lab::new(sh, self, &folder, step)?)
+        })
+        .with_context(|| format!("{}: kept in {}", scenario.says, folder.display()))?;
+        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))
+    }
+}
+
+fn begin(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))
+}

@@ -1,0 +1,79 @@
+//! `cargo xtask e2e`: the scenarios on the emulated Pis.
+
+use std::panic::resume_unwind;
+use std::thread;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use e2e::{Scenario, Stage};
+use host::packages;
+use qemu::{Board, Image};
+use xshell::Shell;
+
+use crate::dist::Dist;
+use crate::target::{self, TARGETS, Target};
+
+/// Plays the end-to-end scenarios: real client, real packages, emulated Raspberry Pis.
+#[derive(Args, Default)]
+pub struct E2e {
+    /// QEMU's name of a machine, raspi3b or raspi2b; may be repeated [default: all, side by side]
+    #[arg(long, value_name = "MACHINE", value_parser = target::board)]
+    machine: Vec<&'static Board>,
+    /// Only these scenarios [default: all]
+    #[arg(value_name = "SCENARIO")]
+    scenarios: Vec<String>,
+    /// Name the scenarios and end.
+    #[arg(long)]
+    list: bool,
+}
+
+impl E2e {
+    /// Makes packages and images where they are missing, plays the scenarios, and says how many there were.
+    ///
+    /// # Errors
+    /// When a scenario fails: each that did, and where it left everything.
+    pub fn run(self, sh: &Shell) -> Result<String> {
+        let scenarios = e2e::choose(&self.scenarios)?;
+        if self.list {
+            scenarios.iter().for_each(|scenario| println!("{:<18} {}", scenario.name, scenario.says));
+            return Ok(String::new());
+        }
+        packages::ensure(sh, e2e::HOST_PACKAGES)?;
+        let rows = TARGETS.iter().filter_map(|target| Some((target, target.board.as_ref()?)));
+        let chosen: Vec<_> =
+            rows.filter(|(_, board)| self.machine.is_empty() || self.machine.contains(board)).collect();
+        let stages = stages(sh, &chosen)?;
+        let failures = thread::scope(|scope| {
+            let machines: Vec<_> =
+                stages.iter().map(|stage| scope.spawn(|| play(stage, &scenarios))).collect();
+            machines
+                .into_iter()
+                .flat_map(|machine| machine.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect::<Vec<_>>()
+        });
+        let tried = scenarios.len() * stages.len();
+        let told: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
+        ensure!(failures.is_empty(), "{} of {tried} scenarios failed:{told}", failures.len());
+        let machines: Vec<_> = chosen.iter().map(|(_, board)| board.machine).collect();
+        Ok(format!("{} scenarios on each of: {}", scenarios.len(), machines.join(", ")))
+    }
+}
+
+/// Everything that the scenarios on the `chosen` machines need.
+fn stages(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Vec<Stage>> {
+    let targets: Vec<_> = chosen.iter().map(|(target, _)| *target).collect();
+    let built = Dist::of(&targets).run(sh)?;
+    chosen
+        .iter()
+        .map(|(target, board)| {
+            let packages = built.iter().filter(|(of, _)| of == target).map(|(_, deb)| deb.clone()).collect();
+            let folder = sh.current_dir().join("target/e2e").join(board.machine);
+            Ok(Stage { image: Image::ensure(sh, board)?, packages, folder })
+        })
+        .collect()
+}
+
+/// Plays the scenarios one after the other on one machine, and returns the errors of those that failed.
+fn play(stage: &Stage, scenarios: &[&Scenario]) -> Vec<anyhow::Error> {
+    scenarios.iter().filter_map(|scenario| stage.play(scenario).err()).collect()
+}

@@ -1,0 +1,27 @@
+//! `cargo xtask image`: the images of the emulated Raspberry Pis, made where the cache has none.
+
+use anyhow::Result;
+use clap::Args;
+use qemu::Board;
+use xshell::Shell;
+
+use crate::target;
+
+/// Makes the images of the emulated Raspberry Pis.
+#[derive(Args)]
+pub struct Image {
+    /// QEMU's name of a machine, raspi3b or raspi2b; may be repeated [default: all]
+    #[arg(long, value_name = "MACHINE", value_parser = target::board)]
+    machine: Vec<&'static Board>,
+}
+
+impl Image {
+    /// Makes what is missing and prints where each image lies.
+    pub fn run(self, sh: &Shell) -> Result<()> {
+        for board in target::boards().filter(|row| self.machine.is_empty() || self.machine.contains(row)) {
+            let image = qemu::Image::ensure(sh, board)?;
+            println!("{}  {}", board.machine, image.folder().display());
+        }
+        Ok(())
+    }
+}
