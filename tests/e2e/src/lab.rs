@@ -89,7 +89,7 @@ impl<'a> Lab<'a> {
     pub fn install_packages(&self) -> Result<()> {
         for package in &self.stage.packages {
             let path = self.copy_in(package)?;
-            self.expect(&format!("{APT} install --yes --no-download {path}"), PACKAGE, 0)?;
+            self.expect(&format!("{APT} install --yes {path}"), PACKAGE, 0)?;
         }
         Ok(())
     }

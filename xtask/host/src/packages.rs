@@ -28,7 +28,7 @@ pub fn ensure(sh: &Shell, packages: &[&str]) -> Result<()> {
     step(format!("installing Debian packages: {list}"), |step| {
         run(step, apt(&["update"]))?;
         let install = ["install", "--yes", "--no-install-recommends"];
-        let plain = run(step, apt(&install).args(missing));
+        let plain = run(step, apt(&install).arg("--no-remove").args(missing));
         // One of a family that is installed from elsewhere, such as backports, keeps out its sisters from the
         // host's own release: then all of them come from that release.
         let Some(release) = plain.as_ref().err().and_then(|_| release(sh)) else { return plain };
