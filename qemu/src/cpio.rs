@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(&bytes[..6], b"070701");
         assert_eq!(&bytes[54..62], b"00000000"); // size of a folder
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        assert!(text.contains("bin/x\0") && text.contains("12345\0\0\0070701"), "{text:?}");
+        assert!(text.contains("bin/x\0") && text.contains("12345\x00\x00\x00070701"), "{text:?}");
         assert!(text.trim_end_matches('\0').ends_with("TRAILER!!!"));
     }
 }

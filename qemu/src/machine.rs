@@ -18,8 +18,9 @@ use crate::ssh::{Background, Output, Ssh, quote};
 
 /// What the guest's `ready.service` says when commands can be run.
 const READY: &str = "pi: ready";
-/// The kernel's last line before the power goes.
-const POWERED_DOWN: &str = "reboot: Power down";
+/// How the kernel's last line begins: "Power down", or on a Pi without its power driver "Power off not available:
+/// System halted instead". All is written and unmounted by then.
+const POWERED_DOWN: &str = "reboot: Power";
 /// Lines of the console that errors show.
 const TAIL: usize = 50;
 

@@ -1,7 +1,7 @@
 //! `cargo xtask shell`: an emulated Raspberry Pi with everything installed, and a person at its prompt.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -10,7 +10,7 @@ use qemu::{Board, Image, Limit, Machine, Overlay};
 
 use crate::target;
 
-/// Installing one package: dpkg reads its whole database from a slow card.
+/// Installing one package: measured 30 s, as apt and dpkg read their databases from a slow card.
 const INSTALL: Limit = Limit::new("INSTALL", 180);
 
 /// Boots an emulated Raspberry Pi with the packages of dist/ and leaves you at its prompt.
@@ -63,12 +63,17 @@ fn packages(sh: &xshell::Shell, board: &Board) -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().filter(|file| file.to_string_lossy().ends_with(&ending)).collect())
 }
 
-fn install(machine: &Machine, package: &PathBuf) -> Result<()> {
+fn install(machine: &Machine, package: &Path) -> Result<()> {
     let name = package.file_name().context("a package is a file")?.to_string_lossy().into_owned();
     step(format!("installing {name}"), |_| {
         let inside = format!("/tmp/{name}");
         machine.copy_in(package, &inside)?;
-        machine.check(&format!("apt-get install --yes --no-install-recommends '{inside}'"), INSTALL)
+        machine.check(
+            &format!(
+                "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends '{inside}'"
+            ),
+            INSTALL,
+        )
     })?;
     Ok(())
 }
