@@ -156,7 +156,7 @@ fn install_rollback(lab: &mut Lab) -> Result<()> {
 fn failing(lab: &mut Lab) -> Result<()> {
     with_old(lab)?;
     // An immutable file can be neither kept nor replaced, which shows only in ArtifactInstall.
-    lab.ok(&format!("chattr +i {WWW}/index.html"))?;
+    lab.ok(&format!("busybox chattr +i {WWW}/index.html"))?;
     let old = lab.snapshot(WWW)?;
     let artifact = lab.artifact("release-2", NEW)?;
     let said = lab.client(&format!("install {artifact}"), 1)?;
