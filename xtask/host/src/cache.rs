@@ -1,11 +1,17 @@
 //! The user's cache folder. Every entry is keyed by a hash of what made it and may be deleted at any time.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
+
+use crate::status::step;
+
+use crate::status::step;
 
 /// Our folder in the user's cache: `$XDG_CACHE_HOME/mender-rust-modules`, else `~/.cache/mender-rust-modules`.
 ///
@@ -40,16 +46,25 @@ pub fn sha256(content: &[u8]) -> String {
 /// The folder `kind/key` of the cache, made by `make` where it is not there yet.
 ///
 /// `make` gets a temporary folder beside it, which is renamed when `make` has succeeded: an interrupted
-/// attempt is never taken for complete, and its remains go with the next one.
+/// attempt is never taken for complete, and its remains go with the next one. Another process that wants the
+/// same entry waits for the first.
 ///
 /// # Errors
-/// What `make` returns, or the folder that cannot be made, removed or renamed.
+/// What `make` returns, or the folder that cannot be made, locked, removed or renamed.
 pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let complete = folder()?.join(kind).join(key);
     if complete.exists() {
         return Ok(complete);
     }
+    let _lock = lock(&complete.with_extension("lock"))?;
+    if complete.exists() {
+        return Ok(complete); // made by another process meanwhile
+    }
     let partial = complete.with_extension("partial");
+    let _lock = lock(&complete.with_extension("lock"))?;
+    if complete.exists() {
+        return Ok(complete);
+    }
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("removing {}", partial.display()))?;
     }
@@ -60,9 +75,50 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
     Ok(complete)
 }
 
+/// The file `path`, locked for this process until it is dropped; the kernel unlocks it for one that was killed.
+fn lock(path: &Path) -> Result<File> {
+    let context = || format!("locking {}", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(context)?;
+    }
+    let file = File::create(path).with_context(context)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        step("waiting for another process that makes the same", |_| {
+            flock(&file, FlockOperation::LockExclusive)
+        })
+        .with_context(context)?;
+    }
+    Ok(file)
+}
+
+/// Holds the file `path` locked until the value goes; the kernel lets go of it when a process dies.
+fn lock(path: &Path) -> Result<File> {
+    let parent = path.parent().unwrap_or(path);
+    fs::create_dir_all(parent).with_context(|| format!("making the cache folder {}", parent.display()))?;
+    let file = File::create(path).with_context(|| format!("making the lock {}", path.display()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        step(format!("waiting for another process to make {}", path.with_extension("").display()), |_| {
+            flock(&file, FlockOperation::LockExclusive)
+        })
+        .with_context(|| format!("locking {}", path.display()))?;
+    }
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_held_until_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("entry.lock");
+        let held = lock(&path).unwrap();
+        let other = File::open(&path).unwrap();
+        assert!(flock(&other, FlockOperation::NonBlockingLockExclusive).is_err());
+        drop(held);
+        assert!(flock(&other, FlockOperation::NonBlockingLockExclusive).is_ok());
+    }
 
     #[test]
     fn parts_do_not_run_together() {
