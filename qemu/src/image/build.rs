@@ -100,7 +100,10 @@ impl Work<'_> {
         );
         let excluded =
             recipe::EXCLUDED.iter().map(|folder| format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
-        let command = as_root(self.sh, "mmdebstrap")?
+        // In a mount namespace of its own: whatever ends this, no mount stays in the folder, where removing the
+        // remains would reach through it into the host.
+        let command = as_root(self.sh, "unshare")?
+            .args(["--mount", "mmdebstrap"])
             .args(["--mode=root", "--variant=apt", "--format=directory"])
             .arg(format!("--architectures={}", self.board.architecture))
             .arg(format!("--include={}", recipe::PACKAGES.join(",")))

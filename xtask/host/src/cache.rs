@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
-use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
 use crate::status::step;
@@ -58,11 +57,6 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
     }
     let _lock = lock(&complete.with_extension("lock"))?;
     if complete.exists() {
-        return Ok(complete); // made by another process meanwhile
-    }
-    let partial = complete.with_extension("partial");
-    let _lock = lock(&complete.with_extension("lock"))?;
-    if complete.exists() {
         return Ok(complete);
     }
     if partial.exists() {
@@ -87,20 +81,6 @@ fn lock(path: &Path) -> Result<File> {
             flock(&file, FlockOperation::LockExclusive)
         })
         .with_context(context)?;
-    }
-    Ok(file)
-}
-
-/// Holds the file `path` locked until the value goes; the kernel lets go of it when a process dies.
-fn lock(path: &Path) -> Result<File> {
-    let parent = path.parent().unwrap_or(path);
-    fs::create_dir_all(parent).with_context(|| format!("making the cache folder {}", parent.display()))?;
-    let file = File::create(path).with_context(|| format!("making the lock {}", path.display()))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        step(format!("waiting for another process to make {}", path.with_extension("").display()), |_| {
-            flock(&file, FlockOperation::LockExclusive)
-        })
-        .with_context(|| format!("locking {}", path.display()))?;
     }
     Ok(file)
 }
