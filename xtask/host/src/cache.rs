@@ -10,8 +10,6 @@ use sha2::{Digest, Sha256};
 
 use crate::status::step;
 
-use crate::status::step;
-
 /// Our folder in the user's cache: `$XDG_CACHE_HOME/mender-rust-modules`, else `~/.cache/mender-rust-modules`.
 ///
 /// # Errors
@@ -59,6 +57,7 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
     if complete.exists() {
         return Ok(complete);
     }
+    let partial = complete.with_extension("partial");
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("removing {}", partial.display()))?;
     }
