@@ -85,11 +85,20 @@ impl<'a> Lab<'a> {
         Ok(self.expect(command, LOOK, 0)?.stdout)
     }
 
-    /// Copies the packages under test in and installs them with apt, as their README says.
+    /// Copies the packages under test in and installs them with dpkg, which on a slow card is much faster than apt.
     pub fn install_packages(&self) -> Result<()> {
+        self.install_with("dpkg --install")
+    }
+
+    /// Copies the packages under test in and installs them with apt, as their README says.
+    pub fn install_packages_with_apt(&self) -> Result<()> {
+        self.install_with(&format!("{APT} install --yes"))
+    }
+
+    fn install_with(&self, command: &str) -> Result<()> {
         for package in &self.stage.packages {
             let path = self.copy_in(package)?;
-            self.expect(&format!("{APT} install --yes {path}"), PACKAGE, 0)?;
+            self.expect(&format!("{command} {path}"), PACKAGE, 0)?;
         }
         Ok(())
     }

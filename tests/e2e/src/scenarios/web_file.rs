@@ -107,7 +107,7 @@ fn package(lab: &mut Lab) -> Result<()> {
                  -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache -o -path /var/log \
                  -o -path /var/lib/systemd \\) -prune -o -print | sort";
     let before = lab.ok(files)?;
-    lab.install_packages()?;
+    lab.install_packages_with_apt()?;
     lab.ok(
         "test -x /usr/share/mender/modules/v3/web-file && /usr/share/mender/modules/v3/web-file --version",
     )?;
