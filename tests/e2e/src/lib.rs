@@ -1,7 +1,7 @@
 //! End-to-end scenarios: the project's own packages on an emulated Raspberry Pi, driven by the real Mender client.
 //!
 //! Every scenario has a disposable overlay of its own. When one fails, its overlay, console, QEMU's command line and the
-//! client's words stay in `target/e2e/<machine>/<scenario>/`.
+//! error with the client's words stay in `target/e2e/<machine>/<scenario>/`.
 
 mod artifact;
 mod lab;
@@ -66,10 +66,15 @@ impl Stage {
         let folder = self.folder.join(scenario.name);
         begin(&folder)?;
         let machine = self.image.board().machine;
-        status::step(format!("{machine}: {}", scenario.name), |step| {
+        let played = status::step(format!("{machine}: {}", scenario.name), |step| {
             (scenario.play)(&mut Lab::new(sh, self, &folder, step)?)
-        })
-        .with_context(|| format!("{}: kept in {}", scenario.says, folder.display()))?;
+        });
+        if let Err(error) = &played {
+            let path = folder.join("error");
+            fs::write(&path, format!("{error:#}\n"))
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
+        played.with_context(|| format!("{}: kept in {}", scenario.says, folder.display()))?;
         fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))
     }
 }

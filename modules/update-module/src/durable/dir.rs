@@ -159,7 +159,7 @@ impl Dir {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(error).with_context(|| {
                 format!(
-                    "keeping {} as a hard link in {} (an immutable file, or a filesystem without hard links?)",
+                    "keeping {} as a hard link in {} (an immutable file, a mount point, or a filesystem without hard links?)",
                     self.path.join(name).display(),
                     into.path.display()
                 )

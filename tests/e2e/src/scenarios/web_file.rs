@@ -155,8 +155,8 @@ fn install_rollback(lab: &mut Lab) -> Result<()> {
 
 fn failing(lab: &mut Lab) -> Result<()> {
     with_old(lab)?;
-    // An immutable file can be neither kept nor replaced, which shows only in ArtifactInstall.
-    lab.ok(&format!("busybox chattr +i {WWW}/index.html"))?;
+    // A file that something is mounted on can be neither kept nor replaced, which shows only in ArtifactInstall.
+    lab.ok(&format!("mount --bind /etc/hostname {WWW}/index.html"))?;
     let old = lab.snapshot(WWW)?;
     let artifact = lab.artifact("release-2", NEW)?;
     let said = lab.client(&format!("install {artifact}"), 1)?;
