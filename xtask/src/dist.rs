@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use host::packages;
+use host::{cache, packages};
 use xshell::Shell;
 
 use crate::target::{self, TARGETS, Target};
@@ -56,6 +56,8 @@ impl Dist {
             .iter()
             .flat_map(|target| workspace.modules.iter().map(|module| Job::new(&out, module, target)))
             .collect();
+        // Two at once in the same work tree would overwrite each other's packages half-way.
+        let _lock = cache::lock(&workspace.target.join("dist.lock"))?;
         let inputs = Inputs::read(sh, &workspace.root)?;
         let stale = stale(sh, &workspace, &inputs, &jobs)?;
         if !stale.is_empty() {

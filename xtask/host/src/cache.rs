@@ -69,7 +69,10 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
 }
 
 /// The file `path`, locked for this process until it is dropped; the kernel unlocks it for one that was killed.
-fn lock(path: &Path) -> Result<File> {
+///
+/// # Errors
+/// When the file or its folder cannot be made, or the filesystem knows no locks.
+pub fn lock(path: &Path) -> Result<File> {
     let context = || format!("locking {}", path.display());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(context)?;
