@@ -1,6 +1,6 @@
 //! `cargo xtask conformance`: does a module keep to the protocol?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -9,6 +9,8 @@ use host::command::run;
 use host::packages;
 use host::status::step;
 use xshell::{Shell, cmd};
+
+use crate::dist::modules;
 
 /// What the cases need on the host.
 pub const HOST_PACKAGES: &[&str] = &["strace"];
@@ -83,17 +85,15 @@ fn subject(sh: &Shell, module: PathBuf, payload: PathBuf) -> Result<Subject> {
 fn ours(sh: &Shell) -> Result<Vec<Subject>> {
     let selected: Vec<_> = OURS.iter().flat_map(|name| ["--package", name]).collect();
     step("building our modules", |step| run(step, cmd!(sh, "cargo build {selected...}")))?;
-    let target = target_folder(sh)?;
+    let metadata = modules::metadata(sh)?;
+    let target = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
     OURS.iter()
         .map(|name| {
-            subject(sh, target.join("debug").join(name), format!("tests/conformance/payloads/{name}").into())
+            subject(
+                sh,
+                Path::new(target).join("debug").join(name),
+                format!("tests/conformance/payloads/{name}").into(),
+            )
         })
         .collect()
-}
-
-fn target_folder(sh: &Shell) -> Result<PathBuf> {
-    let metadata = cmd!(sh, "cargo metadata --no-deps --format-version 1").quiet().read()?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("reading cargo metadata")?;
-    let folder = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
-    Ok(folder.into())
 }

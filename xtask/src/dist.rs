@@ -3,7 +3,7 @@
 mod build;
 mod debian_rust;
 mod inputs;
-mod modules;
+pub mod modules;
 mod package;
 mod record;
 mod table;

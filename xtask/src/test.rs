@@ -11,13 +11,10 @@ use host::packages;
 use host::status::step;
 use xshell::{Cmd, Shell, cmd};
 
-use crate::conformance::Conformance;
+use crate::conformance::{self, Conformance};
 use crate::dist::Dist;
 use crate::e2e::E2e;
 use summary::Summary;
-
-/// What unit tests need on the host: the suite that cuts modules short does it with strace.
-const HOST_PACKAGES: &[&str] = &["strace"];
 
 /// Format, lints, unit tests, every cut, conformance, and the scenarios on the emulated Pis.
 #[derive(Args)]
@@ -66,7 +63,8 @@ fn quiet(name: &str, command: Cmd) -> Result<String> {
 
 /// Unit tests and every cut, by cargo-nextest where it is installed, and the documentation's examples.
 fn unit_tests(sh: &Shell) -> Result<String> {
-    packages::ensure(sh, HOST_PACKAGES)?;
+    // The cuts are made with strace, as the cases of the protocol are watched with it.
+    packages::ensure(sh, conformance::HOST_PACKAGES)?;
     let tests = if has_nextest() {
         cmd!(
             sh,

@@ -1,6 +1,6 @@
 //! The payload's way in: `stream-next` and `streams/*`, FIFOs that the client writes and a module reads.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -104,5 +104,5 @@ fn fifo(path: &Path) -> Result<()> {
         _ => {}
     }
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
-        .with_context(|| format!("making the FIFO {}", OsString::from(path).to_string_lossy()))
+        .with_context(|| format!("making the FIFO {}", path.display()))
 }

@@ -38,15 +38,19 @@ impl Module {
 
 /// Asks cargo.
 pub fn workspace(sh: &Shell) -> Result<Workspace> {
+    parse(&metadata(sh)?)
+}
+
+/// What cargo says of the work tree.
+pub fn metadata(sh: &Shell) -> Result<Value> {
     let metadata = cmd!(sh, "cargo metadata --no-deps --format-version 1 --locked")
         .quiet()
         .read()
         .context("asking cargo for the workspace's packages")?;
-    parse(&metadata)
+    serde_json::from_str(&metadata).context("reading the output of cargo metadata")
 }
 
-fn parse(metadata: &str) -> Result<Workspace> {
-    let metadata: Value = serde_json::from_str(metadata).context("reading the output of cargo metadata")?;
+fn parse(metadata: &Value) -> Result<Workspace> {
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
     let modules = packages
         .iter()
@@ -59,8 +63,8 @@ fn parse(metadata: &str) -> Result<Workspace> {
         })
         .collect();
     Ok(Workspace {
-        root: text(&metadata, "workspace_root")?.into(),
-        target: PathBuf::from(text(&metadata, "target_directory")?).join("dist"),
+        root: text(metadata, "workspace_root")?.into(),
+        target: PathBuf::from(text(metadata, "target_directory")?).join("dist"),
         modules,
     })
 }
@@ -78,9 +82,12 @@ mod tests {
     #[test]
     fn packages_with_debian_metadata_are_modules() {
         let workspace = parse(
-            r#"{"workspace_root": "/w", "target_directory": "/w/target", "packages": [
+            &serde_json::from_str(
+                r#"{"workspace_root": "/w", "target_directory": "/w/target", "packages": [
                 {"name": "library", "version": "1.0.0", "metadata": null},
                 {"name": "web-file", "version": "1.2.3", "metadata": {"deb": {"name": "a-web-file"}}}]}"#,
+            )
+            .unwrap(),
         )
         .unwrap();
         assert_eq!(workspace.target, PathBuf::from("/w/target/dist"));
