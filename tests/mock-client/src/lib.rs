@@ -53,24 +53,36 @@ pub struct MockClient {
     folder: TempDir,
     module: PathBuf,
     generation: Generation,
+    meta_data: String,
     wrapper: Vec<OsString>,
 }
 
 impl MockClient {
-    /// A device on which the executable `module` is installed.
+    /// A device on which the executable `module` is installed. Every path on it has blanks.
     ///
     /// # Errors
     /// When the temporary folder cannot be made.
     pub fn new(module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("mender device ")
-            .tempdir()
-            .context("making a device's folder")?;
-        fs::create_dir(folder.path().join("settings")).context("making the settings folder")?;
-        Ok(Self { folder, module: module.into(), generation, wrapper: Vec::new() })
+        Self::in_folder("mender device ", module, generation)
     }
 
-    /// The device's folder; its path has blanks.
+    /// As [`new`](Self::new), without blanks in its paths: for modules that are known not to bear them.
+    ///
+    /// # Errors
+    /// When the temporary folder cannot be made.
+    pub fn without_blanks(module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
+        Self::in_folder("mender-device-", module, generation)
+    }
+
+    fn in_folder(prefix: &str, module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
+        let folder =
+            tempfile::Builder::new().prefix(prefix).tempdir().context("making a device's folder")?;
+        fs::create_dir(folder.path().join("settings")).context("making the settings folder")?;
+        let meta_data = "null".to_owned(); // what the client writes for an artifact without
+        Ok(Self { folder, module: module.into(), generation, meta_data, wrapper: Vec::new() })
+    }
+
+    /// The device's folder.
     pub fn device(&self) -> &Path {
         self.folder.path()
     }
@@ -92,6 +104,11 @@ impl MockClient {
     pub fn set(&self, name: &str, settings: &str) -> Result<()> {
         fs::write(self.device().join("settings").join(name).with_extension("toml"), settings)
             .context("writing the module's settings")
+    }
+
+    /// Gives the artifacts from now on `json` as their meta-data.
+    pub fn set_meta_data(&mut self, json: impl Into<String>) {
+        self.meta_data = json.into();
     }
 
     /// Puts `command` before every call from now on: a tracer, say. Empty for none.
@@ -182,7 +199,7 @@ impl MockClient {
                 "header/payload_type",
                 self.module.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             ),
-            ("header/meta-data", "null".to_owned()),
+            ("header/meta-data", self.meta_data.clone()),
         ];
         for (name, text) in texts {
             fs::write(tree.join(name), text).with_context(|| format!("writing {name} of the work tree"))?;
