@@ -257,7 +257,7 @@ impl Change for FileSet {
     fn switch_back(&self) -> Result<()> {
         let Switch { make, times, keep } = self.prepared()?;
         if !make.is_empty() && !self.destination.exists() {
-            return remove_made(make); // the switch was cut before it had made the destination
+            return durable::remove_made(make); // the switch was cut before it had made the destination
         }
         let destination = Dir::open(&self.destination)?;
         self.take_back_new(&destination, keep)?;
@@ -266,7 +266,7 @@ impl Change for FileSet {
             destination.set_times(*times)?;
         }
         destination.sync()?;
-        remove_made(make)?;
+        durable::remove_made(make)?;
         say(format_args!("{} files are back in {}", keep.len(), self.destination.display()));
         Ok(())
     }
@@ -301,17 +301,6 @@ impl FileSet {
             }
         }
         Ok(())
-    }
-}
-
-/// Removes the folders that the switch made, innermost first; one that somebody has put something into stays.
-fn remove_made(made: &[PathBuf]) -> Result<()> {
-    for folder in made.iter().rev() {
-        durable::remove_empty_dir(folder)?;
-    }
-    match made.first().and_then(|outermost| outermost.parent()) {
-        Some(parent) => Dir::open(parent)?.sync(),
-        None => Ok(()),
     }
 }
 

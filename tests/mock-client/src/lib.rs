@@ -75,8 +75,7 @@ impl MockClient {
     }
 
     fn in_folder(prefix: &str, module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
-        let folder =
-            tempfile::Builder::new().prefix(prefix).tempdir().context("making a device's folder")?;
+        let folder = tempfile::Builder::new().prefix(prefix).tempdir().context("making a device's folder")?;
         fs::create_dir(folder.path().join("settings")).context("making the settings folder")?;
         let meta_data = "null".to_owned(); // what the client writes for an artifact without
         Ok(Self { folder, module: module.into(), generation, meta_data, wrapper: Vec::new() })

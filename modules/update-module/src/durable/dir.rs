@@ -14,7 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::failed;
+use super::{Attributes, failed};
 use crate::name::FileName;
 
 /// An open folder. It stays the same folder even when somebody renames it meanwhile.
@@ -34,11 +34,39 @@ pub enum Kind {
     Other,
 }
 
+/// What has a name in a folder and is neither file, folder nor symlink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// A named pipe.
+    Fifo,
+    /// A character device with its numbers.
+    Character {
+        /// The driver.
+        major: u32,
+        /// The device.
+        minor: u32,
+    },
+    /// A block device with its numbers.
+    Block {
+        /// The driver.
+        major: u32,
+        /// The device.
+        minor: u32,
+    },
+}
+
 /// Last access and last modification, each in seconds and nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
     accessed: (i64, i64),
     modified: (i64, i64),
+}
+
+impl Times {
+    /// The moment `modified`, seconds and nanoseconds since 1970, for both.
+    pub fn at(modified: (i64, i64)) -> Self {
+        Self { accessed: modified, modified }
+    }
 }
 
 impl Dir {
@@ -54,6 +82,28 @@ impl Dir {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | more;
         let fd = fs::open(path, flags, Mode::empty()).with_context(|| failed("opening the folder", path))?;
         Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Opens the folder `name` in this one; a symlink of that name is not followed.
+    ///
+    /// # Errors
+    /// When it is absent, no folder, or may not be opened.
+    pub fn child(&self, name: &FileName) -> Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = self.path.join(name);
+        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())
+            .with_context(|| failed("opening the folder", &path))?;
+        Ok(Self { fd, path })
+    }
+
+    /// Makes the folder `name` in this one, which must not be there yet, and opens it: 0700 for now.
+    ///
+    /// # Errors
+    /// When `name` exists or cannot be made.
+    pub fn make_child(&self, name: &FileName) -> Result<Self> {
+        fs::mkdirat(&self.fd, name.as_ref(), Mode::RWXU)
+            .with_context(|| failed("making the folder", &self.path.join(name)))?;
+        self.child(name)
     }
 
     /// Makes the folder `path` with exactly the permissions `mode` where it is not there yet, and opens it.
@@ -155,9 +205,9 @@ impl Dir {
     /// # Errors
     /// When `name` is absent, immutable, or on a filesystem without hard links.
     pub fn link(&self, name: &FileName, into: &Dir) -> Result<()> {
-        match fs::linkat(&self.fd, name.as_ref(), &into.fd, name.as_ref(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(error) => Err(error).with_context(|| {
+        match self.try_link(name, into, name) {
+            Err(Errno::EXIST) => Ok(()),
+            linked => linked.with_context(|| {
                 format!(
                     "keeping {} as a hard link in {} (an immutable file, a mount point, or a filesystem without hard links?)",
                     self.path.join(name).display(),
@@ -165,6 +215,47 @@ impl Dir {
                 )
             }),
         }
+    }
+
+    /// Gives the file `name` the second name `new_name` in `into`, where that name must be free.
+    ///
+    /// # Errors
+    /// As [`link`](Self::link), and when `new_name` exists.
+    pub fn link_as(&self, name: &FileName, into: &Dir, new_name: &FileName) -> Result<()> {
+        self.try_link(name, into, new_name).with_context(|| {
+            format!(
+                "making {} a hard link to {}",
+                into.path.join(new_name).display(),
+                self.path.join(name).display()
+            )
+        })
+    }
+
+    fn try_link(&self, name: &FileName, into: &Dir, new_name: &FileName) -> rustix::io::Result<()> {
+        fs::linkat(&self.fd, name.as_ref(), &into.fd, new_name.as_ref(), AtFlags::empty())
+    }
+
+    /// Makes the symlink `name`, which must not be there yet, to `target`, which may be anything.
+    ///
+    /// # Errors
+    /// When `name` exists or cannot be made.
+    pub fn symlink(&self, name: &FileName, target: &Path) -> Result<()> {
+        fs::symlinkat(target, &self.fd, name.as_ref())
+            .with_context(|| failed("making the symlink", &self.path.join(name)))
+    }
+
+    /// Makes the FIFO or device file `name`, which must not be there yet: 0600 for now.
+    ///
+    /// # Errors
+    /// When `name` exists, or this process may not.
+    pub fn make_node(&self, name: &FileName, node: Node) -> Result<()> {
+        let (kind, device) = match node {
+            Node::Fifo => (FileType::Fifo, 0),
+            Node::Character { major, minor } => (FileType::CharacterDevice, fs::makedev(major, minor)),
+            Node::Block { major, minor } => (FileType::BlockDevice, fs::makedev(major, minor)),
+        };
+        fs::mknodat(&self.fd, name.as_ref(), kind, Mode::RUSR | Mode::WUSR, device)
+            .with_context(|| failed("making the FIFO or device file", &self.path.join(name)))
     }
 
     /// Renames `name` to `new_name` in `into`, replacing what has that name there.
@@ -181,6 +272,15 @@ impl Dir {
     /// As [`rename`](Self::rename), and when `new_name` exists.
     pub fn rename_to_free(&self, name: &FileName, into: &Dir, new_name: &FileName) -> Result<()> {
         self.rename_with(name, into, new_name, RenameFlags::NOREPLACE)
+    }
+
+    /// Makes `name` and `other` in `into` change places, in one step: no moment sees one of them missing.
+    ///
+    /// # Errors
+    /// When one is absent or a mount point, or the filesystem cannot: ext4, xfs, btrfs, f2fs, ubifs and tmpfs can.
+    pub fn exchange(&self, name: &FileName, into: &Dir, other: &FileName) -> Result<()> {
+        self.rename_with(name, into, other, RenameFlags::EXCHANGE)
+            .context("exchanging two names (RENAME_EXCHANGE: can this filesystem do it?)")
     }
 
     fn rename_with(&self, name: &FileName, into: &Dir, new_name: &FileName, how: RenameFlags) -> Result<()> {
@@ -225,6 +325,14 @@ impl Dir {
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
+    /// The number that the filesystem knows this folder by, under whatever name.
+    ///
+    /// # Errors
+    /// When the folder cannot be looked at.
+    pub fn inode(&self) -> Result<u64> {
+        Ok(fs::fstat(&self.fd).with_context(|| failed("looking at", &self.path))?.st_ino)
+    }
+
     /// This folder's own times.
     ///
     /// # Errors
@@ -242,8 +350,55 @@ impl Dir {
     /// # Errors
     /// When this process may not.
     pub fn set_times(&self, times: Times) -> Result<()> {
-        let spec = |(seconds, nanoseconds)| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
-        let times = Timestamps { last_access: spec(times.accessed), last_modification: spec(times.modified) };
+        let times =
+            Timestamps { last_access: timespec(times.accessed), last_modification: timespec(times.modified) };
         fs::futimens(&self.fd, &times).with_context(|| failed("setting the times of", &self.path))
     }
+
+    /// Gives this folder itself `attributes`.
+    ///
+    /// # Errors
+    /// When this process may not, or the filesystem cannot hold them.
+    pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
+        attributes
+            .set_on(&self.fd)
+            .with_context(|| failed("giving its owner, mode and attributes to", &self.path))
+    }
+
+    /// Gives the file `file`, opened as `name`, `attributes`.
+    ///
+    /// # Errors
+    /// As [`set_attributes`](Self::set_attributes).
+    pub fn set_attributes_of_file(
+        &self,
+        name: &FileName,
+        file: &File,
+        attributes: &Attributes,
+    ) -> Result<()> {
+        attributes
+            .set_on(file)
+            .with_context(|| failed("giving its owner, mode and attributes to", &self.path.join(name)))
+    }
+
+    /// Gives `name`, a symlink, FIFO or device file that cannot be opened for it, `attributes`.
+    ///
+    /// # Errors
+    /// As [`set_attributes`](Self::set_attributes).
+    pub fn set_attributes_of_name(&self, name: &FileName, attributes: &Attributes) -> Result<()> {
+        attributes
+            .set_at(&self.fd, name.as_ref())
+            .with_context(|| failed("giving its owner, mode and attributes to", &self.path.join(name)))
+    }
+
+    /// What this folder is beside what is in it.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn attributes(&self) -> Result<Attributes> {
+        Attributes::of(&self.fd).with_context(|| failed("reading owner, mode and attributes of", &self.path))
+    }
+}
+
+fn timespec((seconds, nanoseconds): (i64, i64)) -> Timespec {
+    Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ }
 }
