@@ -109,7 +109,9 @@ impl FileSet {
             self.refuse_folder(&Dir::open(&self.destination)?, &name)?;
         }
         let new = Dir::open(&self.new_folder())?;
-        check_space(&new, &name, payload.size)?;
+        if let Some(size) = payload.size {
+            new.check_space(size, RESERVE).with_context(|| format!("the payload file {name}"))?;
+        }
         let mut file = new.create_file(&name).context("does the artifact have this name twice?")?;
         let (bytes, sha256) = copy(&mut payload, &mut file).with_context(|| {
             format!(
@@ -320,16 +322,4 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<(u64, String)> 
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Fails early, with the figures, where the client told the size.
-fn check_space(folder: &Dir, name: &FileName, size: Option<u64>) -> Result<()> {
-    let Some(size) = size else { return Ok(()) };
-    let free = folder.free_bytes()?;
-    ensure!(
-        size.saturating_add(RESERVE) <= free,
-        "{name} has {size} bytes, and {} has {free} free, of which {RESERVE} stay in reserve: free some space",
-        folder.path().display()
-    );
-    Ok(())
 }

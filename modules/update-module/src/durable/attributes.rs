@@ -8,9 +8,29 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// The most that Linux lets one extended attribute, and the list of all their names, be.
 const XATTR_SIZE_MAX: usize = 64 << 10;
+
+/// Last access and last modification, each in seconds and nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    pub(super) accessed: (i64, i64),
+    pub(super) modified: (i64, i64),
+}
+
+impl Times {
+    /// The moment `modified`, seconds and nanoseconds since 1970, for both.
+    pub fn at(modified: (i64, i64)) -> Self {
+        Self { accessed: modified, modified }
+    }
+
+    pub(super) fn timestamps(self) -> Timestamps {
+        let timespec = |(seconds, nanoseconds)| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+        Timestamps { last_access: timespec(self.accessed), last_modification: timespec(self.modified) }
+    }
+}
 
 /// Owner, group, permissions, modification time and extended attributes of a file, folder, symlink or device.
 #[derive(Clone, Debug, PartialEq, Eq)]

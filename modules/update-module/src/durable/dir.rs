@@ -7,66 +7,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use rustix::fs::{
-    self, Advice, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid,
-};
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{self, Advice, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
-use super::{Attributes, failed};
+use super::{Attributes, Kind, Node, Times, failed};
 use crate::name::FileName;
 
 /// An open folder. It stays the same folder even when somebody renames it meanwhile.
 pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
-}
-
-/// What a name in a folder stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A folder.
-    Folder,
-    /// A regular file.
-    File,
-    /// A symlink, device, FIFO or socket.
-    Other,
-}
-
-/// What has a name in a folder and is neither file, folder nor symlink.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Node {
-    /// A named pipe.
-    Fifo,
-    /// A character device with its numbers.
-    Character {
-        /// The driver.
-        major: u32,
-        /// The device.
-        minor: u32,
-    },
-    /// A block device with its numbers.
-    Block {
-        /// The driver.
-        major: u32,
-        /// The device.
-        minor: u32,
-    },
-}
-
-/// Last access and last modification, each in seconds and nanoseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Times {
-    accessed: (i64, i64),
-    modified: (i64, i64),
-}
-
-impl Times {
-    /// The moment `modified`, seconds and nanoseconds since 1970, for both.
-    pub fn at(modified: (i64, i64)) -> Self {
-        Self { accessed: modified, modified }
-    }
 }
 
 impl Dir {
@@ -96,14 +47,16 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// Makes the folder `name` in this one, which must not be there yet, and opens it: 0700 for now.
+    /// Makes the folder `name` in this one, which must not be there yet, with exactly the permissions `mode`, and opens it.
     ///
     /// # Errors
     /// When `name` exists or cannot be made.
-    pub fn make_child(&self, name: &FileName) -> Result<Self> {
+    pub fn make_child(&self, name: &FileName, mode: u32) -> Result<Self> {
         fs::mkdirat(&self.fd, name.as_ref(), Mode::RWXU)
             .with_context(|| failed("making the folder", &self.path.join(name)))?;
-        self.child(name)
+        let folder = self.child(name)?;
+        folder.set_mode(mode)?;
+        Ok(folder)
     }
 
     /// Makes the folder `path` with exactly the permissions `mode` where it is not there yet, and opens it.
@@ -117,10 +70,18 @@ impl Dir {
         }
         // A symlink that somebody has put into its place is not followed.
         let folder = Self::open_with(path, OFlags::NOFOLLOW)?;
-        // mkdir's own mode is cut by the umask, which an updater does not choose.
-        fs::fchmod(&folder.fd, Mode::from_raw_mode(mode))
-            .with_context(|| failed("setting the mode of", path))?;
+        folder.set_mode(mode)?;
         Ok(folder)
+    }
+
+    /// Sets this folder's permissions to exactly `mode`: those that mkdir gives are cut by the umask, which an updater does
+    /// not choose.
+    ///
+    /// # Errors
+    /// When this process may not.
+    pub fn set_mode(&self, mode: u32) -> Result<()> {
+        fs::fchmod(&self.fd, Mode::from_raw_mode(mode))
+            .with_context(|| failed("setting the mode of", &self.path))
     }
 
     /// Where this folder was opened.
@@ -317,12 +278,24 @@ impl Dir {
     }
 
     /// Free space on this folder's filesystem, in bytes.
-    ///
-    /// # Errors
-    /// When the filesystem does not tell.
-    pub fn free_bytes(&self) -> Result<u64> {
+    fn free_bytes(&self) -> Result<u64> {
         let space = fs::fstatvfs(&self.fd).with_context(|| failed("asking for free space in", &self.path))?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// Fails early, with the figures, where writing `bytes` would leave less than `reserve` bytes free here.
+    ///
+    /// # Errors
+    /// When it would, or the filesystem does not tell.
+    pub fn check_space(&self, bytes: u64, reserve: u64) -> Result<()> {
+        let free = self.free_bytes()?;
+        ensure!(
+            bytes.saturating_add(reserve) <= free,
+            "{bytes} bytes are to be written to {}, which has {free} free, of which {reserve} stay in reserve: \
+             free some space",
+            self.path.display()
+        );
+        Ok(())
     }
 
     /// The number that the filesystem knows this folder by, under whatever name.
@@ -350,9 +323,8 @@ impl Dir {
     /// # Errors
     /// When this process may not.
     pub fn set_times(&self, times: Times) -> Result<()> {
-        let times =
-            Timestamps { last_access: timespec(times.accessed), last_modification: timespec(times.modified) };
-        fs::futimens(&self.fd, &times).with_context(|| failed("setting the times of", &self.path))
+        fs::futimens(&self.fd, &times.timestamps())
+            .with_context(|| failed("setting the times of", &self.path))
     }
 
     /// Gives this folder itself `attributes`.
@@ -397,8 +369,4 @@ impl Dir {
     pub fn attributes(&self) -> Result<Attributes> {
         Attributes::of(&self.fd).with_context(|| failed("reading owner, mode and attributes of", &self.path))
     }
-}
-
-fn timespec((seconds, nanoseconds): (i64, i64)) -> Timespec {
-    Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ }
 }

@@ -8,6 +8,7 @@
 
 mod attributes;
 mod dir;
+mod kind;
 mod place;
 
 use std::fs;
@@ -16,8 +17,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use attributes::Attributes;
-pub use dir::{Dir, Kind, Node, Times};
+pub use attributes::{Attributes, Times};
+pub use dir::Dir;
+pub use kind::{Kind, Node};
 pub use place::{absent_parents, beside, mounts_at_or_below, resolve};
 
 use crate::name::FileName;
