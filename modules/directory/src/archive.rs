@@ -171,3 +171,70 @@ fn until_nul(mut name: Vec<u8>) -> Vec<u8> {
     name.truncate(name.iter().position(|&byte| byte == 0).unwrap_or(name.len()));
     name
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive of the real tar, with extended headers, long names, links and sparse files of both forms.
+    fn sample(format: &str) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "n".repeat(150);
+        std::fs::create_dir(folder.path().join(&long)).unwrap();
+        std::fs::write(folder.path().join(&long).join("file"), "content").unwrap();
+        std::fs::hard_link(folder.path().join(&long).join("file"), folder.path().join("link")).unwrap();
+        let sparse = std::fs::File::create(folder.path().join("sparse")).unwrap();
+        for part in 0..8 {
+            std::os::unix::fs::FileExt::write_all_at(&sparse, b"part", part << 16).unwrap();
+        }
+        let mut tar = std::process::Command::new("tar");
+        let output =
+            tar.args(["--create", "--sparse", format, "--directory"]).arg(folder.path()).arg(".").output();
+        output.unwrap().stdout
+    }
+
+    fn entries(archive: &[u8]) -> Result<usize> {
+        let mut archive = Archive::new(archive);
+        let mut entries = 0;
+        while let Some(entry) = archive.next()? {
+            entry.attributes(&update_module::Accounts::read()?)?;
+            entries += 1;
+        }
+        Ok(entries)
+    }
+
+    #[test]
+    fn damaged_archives_are_errors_and_no_panic() {
+        for format in ["--format=gnu", "--format=posix"] {
+            let whole = sample(format);
+            assert_eq!(entries(&whole).unwrap(), 5, "{format}");
+            let mut seed = 1_u32;
+            let mut random = || {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (seed >> 8) as usize
+            };
+            for _ in 0..5000 {
+                let mut damaged = whole.clone();
+                for _ in 0..=random() % 3 {
+                    let at = random() % damaged.len();
+                    damaged[at] = random() as u8;
+                    mend_checksum(&mut damaged, at / BLOCK);
+                }
+                damaged.truncate(random() % damaged.len() + 1);
+                let _ = entries(&damaged); // an error or not, but no panic and no end of memory
+            }
+        }
+    }
+
+    /// Lets damage in a header get past its checksum.
+    fn mend_checksum(archive: &mut [u8], block: usize) {
+        let Ok(header) = <&mut [u8; BLOCK]>::try_from(&mut archive[block * BLOCK..(block + 1) * BLOCK])
+        else {
+            return;
+        };
+        if &header[257..262] == b"ustar" {
+            let sum = format!("{:06o}\0 ", checksum(header));
+            header[148..156].copy_from_slice(sum.as_bytes());
+        }
+    }
+}

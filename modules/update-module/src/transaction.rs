@@ -11,7 +11,7 @@
 //! | Switched | the new | nothing to do | switches back | Download switches back; a boot leaves it |
 //! | Committed | the new | nothing to do | switches back | Download forgets the old |
 //! | RollingBack | old, new or between | fails | switches back | switch back |
-//! | RolledBack | the old | fails | nothing to do | Download forgets |
+//! | RolledBack | the old | fails | asks the health gate again | Download forgets |
 //! | Forgetting | as before | fails | nothing to do | Download forgets |
 
 use std::marker::PhantomData;
