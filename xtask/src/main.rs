@@ -1,6 +1,7 @@
 //! The project's commands. This file parses and dispatches; each command has a file of its own.
 
 mod conformance;
+mod crash;
 mod dist;
 mod e2e;
 mod image;
@@ -22,6 +23,7 @@ use xshell::Shell;
 #[command(name = "cargo xtask", version)]
 enum Xtask {
     Conformance(conformance::Conformance),
+    Crash(crash::Crash),
     Dist(dist::Dist),
     E2e(e2e::E2e),
     Image(image::Image),
@@ -53,6 +55,7 @@ fn dispatch() -> Result<()> {
     sh.change_dir(work_tree()?);
     match Xtask::parse() {
         Xtask::Conformance(command) => command.run(&sh).map(drop),
+        Xtask::Crash(command) => command.run(&sh).map(drop),
         Xtask::Dist(command) => command.run(&sh).map(drop),
         Xtask::E2e(command) => command.run(&sh).map(drop),
         Xtask::Image(command) => command.run(&sh),

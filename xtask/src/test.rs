@@ -11,7 +11,8 @@ use host::packages;
 use host::status::step;
 use xshell::{Cmd, Shell, cmd};
 
-use crate::conformance::{self, Conformance};
+use crate::conformance::Conformance;
+use crate::crash::Crash;
 use crate::dist::Dist;
 use crate::e2e::E2e;
 use summary::Summary;
@@ -35,6 +36,7 @@ impl Test {
             cmd!(sh, "cargo doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "--deny warnings");
         summary.ended("documentation", quiet("documentation", documentation));
         summary.ended("unit tests", unit_tests(sh));
+        summary.ended("crash", Crash::default().run(sh));
         summary.ended("conformance", Conformance::default().run(sh));
         summary.ended("dist", Dist::default().run(sh).map(|built| format!("{} packages", built.len())));
         self.end_to_end(sh, &mut summary)?;
@@ -61,51 +63,23 @@ fn quiet(name: &str, command: Cmd) -> Result<String> {
     step(name, |step| run(step, command)).map(|_| String::new())
 }
 
-/// Unit tests and every cut, by cargo-nextest where it is installed, and the documentation's examples.
+/// Unit tests, by cargo-nextest where it is installed, and the documentation's examples.
 fn unit_tests(sh: &Shell) -> Result<String> {
-    // The cuts are made with strace, as the cases of the protocol are watched with it.
-    packages::ensure(sh, conformance::HOST_PACKAGES)?;
     let tests = if has_nextest() {
-        cmd!(
-            sh,
-            "cargo nextest run --workspace --locked --color never --success-output final --status-level slow"
-        )
+        cmd!(sh, "cargo nextest run --workspace --locked --color never --status-level slow")
     } else {
-        cmd!(sh, "cargo test --workspace --locked --lib --bins --tests -- --nocapture")
+        cmd!(sh, "cargo test --workspace --locked --lib --bins --tests")
     };
-    let tests = step("unit tests and every cut", |step| output(step, tests))?;
+    let tests = step("unit tests", |step| output(step, tests))?;
     step("documentation's examples", |step| run(step, cmd!(sh, "cargo test --workspace --locked --doc")))?;
     let said = tests.stdout + &tests.stderr;
     let count = said
         .lines()
         .map(str::trim)
         .filter(|line| line.contains("tests run:") || line.starts_with("test result:"));
-    let [tried, other] = faults(&said);
-    Ok(format!("{}; every cut: {tried} faults tried, {other} OTHER", count.collect::<Vec<_>>().join("; ")))
-}
-
-/// Sums up the lines `N faults tried, M OTHER` of the suites that cut modules short.
-fn faults(said: &str) -> [usize; 2] {
-    let lines =
-        said.lines().filter_map(|line| line.trim().strip_suffix(" OTHER")?.split_once(" faults tried, "));
-    lines.fold([0, 0], |[tried, other], (more, bad)| {
-        [tried + more.parse().unwrap_or(0), other + bad.parse().unwrap_or(0)]
-    })
+    Ok(count.collect::<Vec<_>>().join("; "))
 }
 
 fn has_nextest() -> bool {
     Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn faults_are_summed_up() {
-        assert_eq!(
-            faults("x\n  12 faults tried, 1 OTHER\nDownload: 0 OTHER\n30 faults tried, 0 OTHER\n"),
-            [42, 1]
-        );
-    }
 }

@@ -1,26 +1,36 @@
-//! Every cut: a module is killed at each system call that changes a file system, and each such call is made to fail;
-//! then the client goes on as the real one does, and the destination has to be exactly the old or exactly the new.
+//! Every cut: a module is killed before and after each system call that changes a file system, each such call is made
+//! to fail, and writes that were not synced are lost; then the client goes on as the real one does, and the
+//! destination has to be exactly the old or exactly the new.
 //!
-//! A cut is made by strace's injection of SIGKILL when a call is entered: the call does not happen. A kill after call
-//! N is the kill before call N+1, and the last is the one before the process's exit. What a kill cannot show is the
-//! loss of writes that were never synced; the power cuts of the end-to-end tests show that.
+//! Cuts and failures are made by `crash-tracer`, over all processes of a module. It also records what the calls do,
+//! from which [`lost`] makes the folders that a loss of power may leave.
 
-mod calls;
 mod course;
+mod drive;
+pub mod image;
+mod lost;
+pub mod operation;
+mod pool;
 mod report;
+pub mod subjects;
+mod tracer;
 
-use std::panic::resume_unwind;
-use std::thread;
+use anyhow::{Context, Result};
+use mock_client::{MockClient, Snapshot};
 
-use anyhow::{Context, Result, ensure};
-use mock_client::{MockClient, Outcome, PayloadFile, Snapshot};
-
-use calls::{Call, Fault};
 pub use course::{COURSES, Course, End};
+use drive::{Trees, finish, prepared, succeed};
+use pool::side_by_side;
+use report::Attempt;
 pub use report::Report;
+use tracer::Fault;
+pub use tracer::Tracer;
 
 /// A module under test and what it is tested on.
 pub trait Subject: Sync {
+    /// What tells it from the module's other subjects.
+    fn name(&self) -> &'static str;
+
     /// A fresh device with the old in place, the same one every time.
     ///
     /// # Errors
@@ -33,8 +43,11 @@ pub trait Subject: Sync {
     /// When it cannot be read.
     fn live(&self, device: &MockClient) -> Result<Snapshot>;
 
-    /// The files of the artifact.
-    fn payload(&self) -> Vec<PayloadFile<'_>>;
+    /// The files of an artifact for `device`: name and content.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    fn payload(&self, device: &MockClient) -> Result<Vec<(String, Vec<u8>)>>;
 
     /// What the update must have left on `device` beside what is live: nothing, once it has ended.
     ///
@@ -43,176 +56,171 @@ pub trait Subject: Sync {
     fn is_clean(&self, device: &MockClient) -> Result<()>;
 }
 
-/// The two trees that are allowed. The new is compared without modification times, which no one can know in advance.
-struct Trees {
-    old: Snapshot,
-    new: Snapshot,
+/// What is tried on a module.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// Every call failing with ENOSPC and with EIO.
+    pub failures: bool,
+    /// Un-synced writes lost.
+    pub losses: bool,
+    /// The install's cut followed by a cut of the rollback, every pair.
+    pub pairs: bool,
+    /// At most so many cut points in a course, evenly spread.
+    pub cuts: usize,
 }
 
-/// Tries every cut and every failing call of `course`.
+impl Scope {
+    /// Everything, as for our own modules.
+    pub const ALL: Self = Self { failures: true, losses: true, pairs: true, cuts: usize::MAX };
+}
+
+/// Tries `scope` on `subject`, in every course.
 ///
 /// # Errors
-/// When the suite itself fails: strace is missing, an update without any fault does not work, or the like. What a
-/// fault does to the module is in the [`Report`].
-pub fn run(subject: &dyn Subject, course: &Course) -> Result<Report> {
-    let trees = trees(subject)?;
-    let calls = record(subject, prepared(subject, course)?, course.cut)?;
-    let attempts: Vec<_> =
-        calls.iter().flat_map(|call| call.faults().iter().map(move |&fault| (call, fault))).collect();
-    let ends = side_by_side(&attempts, |&(call, fault)| attempt(subject, course, &trees, call, fault));
-    let mut report = Report::new(course.name);
-    for ((call, fault), end) in attempts.into_iter().zip(ends) {
-        let allowed: &[End] = match fault {
-            Fault::Kill => &[course.end_after_cut],
-            Fault::Error(_) => &[course.end_after_failure, course.end_after_success],
-        };
-        report.add(allowed, call, fault, end);
+/// When the suite itself fails: an update without any fault does not work, or the like. What a fault does to the
+/// module is in the reports.
+pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<Report>> {
+    let bench = Bench { subject, tracer, trees: Trees::of(subject)? };
+    let mut reports: Vec<_> =
+        COURSES.iter().map(|course| Report::new(format!("{}: {}", subject.name(), course.name))).collect();
+    bench.faults(scope, &mut reports)?;
+    if scope.losses {
+        bench.losses(&mut reports)?;
     }
-    Ok(report)
+    if scope.pairs {
+        reports.push(bench.pairs()?);
+    }
+    Ok(reports)
 }
 
-/// Cuts the rollback of an install that was itself cut: every pair of cuts, and then the rollback again.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_twice_cut(subject: &dyn Subject) -> Result<Report> {
-    let trees = trees(subject)?;
-    let [install, rollback] = ["ArtifactInstall", "ArtifactRollback"];
-    let cut_install = || -> Result<_> {
-        let device = subject.device()?;
-        succeed(subject, &device, "Download")?;
-        Ok(device)
-    };
-    let mut report = Report::new("ArtifactInstall, then ArtifactRollback, both cut");
-    for first in record(subject, cut_install()?, install)? {
-        let half_installed = || -> Result<_> {
-            let mut device = cut_install()?;
-            inject(subject, &mut device, install, &first, Fault::Kill)?;
-            Ok(device)
-        };
-        for second in record(subject, half_installed()?, rollback)? {
-            let end = half_installed().and_then(|mut device| {
-                inject(subject, &mut device, rollback, &second, Fault::Kill)?;
-                finish(subject, &device, &["ArtifactRollback", "ArtifactFailure", "Cleanup"], &trees)
-            });
-            report.add(
-                &[End::Old],
-                &second,
-                Fault::Kill,
-                end.with_context(|| format!("after a cut at {first}")),
+/// A subject with all that an attempt needs.
+struct Bench<'a> {
+    subject: &'a dyn Subject,
+    tracer: &'a Tracer,
+    trees: Trees,
+}
+
+impl Bench<'_> {
+    /// Every cut and every failing call of every course.
+    fn faults(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
+        let plans = side_by_side(COURSES, |course| self.plan(course, scope));
+        let mut attempts = Vec::new();
+        for (index, plan) in plans.into_iter().enumerate() {
+            attempts.extend(plan?.into_iter().map(|(fault, shown)| (index, fault, shown)));
+        }
+        let ends = side_by_side(&attempts, |&(course, fault, _)| self.attempt(&COURSES[course], fault));
+        for ((index, fault, shown), end) in attempts.into_iter().zip(ends) {
+            let course = &COURSES[index];
+            let (attempt, allowed) = match fault {
+                Fault::Error(..) => {
+                    (Attempt::Failure, vec![course.end_after_failure, course.end_after_success])
+                }
+                _ => (Attempt::Cut, vec![course.end_after_cut]),
+            };
+            reports[index].add(attempt, &allowed, format!("{fault} ({shown})"), end);
+        }
+        Ok(())
+    }
+
+    /// The faults to try in `course`, each with the call that it is about.
+    fn plan(&self, course: &Course, scope: Scope) -> Result<Vec<(Fault, String)>> {
+        let mut device = prepared(self.subject, course)?;
+        let recording = self
+            .tracer
+            .record(self.subject, &mut device, course.cut)
+            .with_context(|| format!("recording the course {:?}", course.name))?;
+        let calls: Vec<_> = recording.calls.iter().map(|call| call.shown.clone()).collect();
+        let cuts = cuts(&recording);
+        let every = cuts.len().div_ceil(scope.cuts).max(1);
+        let mut plan: Vec<_> = cuts.into_iter().step_by(every).collect();
+        if scope.failures {
+            plan.extend(
+                (1..=calls.len()).flat_map(|n| ["ENOSPC", "EIO"].map(|error| Fault::Error(n, error))),
             );
         }
+        let shown = |fault| match fault {
+            Fault::KillBefore(n) | Fault::KillAfter(n) | Fault::Error(n, _) => calls[n - 1].clone(),
+        };
+        Ok(plan.into_iter().map(|fault| (fault, shown(fault))).collect())
     }
-    Ok(report)
-}
 
-/// Does `work` on every item, several at a time: most of an attempt is waiting for the disk to sync.
-fn side_by_side<T: Sync, E: Send>(items: &[T], work: impl Fn(&T) -> E + Sync) -> Vec<E> {
-    const WORKERS: usize = 8;
-    let share = items.len().div_ceil(WORKERS).max(1);
-    thread::scope(|scope| {
-        let workers: Vec<_> = items
-            .chunks(share)
-            .map(|items| scope.spawn(|| items.iter().map(&work).collect::<Vec<_>>()))
-            .collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect()
-    })
-}
-
-/// The old tree, and the new one as an undisturbed update makes it.
-fn trees(subject: &dyn Subject) -> Result<Trees> {
-    let device = subject.device()?;
-    let old = subject.live(&device)?;
-    for state in ["Download", "ArtifactInstall", "ArtifactCommit", "Cleanup"] {
-        succeed(subject, &device, state)?;
+    /// Injects `fault`, goes on as the client would, and says how that ended.
+    fn attempt(&self, course: &Course, fault: Fault) -> Result<End> {
+        let mut device = prepared(self.subject, course)?;
+        let success = self.tracer.inject(self.subject, &mut device, course.cut, fault)?;
+        let rest = match fault {
+            Fault::KillBefore(_) | Fault::KillAfter(_) => course.after_cut,
+            Fault::Error(..) if success => course.after_success,
+            Fault::Error(..) => course.after_failure,
+        };
+        finish(self.subject, &device, rest, &self.trees)
     }
-    let new = subject.live(&device)?.without_times();
-    ensure!(
-        relative(&old, &device).without_times() != relative(&new, &device),
-        "the update under test changes nothing"
-    );
-    Ok(Trees { old: relative(&old, &device), new: relative(&new, &device) })
-}
 
-/// The changing calls that the module makes in `state` when nothing disturbs it.
-fn record(subject: &dyn Subject, mut device: MockClient, state: &str) -> Result<Vec<Call>> {
-    let log = device.device().join("strace.log");
-    device.wrap(calls::recorder(&log));
-    succeed(subject, &device, state)?;
-    calls::parse(&std::fs::read_to_string(&log).context("reading strace's log: is strace installed?")?)
-}
-
-/// Runs `state` with `fault` at `call`.
-fn inject(
-    subject: &dyn Subject,
-    device: &mut MockClient,
-    state: &str,
-    call: &Call,
-    fault: Fault,
-) -> Result<Outcome> {
-    device.wrap(calls::injector(call, fault));
-    let outcome = step(subject, device, state)?;
-    device.wrap([""; 0]);
-    let cut = outcome.status.code().is_none();
-    ensure!(cut == (fault == Fault::Kill), "{fault:?} at {call} had another effect: {outcome:?}");
-    Ok(outcome)
-}
-
-/// Injects `fault` at `call`, goes on as the client would, and says how that ended.
-fn attempt(subject: &dyn Subject, course: &Course, trees: &Trees, call: &Call, fault: Fault) -> Result<End> {
-    let mut device = prepared(subject, course)?;
-    let outcome = inject(subject, &mut device, course.cut, call, fault)?;
-    let rest = match fault {
-        Fault::Kill => course.after_cut,
-        Fault::Error(_) if outcome.success() => course.after_success,
-        Fault::Error(_) => course.after_failure,
-    };
-    finish(subject, &device, rest, trees)
-}
-
-/// Goes through `states`, which have to succeed, and compares what is live in the end.
-fn finish(subject: &dyn Subject, device: &MockClient, states: &[&str], trees: &Trees) -> Result<End> {
-    for state in states {
-        succeed(subject, device, state)?;
+    /// Every loss of writes in every course.
+    fn losses(&self, reports: &mut [Report]) -> Result<()> {
+        let lost = side_by_side(COURSES, |course| self.lost(course));
+        for ((course, lost), report) in COURSES.iter().zip(lost).zip(reports) {
+            for (complete, shown, end) in lost? {
+                let allowed = if complete { course.end_after_success } else { course.end_after_cut };
+                report.add(Attempt::Loss, &[allowed], shown, end);
+            }
+        }
+        Ok(())
     }
-    subject.is_clean(device)?;
-    let live = relative(&subject.live(device)?, device);
-    if live == trees.old {
-        return Ok(End::Old);
+
+    /// Every loss of writes in `course`: whether the state had ended, what was lost, and how it went on. All on one
+    /// device, because a journal holds paths.
+    fn lost(&self, course: &Course) -> Result<Vec<(bool, String, Result<End>)>> {
+        let mut device = prepared(self.subject, course)?;
+        let recording = self.tracer.record(self.subject, &mut device, course.cut)?;
+        let states = lost::states(&recording);
+        let end = |state: &lost::State| {
+            state.image.write_to(device.device()).context("laying out what was not lost")?;
+            let rest = if state.complete { course.after_success } else { course.after_cut };
+            finish(self.subject, &device, rest, &self.trees)
+        };
+        Ok(states.into_iter().map(|state| (state.complete, state.shown.clone(), end(&state))).collect())
     }
-    let timeless = live.clone().without_times();
-    ensure!(
-        timeless == trees.new,
-        "neither: it differs from the old in {:?}, from the new in {:?}",
-        live.differences(&trees.old),
-        timeless.differences(&trees.new)
-    );
-    Ok(End::New)
-}
 
-/// A device on which `course` has come to the state that is cut.
-fn prepared(subject: &dyn Subject, course: &Course) -> Result<MockClient> {
-    let device = subject.device()?;
-    for state in course.before {
-        succeed(subject, &device, state)?;
+    /// Cuts the rollback of an install that was itself cut: every pair of cuts, and then the rollback again.
+    fn pairs(&self) -> Result<Report> {
+        let [install, rollback] = ["ArtifactInstall", "ArtifactRollback"];
+        let downloaded = || -> Result<_> {
+            let device = self.subject.device()?;
+            succeed(self.subject, &device, "Download")?;
+            Ok(device)
+        };
+        let installs = cuts(&self.tracer.record(self.subject, &mut downloaded()?, install)?);
+        let pairs = side_by_side(&installs, |&first| -> Result<Vec<_>> {
+            let half_installed = || -> Result<_> {
+                let mut device = downloaded()?;
+                self.tracer.inject(self.subject, &mut device, install, first)?;
+                Ok(device)
+            };
+            let rollbacks = cuts(&self.tracer.record(self.subject, &mut half_installed()?, rollback)?);
+            let end = |second| {
+                let mut device = half_installed()?;
+                self.tracer.inject(self.subject, &mut device, rollback, second)?;
+                finish(self.subject, &device, &[rollback, "ArtifactFailure", "Cleanup"], &self.trees)
+            };
+            Ok(rollbacks.into_iter().map(|second| (first, second, end(second))).collect())
+        });
+        let mut report =
+            Report::new(format!("{}: {install} and then {rollback}, both cut", self.subject.name()));
+        for pair in pairs {
+            for (first, second, end) in pair? {
+                report.add(Attempt::Cut, &[End::Old], format!("{install} {first}, {rollback} {second}"), end);
+            }
+        }
+        Ok(report)
     }
-    Ok(device)
 }
 
-fn step(subject: &dyn Subject, device: &MockClient, state: &str) -> Result<Outcome> {
-    if state == "Download" { device.download(&subject.payload()) } else { device.call(state) }
-}
-
-fn succeed(subject: &dyn Subject, device: &MockClient, state: &str) -> Result<()> {
-    let outcome = step(subject, device, state)?;
-    ensure!(outcome.success(), "{state} failed: {outcome:?}");
-    Ok(())
-}
-
-/// Every device has a folder of its own; two snapshots are compared as if it were the same.
-fn relative(snapshot: &Snapshot, device: &MockClient) -> Snapshot {
-    snapshot.clone().below(device.device())
+/// The points at which what was recorded can be cut: before each call and after the last. After call N is before call
+/// N+1, and a call that fails anyway leaves what the one before it left.
+fn cuts(recording: &operation::Recording) -> Vec<Fault> {
+    let done = |(index, call): (usize, &operation::Call)| call.done.then_some(index + 1);
+    let calls: Vec<_> = recording.calls.iter().enumerate().filter_map(done).collect();
+    let last = calls.last().map(|&call| Fault::KillAfter(call));
+    calls.iter().map(|&call| Fault::KillBefore(call)).chain(last).collect()
 }

@@ -1,59 +1,81 @@
 //! What came out of all attempts of one course.
 
 use std::fmt;
+use std::ops::AddAssign;
 
 use anyhow::Result;
 
-use crate::calls::{Call, Fault};
 use crate::course::End;
 
-/// Attempts counted by outcome; everything that is not as it has to be is told in full.
+/// What an attempt was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// Every process was killed.
+    Cut,
+    /// A call failed.
+    Failure,
+    /// Power was lost, and writes with it.
+    Loss,
+}
+
+/// Attempts counted by what they were and how they ended; everything that is not as it has to be is told in full.
+#[derive(Clone, Debug, Default)]
 pub struct Report {
-    course: &'static str,
-    cuts: usize,
-    errors: usize,
-    old: usize,
-    new: usize,
-    other: Vec<String>,
+    /// The subject and the course.
+    pub course: String,
+    /// Kills at different points.
+    pub cuts: usize,
+    /// Calls made to fail.
+    pub failures: usize,
+    /// Different states that a loss of writes leaves.
+    pub losses: usize,
+    /// Attempts that ended with the old, as they have to.
+    pub old: usize,
+    /// Attempts that ended with the new, as they have to.
+    pub new: usize,
+    /// Attempts that ended in anything but what they have to.
+    pub other: Vec<String>,
 }
 
 impl Report {
-    pub(crate) fn new(course: &'static str) -> Self {
-        Self { course, cuts: 0, errors: 0, old: 0, new: 0, other: Vec::new() }
+    /// An empty report on `course`.
+    pub fn new(course: impl Into<String>) -> Self {
+        Self { course: course.into(), ..Self::default() }
     }
 
-    pub(crate) fn add(&mut self, allowed: &[End], call: &Call, fault: Fault, end: Result<End>) {
-        match fault {
-            Fault::Kill => self.cuts += 1,
-            Fault::Error(_) => self.errors += 1,
+    /// Adds an attempt that has to end in one of `allowed`.
+    pub fn add(&mut self, attempt: Attempt, allowed: &[End], shown: impl fmt::Display, end: Result<End>) {
+        match attempt {
+            Attempt::Cut => self.cuts += 1,
+            Attempt::Failure => self.failures += 1,
+            Attempt::Loss => self.losses += 1,
         }
         match end {
-            Ok(end) if allowed.contains(&end) => match end {
-                End::Old => self.old += 1,
-                End::New => self.new += 1,
-            },
-            Ok(end) => self.other.push(format!("{fault:?} at {call}: ended with the {end:?}")),
-            Err(error) => self.other.push(format!("{fault:?} at {call}: {error:#}")),
+            Ok(End::Old) if allowed.contains(&End::Old) => self.old += 1,
+            Ok(End::New) if allowed.contains(&End::New) => self.new += 1,
+            Ok(end) => self.other.push(format!("{shown}: ended with the {end:?}")),
+            Err(error) => self.other.push(format!("{shown}: {error:#}")),
         }
     }
+}
 
-    /// Faults tried: cuts and failing calls.
-    pub fn tried(&self) -> usize {
-        self.cuts + self.errors
-    }
-
-    /// Attempts that ended in anything but what they have to.
-    pub fn other(&self) -> &[String] {
-        &self.other
+impl AddAssign<&Report> for Report {
+    fn add_assign(&mut self, more: &Report) {
+        self.cuts += more.cuts;
+        self.failures += more.failures;
+        self.losses += more.losses;
+        self.old += more.old;
+        self.new += more.new;
+        self.other.extend(more.other.iter().map(|other| format!("{}: {other}", more.course)));
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { course, cuts, errors, old, new, other } = self;
+        let Self { cuts, failures, losses, old, new, other, .. } = self;
         write!(
             formatter,
-            "{course}: {cuts} cuts, {errors} failing calls: {old} old, {new} new, {} OTHER",
+            "{cuts} cut points, {failures} failing calls, {losses} lost-write states: {old} old, {new} new, {} OTHER",
             other.len()
         )
     }

@@ -1,0 +1,91 @@
+//! What a call is about: an inode, or a name in a folder, seen from outside the process.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use nix::libc::AT_FDCWD;
+
+use crate::tracee::Tracee;
+
+/// A name in a folder, when a call was entered.
+#[derive(Debug)]
+pub struct Name {
+    /// The folder, without symlinks.
+    pub folder: PathBuf,
+    /// The name in it.
+    pub name: String,
+    /// The inode that had the name.
+    pub before: Option<u64>,
+}
+
+/// An inode, by a path that leads to it.
+#[derive(Debug)]
+pub struct Target {
+    /// Where it is, for a person.
+    pub shown: PathBuf,
+    /// A path to look at it by: through `/proc` where it is open.
+    pub path: PathBuf,
+}
+
+impl Name {
+    /// The name that `path`, relative to `folder`, stands for; `None` where no such folder is, and the call will fail.
+    pub fn find(tracee: Tracee, folder: i32, path: &Path) -> Option<Self> {
+        let path = absolute(tracee, folder, path);
+        let name = path.file_name()?.to_str()?.to_owned();
+        let folder = path.parent()?.canonicalize().ok()?;
+        let before = fs::symlink_metadata(folder.join(&name)).ok().map(|meta| meta.ino());
+        Some(Self { folder, name, before })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(&self.name)
+    }
+}
+
+impl Target {
+    /// What `path`, relative to `folder`, leads to.
+    pub fn find(tracee: Tracee, folder: i32, path: &Path, follow: bool) -> Option<Self> {
+        if path.as_os_str().is_empty() {
+            return Self::open(tracee, folder);
+        }
+        let path = if follow {
+            absolute(tracee, folder, path).canonicalize().ok()?
+        } else {
+            Name::find(tracee, folder, path)?.path()
+        };
+        Some(Self { shown: path.clone(), path })
+    }
+
+    /// The file or folder that is open as `fd`.
+    pub fn open(tracee: Tracee, fd: i32) -> Option<Self> {
+        let path = tracee.fd(fd);
+        Some(Self { shown: fs::read_link(&path).ok()?, path })
+    }
+
+    /// Whether it is below `folder` and a file, folder or symlink: a pipe holds nothing over a loss of power.
+    pub fn is_within(&self, folder: &Path) -> bool {
+        let lasts = |meta: Metadata| meta.is_file() || meta.is_dir() || meta.is_symlink();
+        self.shown.starts_with(folder) && self.metadata().is_ok_and(lasts)
+    }
+
+    /// What is known of it.
+    pub fn metadata(&self) -> Result<Metadata> {
+        let through_proc = self.path.starts_with("/proc");
+        let meta = if through_proc { fs::metadata(&self.path) } else { fs::symlink_metadata(&self.path) };
+        Ok(meta?)
+    }
+}
+
+/// A path of the process, as this one can use it.
+fn absolute(tracee: Tracee, folder: i32, path: &Path) -> PathBuf {
+    if let Ok(own) = path.strip_prefix("/proc/self") {
+        return Path::new("/proc").join(tracee.0.to_string()).join(own);
+    }
+    match folder {
+        AT_FDCWD => tracee.cwd().join(path),
+        _ => tracee.fd(folder).join(path),
+    }
+}

@@ -1,0 +1,115 @@
+//! What a call has done, looked up once it has returned: no argument is trusted where the file system can be asked.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use crash::image::{Inode, Kind, Time, attribute};
+use crash::operation::{Call, NameChange, Operation};
+
+use crate::call::{Action, Offset};
+use crate::place::{Name, Target};
+use crate::tracee::Tracee;
+
+/// The record of `action`, whose call has returned `result`.
+pub fn record(tracee: Tracee, action: &Action, result: i64) -> Result<Call> {
+    let done = result >= 0;
+    let operation = if done {
+        operation(tracee, action, result).with_context(|| format!("recording: {action}"))?
+    } else {
+        None
+    };
+    Ok(Call { shown: action.to_string(), done, time: now()?, operation })
+}
+
+fn operation(tracee: Tracee, action: &Action, result: i64) -> Result<Option<Operation>> {
+    Ok(Some(match action {
+        Action::Open(name) | Action::Make(name) => return made(name),
+        Action::Remove(name) => Operation::Names(vec![change(name, None)?]),
+        Action::Rename { from, to, exchange } => {
+            if !exchange && from.before == to.before {
+                return Ok(None); // two names of one file: rename(2) leaves both
+            }
+            let left = if *exchange { to.before } else { None };
+            Operation::Names(vec![change(from, left)?, change(to, from.before)?])
+        }
+        Action::Link { from, to } => Operation::Names(vec![change(to, Some(from.metadata()?.ino()))?]),
+        Action::Write { file, fd, at } => return written(tracee, file, *fd, *at, result as u64),
+        Action::Resize(file) => {
+            let meta = file.metadata()?;
+            Operation::Resize { inode: meta.ino(), length: meta.len() }
+        }
+        Action::Mode(target) => {
+            let meta = target.metadata()?;
+            Operation::Mode { inode: meta.ino(), mode: meta.mode() }
+        }
+        Action::Owner(target) => {
+            let meta = target.metadata()?;
+            Operation::Owner { inode: meta.ino(), owner: (meta.uid(), meta.gid()), mode: meta.mode() }
+        }
+        Action::Times(target) => {
+            let meta = target.metadata()?;
+            Operation::Modified { inode: meta.ino(), modified: (meta.mtime(), meta.mtime_nsec()) }
+        }
+        Action::Attribute(target, name) => {
+            let path = if target.path.starts_with("/proc") { &target.shown } else { &target.path };
+            let value = attribute(path, name)?;
+            Operation::Attribute { inode: target.metadata()?.ino(), name: name.clone(), value }
+        }
+        Action::Sync(target) => Operation::Sync { inode: target.metadata()?.ino() },
+        Action::SyncAll => Operation::SyncAll,
+    }))
+}
+
+/// A file that was there is not made: it has been cut to nothing, or merely opened.
+fn made(name: &Name) -> Result<Option<Operation>> {
+    let path = name.path();
+    if let Some(inode) = name.before {
+        let length = fs::metadata(&path)?.len();
+        return Ok((length == 0).then_some(Operation::Resize { inode, length }));
+    }
+    // Neither a FIFO nor a device is part of an image, and an unnamed file has no name to be found by.
+    let Some(mut made) =
+        Inode::read(&path).context("a file without a name (O_TMPFILE) cannot be replayed")?
+    else {
+        return Ok(None);
+    };
+    if let Kind::File(content) = &mut made.kind {
+        content.clear();
+    }
+    let inode = made.number;
+    Ok(Some(Operation::Make { inode, made, at: change(name, Some(inode))? }))
+}
+
+fn written(tracee: Tracee, file: &Target, fd: i32, at: Offset, length: u64) -> Result<Option<Operation>> {
+    if length == 0 {
+        return Ok(None);
+    }
+    let offset = match at {
+        Offset::At(offset) if offset == u64::MAX => tracee.position(fd)?.checked_sub(length),
+        Offset::At(offset) => Some(offset),
+        Offset::Position => tracee.position(fd)?.checked_sub(length),
+        Offset::Pointer(address) => tracee.number(address)?.checked_sub(length),
+    };
+    let Some(offset) = offset else { bail!("the position is behind what was written") };
+    let mut data = vec![0; length as usize];
+    // Read from the file and not from the process: whatever the call was, that is what it has left there.
+    File::open(&file.path)?.read_exact_at(&mut data, offset)?;
+    Ok(Some(Operation::Write { inode: file.metadata()?.ino(), offset, data }))
+}
+
+fn change(name: &Name, to: Option<u64>) -> Result<NameChange> {
+    let folder = inode(&name.folder)?;
+    Ok(NameChange { folder, name: name.name.clone(), from: name.before, to })
+}
+
+fn inode(path: &Path) -> Result<u64> {
+    Ok(fs::symlink_metadata(path)?.ino())
+}
+
+fn now() -> Result<Time> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    Ok((now.as_secs() as i64, i64::from(now.subsec_nanos())))
+}

@@ -1,0 +1,89 @@
+//! A traced process in a stop: its registers, memory and files.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::unistd::Pid;
+
+/// A process that waits for the tracer.
+#[derive(Clone, Copy, Debug)]
+pub struct Tracee(pub Pid);
+
+impl Tracee {
+    /// The number and arguments of the call that is being entered.
+    pub fn call(self) -> Result<(i64, [u64; 6])> {
+        let registers = ptrace::getregs(self.0).context("reading a process's registers")?;
+        let arguments =
+            [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+        Ok((registers.orig_rax as i64, arguments))
+    }
+
+    /// What the call that has just ended returned: negative for an error.
+    pub fn result(self) -> Result<i64> {
+        Ok(ptrace::getregs(self.0).context("reading a call's result")?.rax as i64)
+    }
+
+    /// Has the kernel skip the call that is being entered.
+    pub fn skip_call(self) -> Result<()> {
+        let mut registers = ptrace::getregs(self.0).context("reading a process's registers")?;
+        registers.orig_rax = u64::MAX;
+        ptrace::setregs(self.0, registers).context("skipping a call")
+    }
+
+    /// Has the call that has just ended return `error`.
+    pub fn set_error(self, error: Errno) -> Result<()> {
+        let mut registers = ptrace::getregs(self.0).context("reading a process's registers")?;
+        registers.rax = (-i64::from(error as i32)) as u64;
+        ptrace::setregs(self.0, registers).context("making a call fail")
+    }
+
+    /// The text at `address`, up to its NUL.
+    pub fn text(self, address: u64) -> Result<OsString> {
+        let memory = self.memory()?;
+        let mut text = Vec::new();
+        let mut byte = [0];
+        // Byte by byte: what lies behind the text may not be there to be read. Paths are short.
+        loop {
+            memory.read_exact_at(&mut byte, address + text.len() as u64).context("reading a path")?;
+            if byte == [0] {
+                return Ok(OsString::from_vec(text));
+            }
+            text.push(byte[0]);
+        }
+    }
+
+    /// The 64 bits at `address`.
+    pub fn number(self, address: u64) -> Result<u64> {
+        let mut bytes = [0; 8];
+        self.memory()?.read_exact_at(&mut bytes, address).context("reading a number")?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// A path to what is open as `fd`, whatever has become of its name.
+    pub fn fd(self, fd: i32) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{fd}", self.0))
+    }
+
+    /// A path to the working folder.
+    pub fn cwd(self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/cwd", self.0))
+    }
+
+    /// Where the next read or write of `fd` begins.
+    pub fn position(self, fd: i32) -> Result<u64> {
+        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", self.0))
+            .context("asking for a file's position")?;
+        let position = info.lines().find_map(|line| line.strip_prefix("pos:")).context("no position")?;
+        position.trim().parse().context("reading a file's position")
+    }
+
+    fn memory(self) -> Result<File> {
+        File::open(format!("/proc/{}/mem", self.0)).context("opening a process's memory")
+    }
+}

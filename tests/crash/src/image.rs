@@ -1,0 +1,269 @@
+//! A folder as a file system has it: inodes and names, hard links told from copies. Read from disk, and written back.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use rustix::fs::{CWD, XattrFlags, lgetxattr, llistxattr, lsetxattr};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Seconds and nanoseconds since 1970.
+pub type Time = (i64, i64);
+
+/// A folder with all that is in it. FIFOs, sockets and devices are left out: no module has them in its own places.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Image {
+    /// The key of the folder itself.
+    pub root: u64,
+    /// Every inode. A key is unique for ever; a file system uses an inode's number again.
+    pub inodes: BTreeMap<u64, Inode>,
+}
+
+/// A file, folder or symlink, without its names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Inode {
+    /// What the file system called it.
+    pub number: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// All of `st_mode`.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
+    /// When it was last modified.
+    pub modified: Time,
+    /// Extended attributes, ACLs and capabilities among them.
+    pub attributes: BTreeMap<String, Vec<u8>>,
+}
+
+/// What an inode is, and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// Names, and the inodes' keys.
+    Folder(BTreeMap<String, u64>),
+    /// Content.
+    File(Vec<u8>),
+    /// Where it points.
+    Symlink(String),
+}
+
+impl Inode {
+    /// What `path` itself is, with a file's content but without the names in a folder; `None` for what an [`Image`]
+    /// leaves out.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let reading = || format!("reading {}", path.display());
+        let meta = fs::symlink_metadata(path).with_context(reading)?;
+        let kind = if meta.is_dir() {
+            Kind::Folder(BTreeMap::new())
+        } else if meta.is_file() {
+            Kind::File(fs::read(path).with_context(reading)?)
+        } else if meta.is_symlink() {
+            Kind::Symlink(text(fs::read_link(path).with_context(reading)?)?)
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            number: meta.ino(),
+            kind,
+            mode: meta.mode(),
+            owner: (meta.uid(), meta.gid()),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            attributes: attributes(path).with_context(reading)?,
+        }))
+    }
+}
+
+impl Image {
+    /// The image of `folder`.
+    ///
+    /// # Errors
+    /// When something cannot be read, or has a name that is not UTF-8.
+    pub fn of(folder: &Path) -> Result<Self> {
+        let mut inodes = BTreeMap::new();
+        let root = read_tree(folder, &mut inodes)?.context("an image is of a folder")?;
+        Ok(Self { root, inodes })
+    }
+
+    /// The same without the inodes that have no name any more.
+    #[must_use]
+    pub fn reachable(mut self) -> Self {
+        let (mut reached, mut next) = (BTreeMap::new(), vec![self.root]);
+        while let Some(key) = next.pop() {
+            if let Some(inode) = self.inodes.remove(&key) {
+                if let Kind::Folder(names) = &inode.kind {
+                    next.extend(names.values());
+                }
+                reached.insert(key, inode);
+            }
+        }
+        Self { root: self.root, inodes: reached }
+    }
+
+    /// Makes `folder`, which exists, what this image is. Inodes get new numbers on the way, which a medium that has
+    /// lost power keeps; so where a `journal.json` tells of one, under a key that ends in `inode`, it is made to tell
+    /// of the new number.
+    ///
+    /// # Errors
+    /// When something cannot be removed or written.
+    pub fn write_to(&self, folder: &Path) -> Result<()> {
+        empty(folder).with_context(|| format!("emptying {}", folder.display()))?;
+        let mut paths = BTreeMap::from([(self.root, folder.to_owned())]);
+        self.make_names(self.root, folder, &mut paths)?;
+        let mut numbers = BTreeMap::new();
+        for (key, path) in &paths {
+            let now = fs::symlink_metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+            numbers.insert(self.inodes[key].number, now.ino());
+        }
+        for (key, path) in &paths {
+            self.inodes[key].dress(path, &numbers).with_context(|| format!("writing {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Makes every name below `folder`, empty; `paths` collects the first name of each inode.
+    fn make_names(&self, folder: u64, at: &Path, paths: &mut BTreeMap<u64, PathBuf>) -> Result<()> {
+        let Kind::Folder(names) = &self.inodes[&folder].kind else { return Ok(()) };
+        for (name, key) in names {
+            let path = at.join(name);
+            let made = match (paths.get(key), &self.inodes[key].kind) {
+                (Some(first), _) => fs::hard_link(first, &path),
+                (None, Kind::Folder(_)) => fs::create_dir(&path),
+                (None, Kind::File(_)) => File::create(&path).map(drop),
+                (None, Kind::Symlink(target)) => symlink(target, &path),
+            };
+            made.with_context(|| format!("making {}", path.display()))?;
+            if !paths.contains_key(key) {
+                paths.insert(*key, path.clone());
+                self.make_names(*key, &path, paths)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inode {
+    /// Gives `path`, which has been made, its content and attributes.
+    fn dress(&self, path: &Path, numbers: &BTreeMap<u64, u64>) -> io::Result<()> {
+        if let Kind::File(content) = &self.kind {
+            let is_journal = path.file_name().is_some_and(|name| name == "journal.json");
+            let translated = is_journal.then(|| translate(content, numbers)).flatten();
+            fs::write(path, translated.as_ref().unwrap_or(content))?;
+        }
+        let now = fs::symlink_metadata(path)?;
+        if (now.uid(), now.gid()) != self.owner {
+            chown(path, Some(self.owner.0), Some(self.owner.1))?;
+        }
+        for (name, value) in &self.attributes {
+            lsetxattr(path, name, value, XattrFlags::empty())?;
+        }
+        if now.is_symlink() {
+            return set_link_time(path, self.modified);
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(self.mode & 0o7777))?;
+        File::open(path)?.set_modified(system_time(self.modified))
+    }
+}
+
+/// Adds `path` and what is below it; its key.
+fn read_tree(path: &Path, inodes: &mut BTreeMap<u64, Inode>) -> Result<Option<u64>> {
+    let Some(mut inode) = Inode::read(path)? else { return Ok(None) };
+    let key = inode.number;
+    if let Kind::Folder(names) = &mut inode.kind {
+        for entry in fs::read_dir(path).with_context(|| format!("listing {}", path.display()))? {
+            let entry = entry.with_context(|| format!("listing {}", path.display()))?;
+            if let Some(found) = read_tree(&entry.path(), inodes)? {
+                names.insert(text(entry.file_name().into())?, found);
+            }
+        }
+    }
+    inodes.insert(key, inode);
+    Ok(Some(key))
+}
+
+/// `journal` with the inode numbers in it replaced; a number that nothing has any more becomes 0, lest it be taken
+/// for something that has got it now. `None` when it is no JSON, as a journal that is cut short.
+fn translate(journal: &[u8], numbers: &BTreeMap<u64, u64>) -> Option<Vec<u8>> {
+    fn walk(value: &mut Value, numbers: &BTreeMap<u64, u64>) {
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, numbers)),
+            Value::Object(members) => {
+                for (key, member) in members {
+                    match member.as_u64() {
+                        Some(old) if key.ends_with("inode") => {
+                            *member = numbers.get(&old).copied().unwrap_or(0).into();
+                        }
+                        _ => walk(member, numbers),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut value = serde_json::from_slice(journal).ok()?;
+    walk(&mut value, numbers);
+    serde_json::to_vec(&value).ok()
+}
+
+fn empty(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn attributes(path: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut names = vec![0; 64 << 10];
+    let length = llistxattr(path, &mut names)?;
+    let names = names[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    names
+        .map(|name| {
+            let name = String::from_utf8(name.to_vec())?;
+            let value = attribute(path, &name)?.unwrap_or_default();
+            Ok((name, value))
+        })
+        .collect()
+}
+
+/// The extended attribute `name` of `path` itself.
+///
+/// # Errors
+/// When it cannot be read, for another reason than that there is none.
+pub fn attribute(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; 64 << 10];
+    match lgetxattr(path, name, &mut value) {
+        Ok(length) => {
+            value.truncate(length);
+            Ok(Some(value))
+        }
+        Err(rustix::io::Errno::NODATA) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn set_link_time(path: &Path, (seconds, nanoseconds): Time) -> io::Result<()> {
+    use rustix::fs::{AtFlags, Timespec, Timestamps, utimensat};
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn system_time((seconds, nanoseconds): Time) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::new(seconds.max(0) as u64, nanoseconds as u32)
+}
+
+fn text(path: PathBuf) -> Result<String> {
+    path.into_os_string().into_string().map_err(|name| anyhow::anyhow!("{name:?} is not UTF-8"))
+}

@@ -1,0 +1,253 @@
+//! The effects of a recording, and from which call on each of them is on the medium.
+
+use std::collections::BTreeMap;
+
+use crate::image::{Image, Inode, Kind, Time};
+use crate::operation::{Call, NameChange, Operation, Recording};
+
+/// Later than every call.
+const NEVER: usize = usize::MAX;
+
+/// What one call has changed. Inodes are named by the keys of an [`Image`].
+#[derive(Clone, Debug)]
+pub struct Effect {
+    /// The number of the call, from 1.
+    pub call: usize,
+    /// The number of the sync from which on it is on the medium.
+    pub durable: usize,
+    /// For the report.
+    pub shown: String,
+    operation: Operation,
+    time: Time,
+}
+
+/// The effects of all calls in `recording`, in order.
+pub fn effects(recording: &Recording) -> Vec<Effect> {
+    let calls = with_keys(&recording.before, &recording.calls);
+    let mut effects: Vec<_> = calls
+        .iter()
+        .enumerate()
+        .filter_map(|(index, (call, operation))| match operation.clone()? {
+            Operation::Sync { .. } | Operation::SyncAll => None,
+            operation => Some(Effect {
+                call: index + 1,
+                durable: durable(&operation, index, &calls),
+                shown: call.shown.clone(),
+                operation,
+                time: call.time,
+            }),
+        })
+        .collect();
+    bring_what_is_needed(&mut effects);
+    effects
+}
+
+/// The calls with inode numbers replaced by keys: a file system gives the number of a removed inode to the next one.
+fn with_keys<'a>(before: &Image, calls: &'a [Call]) -> Vec<(&'a Call, Option<Operation>)> {
+    let mut keys: BTreeMap<u64, u64> = before.inodes.keys().map(|&key| (key, key)).collect();
+    let mut fresh = u64::MAX; // from above, where no inode number is
+    let mut key_of = |number: u64, made: bool| {
+        if made {
+            fresh -= 1;
+            keys.insert(number, fresh);
+        }
+        // An inode that no image has, such as a FIFO, keeps its number, which then leads nowhere.
+        keys.get(&number).copied().unwrap_or(number)
+    };
+    calls
+        .iter()
+        .map(|call| {
+            let mut operation = call.operation.clone();
+            if let Some(operation) = &mut operation {
+                operation.rename_inodes(&mut key_of);
+            }
+            (call, operation)
+        })
+        .collect()
+}
+
+impl Operation {
+    fn rename_inodes(&mut self, key_of: &mut impl FnMut(u64, bool) -> u64) {
+        let change_keys = |change: &mut NameChange, key_of: &mut dyn FnMut(u64, bool) -> u64| {
+            change.folder = key_of(change.folder, false);
+            change.from = change.from.map(|inode| key_of(inode, false));
+            change.to = change.to.map(|inode| key_of(inode, false));
+        };
+        match self {
+            Self::Make { inode, at, .. } => {
+                *inode = key_of(*inode, true);
+                change_keys(at, key_of);
+            }
+            Self::Names(changes) => changes.iter_mut().for_each(|change| change_keys(change, key_of)),
+            Self::Resize { inode, .. }
+            | Self::Write { inode, .. }
+            | Self::Mode { inode, .. }
+            | Self::Owner { inode, .. }
+            | Self::Modified { inode, .. }
+            | Self::Attribute { inode, .. }
+            | Self::Sync { inode } => *inode = key_of(*inode, false),
+            Self::SyncAll => {}
+        }
+    }
+
+    fn changes(&self) -> &[NameChange] {
+        match self {
+            Self::Make { at, .. } => std::slice::from_ref(at),
+            Self::Names(changes) => changes,
+            _ => &[],
+        }
+    }
+
+    /// The inodes that have to be synced for this to be on the medium.
+    fn to_sync(&self) -> Vec<u64> {
+        match self {
+            Self::Make { .. } | Self::Names(_) => {
+                // A rename takes the old name away in the same transaction in which it gives the new one.
+                let gets = |change: &&NameChange| change.to.is_some();
+                let changes = self.changes();
+                let gaining: Vec<_> = changes.iter().filter(gets).map(|change| change.folder).collect();
+                if gaining.is_empty() {
+                    changes.iter().map(|change| change.folder).collect()
+                } else {
+                    gaining
+                }
+            }
+            Self::Resize { inode, .. }
+            | Self::Write { inode, .. }
+            | Self::Mode { inode, .. }
+            | Self::Owner { inode, .. }
+            | Self::Modified { inode, .. }
+            | Self::Attribute { inode, .. } => vec![*inode],
+            Self::Sync { .. } | Self::SyncAll => Vec::new(),
+        }
+    }
+}
+
+/// The number of the call from which on `operation`, at `index` in `calls`, is on the medium.
+fn durable(operation: &Operation, index: usize, calls: &[(&Call, Option<Operation>)]) -> usize {
+    let synced = |wanted: u64| {
+        let syncs = |(_, later): &(&Call, Option<Operation>)| match later {
+            Some(Operation::Sync { inode }) => *inode == wanted,
+            Some(Operation::SyncAll) => true,
+            _ => false,
+        };
+        calls[index..].iter().position(syncs).map_or(NEVER, |after| index + after + 1)
+    };
+    operation.to_sync().into_iter().map(synced).max().unwrap_or(NEVER)
+}
+
+/// What is on the medium needs what it is built on: a rename the name that it takes away, the removal of a folder that
+/// it is empty. No file system keeps the one without the other, so syncing the later brings the earlier.
+fn bring_what_is_needed(effects: &mut [Effect]) {
+    let mut names: BTreeMap<(u64, String), usize> = BTreeMap::new();
+    let mut emptied: BTreeMap<u64, usize> = BTreeMap::new();
+    for effect in effects.iter_mut().rev() {
+        for change in effect.operation.changes() {
+            let needed = names.get(&(change.folder, change.name.clone())).into_iter();
+            let needed = needed.chain(emptied.get(&change.folder)).copied().min().unwrap_or(NEVER);
+            effect.durable = effect.durable.min(needed.max(effect.call));
+        }
+        for change in effect.operation.changes() {
+            let entry = names.entry((change.folder, change.name.clone())).or_insert(NEVER);
+            *entry = effect.durable.min(*entry);
+        }
+        emptied.extend(gone(effect.operation.changes()).map(|folder| (folder, effect.durable)));
+    }
+}
+
+impl Effect {
+    /// Whether it is a file's content, which file systems write later than all else.
+    pub fn is_content(&self) -> bool {
+        matches!(self.operation, Operation::Write { .. } | Operation::Resize { .. })
+    }
+
+    /// Applies this effect to `image`, unless it needs one that was lost: then it is lost too.
+    fn apply(&self, image: &mut Image) {
+        match &self.operation {
+            Operation::Make { at, .. } => self.change_names(image, std::slice::from_ref(at)),
+            Operation::Names(changes) => self.change_names(image, changes),
+            Operation::Sync { .. } | Operation::SyncAll => {}
+            Operation::Resize { inode, .. }
+            | Operation::Write { inode, .. }
+            | Operation::Mode { inode, .. }
+            | Operation::Owner { inode, .. }
+            | Operation::Modified { inode, .. }
+            | Operation::Attribute { inode, .. } => {
+                if let Some(inode) = image.inodes.get_mut(inode) {
+                    self.change_inode(inode);
+                }
+            }
+        }
+    }
+
+    fn change_inode(&self, inode: &mut Inode) {
+        match (&self.operation, &mut inode.kind) {
+            (Operation::Resize { length, .. }, Kind::File(content)) => {
+                content.resize(*length as usize, 0);
+                inode.modified = self.time;
+            }
+            (Operation::Write { offset, data, .. }, Kind::File(content)) => {
+                let (begin, end) = (*offset as usize, *offset as usize + data.len());
+                content.resize(content.len().max(end), 0);
+                content[begin..end].copy_from_slice(data);
+                inode.modified = self.time;
+            }
+            (Operation::Mode { mode, .. }, _) => inode.mode = *mode,
+            (Operation::Owner { owner, mode, .. }, _) => (inode.owner, inode.mode) = (*owner, *mode),
+            (Operation::Modified { modified, .. }, _) => inode.modified = *modified,
+            (Operation::Attribute { name, value: Some(value), .. }, _) => {
+                inode.attributes.insert(name.clone(), value.clone());
+            }
+            (Operation::Attribute { name, value: None, .. }, _) => drop(inode.attributes.remove(name)),
+            _ => {}
+        }
+    }
+
+    fn change_names(&self, image: &mut Image, changes: &[NameChange]) {
+        let is_empty = |inode| names(image, inode).is_none_or(BTreeMap::is_empty);
+        if !(changes.iter().all(|change| is_possible(image, change)) && gone(changes).all(is_empty)) {
+            return;
+        }
+        for change in changes {
+            let Some(folder) = image.inodes.get_mut(&change.folder) else { continue };
+            folder.modified = self.time;
+            let Kind::Folder(names) = &mut folder.kind else { continue };
+            match change.to {
+                Some(inode) => names.insert(change.name.clone(), inode),
+                None => names.remove(&change.name),
+            };
+        }
+    }
+}
+
+/// Whether the name is what it was when the call changed it.
+fn is_possible(image: &Image, change: &NameChange) -> bool {
+    names(image, change.folder).is_some_and(|names| names.get(&change.name).copied() == change.from)
+}
+
+fn names(image: &Image, inode: u64) -> Option<&BTreeMap<String, u64>> {
+    match &image.inodes.get(&inode)?.kind {
+        Kind::Folder(names) => Some(names),
+        _ => None,
+    }
+}
+
+/// The inodes that lose a name in `changes` and get none.
+fn gone(changes: &[NameChange]) -> impl Iterator<Item = u64> {
+    let gets_one = |inode: &u64| changes.iter().any(|change| change.to == Some(*inode));
+    changes.iter().filter_map(|change| change.from).filter(move |inode| !gets_one(inode))
+}
+
+/// The folder as `kept` of all `effects` leave it.
+pub fn image_of(before: &Image, effects: &[Effect], kept: impl Fn(&Effect) -> bool) -> Image {
+    let mut image = before.clone();
+    for effect in effects {
+        if let Operation::Make { inode, made: new, .. } = &effect.operation {
+            image.inodes.insert(*inode, new.clone());
+        }
+        if kept(effect) {
+            effect.apply(&mut image);
+        }
+    }
+    image.reachable()
+}

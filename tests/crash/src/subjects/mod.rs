@@ -1,0 +1,63 @@
+//! What each module is tried on.
+
+mod directory;
+mod single_file;
+mod web_file;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use mock_client::{Generation, MockClient};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+
+use crate::Subject;
+
+/// The executable that is tried, and what its author left to be desired.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// Its path.
+    pub executable: PathBuf,
+    /// Whether it bears blanks in paths.
+    pub bears_blanks: bool,
+}
+
+/// The payload types of [`subjects`].
+pub const PAYLOAD_TYPES: &[&str] = &["directory", "single-file", "web-file"];
+
+/// What a module for payload type `name` is tried on; nothing for a type that is not among [`PAYLOAD_TYPES`].
+pub fn subjects(name: &str, module: &Module) -> Vec<Box<dyn Subject>> {
+    match name {
+        "directory" => directory::subjects(module),
+        "single-file" => single_file::subjects(module),
+        "web-file" => web_file::subjects(module),
+        _ => Vec::new(),
+    }
+}
+
+impl Module {
+    fn device(&self) -> Result<MockClient> {
+        let client = if self.bears_blanks { MockClient::new } else { MockClient::without_blanks };
+        client(self.executable.clone(), Generation::V5)
+    }
+}
+
+/// Gives each of `names` below `folder` the same time on every device, long ago; a symlink itself, not its target.
+fn set_times<'a>(folder: &Path, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let then = Timespec { tv_sec: 1_234_567_890, tv_nsec: 987_654_321 };
+    let times = Timestamps { last_access: then, last_modification: then };
+    for name in names {
+        utimensat(CWD, folder.join(name), &times, AtFlags::SYMLINK_NOFOLLOW)
+            .with_context(|| format!("setting the time of {}", folder.join(name).display()))?;
+    }
+    Ok(())
+}
+
+/// Nothing of the update by module `name` of `destination`, a folder at the top of the device, may be left.
+fn is_clean(device: &MockClient, destination: &str, name: &str) -> Result<()> {
+    let staging = device.device().join(format!(".{destination}.{name}"));
+    let journal = device.datastore().join("update-modules").join(name).join("journal.json");
+    for left in [staging, journal] {
+        ensure!(!left.exists(), "{} is left", left.display());
+    }
+    Ok(())
+}

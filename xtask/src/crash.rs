@@ -1,0 +1,124 @@
+//! `cargo xtask crash`: does a module leave exactly the old or exactly the new, whatever call it is cut at?
+
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use crash::subjects::{Module, PAYLOAD_TYPES, subjects};
+use crash::{Report, Scope, Tracer};
+use host::command::run;
+use host::status::step;
+use serde_json::Value;
+use xshell::{Shell, cmd};
+
+use crate::dist::modules;
+use table::{Results, Whose};
+
+/// Cut modules at every system call, make every call fail, and lose every un-synced write.
+#[derive(Args, Default)]
+pub struct Crash {
+    /// Only this module.
+    #[arg(long, value_name = "NAME")]
+    module: Option<String>,
+    /// Cut the modules in this folder too, as /usr/share/mender/modules/v3 of Debian's mender-client: kills only, and
+    /// where a state makes very many calls every k-th. How they fare fails nothing.
+    #[arg(long, value_name = "FOLDER")]
+    theirs: Option<PathBuf>,
+}
+
+/// Cut points in a course of somebody else's module: shell scripts make ten times the calls.
+const THEIR_CUTS: usize = 150;
+
+impl Crash {
+    /// Tries everything, prints a table, writes `target/crash/report.md`, and says how much there was.
+    ///
+    /// # Errors
+    /// When one of our modules ends in anything but the old or the new, or something could not be tried.
+    pub fn run(self, sh: &Shell) -> Result<String> {
+        let metadata = modules::metadata(sh)?;
+        let names = self.names(&metadata)?;
+        let target =
+            metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
+        let target = Path::new(target);
+        let tracer = build(sh, target, &names)?;
+        let mut results = Results::default();
+        for name in &names {
+            let module = Module { executable: target.join("debug").join(name), bears_blanks: true };
+            results.add(name, Whose::Ours, try_module(name, &module, &tracer, Scope::ALL)?);
+        }
+        if let Some(folder) = &self.theirs {
+            let scope = Scope { failures: false, losses: false, pairs: false, cuts: THEIR_CUTS };
+            for (name, executable) in self.their_modules(&sh.current_dir().join(folder))? {
+                let module = Module { executable, bears_blanks: false };
+                results.add(name, Whose::Theirs, try_module(name, &module, &tracer, scope)?);
+            }
+        }
+        println!("{}", results.summary());
+        let report = target.join("crash/report.md");
+        let text = results.markdown(&self.command(), THEIR_CUTS);
+        fs::create_dir_all(target.join("crash")).context("making the report's folder")?;
+        fs::write(&report, text).with_context(|| format!("writing {}", report.display()))?;
+        println!("in full: {}", report.display());
+        let total = results.total(Whose::Ours);
+        ensure!(total.other.is_empty(), "{total}, see {}", report.display());
+        Ok(total.to_string())
+    }
+
+    /// The modules of this workspace that there are subjects for, or the one that was asked for.
+    fn names(&self, metadata: &Value) -> Result<Vec<&'static str>> {
+        let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+        let exists = |name: &&str| packages.iter().any(|package| package["name"] == **name);
+        let ours: Vec<_> = PAYLOAD_TYPES.iter().copied().filter(exists).collect();
+        let Some(wanted) = &self.module else { return Ok(ours) };
+        let names: Vec<_> = ours.iter().copied().filter(|name| name == wanted).collect();
+        let theirs = self.theirs.is_some() && PAYLOAD_TYPES.contains(&wanted.as_str());
+        ensure!(theirs || !names.is_empty(), "no module {wanted} to cut; there are: {}", ours.join(", "));
+        Ok(names)
+    }
+
+    fn their_modules(&self, folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
+        let modules: Vec<_> = PAYLOAD_TYPES
+            .iter()
+            .filter(|name| self.module.as_deref().is_none_or(|wanted| wanted == **name))
+            .map(|name| (*name, folder.join(name)))
+            .filter(|(_, executable)| executable.is_file())
+            .collect();
+        ensure!(
+            !modules.is_empty(),
+            "{} has none of the modules {}: give the folder that holds them",
+            folder.display(),
+            PAYLOAD_TYPES.join(", ")
+        );
+        Ok(modules)
+    }
+
+    /// The command that makes the report again.
+    fn command(&self) -> String {
+        let module = self.module.iter().map(|name| format!(" --module {name}"));
+        let theirs = self.theirs.iter().map(|folder| format!(" --theirs {}", folder.display()));
+        format!("cargo xtask crash{}", module.chain(theirs).collect::<String>())
+    }
+}
+
+/// Builds the modules and the tracer.
+fn build(sh: &Shell, target: &Path, names: &[&str]) -> Result<Tracer> {
+    let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
+    step("building modules and tracer", |step| {
+        run(step, cmd!(sh, "cargo build --locked --package crash {selected...} --bins"))
+    })?;
+    Ok(Tracer::new(target.join("debug/crash-tracer")))
+}
+
+fn try_module(name: &str, module: &Module, tracer: &Tracer, scope: Scope) -> Result<Vec<Report>> {
+    let mut reports = Vec::new();
+    for subject in subjects(name, module) {
+        let shown = format!("cutting {}: {}", module.executable.display(), subject.name());
+        let more = step(shown, |_| crash::run(subject.as_ref(), tracer, scope))
+            .with_context(|| format!("{}: {}", module.executable.display(), subject.name()))?;
+        reports.extend(more);
+    }
+    Ok(reports)
+}

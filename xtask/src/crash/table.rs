@@ -1,0 +1,124 @@
+//! The results of `cargo xtask crash`, for a terminal and as Markdown.
+
+use std::fmt::Write;
+
+use crash::Report;
+
+/// Whose module it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Of this work tree.
+    Ours,
+    /// Somebody else's.
+    Theirs,
+}
+
+impl Whose {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Theirs => "theirs",
+        }
+    }
+}
+
+/// The reports of all modules.
+#[derive(Default)]
+pub struct Results {
+    modules: Vec<(String, Whose, Vec<Report>)>,
+}
+
+impl Results {
+    /// Adds what came of a module.
+    pub fn add(&mut self, name: &str, whose: Whose, reports: Vec<Report>) {
+        self.modules.push((name.to_owned(), whose, reports));
+    }
+
+    /// Everything of one side in one report.
+    pub fn total(&self, whose: Whose) -> Report {
+        let mut total = Report::default();
+        for (_, side, reports) in &self.modules {
+            if *side == whose {
+                reports.iter().for_each(|report| total += report);
+            }
+        }
+        total
+    }
+
+    /// A line for each course and one for each module.
+    pub fn summary(&self) -> String {
+        let mut text = String::new();
+        for (name, whose, reports) in &self.modules {
+            let mut total = Report::default();
+            for report in reports {
+                total += report;
+                let _ = writeln!(text, "    {:<70} {report}", report.course); // to a String: no error
+            }
+            let _ = writeln!(text, "{name} ({}): {total}", whose.word());
+        }
+        text.trim_end().to_owned()
+    }
+
+    /// The report: what was tried, how it ended, and the command that tries it again.
+    pub fn markdown(&self, command: &str, their_cuts: usize) -> String {
+        let mut text = format!(
+            "# Every cut\n\nMade by `{command}`. Nothing in it depends on the day.\n\n\
+             - **cut points**: kills of all of a module's processes, before each call that changes the device or syncs, \
+             and after the last. After call N is before call N+1, and counted once. A pair of cuts is one. Of modules \
+             that are theirs at most about {their_cuts} in a course, every k-th.\n\
+             - **failing calls**: the same calls, each with ENOSPC and with EIO.\n\
+             - **lost-write states**: different states of the device after a loss of power that has cost writes which \
+             were not synced; those that a kill leaves too are not counted.\n\
+             - **old**, **new**: attempts that ended, after everything that the client calls then, with exactly the \
+             one that they have to. **OTHER**: all that did not.\n\n\
+             | module | course | cut points | failing calls | lost-write states | old | new | OTHER |\n\
+             |---|---|--:|--:|--:|--:|--:|--:|\n"
+        );
+        for (name, whose, reports) in &self.modules {
+            let mut total = Report::new("**all**");
+            for report in reports {
+                text += &row(name, *whose, report);
+                total += report;
+            }
+            text += &row(name, *whose, &total);
+        }
+        for (name, whose, reports) in &self.modules {
+            for report in reports.iter().filter(|report| !report.other.is_empty()) {
+                let _ = writeln!(text, "\n## OTHER: {name} ({}), {}\n", whose.word(), report.course);
+                for other in &report.other {
+                    let _ = writeln!(text, "- {}", other.replace('\n', " "));
+                }
+            }
+        }
+        text
+    }
+}
+
+fn row(name: &str, whose: Whose, report: &Report) -> String {
+    let Report { course, cuts, failures, losses, old, new, other } = report;
+    let (whose, other) = (whose.word(), other.len());
+    format!("| {name} ({whose}) | {course} | {cuts} | {failures} | {losses} | {old} | {new} | {other} |\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_course_and_every_other_is_told() {
+        let mut results = Results::default();
+        let mut report = Report::new("update: Download");
+        (report.cuts, report.old, report.other) = (3, 2, vec!["killed before call 2: neither".to_owned()]);
+        results.add("web-file", Whose::Ours, vec![report.clone(), report.clone()]);
+        results.add("directory", Whose::Theirs, vec![report]);
+        let text = results.markdown("cargo xtask crash", 100);
+        for part in [
+            "| web-file (ours) | update: Download | 3 | 0 | 0 | 2 | 0 | 1 |\n",
+            "| web-file (ours) | **all** | 6 | 0 | 0 | 4 | 0 | 2 |\n",
+            "## OTHER: directory (theirs), update: Download\n\n- killed before call 2: neither\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in\n{text}");
+        }
+        assert_eq!(results.total(Whose::Ours).cuts, 6);
+    }
+}
