@@ -38,17 +38,19 @@
 //! | `TREE/header/meta-data` | [`WorkTree::meta_data`] | the artifact's own JSON, `null` where it has none |
 //! | `TREE/header/artifact_name`, `TREE/current_*` | [`WorkTree`] | one line each: names, group, device type |
 //! | `TREE/tmp/` | [`WorkTree::tmp`] | a place of the module's own, until Cleanup |
-//! | `/etc/mender-modules/NAME.toml` | [`settings::load`] | the device's settings |
+//! | `/etc/mender-modules/NAME.toml` | [`settings::load`], [`Guard`] | the device's settings; its tables `units` and `health` go around the switch |
 //! | `DATASTORE/update-modules/NAME/journal.json` | [`Journal`] | how far a change has come |
 //!
 //! # Units and forms
 //!
 //! Sizes are bytes; file modes are octal strings in settings; every query is answered with one line in one write.
 
-mod log;
-
+mod accounts;
+mod command;
 pub mod durable;
+mod guard;
 mod journal;
+mod log;
 mod module;
 mod name;
 mod payloads;
@@ -58,6 +60,8 @@ mod state;
 mod transaction;
 mod tree;
 
+pub use accounts::Accounts;
+pub use guard::Guard;
 pub use journal::Journal;
 pub use log::say;
 pub use module::UpdateModule;

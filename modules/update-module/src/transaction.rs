@@ -7,17 +7,20 @@
 //! |---|---|---|---|---|
 //! | none | the old | fails: nothing is staged | nothing to do | |
 //! | Staging, Staged | the old | switches (if Staged) | nothing to do | discards what is staged |
-//! | Switching | old, new or between | switches back and fails | switches back | switch back |
+//! | Switching | old, new or between; or the new, on trial | switches back and fails | switches back | switch back |
 //! | Switched | the new | nothing to do | switches back | Download switches back; a boot leaves it |
 //! | Committed | the new | nothing to do | switches back | Download forgets the old |
 //! | RollingBack | old, new or between | fails | switches back | switch back |
-//! | RolledBack | the old | fails | nothing to do | Download forgets |
+//! | RolledBack | the old | fails | asks the health gate again | Download forgets |
 //! | Forgetting | as before | fails | nothing to do | Download forgets |
+
+use std::marker::PhantomData;
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::guard::Guard;
 use crate::journal::Journal;
 use crate::log::say;
 use crate::module::UpdateModule;
@@ -60,17 +63,18 @@ pub trait Transactional {
     /// What it changes.
     type Change: Change;
 
-    /// Decides where the change will be staged. Touches nothing: what it returns is in the journal before it is begun.
+    /// Decides where the change will be staged, if need be after reading the first of `payloads`. Touches nothing: what
+    /// it returns is in the journal before it is begun.
     ///
     /// # Errors
     /// Fail the download.
-    fn plan(&self, tree: &WorkTree) -> Result<Self::Change>;
+    fn plan(&self, tree: &WorkTree, payloads: &mut Payloads) -> Result<Self::Change>;
 
     /// Writes the payload to its staging place, durably.
     ///
     /// # Errors
     /// Fail the download.
-    fn stage(&self, change: &mut Self::Change, payloads: Payloads) -> Result<()>;
+    fn stage(&self, change: &mut Self::Change, payloads: &mut Payloads) -> Result<()>;
 }
 
 impl<M: Transactional> UpdateModule for M {
@@ -80,13 +84,12 @@ impl<M: Transactional> UpdateModule for M {
         Ok(true)
     }
 
-    fn download(&self, tree: &WorkTree, payloads: Payloads) -> Result<()> {
+    fn download(&self, tree: &WorkTree, mut payloads: Payloads) -> Result<()> {
         let transaction = open::<M>(tree);
         transaction.clear()?;
-        let mut change = self.plan(tree)?;
-        transaction.begin(&change)?;
-        self.stage(&mut change, payloads)?;
-        transaction.staged(&change)
+        let guard = Guard::of(<M as Transactional>::NAME, tree)?;
+        let change = self.plan(tree, &mut payloads)?;
+        transaction.stage(change, guard, |change| self.stage(change, &mut payloads))
     }
 
     fn artifact_install(&self, tree: &WorkTree) -> Result<()> {
@@ -133,6 +136,8 @@ struct Record<C> {
     format: u32,
     phase: Phase,
     change: C,
+    #[serde(default)]
+    guard: Guard,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,60 +155,64 @@ enum Phase {
 /// A change and how far it has come, in the journal.
 pub struct Transaction<C> {
     journal: Journal,
-    change: std::marker::PhantomData<C>,
+    change: PhantomData<C>,
 }
 
 impl<C: Change> Transaction<C> {
     /// The transaction that `journal` tells of.
     pub fn new(journal: Journal) -> Self {
-        Self { journal, change: std::marker::PhantomData }
+        Self { journal, change: PhantomData }
     }
 
-    /// Writes down that `change` will be staged, before anything of it is.
+    /// Lets `stage` write `change` to its staging place, between the word that it will be and the word that it is whole
+    /// and on the medium. `guard` will go around its switch.
     ///
     /// # Errors
-    /// When the journal cannot be written.
-    pub fn begin(&self, change: &C) -> Result<()> {
-        self.record(Phase::Staging, change)
+    /// When the journal cannot be written, and those of `stage`.
+    pub fn stage(&self, change: C, guard: Guard, stage: impl FnOnce(&mut C) -> Result<()>) -> Result<()> {
+        let mut record = Record { format: FORMAT, phase: Phase::Staging, change, guard };
+        self.write(&record)?;
+        stage(&mut record.change)?;
+        self.mark(&mut record, Phase::Staged)
     }
 
-    /// Writes down that `change` is staged, whole and on the medium.
+    /// Makes the new live, and makes sure that the device is well with it. When either fails the old is brought back at
+    /// once, as far as that goes.
     ///
     /// # Errors
-    /// When the journal cannot be written.
-    pub fn staged(&self, change: &C) -> Result<()> {
-        self.record(Phase::Staged, change)
-    }
-
-    /// Makes the new live. When the switch fails the old is brought back at once, as far as that goes.
-    ///
-    /// # Errors
-    /// When nothing is staged, the preparation refuses, or the switch fails.
+    /// When nothing is staged, the preparation refuses, the switch fails, or the health gate does not open.
     pub fn install(&self) -> Result<()> {
-        let Some((phase, mut change)) = self.read()? else {
+        let Some(mut record) = self.read()? else {
             bail!("nothing is staged: Download comes first");
         };
-        match phase {
+        match record.phase {
             Phase::Staged => {}
             Phase::Switched | Phase::Committed => return Ok(()),
             Phase::Switching => {
-                self.back(&change)?;
+                self.back(&mut record, Around::Guarded)?;
                 bail!("this update was cut short, and the old is back: download again");
             }
             Phase::Staging | Phase::RollingBack | Phase::RolledBack | Phase::Forgetting => {
                 bail!("this update was cut short or rolled back: download again");
             }
         }
-        change.prepare()?;
-        self.record(Phase::Switching, &change)?;
-        change.switch().and_then(|()| self.record(Phase::Switched, &change)).map_err(|error| {
-            match self.back(&change) {
-                Ok(()) => error.context("the new could not be made live, and the old is back"),
-                Err(second) => error.context(format!(
-                    "neither could the new be made live nor the old brought back ({second:#})"
-                )),
-            }
+        record.change.prepare()?;
+        self.mark(&mut record, Phase::Switching)?;
+        self.switch(&mut record).map_err(|error| match self.back(&mut record, Around::Guarded) {
+            Ok(()) => error.context("the new could not be made live, and the old is back"),
+            Err(second) => error
+                .context(format!("neither could the new be made live nor the old brought back ({second:#})")),
         })
+    }
+
+    /// The switch with what goes around it. The journal says Switched only after the health gate: an update that loses
+    /// power before that has not shown that it works, and the boot brings the old back.
+    fn switch(&self, record: &mut Record<C>) -> Result<()> {
+        record.guard.before()?;
+        record.change.switch()?;
+        record.guard.after()?;
+        record.guard.gate()?;
+        self.mark(record, Phase::Switched)
     }
 
     /// Makes the new permanent, and keeps the old until [`finish`](Self::finish) all the same.
@@ -212,23 +221,28 @@ impl<C: Change> Transaction<C> {
     /// When the new is not live.
     pub fn commit(&self) -> Result<()> {
         match self.read()? {
-            Some((Phase::Switched, change)) => self.record(Phase::Committed, &change),
-            Some((Phase::Committed, _)) => Ok(()),
-            other => bail!("there is nothing to commit: {}", describe(other.map(|(phase, _)| phase))),
+            Some(mut record) if record.phase == Phase::Switched => self.mark(&mut record, Phase::Committed),
+            Some(record) if record.phase == Phase::Committed => Ok(()),
+            Some(record) => bail!("there is nothing to commit: the update under way is {:?}", record.phase),
+            None => bail!("there is nothing to commit: no update is under way"),
         }
     }
 
-    /// Brings the old back, if the new has begun to become live.
+    /// Brings the old back, if the new has begun to become live, and reports how the device is with it.
     ///
     /// # Errors
-    /// When that fails; it may be tried again.
+    /// When the old cannot be brought back; it may be tried again.
     pub fn roll_back(&self) -> Result<()> {
-        match self.read()? {
-            Some((Phase::Switching | Phase::Switched | Phase::Committed | Phase::RollingBack, change)) => {
-                self.back(&change)
+        let Some(mut record) = self.read()? else { return Ok(()) };
+        match record.phase {
+            Phase::Switching | Phase::Switched | Phase::Committed | Phase::RollingBack => {
+                self.back(&mut record, Around::Guarded)?;
+                record.guard.report();
             }
-            _ => Ok(()),
+            Phase::RolledBack => record.guard.report(),
+            Phase::Staging | Phase::Staged | Phase::Forgetting => {}
         }
+        Ok(())
     }
 
     /// Ends the transaction: what was cut short is brought back, and what is no longer needed removed.
@@ -236,11 +250,11 @@ impl<C: Change> Transaction<C> {
     /// # Errors
     /// When that fails; the next update tries again.
     pub fn finish(&self) -> Result<()> {
-        let Some((phase, change)) = self.read()? else { return Ok(()) };
-        if matches!(phase, Phase::Switching | Phase::RollingBack) {
-            self.back(&change)?;
+        let Some(mut record) = self.read()? else { return Ok(()) };
+        if matches!(record.phase, Phase::Switching | Phase::RollingBack) {
+            self.back(&mut record, Around::Guarded)?;
         }
-        self.forget(&change)
+        self.forget(&mut record)
     }
 
     /// Clears the way for the next transaction: one that was never committed is brought back.
@@ -249,66 +263,81 @@ impl<C: Change> Transaction<C> {
     /// When that fails: the next update must not begin on top of it.
     pub fn clear(&self) -> Result<()> {
         let cleared = || {
-            if let Some((Phase::Switched, change)) = self.read()? {
+            if let Some(mut record) = self.read()?.filter(|record| record.phase == Phase::Switched) {
                 say("the update before was neither committed nor rolled back: rolling it back");
-                self.back(&change)?;
+                self.back(&mut record, Around::Guarded)?;
             }
             self.finish()
         };
         cleared().context("an earlier update was interrupted and could not be brought to its end")
     }
 
-    /// Brings back a change that power cut short; one that waits for its commit is left alone.
+    /// Brings back a change that power cut short; one that waits for its commit is left alone. At boot, so units are not
+    /// touched: systemd starts them later, and would wait for this call to end.
     ///
     /// # Errors
     /// When that fails; it may be tried again.
     pub fn recover(&self) -> Result<()> {
         match self.read()? {
-            Some((Phase::Switching | Phase::RollingBack, change)) => {
+            Some(mut record) if matches!(record.phase, Phase::Switching | Phase::RollingBack) => {
                 say("an update was cut short: bringing the old back");
-                self.back(&change)
+                self.back(&mut record, Around::Bare)
             }
             _ => Ok(()),
         }
     }
 
-    fn back(&self, change: &C) -> Result<()> {
-        // A journal on a full disk must not stop a rollback, which the phase before starts again just as well.
-        let journal = |phase| {
-            if let Err(error) = self.record(phase, change) {
-                say(format_args!("rolling back without a word in the journal: {error:#}"));
+    fn back(&self, record: &mut Record<C>, around: Around) -> Result<()> {
+        // Neither a journal on a full disk nor a unit that does not stop must keep the old away: the phase before
+        // starts this again just as well, and the server shows what was said.
+        let guarded = |done: Result<()>, what: &str| {
+            if let Err(error) = done {
+                say(format_args!("rolling back all the same: {what}: {error:#}"));
             }
         };
-        journal(Phase::RollingBack);
-        change.switch_back().context("bringing the old back")?;
-        journal(Phase::RolledBack);
+        guarded(self.mark(record, Phase::RollingBack), "the journal");
+        if around == Around::Guarded {
+            guarded(record.guard.before(), "before it");
+        }
+        record.change.switch_back().context("bringing the old back")?;
+        guarded(self.mark(record, Phase::RolledBack), "the journal");
+        if around == Around::Guarded {
+            guarded(record.guard.after(), "after it");
+        }
         Ok(())
     }
 
-    fn forget(&self, change: &C) -> Result<()> {
+    fn forget(&self, record: &mut Record<C>) -> Result<()> {
         // First the word that there is no way back, then the removal of it.
-        self.record(Phase::Forgetting, change)?;
-        change.forget()?;
+        self.mark(record, Phase::Forgetting)?;
+        record.change.forget()?;
         self.journal.remove()
     }
 
-    fn read(&self) -> Result<Option<(Phase, C)>> {
-        let Some(record) = self.journal.read::<Record<C>>()? else { return Ok(None) };
-        if record.format != FORMAT {
+    fn read(&self) -> Result<Option<Record<C>>> {
+        let record = self.journal.read::<Record<C>>()?;
+        if let Some(Record { format, .. }) = record.as_ref().filter(|record| record.format != FORMAT) {
             bail!(
-                "the journal has form {}, this version of the module knows {FORMAT}: \
-                 end the interrupted update with the version that began it",
-                record.format
+                "the journal has form {format}, this version of the module knows {FORMAT}: \
+                 end the interrupted update with the version that began it"
             );
         }
-        Ok(Some((record.phase, record.change)))
+        Ok(record)
     }
 
-    fn record(&self, phase: Phase, change: &C) -> Result<()> {
-        self.journal.write(&Record { format: FORMAT, phase, change })
+    fn mark(&self, record: &mut Record<C>, phase: Phase) -> Result<()> {
+        record.phase = phase;
+        self.write(record)
+    }
+
+    fn write(&self, record: &Record<C>) -> Result<()> {
+        self.journal.write(record)
     }
 }
 
-fn describe(phase: Option<Phase>) -> String {
-    phase.map_or("no update is under way".to_owned(), |phase| format!("the update under way is {phase:?}"))
+/// Whether units are stopped and started around a way back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Around {
+    Guarded,
+    Bare,
 }

@@ -109,7 +109,9 @@ impl FileSet {
             self.refuse_folder(&Dir::open(&self.destination)?, &name)?;
         }
         let new = Dir::open(&self.new_folder())?;
-        check_space(&new, &name, payload.size)?;
+        if let Some(size) = payload.size {
+            new.check_space(size, RESERVE).with_context(|| format!("the payload file {name}"))?;
+        }
         let mut file = new.create_file(&name).context("does the artifact have this name twice?")?;
         let (bytes, sha256) = copy(&mut payload, &mut file).with_context(|| {
             format!(
@@ -257,7 +259,7 @@ impl Change for FileSet {
     fn switch_back(&self) -> Result<()> {
         let Switch { make, times, keep } = self.prepared()?;
         if !make.is_empty() && !self.destination.exists() {
-            return remove_made(make); // the switch was cut before it had made the destination
+            return durable::remove_made(make); // the switch was cut before it had made the destination
         }
         let destination = Dir::open(&self.destination)?;
         self.take_back_new(&destination, keep)?;
@@ -266,7 +268,7 @@ impl Change for FileSet {
             destination.set_times(*times)?;
         }
         destination.sync()?;
-        remove_made(make)?;
+        durable::remove_made(make)?;
         say(format_args!("{} files are back in {}", keep.len(), self.destination.display()));
         Ok(())
     }
@@ -304,17 +306,6 @@ impl FileSet {
     }
 }
 
-/// Removes the folders that the switch made, innermost first; one that somebody has put something into stays.
-fn remove_made(made: &[PathBuf]) -> Result<()> {
-    for folder in made.iter().rev() {
-        durable::remove_empty_dir(folder)?;
-    }
-    match made.first().and_then(|outermost| outermost.parent()) {
-        Some(parent) => Dir::open(parent)?.sync(),
-        None => Ok(()),
-    }
-}
-
 /// Copies to the end: bytes, and their sha256 in hexadecimal.
 fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<(u64, String)> {
     let mut buffer = vec![0; BUFFER];
@@ -331,16 +322,4 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<(u64, String)> 
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Fails early, with the figures, where the client told the size.
-fn check_space(folder: &Dir, name: &FileName, size: Option<u64>) -> Result<()> {
-    let Some(size) = size else { return Ok(()) };
-    let free = folder.free_bytes()?;
-    ensure!(
-        size.saturating_add(RESERVE) <= free,
-        "{name} has {size} bytes, and {} has {free} free, of which {RESERVE} stay in reserve: free some space",
-        folder.path().display()
-    );
-    Ok(())
 }

@@ -18,11 +18,11 @@ impl Transactional for WebFile {
 
     type Change = FileSet;
 
-    fn plan(&self, _tree: &WorkTree) -> Result<FileSet> {
+    fn plan(&self, _tree: &WorkTree, _payloads: &mut Payloads) -> Result<FileSet> {
         FileSet::plan(&update_module::settings::load::<Settings>(Self::NAME)?)
     }
 
-    fn stage(&self, files: &mut FileSet, payloads: Payloads) -> Result<()> {
+    fn stage(&self, files: &mut FileSet, payloads: &mut Payloads) -> Result<()> {
         files.make_staging()?;
         for payload in payloads {
             files.stage(payload?)?;

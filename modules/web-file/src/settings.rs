@@ -1,10 +1,10 @@
 //! The device's settings, `/etc/mender-modules/web-file.toml`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use update_module::Accounts;
 
 /// Where files go and what they look like there.
 #[derive(Debug, Deserialize)]
@@ -66,44 +66,22 @@ impl Settings {
     /// # Errors
     /// When the device does not know them.
     pub fn ids(&self) -> Result<(u32, u32)> {
-        Ok((id(Path::new("/etc/passwd"), &self.owner)?, id(Path::new("/etc/group"), &self.group)?))
+        let accounts = Accounts::read()?;
+        let id = |name: &str, look_up: Option<u32>| {
+            look_up.or_else(|| name.parse().ok()).with_context(|| {
+                format!("the device has no account {name:?}: add it, or change owner and group in the module's settings")
+            })
+        };
+        Ok((id(&self.owner, accounts.user(&self.owner))?, id(&self.group, accounts.group(&self.group))?))
     }
-}
-
-/// The number of `name` in `table`, a file of the form of `/etc/passwd`. A static executable has no other name service,
-/// and a web root's owner is a local account.
-fn id(table: &Path, name: &str) -> Result<u32> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
-    }
-    let text = fs::read_to_string(table).with_context(|| format!("reading {}", table.display()))?;
-    look_up(&text, name).with_context(|| {
-        format!(
-            "{} has no {name:?}: add it, or change owner and group in the module's settings",
-            table.display()
-        )
-    })
-}
-
-fn look_up(table: &str, name: &str) -> Option<u32> {
-    let mut entries = table.lines().map(|line| line.split(':'));
-    entries
-        .find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
+    use std::path::Path;
 
-    #[test]
-    fn names_are_looked_up_whole() {
-        let table = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/usr/sbin/nologin\n\nbroken\nodd:x:y\n";
-        assert_eq!(look_up(table, "root"), Some(0));
-        assert_eq!(look_up(table, "www-data"), Some(33));
-        for unknown in ["www", "broken", "odd", ""] {
-            assert_eq!(look_up(table, unknown), None, "{unknown:?}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn modes_are_octal() {

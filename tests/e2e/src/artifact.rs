@@ -15,7 +15,9 @@ pub struct Artifact<'a> {
     /// The device type that it is for.
     pub device_type: &'a str,
     /// Names and contents of the payload's files.
-    pub files: &'a [(&'a str, &'a str)],
+    pub files: Vec<(&'a str, Vec<u8>)>,
+    /// JSON for the module.
+    pub meta_data: Option<String>,
 }
 
 impl Artifact<'_> {
@@ -24,14 +26,22 @@ impl Artifact<'_> {
     /// # Errors
     /// When mender-artifact fails.
     pub fn write(&self, sh: &Shell, folder: &Path) -> Result<PathBuf> {
-        let Self { module, name, device_type, files } = self;
+        let Self { module, name, device_type, files, meta_data } = self;
         let payload = folder.join(format!("{name}.payload"));
         fs::create_dir_all(&payload).with_context(|| format!("making {}", payload.display()))?;
+        let put = |path: &Path, content: &[u8]| {
+            fs::write(path, content).with_context(|| format!("writing {}", path.display()))
+        };
         let mut arguments = Vec::new();
-        for (name, content) in *files {
+        for (name, content) in files {
             let path = payload.join(name);
-            fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+            put(&path, content)?;
             arguments.extend(["--file".into(), path.into_os_string()]);
+        }
+        if let Some(json) = meta_data {
+            let path = folder.join(format!("{name}.meta-data"));
+            put(&path, json.as_bytes())?;
+            arguments.extend(["--meta-data".into(), path.into_os_string()]);
         }
         let artifact = folder.join(format!("{name}.mender"));
         cmd!(sh, "mender-artifact write module-image --type {module} --artifact-name {name} --device-type {device_type}")
@@ -45,4 +55,26 @@ impl Artifact<'_> {
             .with_context(|| format!("making the artifact {}", artifact.display()))?;
         Ok(artifact)
     }
+}
+
+/// An archive of the `files`, made by the real tar as Mender's generator calls it, but with fixed owners.
+///
+/// # Errors
+/// When tar fails.
+pub fn archive(sh: &Shell, folder: &Path, files: &[(&str, &str)]) -> Result<Vec<u8>> {
+    let tree = folder.join("tree");
+    for (name, content) in files {
+        let path = tree.join(name);
+        sh.write_file(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        if content.starts_with("#!") {
+            cmd!(sh, "chmod 755 {path}").quiet().run()?;
+        }
+    }
+    let tar = cmd!(
+        sh,
+        "tar --create --format=posix --sort=name --owner=root:0 --group=root:0 --directory {tree} ."
+    );
+    let archive = tar.quiet().output().context("making an archive")?.stdout;
+    sh.remove_path(&tree).context("removing the tree that the archive was made of")?;
+    Ok(archive)
 }

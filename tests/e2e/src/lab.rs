@@ -8,7 +8,7 @@ use qemu::{Background, Limit, Machine, Output, Overlay};
 use xshell::Shell;
 
 use crate::Stage;
-use crate::artifact::Artifact;
+use crate::artifact::{self, Artifact};
 
 /// A command in the guest that only looks.
 const LOOK: Limit = Limit::new("LOOK", 60);
@@ -85,22 +85,24 @@ impl<'a> Lab<'a> {
         Ok(self.expect(command, LOOK, 0)?.stdout)
     }
 
-    /// Copies the packages under test in and installs them with dpkg, which on a slow card is much faster than apt.
-    pub fn install_packages(&self) -> Result<()> {
-        self.install_with("dpkg --install")
+    /// Copies the package of `module` in and installs it with dpkg, which on a slow card is much faster than apt.
+    pub fn install_package(&self, module: &str) -> Result<()> {
+        self.install_with("dpkg --install", module)
     }
 
-    /// Copies the packages under test in and installs them with apt, as their README says.
-    pub fn install_packages_with_apt(&self) -> Result<()> {
-        self.install_with(&format!("{APT} install --yes"))
+    /// Copies the package of `module` in and installs it with apt, as its README says.
+    pub fn install_package_with_apt(&self, module: &str) -> Result<()> {
+        self.install_with(&format!("{APT} install --yes"), module)
     }
 
-    fn install_with(&self, command: &str) -> Result<()> {
-        for package in &self.stage.packages {
-            let path = self.copy_in(package)?;
-            self.expect(&format!("{command} {path}"), PACKAGE, 0)?;
-        }
-        Ok(())
+    fn install_with(&self, command: &str, module: &str) -> Result<()> {
+        let begins = format!("mender-update-module-{module}_");
+        let is_it = |path: &&PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&begins))
+        };
+        let package = self.stage.packages.iter().find(is_it);
+        let path = self.copy_in(package.with_context(|| format!("there is no package of {module}"))?)?;
+        self.expect(&format!("{command} {path}"), PACKAGE, 0).map(drop)
     }
 
     /// Removes `package` with its settings.
@@ -116,16 +118,31 @@ impl<'a> Lab<'a> {
         Ok(there)
     }
 
-    /// Makes an artifact for this device and copies it in.
-    pub fn artifact(&self, name: &str, files: &[(&str, &str)]) -> Result<String> {
-        let device_type = self.stage.image.board().device_type;
-        let path = self.artifact_on_host(name, device_type, files)?;
-        self.copy_in(&path)
+    /// Makes an artifact of text files for this device and `module`, and copies it in.
+    pub fn artifact(&self, module: &str, name: &str, files: &[(&str, &str)]) -> Result<String> {
+        let files = files.iter().map(|(name, content)| (*name, content.as_bytes().to_vec())).collect();
+        self.copy_in(&self.artifact_on_host(Artifact {
+            module,
+            name,
+            device_type: self.device_type(),
+            files,
+            meta_data: None,
+        })?)
     }
 
     /// Makes an artifact and leaves it on the host.
-    pub fn artifact_on_host(&self, name: &str, device_type: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
-        Artifact { module: "web-file", name, device_type, files }.write(self.sh, self.folder)
+    pub fn artifact_on_host(&self, artifact: Artifact) -> Result<PathBuf> {
+        artifact.write(self.sh, self.folder)
+    }
+
+    /// An archive of `files`.
+    pub fn archive(&self, files: &[(&str, &str)]) -> Result<Vec<u8>> {
+        artifact::archive(self.sh, self.folder, files)
+    }
+
+    /// What kind of device this is to the client.
+    pub fn device_type(&self) -> &'static str {
+        self.stage.image.board().device_type
     }
 
     /// Runs the client, has to see it exit with `status`, and returns what it said.
@@ -133,25 +150,53 @@ impl<'a> Lab<'a> {
         Ok(self.expect(&format!("mender --no-syslog {arguments}"), CLIENT, status)?.text())
     }
 
+    /// Runs `command`, which has to fail and say `words`.
+    pub fn fails(&self, command: &str, words: &str) -> Result<()> {
+        let output = self.run(command, PACKAGE)?;
+        ensure!(
+            output.status != 0 && output.text().contains(words),
+            "in the device, {command:?} exited with {} and did not say {words:?}:\n{}",
+            output.status,
+            output.text()
+        );
+        Ok(())
+    }
+
     /// Starts the client and holds the module's call number `number` of the system call `call`, for ever: the moment for
     /// a power cut. Returns when `reached` succeeds in the device.
     pub fn client_held(&mut self, arguments: &str, call: &str, number: usize, reached: &str) -> Result<()> {
-        let command = format!(
-            "strace -f -qq -o /dev/null -e trace={call} -e inject={call}:delay_enter=3600s:when={number} \
-             mender --no-syslog {arguments} > /root/held.log 2>&1"
+        let tracer = format!(
+            "strace -f -qq -o /dev/null -e trace={call} -e inject={call}:delay_enter=3600s:when={number}"
         );
+        self.start_client(&tracer, arguments, reached)
+            .with_context(|| format!("mender {arguments} never came to its {call} number {number}"))
+    }
+
+    /// Starts the client, and returns when `reached` succeeds in the device.
+    pub fn client_until(&mut self, arguments: &str, reached: &str) -> Result<()> {
+        self.start_client("", arguments, reached)
+            .with_context(|| format!("mender {arguments} never came to it"))
+    }
+
+    fn start_client(&mut self, tracer: &str, arguments: &str, reached: &str) -> Result<()> {
+        let command = format!("{tracer} mender --no-syslog {arguments} > /root/held.log 2>&1");
         self.held = Some(self.machine()?.spawn(&command)?);
         let wait = format!("until {reached}; do sleep 0.2; done");
-        self.expect(&wait, HELD, 0)
-            .with_context(|| format!("mender {arguments} never came to its {call} number {number}"))
-            .map(drop)
+        self.expect(&wait, HELD, 0).map(drop)
     }
 
     /// All of `folder` that an update may change, as text.
     pub fn snapshot(&self, folder: &str) -> Result<String> {
         self.ok(&format!(
-            "if [ -e {folder} ]; then cd {folder} && find . -printf '%y %m %U:%G %T@ %s %p %l\\n' | sort \
+            "if [ -e '{folder}' ]; then cd '{folder}' && find . -printf '%y %m %U:%G %T@ %s %p %l\\n' | sort \
              && find . -type f -exec sha256sum {{}} + | sort && getfattr -R -d -m - . ; else echo missing; fi"
         ))
+    }
+
+    /// Has to find `folder` as it was when the snapshot `before` was taken.
+    pub fn is_as_before(&self, folder: &str, before: &str) -> Result<()> {
+        let now = self.snapshot(folder)?;
+        ensure!(now == before, "{folder} is not what it was.\nbefore:\n{before}\nnow:\n{now}");
+        Ok(())
     }
 }

@@ -16,7 +16,6 @@ use qemu::Image;
 use xshell::Shell;
 
 use lab::Lab;
-pub use scenarios::SCENARIOS;
 
 /// Debian packages of the host that the scenarios need beside QEMU's.
 pub const HOST_PACKAGES: &[&str] = &["mender-artifact"];
@@ -47,13 +46,13 @@ pub struct Stage {
 pub fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
     for name in names {
         ensure!(
-            SCENARIOS.iter().any(|scenario| scenario.name == name),
+            scenarios::all().any(|scenario| scenario.name == name),
             "there is no scenario {name}; there are: {}",
-            SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ")
+            scenarios::all().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ")
         );
     }
     let chosen = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| name == scenario.name);
-    Ok(SCENARIOS.iter().filter(chosen).collect())
+    Ok(scenarios::all().filter(chosen).collect())
 }
 
 impl Stage {

@@ -1,8 +1,11 @@
 //! The scenarios, one file for each module.
 
+mod directory;
 mod web_file;
 
 use crate::Scenario;
 
 /// Every scenario.
-pub const SCENARIOS: &[Scenario] = &web_file::SCENARIOS;
+pub fn all() -> impl Iterator<Item = &'static Scenario> {
+    web_file::SCENARIOS.iter().chain(directory::SCENARIOS)
+}

@@ -7,38 +7,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use rustix::fs::{
-    self, Advice, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid,
-};
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{self, Advice, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
-use super::failed;
+use super::{Attributes, Kind, Node, Times, failed};
 use crate::name::FileName;
 
 /// An open folder. It stays the same folder even when somebody renames it meanwhile.
 pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
-}
-
-/// What a name in a folder stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A folder.
-    Folder,
-    /// A regular file.
-    File,
-    /// A symlink, device, FIFO or socket.
-    Other,
-}
-
-/// Last access and last modification, each in seconds and nanoseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Times {
-    accessed: (i64, i64),
-    modified: (i64, i64),
 }
 
 impl Dir {
@@ -56,6 +35,30 @@ impl Dir {
         Ok(Self { fd, path: path.to_owned() })
     }
 
+    /// Opens the folder `name` in this one; a symlink of that name is not followed.
+    ///
+    /// # Errors
+    /// When it is absent, no folder, or may not be opened.
+    pub fn child(&self, name: &FileName) -> Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = self.path.join(name);
+        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())
+            .with_context(|| failed("opening the folder", &path))?;
+        Ok(Self { fd, path })
+    }
+
+    /// Makes the folder `name` in this one, which must not be there yet, with exactly the permissions `mode`, and opens it.
+    ///
+    /// # Errors
+    /// When `name` exists or cannot be made.
+    pub fn make_child(&self, name: &FileName, mode: u32) -> Result<Self> {
+        fs::mkdirat(&self.fd, name.as_ref(), Mode::RWXU)
+            .with_context(|| failed("making the folder", &self.path.join(name)))?;
+        let folder = self.child(name)?;
+        folder.set_mode(mode)?;
+        Ok(folder)
+    }
+
     /// Makes the folder `path` with exactly the permissions `mode` where it is not there yet, and opens it.
     ///
     /// # Errors
@@ -67,10 +70,18 @@ impl Dir {
         }
         // A symlink that somebody has put into its place is not followed.
         let folder = Self::open_with(path, OFlags::NOFOLLOW)?;
-        // mkdir's own mode is cut by the umask, which an updater does not choose.
-        fs::fchmod(&folder.fd, Mode::from_raw_mode(mode))
-            .with_context(|| failed("setting the mode of", path))?;
+        folder.set_mode(mode)?;
         Ok(folder)
+    }
+
+    /// Sets this folder's permissions to exactly `mode`: those that mkdir gives are cut by the umask, which an updater does
+    /// not choose.
+    ///
+    /// # Errors
+    /// When this process may not.
+    pub fn set_mode(&self, mode: u32) -> Result<()> {
+        fs::fchmod(&self.fd, Mode::from_raw_mode(mode))
+            .with_context(|| failed("setting the mode of", &self.path))
     }
 
     /// Where this folder was opened.
@@ -155,9 +166,9 @@ impl Dir {
     /// # Errors
     /// When `name` is absent, immutable, or on a filesystem without hard links.
     pub fn link(&self, name: &FileName, into: &Dir) -> Result<()> {
-        match fs::linkat(&self.fd, name.as_ref(), &into.fd, name.as_ref(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(error) => Err(error).with_context(|| {
+        match self.try_link(name, into, name) {
+            Err(Errno::EXIST) => Ok(()),
+            linked => linked.with_context(|| {
                 format!(
                     "keeping {} as a hard link in {} (an immutable file, a mount point, or a filesystem without hard links?)",
                     self.path.join(name).display(),
@@ -165,6 +176,47 @@ impl Dir {
                 )
             }),
         }
+    }
+
+    /// Gives the file `name` the second name `new_name` in `into`, where that name must be free.
+    ///
+    /// # Errors
+    /// As [`link`](Self::link), and when `new_name` exists.
+    pub fn link_as(&self, name: &FileName, into: &Dir, new_name: &FileName) -> Result<()> {
+        self.try_link(name, into, new_name).with_context(|| {
+            format!(
+                "making {} a hard link to {}",
+                into.path.join(new_name).display(),
+                self.path.join(name).display()
+            )
+        })
+    }
+
+    fn try_link(&self, name: &FileName, into: &Dir, new_name: &FileName) -> rustix::io::Result<()> {
+        fs::linkat(&self.fd, name.as_ref(), &into.fd, new_name.as_ref(), AtFlags::empty())
+    }
+
+    /// Makes the symlink `name`, which must not be there yet, to `target`, which may be anything.
+    ///
+    /// # Errors
+    /// When `name` exists or cannot be made.
+    pub fn symlink(&self, name: &FileName, target: &Path) -> Result<()> {
+        fs::symlinkat(target, &self.fd, name.as_ref())
+            .with_context(|| failed("making the symlink", &self.path.join(name)))
+    }
+
+    /// Makes the FIFO or device file `name`, which must not be there yet: 0600 for now.
+    ///
+    /// # Errors
+    /// When `name` exists, or this process may not.
+    pub fn make_node(&self, name: &FileName, node: Node) -> Result<()> {
+        let (kind, device) = match node {
+            Node::Fifo => (FileType::Fifo, 0),
+            Node::Character { major, minor } => (FileType::CharacterDevice, fs::makedev(major, minor)),
+            Node::Block { major, minor } => (FileType::BlockDevice, fs::makedev(major, minor)),
+        };
+        fs::mknodat(&self.fd, name.as_ref(), kind, Mode::RUSR | Mode::WUSR, device)
+            .with_context(|| failed("making the FIFO or device file", &self.path.join(name)))
     }
 
     /// Renames `name` to `new_name` in `into`, replacing what has that name there.
@@ -181,6 +233,15 @@ impl Dir {
     /// As [`rename`](Self::rename), and when `new_name` exists.
     pub fn rename_to_free(&self, name: &FileName, into: &Dir, new_name: &FileName) -> Result<()> {
         self.rename_with(name, into, new_name, RenameFlags::NOREPLACE)
+    }
+
+    /// Makes `name` and `other` in `into` change places, in one step: no moment sees one of them missing.
+    ///
+    /// # Errors
+    /// When one is absent or a mount point, or the filesystem cannot: ext4, xfs, btrfs, f2fs, ubifs and tmpfs can.
+    pub fn exchange(&self, name: &FileName, into: &Dir, other: &FileName) -> Result<()> {
+        self.rename_with(name, into, other, RenameFlags::EXCHANGE)
+            .context("exchanging two names (RENAME_EXCHANGE: can this filesystem do it?)")
     }
 
     fn rename_with(&self, name: &FileName, into: &Dir, new_name: &FileName, how: RenameFlags) -> Result<()> {
@@ -217,12 +278,32 @@ impl Dir {
     }
 
     /// Free space on this folder's filesystem, in bytes.
-    ///
-    /// # Errors
-    /// When the filesystem does not tell.
-    pub fn free_bytes(&self) -> Result<u64> {
+    fn free_bytes(&self) -> Result<u64> {
         let space = fs::fstatvfs(&self.fd).with_context(|| failed("asking for free space in", &self.path))?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// Fails early, with the figures, where writing `bytes` would leave less than `reserve` bytes free here.
+    ///
+    /// # Errors
+    /// When it would, or the filesystem does not tell.
+    pub fn check_space(&self, bytes: u64, reserve: u64) -> Result<()> {
+        let free = self.free_bytes()?;
+        ensure!(
+            bytes.saturating_add(reserve) <= free,
+            "{bytes} bytes are to be written to {}, which has {free} free, of which {reserve} stay in reserve: \
+             free some space",
+            self.path.display()
+        );
+        Ok(())
+    }
+
+    /// The number that the filesystem knows this folder by, under whatever name.
+    ///
+    /// # Errors
+    /// When the folder cannot be looked at.
+    pub fn inode(&self) -> Result<u64> {
+        Ok(fs::fstat(&self.fd).with_context(|| failed("looking at", &self.path))?.st_ino)
     }
 
     /// This folder's own times.
@@ -242,8 +323,50 @@ impl Dir {
     /// # Errors
     /// When this process may not.
     pub fn set_times(&self, times: Times) -> Result<()> {
-        let spec = |(seconds, nanoseconds)| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
-        let times = Timestamps { last_access: spec(times.accessed), last_modification: spec(times.modified) };
-        fs::futimens(&self.fd, &times).with_context(|| failed("setting the times of", &self.path))
+        fs::futimens(&self.fd, &times.timestamps())
+            .with_context(|| failed("setting the times of", &self.path))
+    }
+
+    /// Gives this folder itself `attributes`.
+    ///
+    /// # Errors
+    /// When this process may not, or the filesystem cannot hold them.
+    pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
+        attributes
+            .set_on(&self.fd)
+            .with_context(|| failed("giving its owner, mode and attributes to", &self.path))
+    }
+
+    /// Gives the file `file`, opened as `name`, `attributes`.
+    ///
+    /// # Errors
+    /// As [`set_attributes`](Self::set_attributes).
+    pub fn set_attributes_of_file(
+        &self,
+        name: &FileName,
+        file: &File,
+        attributes: &Attributes,
+    ) -> Result<()> {
+        attributes
+            .set_on(file)
+            .with_context(|| failed("giving its owner, mode and attributes to", &self.path.join(name)))
+    }
+
+    /// Gives `name`, a symlink, FIFO or device file that cannot be opened for it, `attributes`.
+    ///
+    /// # Errors
+    /// As [`set_attributes`](Self::set_attributes).
+    pub fn set_attributes_of_name(&self, name: &FileName, attributes: &Attributes) -> Result<()> {
+        attributes
+            .set_at(&self.fd, name.as_ref())
+            .with_context(|| failed("giving its owner, mode and attributes to", &self.path.join(name)))
+    }
+
+    /// What this folder is beside what is in it.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn attributes(&self) -> Result<Attributes> {
+        Attributes::of(&self.fd).with_context(|| failed("reading owner, mode and attributes of", &self.path))
     }
 }

@@ -6,17 +6,21 @@
 //! A name operation is atomic, but on the medium only once its folder has been synced ([`Dir::sync`]); content is
 //! there once the file or its whole filesystem has been ([`Dir::sync_filesystem`]).
 
+mod attributes;
 mod dir;
+mod kind;
 mod place;
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use dir::{Dir, Kind, Times};
-pub use place::{absent_parents, beside, resolve};
+pub use attributes::{Attributes, Times};
+pub use dir::Dir;
+pub use kind::{Kind, Node};
+pub use place::{absent_parents, beside, mounts_at_or_below, resolve};
 
 use crate::name::FileName;
 
@@ -41,6 +45,34 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     folder.sync()
 }
 
+/// Makes `folders`, outermost first, durably: 0755. [`remove_made`] takes them away again.
+///
+/// # Errors
+/// The folder that cannot be made.
+pub fn make_absent(folders: &[PathBuf]) -> Result<()> {
+    for folder in folders {
+        Dir::make(folder, 0o755)?;
+        if let Some(parent) = folder.parent() {
+            Dir::open(parent)?.sync()?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes folders that an update made, innermost first; one that somebody has put something into stays.
+///
+/// # Errors
+/// The folder whose removal failed.
+pub fn remove_made(made: &[PathBuf]) -> Result<()> {
+    for folder in made.iter().rev() {
+        remove_empty_dir(folder)?;
+    }
+    match made.first().and_then(|outermost| outermost.parent()) {
+        Some(parent) => Dir::open(parent)?.sync(),
+        None => Ok(()),
+    }
+}
+
 /// Removes the file at `path`; one that is not there is fine.
 ///
 /// # Errors
@@ -62,12 +94,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
 /// # Errors
 /// The folder that cannot be made or opened.
 pub fn make_dirs(path: &Path) -> Result<Dir> {
-    for absent in absent_parents(path)? {
-        Dir::make(&absent, 0o755)?;
-        if let Some(parent) = absent.parent() {
-            Dir::open(parent)?.sync()?;
-        }
-    }
+    make_absent(&absent_parents(path)?)?;
     Dir::open(path)
 }
 

@@ -1,6 +1,9 @@
 //! Where to stage: the same filesystem and the same mount as the destination, or a rename is impossible.
 
+use std::ffi::OsString;
+use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -66,6 +69,37 @@ pub fn beside(destination: &Path, purpose: &str) -> Result<PathBuf> {
     Ok(existing.join(format!(".{}.{purpose}", name.to_string_lossy())))
 }
 
+/// The mount points at `path`, which has no symlinks, and below it.
+///
+/// # Errors
+/// When the kernel's list of mounts cannot be read.
+pub fn mounts_at_or_below(path: &Path) -> Result<Vec<PathBuf>> {
+    let table = "/proc/self/mountinfo";
+    let text = fs::read(table).with_context(|| format!("reading {table}: is /proc mounted?"))?;
+    let points = text.split(|&byte| byte == b'\n').filter_map(|line| line.split(|&byte| byte == b' ').nth(4));
+    Ok(points.map(unescape).filter(|point| point.starts_with(path)).collect())
+}
+
+/// A path as the kernel writes it into a table, with blanks, tabs, newlines and backslashes as three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = (byte == b'\\').then(|| std::str::from_utf8(after.get(..3)?).ok()).flatten();
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(escaped) => {
+                path.push(escaped);
+                rest = &after[3..];
+            }
+            None => {
+                path.push(byte);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(path).into()
+}
+
 /// What tells one mount from another: the device, and from Linux 5.8 on the mount's own number, for a bind mount has
 /// the device of what it shows and refuses renames across its edge all the same.
 fn mount(path: &Path) -> Result<(u32, u32, u64)> {
@@ -77,7 +111,6 @@ fn mount(path: &Path) -> Result<(u32, u32, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -95,6 +128,14 @@ mod tests {
             assert!(resolve(&real.join(bad)).is_err(), "{bad} was taken");
         }
         assert!(resolve(Path::new("relative")).is_err());
+    }
+
+    #[test]
+    fn mount_points_are_read_as_the_kernel_writes_them() {
+        assert_eq!(unescape(b"/media/my\\040disk"), Path::new("/media/my disk"));
+        assert_eq!(unescape(b"/a\\134b\\"), Path::new("/a\\b\\"));
+        assert!(mounts_at_or_below(Path::new("/proc")).unwrap().contains(&PathBuf::from("/proc")));
+        assert!(mounts_at_or_below(Path::new("/no/such/place")).unwrap().is_empty());
     }
 
     #[test]

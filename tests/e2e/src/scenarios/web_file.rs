@@ -3,9 +3,10 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::Scenario;
+use crate::artifact::Artifact;
 use crate::lab::Lab;
 
-pub const SCENARIOS: [Scenario; 10] = [
+pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "package",
         says: "the package installs, and purging it leaves a clean system",
@@ -54,6 +55,7 @@ pub const SCENARIOS: [Scenario; 10] = [
     },
 ];
 
+const MODULE: &str = "web-file";
 const WWW: &str = "/var/www";
 const STAGING: &str = "/var/.www.web-file";
 const JOURNAL: &str = "/data/mender/update-modules/web-file/journal.json";
@@ -64,7 +66,7 @@ const NEW: &[(&str, &str)] = &[("index.html", "<h1>new</h1>\n"), ("style.css", "
 /// Switches on, installs the package, and makes a web root with a past: an owner, times and attributes of its own.
 fn with_old(lab: &mut Lab) -> Result<String> {
     lab.power_on()?;
-    lab.install_packages()?;
+    lab.install_package(MODULE)?;
     lab.ok(&format!(
         "mkdir -p {WWW}/uploads && cd {WWW} && echo old > index.html && echo gone > gone.html && echo me > uploads/photo \
          && chown 33:33 gone.html && chmod 640 gone.html && setfattr -n user.origin -v factory index.html \
@@ -86,13 +88,6 @@ fn is_live(lab: &Lab, files: &[(&str, &str)]) -> Result<()> {
     Ok(())
 }
 
-/// Has to find `old` as it was.
-fn is_old(lab: &Lab, old: &str) -> Result<()> {
-    let now = lab.snapshot(WWW)?;
-    ensure!(now == old, "{WWW} is not what it was.\nbefore:\n{old}\nnow:\n{now}");
-    Ok(())
-}
-
 /// Has to find nothing left of an update.
 fn is_clean(lab: &Lab) -> Result<()> {
     lab.ok(&format!("test ! -e {STAGING} && test ! -e {JOURNAL}"))
@@ -107,7 +102,7 @@ fn package(lab: &mut Lab) -> Result<()> {
                  -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache -o -path /var/log \
                  -o -path /var/lib/systemd \\) -prune -o -print | sort";
     let before = lab.ok(files)?;
-    lab.install_packages_with_apt()?;
+    lab.install_package_with_apt(MODULE)?;
     lab.ok(
         "test -x /usr/share/mender/modules/v3/web-file && /usr/share/mender/modules/v3/web-file --version",
     )?;
@@ -131,7 +126,7 @@ fn differences(before: &str, after: &str) -> String {
 
 fn install_commit(lab: &mut Lab) -> Result<()> {
     with_old(lab)?;
-    let artifact = lab.artifact("release-2", NEW)?;
+    let artifact = lab.artifact(MODULE, "release-2", NEW)?;
     lab.client(&format!("install {artifact}"), 0)?;
     is_live(lab, NEW)?;
     lab.client("commit", 0)?;
@@ -145,11 +140,11 @@ fn install_commit(lab: &mut Lab) -> Result<()> {
 
 fn install_rollback(lab: &mut Lab) -> Result<()> {
     let old = with_old(lab)?;
-    let artifact = lab.artifact("release-2", NEW)?;
+    let artifact = lab.artifact(MODULE, "release-2", NEW)?;
     lab.client(&format!("install {artifact}"), 0)?;
     is_live(lab, NEW)?;
     lab.client("rollback", 0)?;
-    is_old(lab, &old)?;
+    lab.is_as_before(WWW, &old)?;
     is_clean(lab)
 }
 
@@ -158,10 +153,10 @@ fn failing(lab: &mut Lab) -> Result<()> {
     // A file that something is mounted on can be neither kept nor replaced, which shows only in ArtifactInstall.
     lab.ok(&format!("mount --bind /etc/hostname {WWW}/index.html"))?;
     let old = lab.snapshot(WWW)?;
-    let artifact = lab.artifact("release-2", NEW)?;
+    let artifact = lab.artifact(MODULE, "release-2", NEW)?;
     let said = lab.client(&format!("install {artifact}"), 1)?;
     ensure!(said.contains("index.html"), "the deployment log does not name the file:\n{said}");
-    is_old(lab, &old)?;
+    lab.is_as_before(WWW, &old)?;
     is_clean(lab)?;
     lab.client("commit", 2)?;
     Ok(())
@@ -172,7 +167,7 @@ fn several_files(lab: &mut Lab) -> Result<()> {
     let contents: Vec<_> =
         (0..40).map(|number| (format!("page-{number}.html"), format!("page {number}\n"))).collect();
     let files: Vec<_> = contents.iter().map(|(name, content)| (name.as_str(), content.as_str())).collect();
-    let artifact = lab.artifact("release-2", &files)?;
+    let artifact = lab.artifact(MODULE, "release-2", &files)?;
     lab.client(&format!("install {artifact}"), 0)?;
     lab.client("commit", 0)?;
     let listing =
@@ -183,49 +178,53 @@ fn several_files(lab: &mut Lab) -> Result<()> {
 
 fn first(lab: &mut Lab) -> Result<()> {
     lab.power_on()?;
-    lab.install_packages()?;
-    let artifact = lab.artifact("release-1", NEW)?;
+    lab.install_package(MODULE)?;
+    let artifact = lab.artifact(MODULE, "release-1", NEW)?;
     for web_root in ["rm -rf", "mkdir"] {
         lab.ok(&format!("{web_root} {WWW}"))?;
         let old = lab.snapshot(WWW)?;
         lab.client(&format!("install {artifact}"), 0)?;
         is_live(lab, NEW)?;
         lab.client("rollback", 0)?;
-        is_old(lab, &old)?;
+        lab.is_as_before(WWW, &old)?;
     }
     is_clean(lab)
 }
 
 fn mounted(lab: &mut Lab) -> Result<()> {
     lab.power_on()?;
-    lab.install_packages()?;
+    lab.install_package(MODULE)?;
     lab.ok(&format!(
         "mkdir -p {WWW} && mount -t tmpfs none {WWW} && echo old > {WWW}/index.html && touch -d 2001-02-03 {WWW}"
     ))?;
     let old = lab.snapshot(WWW)?;
-    let artifact = lab.artifact("release-2", NEW)?;
+    let artifact = lab.artifact(MODULE, "release-2", NEW)?;
     lab.client(&format!("install {artifact}"), 0)?;
     is_live(lab, NEW)?;
     lab.client("rollback", 0)?;
-    is_old(lab, &old)
+    lab.is_as_before(WWW, &old)
 }
 
 fn refused(lab: &mut Lab) -> Result<()> {
     let old = with_old(lab)?;
-    let foreign = lab.artifact_on_host("foreign", "toaster", NEW)?;
+    let files = vec![("index.html", b"not for this device".to_vec())];
+    let foreign =
+        Artifact { module: MODULE, name: "foreign", device_type: "toaster", files, meta_data: None };
+    let foreign = lab.artifact_on_host(foreign)?;
     let foreign = lab.copy_in(&foreign)?;
     lab.client(&format!("install {foreign}"), 1)?;
-    is_old(lab, &old)?;
-    let whole = lab.artifact("release-2", &[("index.html", &"a page of some size\n".repeat(4096))])?;
+    lab.is_as_before(WWW, &old)?;
+    let whole =
+        lab.artifact(MODULE, "release-2", &[("index.html", &"a page of some size\n".repeat(4096))])?;
     lab.ok(&format!("head -c $(( $(stat -c %s {whole}) / 2 )) {whole} > /root/half.mender"))?;
     lab.client("install /root/half.mender", 1)?;
-    is_old(lab, &old)?;
+    lab.is_as_before(WWW, &old)?;
     is_clean(lab)
 }
 
 fn cut_install(lab: &mut Lab) -> Result<()> {
     let old = with_old(lab)?;
-    let artifact = lab.artifact("release-2", NEW)?;
+    let artifact = lab.artifact(MODULE, "release-2", NEW)?;
     // The module's first rename in ArtifactInstall is the journal's, the second the first file's: held before the third,
     // the web root is between old and new.
     let between = format!(
@@ -234,7 +233,7 @@ fn cut_install(lab: &mut Lab) -> Result<()> {
     lab.client_held(&format!("install {artifact}"), "renameat2", 3, &between)?;
     lab.power_cut()?;
     lab.power_on()?;
-    is_old(lab, &old).context("after the boot")?;
+    lab.is_as_before(WWW, &old).context("after the boot")?;
     lab.client("rollback", 2).context("client 3.4 has forgotten an install that was cut")?;
     lab.client(&format!("install {artifact}"), 0)?;
     lab.client("commit", 0)?;
@@ -244,7 +243,7 @@ fn cut_install(lab: &mut Lab) -> Result<()> {
 
 fn cut_commit(lab: &mut Lab) -> Result<()> {
     with_old(lab)?;
-    let artifact = lab.artifact("release-2", NEW)?;
+    let artifact = lab.artifact(MODULE, "release-2", NEW)?;
     lab.client(&format!("install {artifact}"), 0)?;
     let in_commit = format!("test -e {JOURNAL}.new && grep -q Committed {JOURNAL}.new");
     lab.client_held("commit", "renameat2", 1, &in_commit)?;

@@ -1,0 +1,240 @@
+//! A tar archive while it streams in: one entry after the other, in memory that does not grow with the archive.
+//!
+//! Forms known: ustar, GNU and pax, with their long names and sparse files. The crate `tar` decodes the headers' fields.
+//! The walk is ours, because that crate takes extended headers apart by newlines, which loses binary attributes, and
+//! holds them in memory whatever their size.
+
+use std::io::{self, Read};
+
+use anyhow::{Context, Result, bail, ensure};
+use tar::{EntryType, Header};
+
+use crate::entry::Entry;
+use crate::pax::Records;
+use crate::sparse::{self, Part};
+
+/// Archives consist of blocks of this many bytes.
+pub const BLOCK: usize = 512;
+
+/// The most that an extended header or a long name may have: as many bytes as Linux lets all attributes of a file have
+/// on common filesystems, several times over.
+const EXTENSION_MAX: u64 = 1 << 20;
+
+/// An archive that is read from `from`.
+pub struct Archive<R> {
+    from: R,
+    /// Bytes of the current entry that were not read yet, and what fills them up to whole blocks.
+    left: u64,
+    filling: u64,
+    global: Records,
+}
+
+/// What extension headers say of the entry that follows them.
+#[derive(Default)]
+struct Extensions {
+    records: Records,
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+}
+
+impl<R: Read> Archive<R> {
+    /// The archive that `from` is at the beginning of.
+    pub fn new(from: R) -> Self {
+        Self { from, left: 0, filling: 0, global: Records::default() }
+    }
+
+    /// The next entry; its content is read from this archive by [`Read`] until the one after it is asked for. `None` at
+    /// the archive's end, when all that follows has been read too.
+    ///
+    /// # Errors
+    /// When the archive is damaged, truncated, or of another form.
+    pub fn next(&mut self) -> Result<Option<Entry>> {
+        let mut extensions = Extensions { records: self.global.clone(), ..Extensions::default() };
+        loop {
+            let Some(header) = self.header()? else { return Ok(None) };
+            let size = header.entry_size().context("a header's size is malformed")?;
+            self.begin_content(size);
+            match header.entry_type() {
+                EntryType::XHeader => extensions.records.add(&self.extension(size)?)?,
+                EntryType::XGlobalHeader => {
+                    let data = self.extension(size)?;
+                    self.global.add(&data)?;
+                    extensions.records.add(&data)?;
+                }
+                EntryType::GNULongName => extensions.path = Some(until_nul(self.extension(size)?)),
+                EntryType::GNULongLink => extensions.link = Some(until_nul(self.extension(size)?)),
+                _ => return self.entry(&header, extensions).map(Some),
+            }
+        }
+    }
+
+    fn entry(&mut self, header: &Header, extensions: Extensions) -> Result<Entry> {
+        let Extensions { records, path, link } = extensions;
+        if let Some(size) = records.number("size")? {
+            self.begin_content(size);
+        }
+        let (size, parts) = self.shape(header, &records)?;
+        let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
+        let link =
+            link.or_else(|| header.link_name_bytes().map(|link| link.into_owned())).unwrap_or_default();
+        Entry::new(header, &records, path, link, size, parts)
+    }
+
+    /// The size of the entry's content, and the parts of it that the archive has.
+    fn shape(&mut self, header: &Header, records: &Records) -> Result<(u64, Vec<Part>)> {
+        let stored = self.left;
+        let whole = (stored, vec![Part { offset: 0, length: stored }]);
+        let (size, parts, list) = if header.entry_type() == EntryType::GNUSparse {
+            let header = header.as_gnu().context("a sparse file has no GNU header")?;
+            // These blocks belong to the header, and are not counted as content.
+            let (size, parts) = sparse::old_gnu(header, &mut self.from)?;
+            (size, parts, 0)
+        } else {
+            match sparse::pax(records, self)? {
+                Some(shape) => shape,
+                None => return Ok(whole),
+            }
+        };
+        let content: u64 = parts.iter().map(|part| part.length).sum();
+        ensure!(
+            content.checked_add(list) == Some(stored),
+            "a sparse file's parts are not as long as its content"
+        );
+        Ok((size, parts))
+    }
+
+    /// The next header, `None` at the end mark. An archive that just stops was cut off somewhere.
+    fn header(&mut self) -> Result<Option<Header>> {
+        self.skip_content()?;
+        let mut block = [0; BLOCK];
+        self.from
+            .read_exact(&mut block)
+            .context(
+            "reading the next header: the archive ends without its end mark (is it truncated, compressed, or empty?)",
+        )?;
+        if block.iter().all(|&byte| byte == 0) {
+            io::copy(&mut self.from, &mut io::sink()).context("reading what follows the archive's end")?;
+            return Ok(None);
+        }
+        let header = Header::from_byte_slice(&block).clone();
+        ensure!(
+            header.cksum().ok() == Some(checksum(&block)),
+            "a header's checksum is wrong: the archive is damaged, or no tar archive, or compressed (which the artifact \
+             itself should be)"
+        );
+        Ok(Some(header))
+    }
+
+    fn begin_content(&mut self, size: u64) {
+        self.left = size;
+        self.filling = size.wrapping_neg() % BLOCK as u64;
+    }
+
+    fn skip_content(&mut self) -> Result<()> {
+        let rest = self.left.checked_add(self.filling).context("a header's size is malformed")?;
+        let skipped =
+            io::copy(&mut (&mut self.from).take(rest), &mut io::sink()).context("reading the archive")?;
+        ensure!(skipped == rest, "the archive ends in the middle of an entry");
+        self.begin_content(0);
+        Ok(())
+    }
+
+    fn extension(&mut self, size: u64) -> Result<Vec<u8>> {
+        if size > EXTENSION_MAX {
+            bail!("an extended header has {size} bytes, more than {EXTENSION_MAX}");
+        }
+        let mut data = vec![0; size as usize];
+        self.read_exact(&mut data).context("reading an extended header")?;
+        Ok(data)
+    }
+}
+
+impl<R: Read> Read for Archive<R> {
+    /// Reads the current entry's content.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.from.read(&mut buffer[..most])?;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+/// The sum of a header's bytes, its own field taken for blanks.
+fn checksum(block: &[u8; BLOCK]) -> u32 {
+    const FIELD: std::ops::Range<usize> = 148..156;
+    let byte =
+        |(at, &byte): (usize, &u8)| if FIELD.contains(&at) { u32::from(b' ') } else { u32::from(byte) };
+    block.iter().enumerate().map(byte).sum()
+}
+
+fn until_nul(mut name: Vec<u8>) -> Vec<u8> {
+    name.truncate(name.iter().position(|&byte| byte == 0).unwrap_or(name.len()));
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive of the real tar, with extended headers, long names, links and sparse files of both forms.
+    fn sample(format: &str) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "n".repeat(150);
+        std::fs::create_dir(folder.path().join(&long)).unwrap();
+        std::fs::write(folder.path().join(&long).join("file"), "content").unwrap();
+        std::fs::hard_link(folder.path().join(&long).join("file"), folder.path().join("link")).unwrap();
+        let sparse = std::fs::File::create(folder.path().join("sparse")).unwrap();
+        for part in 0..8 {
+            std::os::unix::fs::FileExt::write_all_at(&sparse, b"part", part << 16).unwrap();
+        }
+        let mut tar = std::process::Command::new("tar");
+        let output =
+            tar.args(["--create", "--sparse", format, "--directory"]).arg(folder.path()).arg(".").output();
+        output.unwrap().stdout
+    }
+
+    fn entries(archive: &[u8]) -> Result<usize> {
+        let mut archive = Archive::new(archive);
+        let mut entries = 0;
+        while let Some(entry) = archive.next()? {
+            entry.attributes(&update_module::Accounts::read()?)?;
+            entries += 1;
+        }
+        Ok(entries)
+    }
+
+    #[test]
+    fn damaged_archives_are_errors_and_no_panic() {
+        for format in ["--format=gnu", "--format=posix"] {
+            let whole = sample(format);
+            assert_eq!(entries(&whole).unwrap(), 5, "{format}");
+            let mut seed = 1_u32;
+            let mut random = || {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (seed >> 8) as usize
+            };
+            for _ in 0..5000 {
+                let mut damaged = whole.clone();
+                for _ in 0..=random() % 3 {
+                    let at = random() % damaged.len();
+                    damaged[at] = random() as u8;
+                    mend_checksum(&mut damaged, at / BLOCK);
+                }
+                damaged.truncate(random() % damaged.len() + 1);
+                let _ = entries(&damaged); // an error or not, but no panic and no end of memory
+            }
+        }
+    }
+
+    /// Lets damage in a header get past its checksum.
+    fn mend_checksum(archive: &mut [u8], block: usize) {
+        let Ok(header) = <&mut [u8; BLOCK]>::try_from(&mut archive[block * BLOCK..(block + 1) * BLOCK])
+        else {
+            return;
+        };
+        if &header[257..262] == b"ustar" {
+            let sum = format!("{:06o}\0 ", checksum(header));
+            header[148..156].copy_from_slice(sum.as_bytes());
+        }
+    }
+}

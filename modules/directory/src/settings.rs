@@ -1,0 +1,54 @@
+//! What the device and the artifact say: `/etc/mender-modules/directory.toml` and the artifact's meta-data.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::keep::Pattern;
+
+/// The device's settings.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Paths of the old tree that are carried over, whatever the artifact says.
+    pub keep: Vec<Pattern>,
+    /// Space that staging leaves free on the destination's filesystem, in MiB.
+    pub reserve_mib: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { keep: Vec::new(), reserve_mib: 4 }
+    }
+}
+
+/// The artifact's meta-data. Keys that are not known here are somebody else's: those of an artifact made for another
+/// module, say, which has to install unchanged.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct MetaData {
+    /// The destination, an absolute path; without it, a payload file of this name has it.
+    pub dest_dir: Option<PathBuf>,
+    /// More paths that are carried over.
+    pub keep: Vec<Pattern>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_packaged_settings_are_the_defaults() {
+        // The conffile shows every key with its default; it must not say anything else than the code does.
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../debian/directory/directory.toml");
+        let text = fs::read_to_string(path).unwrap();
+        let packaged: Settings = toml::from_str(&text).unwrap();
+        assert_eq!(format!("{packaged:?}"), format!("{:?}", Settings::default()));
+        for key in ["keep", "reserve_mib"] {
+            assert!(text.contains(&format!("#{key} = ")), "{key} is not shown");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What a file is beside its content: owner, permissions, modification time, extended attributes.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+/// The most that Linux lets one extended attribute, and the list of all their names, be.
+const XATTR_SIZE_MAX: usize = 64 << 10;
+
+/// Last access and last modification, each in seconds and nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    pub(super) accessed: (i64, i64),
+    pub(super) modified: (i64, i64),
+}
+
+impl Times {
+    /// The moment `modified`, seconds and nanoseconds since 1970, for both.
+    pub fn at(modified: (i64, i64)) -> Self {
+        Self { accessed: modified, modified }
+    }
+
+    pub(super) fn timestamps(self) -> Timestamps {
+        let timespec = |(seconds, nanoseconds)| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+        Timestamps { last_access: timespec(self.accessed), last_modification: timespec(self.modified) }
+    }
+}
+
+/// Owner, group, permissions, modification time and extended attributes of a file, folder, symlink or device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// The owner's number.
+    pub owner: u32,
+    /// The group's number.
+    pub group: u32,
+    /// Permissions with set-id and sticky bits; a symlink has none of its own.
+    pub mode: u32,
+    /// Seconds and nanoseconds since 1970.
+    pub modified: (i64, i64),
+    /// Names with their namespace, such as `security.capability`, and values. POSIX ACLs are among them.
+    pub extended: Vec<(OsString, Vec<u8>)>,
+}
+
+impl Attributes {
+    /// Those of the open file or folder `fd`.
+    pub(super) fn of(fd: impl AsFd) -> io::Result<Self> {
+        let stat = fs::fstat(&fd)?;
+        let mut extended = Vec::new();
+        let mut names = vec![0; XATTR_SIZE_MAX];
+        let length = match fs::flistxattr(&fd, &mut names) {
+            Err(Errno::NOTSUP) => 0,
+            length => length?,
+        };
+        for name in names[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+            let mut value = vec![0; XATTR_SIZE_MAX];
+            let length = fs::fgetxattr(&fd, name, &mut value)?;
+            value.truncate(length);
+            extended.push((OsString::from_vec(name.to_vec()), value));
+        }
+        Ok(Self {
+            owner: stat.st_uid,
+            group: stat.st_gid,
+            mode: stat.st_mode & 0o7777,
+            modified: (stat.st_mtime as _, stat.st_mtime_nsec as _),
+            extended,
+        })
+    }
+
+    /// Gives them to the open file or folder `fd`. The owner comes first, for a change of it clears set-id bits and
+    /// capabilities; the time last, for everything else may change it.
+    pub(super) fn set_on(&self, fd: impl AsFd) -> io::Result<()> {
+        fs::fchown(&fd, Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)))?;
+        fs::fchmod(&fd, Mode::from_raw_mode(self.mode))?;
+        for (name, value) in &self.extended {
+            fs::fsetxattr(&fd, name.as_os_str(), value, XattrFlags::empty())
+                .map_err(|error| named(name, error))?;
+        }
+        Ok(fs::futimens(&fd, &self.timestamps())?)
+    }
+
+    /// Gives them to `name` in the open folder `folder`, following no symlink.
+    pub(super) fn set_at(&self, folder: impl AsFd, name: &Path) -> io::Result<()> {
+        let (owner, group) = (Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)));
+        fs::chownat(&folder, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            fs::chmodat(&folder, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
+        }
+        // Extended attributes have no call that takes a folder; the kernel's own link to it does.
+        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd())).join(name);
+        for (name, value) in &self.extended {
+            fs::lsetxattr(&path, name.as_os_str(), value, XattrFlags::empty())
+                .map_err(|error| named(name, error))?;
+        }
+        Ok(fs::utimensat(&folder, name, &self.timestamps(), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn timestamps(&self) -> Timestamps {
+        let (seconds, nanoseconds) = self.modified;
+        Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ },
+        }
+    }
+}
+
+fn named(attribute: &OsStr, error: Errno) -> io::Error {
+    let error = io::Error::from(error);
+    io::Error::new(error.kind(), format!("the extended attribute {}: {error}", attribute.to_string_lossy()))
+}

@@ -1,0 +1,72 @@
+//! systemd units around a switch.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::command;
+
+/// The longest that systemctl may take: units have time limits of their own, 90 s unless they say otherwise.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Names of units, by what is done to them. A unit may be in several lists: stopped before and started after.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Units {
+    /// Stopped before the switch.
+    stop: Vec<UnitName>,
+    /// Reloaded after it.
+    reload: Vec<UnitName>,
+    /// Restarted after it.
+    restart: Vec<UnitName>,
+    /// Started after it.
+    start: Vec<UnitName>,
+}
+
+/// A unit's name: no option of systemctl can be made of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct UnitName(String);
+
+impl TryFrom<String> for UnitName {
+    type Error = anyhow::Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        let known = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+        anyhow::ensure!(
+            !name.is_empty() && !name.starts_with('-') && name.chars().all(known),
+            "{name:?} is not the name of a systemd unit"
+        );
+        Ok(Self(name))
+    }
+}
+
+impl From<UnitName> for String {
+    fn from(name: UnitName) -> Self {
+        name.0
+    }
+}
+
+impl Units {
+    pub(super) fn before(&self) -> Result<()> {
+        systemctl("stop", &self.stop)
+    }
+
+    pub(super) fn after(&self) -> Result<()> {
+        systemctl("reload", &self.reload)?;
+        systemctl("restart", &self.restart)?;
+        systemctl("start", &self.start)
+    }
+}
+
+fn systemctl(verb: &str, units: &[UnitName]) -> Result<()> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    let names = units.iter().map(|UnitName(name)| name.as_str());
+    let arguments: Vec<_> = ["--no-ask-password", "--quiet", verb].into_iter().chain(names).collect();
+    command::run("systemctl", &arguments, LIMIT).with_context(|| {
+        format!("the table units wants to {verb} {units:?}: see 'systemctl status' and 'journalctl --unit'")
+    })
+}
