@@ -15,7 +15,7 @@ mod report;
 pub mod subjects;
 mod tracer;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use mock_client::{MockClient, Snapshot};
 
 pub use course::{COURSES, Course, End};
@@ -93,6 +93,12 @@ pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<R
     Ok(reports)
 }
 
+/// The losses of one course are tried side by side in so many shares.
+const SHARES: usize = 4;
+
+/// Whether the state had ended, what was lost, and how it went on.
+type Loss = (bool, String, Result<End>);
+
 /// A subject with all that an attempt needs.
 struct Bench<'a> {
     subject: &'a dyn Subject,
@@ -163,28 +169,40 @@ impl Bench<'_> {
 
     /// Every loss of writes in every course.
     fn losses(&self, reports: &mut [Report]) -> Result<()> {
-        let lost = side_by_side(COURSES, |course| self.lost(course));
-        for ((course, lost), report) in COURSES.iter().zip(lost).zip(reports) {
-            for (complete, shown, end) in lost? {
+        let shares: Vec<_> =
+            (0..COURSES.len()).flat_map(|course| (0..SHARES).map(move |share| (course, share))).collect();
+        let lost = side_by_side(&shares, |&(course, share)| self.lost(&COURSES[course], share));
+        let mut counts = vec![None; COURSES.len()];
+        for ((index, _), lost) in shares.into_iter().zip(lost) {
+            let (course, (count, ends)) = (&COURSES[index], lost?);
+            let agreed = *counts[index].get_or_insert(count) == count;
+            ensure!(
+                agreed,
+                "{:?} does not do the same each time: its losses cannot be shared out",
+                course.name
+            );
+            for (complete, shown, end) in ends {
                 let allowed = if complete { course.end_after_success } else { course.end_after_cut };
-                report.add(Attempt::Loss, &[allowed], shown, end);
+                reports[index].add(Attempt::Loss, &[allowed], shown, end);
             }
         }
         Ok(())
     }
 
-    /// Every loss of writes in `course`: whether the state had ended, what was lost, and how it went on. All on one
-    /// device, because a journal holds paths.
-    fn lost(&self, course: &Course) -> Result<Vec<(bool, String, Result<End>)>> {
+    /// How many losses of writes there are in `course`, and how those of one `share` ended. All of a share are on the
+    /// device on which it was recorded, because a journal holds paths.
+    fn lost(&self, course: &Course, share: usize) -> Result<(usize, Vec<Loss>)> {
         let mut device = prepared(self.subject, course)?;
         let recording = self.tracer.record(self.subject, &mut device, course.cut)?;
         let states = lost::states(&recording);
+        let count = states.len();
         let end = |state: &lost::State| {
             state.image.write_to(device.device()).context("laying out what was not lost")?;
             let rest = if state.complete { course.after_success } else { course.after_cut };
             finish(self.subject, &device, rest, &self.trees)
         };
-        Ok(states.into_iter().map(|state| (state.complete, state.shown.clone(), end(&state))).collect())
+        let mine = states.into_iter().skip(share).step_by(SHARES);
+        Ok((count, mine.map(|state| (state.complete, state.shown.clone(), end(&state))).collect()))
     }
 
     /// Cuts the rollback of an install that was itself cut: every pair of cuts, and then the rollback again.
