@@ -267,3 +267,40 @@ fn system_time((seconds, nanoseconds): Time) -> SystemTime {
 fn text(path: PathBuf) -> Result<String> {
     path.into_os_string().into_string().map_err(|name| anyhow::anyhow!("{name:?} is not UTF-8"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_laid_out_as_it_was_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("d")).unwrap();
+        fs::write(at("d/one"), "content").unwrap();
+        fs::hard_link(at("d/one"), at("two")).unwrap();
+        symlink("nowhere", at("link")).unwrap();
+        fs::set_permissions(at("two"), fs::Permissions::from_mode(0o4750)).unwrap();
+        lsetxattr(at("d"), "user.x", b"value", XattrFlags::CREATE).unwrap();
+        File::open(at("d")).unwrap().set_modified(system_time((5, 7))).unwrap();
+        let inode = fs::metadata(at("d")).unwrap().ino();
+        fs::write(
+            at("journal.json"),
+            format!("{{\"a\":[{{\"old_inode\":{inode},\"inode\":1}}],\"n\":{inode}}}"),
+        )
+        .unwrap();
+        let snapshot = || mock_client::Snapshot::of(folder.path()).unwrap();
+        let (image, before) = (Image::of(folder.path()).unwrap(), snapshot());
+        fs::remove_dir_all(at("d")).unwrap();
+        fs::write(at("added"), "").unwrap();
+        image.write_to(folder.path()).unwrap();
+        let after = snapshot();
+        assert_eq!(after.differences(&before), [at("journal.json")]);
+        assert_eq!(fs::metadata(at("two")).unwrap().ino(), fs::metadata(at("d/one")).unwrap().ino());
+        let now = fs::metadata(at("d")).unwrap().ino();
+        let journal: Value = serde_json::from_slice(&fs::read(at("journal.json")).unwrap()).unwrap();
+        assert_eq!(journal["a"][0]["old_inode"], now);
+        assert_eq!(journal["a"][0]["inode"], 0, "nothing has this number any more");
+        assert_eq!(journal["n"], inode, "no inode number");
+    }
+}

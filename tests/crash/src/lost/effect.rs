@@ -251,3 +251,6 @@ pub fn image_of(before: &Image, effects: &[Effect], kept: impl Fn(&Effect) -> bo
     }
     image.reachable()
 }
+
+#[cfg(test)]
+mod tests;

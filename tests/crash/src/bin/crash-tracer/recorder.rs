@@ -13,15 +13,16 @@ use crate::call::{Action, Offset};
 use crate::place::{Name, Target};
 use crate::tracee::Tracee;
 
-/// The record of `action`, whose call has returned `result`.
-pub fn record(tracee: Tracee, action: &Action, result: i64) -> Result<Call> {
+/// The record of `action`, whose call has returned `result`. It shows paths from `folder` on.
+pub fn record(tracee: Tracee, action: &Action, result: i64, folder: &Path) -> Result<Call> {
     let done = result >= 0;
     let operation = if done {
         operation(tracee, action, result).with_context(|| format!("recording: {action}"))?
     } else {
         None
     };
-    Ok(Call { shown: action.to_string(), done, time: now()?, operation })
+    let shown = action.to_string().replace(&format!("{}/", folder.display()), "");
+    Ok(Call { shown, done, time: now()?, operation })
 }
 
 fn operation(tracee: Tracee, action: &Action, result: i64) -> Result<Option<Operation>> {

@@ -177,7 +177,7 @@ impl Tracer {
             Mode::KillAfter(call) if *call == number => self.cut(),
             Mode::Fail(call, error) if *call == number => tracee.set_error(*error)?,
             Mode::Record(log) => {
-                let call = record(tracee, &action, tracee.result()?)?;
+                let call = record(tracee, &action, tracee.result()?, &self.folder)?;
                 serde_json::to_writer(&mut *log, &call).context("writing the log")?;
                 writeln!(log).context("writing the log")?;
             }
