@@ -46,13 +46,13 @@ impl Crash {
         let tracer = build(sh, target, &names)?;
         let mut results = Results::default();
         for name in &names {
-            let module = Module { executable: target.join("debug").join(name), bears_blanks: true };
+            let module = Module { executable: target.join("debug").join(name), spared: false };
             results.add(name, Whose::Ours, try_module(name, &module, &tracer, Scope::ALL)?);
         }
         if let Some(folder) = &self.theirs {
             let scope = Scope { failures: false, losses: false, pairs: false, cuts: THEIR_CUTS };
             for (name, executable) in self.their_modules(&sh.current_dir().join(folder))? {
-                let module = Module { executable, bears_blanks: false };
+                let module = Module { executable, spared: true };
                 results.add(name, Whose::Theirs, try_module(name, &module, &tracer, scope)?);
             }
         }

@@ -117,7 +117,12 @@ impl Bench<'_> {
                 }
                 _ => (Attempt::Cut, vec![course.end_after_cut]),
             };
-            reports[index].add(attempt, &allowed, format!("{fault} ({shown})"), end);
+            let report = &mut reports[index];
+            let before = report.other.len();
+            report.add(attempt, &allowed, format!("{fault} ({shown})"), end);
+            if matches!(fault, Fault::KillAfter(_)) && report.other.len() > before {
+                report.wrong_uncut = report.other.len(); // this one is the last of the cuts
+            }
         }
         Ok(())
     }

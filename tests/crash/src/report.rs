@@ -35,6 +35,8 @@ pub struct Report {
     pub new: usize,
     /// Attempts that ended in anything but what they have to.
     pub other: Vec<String>,
+    /// How many of these are in courses that end so even when the state comes to its end: cuts are not to blame.
+    pub wrong_uncut: usize,
 }
 
 impl Report {
@@ -66,17 +68,22 @@ impl AddAssign<&Report> for Report {
         self.losses += more.losses;
         self.old += more.old;
         self.new += more.new;
+        self.wrong_uncut += more.wrong_uncut;
         self.other.extend(more.other.iter().map(|other| format!("{}: {other}", more.course)));
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cuts, failures, losses, old, new, other, .. } = self;
+        let Self { cuts, failures, losses, old, new, other, wrong_uncut, .. } = self;
         write!(
             formatter,
             "{cuts} cut points, {failures} failing calls, {losses} lost-write states: {old} old, {new} new, {} OTHER",
             other.len()
-        )
+        )?;
+        if *wrong_uncut > 0 {
+            write!(formatter, " ({wrong_uncut} in courses that end so without a cut)")?;
+        }
+        Ok(())
     }
 }

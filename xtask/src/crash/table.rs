@@ -70,7 +70,8 @@ impl Results {
              - **lost-write states**: different states of the device after a loss of power that has cost writes which \
              were not synced; those that a kill leaves too are not counted.\n\
              - **old**, **new**: attempts that ended, after everything that the client calls then, with exactly the \
-             one that they have to. **OTHER**: all that did not.\n\n\
+             one that they have to. **OTHER**: all that did not; in brackets, how many of them \
+             are in courses that end so even when the state is not cut.\n\n\
              | module | course | cut points | failing calls | lost-write states | old | new | OTHER |\n\
              |---|---|--:|--:|--:|--:|--:|--:|\n"
         );
@@ -95,8 +96,9 @@ impl Results {
 }
 
 fn row(name: &str, whose: Whose, report: &Report) -> String {
-    let Report { course, cuts, failures, losses, old, new, other } = report;
-    let (whose, other) = (whose.word(), other.len());
+    let Report { course, cuts, failures, losses, old, new, other, wrong_uncut } = report;
+    let uncut = if *wrong_uncut > 0 { format!(" ({wrong_uncut})") } else { String::new() };
+    let (whose, other) = (whose.word(), format!("{}{uncut}", other.len()));
     format!("| {name} ({whose}) | {course} | {cuts} | {failures} | {losses} | {old} | {new} | {other} |\n")
 }
 
@@ -110,11 +112,13 @@ mod tests {
         let mut report = Report::new("update: Download");
         (report.cuts, report.old, report.other) = (3, 2, vec!["killed before call 2: neither".to_owned()]);
         results.add("web-file", Whose::Ours, vec![report.clone(), report.clone()]);
+        report.wrong_uncut = 1;
         results.add("directory", Whose::Theirs, vec![report]);
         let text = results.markdown("cargo xtask crash", 100);
         for part in [
             "| web-file (ours) | update: Download | 3 | 0 | 0 | 2 | 0 | 1 |\n",
             "| web-file (ours) | **all** | 6 | 0 | 0 | 4 | 0 | 2 |\n",
+            "| directory (theirs) | update: Download | 3 | 0 | 0 | 2 | 0 | 1 (1) |\n",
             "## OTHER: directory (theirs), update: Download\n\n- killed before call 2: neither\n",
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");

@@ -10,7 +10,7 @@ use mock_client::{MockClient, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 use tar::{Builder, EntryType, Header};
 
-use super::{Module, is_clean, set_times};
+use super::{Module, is_clean};
 use crate::Subject;
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
@@ -56,7 +56,7 @@ impl Subject for Directory {
             device.set("directory", "keep = [\"uploads/**\"]\n")?;
         }
         if self.old != Old::Nothing {
-            make_old(&device.device().join(self.destination()))?;
+            make_old(&device.device().join(self.destination()), &self.module)?;
         }
         Ok(device)
     }
@@ -81,18 +81,22 @@ impl Subject for Directory {
     }
 }
 
-fn make_old(app: &Path) -> Result<()> {
+fn make_old(app: &Path, module: &Module) -> Result<()> {
     fs::create_dir_all(app.join("share/doc"))?;
     fs::create_dir(app.join("uploads"))?;
     for name in ["program", "share/doc/read me", "share/gone", "uploads/photo"] {
         fs::write(app.join(name), format!("the old {name}"))?;
     }
+    // More than the record of a tar archive: a backup of it can be cut in the middle.
+    fs::write(app.join("share/gone"), "only in the old\n".repeat(2 << 10))?;
     fs::set_permissions(app.join("program"), fs::Permissions::from_mode(0o750))?;
     fs::hard_link(app.join("program"), app.join("program-1"))?;
     symlink("program-1", app.join("current"))?;
-    setxattr(app.join("share/gone"), "user.origin", b"factory", XattrFlags::CREATE)?;
+    if !module.spared {
+        setxattr(app.join("share/gone"), "user.origin", b"factory", XattrFlags::CREATE)?;
+    }
     let files = ["program", "current", "share/doc/read me", "share/gone", "uploads/photo"];
-    set_times(app, files.into_iter().chain(["share/doc", "share", "uploads", ""]))
+    module.set_times(app, files.into_iter().chain(["share/doc", "share", "uploads", ""]))
 }
 
 /// The new tree, of files that belong to `owner`.

@@ -12,13 +12,14 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use crate::Subject;
 
-/// The executable that is tried, and what its author left to be desired.
+/// The executable that is tried.
 #[derive(Clone, Debug)]
 pub struct Module {
     /// Its path.
     pub executable: PathBuf,
-    /// Whether it bears blanks in paths.
-    pub bears_blanks: bool,
+    /// Whether blanks in paths, extended attributes and fractions of seconds are spared it: a module that bears none of
+    /// them at the best of times shall show what cuts do to it.
+    pub spared: bool,
 }
 
 /// The payload types of [`subjects`].
@@ -36,20 +37,20 @@ pub fn subjects(name: &str, module: &Module) -> Vec<Box<dyn Subject>> {
 
 impl Module {
     fn device(&self) -> Result<MockClient> {
-        let client = if self.bears_blanks { MockClient::new } else { MockClient::without_blanks };
+        let client = if self.spared { MockClient::without_blanks } else { MockClient::new };
         client(self.executable.clone(), Generation::V5)
     }
-}
 
-/// Gives each of `names` below `folder` the same time on every device, long ago; a symlink itself, not its target.
-fn set_times<'a>(folder: &Path, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
-    let then = Timespec { tv_sec: 1_234_567_890, tv_nsec: 987_654_321 };
-    let times = Timestamps { last_access: then, last_modification: then };
-    for name in names {
-        utimensat(CWD, folder.join(name), &times, AtFlags::SYMLINK_NOFOLLOW)
-            .with_context(|| format!("setting the time of {}", folder.join(name).display()))?;
+    /// Gives each of `names` below `folder` the same time on every device, long ago; a symlink itself, not its target.
+    fn set_times<'a>(&self, folder: &Path, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let then = Timespec { tv_sec: 1_234_567_890, tv_nsec: if self.spared { 0 } else { 987_654_321 } };
+        let times = Timestamps { last_access: then, last_modification: then };
+        for name in names {
+            utimensat(CWD, folder.join(name), &times, AtFlags::SYMLINK_NOFOLLOW)
+                .with_context(|| format!("setting the time of {}", folder.join(name).display()))?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Nothing of the update by module `name` of `destination`, a folder at the top of the device, may be left.

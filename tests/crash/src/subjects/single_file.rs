@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::Result;
 use mock_client::{MockClient, Snapshot};
 
-use super::{Module, is_clean, set_times};
+use super::{Module, is_clean};
 use crate::Subject;
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
@@ -32,7 +32,7 @@ impl Subject for SingleFile {
         fs::write(etc.join("neighbour"), "not part of the update")?;
         if !self.first_install {
             fs::write(etc.join("app.conf"), "the old settings")?;
-            set_times(&etc, ["app.conf"])?;
+            self.module.set_times(&etc, ["app.conf"])?;
         }
         Ok(device)
     }

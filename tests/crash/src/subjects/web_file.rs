@@ -7,7 +7,7 @@ use anyhow::Result;
 use mock_client::{MockClient, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 
-use super::{Module, is_clean, set_times};
+use super::{Module, is_clean};
 use crate::Subject;
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
@@ -38,7 +38,10 @@ impl Subject for WebFile {
             }
             fs::set_permissions(www.join("gone.html"), fs::Permissions::from_mode(0o640))?;
             setxattr(www.join("index.html"), "user.origin", b"factory", XattrFlags::CREATE)?;
-            set_times(&www, ["index.html", "style sheet.css", "gone.html", "uploads/photo", "uploads", ""])?;
+            self.module.set_times(
+                &www,
+                ["index.html", "style sheet.css", "gone.html", "uploads/photo", "uploads", ""],
+            )?;
         }
         Ok(device)
     }
