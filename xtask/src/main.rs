@@ -7,6 +7,7 @@ mod image;
 mod shell;
 mod target;
 mod test;
+mod theirs;
 
 use std::env;
 use std::path::PathBuf;

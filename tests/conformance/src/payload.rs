@@ -1,61 +1,139 @@
-//! What a module is given to install: data, one folder for each module.
+//! What a module is given to install, and what is to come of it: data, one folder for each module.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
-use mock_client::{MockClient, PayloadFile};
+use anyhow::{Context, Result, ensure};
+use mock_client::{MockClient, Snapshot};
 
-/// The files of an artifact and the settings of the device it is for.
+use crate::files;
+
+/// A payload folder, described in `tests/conformance/payloads/README.md`.
 pub struct Payload {
     settings: String,
+    meta_data: Option<String>,
     files: Vec<(OsString, Vec<u8>)>,
+    old: Option<PathBuf>,
+    new: Option<PathBuf>,
 }
 
 impl Payload {
-    /// Reads `settings.toml` and `files/` of `folder`; either may be missing.
+    /// Reads `folder`; any part of it may be missing.
     ///
     /// # Errors
-    /// When a file that is there cannot be read.
+    /// When a part that is there cannot be read.
     pub fn read(folder: &Path) -> Result<Self> {
-        let settings = folder.join("settings.toml");
-        let settings = if settings.exists() {
-            fs::read_to_string(&settings).with_context(|| format!("reading {}", settings.display()))?
-        } else {
-            String::new()
-        };
-        let mut files = Vec::new();
-        let content = folder.join("files");
-        if content.exists() {
-            for entry in fs::read_dir(&content).with_context(|| format!("listing {}", content.display()))? {
-                let entry = entry?;
-                let file =
-                    fs::read(entry.path()).with_context(|| format!("reading {}", entry.path().display()))?;
-                files.push((entry.file_name(), file));
+        let tree = |name| Some(folder.join(name)).filter(|tree| tree.is_dir());
+        Ok(Self {
+            settings: text(&folder.join("settings.toml"))?.unwrap_or_default(),
+            meta_data: text(&folder.join("meta-data.json"))?,
+            files: artifact(&folder.join("files"))?,
+            old: tree("old"),
+            new: tree("new"),
+        })
+    }
+
+    /// Whether it says what must be on the device after an update. Where it does not, nothing is compared.
+    pub fn says_what_is_new(&self) -> bool {
+        self.new.is_some()
+    }
+
+    /// The artifact's files, as they are for `device`.
+    pub(crate) fn files(&self, device: &MockClient) -> Result<Vec<(OsString, Vec<u8>)>> {
+        let mut files = self.files.clone();
+        for (_, content) in &mut files {
+            if let Ok(text) = std::str::from_utf8(content) {
+                *content = replace(text, device)?.into_bytes();
             }
         }
-        files.sort();
-        Ok(Self { settings, files })
+        Ok(files)
     }
 
-    /// The artifact's files.
-    pub fn files(&self) -> Vec<PayloadFile<'_>> {
-        self.files.iter().map(|(name, content)| (name.as_os_str(), content.as_slice())).collect()
+    /// Gives module `name` its settings on `device`, and the artifacts for it their meta-data.
+    pub(crate) fn set_up(&self, device: &mut MockClient, name: &str) -> Result<()> {
+        device.set(name, &replace(&self.settings, device)?)?;
+        if let Some(meta_data) = &self.meta_data {
+            device.set_meta_data(replace(meta_data, device)?);
+        }
+        Ok(())
     }
 
-    /// Writes the settings of module `name` to `device`.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    pub fn set_up(&self, device: &MockClient, name: &str) -> Result<()> {
-        let me = fs::metadata(device.device()).context("looking at the device's folder")?;
-        let settings = self
-            .settings
-            .replace("@DEVICE@", &device.device().to_string_lossy())
-            .replace("@UID@", &me.uid().to_string())
-            .replace("@GID@", &me.gid().to_string());
-        device.set(name, &settings)
+    /// Puts on `device` what is there before the update.
+    pub(crate) fn put_old(&self, device: &MockClient) -> Result<()> {
+        if let Some(old) = &self.old {
+            files::copy(old, device.device())?;
+        }
+        files::age(device.device(), 0)
     }
+
+    /// What must be on a device after an update, as far as that is said: names, types and contents.
+    pub(crate) fn new_contents(&self) -> Result<Option<Snapshot>> {
+        self.new.as_ref().map(|new| Ok(Snapshot::of(new)?.below(new).contents())).transpose()
+    }
+
+    /// The folder that an update changes, relative to the device.
+    pub(crate) fn destination(&self) -> Result<PathBuf> {
+        let trees: Vec<&Path> = [&self.old, &self.new].into_iter().flatten().map(PathBuf::as_path).collect();
+        files::common_folder(&trees)
+    }
+}
+
+/// The content of a file that may be missing.
+fn text(path: &Path) -> Result<Option<String>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display())).map(Some)
+}
+
+/// The files in `folder`, where a folder `NAME.tar` stands for the archive of what is in it.
+fn artifact(folder: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
+    let mut files = Vec::new();
+    if !folder.exists() {
+        return Ok(files);
+    }
+    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
+        let path = entry.with_context(|| format!("listing {}", folder.display()))?.path();
+        let content = if path.is_dir() {
+            pack(&path)?
+        } else {
+            fs::read(&path).with_context(|| format!("reading {}", path.display()))?
+        };
+        files.push((path.file_name().unwrap_or_default().to_owned(), content));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Packs what is in `folder`, by tar itself: that is what makes the payloads of Mender's own generators.
+fn pack(folder: &Path) -> Result<Vec<u8>> {
+    ensure!(
+        folder.extension() == Some(OsStr::new("tar")),
+        "{} is a folder: an artifact has files only; one that is to be packed is called NAME.tar",
+        folder.display()
+    );
+    let tar = Command::new("tar")
+        .args(["--create", "--sort=name", "--directory"])
+        .args([folder, Path::new(".")])
+        .output()
+        .context("starting tar")?;
+    ensure!(
+        tar.status.success(),
+        "packing {} with tar: {}",
+        folder.display(),
+        String::from_utf8_lossy(&tar.stderr)
+    );
+    Ok(tar.stdout)
+}
+
+/// `text` with what only the device knows.
+fn replace(text: &str, device: &MockClient) -> Result<String> {
+    let me = fs::metadata(device.device()).context("looking at the device's folder")?;
+    Ok(text
+        .replace("@DEVICE@", &device.device().to_string_lossy())
+        .replace("@UID@", &me.uid().to_string())
+        .replace("@GID@", &me.gid().to_string()))
 }

@@ -1,14 +1,14 @@
 //! The payload's way in: `stream-next` and `streams/*`, FIFOs that the client writes and a module reads.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -20,40 +20,88 @@ use crate::PayloadFile;
 /// How often a FIFO that has no reader yet is looked at again.
 const POLL: Duration = Duration::from_millis(1);
 
-/// A thread that plays the client's side of a download.
-pub struct Feeder {
-    thread: JoinHandle<()>,
-    gone: Arc<AtomicBool>,
-    asked: Arc<AtomicBool>,
+/// One FIFO and what is written to it.
+type Feed<'a> = (PathBuf, Cow<'a, [u8]>);
+
+/// How far the feeding has come, told between the threads of client and module.
+#[derive(Default)]
+pub struct Progress {
+    gone: AtomicBool,
+    asked: AtomicBool,
+    stalled: AtomicBool,
 }
 
-impl Feeder {
-    /// Makes the FIFOs in `tree` and feeds them.
-    pub fn start(tree: &Path, payload: &[PayloadFile], sizes: bool) -> Result<Self> {
+impl Progress {
+    /// Whether the module has asked for the payload.
+    pub fn asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Whether a payload that stops half-way has come to that point.
+    pub fn stalled(&self) -> bool {
+        self.stalled.load(Ordering::SeqCst)
+    }
+}
+
+/// What the client writes in the course of a download.
+pub struct Course<'a> {
+    writes: Vec<Feed<'a>>,
+    stalls: bool,
+}
+
+impl<'a> Course<'a> {
+    /// Makes the FIFOs in `tree`, to be fed with all of `payload`.
+    pub fn whole(tree: &Path, payload: &[PayloadFile<'a>], sizes: bool) -> Result<Self> {
         let next = tree.join("stream-next");
         fifo(&next)?;
-        let mut steps = Vec::new();
+        let mut writes = Vec::new();
         for (name, content) in payload {
             let stream = tree.join("streams").join(name);
             fifo(&stream)?;
-            steps.push((next.clone(), announcement(name, sizes.then_some(content.len()))));
-            steps.push((stream, content.to_vec()));
+            writes.push((next.clone(), announcement(name, sizes.then_some(content.len())).into()));
+            writes.push((stream, Cow::Borrowed(*content)));
         }
-        steps.push((next, Vec::new())); // a read of length zero ends the download
-        let (gone, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let thread = thread::spawn({
-            let (gone, asked) = (gone.clone(), asked.clone());
-            move || feed(steps, &gone, &asked)
-        });
-        Ok(Self { thread, gone, asked })
+        writes.push((next, Cow::default())); // a read of length zero ends the download
+        Ok(Self { writes, stalls: false })
     }
 
-    /// Ends the feeding once the module has exited, and tells whether it never asked for the payload.
-    pub fn stop(self) -> bool {
-        self.gone.store(true, Ordering::SeqCst);
-        // A feeder that panicked has fed less than a module needs, and that shows in the outcome.
-        let _ = self.thread.join();
-        !self.asked.load(Ordering::SeqCst)
+    /// The same, but half of the first file is the last that ever comes.
+    pub fn half(tree: &Path, payload: &[PayloadFile<'a>], sizes: bool) -> Result<Self> {
+        let Self { mut writes, .. } = Self::whole(tree, payload, sizes)?;
+        writes.truncate(2);
+        if let [_, (_, content)] = &mut writes[..] {
+            *content = content[..content.len() / 2].to_vec().into();
+        }
+        Ok(Self { writes, stalls: true })
+    }
+
+    /// Feeds while `call` runs the module.
+    pub fn feed<T>(self, call: impl FnOnce(&Progress) -> T) -> (T, Progress) {
+        let progress = Progress::default();
+        let result = thread::scope(|scope| {
+            // A thread that panicked has fed less than a module needs, and that shows in the outcome.
+            scope.spawn(|| self.write(&progress));
+            let result = call(&progress);
+            progress.gone.store(true, Ordering::SeqCst);
+            result
+        });
+        (result, progress)
+    }
+
+    fn write(&self, progress: &Progress) {
+        for (number, (fifo, content)) in self.writes.iter().enumerate() {
+            let Some(mut fifo) = open_when_read(fifo, &progress.gone) else { return };
+            progress.asked.store(true, Ordering::SeqCst);
+            if fifo.write_all(content).is_err() {
+                return; // the module has gone away in the middle of it
+            }
+            if self.stalls && number + 1 == self.writes.len() {
+                progress.stalled.store(true, Ordering::SeqCst);
+                while !progress.gone.load(Ordering::SeqCst) {
+                    thread::sleep(POLL); // the FIFO stays open: the module is to wait for the rest
+                }
+            }
+        }
     }
 }
 
@@ -63,16 +111,6 @@ fn announcement(name: &OsStr, size: Option<usize>) -> Vec<u8> {
     line.extend(size.map(|size| format!(" {size}")).unwrap_or_default().bytes());
     line.push(b'\n');
     line
-}
-
-fn feed(steps: Vec<(PathBuf, Vec<u8>)>, gone: &AtomicBool, asked: &AtomicBool) {
-    for (fifo, content) in steps {
-        let Some(mut fifo) = open_when_read(&fifo, gone) else { return };
-        asked.store(true, Ordering::SeqCst);
-        if fifo.write_all(&content).is_err() {
-            return; // the module has gone away in the middle of it
-        }
-    }
 }
 
 /// Opens `fifo` for writing as soon as somebody reads it; `None` when the module has gone without.

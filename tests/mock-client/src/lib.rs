@@ -10,12 +10,15 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use feed::Feeder;
+use feed::Course;
 pub use snapshot::Snapshot;
 
 /// Which client is played: they write the same tree with small differences.
@@ -50,7 +53,9 @@ impl Outcome {
 
 /// A device with one module on it, in a temporary folder that goes with this value.
 pub struct MockClient {
-    folder: TempDir,
+    /// Removes the device at the end.
+    _folder: TempDir,
+    device: PathBuf,
     module: PathBuf,
     generation: Generation,
     meta_data: String,
@@ -63,7 +68,7 @@ impl MockClient {
     /// # Errors
     /// When the temporary folder cannot be made.
     pub fn new(module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
-        Self::in_folder("mender device ", module, generation)
+        Self::in_folder("with blanks", module, generation)
     }
 
     /// As [`new`](Self::new), without blanks in its paths: for modules that are known not to bear them.
@@ -71,20 +76,35 @@ impl MockClient {
     /// # Errors
     /// When the temporary folder cannot be made.
     pub fn without_blanks(module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
-        Self::in_folder("mender-device-", module, generation)
+        let device = Self::in_folder("device", module, generation)?;
+        ensure!(
+            !device.device().to_string_lossy().contains(char::is_whitespace),
+            "the folder for temporary files has blanks in its path, {}: set TMPDIR to one without",
+            device.device().display()
+        );
+        Ok(device)
     }
 
-    fn in_folder(prefix: &str, module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
+    /// The device is a folder in a temporary one without blanks: a shell that splits its path at a blank, and then
+    /// removes what the first half names, is to remove something of ours.
+    fn in_folder(name: &str, module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
         let folder =
-            tempfile::Builder::new().prefix(prefix).tempdir().context("making a device's folder")?;
-        fs::create_dir(folder.path().join("settings")).context("making the settings folder")?;
+            tempfile::Builder::new().prefix("mender-").tempdir().context("making a device's folder")?;
+        let device = folder.path().join(name);
+        fs::create_dir_all(device.join("settings")).context("making the settings folder")?;
         let meta_data = "null".to_owned(); // what the client writes for an artifact without
-        Ok(Self { folder, module: module.into(), generation, meta_data, wrapper: Vec::new() })
+        let module = module.into();
+        Ok(Self { _folder: folder, device, module, generation, meta_data, wrapper: Vec::new() })
     }
 
     /// The device's folder.
     pub fn device(&self) -> &Path {
-        self.folder.path()
+        &self.device
+    }
+
+    /// The folder of the modules' settings.
+    pub fn settings(&self) -> PathBuf {
+        self.device().join("settings")
     }
 
     /// The client's own data, where modules may keep theirs.
@@ -102,7 +122,7 @@ impl MockClient {
     /// # Errors
     /// When it cannot be written.
     pub fn set(&self, name: &str, settings: &str) -> Result<()> {
-        fs::write(self.device().join("settings").join(name).with_extension("toml"), settings)
+        fs::write(self.settings().join(name).with_extension("toml"), settings)
             .context("writing the module's settings")
     }
 
@@ -122,13 +142,10 @@ impl MockClient {
     /// # Errors
     /// When the tree cannot be made or the module not be started; a download that fails is an [`Outcome`].
     pub fn download(&self, payload: &[PayloadFile]) -> Result<Outcome> {
-        self.make_tree()?;
-        let sizes =
-            self.generation == Generation::V5 && self.call("ProvidePayloadFileSizes")?.stdout == "Yes\n";
-        let feeder = Feeder::start(&self.tree(), payload, sizes)?;
-        let outcome = self.call(if sizes { "DownloadWithFileSizes" } else { "Download" });
-        let untouched = feeder.stop();
-        if untouched {
+        let sizes = self.begin_download()?;
+        let course = Course::whole(&self.tree(), payload, sizes)?;
+        let (outcome, progress) = course.feed(|_| self.call(download_state(sizes)));
+        if !progress.asked() {
             self.fill_files(payload)?;
         }
         if self.generation == Generation::V3 {
@@ -138,33 +155,68 @@ impl MockClient {
         outcome
     }
 
+    /// Begins a download and kills the module, with all it has started, when it has been fed half of the payload's
+    /// first file. A module that does not ask for the payload has ended by then: the client is cut while it fills
+    /// `files/`.
+    ///
+    /// # Errors
+    /// When the tree cannot be made, or the module not be started or killed.
+    pub fn cut_download(&self, payload: &[PayloadFile]) -> Result<()> {
+        let sizes = self.begin_download()?;
+        let course = Course::half(&self.tree(), payload, sizes)?;
+        let mut child = self.spawn(download_state(sizes), Stdio::null)?;
+        let (cut, progress) = course.feed(|progress| {
+            while !progress.stalled() && child.try_wait()?.is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(20)); // what has been written is to be read, too
+            kill_group(&mut child)
+        });
+        match payload.first() {
+            Some((name, content)) if !progress.asked() => {
+                self.fill_files(&[(name, &content[..content.len() / 2])])?;
+            }
+            _ => {}
+        }
+        cut
+    }
+
+    /// Makes the tree for a download, and tells whether the module wants to know sizes.
+    fn begin_download(&self) -> Result<bool> {
+        self.make_tree()?;
+        Ok(self.generation == Generation::V5 && self.call("ProvidePayloadFileSizes")?.stdout == "Yes\n")
+    }
+
     /// Calls the module in `state`.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn call(&self, state: &str) -> Result<Outcome> {
-        let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([self.module.as_os_str()]);
-        let program = words.next().unwrap_or(self.module.as_os_str());
-        let mut command = Command::new(program);
-        command.args(words).arg(state).arg(self.tree());
-        // The client starts a module with next to nothing around it.
-        command
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("MENDER_MODULES_SETTINGS", self.device().join("settings"));
-        if self.tree().is_dir() {
-            command.current_dir(self.tree());
-        }
-        let output = command
-            .process_group(0)
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("starting {}", program.to_string_lossy()))?;
+        let output = self.spawn(state, Stdio::piped)?.wait_with_output().context("waiting for the module")?;
         Ok(Outcome {
             status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
+    }
+
+    fn spawn(&self, state: &str, output: fn() -> Stdio) -> Result<Child> {
+        let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([self.module.as_os_str()]);
+        let program = words.next().unwrap_or(self.module.as_os_str());
+        let mut command = Command::new(program);
+        command.args(words).arg(state).arg(self.tree());
+        // The client starts a module with next to nothing around it.
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("MENDER_MODULES_SETTINGS", self.settings());
+        if self.tree().is_dir() {
+            command.current_dir(self.tree());
+        }
+        command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(output())
+            .stderr(output())
+            .spawn()
+            .with_context(|| format!("starting {}", program.to_string_lossy()))
     }
 
     /// Deletes the work tree, as the client does after `Cleanup` and before a download.
@@ -215,4 +267,16 @@ impl MockClient {
         }
         Ok(())
     }
+}
+
+fn download_state(sizes: bool) -> &'static str {
+    if sizes { "DownloadWithFileSizes" } else { "Download" }
+}
+
+/// Kills `child` and everything in its process group. One that has ended already is no error.
+fn kill_group(child: &mut Child) -> Result<()> {
+    if child.try_wait()?.is_none() {
+        kill_process_group(Pid::from_child(child), Signal::KILL).context("killing the module")?;
+    }
+    child.wait().map(drop).context("waiting for the module that was killed")
 }

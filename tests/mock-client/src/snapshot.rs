@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::mem;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rustix::fs::{lgetxattr, llistxattr};
+use rustix::fs::{FileType, lgetxattr, llistxattr};
 
 /// A folder with all that is in it, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,31 @@ impl Snapshot {
         for entry in self.0.values_mut() {
             entry.modified = (0, 0);
         }
+        self
+    }
+
+    /// The same without folders' modification times: what is put beside something and removed again leaves a trace in
+    /// the folder around them.
+    pub fn without_folder_times(mut self) -> Self {
+        for entry in self.0.values_mut().filter(|entry| FileType::from_raw_mode(entry.mode).is_dir()) {
+            entry.modified = (0, 0);
+        }
+        self
+    }
+
+    /// The same with nothing but names, types and contents.
+    pub fn contents(mut self) -> Self {
+        for entry in self.0.values_mut() {
+            let mode = FileType::from_raw_mode(entry.mode).as_raw_mode();
+            let content = mem::take(&mut entry.content);
+            *entry = Entry { mode, owner: (0, 0), modified: (0, 0), content, attributes: BTreeMap::new() };
+        }
+        self
+    }
+
+    /// The same without `folder` and everything in it.
+    pub fn except(mut self, folder: &Path) -> Self {
+        self.0.retain(|path, _| !path.starts_with(folder));
         self
     }
 }

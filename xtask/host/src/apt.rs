@@ -120,3 +120,13 @@ pub fn mirror(sh: &Shell) -> Result<String> {
     );
     Ok(mirror.unwrap_or_default())
 }
+
+/// The host's release, by its code name.
+///
+/// # Errors
+/// When the host does not say, as older releases did not.
+pub fn codename() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
+    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(name.context("finding VERSION_CODENAME in /etc/os-release: Debian 12 and 13 have it")?.to_owned())
+}

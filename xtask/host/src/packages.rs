@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use xshell::{Cmd, Shell, cmd};
 
+use crate::apt;
 use crate::command::run;
 use crate::status::step;
 
@@ -21,19 +22,19 @@ pub fn ensure(sh: &Shell, packages: &[&str]) -> Result<()> {
     }
     let list = missing.join(" ");
     let Some(root) = privilege() else { bail!("{}", refusal(&missing)) };
-    let apt = |arguments: &[&str]| {
+    let apt_get = |arguments: &[&str]| {
         let (first, rest) = root;
         cmd!(sh, "{first} {rest...} DEBIAN_FRONTEND=noninteractive apt-get --quiet").args(arguments)
     };
     step(format!("installing Debian packages: {list}"), |step| {
-        run(step, apt(&["update"]))?;
+        run(step, apt_get(&["update"]))?;
         let install = ["install", "--yes", "--no-install-recommends"];
-        let plain = run(step, apt(&install).arg("--no-remove").args(missing));
+        let plain = run(step, apt_get(&install).arg("--no-remove").args(missing));
         // One of a family that is installed from elsewhere, such as backports, keeps out its sisters from the
         // host's own release: then all of them come from that release.
-        let Some(release) = plain.as_ref().err().and_then(|_| release(sh)) else { return plain };
+        let Some(release) = plain.as_ref().err().and_then(|_| apt::codename().ok()) else { return plain };
         let same = packages.iter().map(|package| format!("{package}/{release}"));
-        run(step, apt(&install).arg("--allow-downgrades").args(same)).or(plain)
+        run(step, apt_get(&install).arg("--allow-downgrades").args(same)).or(plain)
     })
     .with_context(|| {
         format!("installing missing packages failed. Check the network, or run:\n    {}", remedy(&list))
@@ -70,12 +71,6 @@ pub fn as_root<'a>(sh: &'a Shell, program: &str) -> Result<Cmd<'a>> {
     let (first, rest) =
         privilege().with_context(|| format!("{program} must run as root: use sudo, or run this as root"))?;
     Ok(cmd!(sh, "{first} {rest...} {program}"))
-}
-
-/// The code name of the host's release.
-fn release(sh: &Shell) -> Option<String> {
-    let os = sh.read_file("/etc/os-release").ok()?;
-    os.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).map(str::to_owned)
 }
 
 /// Those of `packages` that dpkg does not know as installed.

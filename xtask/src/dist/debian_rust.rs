@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use host::apt::Root;
+use host::apt::{self, Root};
 use host::command::run;
 use host::status::{Step, step};
 use host::{cache, packages};
@@ -39,7 +39,7 @@ struct Choice {
 /// The path of a compiler for `targets`, and for no others: a mirror may lack an architecture for a while. Package
 /// lists go to a folder in `build`.
 pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf> {
-    let release = codename()?;
+    let release = apt::codename()?;
     let host = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
     let mut roots = Vec::new();
     let (roots, choice) = step(format!("choosing Debian's Rust in {release}"), |step| {
@@ -148,13 +148,6 @@ fn new_enough(version: &str) -> bool {
         Some((parts.next()??, parts.next()??))
     };
     numbers(version) >= numbers(env!("CARGO_PKG_RUST_VERSION"))
-}
-
-/// The host's release, by its code name.
-fn codename() -> Result<String> {
-    let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
-    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    Ok(name.context("finding VERSION_CODENAME in /etc/os-release: Debian 12 and 13 have it")?.to_owned())
 }
 
 #[cfg(test)]

@@ -1,0 +1,115 @@
+//! What the cases are tried on: ours, theirs, and what each is given to install.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use conformance::{LIMIT, Payload, Subject};
+use host::command::run;
+use host::status::step;
+use xshell::{Shell, cmd};
+
+use crate::dist::modules;
+use crate::theirs;
+
+/// One folder for each module's payload.
+const PAYLOADS: &str = "tests/conformance/payloads";
+
+/// A module that is tried.
+pub struct Tried {
+    /// What it is called in the table.
+    pub title: String,
+    /// Whether it may fail nothing.
+    pub ours: bool,
+    /// The module and its payload.
+    pub subject: Subject,
+}
+
+/// A module of theirs that is not.
+pub struct NotTried {
+    /// Its name.
+    pub name: String,
+    /// The reason, as the end of a sentence.
+    pub why: String,
+}
+
+impl Tried {
+    fn new(whose: &str, module: PathBuf, payload: &Path) -> Result<Self> {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        let title = format!("{whose}: {name}");
+        let subject = Subject { payload: Payload::read(payload)?, limit: LIMIT, module };
+        Ok(Self { title, ours: whose == "ours", subject })
+    }
+}
+
+/// The module that the person names, with the payload folder that they name or that has its name.
+pub fn one(sh: &Shell, module: &Path, payload: Option<&Path>) -> Result<Tried> {
+    let module = sh.current_dir().join(module);
+    ensure!(module.is_file(), "there is no module {}: give the path of its executable", module.display());
+    let payload = match payload {
+        Some(payload) => sh.current_dir().join(payload),
+        None => sh.current_dir().join(PAYLOADS).join(module.file_name().unwrap_or_default()),
+    };
+    ensure!(
+        payload.is_dir(),
+        "there is no payload folder {}: make one, or name another with --payload",
+        payload.display()
+    );
+    Tried::new("ours", module, &payload)
+}
+
+/// Our own modules, built as the tests build them: everything that is packaged.
+pub fn ours(sh: &Shell) -> Result<Vec<Tried>> {
+    let names: Vec<String> = modules::workspace(sh)?.modules.into_iter().map(|module| module.name).collect();
+    let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
+    step("building our modules", |step| run(step, cmd!(sh, "cargo build {selected...}")))?;
+    let metadata = modules::metadata(sh)?;
+    let target = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
+    names
+        .iter()
+        .map(|name| {
+            let tried = one(sh, &Path::new(target).join("debug").join(name), None)?;
+            ensure!(
+                tried.subject.payload.says_what_is_new(),
+                "{PAYLOADS}/{name} has no new/: say there what the module has to install"
+            );
+            Ok(tried)
+        })
+        .collect()
+}
+
+/// The modules in `folder`, or else those of Debian's package: those that can be tried, and the others.
+pub fn theirs(sh: &Shell, folder: Option<&Path>) -> Result<(Vec<Tried>, Vec<NotTried>)> {
+    let folder = match folder {
+        Some(folder) => sh.current_dir().join(folder),
+        None => theirs::modules(sh)?,
+    };
+    let (mut tried, mut not_tried) = (Vec::new(), Vec::new());
+    for name in names(&folder)? {
+        let payload = sh.current_dir().join(PAYLOADS).join(&name);
+        let reason = theirs::NOT_TRIED.iter().find(|(other, _)| *other == name);
+        if let Some((_, why)) = reason {
+            not_tried.push(NotTried { name, why: (*why).to_owned() });
+        } else if payload.is_dir() {
+            tried.push(Tried::new("theirs", folder.join(&name), &payload)?);
+        } else {
+            not_tried.push(NotTried { why: format!("has no payload folder {PAYLOADS}/{name}"), name });
+        }
+    }
+    ensure!(!tried.is_empty(), "{} has no module with a folder in {PAYLOADS}", folder.display());
+    Ok((tried, not_tried))
+}
+
+/// The regular files in `folder`, in the order of their names.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let context = || format!("listing the modules in {}", folder.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        if entry.path().is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}

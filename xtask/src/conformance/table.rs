@@ -1,0 +1,91 @@
+//! The table: a row for each case, a column for each module, and below it what was done wrong.
+
+use std::fmt;
+
+use anyhow::Result;
+use conformance::{Case, Verdict};
+
+/// What came of every module.
+pub struct Table<'a> {
+    /// The rows.
+    pub cases: &'a [&'static Case],
+    /// The columns.
+    pub columns: Vec<Column>,
+}
+
+/// What came of one module.
+pub struct Column {
+    /// Whose it is and its name.
+    pub title: String,
+    /// Whether its failures count.
+    pub ours: bool,
+    /// In the order of the cases.
+    pub verdicts: Vec<Result<Verdict>>,
+}
+
+impl Table<'_> {
+    /// How many cases ours were tried on, and how many they failed.
+    pub fn of_ours(&self) -> (usize, usize) {
+        let verdicts =
+            || self.columns.iter().filter(|column| column.ours).flat_map(|column| &column.verdicts);
+        let tried = verdicts().filter(|verdict| !matches!(verdict, Ok(Verdict::NotApplicable)));
+        (tried.count(), verdicts().filter(|verdict| verdict.is_err()).count())
+    }
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = self.cases.iter().map(|case| case.name.len()).max().unwrap_or_default();
+        write!(formatter, "{:first$}", "")?;
+        for Column { title, .. } in &self.columns {
+            write!(formatter, "  {title}")?;
+        }
+        for (row, case) in self.cases.iter().enumerate() {
+            write!(formatter, "\n{:first$}", case.name)?;
+            for column in &self.columns {
+                write!(formatter, "  {:<width$}", word(&column.verdicts[row]), width = column.title.len())?;
+            }
+            write!(formatter, "  {}", case.says)?;
+        }
+        for column in &self.columns {
+            for (case, verdict) in self.cases.iter().zip(&column.verdicts) {
+                if let Err(error) = verdict {
+                    write!(formatter, "\nFAIL {}, {}: {error:#}", column.title, case.name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn word(verdict: &Result<Verdict>) -> &'static str {
+    match verdict {
+        Ok(Verdict::Kept) => "ok",
+        Ok(Verdict::NotApplicable) => "n/a",
+        Err(_) => "FAIL",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+    use conformance::CASES;
+
+    use super::*;
+
+    #[test]
+    fn failures_of_theirs_are_shown_and_do_not_count() {
+        let cases: Vec<_> = CASES.iter().take(2).collect();
+        let column = |title: &str, ours, verdicts| Column { title: title.into(), ours, verdicts };
+        let columns = vec![
+            column("ours: x", true, vec![Ok(Verdict::Kept), Ok(Verdict::NotApplicable)]),
+            column("theirs: x", false, vec![Err(anyhow!("a reason").context("Cleanup")), Ok(Verdict::Kept)]),
+        ];
+        let table = Table { cases: &cases, columns };
+        let text = table.to_string();
+        assert!(text.contains("  ours: x  theirs: x\n"), "{text}");
+        assert!(text.contains("unknown-state     ok       FAIL       an unknown"), "{text}");
+        assert!(text.ends_with("\nFAIL theirs: x, unknown-state: Cleanup: a reason"), "{text}");
+        assert_eq!(table.of_ours(), (1, 0));
+    }
+}
