@@ -91,7 +91,7 @@ impl MockClient {
     ) -> Result<Self> {
         ensure!(
             !parent.to_string_lossy().contains(char::is_whitespace),
-            "{} has blanks in its path, which not every module bears: set TMPDIR to a folder without",
+            "{} has blanks in its path, which not every module bears: choose a folder without (for temporary files, with TMPDIR)",
             parent.display()
         );
         Self::in_folder(parent, "device", module, generation)
