@@ -1,5 +1,6 @@
 //! The project's commands. This file parses and dispatches; each command has a file of its own.
 
+mod bench;
 mod conformance;
 mod crash;
 mod dist;
@@ -22,6 +23,7 @@ use xshell::Shell;
 #[derive(Parser)]
 #[command(name = "cargo xtask", version)]
 enum Xtask {
+    Bench(bench::Bench),
     Conformance(conformance::Conformance),
     Crash(crash::Crash),
     Dist(dist::Dist),
@@ -54,6 +56,7 @@ fn dispatch() -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(work_tree()?);
     match Xtask::parse() {
+        Xtask::Bench(command) => command.run(&sh),
         Xtask::Conformance(command) => command.run(&sh).map(drop),
         Xtask::Crash(command) => command.run(&sh).map(drop),
         Xtask::Dist(command) => command.run(&sh).map(drop),

@@ -17,7 +17,7 @@ use crate::dist::modules;
 const PACKAGE: &str = "mender-client";
 
 /// Where the client looks for modules.
-const MODULES: &str = "usr/share/mender/modules/v3";
+pub const MODULES: &str = "usr/share/mender/modules/v3";
 
 /// The modules that cannot be tried on a developer's machine, and why.
 pub const NOT_TRIED: &[(&str, &str)] = &[

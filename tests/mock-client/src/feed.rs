@@ -2,22 +2,21 @@
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat};
-use rustix::io::Errno;
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
 use crate::PayloadFile;
 
-/// How often a FIFO that has no reader yet is looked at again.
+/// How often a feeder that waits for a reader in vain is called back.
 const POLL: Duration = Duration::from_millis(1);
 
 /// One FIFO and what is written to it.
@@ -29,6 +28,8 @@ pub struct Progress {
     gone: AtomicBool,
     asked: AtomicBool,
     stalled: AtomicBool,
+    /// The number of the FIFO that is fed, or waits for a reader.
+    current: AtomicUsize,
 }
 
 impl Progress {
@@ -79,10 +80,15 @@ impl<'a> Course<'a> {
     pub fn feed<T>(self, call: impl FnOnce(&Progress) -> T) -> (T, Progress) {
         let progress = Progress::default();
         let result = thread::scope(|scope| {
-            // A thread that panicked has fed less than a module needs, and that shows in the outcome.
-            scope.spawn(|| self.write(&progress));
+            let feeder = scope.spawn(|| self.write(&progress));
             let result = call(&progress);
             progress.gone.store(true, Ordering::SeqCst);
+            while !feeder.is_finished() {
+                self.call_back(&progress);
+                thread::sleep(POLL);
+            }
+            // A thread that panicked has fed less than a module needs, and that shows in the outcome.
+            let _ = feeder.join();
             result
         });
         (result, progress)
@@ -90,7 +96,12 @@ impl<'a> Course<'a> {
 
     fn write(&self, progress: &Progress) {
         for (number, (fifo, content)) in self.writes.iter().enumerate() {
-            let Some(mut fifo) = open_when_read(fifo, &progress.gone) else { return };
+            progress.current.store(number, Ordering::SeqCst);
+            // This waits for a reader: the module, or call_back once the module has gone without.
+            let Ok(mut fifo) = OpenOptions::new().write(true).open(fifo) else { return };
+            if progress.gone.load(Ordering::SeqCst) {
+                return;
+            }
             progress.asked.store(true, Ordering::SeqCst);
             if fifo.write_all(content).is_err() {
                 return; // the module has gone away in the middle of it
@@ -103,6 +114,15 @@ impl<'a> Course<'a> {
             }
         }
     }
+
+    /// Wakes a feeder that waits for a reader: is one, for a moment.
+    fn call_back(&self, progress: &Progress) {
+        if let Some((fifo, _)) = self.writes.get(progress.current.load(Ordering::SeqCst)) {
+            let nonblocking = OFlags::NONBLOCK.bits() as i32;
+            // That it cannot be opened means that nobody waits at it.
+            let _ = OpenOptions::new().read(true).custom_flags(nonblocking).open(fifo);
+        }
+    }
 }
 
 fn announcement(name: &OsStr, size: Option<usize>) -> Vec<u8> {
@@ -111,27 +131,6 @@ fn announcement(name: &OsStr, size: Option<usize>) -> Vec<u8> {
     line.extend(size.map(|size| format!(" {size}")).unwrap_or_default().bytes());
     line.push(b'\n');
     line
-}
-
-/// Opens `fifo` for writing as soon as somebody reads it; `None` when the module has gone without.
-fn open_when_read(fifo: &Path, gone: &AtomicBool) -> Option<File> {
-    loop {
-        let nonblocking = OFlags::NONBLOCK.bits() as i32;
-        match OpenOptions::new().write(true).custom_flags(nonblocking).open(fifo) {
-            Ok(file) => {
-                let flags = fcntl_getfl(&file).ok()?;
-                fcntl_setfl(&file, flags - OFlags::NONBLOCK).ok()?;
-                return Some(file);
-            }
-            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
-                if gone.load(Ordering::SeqCst) {
-                    return None;
-                }
-                thread::sleep(POLL);
-            }
-            Err(_) => return None,
-        }
-    }
 }
 
 fn fifo(path: &Path) -> Result<()> {

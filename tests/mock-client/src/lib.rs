@@ -6,6 +6,7 @@
 mod feed;
 mod snapshot;
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -68,28 +69,44 @@ impl MockClient {
     /// # Errors
     /// When the temporary folder cannot be made.
     pub fn new(module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
-        Self::in_folder("with blanks", module, generation)
+        Self::in_folder(&env::temp_dir(), "with blanks", module, generation)
     }
 
     /// As [`new`](Self::new), without blanks in its paths: for modules that are known not to bear them.
     ///
     /// # Errors
-    /// When the temporary folder cannot be made.
+    /// When the temporary folder cannot be made, or has blanks in its own path.
     pub fn without_blanks(module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
-        let device = Self::in_folder("device", module, generation)?;
+        Self::without_blanks_in(&env::temp_dir(), module, generation)
+    }
+
+    /// As [`without_blanks`](Self::without_blanks), in `parent` instead of the folder for temporary files.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn without_blanks_in(
+        parent: &Path,
+        module: impl Into<PathBuf>,
+        generation: Generation,
+    ) -> Result<Self> {
         ensure!(
-            !device.device().to_string_lossy().contains(char::is_whitespace),
-            "the folder for temporary files has blanks in its path, {}: set TMPDIR to one without",
-            device.device().display()
+            !parent.to_string_lossy().contains(char::is_whitespace),
+            "{} has blanks in its path, which not every module bears: choose a folder without (for temporary files, with TMPDIR)",
+            parent.display()
         );
-        Ok(device)
+        Self::in_folder(parent, "device", module, generation)
     }
 
     /// The device is a folder in a temporary one without blanks: a shell that splits its path at a blank, and then
     /// removes what the first half names, is to remove something of ours.
-    fn in_folder(name: &str, module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
-        let folder =
-            tempfile::Builder::new().prefix("mender-").tempdir().context("making a device's folder")?;
+    fn in_folder(
+        parent: &Path,
+        name: &str,
+        module: impl Into<PathBuf>,
+        generation: Generation,
+    ) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("mender-").tempdir_in(parent);
+        let folder = folder.context("making a device's folder")?;
         let device = folder.path().join(name);
         fs::create_dir_all(device.join("settings")).context("making the settings folder")?;
         let meta_data = "null".to_owned(); // what the client writes for an artifact without

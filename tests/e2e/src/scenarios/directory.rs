@@ -228,7 +228,7 @@ fn cut_install(lab: &mut Lab) -> Result<()> {
     let artifact = official_artifact(lab, NEW)?;
     lab.client_until(
         &format!("install {artifact}"),
-        &format!("grep -q new '{APP}/index.html' && pgrep sleep"),
+        &format!("grep -q Switching {JOURNAL} && grep -q new '{APP}/index.html'"),
     )?;
     lab.power_cut()?;
     lab.power_on()?;

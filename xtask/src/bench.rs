@@ -1,0 +1,155 @@
+//! `cargo xtask bench`: what an update costs, ours, theirs, and the floor.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use bench::{Contestant, Means, Plan, Size};
+use clap::Args;
+use host::command::run;
+use host::packages;
+use host::status::step;
+use xshell::{Shell, cmd};
+
+use crate::dist::{Dist, modules};
+use crate::{target, theirs};
+
+/// GNU time says what memory a module had.
+const HOST_PACKAGES: &[&str] = &["time"];
+
+/// What the figures are, for whoever reads the report alone.
+const LEGEND: &str = "\
+# What an update costs
+
+Medians of rounds in which everybody is measured in turn; what is *missing or mixed*, and the memory, are of one
+update. Ours are the executables of our packages, theirs the shell modules of Debian's mender-client, the floor is to
+write the payload once and to sync.
+
+- *written*: sectors that the block device has counted in a whole update, by whomever, for each byte of the files'
+  content. The file system is synced after each state.
+- *missing or mixed*: for how long a reader that never pauses found the destination missing, or one mark of its first
+  file and one of its last from different editions, in ArtifactInstall and ArtifactRollback.
+- *total*: Download, ArtifactInstall, ArtifactCommit and Cleanup, with the syncs, against the floor with its own.
+- *peak memory*: of the largest process of any state, by GNU time (`ru_maxrss`). A shell module has several.
+- *executable*: of a shell module the script alone, which needs a shell, tar and coreutils beside it.
+";
+
+/// Measure what an update costs: bytes written, time, memory. A report goes to target/bench/report.md.
+#[derive(Args)]
+pub struct Bench {
+    /// Only this module, web-file or directory.
+    #[arg(long, value_name = "NAME")]
+    module: Option<String>,
+    /// Small payloads: to see that it works. The figures say little.
+    #[arg(long)]
+    quick: bool,
+    /// How often everything is measured, for the median.
+    #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: u8,
+    /// A folder on the medium to measure: an SD card, say [default: cargo's target folder].
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+/// One table: who installs what.
+struct Contest {
+    title: String,
+    sizes: [Size; 2],
+    contestants: Vec<Contestant>,
+}
+
+impl Bench {
+    /// Measures, prints the tables, and writes them to the report.
+    ///
+    /// # Errors
+    /// When a module cannot be had, or does not do what is measured.
+    pub fn run(self, sh: &Shell) -> Result<()> {
+        packages::ensure(sh, HOST_PACKAGES)?;
+        let metadata = modules::metadata(sh)?;
+        let target =
+            metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
+        let build = Path::new(target).join("bench");
+        let ours = ours(sh, &build)?;
+        let contests = self.contests(&ours, &theirs::modules(sh)?)?;
+        let folder = self.folder.as_ref().map_or(build.clone(), |folder| sh.current_dir().join(folder));
+        let mut report = LEGEND.to_owned();
+        for Contest { title, sizes: [large, small], contestants } in contests {
+            let plan = Plan { large, small, rounds: self.rounds.into(), folder: folder.join("devices") };
+            let comparison =
+                step(&title, |step| bench::compare(plan, &contestants, |what| step.detail(what)))
+                    .with_context(|| format!("measuring {title}"))?;
+            let table = bench::render(&title, &comparison);
+            println!("\n{table}");
+            report = format!("{report}\n{table}");
+        }
+        let path = build.join("report.md");
+        fs::write(&path, report).with_context(|| format!("writing {}", path.display()))?;
+        println!("the report is in {}", path.display());
+        Ok(())
+    }
+
+    fn contests(&self, ours: &[PathBuf], theirs: &Path) -> Result<Vec<Contest>> {
+        let one = |name: &str| ours.iter().find(|path| path.ends_with(name)).cloned();
+        let contestant = |title: &str, means| Contestant { title: title.to_owned(), means };
+        let mut contests = Vec::new();
+        for (what, sizes, single) in self.payloads() {
+            let mut files: Vec<_> = one("web-file")
+                .map(|path| contestant("ours: web-file", Means::WebFile(path)))
+                .into_iter()
+                .collect();
+            if single {
+                files.push(contestant("theirs: single-file", Means::SingleFile(theirs.join("single-file"))));
+            }
+            files.push(contestant("floor: cp, sync", Means::Copy));
+            let mut archive: Vec<_> = one("directory")
+                .map(|path| contestant("ours: directory", Means::Directory(path)))
+                .into_iter()
+                .collect();
+            archive.push(contestant("theirs: directory", Means::Directory(theirs.join("directory"))));
+            archive.push(contestant("floor: tar -x, sync", Means::Unpack));
+            for (name, contestants) in [("web-file", files), ("directory", archive)] {
+                if self.module.as_deref().is_none_or(|module| module == name) {
+                    contests.push(Contest { title: format!("{name}: {what}"), sizes, contestants });
+                }
+            }
+        }
+        ensure!(!contests.is_empty(), "there are payloads for web-file and directory only");
+        Ok(contests)
+    }
+
+    /// The payloads: what they are called, large and small, and whether it is one file.
+    fn payloads(&self) -> [(String, [Size; 2], bool); 2] {
+        let size = |files, bytes| Size { files, bytes };
+        let (tree, file) = if self.quick {
+            ([size(400, 20 << 10), size(20, 20 << 10)], [size(1, 20_000_000), size(1, 1_000_000)])
+        } else {
+            ([size(10_000, 20 << 10), size(100, 20 << 10)], [size(1, 500_000_000), size(1, 5_000_000)])
+        };
+        let megabytes = |size: Size| size.total() / 1_000_000;
+        [
+            (format!("{} files, {} MB", tree[0].files, megabytes(tree[0])), tree, false),
+            (format!("one file, {} MB", megabytes(file[0])), file, true),
+        ]
+    }
+}
+
+/// Our executables as they are shipped, taken out of the packages for this machine.
+fn ours(sh: &Shell, build: &Path) -> Result<Vec<PathBuf>> {
+    let architecture = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
+    let target = target::find(&architecture).context("measuring on this machine")?;
+    let debs = Dist::of(&[target]).run(sh)?;
+    let folder = build.join("shipped");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    step("unpacking our packages", |step| {
+        for (_, deb) in &debs {
+            run(step, cmd!(sh, "dpkg-deb --extract {deb} {folder}"))?;
+        }
+        anyhow::Ok(())
+    })?;
+    let workspace = modules::workspace(sh)?;
+    let shipped = |name: &str| folder.join(theirs::MODULES).join(name);
+    Ok(workspace.modules.iter().map(|module| shipped(&module.name)).filter(|path| path.is_file()).collect())
+}
