@@ -15,6 +15,7 @@ use serde_json::Value;
 use xshell::{Shell, cmd};
 
 use crate::dist::modules;
+use crate::theirs;
 use table::{Results, Whose};
 
 /// Cut modules at every system call, make every call fail, and lose every un-synced write.
@@ -23,10 +24,10 @@ pub struct Crash {
     /// Only this module.
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
-    /// Cut the modules in this folder too, as /usr/share/mender/modules/v3 of Debian's mender-client: kills only, and
-    /// where a state makes very many calls every k-th. How they fare fails nothing.
-    #[arg(long, value_name = "FOLDER")]
-    theirs: Option<PathBuf>,
+    /// Cut the shell modules of Debian's mender-client package too, or those of another folder: kills only, and where a
+    /// state makes very many calls every k-th. How they fare fails nothing.
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    theirs: Option<Option<PathBuf>>,
 }
 
 /// Cut points in a course of somebody else's module: shell scripts make ten times the calls.
@@ -51,7 +52,11 @@ impl Crash {
         }
         if let Some(folder) = &self.theirs {
             let scope = Scope { failures: false, losses: false, pairs: false, cuts: THEIR_CUTS };
-            for (name, executable) in self.their_modules(&sh.current_dir().join(folder))? {
+            let folder = match folder {
+                Some(folder) => sh.current_dir().join(folder),
+                None => theirs::modules(sh)?,
+            };
+            for (name, executable) in self.their_modules(&folder)? {
                 let module = Module { executable, spared: true };
                 results.add(name, Whose::Theirs, try_module(name, &module, &tracer, scope)?);
             }
@@ -98,7 +103,10 @@ impl Crash {
     /// The command that makes the report again.
     fn command(&self) -> String {
         let module = self.module.iter().map(|name| format!(" --module {name}"));
-        let theirs = self.theirs.iter().map(|folder| format!(" --theirs {}", folder.display()));
+        let theirs = self.theirs.iter().map(|folder| match folder {
+            Some(folder) => format!(" --theirs {}", folder.display()),
+            None => " --theirs".to_owned(),
+        });
         format!("cargo xtask crash{}", module.chain(theirs).collect::<String>())
     }
 }
