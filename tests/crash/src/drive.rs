@@ -88,7 +88,9 @@ pub fn step(subject: &dyn Subject, device: &MockClient, state: &str) -> Result<O
 /// When it does not.
 pub fn succeed(subject: &dyn Subject, device: &MockClient, state: &str) -> Result<()> {
     let outcome = step(subject, device, state)?;
-    ensure!(outcome.success(), "{state} failed: {outcome:?}");
+    // Paths from the device on: the same failure reads the same, whatever the temporary folder is called.
+    let shown = || format!("{outcome:?}").replace(&format!("{}/", device.device().display()), "");
+    ensure!(outcome.success(), "{state} failed: {}", shown());
     Ok(())
 }
 

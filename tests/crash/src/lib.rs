@@ -22,7 +22,7 @@ pub use course::{COURSES, Course, End};
 use drive::{Trees, finish, prepared, succeed};
 use pool::side_by_side;
 use report::Attempt;
-pub use report::Report;
+pub use report::{Other, Report};
 use tracer::Fault;
 pub use tracer::Tracer;
 
@@ -126,8 +126,9 @@ impl Bench<'_> {
             let report = &mut reports[index];
             let before = report.other.len();
             report.add(attempt, &allowed, format!("{fault} ({shown})"), end);
-            if matches!(fault, Fault::KillAfter(_)) && report.other.len() > before {
-                report.wrong_uncut = report.other.len(); // this one is the last of the cuts
+            // The last of the cuts comes when all is done.
+            if let (Fault::KillAfter(_), [uncut]) = (fault, &report.other[before..]) {
+                report.wrong_uncut = report.other.iter().filter(|other| other.end == uncut.end).count();
             }
         }
         Ok(())

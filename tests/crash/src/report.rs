@@ -18,6 +18,21 @@ pub enum Attempt {
     Loss,
 }
 
+/// An attempt that ended in anything but what it has to.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// What was done.
+    pub attempt: String,
+    /// How it ended.
+    pub end: String,
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.attempt, self.end)
+    }
+}
+
 /// Attempts counted by what they were and how they ended; everything that is not as it has to be is told in full.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -34,8 +49,8 @@ pub struct Report {
     /// Attempts that ended with the new, as they have to.
     pub new: usize,
     /// Attempts that ended in anything but what they have to.
-    pub other: Vec<String>,
-    /// How many of these are in courses that end so even when the state comes to its end: cuts are not to blame.
+    pub other: Vec<Other>,
+    /// How many of these end in the same way when the state is not cut at all: cuts are not to blame.
     pub wrong_uncut: usize,
 }
 
@@ -46,18 +61,19 @@ impl Report {
     }
 
     /// Adds an attempt that has to end in one of `allowed`.
-    pub fn add(&mut self, attempt: Attempt, allowed: &[End], shown: impl fmt::Display, end: Result<End>) {
+    pub fn add(&mut self, attempt: Attempt, allowed: &[End], shown: String, end: Result<End>) {
         match attempt {
             Attempt::Cut => self.cuts += 1,
             Attempt::Failure => self.failures += 1,
             Attempt::Loss => self.losses += 1,
         }
-        match end {
-            Ok(End::Old) if allowed.contains(&End::Old) => self.old += 1,
-            Ok(End::New) if allowed.contains(&End::New) => self.new += 1,
-            Ok(end) => self.other.push(format!("{shown}: ended with the {end:?}")),
-            Err(error) => self.other.push(format!("{shown}: {error:#}")),
-        }
+        let end = match end {
+            Ok(End::Old) if allowed.contains(&End::Old) => return self.old += 1,
+            Ok(End::New) if allowed.contains(&End::New) => return self.new += 1,
+            Ok(end) => format!("ended with the {end:?}"),
+            Err(error) => format!("{error:#}"),
+        };
+        self.other.push(Other { attempt: shown, end });
     }
 }
 
@@ -69,7 +85,9 @@ impl AddAssign<&Report> for Report {
         self.old += more.old;
         self.new += more.new;
         self.wrong_uncut += more.wrong_uncut;
-        self.other.extend(more.other.iter().map(|other| format!("{}: {other}", more.course)));
+        let named =
+            |other: &Other| Other { attempt: format!("{}: {}", more.course, other.attempt), ..other.clone() };
+        self.other.extend(more.other.iter().map(named));
     }
 }
 
@@ -82,7 +100,7 @@ impl fmt::Display for Report {
             other.len()
         )?;
         if *wrong_uncut > 0 {
-            write!(formatter, " ({wrong_uncut} in courses that end so without a cut)")?;
+            write!(formatter, " ({wrong_uncut} the same without a cut)")?;
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ impl Results {
              were not synced; those that a kill leaves too are not counted.\n\
              - **old**, **new**: attempts that ended, after everything that the client calls then, with exactly the \
              one that they have to. **OTHER**: all that did not; in brackets, how many of them \
-             are in courses that end so even when the state is not cut.\n\n\
+             end in the same way when the state is not cut at all.\n\n\
              | module | course | cut points | failing calls | lost-write states | old | new | OTHER |\n\
              |---|---|--:|--:|--:|--:|--:|--:|\n"
         );
@@ -87,7 +87,7 @@ impl Results {
             for report in reports.iter().filter(|report| !report.other.is_empty()) {
                 let _ = writeln!(text, "\n## OTHER: {name} ({}), {}\n", whose.word(), report.course);
                 for other in &report.other {
-                    let _ = writeln!(text, "- {}", other.replace('\n', " "));
+                    let _ = writeln!(text, "- {}", other.to_string().replace('\n', " "));
                 }
             }
         }
@@ -110,7 +110,8 @@ mod tests {
     fn every_course_and_every_other_is_told() {
         let mut results = Results::default();
         let mut report = Report::new("update: Download");
-        (report.cuts, report.old, report.other) = (3, 2, vec!["killed before call 2: neither".to_owned()]);
+        let other = crash::Other { attempt: "killed before call 2".to_owned(), end: "neither".to_owned() };
+        (report.cuts, report.old, report.other) = (3, 2, vec![other]);
         results.add("web-file", Whose::Ours, vec![report.clone(), report.clone()]);
         report.wrong_uncut = 1;
         results.add("directory", Whose::Theirs, vec![report]);

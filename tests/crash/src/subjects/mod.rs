@@ -57,8 +57,7 @@ impl Module {
 fn is_clean(device: &MockClient, destination: &str, name: &str) -> Result<()> {
     let staging = device.device().join(format!(".{destination}.{name}"));
     let journal = device.datastore().join("update-modules").join(name).join("journal.json");
-    for left in [staging, journal] {
-        ensure!(!left.exists(), "{} is left", left.display());
-    }
+    ensure!(!staging.exists(), "the staging place is left");
+    ensure!(!journal.exists(), "the journal is left");
     Ok(())
 }
