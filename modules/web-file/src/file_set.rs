@@ -36,10 +36,13 @@ pub struct FileSet {
     switch: Option<Switch>,
 }
 
+/// A file in the staging place. Of ten thousand, the journal needs the names only.
 #[derive(Serialize, Deserialize)]
 struct Staged {
     name: FileName,
+    #[serde(skip)]
     bytes: u64,
+    #[serde(skip)]
     sha256: String,
 }
 
