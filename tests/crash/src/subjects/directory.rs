@@ -1,7 +1,7 @@
 //! `directory`: a folder replaced by the tar archive of the official payload, over an old tree, with files that are
 //! kept, or where nothing was.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
@@ -70,7 +70,7 @@ impl Subject for Directory {
         let destination = device.device().join(self.destination());
         Ok(vec![
             ("dest_dir".into(), format!("{}\n", destination.display()).into()),
-            ("update.tar".into(), archive(fs::metadata(device.device())?.uid())?),
+            ("update.tar".into(), archive(&fs::metadata(device.device())?)?),
         ])
     }
 
@@ -99,15 +99,15 @@ fn make_old(app: &Path, module: &Module) -> Result<()> {
     module.set_times(app, files.into_iter().chain(["share/doc", "share", "uploads", ""]))
 }
 
-/// The new tree, of files that belong to `owner`.
-fn archive(owner: u32) -> Result<Vec<u8>> {
+/// The new tree, of files that belong to whom `owned` belongs: only root could give them to others.
+fn archive(owned: &Metadata) -> Result<Vec<u8>> {
     let mut tar = Builder::new(Vec::new());
     let mut add = |name: &str, kind: EntryType, mode: u32, content: &str| -> Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
-        header.set_uid(owner.into());
-        header.set_gid(owner.into());
+        header.set_uid(owned.uid().into());
+        header.set_gid(owned.gid().into());
         header.set_mtime(1_700_000_000);
         match kind {
             EntryType::Link | EntryType::Symlink => {
