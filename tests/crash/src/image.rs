@@ -107,6 +107,19 @@ impl Image {
         Self { root: self.root, inodes: reached }
     }
 
+    /// Every path with what it is, but for times and numbers: to compare with another image.
+    pub fn listing(&self) -> BTreeMap<PathBuf, Inode> {
+        let (mut listing, mut next) = (BTreeMap::new(), vec![(PathBuf::new(), self.root)]);
+        while let Some((path, key)) = next.pop() {
+            let mut inode = Inode { number: 0, modified: (0, 0), ..self.inodes[&key].clone() };
+            if let Kind::Folder(names) = &mut inode.kind {
+                next.extend(std::mem::take(names).into_iter().map(|(name, key)| (path.join(name), key)));
+            }
+            listing.insert(path, inode);
+        }
+        listing
+    }
+
     /// Makes `folder`, which exists, what this image is. Inodes get new numbers on the way, which a medium that has
     /// lost power keeps; so where a `journal.json` tells of one, under a key that ends in `inode`, it is made to tell
     /// of the new number.

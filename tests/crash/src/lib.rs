@@ -15,7 +15,8 @@ mod report;
 pub mod subjects;
 mod tracer;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use image::Image;
 use mock_client::{MockClient, Snapshot};
 
 pub use course::{COURSES, Course, End};
@@ -195,6 +196,7 @@ impl Bench<'_> {
     fn lost(&self, course: &Course, share: usize) -> Result<(usize, Vec<Loss>)> {
         let mut device = prepared(self.subject, course)?;
         let recording = self.tracer.record(self.subject, &mut device, course.cut)?;
+        check(&recording, &device)?;
         let states = lost::states(&recording);
         let count = states.len();
         let end = |state: &lost::State| {
@@ -237,6 +239,20 @@ impl Bench<'_> {
             }
         }
         Ok(report)
+    }
+}
+
+/// What was recorded has to explain what is on the device now; only the work tree belongs to the client, too.
+fn check(recording: &operation::Recording, device: &MockClient) -> Result<()> {
+    let (told, found) = (lost::complete(recording).listing(), Image::of(device.device())?.listing());
+    let paths = told.keys().chain(found.keys());
+    let mut differing = paths
+        .filter(|path| told.get(*path) != found.get(*path))
+        .filter(|path| !device.tree().starts_with(device.device().join(path)))
+        .filter(|path| !device.device().join(path).starts_with(device.tree()));
+    match differing.next() {
+        Some(path) => bail!("the tracer has missed how {} became what it is", path.display()),
+        None => Ok(()),
     }
 }
 

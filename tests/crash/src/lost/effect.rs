@@ -195,10 +195,13 @@ impl Effect {
             (Operation::Mode { mode, .. }, _) => inode.mode = *mode,
             (Operation::Owner { owner, mode, .. }, _) => (inode.owner, inode.mode) = (*owner, *mode),
             (Operation::Modified { modified, .. }, _) => inode.modified = *modified,
-            (Operation::Attribute { name, value: Some(value), .. }, _) => {
-                inode.attributes.insert(name.clone(), value.clone());
+            (Operation::Attribute { name, value, mode, .. }, _) => {
+                inode.mode = *mode;
+                match value {
+                    Some(value) => inode.attributes.insert(name.clone(), value.clone()),
+                    None => inode.attributes.remove(name),
+                };
             }
-            (Operation::Attribute { name, value: None, .. }, _) => drop(inode.attributes.remove(name)),
             _ => {}
         }
     }

@@ -8,4 +8,4 @@
 mod effect;
 mod states;
 
-pub use states::{State, states};
+pub use states::{State, complete, states};

@@ -17,6 +17,11 @@ pub struct State {
     pub complete: bool,
 }
 
+/// The folder when nothing is lost: what the program has really left, or the tracer has missed something.
+pub fn complete(recording: &Recording) -> Image {
+    image_of(&recording.before, &effects(recording), |_| true)
+}
+
 /// Every state of the folder that a loss of power after any of the calls may leave and that no kill shows; each once.
 ///
 /// At every cut: all that was not synced is lost; only the contents are, as with delayed allocation; each single

@@ -49,6 +49,8 @@ pub enum Offset {
     Position,
     /// Here.
     At(u64),
+    /// The whole file becomes a copy of another, as `cp` does it on btrfs and xfs.
+    Whole,
     /// Where the process's memory at this address says: it is moved by what is written.
     Pointer(u64),
 }
@@ -95,6 +97,7 @@ impl Arguments {
             SYS_pwrite64 | SYS_pwritev | SYS_pwritev2 => self.write(0, Offset::At(self.arguments[3])),
             SYS_copy_file_range | SYS_splice if self.arguments[3] == 0 => self.write(2, Offset::Position),
             SYS_copy_file_range | SYS_splice => self.write(2, Offset::Pointer(self.arguments[3])),
+            SYS_ioctl if self.arguments[1] == FICLONE => self.write(0, Offset::Whole),
             SYS_truncate => self.target(AT_FDCWD, 0, true)?.map(Action::Resize),
             SYS_ftruncate | SYS_fallocate => self.opened(0).map(Action::Resize),
             SYS_mkdir | SYS_mknod => self.name(AT_FDCWD, 0)?.map(Action::Make),

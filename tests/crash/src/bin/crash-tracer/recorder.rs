@@ -56,8 +56,8 @@ fn operation(tracee: Tracee, action: &Action, result: i64) -> Result<Option<Oper
         }
         Action::Attribute(target, name) => {
             let path = if target.path.starts_with("/proc") { &target.shown } else { &target.path };
-            let value = attribute(path, name)?;
-            Operation::Attribute { inode: target.metadata()?.ino(), name: name.clone(), value }
+            let (value, meta) = (attribute(path, name)?, target.metadata()?);
+            Operation::Attribute { inode: meta.ino(), name: name.clone(), value, mode: meta.mode() }
         }
         Action::Sync(target) => Operation::Sync { inode: target.metadata()?.ino() },
         Action::SyncAll => Operation::SyncAll,
@@ -85,12 +85,14 @@ fn made(name: &Name) -> Result<Option<Operation>> {
 }
 
 fn written(tracee: Tracee, file: &Target, fd: i32, at: Offset, length: u64) -> Result<Option<Operation>> {
+    let length = if matches!(at, Offset::Whole) { file.metadata()?.len() } else { length };
     if length == 0 {
         return Ok(None);
     }
     let offset = match at {
         Offset::At(offset) if offset == u64::MAX => tracee.position(fd)?.checked_sub(length),
         Offset::At(offset) => Some(offset),
+        Offset::Whole => Some(0),
         Offset::Position => tracee.position(fd)?.checked_sub(length),
         Offset::Pointer(address) => tracee.number(address)?.checked_sub(length),
     };
