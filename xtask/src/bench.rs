@@ -21,13 +21,13 @@ const HOST_PACKAGES: &[&str] = &["time"];
 const LEGEND: &str = "\
 # What an update costs
 
-Medians of rounds in which everybody is measured in turn; what is *missing or mixed*, and the memory, are of one
-update. Ours are the executables of our packages, theirs the shell modules of Debian's mender-client, the floor is to
+Medians of rounds in which everybody is measured in turn, and of *written* the least, for whoever else writes can only
+add to it; what is *missing or mixed*, and the memory, are of one update. Ours are the executables of our packages, theirs the shell modules of Debian's mender-client, the floor is to
 write the payload once and to sync.
 
-- *written*: sectors that the block device has counted in a whole update, by whomever, for each byte of the files'
-  content. The file system is synced after each state.
-- *missing or mixed*: for how long a reader that never pauses found the destination missing, or one mark of its first
+- *written*: sectors that the block device has counted in a whole update, for each byte of the files' content. The file
+  system is synced after each state, as a kernel does by itself within half a minute.
+- *missing or mixed*: for how long a reader beside the module found the destination missing, or one mark of its first
   file and one of its last from different editions, in ArtifactInstall and ArtifactRollback.
 - *total*: Download, ArtifactInstall, ArtifactCommit and Cleanup, with the syncs, against the floor with its own.
 - *peak memory*: of the largest process of any state, by GNU time (`ru_maxrss`). A shell module has several.

@@ -282,16 +282,23 @@ impl Change for FileSet {
 }
 
 impl FileSet {
-    /// Removes from the destination what was not there before. A file still staged never came there: one of that
-    /// name in the destination is somebody else's.
+    /// Takes from the destination what was not there before. A file still staged never came there: one of that
+    /// name in the destination is somebody else's. It goes back to where it was staged, because to free the space of a
+    /// large file takes a while, and belongs to Cleanup.
     fn take_back_new(&self, destination: &Dir, keep: &[FileName]) -> Result<()> {
         let new = Dir::open(&self.new_folder())?;
         for Staged { name, .. } in &self.new {
-            if keep.binary_search(name).is_err() && new.kind(name)?.is_none() {
+            let staged = new.kind(name)?.is_some();
+            if keep.binary_search(name).is_ok() {
+                if !staged {
+                    // Its name is the old one's again in a moment; without a second one it would be freed then.
+                    let _ = destination.link(name, &new);
+                }
+            } else if !staged && destination.rename_to_free(name, &new, name).is_err() {
                 destination.remove(name)?;
             }
         }
-        Ok(())
+        new.sync()
     }
 
     /// Puts back what has its second name in `old/`. One that has none was not touched yet, or is back already.

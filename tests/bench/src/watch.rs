@@ -1,4 +1,4 @@
-//! A reader of the destination that never stops, and notes for how long it was missing or mixed.
+//! A reader of the destination that never pauses while it is whole, and notes for how long it was missing or mixed.
 
 use std::fs::File;
 use std::io::SeekFrom;
@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::content::{NEW, OLD, mark};
+
+/// The longest pause between two looks at a destination that is broken.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What the reader has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub fn while_watched<T>(
 /// From the first look that finds it broken to the next that finds it whole, all such times together.
 fn watch(destination: &Path, marks: &[(PathBuf, SeekFrom); 2], over: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
-    let mut broken_since = None;
+    let mut broken_since: Option<Instant> = None;
     loop {
         let last = over.load(Ordering::SeqCst);
         let looked = Instant::now();
@@ -51,8 +54,12 @@ fn watch(destination: &Path, marks: &[(PathBuf, SeekFrom); 2], over: &AtomicBool
             }
             _ => {}
         }
+        if let Some(since) = broken_since {
+            // A reader that never pauses slows down the writer, and what it measures: here one part in twenty will do.
+            thread::sleep((looked - since).div_f32(20.0).min(PAUSE));
+        }
         if last {
-            seen.broken += broken_since.map(|since: Instant| since.elapsed()).unwrap_or_default();
+            seen.broken += broken_since.map(|since| since.elapsed()).unwrap_or_default();
             return seen;
         }
     }
