@@ -90,8 +90,8 @@ pub enum Operation {
         name: String,
         /// `None`: removed.
         value: Option<Vec<u8>>,
-        /// All of `st_mode`: an access control list is part of it, or no more than it.
-        mode: u32,
+        /// All of `st_mode`, where it came with the attribute: an access control list sets it, too.
+        mode: Option<u32>,
     },
     /// What was done to this inode before is on the medium: of a folder, its names.
     Sync {

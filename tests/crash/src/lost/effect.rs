@@ -196,7 +196,7 @@ impl Effect {
             (Operation::Owner { owner, mode, .. }, _) => (inode.owner, inode.mode) = (*owner, *mode),
             (Operation::Modified { modified, .. }, _) => inode.modified = *modified,
             (Operation::Attribute { name, value, mode, .. }, _) => {
-                inode.mode = *mode;
+                inode.mode = mode.unwrap_or(inode.mode);
                 match value {
                     Some(value) => inode.attributes.insert(name.clone(), value.clone()),
                     None => inode.attributes.remove(name),

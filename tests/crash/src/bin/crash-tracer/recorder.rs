@@ -57,7 +57,8 @@ fn operation(tracee: Tracee, action: &Action, result: i64) -> Result<Option<Oper
         Action::Attribute(target, name) => {
             let path = if target.path.starts_with("/proc") { &target.shown } else { &target.path };
             let (value, meta) = (attribute(path, name)?, target.metadata()?);
-            Operation::Attribute { inode: meta.ino(), name: name.clone(), value, mode: meta.mode() }
+            let mode = name.starts_with("system.posix_acl").then_some(meta.mode());
+            Operation::Attribute { inode: meta.ino(), name: name.clone(), value, mode }
         }
         Action::Sync(target) => Operation::Sync { inode: target.metadata()?.ino() },
         Action::SyncAll => Operation::SyncAll,
