@@ -11,7 +11,6 @@ use crash::subjects::{Module, PAYLOAD_TYPES, subjects};
 use crash::{Report, Scope, Tracer};
 use host::command::run;
 use host::status::step;
-use serde_json::Value;
 use xshell::{Shell, cmd};
 
 use crate::dist::modules;
@@ -40,7 +39,7 @@ impl Crash {
     /// When one of our modules ends in anything but the old or the new, or something could not be tried.
     pub fn run(self, sh: &Shell) -> Result<String> {
         let metadata = modules::metadata(sh)?;
-        let names = self.names(&metadata)?;
+        let names = self.names(sh)?;
         let target =
             metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
         let target = Path::new(target);
@@ -72,11 +71,18 @@ impl Crash {
         Ok(total.to_string())
     }
 
-    /// The modules of this workspace that there are subjects for, or the one that was asked for.
-    fn names(&self, metadata: &Value) -> Result<Vec<&'static str>> {
-        let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
-        let exists = |name: &&str| packages.iter().any(|package| package["name"] == **name);
-        let ours: Vec<_> = PAYLOAD_TYPES.iter().copied().filter(exists).collect();
+    /// Our modules, or the one that was asked for. One that there is nothing to try on is an error: nobody would notice
+    /// that it is never cut.
+    fn names(&self, sh: &Shell) -> Result<Vec<&'static str>> {
+        let subject = |module: &modules::Module| {
+            PAYLOAD_TYPES.iter().copied().find(|name| *name == module.name).with_context(|| {
+                format!(
+                    "module {0} is never cut: describe a device in tests/crash/src/subjects/{0}.rs",
+                    module.name
+                )
+            })
+        };
+        let ours = modules::workspace(sh)?.modules.iter().map(subject).collect::<Result<Vec<_>>>()?;
         let Some(wanted) = &self.module else { return Ok(ours) };
         let names: Vec<_> = ours.iter().copied().filter(|name| name == wanted).collect();
         let theirs = self.theirs.is_some() && PAYLOAD_TYPES.contains(&wanted.as_str());

@@ -1,0 +1,179 @@
+//! What an archive may say, and what it may not.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use mock_client::{Generation, Snapshot};
+use rustix::fs::{XattrFlags, setxattr};
+
+use crate::device::{Device, refused};
+
+#[test]
+fn an_archive_before_its_destination_is_put_aside() {
+    let device = Device::filled(Generation::V3);
+    let dest_dir = device.destination.to_str().unwrap().to_owned();
+    let archive = device.tar(&["--format=posix"]);
+    let outcome = device.download_files(&[("update.tar", &archive), ("dest_dir", dest_dir.as_bytes())]);
+    assert!(outcome.success(), "{outcome:?}");
+    device.ok("ArtifactInstall");
+    assert_eq!(device.live(), device.expected());
+}
+
+#[test]
+fn everything_that_an_archive_says_is_kept() {
+    for format in ["--format=gnu", "--format=posix"] {
+        let device = Device::filled(Generation::V3);
+        let source = &device.source;
+        let long = "a rather long name, ".repeat(12);
+        fs::create_dir_all(source.join(&long).join(&long)).unwrap();
+        fs::write(source.join(&long).join(&long).join("deep file"), "deep").unwrap();
+        symlink("/nowhere/absolute", source.join("absolute")).unwrap();
+        symlink("bin/run me", source.join("link")).unwrap();
+        fs::hard_link(source.join("index.html"), source.join("second name")).unwrap();
+        fs::set_permissions(source.join("bin"), fs::Permissions::from_mode(0o2750)).unwrap();
+        fs::write(source.join("empty"), "").unwrap();
+        assert!(Command::new("mkfifo").arg(source.join("fifo")).status().unwrap().success());
+        age_links_too(source);
+        device.install(&device.tar(&[format]));
+        let expected = device.expected();
+        let live = device.live();
+        // The old form of archive has whole seconds only.
+        let exact = format == "--format=posix";
+        let same = if exact {
+            live == expected
+        } else {
+            live.clone().without_times() == expected.clone().without_times()
+        };
+        assert!(same, "{format}: {:?}", live.differences(&expected));
+        let inode = |name: &str| fs::metadata(device.destination.join(name)).unwrap().ino();
+        assert_eq!(inode("index.html"), inode("second name"));
+    }
+}
+
+fn age_links_too(folder: &Path) {
+    let mut find = Command::new("find");
+    find.arg(folder).args(["-exec", "touch", "--no-dereference", "--date=@1234567890.987654321", "{}", "+"]);
+    assert!(find.status().unwrap().success());
+}
+
+#[test]
+fn attributes_acls_and_capabilities_are_kept() {
+    let device = Device::filled(Generation::V3);
+    let program = device.source.join("bin/run me");
+    setxattr(&program, "user.with newline", b"a\nb", XattrFlags::CREATE).unwrap();
+    let mut acl = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in
+        [(1u16, 7u16, u32::MAX), (2, 5, 4242), (4, 5, u32::MAX), (16, 5, u32::MAX), (32, 1, u32::MAX)]
+    {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(permissions.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    setxattr(&program, "system.posix_acl_access", &acl, XattrFlags::empty()).unwrap();
+    setxattr(device.source.join("bin"), "system.posix_acl_default", &acl, XattrFlags::empty()).unwrap();
+    let mut options = vec!["--format=posix", "--acls", "--xattrs", "--xattrs-include=*"];
+    if device.is_root() {
+        // cap_net_bind_service=ep
+        let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        setxattr(&program, "security.capability", &capability, XattrFlags::empty()).unwrap();
+    } else {
+        options.push("--xattrs-exclude=security.*");
+    }
+    device.install(&device.tar(&options));
+    let (live, expected) = (device.live(), device.expected());
+    assert_eq!(live, expected, "{:?}", live.differences(&expected));
+}
+
+#[test]
+fn sparse_files_stay_sparse() {
+    for format in ["--format=gnu", "--format=posix"] {
+        let device = Device::filled(Generation::V5);
+        let path = device.source.join("disk");
+        let file = fs::File::create(&path).unwrap();
+        // More parts than a header has room for, and a hole at the end.
+        for part in 0..40 {
+            file.write_all_at(&[part as u8 + 1; 4096], part * (1 << 20)).unwrap();
+        }
+        file.set_len(100 << 20).unwrap();
+        let archive = device.tar(&[format, "--sparse"]);
+        assert!(archive.len() < 4 << 20, "tar made no sparse archive");
+        device.install(&archive);
+        let live = device.destination.join("disk");
+        let (found, expected) = (fs::read(&live).unwrap(), fs::read(&path).unwrap());
+        let differs = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+        assert_eq!((differs, found.len()), (None, expected.len()), "{format}");
+        assert!(fs::metadata(&live).unwrap().blocks() * 512 < 4 << 20, "{format}: the holes were filled");
+    }
+}
+
+#[test]
+fn an_archive_without_its_top_leaves_the_owner_and_mode_of_the_old() {
+    let device = Device::filled(Generation::V3);
+    fs::set_permissions(&device.destination, fs::Permissions::from_mode(0o2770)).unwrap();
+    let output = Command::new("tar")
+        .args(["--create", "--directory"])
+        .arg(&device.source)
+        .arg("index.html")
+        .output()
+        .unwrap();
+    device.install(&output.stdout);
+    assert_eq!(fs::metadata(&device.destination).unwrap().mode() & 0o7777, 0o2770);
+    assert_eq!(device.text("index.html"), "the new index");
+}
+
+#[test]
+fn entries_that_lead_out_of_the_tree_are_refused() {
+    let device = Device::filled(Generation::V3);
+    let old = device.live();
+    let outside = device.client.device().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("precious"), "untouched").unwrap();
+    let before = Snapshot::of(&outside).unwrap();
+    let absolute = outside.join("precious").to_str().unwrap().to_owned();
+    for (archive, words) in [
+        (archive(&[("../outside/precious", b'0', "")]), "leads out"),
+        (archive(&[(&absolute, b'0', "")]), "absolute"),
+        (archive(&[("door", b'2', outside.to_str().unwrap()), ("door/precious", b'0', "")]), "door"),
+        (archive(&[("door", b'1', "../../outside/precious")]), "leads out"),
+        (
+            archive(&[("door", b'2', outside.to_str().unwrap()), ("name", b'1', "door/precious")]),
+            "come before",
+        ),
+        (archive(&[("name", b'1', "later")]), "come before"),
+        (archive(&[("a", b'Z', "")]), "kind"),
+        (b"#!/bin/sh\n".repeat(100), "tar archive"),
+        (device.tar(&[])[..2048].to_vec(), "ends"),
+        (device.tar(&["--gzip"]), "compressed"),
+        (vec![0; 10240], "empty"),
+        (Vec::new(), "end mark"),
+    ] {
+        refused(device.download(&archive), words);
+        device.ok("Cleanup");
+        assert_eq!(device.live(), old);
+        assert_eq!(Snapshot::of(&outside).unwrap(), before);
+        assert!(device.is_clean());
+    }
+}
+
+/// An archive of empty entries: path, kind, and what a link leads to. The crate's own builder refuses such paths.
+fn archive(entries: &[(&str, u8, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (path, kind, link) in entries {
+        let mut header = tar::Header::new_ustar();
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(tar::EntryType::new(*kind));
+        header.set_mode(0o644);
+        header.set_size(0);
+        let me = fs::metadata("/proc/self").unwrap();
+        header.set_uid(me.uid().into());
+        header.set_gid(me.gid().into());
+        header.set_mtime(0);
+        header.set_cksum();
+        bytes.extend(header.as_bytes());
+    }
+    bytes.extend([0; 1024]);
+    bytes
+}

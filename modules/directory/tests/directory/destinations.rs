@@ -1,0 +1,92 @@
+//! Where a tree may go, and where it may not.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use mock_client::{Generation, Snapshot};
+
+use crate::device::{Device, refused};
+
+#[test]
+fn a_first_install_makes_its_parents_and_rolls_back_to_nothing() {
+    for generation in [Generation::V3, Generation::V5] {
+        let device = Device::new(generation);
+        device.install(&device.tar(&["--format=posix"]));
+        assert_eq!(device.live(), device.expected());
+        device.ok("ArtifactRollback");
+        assert!(!device.client.device().join("srv").exists());
+        device.ok("Cleanup");
+        assert!(device.is_clean());
+    }
+}
+
+#[test]
+fn destinations_that_cannot_be_replaced_are_refused() {
+    let device = Device::filled(Generation::V3);
+    let old = device.live();
+    let file = device.client.device().join("file");
+    fs::write(&file, "").unwrap();
+    let datastore = device.client.datastore();
+    for (dest_dir, words) in [
+        ("/", "root"),
+        ("//", "root"),
+        ("/.\n", "root"),
+        ("/etc/..", "'..'"),
+        ("", "absolute"),
+        ("srv", "absolute"),
+        ("/proc", "mount point"),
+        ("/srv/\0x", "NUL"),
+        (file.to_str().unwrap(), "not a folder"),
+        (datastore.to_str().unwrap(), "client's own data"),
+        (device.client.device().to_str().unwrap(), "client's own data"),
+    ] {
+        refused(
+            device.download_files(&[("dest_dir", dest_dir.as_bytes()), ("update.tar", &device.tar(&[]))]),
+            words,
+        );
+        device.ok("Cleanup");
+        assert_eq!(device.live(), old);
+    }
+    refused(device.download_files(&[("update.tar", &device.tar(&[]))]), "no destination");
+    refused(device.download_files(&[("destdir", b"/srv/x")]), "destdir");
+    assert!(device.is_clean());
+}
+
+#[test]
+fn a_destination_behind_a_symlink_is_replaced_where_it_is() {
+    let device = Device::filled(Generation::V3);
+    let real = device.client.device().join("real");
+    fs::rename(&device.destination, &real).unwrap();
+    symlink(&real, &device.destination).unwrap();
+    let old = Snapshot::of(&real).unwrap();
+    device.install(&device.tar(&["--format=posix"]));
+    assert!(device.destination.is_symlink());
+    assert_eq!(Snapshot::of(&real).unwrap().below(&real), device.expected());
+    device.ok("ArtifactRollback");
+    assert_eq!(Snapshot::of(&real).unwrap(), old);
+}
+
+#[test]
+fn a_payload_that_does_not_fit_fails_early_with_the_figures() {
+    let device = Device::filled(Generation::V5);
+    device.client.set("directory", "reserve_mib = 1000000000\n").unwrap();
+    let old = device.live();
+    refused(device.download(&device.tar(&[])), "stay in reserve");
+    device.ok("Cleanup");
+    assert_eq!(device.live(), old);
+    assert!(device.is_clean());
+}
+
+#[test]
+fn somebody_elses_tree_in_the_destination_is_not_touched() {
+    let device = Device::filled(Generation::V3);
+    device.install(&device.tar(&[]));
+    fs::rename(&device.destination, device.client.device().join("taken away")).unwrap();
+    fs::create_dir(&device.destination).unwrap();
+    fs::write(device.destination.join("mine"), "mine").unwrap();
+    refused(device.client.call("ArtifactRollback").unwrap(), "somebody has replaced it");
+    assert_eq!(device.text("mine"), "mine");
+    fs::remove_dir_all(&device.destination).unwrap();
+    device.ok("ArtifactRollback");
+    assert_eq!(device.text("index.html"), "the old index");
+}

@@ -1,0 +1,38 @@
+//! The health gate.
+
+use mock_client::Generation;
+
+use crate::device::{Device, refused};
+
+#[test]
+fn a_health_gate_that_does_not_open_brings_the_old_back() {
+    let device = Device::filled(Generation::V5);
+    let old = device.live();
+    let check = device.destination.join("gone.html"); // only the old tree has it
+    let settings =
+        format!("[health]\ncommand = [\"test\", \"-e\", {check:?}]\nlimit_seconds = 1\nstable_seconds = 0\n");
+    device.client.set("directory", &settings).unwrap();
+    assert!(device.download(&device.tar(&[])).success());
+    refused(device.client.call("ArtifactInstall").unwrap(), "health gate");
+    assert_eq!(device.live(), old);
+    let rollback = device.client.call("ArtifactRollback").unwrap();
+    assert!(rollback.success() && rollback.stderr.contains("gate is open"), "{rollback:?}");
+    device.ok("Cleanup");
+    assert!(device.is_clean());
+}
+
+#[test]
+fn a_health_gate_that_opens_lets_the_new_stay() {
+    let mut device = Device::filled(Generation::V3);
+    let destination = device.destination.clone();
+    let new = destination.join("bin/run me");
+    device.client.set_meta_data(format!(
+        r#"{{"dest_dir": {destination:?}, "health": {{"command": ["test", "-e", {new:?}], "limit_seconds": 3, "stable_seconds": 0}}}}"#
+    ));
+    assert!(device.download_files(&[("new.tar", &device.tar(&[]))]).success());
+    device.ok("ArtifactInstall");
+    assert_eq!(device.text("index.html"), "the new index");
+    // A gate that fails after the rollback is reported, and the rollback has succeeded all the same.
+    let rollback = device.client.call("ArtifactRollback").unwrap();
+    assert!(rollback.success() && rollback.stderr.contains("with the old in place"), "{rollback:?}");
+}

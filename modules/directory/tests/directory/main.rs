@@ -1,0 +1,10 @@
+//! What `directory` does, on real folders and archives of the real tar, with the client played.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
+mod archives;
+mod destinations;
+mod device;
+mod health;
+mod keep;
+mod transaction;
