@@ -46,7 +46,6 @@
 //! Sizes are bytes; file modes are octal strings in settings; every query is answered with one line in one write.
 
 mod accounts;
-mod command;
 pub mod durable;
 mod guard;
 mod journal;
@@ -54,6 +53,7 @@ mod log;
 mod module;
 mod name;
 mod payloads;
+mod program;
 mod run;
 pub mod settings;
 mod state;
@@ -67,6 +67,7 @@ pub use log::say;
 pub use module::UpdateModule;
 pub use name::FileName;
 pub use payloads::{Payload, Payloads};
+pub use program::Program;
 pub use run::run;
 pub use state::{NeedsReboot, State};
 pub use transaction::{Change, Transaction, Transactional};

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::command;
 use crate::log::say;
+use crate::program::Program;
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -96,7 +96,7 @@ impl Health {
     fn look(&self, left: Duration) -> Result<()> {
         let short = left.clamp(INTERVAL, LOOK);
         if let Some((program, arguments)) = self.command.as_deref().and_then(<[String]>::split_first) {
-            command::run(program, arguments, left.max(INTERVAL))?;
+            Program::new(program, left.max(INTERVAL)).args(arguments).run()?;
         }
         if let Some(place) = &self.tcp {
             connect(place, short)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::command;
+use crate::program::Program;
 
 /// The longest that systemctl may take: units have time limits of their own, 90 s unless they say otherwise.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -65,8 +65,8 @@ fn systemctl(verb: &str, units: &[UnitName]) -> Result<()> {
         return Ok(());
     }
     let names = units.iter().map(|UnitName(name)| name.as_str());
-    let arguments: Vec<_> = ["--no-ask-password", "--quiet", verb].into_iter().chain(names).collect();
-    command::run("systemctl", &arguments, LIMIT).with_context(|| {
+    let systemctl = Program::new("systemctl", LIMIT).args(["--no-ask-password", "--quiet", verb]).args(names);
+    systemctl.run().with_context(|| {
         format!("the table units wants to {verb} {units:?}: see 'systemctl status' and 'journalctl --unit'")
     })
 }
