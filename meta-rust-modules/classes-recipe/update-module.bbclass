@@ -5,11 +5,14 @@
 #     LIC_FILES_CHKSUM = "file://LICENSE;md5=…"
 #     SRC_URI = "git://…;protocol=https;branch=main;tag=v${PV}"
 #     inherit update-module
-#     require ${BPN}-crates.inc
 #
-# `bitbake -c update_crates RECIPE` writes the file with the crates.
+# `bitbake -c update_crates RECIPE` writes the list of crates beside it, which is taken up from there.
 
 inherit cargo cargo-update-recipe-crates update-module-package
+
+# The recipe has to inherit this class itself: in a file that it requires, BPN is that file's.
+# nooelint: oelint.file.includenotfound,oelint.file.requireinclude - each recipe has its own, and none before update_crates
+include ${FILE_DIRNAME}/${BPN}-crates.inc
 
 # The oldest Rust that builds it. A release with an older one has no such recipe; what is prebuilt can take its place.
 UPDATE_MODULE_RUST ?= "1.85"

@@ -22,6 +22,7 @@ use crate::target::{self, TARGETS, Target};
 use inputs::Inputs;
 use modules::{Module, Workspace};
 use source::Source;
+pub use table::released;
 use toolchain::Toolchain;
 
 /// Builds and packages the modules.
@@ -141,7 +142,7 @@ fn forget_others(out: &Path, modules: &[Module], sources: &[PathBuf]) -> Result<
     let packages =
         TARGETS.iter().flat_map(|target| modules.iter().map(|module| out.join(module.deb_name(target))));
     let known: Vec<PathBuf> = packages.chain(sources.iter().cloned()).collect();
-    for path in table::released(out)?.iter().filter(|path| !known.contains(path)) {
+    for path in released(out)?.iter().filter(|path| !known.contains(path)) {
         fs::remove_file(path).with_context(|| format!("removing the outdated {}", path.display()))?;
     }
     Ok(())

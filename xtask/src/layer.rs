@@ -1,6 +1,7 @@
 //! `cargo xtask layer`: keeps the Yocto layer in step with the work tree, and tests it.
 
 mod generated;
+pub mod tiers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use xshell::Shell;
 use crate::dist::Dist;
 use crate::dist::modules::{self, Module, Workspace};
 use crate::dist::source::Source;
+use crate::summary::Summary;
 
 /// The layer's folder in the work tree.
 const LAYER: &str = "meta-rust-modules";
@@ -29,6 +31,12 @@ pub struct Layer {
     /// A step of a release: build the packages and write their checksums for the prebuilt recipes too.
     #[arg(long, conflicts_with = "check")]
     prebuilt: bool,
+    /// Test the layer instead: everywhere BitBake's engine and linters, and where OE-Core is at hand the real BitBake.
+    #[arg(long, conflicts_with_all = ["check", "prebuilt"])]
+    test: bool,
+    /// Checkouts openembedded-core and bitbake, or folders that have them, one for each release. It is remembered.
+    #[arg(long, value_name = "DIR", requires = "test")]
+    oe_core: Option<PathBuf>,
 }
 
 /// A file of the layer as it has to be.
@@ -38,11 +46,19 @@ struct Made {
 }
 
 impl Layer {
-    /// Writes or checks, and says how many files there are.
+    /// That every generated file agrees with the work tree.
+    pub const CHECK: Self = Self { check: true, prebuilt: false, test: false, oe_core: None };
+
+    /// Writes, checks or tests, and says what there was.
     ///
     /// # Errors
-    /// When a file cannot be made or, with `--check`, has drifted.
+    /// When a file cannot be made, has drifted, or a test fails.
     pub fn run(self, sh: &Shell) -> Result<String> {
+        if self.test {
+            let mut summary = Summary::default();
+            tiers::run(sh, self.oe_core.as_deref(), &mut summary)?;
+            return summary.close();
+        }
         let workspace = modules::workspace(sh)?;
         let mut made = made(sh, &workspace)?;
         if self.prebuilt {

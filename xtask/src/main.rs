@@ -8,6 +8,7 @@ mod e2e;
 mod image;
 mod layer;
 mod shell;
+mod summary;
 mod target;
 mod test;
 mod theirs;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
 use tar::{Builder, EntryType, Header};
-use toml_edit::{Array, DocumentMut, Item, TableLike, value};
+use toml_edit::{Array, DocumentMut, Item, value};
 use xshell::{Shell, cmd};
 
 use super::modules::{Module, Workspace};
@@ -87,11 +87,6 @@ impl Source {
             fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
         }
         Ok(())
-    }
-
-    /// Whether it has the file `path`.
-    pub fn has(&self, path: &str) -> bool {
-        self.files.contains_key(Path::new(path))
     }
 
     /// Its `Cargo.lock`.
