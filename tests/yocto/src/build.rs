@@ -54,9 +54,10 @@ fn builds_from_source(release: &Release) -> bool {
 
 /// The recipes of our modules that `release` must have.
 pub fn recipes(layer: &Layer, release: &Release) -> Vec<String> {
-    let modules = layer.modules.iter().filter(|name| *name != "container"); // meta-virtualization brings it
     let endings: &[&str] = if builds_from_source(release) { &["", "-bin"] } else { &["-bin"] };
-    modules
+    layer
+        .modules
+        .iter()
         .flat_map(|name| endings.iter().map(move |end| format!("mender-update-module-{name}{end}")))
         .collect()
 }
@@ -69,7 +70,9 @@ pub fn stand_ins(layer: &Layer) -> Vec<PathBuf> {
 /// Builds everything for `build`, looks at what came out, and returns the packages of our modules.
 pub fn run(sh: &Shell, layer: &Layer, release: &Release, build: &Build) -> Result<Vec<Built>> {
     downloads::mirror(sh, layer)?;
-    let layers = [stand_ins(layer), vec![layer.folder.clone(), downloads::checksums(layer)?]].concat();
+    let under_test =
+        vec![layer.folder.clone(), downloads::checksums(layer)?, layer.tests.join("meta-example")];
+    let layers = [stand_ins(layer), under_test].concat();
     let folder = BuildFolder::new(sh, layer, release, build.machine, &layers, SETTINGS)?;
     let mut names: Vec<String> =
         layer.modules.iter().map(|name| format!("mender-update-module-{name}-bin")).collect();

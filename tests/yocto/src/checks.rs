@@ -14,34 +14,44 @@ const MACHINE: &str = "qemuarm64";
 /// Runs the checks and says what they showed.
 pub fn run(sh: &Shell, layer: &Layer, release: &Release) -> Result<String> {
     downloads::mirror(sh, layer)?;
-    let whole = BuildFolder::new(sh, layer, release, "parse", std::slice::from_ref(&layer.folder), "")?;
-    let parsed = step(format!("{}: bitbake -p with all of OE-Core", release.series), |step| {
-        whole.run(step, MACHINE, &["bitbake", "-p"])
+    let parsed = parsed(sh, layer, release)?;
+    let shown = shown(sh, layer, release)?;
+    compatible(sh, layer, release)?;
+    Ok(format!("{parsed}; {shown} recipes of ours shown; yocto-check-layer: PASS"))
+}
+
+/// Parses everything, and returns how BitBake counts it.
+fn parsed(sh: &Shell, layer: &Layer, release: &Release) -> Result<String> {
+    let folder = BuildFolder::new(sh, layer, release, "parse", std::slice::from_ref(&layer.folder), "")?;
+    let said = step(format!("{}: bitbake -p with all of OE-Core", release.series), |step| {
+        folder.run(step, MACHINE, &["bitbake", "-p"])
     })?;
-    let count = parsed
-        .lines()
-        .find(|line| line.starts_with("Parsing of"))
-        .context("BitBake does not say what it parsed")?;
-    let shown = step(format!("{}: bitbake-layers show-recipes", release.series), |step| {
-        whole.run(step, MACHINE, &["bitbake-layers", "show-recipes", "--bare", "mender-update-module-*"])
+    let count = said.lines().find_map(|line| line.strip_prefix("Parsing of ")?.split(" complete").next());
+    Ok(format!("{} parsed", count.context("BitBake does not say what it has parsed")?))
+}
+
+/// Has `bitbake-layers` show the layer's recipes, and returns how many they are.
+fn shown(sh: &Shell, layer: &Layer, release: &Release) -> Result<usize> {
+    let layers = [build::stand_ins(layer), vec![layer.folder.clone()]].concat();
+    let folder = BuildFolder::new(sh, layer, release, "recipes", &layers, build::SETTINGS)?;
+    let said = step(format!("{}: bitbake-layers show-recipes", release.series), |step| {
+        folder.run(step, MACHINE, &["bitbake-layers", "show-recipes", "mender-update-module-*"])
     })?;
-    let expected = build::recipes(layer, release);
-    let missing: Vec<_> = expected
-        .iter()
-        .filter(|name| !shown.lines().any(|line| line.trim_end_matches(':') == name.as_str()))
-        .collect();
-    ensure!(missing.is_empty(), "bitbake-layers does not show {missing:?} but:\n{shown}");
-    let masked =
-        BuildFolder::new(sh, layer, release, "check-layer", &build::stand_ins(layer), build::SETTINGS)?;
-    let check =
-        ["yocto-check-layer", "--no-auto-dependency", &layer.folder.display().to_string()].map(str::to_owned);
-    let check: Vec<_> = check.iter().map(String::as_str).collect();
-    let verdict =
-        step(format!("{}: yocto-check-layer", release.series), |step| masked.run(step, MACHINE, &check))?;
-    ensure!(
-        verdict.contains("meta-rust-modules ... PASS"),
-        "yocto-check-layer does not say PASS:\n{verdict}"
-    );
-    let count = count.split(" complete").next().unwrap_or(count).to_lowercase();
-    Ok(format!("{count}, {} recipes of ours shown, yocto-check-layer PASS", expected.len()))
+    let recipes = build::recipes(layer, release);
+    let is_shown = |name: &&String| said.lines().any(|line| line.strip_suffix(':') == Some(name.as_str()));
+    let missing: Vec<_> = recipes.iter().filter(|name| !is_shown(name)).collect();
+    ensure!(missing.is_empty(), "bitbake-layers does not show {missing:?} but:\n{said}");
+    Ok(recipes.len())
+}
+
+/// Runs yocto-check-layer on a build folder without the layer, which it adds itself.
+fn compatible(sh: &Shell, layer: &Layer, release: &Release) -> Result<()> {
+    let layers = build::stand_ins(layer);
+    let folder = BuildFolder::new(sh, layer, release, "check-layer", &layers, build::SETTINGS)?;
+    let path = layer.folder.display().to_string();
+    let said = step(format!("{}: yocto-check-layer", release.series), |step| {
+        folder.run(step, MACHINE, &["yocto-check-layer", "--no-auto-dependency", &path])
+    })?;
+    ensure!(said.contains("meta-rust-modules ... PASS"), "yocto-check-layer does not say PASS:\n{said}");
+    Ok(())
 }

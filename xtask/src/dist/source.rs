@@ -185,3 +185,58 @@ fn reduced(mut workspace: DocumentMut, members: &[String], root: &Path) -> Resul
     unused.iter().for_each(|name| drop(table.remove(name)));
     Ok(workspace.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A workspace of a library, a module on it, and a tool.
+    fn workspace(root: &Path) -> DocumentMut {
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), text).unwrap();
+        };
+        write("modules/library/Cargo.toml", "[dependencies]\ntar.workspace = true\n");
+        write(
+            "modules/module/Cargo.toml",
+            "[dependencies]\nlibrary.workspace = true\n\n[dev-dependencies]\ntool.workspace = true\n",
+        );
+        write("tool/Cargo.toml", "[dependencies]\nclap.workspace = true\n");
+        "[workspace]\nmembers = [\"modules/*\", \"tool\"]\n\n[workspace.dependencies]\nclap = \"4\" # typed\n\
+         library = { path = \"modules/library\" }\ntar = \"0.4\"\ntool = { path = \"tool\" }\n"
+            .parse()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_module_brings_what_it_stands_on_and_nothing_of_its_tests() {
+        let root = tempfile::tempdir().unwrap();
+        let manifest = workspace(root.path());
+        let members = members(root.path(), &manifest, "modules/module").unwrap();
+        assert_eq!(members, ["modules/library", "modules/module"]);
+        let reduced = reduced(manifest, &members, root.path()).unwrap();
+        let expected = "[workspace]\nmembers = [\"modules/library\", \"modules/module\"]\n\n[workspace.dependencies]\n\
+                        library = { path = \"modules/library\" }\ntar = \"0.4\"\n";
+        assert_eq!(reduced, expected);
+        let module = without_tests(&root.path().join("modules/module/Cargo.toml")).unwrap();
+        assert_eq!(module, "[dependencies]\nlibrary.workspace = true\n");
+    }
+
+    #[test]
+    fn an_archive_is_the_same_whenever_it_is_made() {
+        let source = |content: &str| Source {
+            name: "module-1.0".to_owned(),
+            files: [("src/main.rs", content), ("Cargo.toml", "")]
+                .map(|(path, content)| (PathBuf::from(path), content.as_bytes().to_vec()))
+                .into(),
+        };
+        let archive = source("fn main() {}").archive().unwrap();
+        assert_eq!(archive, source("fn main() {}").archive().unwrap());
+        assert_ne!(archive, source("fn main() {").archive().unwrap());
+        let mut names = Vec::new();
+        for entry in tar::Archive::new(flate2::read::GzDecoder::new(archive.as_slice())).entries().unwrap() {
+            names.push(entry.unwrap().path().unwrap().into_owned());
+        }
+        assert_eq!(names, [Path::new("module-1.0/Cargo.toml"), Path::new("module-1.0/src/main.rs")]);
+    }
+}
