@@ -78,10 +78,22 @@ impl Program {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn output(mut self) -> Result<Vec<u8>> {
+        let (status, output) = self.answer()?;
+        self.succeeded(status)?;
+        Ok(output)
+    }
+
+    /// Runs it and returns how it ended and what it wrote to standard output, for programs that say there why they
+    /// fail.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn answer(&mut self) -> Result<(ExitStatus, Vec<u8>)> {
         self.command.stdout(Stdio::piped());
         let mut child = self.spawn()?;
         let said = Said::by(&mut child)?;
-        self.captured(&mut child, said)
+        let status = self.wait(&mut child)?;
+        Ok((status, said.whole().with_context(|| format!("reading what {self} says"))?))
     }
 
     /// Runs it with all of `from` as its standard input, and returns what it wrote to standard output. The limit counts
@@ -192,6 +204,8 @@ mod tests {
         let long = shell("yes | head -c 200000; echo $WORD").env("WORD", "end").output().unwrap();
         assert!(long.len() > 200_000 && long.ends_with(b"end\n"));
         assert!(said(shell("echo no; exit 4").output()).contains("exit status: 4"));
+        let (status, words) = shell("echo because; exit 4").answer().unwrap();
+        assert_eq!((status.code(), words.as_slice()), (Some(4), &b"because\n"[..]));
     }
 
     #[test]
