@@ -35,7 +35,7 @@ impl Times {
 }
 
 /// Owner, group, permissions, modification time and extended attributes of a file, folder, symlink or device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
     /// The owner's number.
     pub owner: u32,

@@ -69,6 +69,28 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     })
 }
 
+/// Whether `copy` is what [`copy`] of `path` would make.
+///
+/// # Errors
+/// When one of them cannot be read; one that is missing is just different.
+pub fn is_copy(copy: &Path, path: &Path) -> Result<bool> {
+    let looking = || failed(&format!("comparing {} with", copy.display()), path);
+    let (Ok(one), Ok(other)) = (fs::symlink_metadata(copy), fs::symlink_metadata(path)) else {
+        return Ok(false);
+    };
+    let same = if one.is_symlink() && other.is_symlink() {
+        fs::read_link(copy).with_context(looking)? == fs::read_link(path).with_context(looking)?
+            && Attributes::of_symlink(&one) == Attributes::of_symlink(&other)
+    } else if one.is_file() && other.is_file() && one.len() == other.len() {
+        let attributes = |path| File::open(path).and_then(Attributes::of).with_context(looking);
+        attributes(copy)? == attributes(path)?
+            && fs::read(copy).with_context(looking)? == fs::read(path).with_context(looking)?
+    } else {
+        false
+    };
+    Ok(same)
+}
+
 fn copy_symlink(from: &Path, meta: &Metadata, folder: &Dir, name: &FileName) -> Result<()> {
     let target = fs::read_link(from).with_context(|| failed("reading the symlink", from))?;
     let partial = partial_name(name, BESIDE_OTHERS)?;
@@ -234,7 +256,14 @@ mod tests {
         assert_eq!((meta.mode() & 0o7777, meta.modified().unwrap()), (0o604, then));
         assert_eq!(fs::read(path("copy")).unwrap(), b"content");
         assert_eq!(fs::read_link(path("second")).unwrap(), Path::new("nowhere"));
+        assert!(
+            is_copy(&path("copy"), &path("old")).unwrap() && is_copy(&path("second"), &path("link")).unwrap()
+        );
+        for other in ["link", "missing"] {
+            assert!(!is_copy(&path("copy"), &path(other)).unwrap(), "{other}");
+        }
         rewrite_file(&path("copy"), b"more").unwrap();
+        assert!(!is_copy(&path("copy"), &path("old")).unwrap());
         assert_eq!(fs::metadata(path("copy")).unwrap().mode() & 0o7777, 0o604);
         assert_eq!(fs::read(path("copy")).unwrap(), b"more");
         assert!(copy(folder.path(), &path("folder")).is_err());
