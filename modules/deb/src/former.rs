@@ -27,6 +27,8 @@ const REBOOT: [&str; 2] = ["/run/reboot-required", "/var/run/reboot-required"];
 pub struct Former {
     pub packages: Vec<Package>,
     pub places: Places,
+    /// Folders of packages that the administrator has put elsewhere: the symlinks in their places.
+    pub moved: Places,
     /// The file that asks for a reboot, if somebody had asked before.
     reboot: Option<Request>,
 }
@@ -50,6 +52,18 @@ struct Request(u64, (i64, i64));
 pub struct Folders {
     pub old: PathBuf,
     pub store: PathBuf,
+}
+
+impl Folders {
+    /// Copies of [`Former::places`].
+    pub fn places(&self) -> PathBuf {
+        self.old.join("places")
+    }
+
+    /// Copies of [`Former::moved`].
+    pub fn moved(&self) -> PathBuf {
+        self.old.join("moved")
+    }
 }
 
 impl Former {
@@ -83,9 +97,10 @@ impl Former {
             packages.push(Package { automatic: automatic.contains(&key), key, stanza, deb });
         }
         let paths = unowned.into_iter().chain(delicate(&packages, staged)?).collect();
-        let places = Places::keep(paths, &folders.old.join("places"))?;
+        let places = Places::keep(paths, &folders.places())?;
+        let moved = Places::keep(moved(&packages)?, &folders.moved())?;
         old.sync_filesystem()?;
-        Ok(Self { packages, places, reboot: request() })
+        Ok(Self { packages, places, moved, reboot: request() })
     }
 
     /// Whether a package has asked for a reboot since.
@@ -165,6 +180,16 @@ fn delicate(packages: &[Package], staged: &[Staged]) -> Result<BTreeSet<PathBuf>
     }
     for package in staged {
         paths.extend(package.conffiles()?.iter().flat_map(|path| places::around_conffile(path)));
+    }
+    Ok(paths)
+}
+
+/// Symlinks where the packages have folders.
+fn moved(packages: &[Package]) -> Result<BTreeSet<PathBuf>> {
+    let mut paths = BTreeSet::new();
+    for package in packages.iter().filter_map(|package| package.stanza.as_ref()) {
+        let is_moved = |path: &PathBuf| path.is_symlink() && path.is_dir();
+        paths.extend(database::files_of(package)?.into_iter().filter(is_moved));
     }
     Ok(paths)
 }

@@ -42,9 +42,10 @@ pub fn find(package: &Stanza, store: &Path, folder: &Dir, name: &FileName) -> Re
 
 /// Whether nobody has changed or removed a file of the package, configuration files apart, since it was installed.
 fn is_as_packaged(package: &Stanza) -> Result<bool> {
-    let (_, said) = dpkg::look("dpkg").args(["--verify", &package.dpkg_name()?]).answer()?;
-    // `??5?????? c /etc/a`: the c is for a configuration file.
-    Ok(String::from_utf8_lossy(&said).lines().all(|line| line.get(10..12) == Some("c ")))
+    let (status, said) = dpkg::look("dpkg").args(["--verify", &package.dpkg_name()?]).answer()?;
+    // It exits with 1 when something differs: `??5?????? c /etc/a`, where the c is for a configuration file.
+    let told = matches!(status.code(), Some(0 | 1));
+    Ok(told && String::from_utf8_lossy(&said).lines().all(|line| line.get(10..12) == Some("c ")))
 }
 
 /// Whether the package was installed from `deb`, and not from another build with the same version: their checksums of

@@ -62,15 +62,38 @@ impl Places {
     /// # Errors
     /// The place that cannot be made so.
     pub fn put_back(&self, folder: &Path) -> Result<()> {
-        for (path, was) in &self.0 {
-            match was {
-                Was::Nothing => remove_file(path),
-                Was::Kept(name) => put_back(&folder.join(name), path),
-                Was::Folder(attributes) => put_back_folder(path, attributes),
-            }
-            .with_context(|| format!("putting {} back", path.display()))?;
+        self.0.iter().try_for_each(|(path, was)| was.put_back(path, folder))
+    }
+
+    /// As [`put_back`](Self::put_back), for those places alone where nothing is now.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put_back_missing(&self, folder: &Path) -> Result<()> {
+        let mut missing = self.0.iter().filter(|(path, _)| fs::symlink_metadata(path).is_err());
+        missing.try_for_each(|(path, was)| was.put_back(path, folder))
+    }
+
+    /// Whether `path` is one of them, and the file that was there is there again, or still.
+    ///
+    /// # Errors
+    /// When it cannot be compared with its copy in `folder`.
+    pub fn is_as_kept(&self, path: &Path, folder: &Path) -> Result<bool> {
+        match self.0.iter().find(|(own, _)| own == path) {
+            Some((_, Was::Kept(name))) => durable::is_copy(&folder.join(name), path),
+            _ => Ok(false),
         }
-        Ok(())
+    }
+}
+
+impl Was {
+    fn put_back(&self, path: &Path, folder: &Path) -> Result<()> {
+        match self {
+            Was::Nothing => remove_file(path),
+            Was::Kept(name) => put_back(&folder.join(name), path),
+            Was::Folder(attributes) => put_back_folder(path, attributes),
+        }
+        .with_context(|| format!("putting {} back", path.display()))
     }
 }
 

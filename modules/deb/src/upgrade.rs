@@ -108,7 +108,7 @@ impl Change for Upgrade {
             Shield::raise().inspect_err(|error| say(format_args!("going back all the same: {error:#}")));
         let staged = self.staged(&Database::read()?);
         let done = staged.and_then(|staged| {
-            way_back::go(self.former()?, &self.folders().old, &staged, self.wishes.lock_seconds)
+            way_back::go(self.former()?, &self.folders(), &staged, self.wishes.lock_seconds)
         });
         shield.into_iter().for_each(Shield::lower);
         done?;

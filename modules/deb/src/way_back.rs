@@ -1,14 +1,12 @@
 //! The way back, from wherever the switch or an earlier attempt at this was cut: the former packages, exactly.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use update_module::{durable, say};
 
 use crate::control::Stanza;
 use crate::database::{self, Database, Diversions};
 use crate::dpkg;
-use crate::former::{Former, Package};
+use crate::former::{Folders, Former, Package};
 use crate::locks;
 use crate::marks;
 use crate::places;
@@ -27,19 +25,19 @@ const FORCE: [&str; 9] = [
     "--force-confold",
 ];
 
-/// Brings `former` back, whose packages are in the folder `old`, in the place of `staged`.
+/// Brings `former` back, which is kept in `folders.old`, in the place of `staged`.
 ///
 /// # Errors
 /// When another package manager does not end, or something cannot be brought back: which package, and what it is now.
-pub fn go(former: &Former, old: &Path, staged: &[Staged], lock_seconds: u64) -> Result<()> {
+pub fn go(former: &Former, folders: &Folders, staged: &[Staged], lock_seconds: u64) -> Result<()> {
     let frontend = locks::take(locks::FRONTEND, lock_seconds)?;
     drop(locks::take(locks::DATABASE, lock_seconds)?);
     database::settle()?;
-    attempt(former, old, staged)?;
+    attempt(former, folders, staged)?;
     let mut left = missing(former, &Database::read()?);
     if !left.is_empty() {
         silence_scripts(&left)?;
-        attempt(former, old, staged)?;
+        attempt(former, folders, staged)?;
         left = missing(former, &Database::read()?);
     }
     let names = || left.iter().map(|package| package.key.to_string()).collect::<Vec<_>>().join(", ");
@@ -49,14 +47,14 @@ pub fn go(former: &Former, old: &Path, staged: &[Staged], lock_seconds: u64) -> 
         names()
     );
     remove_strays(former, staged)?;
-    former.places.put_back(&old.join("places"))?;
+    former.places.put_back(&folders.places())?;
     database::put_back(&former.stanzas(), lock_seconds)?;
     drop(frontend);
     marks::set(former.marks())
 }
 
 /// Has dpkg do what is missing. That it complains is no failure: what counts is how the packages are in the end.
-fn attempt(former: &Former, old: &Path, staged: &[Staged]) -> Result<()> {
+fn attempt(former: &Former, folders: &Folders, staged: &[Staged]) -> Result<()> {
     let database = Database::read()?;
     let run = |verb: &str, what: &[String]| {
         if what.is_empty() {
@@ -71,11 +69,11 @@ fn attempt(former: &Former, old: &Path, staged: &[Staged]) -> Result<()> {
     let mut install = Vec::new();
     for package in &former.packages {
         let now = database.find(&package.key);
-        if is_untouched(package, now, staged) {
+        if is_untouched(package, now, staged) && has_its_files(package, former, folders)? {
             continue;
         }
         match (&package.deb, now) {
-            (Some(deb), _) => install.push(old.join(deb).to_string_lossy().into_owned()),
+            (Some(deb), _) => install.push(folders.old.join(deb).to_string_lossy().into_owned()),
             (None, Some(now)) if package.stanza.is_some() => remove.push(now.dpkg_name()?),
             (None, Some(now)) => purge.push(now.dpkg_name()?),
             (None, None) => {}
@@ -84,6 +82,8 @@ fn attempt(former: &Former, old: &Path, staged: &[Staged]) -> Result<()> {
     // What is new goes first: it may hold files and conflicts that keep the old away.
     run("--purge", &purge);
     run("--remove", &remove);
+    // dpkg leaves a symlink in the place of a folder alone, but makes a folder where nothing is.
+    former.moved.put_back_missing(&folders.moved())?;
     run("--install", &install);
     if database::is_interrupted()? || Database::read()?.unfinished().next().is_some() {
         run("--configure", &["--pending".to_owned()]);
@@ -99,6 +99,14 @@ fn is_untouched(package: &Package, now: Option<&Stanza>, staged: &[Staged]) -> b
         new.key == package.key && version(&new.control) == package.stanza.as_ref().and_then(version)
     });
     now == package.stanza.as_ref() && !same_version
+}
+
+/// Whether the package has not lost a file to another: that changes dpkg's list of its files, and nothing else.
+fn has_its_files(package: &Package, former: &Former, folders: &Folders) -> Result<bool> {
+    match package.stanza.as_ref().filter(|_| package.deb.is_some()) {
+        Some(stanza) => former.places.is_as_kept(&database::info_file(stanza, "list")?, &folders.places()),
+        None => Ok(true),
+    }
 }
 
 /// The packages that are not in their former state.
@@ -162,6 +170,9 @@ fn remove_strays(former: &Former, staged: &[Staged]) -> Result<()> {
     for package in former.packages.iter().filter_map(|package| package.stanza.as_ref()) {
         for path in database::files_of(package)? {
             places::unfinished(&path).try_for_each(|half| places::remove_file(&half))?;
+        }
+        for path in database::info_files(package)?.iter().filter(|path| !former.places.has(path)) {
+            places::remove_file(path)?;
         }
     }
     Ok(())
