@@ -61,7 +61,7 @@ fn dispatch() -> Result<()> {
         Xtask::Bench(command) => command.run(&sh),
         Xtask::Conformance(command) => command.run(&sh).map(drop),
         Xtask::Crash(command) => command.run(&sh).map(drop),
-        Xtask::Debian(command) => command.run(&sh).map(drop),
+        Xtask::Debian(command) => command.run(&sh).map(|said| println!("{said}")),
         Xtask::Dist(command) => command.run(&sh).map(drop),
         Xtask::E2e(command) => command.run(&sh).map(drop),
         Xtask::Image(command) => command.run(&sh),
