@@ -24,6 +24,10 @@ pub struct Crash {
     /// Only this module.
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
+    /// At most so many cut points, and so many failing calls, in a course, evenly spread [default: all, and a few of those
+    /// of deb, whose dpkg makes thousands, unless it is the only module]
+    #[arg(long, value_name = "N")]
+    most: Option<usize>,
     /// Cut the shell modules of Debian's mender-client package too, or those of another folder: kills only, and where a
     /// state makes very many calls every k-th. How they fare fails nothing.
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
@@ -54,7 +58,7 @@ impl Crash {
         let tracer = build(sh, target, &names)?;
         let mut results = Results::default();
         for name in &names {
-            let debian = if *name == DEB { Some(debian::system(sh)?) } else { None };
+            let debian = if *name == DEB { Some(debian::mountable(sh)?) } else { None };
             let module = Module { executable: target.join("debug").join(name), spared: false, debian };
             results.add(name, Whose::Ours, try_module(name, &module, &tracer, self.scope(name))?);
         }
@@ -80,18 +84,13 @@ impl Crash {
         Ok(format!("{total}{not_cut}"))
     }
 
-    /// What is tried on our module `name`. dpkg makes thousands of calls: all of them count where somebody asks for this
-    /// module alone, an even selection where it is one of many.
+    /// What is tried on our module `name`.
     fn scope(&self, name: &str) -> Scope {
-        match (name == DEB, self.module.is_some()) {
-            (false, _) => Scope::ALL,
-            (true, alone) => Scope {
-                losses: false,
-                pairs: false,
-                cuts: if alone { usize::MAX } else { DEB_CUTS },
-                ..Scope::ALL
-            },
+        if name != DEB {
+            return Scope { cuts: self.most.unwrap_or(usize::MAX), ..Scope::ALL };
         }
+        let all = if self.module.is_some() { usize::MAX } else { DEB_CUTS };
+        Scope { losses: false, pairs: false, cuts: self.most.unwrap_or(all), ..Scope::ALL }
     }
 
     /// Our modules, or the one that was asked for. One that there is nothing to try on is an error: nobody would notice

@@ -38,7 +38,9 @@ impl Debian {
     /// When one fails, or the system cannot be made.
     pub fn run(self, sh: &Shell) -> Result<String> {
         let system = system(sh)?;
-        let tests = cmd!(sh, "cargo test --locked --package deb --test debian --").args(self.test);
+        // In a mount namespace of its own: whatever ends it, none of its mounts stays.
+        let tests =
+            cmd!(sh, "unshare --mount cargo test --locked --package deb --test debian --").args(self.test);
         let said = step("packages on a Debian system", |step| {
             output(step, tests.env("MENDER_TEST_DEBIAN", system))
         })?;
@@ -72,6 +74,16 @@ pub fn system(sh: &Shell) -> Result<PathBuf> {
     let folder = cache::entry("debian", &key, |folder| make(sh, &release, folder))
         .with_context(|| format!("making a Debian system ({release})"))?;
     Ok(folder.join("root"))
+}
+
+/// As [`system`], for suites that mount it in this process: it has mounts of its own from now on.
+///
+/// # Errors
+/// As there, and when this is not run by root.
+pub fn mountable(sh: &Shell) -> Result<PathBuf> {
+    let system = system(sh)?;
+    mock_client::debian::own_mounts()?;
+    Ok(system)
 }
 
 fn make(sh: &Shell, release: &str, folder: &Path) -> Result<()> {

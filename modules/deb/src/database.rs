@@ -115,6 +115,15 @@ pub fn settle() -> Result<()> {
     dpkg::dpkg().arg("--set-selections").run()
 }
 
+/// Removes what an interrupted dpkg has unpacked of a package's control files: it does so itself, but not before it unpacks
+/// the next package.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn sweep() -> Result<()> {
+    durable::remove_tree(&Path::new(ADMIN).join("tmp.ci"))
+}
+
 /// Whether dpkg was interrupted and has not run since.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use update_module::{FileName, say};
 
 use crate::control::{Key, Stanza};
 use crate::database::{self, Database, Diversions};
+use crate::extras::Extras;
 use crate::marks;
 use crate::original;
 use crate::places::{self, Places};
@@ -29,6 +30,7 @@ pub struct Former {
     pub places: Places,
     /// Folders of packages that the administrator has put elsewhere: the symlinks in their places.
     pub moved: Places,
+    pub extras: Extras,
     /// The file that asks for a reboot, if somebody had asked before.
     reboot: Option<Request>,
 }
@@ -99,8 +101,11 @@ impl Former {
         let paths = unowned.into_iter().chain(delicate(&packages, staged)?).collect();
         let places = Places::keep(paths, &folders.places())?;
         let moved = Places::keep(moved(&packages)?, &folders.moved())?;
+        let installed = packages.iter().filter(|package| package.deb.is_some());
+        let installed = installed.filter_map(|package| package.stanza.as_ref());
+        let extras = Extras::keep(installed, &database.owners()?, &diversions)?;
         old.sync_filesystem()?;
-        Ok(Self { packages, places, moved, reboot: request() })
+        Ok(Self { packages, places, moved, extras, reboot: request() })
     }
 
     /// Whether a package has asked for a reboot since.

@@ -6,6 +6,7 @@
 mod control;
 mod database;
 mod dpkg;
+mod extras;
 mod former;
 mod locks;
 mod marks;

@@ -46,8 +46,10 @@ pub fn go(former: &Former, folders: &Folders, staged: &[Staged], lock_seconds: u
         "these packages are not what they were: {}. See above for why, and dpkg --audit",
         names()
     );
+    database::sweep()?;
     remove_strays(former, staged)?;
     former.places.put_back(&folders.places())?;
+    former.extras.put_back()?;
     database::put_back(&former.stanzas(), lock_seconds)?;
     drop(frontend);
     marks::set(former.marks())

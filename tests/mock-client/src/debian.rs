@@ -6,12 +6,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 
 use crate::Snapshot;
 
@@ -278,7 +278,13 @@ impl Package {
     }
 }
 
-/// Whether this process may make a [`System`]: root may.
-pub fn is_possible() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+/// Lets this thread, and those that it starts from now on, have mounts of their own, which nobody else sees: whatever ends
+/// the process, none stays behind.
+///
+/// # Errors
+/// When the kernel refuses: only root may.
+pub fn own_mounts() -> Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).context("asking for mounts of our own")?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).context("keeping mounts to ourselves")
 }

@@ -108,6 +108,12 @@ impl Snapshot {
         self
     }
 
+    /// The same with nothing but `folder` and everything in it.
+    #[must_use]
+    pub fn within(self, folder: &Path) -> Self {
+        self.without(|path| !path.starts_with(folder))
+    }
+
     /// The same without `folder` and everything in it.
     pub fn except(mut self, folder: &Path) -> Self {
         self.0.retain(|path, _| !path.starts_with(folder));

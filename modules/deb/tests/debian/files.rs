@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use mock_client::debian::Package;
+use rustix::fs::{XattrFlags, setxattr};
 
 use crate::device::{Device, app};
 
@@ -22,7 +23,7 @@ fn changed_by_hand() -> Device {
     fs::set_permissions(path("data"), fs::Permissions::from_mode(0o4750)).unwrap();
     chown(path("data"), Some(1), Some(2)).unwrap();
     fs::set_permissions(path("data"), fs::Permissions::from_mode(0o4750)).unwrap();
-    fs::File::open(path("data")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    setxattr(path("data"), "user.origin", b"by hand", XattrFlags::CREATE).unwrap();
     fs::rename(path("folder"), device.path("/srv/folder")).unwrap();
     symlink("/srv/folder", path("folder")).unwrap();
     device

@@ -16,6 +16,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{Mode, OFlags};
 
 pub use attributes::{Attributes, Times};
 pub use dir::Dir;
@@ -67,6 +68,30 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
         io::copy(&mut source, partial)?;
         attributes.set_on(partial)
     })
+}
+
+/// What the regular file `path` is beside its content; a symlink of that name is not followed.
+///
+/// # Errors
+/// When it is none, or may not be opened.
+pub fn attributes(path: &Path) -> Result<Attributes> {
+    let file = open_itself(path)?;
+    Attributes::of(&file).with_context(|| failed("reading owner, mode and attributes of", path))
+}
+
+/// Gives the regular file `path` `attributes`; a symlink of that name is not followed.
+///
+/// # Errors
+/// When this process may not, or the filesystem cannot hold them.
+pub fn set_attributes(path: &Path, attributes: &Attributes) -> Result<()> {
+    let file = open_itself(path)?;
+    attributes.set_on(&file).with_context(|| failed("giving its owner, mode and attributes to", path))
+}
+
+fn open_itself(path: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::empty()).with_context(|| failed("opening", path))?;
+    Ok(File::from(fd))
 }
 
 /// Whether `copy` is what [`copy`] of `path` would make.
@@ -266,6 +291,9 @@ mod tests {
         assert!(!is_copy(&path("copy"), &path("old")).unwrap());
         assert_eq!(fs::metadata(path("copy")).unwrap().mode() & 0o7777, 0o604);
         assert_eq!(fs::read(path("copy")).unwrap(), b"more");
+        set_attributes(&path("copy"), &attributes(&path("old")).unwrap()).unwrap();
+        assert_eq!(fs::metadata(path("copy")).unwrap().modified().unwrap(), then);
+        assert!(attributes(&path("second")).is_err(), "a symlink");
         assert!(copy(folder.path(), &path("folder")).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
     }
