@@ -37,6 +37,11 @@ pub struct Conformance {
 }
 
 impl Conformance {
+    /// The cases on `module` alone.
+    pub fn of(module: PathBuf) -> Self {
+        Self { module: Some(module), ..Self::default() }
+    }
+
     /// Runs the cases, prints a table, and says how many there were.
     ///
     /// # Errors

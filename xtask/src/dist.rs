@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: static executables of every module for every target, their Debian packages, and a table.
+//! `cargo xtask dist`: static executables of every module for every target, their Debian packages, their sources, and a table.
 
 mod build;
 mod debian_rust;
@@ -6,6 +6,7 @@ mod inputs;
 pub mod modules;
 mod package;
 mod record;
+pub mod source;
 mod table;
 mod toolchain;
 
@@ -20,6 +21,8 @@ use xshell::Shell;
 use crate::target::{self, TARGETS, Target};
 use inputs::Inputs;
 use modules::{Module, Workspace};
+use source::Source;
+pub use table::released;
 use toolchain::Toolchain;
 
 /// Builds and packages the modules.
@@ -63,9 +66,10 @@ impl Dist {
         if !stale.is_empty() {
             bring_up_to_date(sh, &workspace, &inputs, &stale)?;
         }
-        forget_others(&out, &workspace.modules)?;
+        let sources = write_sources(sh, &workspace, &out)?;
+        forget_others(&out, &workspace.modules, &sources)?;
         table::sums(&out)?;
-        print!("{}", table::render(&table::rows(&workspace.root, &jobs)?));
+        print!("{}", table::render(&table::rows(&workspace.root, &jobs, &sources)?));
         Ok(jobs.into_iter().map(|job| (job.target, job.deb)).collect())
     }
 }
@@ -122,15 +126,24 @@ fn of<'a>(toolchains: &'a [(&Target, Toolchain)], target: &Target) -> Result<&'a
     Ok(&found.with_context(|| format!("no toolchain was set up for {}", target.debian))?.1)
 }
 
-/// Removes packages of earlier versions and of modules that are no more, so that `dist/` holds what this work tree makes.
-fn forget_others(out: &Path, modules: &[Module]) -> Result<()> {
-    let known: Vec<String> =
-        TARGETS.iter().flat_map(|target| modules.iter().map(|module| module.deb_name(target))).collect();
-    for deb in table::debs(out)? {
-        if !deb.file_name().is_some_and(|name| known.iter().any(|known| name == known.as_str())) {
-            fs::remove_file(&deb)
-                .with_context(|| format!("removing the outdated package {}", deb.display()))?;
-        }
+/// Writes the archive of every module's source, and returns them in the modules' order.
+fn write_sources(sh: &Shell, workspace: &Workspace, out: &Path) -> Result<Vec<PathBuf>> {
+    let write = |module| {
+        let source = Source::of(sh, workspace, module)?;
+        let path = out.join(source.file_name());
+        fs::write(&path, source.archive()?).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    };
+    workspace.modules.iter().map(write).collect()
+}
+
+/// Removes what is of earlier versions and of modules that are no more, so that `dist/` holds what this work tree makes.
+fn forget_others(out: &Path, modules: &[Module], sources: &[PathBuf]) -> Result<()> {
+    let packages =
+        TARGETS.iter().flat_map(|target| modules.iter().map(|module| out.join(module.deb_name(target))));
+    let known: Vec<PathBuf> = packages.chain(sources.iter().cloned()).collect();
+    for path in released(out)?.iter().filter(|path| !known.contains(path)) {
+        fs::remove_file(path).with_context(|| format!("removing the outdated {}", path.display()))?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask e2e`: the scenarios on the emulated Pis.
 
 use std::panic::resume_unwind;
+use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Result, ensure};
@@ -57,6 +58,17 @@ impl E2e {
         let machines: Vec<_> = chosen.iter().map(|(_, board)| board.machine).collect();
         Ok(format!("{} scenarios on each of: {}", scenarios.len(), machines.join(", ")))
     }
+}
+
+/// Plays one scenario on `board` with `packages` in the place of those of `dist/`.
+///
+/// # Errors
+/// When it fails, or the machine's image cannot be made.
+pub fn play_with(sh: &Shell, board: &'static Board, packages: Vec<PathBuf>, scenario: &str) -> Result<()> {
+    packages::ensure(sh, e2e::HOST_PACKAGES)?;
+    let folder = sh.current_dir().join("target/e2e").join(board.machine);
+    let stage = Stage { image: Image::ensure(sh, board)?, packages, folder };
+    e2e::choose(&[scenario.to_owned()])?.into_iter().try_for_each(|scenario| stage.play(scenario))
 }
 
 /// Everything that the scenarios on the `chosen` machines need.

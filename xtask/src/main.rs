@@ -7,7 +7,9 @@ mod debian;
 mod dist;
 mod e2e;
 mod image;
+mod layer;
 mod shell;
+mod summary;
 mod target;
 mod test;
 mod theirs;
@@ -31,6 +33,7 @@ enum Xtask {
     Dist(dist::Dist),
     E2e(e2e::E2e),
     Image(image::Image),
+    Layer(layer::Layer),
     Shell(shell::Shell),
     Test(test::Test),
 }
@@ -65,6 +68,7 @@ fn dispatch() -> Result<()> {
         Xtask::Dist(command) => command.run(&sh).map(drop),
         Xtask::E2e(command) => command.run(&sh).map(drop),
         Xtask::Image(command) => command.run(&sh),
+        Xtask::Layer(command) => command.run(&sh).map(drop),
         Xtask::Shell(command) => command.run(&sh),
         Xtask::Test(command) => command.run(&sh),
     }

@@ -119,8 +119,9 @@ pub fn settle() -> Result<()> {
 /// the next package.
 ///
 /// # Errors
-/// When it cannot be removed.
-pub fn sweep() -> Result<()> {
+/// When dpkg is at work for longer than `lock_seconds`, or it cannot be removed.
+pub fn sweep(lock_seconds: u64) -> Result<()> {
+    let _lock = locks::take(locks::DATABASE, lock_seconds)?;
     durable::remove_tree(&Path::new(ADMIN).join("tmp.ci"))
 }
 

@@ -46,7 +46,7 @@ pub fn go(former: &Former, folders: &Folders, staged: &[Staged], lock_seconds: u
         "these packages are not what they were: {}. See above for why, and dpkg --audit",
         names()
     );
-    database::sweep()?;
+    database::sweep(lock_seconds)?;
     remove_strays(former, staged)?;
     former.places.put_back(&folders.places())?;
     former.extras.put_back()?;

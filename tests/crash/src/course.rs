@@ -158,3 +158,22 @@ pub const COURSES: &[Course] = &[
         end_after_success: End::Old,
     },
 ];
+
+/// What meets an install that was cut, and may be cut itself.
+pub struct Second {
+    /// The state, or the boot's recovery.
+    pub state: &'static str,
+    /// What is called when power is back. It has to end with the old.
+    pub after_cut: &'static [&'static str],
+}
+
+/// The client's rollback, the boot, and, since client 3.4 forgets an install that was cut, the next update: of that it
+/// forgets a download that was cut, too, and what it calls then is yet another one.
+pub const SECONDS: &[Second] = &[
+    Second { state: "ArtifactRollback", after_cut: ROLLED_BACK },
+    Second {
+        state: "--recover",
+        after_cut: &["--recover", "ArtifactRollback", "ArtifactFailure", "Cleanup"],
+    },
+    Second { state: "Download", after_cut: &["--recover", "Download", "Cleanup"] },
+];

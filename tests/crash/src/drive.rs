@@ -7,7 +7,7 @@ use mock_client::{MockClient, Outcome, Snapshot};
 
 use crate::{Course, End, Subject};
 
-/// The two trees that are allowed. The new is compared without modification times, which no one can know in advance.
+/// The two trees that are allowed. The new has modification times only where the artifact says them.
 pub struct Trees {
     old: Snapshot,
     new: Snapshot,
@@ -24,12 +24,12 @@ impl Trees {
         for state in ["Download", "ArtifactInstall", "ArtifactCommit", "Cleanup"] {
             succeed(subject, &device, state)?;
         }
-        let new = subject.live(&device)?.without_times();
+        let (old, new) = (relative(&old, &device), relative(&subject.live(&device)?, &device));
         ensure!(
-            relative(&old, &device).without_times() != relative(&new, &device),
+            old.clone().without_times() != new.clone().without_times(),
             "the update under test changes nothing"
         );
-        Ok(Self { old: relative(&old, &device), new: relative(&new, &device) })
+        Ok(Self { old, new: comparable(subject, new) })
     }
 }
 
@@ -46,14 +46,19 @@ pub fn finish(subject: &dyn Subject, device: &MockClient, states: &[&str], trees
     if live == trees.old {
         return Ok(End::Old);
     }
-    let timeless = live.clone().without_times();
+    let new = comparable(subject, live.clone());
     ensure!(
-        timeless == trees.new,
+        new == trees.new,
         "neither: it differs from the old in {:?}, from the new in {:?}",
         live.differences(&trees.old),
-        timeless.differences(&trees.new)
+        new.differences(&trees.new)
     );
     Ok(End::New)
+}
+
+/// What can be known in advance of what an update has made.
+fn comparable(subject: &dyn Subject, made: Snapshot) -> Snapshot {
+    if subject.knows_times() { made } else { made.without_times() }
 }
 
 /// A device on which `course` has come to the state that is cut.

@@ -20,6 +20,7 @@ use image::Image;
 use mock_client::{MockClient, Snapshot};
 
 pub use course::{COURSES, Course, End};
+use course::{SECONDS, Second};
 use drive::{Trees, finish, prepared, succeed};
 use pool::side_by_side;
 use report::Attempt;
@@ -50,6 +51,12 @@ pub trait Subject: Sync {
     /// When they cannot be made.
     fn payload(&self, device: &MockClient) -> Result<Vec<(String, Vec<u8>)>>;
 
+    /// Whether the artifact says the modification time of everything that the update makes. Else nobody knows them in
+    /// advance, and the new is compared without.
+    fn knows_times(&self) -> bool {
+        false
+    }
+
     /// What the update must have left on `device` beside what is live: nothing, once it has ended.
     ///
     /// # Errors
@@ -64,7 +71,7 @@ pub struct Scope {
     pub failures: bool,
     /// Un-synced writes lost.
     pub losses: bool,
-    /// The install's cut followed by a cut of the rollback, every pair.
+    /// The install's cut followed by a cut of what meets it, every pair.
     pub pairs: bool,
     /// At most so many cut points, and so many failing calls, in a course, evenly spread.
     pub cuts: usize,
@@ -89,7 +96,9 @@ pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<R
         bench.losses(&mut reports)?;
     }
     if scope.pairs {
-        reports.push(bench.pairs()?);
+        for second in SECONDS {
+            reports.push(bench.pairs(second)?);
+        }
     }
     Ok(reports)
 }
@@ -206,9 +215,9 @@ impl Bench<'_> {
         Ok((count, mine.map(|state| (state.complete, state.shown.clone(), end(&state))).collect()))
     }
 
-    /// Cuts the rollback of an install that was itself cut: every pair of cuts, and then the rollback again.
-    fn pairs(&self) -> Result<Report> {
-        let [install, rollback] = ["ArtifactInstall", "ArtifactRollback"];
+    /// Cuts what meets an install that was itself cut: every pair of cuts, and then what follows.
+    fn pairs(&self, second: &Second) -> Result<Report> {
+        let (install, state) = ("ArtifactInstall", second.state);
         let downloaded = || -> Result<_> {
             let device = self.subject.device()?;
             succeed(self.subject, &device, "Download")?;
@@ -221,19 +230,19 @@ impl Bench<'_> {
                 self.tracer.inject(self.subject, &mut device, install, first)?;
                 Ok(device)
             };
-            let rollbacks = cuts(&self.tracer.list(self.subject, &mut half_installed()?, rollback)?);
-            let end = |second| {
+            let seconds = cuts(&self.tracer.list(self.subject, &mut half_installed()?, state)?);
+            let end = |fault| {
                 let mut device = half_installed()?;
-                self.tracer.inject(self.subject, &mut device, rollback, second)?;
-                finish(self.subject, &device, &[rollback, "ArtifactFailure", "Cleanup"], &self.trees)
+                self.tracer.inject(self.subject, &mut device, state, fault)?;
+                finish(self.subject, &device, second.after_cut, &self.trees)
             };
-            Ok(rollbacks.into_iter().map(|second| (first, second, end(second))).collect())
+            Ok(seconds.into_iter().map(|fault| (first, fault, end(fault))).collect())
         });
         let mut report =
-            Report::new(format!("{}: {install} and then {rollback}, both cut", self.subject.name()));
+            Report::new(format!("{}: {install} and then {state}, both cut", self.subject.name()));
         for pair in pairs {
-            for (first, second, end) in pair? {
-                report.add(Attempt::Cut, &[End::Old], format!("{install} {first}, {rollback} {second}"), end);
+            for (first, fault, end) in pair? {
+                report.add(Attempt::Cut, &[End::Old], format!("{install} {first}, {state} {fault}"), end);
             }
         }
         Ok(report)

@@ -11,20 +11,25 @@ use super::Job;
 
 const HEADINGS: [&str; 5] = ["package", "architecture", "size", "sha256", "path"];
 
-/// One row for each job, with paths as seen from the work tree's top.
-pub fn rows(root: &Path, jobs: &[Job]) -> Result<Vec<[String; 5]>> {
-    jobs.iter()
-        .map(|job| {
-            let content = fs::read(&job.deb).with_context(|| format!("reading {}", job.deb.display()))?;
-            Ok([
-                job.module.debian.clone(),
-                job.target.debian.to_owned(),
-                format!("{} KiB", content.len().div_ceil(1024)),
-                cache::sha256(&content),
-                job.deb.strip_prefix(root).unwrap_or(&job.deb).display().to_string(),
-            ])
-        })
-        .collect()
+/// One row for each job, and one for each source of `sources`, with paths as seen from the work tree's top.
+pub fn rows(root: &Path, jobs: &[Job], sources: &[PathBuf]) -> Result<Vec<[String; 5]>> {
+    let packages = jobs.iter().map(|job| (job.module.debian.clone(), job.target.debian, &job.deb));
+    let source = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.rsplit_once('-').map_or_else(|| name.to_string(), |(package, _)| package.to_owned())
+    };
+    let all = packages.chain(sources.iter().map(|path| (source(path), "source", path)));
+    all.map(|(package, architecture, path)| {
+        let content = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        Ok([
+            package,
+            architecture.to_owned(),
+            format!("{} KiB", content.len().div_ceil(1024)),
+            cache::sha256(&content),
+            path.strip_prefix(root).unwrap_or(path).display().to_string(),
+        ])
+    })
+    .collect()
 }
 
 /// The table, its columns as wide as they need to be.
@@ -43,30 +48,30 @@ pub fn render(rows: &[[String; 5]]) -> String {
     table
 }
 
-/// Writes `SHA256SUMS` for every package in `out`.
+/// Writes `SHA256SUMS` for everything in `out` that is released.
 pub fn sums(out: &Path) -> Result<()> {
     let mut lines = String::new();
-    for deb in debs(out)? {
-        let content = fs::read(&deb).with_context(|| format!("reading {}", deb.display()))?;
-        let name = deb.file_name().unwrap_or_default().to_string_lossy();
+    for path in released(out)? {
+        let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         lines.push_str(&format!("{}  {name}\n", cache::sha256(&content)));
     }
     let path = out.join("SHA256SUMS");
     fs::write(&path, lines).with_context(|| format!("writing {}", path.display()))
 }
 
-/// The packages in `out`, sorted; none where there is no such folder yet.
-pub fn debs(out: &Path) -> Result<Vec<PathBuf>> {
+/// The packages and sources in `out`, sorted; none where there is no such folder yet.
+pub fn released(out: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(out) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.with_context(|| format!("listing {}", out.display()))?,
     };
-    let mut debs: Vec<PathBuf> = entries
+    let mut released: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb" || extension == "gz"))
         .collect();
-    debs.sort();
-    Ok(debs)
+    released.sort();
+    Ok(released)
 }
 
 #[cfg(test)]

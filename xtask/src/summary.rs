@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 /// What came of each suite, in the order in which they ran.
 #[derive(Default)]
@@ -28,8 +28,17 @@ impl Summary {
         self.suites.push((name.into(), Verdict::Skipped(why.into())));
     }
 
-    /// How many suites have failed.
-    pub fn failed(&self) -> usize {
+    /// Prints it, and says how many suites there were.
+    ///
+    /// # Errors
+    /// When one has failed.
+    pub fn close(self) -> Result<String> {
+        println!("\n{self}");
+        ensure!(self.failed() == 0, "{} suites failed", self.failed());
+        Ok(format!("{} suites", self.suites.len()))
+    }
+
+    fn failed(&self) -> usize {
         self.count(|verdict| matches!(verdict, Verdict::Failed(_)))
     }
 
@@ -42,9 +51,9 @@ impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, verdict) in &self.suites {
             match verdict {
-                Verdict::Passed(detail) => writeln!(formatter, "passed  {name:<16} {detail}")?,
-                Verdict::Failed(error) => writeln!(formatter, "FAILED  {name:<16} {error:#}")?,
-                Verdict::Skipped(why) => writeln!(formatter, "skipped {name:<16} {why}")?,
+                Verdict::Passed(detail) => writeln!(formatter, "passed  {name:<26} {detail}")?,
+                Verdict::Failed(error) => writeln!(formatter, "FAILED  {name:<26} {error:#}")?,
+                Verdict::Skipped(why) => writeln!(formatter, "skipped {name:<26} {why}")?,
             }
         }
         let passed = self.count(|verdict| matches!(verdict, Verdict::Passed(_)));
@@ -68,8 +77,8 @@ mod tests {
         let text = summary.to_string();
         for part in [
             "passed  format",
-            "FAILED  lints            clippy: a warning",
-            "skipped e2e raspi3b      --quick",
+            "FAILED  lints                      clippy: a warning",
+            "skipped e2e raspi3b                --quick",
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }

@@ -1,0 +1,4 @@
+SUMMARY = "Mender Update Module that replaces the files of a web root (prebuilt, static)"
+DESCRIPTION = "Replaces the top-level files of a folder, all or none, and rolls back to exactly what was there: content, names, owner, mode, times, extended attributes."
+
+require mender-update-module-bin.inc

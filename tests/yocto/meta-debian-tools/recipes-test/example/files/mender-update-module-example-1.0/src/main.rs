@@ -1,0 +1,3 @@
+//! The smallest Update Module: it knows no state, and succeeds in every one.
+
+fn main() {}

@@ -1,0 +1,160 @@
+//! A build folder of BitBake's, and how commands run in it.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use host::command::run;
+use host::status::Step;
+use xshell::{Cmd, Shell, cmd};
+
+use crate::downloads::write;
+use crate::{Layer, Release};
+
+/// Debian packages of the host that BitBake and the test layer need.
+pub const HOST_PACKAGES: &[&str] = &[
+    "chrpath",
+    "cpio",
+    "diffstat",
+    "file",
+    "g++",
+    "g++-aarch64-linux-gnu",
+    "g++-arm-linux-gnueabihf",
+    "gawk",
+    "gcc-aarch64-linux-gnu",
+    "gcc-arm-linux-gnueabihf",
+    "locales",
+    "lz4",
+    "make",
+    "mender-artifact",
+    "patch",
+    "perl",
+    "pseudo",
+    "qemu-user-static",
+    "rpcsvc-proto",
+    "rpm",
+    "texinfo",
+    "unzip",
+    "wget",
+    "xz-utils",
+    "zstd",
+];
+
+/// The language that BitBake insists on.
+const LOCALE: &str = "en_US.UTF-8";
+
+/// A build folder for one release and one machine.
+pub struct BuildFolder<'a> {
+    sh: &'a Shell,
+    layer: &'a Layer,
+    release: &'a Release,
+    /// Its path.
+    pub path: PathBuf,
+    locales: PathBuf,
+}
+
+impl<'a> BuildFolder<'a> {
+    /// The build folder `name` of `release`, with `layers` beside OE-Core, and `settings` in its `local.conf`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn new(
+        sh: &'a Shell,
+        layer: &'a Layer,
+        release: &'a Release,
+        name: &str,
+        layers: &[PathBuf],
+        settings: &str,
+    ) -> Result<Self> {
+        let path = layer.scratch.join(&release.series).join(name);
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+        let list: String = layers.iter().map(|layer| format!("    {} \\\n", layer.display())).collect();
+        write(
+            &path.join("conf/bblayers.conf"),
+            &format!(
+                "BBPATH = \"${{TOPDIR}}\"\nBBFILES ?= \"\"\nBBLAYERS ?= \" \\\n    {}/meta \\\n{list}\"\n",
+                release.oe_core.display()
+            ),
+        )?;
+        let downloads = layer.scratch.join("downloads");
+        let local = format!(
+            "DL_DIR = \"{}\"\nDEPLOY_DIR = \"${{TOPDIR}}/deploy\"\nBB_NO_NETWORK = \"1\"\nBB_SERVER_TIMEOUT = \"0\"\n{settings}",
+            downloads.display()
+        );
+        write(&path.join("conf/local.conf"), &local)?;
+        tools(layer)?;
+        let locales = layer.scratch.join("locales");
+        Ok(Self { sh, layer, release, path, locales })
+    }
+
+    /// Runs `command` in the folder, with BitBake and the test's tools before everything else in PATH, and returns its output.
+    ///
+    /// # Errors
+    /// When it fails: its last lines.
+    pub fn run(&self, step: &Step, machine: &str, command: &[&str]) -> Result<String> {
+        self.locales(step)?;
+        let folders = [
+            self.layer.scratch.join("tools"),
+            self.release.oe_core.join("scripts"),
+            self.release.bitbake.join("bin"),
+        ];
+        let inherited = env::var_os("PATH").unwrap_or_default();
+        let path = env::join_paths(folders.into_iter().chain(env::split_paths(&inherited)))
+            .context("joining PATH")?;
+        let _here = self.sh.push_dir(&self.path);
+        let command = self
+            .unprivileged()?
+            .args(command)
+            .env("PATH", path)
+            .env("BUILDDIR", &self.path)
+            .env("HOME", self.layer.scratch.join("home"))
+            .env("LC_ALL", LOCALE)
+            .env("LOCPATH", &self.locales)
+            .env("MACHINE", machine)
+            .env("BB_ENV_PASSTHROUGH_ADDITIONS", "LOCPATH MACHINE");
+        run(step, command)
+    }
+
+    /// BitBake refuses root: a namespace in which this user has another number will do, and everything stays its own.
+    fn unprivileged(&self) -> Result<Cmd<'a>> {
+        let id = cmd!(self.sh, "id -u").quiet().read().context("asking who this user is")?;
+        Ok(match id.as_str() {
+            "0" => cmd!(self.sh, "unshare --map-user=1000 --map-group=1000 --"),
+            _ => cmd!(self.sh, "env"),
+        })
+    }
+
+    /// The language, made in a folder of ours where the host does not have it.
+    fn locales(&self, step: &Step) -> Result<()> {
+        let made = self.locales.join(LOCALE);
+        if made.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.locales).with_context(|| format!("making {}", self.locales.display()))?;
+        run(step, cmd!(self.sh, "localedef --inputfile en_US --charmap UTF-8 {made}")).map(drop)
+    }
+}
+
+/// Makes the folder with the tools that stand in for others, and with the compiler that the host uses: BitBake runs it under another
+/// home, where rustup's proxies know no toolchain.
+fn tools(layer: &Layer) -> Result<()> {
+    let folder = layer.scratch.join("tools");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    fs::create_dir_all(layer.scratch.join("home")).context("making a home for BitBake")?;
+    let script = layer.tests.join("meta-debian-tools/scripts/opkg-build");
+    for tool in [layer.toolchain.join("rustc"), layer.toolchain.join("cargo"), script] {
+        link(&tool, &folder)?;
+    }
+    Ok(())
+}
+
+fn link(tool: &Path, folder: &Path) -> Result<()> {
+    let link = folder.join(tool.file_name().unwrap_or_default());
+    if link.is_symlink() {
+        fs::remove_file(&link).with_context(|| format!("removing {}", link.display()))?;
+    }
+    std::os::unix::fs::symlink(tool, &link).with_context(|| format!("linking {}", link.display()))
+}

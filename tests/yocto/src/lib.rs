@@ -1,0 +1,61 @@
+//! The Yocto layer under test, in three tiers: BitBake's engine alone, everywhere; BitBake with OE-Core, where that is at hand;
+//! and there real builds, with Debian's tools in the place of the native ones that OE-Core would download and build.
+//!
+//! Nothing here needs a network but the crates and the Python packages, from the registries that the host is set up for.
+
+mod bitbake;
+mod build;
+mod checks;
+mod downloads;
+mod everywhere;
+mod release;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+pub use bitbake::HOST_PACKAGES;
+pub use build::{BUILDS, Build, Built};
+pub use release::{Release, compatible, releases};
+
+/// The layer, and what it is tested with.
+pub struct Layer {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The folder of these tests, with the layers that stand in for others.
+    pub tests: PathBuf,
+    /// Where everything is made.
+    pub scratch: PathBuf,
+    /// The names of the modules that it has recipes for.
+    pub modules: Vec<String>,
+    /// The sources and packages that its recipes would download, as `cargo xtask dist` has made them.
+    pub released: Vec<PathBuf>,
+    /// The folder with the compiler and cargo.
+    pub toolchain: PathBuf,
+}
+
+impl Layer {
+    /// Tier 1. Returns what was shown.
+    ///
+    /// # Errors
+    /// When a recipe does not parse, its source is not what it says, or a linter finds something.
+    pub fn everywhere(&self, sh: &xshell::Shell) -> Result<String> {
+        everywhere::run(sh, self)
+    }
+
+    /// Tier 2, on one release. Returns what was shown.
+    ///
+    /// # Errors
+    /// When the layer does not parse, lacks a recipe, or is not compatible.
+    pub fn checked(&self, sh: &xshell::Shell, release: &Release) -> Result<String> {
+        checks::run(sh, self, release)
+    }
+
+    /// Tier 3, one build. Returns the packages of our modules.
+    ///
+    /// # Errors
+    /// When something is not built, or is not as it should be.
+    pub fn built(&self, sh: &xshell::Shell, release: &Release, build: &Build) -> Result<Vec<Built>> {
+        build::run(sh, self, release, build)
+    }
+}

@@ -1,0 +1,187 @@
+//! The source of one module, for whoever builds it elsewhere: the recipes of the Yocto layer do. It is a small workspace of
+//! the module and the crates of ours that it stands on, with a `Cargo.lock` of just what they need: BitBake builds without
+//! a network, and fetches every crate that is named there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use flate2::{Compression, GzBuilder};
+use tar::{Builder, EntryType, Header};
+use toml_edit::{Array, DocumentMut, Item, value};
+use xshell::{Shell, cmd};
+
+use super::modules::{Module, Workspace};
+
+/// The time of every file of an archive, in seconds: archives of the same content are the same. It is the one that cargo
+/// gives its own packages; some tools take 0 for an error.
+const TIME: u64 = 1_153_704_088;
+
+/// A source, as files by their path from its top.
+pub struct Source {
+    /// What its archive is called without its ending, and its top folder with it: `PACKAGE-VERSION`.
+    pub name: String,
+    files: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+impl Source {
+    /// The source of `module`.
+    ///
+    /// # Errors
+    /// When the work tree has no such module, or cargo cannot make its `Cargo.lock`.
+    pub fn of(sh: &Shell, workspace: &Workspace, module: &Module) -> Result<Self> {
+        let root = &workspace.root;
+        let manifest = manifest(&root.join("Cargo.toml"))?;
+        let members = members(root, &manifest, &format!("modules/{}", module.name))?;
+        let debian = format!("debian/{}", module.name);
+        let mut files = BTreeMap::new();
+        for path in tracked(sh, &members.iter().chain([&debian]).collect::<Vec<_>>())? {
+            if members.iter().any(|member| path.starts_with(Path::new(member).join("tests"))) {
+                continue;
+            }
+            let full = root.join(&path);
+            let content = fs::read(&full).with_context(|| format!("reading {}", full.display()))?;
+            files.insert(path, content);
+        }
+        for path in ["LICENSE", "debian/copyright"] {
+            files.insert(path.into(), fs::read(root.join(path)).with_context(|| format!("reading {path}"))?);
+        }
+        for member in &members {
+            let path = Path::new(member).join("Cargo.toml");
+            files.insert(path.clone(), without_tests(&root.join(path))?.into());
+        }
+        files.insert("Cargo.toml".into(), reduced(manifest, &members, root)?.into());
+        let mut source = Self { name: format!("{}-{}", module.debian, module.version), files };
+        let lock = source.lock(sh, workspace)?;
+        source.files.insert("Cargo.lock".into(), lock);
+        Ok(source)
+    }
+
+    /// The whole `Cargo.lock`, and what cargo leaves of it for this source: the same versions, fewer of them.
+    fn lock(&self, sh: &Shell, workspace: &Workspace) -> Result<Vec<u8>> {
+        let folder = workspace.target.join("sources").join(&self.name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+        }
+        self.write_to(&folder)?;
+        let lock = folder.join("Cargo.lock");
+        fs::copy(workspace.root.join("Cargo.lock"), &lock).context("copying Cargo.lock")?;
+        let manifest = folder.join("Cargo.toml");
+        let update = || cmd!(sh, "cargo update --workspace --quiet --manifest-path {manifest}").quiet();
+        // Whoever has built the work tree has every index entry; whoever has not needs the network.
+        let offline = update().arg("--offline").ignore_stderr().run();
+        offline.or_else(|_| update().run()).context("reducing Cargo.lock to what one module needs")?;
+        fs::read(&lock).with_context(|| format!("reading {}", lock.display()))
+    }
+
+    /// Writes every file below `folder`.
+    ///
+    /// # Errors
+    /// When one cannot be written.
+    pub fn write_to(&self, folder: &Path) -> Result<()> {
+        for (path, content) in &self.files {
+            let path = folder.join(path);
+            let parent = path.parent().unwrap_or(folder);
+            fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+            fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Its `Cargo.lock`.
+    ///
+    /// # Errors
+    /// When that is not text.
+    pub fn cargo_lock(&self) -> Result<&str> {
+        let lock = self.files.get(Path::new("Cargo.lock")).context("the source has no Cargo.lock")?;
+        std::str::from_utf8(lock).context("reading Cargo.lock as text")
+    }
+
+    /// What its archive is called.
+    pub fn file_name(&self) -> String {
+        format!("{}.tar.gz", self.name)
+    }
+
+    /// The archive: the same bytes for the same files, wherever and whenever it is made.
+    ///
+    /// # Errors
+    /// When a path is too long for a tar archive.
+    pub fn archive(&self) -> Result<Vec<u8>> {
+        let mut tar = Builder::new(GzBuilder::new().write(Vec::new(), Compression::best()));
+        for (path, content) in &self.files {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(EntryType::Regular);
+            header.set_mode(0o644);
+            header.set_mtime(TIME);
+            header.set_size(content.len() as u64);
+            let path = Path::new(&self.name).join(path);
+            tar.append_data(&mut header, &path, content.as_slice())
+                .with_context(|| format!("putting {} into the archive", path.display()))?;
+        }
+        tar.into_inner().and_then(|gzip| gzip.finish()).context("compressing the archive")
+    }
+}
+
+/// What git knows below `paths`, and what it does not ignore.
+fn tracked(sh: &Shell, paths: &[&String]) -> Result<Vec<PathBuf>> {
+    let names = cmd!(sh, "git ls-files -z --cached --others --exclude-standard -- {paths...}")
+        .quiet()
+        .read()
+        .context("asking git for the source's files: is this a clone, and is git installed?")?;
+    // A file that is deleted and not committed yet is still listed.
+    let there = |path: &PathBuf| sh.current_dir().join(path).is_file();
+    Ok(names.split_terminator('\0').map(PathBuf::from).filter(there).collect())
+}
+
+fn manifest(path: &Path) -> Result<DocumentMut> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    text.parse().with_context(|| format!("{} is not a manifest", path.display()))
+}
+
+/// `member`, and those of the workspace's crates that it stands on, theirs included, as paths from `root`.
+fn members(root: &Path, workspace: &DocumentMut, member: &str) -> Result<Vec<String>> {
+    let mut members = vec![member.to_owned()];
+    let mut looked_at = 0;
+    while let Some(member) = members.get(looked_at) {
+        let manifest = manifest(&root.join(member).join("Cargo.toml"))?;
+        for name in dependencies(&manifest) {
+            let path = workspace["workspace"]["dependencies"].get(name).and_then(|item| item.get("path"));
+            if let Some(path) = path.and_then(Item::as_str).filter(|path| !members.iter().any(|m| m == path))
+            {
+                members.push(path.to_owned());
+            }
+        }
+        looked_at += 1;
+    }
+    members.sort();
+    Ok(members)
+}
+
+fn dependencies(manifest: &DocumentMut) -> Vec<&str> {
+    let table = manifest.get("dependencies").and_then(Item::as_table_like);
+    table.map(|table| table.iter().map(|(name, _)| name).collect()).unwrap_or_default()
+}
+
+/// The manifest at `path` without what tests need.
+fn without_tests(path: &Path) -> Result<String> {
+    let mut manifest = manifest(path)?;
+    manifest.remove("dev-dependencies");
+    Ok(manifest.to_string())
+}
+
+/// The workspace's manifest for `members` alone, with the dependencies that they have.
+fn reduced(mut workspace: DocumentMut, members: &[String], root: &Path) -> Result<String> {
+    let mut used = Vec::new();
+    for member in members {
+        let manifest = manifest(&root.join(member).join("Cargo.toml"))?;
+        used.extend(dependencies(&manifest).into_iter().map(str::to_owned));
+    }
+    workspace["workspace"]["members"] = value(members.iter().collect::<Array>());
+    let table = workspace["workspace"]["dependencies"].as_table_like_mut();
+    let table = table.context("Cargo.toml has no table workspace.dependencies")?;
+    let unused: Vec<_> =
+        table.iter().map(|(name, _)| name.to_owned()).filter(|name| !used.contains(name)).collect();
+    unused.iter().for_each(|name| drop(table.remove(name)));
+    Ok(workspace.to_string())
+}

@@ -1,0 +1,121 @@
+//! `cargo xtask layer`: keeps the Yocto layer in step with the work tree, and tests it.
+
+mod generated;
+pub mod tiers;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use host::cache;
+use xshell::Shell;
+
+use crate::dist::Dist;
+use crate::dist::modules::{self, Module, Workspace};
+use crate::dist::source::Source;
+use crate::summary::Summary;
+
+/// The layer's folder in the work tree.
+const LAYER: &str = "meta-rust-modules";
+
+/// Where in the layer the files lie that all recipes share.
+const SHARED: &str = "recipes-mender/update-modules";
+
+/// Bring the generated files of the Yocto layer up to date: the crates of each module, and the checksums of sources.
+#[derive(Args, Default)]
+pub struct Layer {
+    /// Write nothing, and fail where a file is not what it would be.
+    #[arg(long)]
+    check: bool,
+    /// A step of a release: build the packages and write their checksums for the prebuilt recipes too.
+    #[arg(long, conflicts_with = "check")]
+    prebuilt: bool,
+    /// Test the layer instead: everywhere BitBake's engine and linters, and where OE-Core is at hand the real BitBake.
+    #[arg(long, conflicts_with_all = ["check", "prebuilt"])]
+    test: bool,
+    /// Checkouts openembedded-core and bitbake, or folders that have them, one for each release. It is remembered.
+    #[arg(long, value_name = "DIR", requires = "test")]
+    oe_core: Option<PathBuf>,
+}
+
+/// A file of the layer as it has to be.
+struct Made {
+    path: PathBuf,
+    content: String,
+}
+
+impl Layer {
+    /// That every generated file agrees with the work tree.
+    pub const CHECK: Self = Self { check: true, prebuilt: false, test: false, oe_core: None };
+
+    /// Writes, checks or tests, and says what there was.
+    ///
+    /// # Errors
+    /// When a file cannot be made, has drifted, or a test fails.
+    pub fn run(self, sh: &Shell) -> Result<String> {
+        if self.test {
+            let mut summary = Summary::default();
+            tiers::run(sh, self.oe_core.as_deref(), &mut summary)?;
+            return summary.close();
+        }
+        let workspace = modules::workspace(sh)?;
+        let mut made = made(sh, &workspace)?;
+        if self.prebuilt {
+            made.push(prebuilt(sh, &workspace)?);
+        }
+        let drifted: Vec<_> = made
+            .iter()
+            .filter(|made| fs::read(&made.path).ok().as_deref() != Some(made.content.as_bytes()))
+            .collect();
+        let names = drifted.iter().map(|made| format!("\n    {}", made.path.display())).collect::<String>();
+        ensure!(
+            !self.check || drifted.is_empty(),
+            "what was generated no longer agrees with the work tree; run cargo xtask layer and commit:{names}"
+        );
+        for Made { path, content } in &drifted {
+            fs::write(path, content).with_context(|| format!("writing {}", path.display()))?;
+        }
+        println!("{} generated files of {LAYER}, {} of them written:{names}", made.len(), drifted.len());
+        Ok(format!("{} generated files agree with the work tree", made.len()))
+    }
+}
+
+/// Every generated file that depends on the work tree alone.
+fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
+    let layer = workspace.root.join(LAYER);
+    let (mut made, mut sums) = (Vec::new(), Vec::new());
+    for module in &workspace.modules {
+        let source = Source::of(sh, workspace, module)?;
+        let crates = format!("{}-crates.inc", module.debian);
+        made.push(Made {
+            path: recipe(&layer, module)?.with_file_name(crates),
+            content: generated::crates(source.cargo_lock()?)?,
+        });
+        sums.push((module.debian.clone(), cache::sha256(&source.archive()?)));
+    }
+    let content = generated::sums("The archives of sources that `cargo xtask dist` makes.", &sums);
+    made.push(Made { path: layer.join(SHARED).join("sources.inc"), content });
+    Ok(made)
+}
+
+/// The checksums of the packages.
+fn prebuilt(sh: &Shell, workspace: &Workspace) -> Result<Made> {
+    let mut sums = Vec::new();
+    for (target, path) in Dist::default().run(sh)? {
+        let package = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = file.split('_').next().unwrap_or_default();
+        sums.push((format!("{name}-{}", target.debian), cache::sha256(&package)));
+    }
+    let content = generated::sums("The packages that `cargo xtask dist` makes.", &sums);
+    Ok(Made { path: workspace.root.join(LAYER).join(SHARED).join("prebuilt.inc"), content })
+}
+
+/// The recipe that builds `module`, whose name carries its version.
+fn recipe(layer: &Path, module: &Module) -> Result<PathBuf> {
+    let name = format!("{}_{}.bb", module.debian, module.version);
+    let folders = [SHARED.into(), format!("dynamic-layers/virtualization-layer/{SHARED}")];
+    let found = folders.iter().map(|folder| layer.join(folder).join(&name)).find(|path| path.is_file());
+    found.with_context(|| format!("{name} is nowhere in {LAYER}: every module has a recipe"))
+}

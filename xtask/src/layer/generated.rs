@@ -1,0 +1,65 @@
+//! The files of the layer that are made, not written: which crates a module needs, and the checksums of what recipes
+//! download.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use toml_edit::{DocumentMut, Item};
+
+/// The first line of each of them.
+const NOTE: &str = "# Made by `cargo xtask layer`: not to be edited.\n";
+
+/// The crates of `lock`, a `Cargo.lock`, in the form of OE-Core's own `bitbake -c update_crates`.
+///
+/// # Errors
+/// When it is not a `Cargo.lock`, or has a crate that comes from anywhere but crates.io.
+pub fn crates(lock: &str) -> Result<String> {
+    let lock: DocumentMut = lock.parse().context("reading Cargo.lock")?;
+    let packages = lock["package"].as_array_of_tables().context("Cargo.lock lists no packages")?;
+    let (mut uris, mut sums) = (String::new(), String::new());
+    for package in packages {
+        let text = |key: &str| package.get(key).and_then(Item::as_str);
+        let (name, version) = (text("name").unwrap_or_default(), text("version").unwrap_or_default());
+        let Some(source) = text("source") else { continue }; // ours
+        anyhow::ensure!(
+            source.starts_with("registry+") && source.contains("crates.io"),
+            "{name} {version} comes from {source}, and BitBake's crate fetcher takes crates.io only"
+        );
+        let sum = text("checksum").with_context(|| format!("{name} {version} has no checksum"))?;
+        let _ = writeln!(uris, "    crate://crates.io/{name}/{version} \\"); // to a String: no error
+        let _ = writeln!(sums, "SRC_URI[{name}-{version}.sha256sum] = \"{sum}\"");
+    }
+    // As OE-Core writes it, whatever its linter says.
+    let exception = "# nooelint: oelint.vars.inconspaces,oelint.vars.notneededspace - the form of OE-Core's own update_crates";
+    Ok(format!("{NOTE}\n{exception}\nSRC_URI += \" \\\n{uris}\"\n\n{sums}"))
+}
+
+/// The checksums of downloads, each by the name that its recipe gives it.
+pub fn sums(of: &str, sums: &[(String, String)]) -> String {
+    let mut text = format!("{NOTE}# {of}\n\n");
+    for (name, sum) in sums {
+        let _ = writeln!(text, "SRC_URI[{name}.sha256sum] = \"{sum}\""); // to a String: no error
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crates_are_those_of_the_registry() {
+        let lock = |source: &str| {
+            format!(
+                "version = 4\n[[package]]\nname = \"ours\"\nversion = \"0.1.0\"\n[[package]]\nname = \"tar\"\n\
+                 version = \"0.4.44\"\nsource = \"{source}\"\nchecksum = \"abc\"\n"
+            )
+        };
+        let made = crates(&lock("registry+https://github.com/rust-lang/crates.io-index")).unwrap();
+        let expected = "SRC_URI += \" \\\n    crate://crates.io/tar/0.4.44 \\\n\"\n\n\
+                        SRC_URI[tar-0.4.44.sha256sum] = \"abc\"\n";
+        assert!(made.ends_with(expected), "{made}");
+        let git = crates(&lock("git+https://example.org/tar")).unwrap_err().to_string();
+        assert!(git.contains("tar 0.4.44 comes from git+"), "{git}");
+    }
+}

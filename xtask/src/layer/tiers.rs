@@ -1,0 +1,110 @@
+//! The layer's tests, each by its name in a summary: what passed, what failed, what was left out and why.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use host::packages;
+use xshell::{Shell, cmd};
+use yocto::{BUILDS, Build, Built, HOST_PACKAGES, Layer, Release};
+
+use super::LAYER;
+use crate::conformance::Conformance;
+use crate::dist::{Dist, modules};
+use crate::e2e;
+use crate::summary::Summary;
+use crate::target;
+
+/// The scenario that a package of BitBake's is played with, and the module that it is about.
+const SCENARIO: (&str, &str) = ("web-file", "install-rollback");
+
+/// Runs tier 1 and, where OE-Core is at hand, in `oe_core` or where it was the last time, tiers 2 and 3.
+///
+/// # Errors
+/// When the layer cannot be tested at all; what a test showed is in `summary`.
+pub fn run(sh: &Shell, oe_core: Option<&Path>, summary: &mut Summary) -> Result<()> {
+    let layer = layer(sh)?;
+    summary.ended("layer: parse", layer.everywhere(sh));
+    let Some(folder) = remembered(oe_core)? else {
+        let why = "no OE-Core is at hand: cargo xtask layer --test --oe-core DIR";
+        summary.skipped("layer: OE-Core", why);
+        summary.skipped("layer: build", why);
+        return Ok(());
+    };
+    if let Some(why) = packages::obstacle(sh, HOST_PACKAGES)? {
+        summary.skipped("layer: OE-Core", &why);
+        summary.skipped("layer: build", why);
+        return Ok(());
+    }
+    packages::ensure(sh, HOST_PACKAGES)?;
+    let compatible = yocto::compatible(&layer.folder)?;
+    for release in yocto::releases(&folder)? {
+        let series = &release.series;
+        if !compatible.contains(series) {
+            summary.skipped(format!("layer: {series}"), "the layer does not claim to be compatible with it");
+            continue;
+        }
+        summary.ended(format!("layer: {series}"), layer.checked(sh, &release));
+        for build in BUILDS {
+            summary.ended(format!("layer: {series} {}", build.machine), built(sh, &layer, &release, build));
+        }
+    }
+    Ok(())
+}
+
+/// Builds for one machine, tries the protocol on every executable, and plays a scenario with a package that was built from source.
+fn built(sh: &Shell, layer: &Layer, release: &Release, build: &Build) -> Result<String> {
+    let packages = layer.built(sh, release, build)?;
+    for package in &packages {
+        Conformance::of(package.runner.clone())
+            .run(sh)
+            .with_context(|| format!("the executable of {}", package.deb.display()))?;
+    }
+    let (module, scenario) = SCENARIO;
+    let is_it = |package: &&Built| package.from_source && package.module == module;
+    let proven = match packages.iter().find(is_it) {
+        Some(package) => {
+            let board = target::find(build.debian)?.board.as_ref();
+            let board = board.with_context(|| format!("there is no emulated Pi for {}", build.debian))?;
+            e2e::play_with(sh, board, vec![package.deb.clone()], scenario)?;
+            format!(", {scenario} on {}", board.machine)
+        }
+        None => ", all of them prebuilt: its Rust is too old for the source".to_owned(),
+    };
+    Ok(format!("{} packages built, their executables keep to the protocol{proven}", packages.len()))
+}
+
+/// The layer with everything that it is tested with.
+fn layer(sh: &Shell) -> Result<Layer> {
+    let workspace = modules::workspace(sh)?;
+    Dist::default().run(sh)?;
+    let sysroot = cmd!(sh, "rustc --print sysroot").quiet().read().context("asking rustc where it is")?;
+    Ok(Layer {
+        folder: workspace.root.join(LAYER),
+        tests: workspace.root.join("tests/yocto"),
+        scratch: workspace.root.join("target/layer"),
+        modules: workspace.modules.into_iter().map(|module| module.name).collect(),
+        released: crate::dist::released(&workspace.root.join("dist"))?,
+        toolchain: PathBuf::from(sysroot).join("bin"),
+    })
+}
+
+/// `oe_core`, which is remembered in the user's configuration, or else what was remembered there.
+fn remembered(oe_core: Option<&Path>) -> Result<Option<PathBuf>> {
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+    let configuration = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
+    let configuration =
+        configuration.context("finding the configuration folder: set HOME or XDG_CONFIG_HOME")?;
+    let file = configuration.join("mender-rust-modules/oe-core");
+    let Some(folder) = oe_core else {
+        let text = fs::read_to_string(&file).ok().map(|text| PathBuf::from(text.trim_end()));
+        return Ok(text.filter(|folder| folder.is_dir()));
+    };
+    let folder = folder.canonicalize().with_context(|| format!("looking for {}", folder.display()))?;
+    let parent = file.parent().unwrap_or(&configuration);
+    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    fs::write(&file, format!("{}\n", folder.display()))
+        .with_context(|| format!("writing {}", file.display()))?;
+    Ok(Some(folder))
+}
