@@ -58,28 +58,27 @@ impl Database {
         self.stanzas.iter().filter(move |stanza| !ended(stanza))
     }
 
-    /// Who has which file.
+    /// Who has which of the files and folders `paths`.
     ///
     /// # Errors
     /// When dpkg's list of a package cannot be read.
-    pub fn owners(&self) -> Result<Owners> {
-        let mut owners = Owners::default();
+    pub fn owners<'a>(&self, paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<Owners> {
+        let mut owners: BTreeMap<_, _> = paths.into_iter().map(|path| (merged(path), Vec::new())).collect();
         for stanza in self.stanzas.iter().filter(|stanza| stanza.state() != "not-installed") {
             let key = stanza.key(&self.native)?;
             for path in files_of(stanza)? {
-                owners.0.entry(merged(&path)).or_default().push(key.clone());
+                owners.get_mut(&merged(&path)).into_iter().for_each(|owners| owners.push(key.clone()));
             }
         }
-        Ok(owners)
+        Ok(Owners(owners))
     }
 }
 
-/// Every file and folder of a package, with the packages that have it.
-#[derive(Default)]
+/// Files and folders with the packages that have them.
 pub struct Owners(BTreeMap<PathBuf, Vec<Key>>);
 
 impl Owners {
-    /// The packages that have `path`.
+    /// The packages that have `path`, one of those that were asked for.
     pub fn of(&self, path: &Path) -> &[Key] {
         self.0.get(&merged(path)).map_or(&[], Vec::as_slice)
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use update_module::durable::{self, Attributes, Dir};
 
 use crate::control::Stanza;
-use crate::database::{self, Diversions, Owners};
+use crate::database::{self, Database, Diversions};
 
 /// Files and folders with all that they have, as far as that is more than a package can hold.
 #[derive(Default, Serialize, Deserialize)]
@@ -24,15 +24,13 @@ impl Extras {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn keep<'a>(
-        packages: impl IntoIterator<Item = &'a Stanza>,
-        owners: &Owners,
-        diversions: &Diversions,
-    ) -> Result<Self> {
+    pub fn keep(packages: &[&Stanza], database: &Database, diversions: &Diversions) -> Result<Self> {
+        let files = packages.iter().map(|package| database::files_of(package)).collect::<Result<Vec<_>>>()?;
+        let owners = database.owners(files.iter().flatten())?;
         let mut extras = Self::default();
-        for package in packages {
+        for (package, files) in packages.iter().zip(files) {
             let name = package.required("Package")?;
-            for path in database::files_of(package)? {
+            for path in files {
                 let place = diversions.place(&path, name);
                 let Ok(meta) = fs::symlink_metadata(place) else { continue };
                 if meta.is_dir() && owners.of(&path).len() == 1 {

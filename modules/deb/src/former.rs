@@ -102,8 +102,8 @@ impl Former {
         let places = Places::keep(paths, &folders.places())?;
         let moved = Places::keep(moved(&packages)?, &folders.moved())?;
         let installed = packages.iter().filter(|package| package.deb.is_some());
-        let installed = installed.filter_map(|package| package.stanza.as_ref());
-        let extras = Extras::keep(installed, &database.owners()?, &diversions)?;
+        let installed: Vec<_> = installed.filter_map(|package| package.stanza.as_ref()).collect();
+        let extras = Extras::keep(&installed, database, &diversions)?;
         old.sync_filesystem()?;
         Ok(Self { packages, places, moved, extras, reboot: request() })
     }
@@ -147,9 +147,10 @@ fn affected(
 ) -> Result<(BTreeSet<Key>, BTreeSet<PathBuf>)> {
     let mut keys: BTreeSet<Key> = plan.keys().cloned().collect();
     let mut unowned = BTreeSet::new();
-    let (owners, diversions) = (database.owners()?, Diversions::read()?);
-    for package in staged {
-        for path in package.files()? {
+    let files = staged.iter().map(Staged::files).collect::<Result<Vec<_>>>()?;
+    let (owners, diversions) = (database.owners(files.iter().flatten())?, Diversions::read()?);
+    for (package, files) in staged.iter().zip(files) {
+        for path in files {
             let place = diversions.place(&path, &package.key.name);
             let Ok(meta) = fs::symlink_metadata(place) else { continue };
             let owners = owners.of(&path);

@@ -70,6 +70,12 @@ impl Upgrade {
         staged::identify(&self.staging(), database)
     }
 
+    /// Gives packages that were there before, and still are, their marks again: an update is nobody's wish for them.
+    fn keep_marks(&self) -> Result<()> {
+        let database = Database::read()?;
+        marks::set(self.former()?.marks().filter(|(key, _)| database.installed_version(key).is_some()))
+    }
+
     fn former(&self) -> Result<&Former> {
         self.former.as_ref().context("the journal has no prepared switch")
     }
@@ -96,8 +102,7 @@ impl Change for Upgrade {
         let database = Database::read()?;
         let (staged, asked) = (self.staged(&database)?, self.removals(&database));
         let shield = Shield::raise()?;
-        let done =
-            plan::carry_out(&staged, &asked, &self.wishes).and_then(|()| marks::set(self.former()?.marks()));
+        let done = plan::carry_out(&staged, &asked, &self.wishes).and_then(|()| self.keep_marks());
         shield.lower();
         done?;
         sync()

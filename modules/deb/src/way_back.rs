@@ -150,9 +150,9 @@ fn silence_scripts(packages: &[&Package]) -> Result<()> {
 /// Removes what a cut has left of the new packages, and what no package has: what was there before is in
 /// [`Former::places`].
 fn remove_strays(former: &Former, staged: &[Staged]) -> Result<()> {
-    let (owners, diversions) = (Database::read()?.owners()?, Diversions::read()?);
-    for package in staged {
-        let mut files = package.files()?;
+    let files = staged.iter().map(Staged::files).collect::<Result<Vec<_>>>()?;
+    let (owners, diversions) = (Database::read()?.owners(files.iter().flatten())?, Diversions::read()?);
+    for (package, mut files) in staged.iter().zip(files) {
         files.sort();
         // Folders after what is in them.
         for path in files.iter().rev() {

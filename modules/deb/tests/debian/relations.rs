@@ -64,6 +64,7 @@ fn packages_are_removed_and_come_back() {
     let mut device =
         Device::new(&[app("1.0"), Package::new("plugin", "1").field("Depends", "app").file("/opt/p", "p")]);
     device.write("/etc/app.conf", "changed\n");
+    device.run(&["apt-mark", "auto", "plugin"]);
     let old = device.state();
     device.client.set_meta_data(r#"{"remove": ["plugin", "app", "never-there"]}"#);
     device.install(&[]);
