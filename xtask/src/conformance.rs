@@ -49,11 +49,15 @@ impl Conformance {
     pub fn run(self, sh: &Shell) -> Result<String> {
         let cases = self.cases()?;
         packages::ensure(sh, HOST_PACKAGES)?;
-        let ours = match &self.module {
-            Some(module) => vec![subjects::one(sh, module, self.payload.as_deref())?],
+        let (ours, not_tried) = match &self.module {
+            Some(module) => (vec![subjects::one(sh, module, self.payload.as_deref())?], Vec::new()),
             None => subjects::ours(sh)?,
         };
-        let (theirs, not_tried) = match &self.theirs {
+        let left_out: String = not_tried
+            .iter()
+            .map(|NotTried { name, why }| format!("; not tried: {name}, which {why}"))
+            .collect();
+        let (theirs, theirs_not_tried) = match &self.theirs {
             Some(folder) => subjects::theirs(sh, folder.as_deref())?,
             None => Default::default(),
         };
@@ -61,12 +65,12 @@ impl Conformance {
         let columns = ours.into_iter().chain(theirs).map(|module| try_cases(module, &cases));
         let table = Table { cases: &cases, columns: columns.collect::<Result<_>>()? };
         println!("{table}");
-        for NotTried { name, why } in not_tried {
+        for NotTried { name, why } in not_tried.into_iter().chain(theirs_not_tried) {
             println!("not tried: {name}, which {why}");
         }
         let (tried, failed) = table.of_ours();
         ensure!(failed == 0, "{failed} of {tried} cases failed, see the table above");
-        Ok(format!("{tried} cases, modules: {modules}"))
+        Ok(format!("{tried} cases, modules: {modules}{left_out}"))
     }
 
     fn cases(&self) -> Result<Vec<&'static Case>> {

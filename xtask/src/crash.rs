@@ -13,6 +13,7 @@ use host::command::run;
 use host::status::step;
 use xshell::{Shell, cmd};
 
+use crate::debian;
 use crate::dist::modules;
 use crate::theirs;
 use table::{Results, Whose};
@@ -23,6 +24,10 @@ pub struct Crash {
     /// Only this module.
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
+    /// At most so many cut points, and so many failing calls, in a course, evenly spread [default: all, and a few of those
+    /// of deb, whose dpkg makes thousands, unless it is the only module]
+    #[arg(long, value_name = "N")]
+    most: Option<usize>,
     /// Cut the shell modules of Debian's mender-client package too, or those of another folder: kills only, and where a
     /// state makes very many calls every k-th. How they fare fails nothing.
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
@@ -32,6 +37,12 @@ pub struct Crash {
 /// Cut points in a course of somebody else's module: shell scripts make ten times the calls.
 const THEIR_CUTS: usize = 150;
 
+/// The module that is tried on a Debian system.
+const DEB: &str = "deb";
+
+/// Cut points, and failing calls, in a course of it, unless it is the only one that is tried.
+const DEB_CUTS: usize = 4;
+
 impl Crash {
     /// Tries everything, prints a table, writes `target/crash/report.md`, and says how much there was.
     ///
@@ -39,15 +50,17 @@ impl Crash {
     /// When one of our modules ends in anything but the old or the new, or something could not be tried.
     pub fn run(self, sh: &Shell) -> Result<String> {
         let metadata = modules::metadata(sh)?;
-        let names = self.names(sh)?;
+        let mut names = self.names(sh)?;
+        let not_cut = without_debian(sh, &mut names)?;
         let target =
             metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
         let target = Path::new(target);
         let tracer = build(sh, target, &names)?;
         let mut results = Results::default();
         for name in &names {
-            let module = Module { executable: target.join("debug").join(name), spared: false };
-            results.add(name, Whose::Ours, try_module(name, &module, &tracer, Scope::ALL)?);
+            let debian = if *name == DEB { Some(debian::mountable(sh)?) } else { None };
+            let module = Module { executable: target.join("debug").join(name), spared: false, debian };
+            results.add(name, Whose::Ours, try_module(name, &module, &tracer, self.scope(name))?);
         }
         if let Some(folder) = &self.theirs {
             let scope = Scope { failures: false, losses: false, pairs: false, cuts: THEIR_CUTS };
@@ -56,7 +69,7 @@ impl Crash {
                 None => theirs::modules(sh)?,
             };
             for (name, executable) in self.their_modules(&folder)? {
-                let module = Module { executable, spared: true };
+                let module = Module { executable, spared: true, debian: None };
                 results.add(name, Whose::Theirs, try_module(name, &module, &tracer, scope)?);
             }
         }
@@ -68,7 +81,16 @@ impl Crash {
         println!("in full: {}", report.display());
         let total = results.total(Whose::Ours);
         ensure!(total.other.is_empty(), "{total}, see {}", report.display());
-        Ok(total.to_string())
+        Ok(format!("{total}{not_cut}"))
+    }
+
+    /// What is tried on our module `name`.
+    fn scope(&self, name: &str) -> Scope {
+        if name != DEB {
+            return Scope { cuts: self.most.unwrap_or(usize::MAX), ..Scope::ALL };
+        }
+        let all = if self.module.is_some() { usize::MAX } else { DEB_CUTS };
+        Scope { losses: false, pairs: false, cuts: self.most.unwrap_or(all), ..Scope::ALL }
     }
 
     /// Our modules, or the one that was asked for. One that there is nothing to try on is an error: nobody would notice
@@ -115,6 +137,15 @@ impl Crash {
         });
         format!("cargo xtask crash{}", module.chain(theirs).collect::<String>())
     }
+}
+
+/// Takes the module that needs a Debian system out of `names` where there can be none, and says so.
+fn without_debian(sh: &Shell, names: &mut Vec<&'static str>) -> Result<String> {
+    let obstacle = if names.contains(&DEB) { debian::obstacle(sh)? } else { None };
+    let Some(why) = obstacle else { return Ok(String::new()) };
+    names.retain(|name| *name != DEB);
+    println!("not cut: {DEB}: {why}");
+    Ok(format!("; not cut: {DEB}: {why}"))
 }
 
 /// Builds the modules and the tracer.

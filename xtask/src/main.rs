@@ -3,6 +3,7 @@
 mod bench;
 mod conformance;
 mod crash;
+mod debian;
 mod dist;
 mod e2e;
 mod image;
@@ -28,6 +29,7 @@ enum Xtask {
     Bench(bench::Bench),
     Conformance(conformance::Conformance),
     Crash(crash::Crash),
+    Debian(debian::Debian),
     Dist(dist::Dist),
     E2e(e2e::E2e),
     Image(image::Image),
@@ -62,6 +64,7 @@ fn dispatch() -> Result<()> {
         Xtask::Bench(command) => command.run(&sh),
         Xtask::Conformance(command) => command.run(&sh).map(drop),
         Xtask::Crash(command) => command.run(&sh).map(drop),
+        Xtask::Debian(command) => command.run(&sh).map(|said| println!("{said}")),
         Xtask::Dist(command) => command.run(&sh).map(drop),
         Xtask::E2e(command) => command.run(&sh).map(drop),
         Xtask::Image(command) => command.run(&sh),

@@ -11,12 +11,13 @@ use xshell::{Cmd, Shell, cmd};
 
 use crate::conformance::Conformance;
 use crate::crash::Crash;
+use crate::debian::{self, Debian};
 use crate::dist::Dist;
 use crate::e2e::E2e;
 use crate::layer::{Layer, tiers};
 use crate::summary::Summary;
 
-/// Format, lints, unit tests, every cut, conformance, and the scenarios on the emulated Pis.
+/// Format, lints, unit tests, real packages, every cut, conformance, and the scenarios on the emulated Pis.
 #[derive(Args)]
 pub struct Test {
     /// Leave out everything that needs QEMU.
@@ -35,6 +36,10 @@ impl Test {
             cmd!(sh, "cargo doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "--deny warnings");
         summary.ended("documentation", quiet("documentation", documentation));
         summary.ended("unit tests", unit_tests(sh));
+        match debian::obstacle(sh)? {
+            Some(why) => summary.skipped("debian", why),
+            None => summary.ended("debian", Debian::default().run(sh)),
+        }
         summary.ended("crash", Crash::default().run(sh));
         summary.ended("conformance", Conformance::default().run(sh));
         summary.ended("dist", Dist::default().run(sh).map(|built| format!("{} packages", built.len())));

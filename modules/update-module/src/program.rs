@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -78,10 +78,42 @@ impl Program {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn output(mut self) -> Result<Vec<u8>> {
+        let (status, output) = self.answer()?;
+        self.succeeded(status)?;
+        Ok(output)
+    }
+
+    /// Runs it and returns how it ended and what it wrote to standard output, for programs that say there why they
+    /// fail.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn answer(&mut self) -> Result<(ExitStatus, Vec<u8>)> {
         self.command.stdout(Stdio::piped());
         let mut child = self.spawn()?;
         let said = Said::by(&mut child)?;
-        self.captured(&mut child, said)
+        let status = self.wait(&mut child)?;
+        Ok((status, said.whole().with_context(|| format!("reading what {self} says"))?))
+    }
+
+    /// Runs it and lets `read` have what it writes to standard output, however much, while it does. The limit counts from
+    /// the end of that on.
+    ///
+    /// # Errors
+    /// Those of `read`, else as [`run`](Self::run).
+    pub fn stream<T>(mut self, read: impl FnOnce(&mut ChildStdout) -> Result<T>) -> Result<T> {
+        self.command.stdout(Stdio::piped());
+        let mut child = self.spawn()?;
+        let mut stdout = child.stdout.take().context("the program has no standard output")?;
+        let taken = read(&mut stdout);
+        // A program that cannot get rid of the rest would fail for that.
+        let rest = if taken.is_ok() { io::copy(&mut stdout, &mut io::sink()) } else { Ok(0) };
+        drop(stdout);
+        let status = self.wait(&mut child)?;
+        let taken = taken?;
+        rest.with_context(|| format!("reading what {self} says"))?;
+        self.succeeded(status)?;
+        Ok(taken)
     }
 
     /// Runs it with all of `from` as its standard input, and returns what it wrote to standard output. The limit counts
@@ -192,6 +224,20 @@ mod tests {
         let long = shell("yes | head -c 200000; echo $WORD").env("WORD", "end").output().unwrap();
         assert!(long.len() > 200_000 && long.ends_with(b"end\n"));
         assert!(said(shell("echo no; exit 4").output()).contains("exit status: 4"));
+        let (status, words) = shell("echo because; exit 4").answer().unwrap();
+        assert_eq!((status.code(), words.as_slice()), (Some(4), &b"because\n"[..]));
+    }
+
+    #[test]
+    fn output_is_read_while_it_comes_and_need_not_be_read_whole() {
+        let first = |stdout: &mut ChildStdout| {
+            let mut byte = [0];
+            stdout.read_exact(&mut byte)?;
+            Ok(byte[0])
+        };
+        assert_eq!(shell("yes | head -c 200000").stream(first).unwrap(), b'y');
+        assert!(said(shell("echo x; exit 6").stream(first)).contains("exit status: 6"));
+        assert!(said(shell("yes").stream(|_| -> Result<()> { bail!("no more") })).contains("no more"));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::journal::Journal;
 use crate::log::say;
 use crate::module::UpdateModule;
 use crate::payloads::Payloads;
+use crate::state::NeedsReboot;
 use crate::tree::WorkTree;
 
 /// What is special to a payload: everything a change needs to know of itself is in its record, because the process
@@ -53,6 +54,19 @@ pub trait Change: Serialize + DeserializeOwned {
     /// # Errors
     /// Leave the rest for the next update to remove.
     fn forget(&self) -> Result<()>;
+
+    /// Does the device have to be rebooted for what is live to be in use? Asked after the switch, and again when it has
+    /// been switched back. Default: no.
+    ///
+    /// # Errors
+    /// Start the rollback chain, as those of [`UpdateModule::needs_artifact_reboot`].
+    fn needs_reboot(&self) -> Result<NeedsReboot> {
+        Ok(NeedsReboot::No)
+    }
+
+    /// The client's last word: the update has ended in `Cleanup`, the journal is gone, and whoever calls has nothing
+    /// more to do. Default: does nothing.
+    fn ended(&self) {}
 }
 
 /// A module whose changes are transactions. It is an [`UpdateModule`] that supports rollback, streams, and recovers.
@@ -96,6 +110,10 @@ impl<M: Transactional> UpdateModule for M {
         open::<M>(tree).install()
     }
 
+    fn needs_artifact_reboot(&self, tree: &WorkTree) -> Result<NeedsReboot> {
+        open::<M>(tree).needs_reboot()
+    }
+
     fn artifact_commit(&self, tree: &WorkTree) -> Result<()> {
         open::<M>(tree).commit()
     }
@@ -110,11 +128,12 @@ impl<M: Transactional> UpdateModule for M {
 
     fn cleanup(&self, tree: &WorkTree) -> Result<()> {
         // A failed Cleanup makes the server show a committed update as failed; the next Download tries again.
-        if let Err(error) = open::<M>(tree).finish() {
-            say(format_args!(
+        match open::<M>(tree).finish() {
+            Ok(change) => change.iter().for_each(Change::ended),
+            Err(error) => say(format_args!(
                 "{}: left for the next update to clean up: {error:#}",
                 <M as Transactional>::NAME
-            ));
+            )),
         }
         Ok(())
     }
@@ -215,6 +234,19 @@ impl<C: Change> Transaction<C> {
         self.mark(record, Phase::Switched)
     }
 
+    /// Whether what the change has made live needs a reboot: the new, or after a rollback the old.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or the change cannot tell.
+    pub fn needs_reboot(&self) -> Result<NeedsReboot> {
+        match self.read()? {
+            Some(record) if matches!(record.phase, Phase::Switched | Phase::RolledBack) => {
+                record.change.needs_reboot()
+            }
+            _ => Ok(NeedsReboot::No),
+        }
+    }
+
     /// Makes the new permanent, and keeps the old until [`finish`](Self::finish) all the same.
     ///
     /// # Errors
@@ -245,16 +277,18 @@ impl<C: Change> Transaction<C> {
         Ok(())
     }
 
-    /// Ends the transaction: what was cut short is brought back, and what is no longer needed removed.
+    /// Ends the transaction: what was cut short is brought back, and what is no longer needed removed. Returns the change
+    /// that has ended, if there was one.
     ///
     /// # Errors
     /// When that fails; the next update tries again.
-    pub fn finish(&self) -> Result<()> {
-        let Some(mut record) = self.read()? else { return Ok(()) };
+    pub fn finish(&self) -> Result<Option<C>> {
+        let Some(mut record) = self.read()? else { return Ok(None) };
         if matches!(record.phase, Phase::Switching | Phase::RollingBack) {
             self.back(&mut record, Around::Guarded)?;
         }
-        self.forget(&mut record)
+        self.forget(&mut record)?;
+        Ok(Some(record.change))
     }
 
     /// Clears the way for the next transaction: one that was never committed is brought back.
@@ -267,7 +301,7 @@ impl<C: Change> Transaction<C> {
                 say("the update before was neither committed nor rolled back: rolling it back");
                 self.back(&mut record, Around::Guarded)?;
             }
-            self.finish()
+            self.finish().map(drop)
         };
         cleared().context("an earlier update was interrupted and could not be brought to its end")
     }

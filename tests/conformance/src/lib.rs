@@ -24,6 +24,8 @@ pub struct Subject {
     pub module: PathBuf,
     /// The artifact's files, the device's settings, and what is to come of them.
     pub payload: Payload,
+    /// A Debian system that the device is a copy of, for a module that is nothing without dpkg.
+    pub debian: Option<PathBuf>,
     /// How long one call may take: [`LIMIT`], unless one knows better.
     pub limit: Duration,
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mock_client::{MockClient, Snapshot};
 
 use crate::files;
@@ -16,6 +16,7 @@ pub struct Payload {
     settings: String,
     meta_data: Option<String>,
     files: Vec<(OsString, Vec<u8>)>,
+    installed: Vec<Vec<u8>>,
     old: Option<PathBuf>,
     new: Option<PathBuf>,
 }
@@ -31,6 +32,7 @@ impl Payload {
             settings: text(&folder.join("settings.toml"))?.unwrap_or_default(),
             meta_data: text(&folder.join("meta-data.json"))?,
             files: artifact(&folder.join("files"))?,
+            installed: artifact(&folder.join("installed"))?.into_iter().map(|(_, package)| package).collect(),
             old: tree("old"),
             new: tree("new"),
         })
@@ -39,6 +41,11 @@ impl Payload {
     /// Whether it says what must be on the device after an update. Where it does not, nothing is compared.
     pub fn says_what_is_new(&self) -> bool {
         self.new.is_some()
+    }
+
+    /// Whether it has packages for a Debian system.
+    pub fn needs_debian(&self) -> bool {
+        !self.installed.is_empty()
     }
 
     /// The artifact's files, as they are for `device`.
@@ -63,6 +70,9 @@ impl Payload {
 
     /// Puts on `device` what is there before the update.
     pub(crate) fn put_old(&self, device: &MockClient) -> Result<()> {
+        if let Some(system) = device.system() {
+            return system.install_packages(&self.installed);
+        }
         if let Some(old) = &self.old {
             files::copy(old, device.device())?;
         }
@@ -89,7 +99,7 @@ fn text(path: &Path) -> Result<Option<String>> {
     fs::read_to_string(path).with_context(|| format!("reading {}", path.display())).map(Some)
 }
 
-/// The files in `folder`, where a folder `NAME.tar` stands for the archive of what is in it.
+/// The files in `folder`, where a folder `NAME.tar` stands for the archive of what is in it, and `NAME.deb` for the package.
 fn artifact(folder: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
     let mut files = Vec::new();
     if !folder.exists() {
@@ -110,23 +120,33 @@ fn artifact(folder: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
 
 /// Packs what is in `folder`, by tar itself: that is what makes the payloads of Mender's own generators.
 fn pack(folder: &Path) -> Result<Vec<u8>> {
-    ensure!(
-        folder.extension() == Some(OsStr::new("tar")),
-        "{} is a folder: an artifact has files only; one that is to be packed is called NAME.tar",
-        folder.display()
-    );
-    let tar = Command::new("tar")
-        .args(["--create", "--sort=name", "--directory"])
-        .args([folder, Path::new(".")])
-        .output()
-        .context("starting tar")?;
-    ensure!(
-        tar.status.success(),
-        "packing {} with tar: {}",
-        folder.display(),
-        String::from_utf8_lossy(&tar.stderr)
-    );
-    Ok(tar.stdout)
+    match folder.extension().and_then(OsStr::to_str) {
+        Some("deb") => return package(folder),
+        Some("tar") => {}
+        _ => bail!(
+            "{} is a folder: an artifact has files only; one that is to be packed is called NAME.tar or NAME.deb",
+            folder.display()
+        ),
+    }
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--sort=name", "--directory"]).args([folder, Path::new(".")]);
+    run(tar)
+}
+
+/// The package of which `folder` is the tree, with the folder DEBIAN.
+fn package(folder: &Path) -> Result<Vec<u8>> {
+    let package = tempfile::NamedTempFile::new().context("making a file for a package")?;
+    let mut dpkg_deb = Command::new("dpkg-deb");
+    dpkg_deb.args(["--root-owner-group", "-Znone", "--build"]).args([folder, package.path()]);
+    run(dpkg_deb)?;
+    fs::read(package.path()).with_context(|| format!("reading the package made of {}", folder.display()))
+}
+
+/// What `command` writes to standard output.
+fn run(mut command: Command) -> Result<Vec<u8>> {
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output.stdout)
 }
 
 /// `text` with what only the device knows.

@@ -22,17 +22,17 @@ pub struct Trial<'a> {
 impl<'a> Trial<'a> {
     /// A device without blanks in its paths, that modules which do not bear them fail in one case only.
     pub fn new(subject: &'a Subject, generation: Generation) -> Result<Self> {
-        Self::on(subject, MockClient::without_blanks(&subject.module, generation)?, true)
+        Self::on(subject, device(subject, generation, false)?, true)
     }
 
     /// The same, with nothing on it that an update replaces.
     pub fn without_old(subject: &'a Subject, generation: Generation) -> Result<Self> {
-        Self::on(subject, MockClient::without_blanks(&subject.module, generation)?, false)
+        Self::on(subject, device(subject, generation, false)?, false)
     }
 
     /// A device on which every path has blanks.
     pub fn with_blanks(subject: &'a Subject, generation: Generation) -> Result<Self> {
-        Self::on(subject, MockClient::new(&subject.module, generation)?, true)
+        Self::on(subject, device(subject, generation, true)?, true)
     }
 
     fn on(subject: &'a Subject, mut device: MockClient, old: bool) -> Result<Self> {
@@ -85,6 +85,9 @@ impl<'a> Trial<'a> {
     /// What the module is there to change, and what it must not leave traces in: the device but for the client's own
     /// data and the settings. Folders' times are left out; [`peculiar`](Self::peculiar) is about those.
     pub fn live(&self) -> Result<Snapshot> {
+        if let Some(system) = self.device.system() {
+            return system.state();
+        }
         Ok(self.snapshot(Path::new(""))?.without_folder_times())
     }
 
@@ -112,8 +115,15 @@ impl<'a> Trial<'a> {
 
     /// Fails unless the device has what the payload says, no more and no less.
     pub fn is_new(&self) -> Result<()> {
-        let Some(new) = self.subject.payload.new_contents()? else { return Ok(()) };
-        let live = self.live()?.contents();
+        let Some(mut new) = self.subject.payload.new_contents()? else { return Ok(()) };
+        let live = if self.device.system().is_some() {
+            // There is a whole system beside it.
+            let destination = self.subject.payload.destination()?;
+            new = new.within(&destination);
+            self.snapshot(&destination)?.contents()
+        } else {
+            self.live()?.contents()
+        };
         let different = live.differences(&new);
         ensure!(
             different.is_empty(),
@@ -125,6 +135,15 @@ impl<'a> Trial<'a> {
     /// Fails unless the device is as it was when `old` was taken of it.
     pub fn is_again(&self, old: &Snapshot) -> Result<()> {
         same(&self.live()?, old)
+    }
+}
+
+fn device(subject: &Subject, generation: Generation, blanks: bool) -> Result<MockClient> {
+    let module = &subject.module;
+    match (&subject.debian, blanks) {
+        (Some(base), _) => MockClient::debian(base, module, generation, blanks),
+        (None, true) => MockClient::new(module, generation),
+        (None, false) => MockClient::without_blanks(module, generation),
     }
 }
 

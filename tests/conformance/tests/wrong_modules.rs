@@ -13,6 +13,7 @@ fn subject(module: &str) -> Subject {
     Subject {
         module: here.join("modules").join(module),
         payload: Payload::read(&here.join("payload")).unwrap(),
+        debian: None,
         limit: Duration::from_secs(3),
     }
 }

@@ -82,6 +82,11 @@ impl Inode {
 }
 
 impl Image {
+    /// That of no folder.
+    pub fn empty() -> Self {
+        Self { root: 0, inodes: BTreeMap::new() }
+    }
+
     /// The image of `folder`.
     ///
     /// # Errors

@@ -73,7 +73,7 @@ pub struct Scope {
     pub losses: bool,
     /// The install's cut followed by a cut of what meets it, every pair.
     pub pairs: bool,
-    /// At most so many cut points in a course, evenly spread.
+    /// At most so many cut points, and so many failing calls, in a course, evenly spread.
     pub cuts: usize,
 }
 
@@ -149,16 +149,14 @@ impl Bench<'_> {
         let mut device = prepared(self.subject, course)?;
         let recording = self
             .tracer
-            .record(self.subject, &mut device, course.cut)
+            .list(self.subject, &mut device, course.cut)
             .with_context(|| format!("recording the course {:?}", course.name))?;
         let calls: Vec<_> = recording.calls.iter().map(|call| call.shown.clone()).collect();
-        let cuts = cuts(&recording);
-        let every = cuts.len().div_ceil(scope.cuts).max(1);
-        let mut plan: Vec<_> = cuts.into_iter().step_by(every).collect();
+        let mut plan = spread(cuts(&recording), scope.cuts);
         if scope.failures {
-            plan.extend(
-                (1..=calls.len()).flat_map(|n| ["ENOSPC", "EIO"].map(|error| Fault::Error(n, error))),
-            );
+            let errors = ["ENOSPC", "EIO"].into_iter();
+            let failures = errors.flat_map(|error| (1..=calls.len()).map(move |n| Fault::Error(n, error)));
+            plan.extend(spread(failures.collect(), scope.cuts));
         }
         let shown = |fault| match fault {
             Fault::KillBefore(n) | Fault::KillAfter(n) | Fault::Error(n, _) => calls[n - 1].clone(),
@@ -225,14 +223,14 @@ impl Bench<'_> {
             succeed(self.subject, &device, "Download")?;
             Ok(device)
         };
-        let installs = cuts(&self.tracer.record(self.subject, &mut downloaded()?, install)?);
+        let installs = cuts(&self.tracer.list(self.subject, &mut downloaded()?, install)?);
         let pairs = side_by_side(&installs, |&first| -> Result<Vec<_>> {
             let half_installed = || -> Result<_> {
                 let mut device = downloaded()?;
                 self.tracer.inject(self.subject, &mut device, install, first)?;
                 Ok(device)
             };
-            let seconds = cuts(&self.tracer.record(self.subject, &mut half_installed()?, state)?);
+            let seconds = cuts(&self.tracer.list(self.subject, &mut half_installed()?, state)?);
             let end = |fault| {
                 let mut device = half_installed()?;
                 self.tracer.inject(self.subject, &mut device, state, fault)?;
@@ -263,6 +261,12 @@ fn check(recording: &operation::Recording, device: &MockClient) -> Result<()> {
         Some(path) => bail!("the tracer has missed how {} became what it is", path.display()),
         None => Ok(()),
     }
+}
+
+/// At most `most` of `faults`, evenly spread.
+fn spread(faults: Vec<Fault>, most: usize) -> Vec<Fault> {
+    let every = faults.len().div_ceil(most).max(1);
+    faults.into_iter().step_by(every).collect()
 }
 
 /// The points at which what was recorded can be cut: before each call and after the last. After call N is before call

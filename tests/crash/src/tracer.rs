@@ -54,9 +54,27 @@ impl Tracer {
     /// # Errors
     /// When the module or the tracer fails.
     pub fn record(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
+        self.log("record", subject, device, state)
+    }
+
+    /// As [`record`](Self::record), without the folder before it and without what the calls do.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn list(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
+        self.log("list", subject, device, state)
+    }
+
+    fn log(
+        &self,
+        mode: &str,
+        subject: &dyn Subject,
+        device: &mut MockClient,
+        state: &str,
+    ) -> Result<Recording> {
         let folder = tempfile::tempdir()?; // outside of the device: the log is none of its files
         let log = folder.path().join("calls.log");
-        device.wrap(self.command(device.device(), ["record".into(), log.clone().into()]));
+        device.wrap(self.command(device.device(), [mode.into(), log.clone().into()]));
         succeed(subject, device, state)?;
         device.wrap([""; 0]);
         Recording::read(&log)

@@ -78,3 +78,21 @@ pub fn archive(sh: &Shell, folder: &Path, files: &[(&str, &str)]) -> Result<Vec<
     sh.remove_path(&tree).context("removing the tree that the archive was made of")?;
     Ok(archive)
 }
+
+/// The package `deb` with a version that is a little newer and everything else unchanged, taken apart in `folder`.
+///
+/// # Errors
+/// When dpkg-deb fails.
+pub fn newer(sh: &Shell, deb: &Path, folder: &Path) -> Result<Vec<u8>> {
+    cmd!(sh, "dpkg-deb --raw-extract {deb} {folder}").quiet().run()?;
+    let control = folder.join("DEBIAN/control");
+    let newer = |line: &str| {
+        if line.starts_with("Version: ") { format!("{line}+newer\n") } else { format!("{line}\n") }
+    };
+    let text: String = sh.read_file(&control)?.lines().map(newer).collect();
+    sh.write_file(&control, text)?;
+    let packed = folder.with_extension("deb");
+    // gzip: an emulated CPU takes a minute for what xz saves.
+    cmd!(sh, "dpkg-deb --root-owner-group -Zgzip --build {folder} {packed}").quiet().ignore_stdout().run()?;
+    fs::read(&packed).with_context(|| format!("reading {}", packed.display()))
+}

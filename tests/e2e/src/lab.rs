@@ -1,8 +1,10 @@
 //! A device on the bench: its overlay, its power, and what a scenario does to it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use host::apt::Root;
 use host::status::Step;
 use qemu::{Background, Limit, Machine, Output, Overlay};
 use xshell::Shell;
@@ -118,6 +120,23 @@ impl<'a> Lab<'a> {
         Ok(there)
     }
 
+    /// Puts a file called `name` with `content` into the device and returns where it is there.
+    pub fn put(&self, name: &str, content: &[u8]) -> Result<String> {
+        let path = self.folder.join(name);
+        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        self.copy_in(&path)
+    }
+
+    /// Debian's mender-client for this device, in a version that is newer than the one it has.
+    pub fn newer_client(&self) -> Result<Vec<u8>> {
+        let release = self.ok(". /etc/os-release && echo $VERSION_CODENAME")?;
+        let apt = self.folder.join("apt");
+        let apt = Root::new(self.sh, self.step, &apt, release.trim(), self.stage.image.board().architecture)?;
+        let debs = apt.download(self.step, &["mender-client"])?;
+        let deb = debs.first().context("nothing was downloaded")?;
+        artifact::newer(self.sh, deb, &self.folder.join("mender-client"))
+    }
+
     /// Makes an artifact of text files for this device and `module`, and copies it in.
     pub fn artifact(&self, module: &str, name: &str, files: &[(&str, &str)]) -> Result<String> {
         let files = files.iter().map(|(name, content)| (*name, content.as_bytes().to_vec())).collect();
@@ -181,6 +200,11 @@ impl<'a> Lab<'a> {
     fn start_client(&mut self, tracer: &str, arguments: &str, reached: &str) -> Result<()> {
         let command = format!("{tracer} mender --no-syslog {arguments} > /root/held.log 2>&1");
         self.held = Some(self.machine()?.spawn(&command)?);
+        self.wait(reached)
+    }
+
+    /// Returns when `reached` succeeds in the device.
+    pub fn wait(&self, reached: &str) -> Result<()> {
         let wait = format!("until {reached}; do sleep 0.2; done");
         self.expect(&wait, HELD, 0).map(drop)
     }

@@ -1,5 +1,6 @@
 //! The scenarios, one file for each module.
 
+mod deb;
 mod directory;
 mod web_file;
 
@@ -7,5 +8,5 @@ use crate::Scenario;
 
 /// Every scenario.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    web_file::SCENARIOS.iter().chain(directory::SCENARIOS)
+    web_file::SCENARIOS.iter().chain(directory::SCENARIOS).chain(deb::SCENARIOS)
 }

@@ -3,6 +3,7 @@
 //! A mock, because thousands of calls with interruptions between any two instructions cannot be driven through the
 //! real client; the end-to-end tests use that. What it does was measured at clients 3.4.0 and 5.1.0.
 
+pub mod debian;
 mod feed;
 mod snapshot;
 
@@ -19,6 +20,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
+use debian::System;
 use feed::Course;
 pub use snapshot::Snapshot;
 
@@ -54,6 +56,8 @@ impl Outcome {
 
 /// A device with one module on it, in a temporary folder that goes with this value.
 pub struct MockClient {
+    /// The Debian system that the device is, if it is one. It has to be unmounted before its folder goes.
+    system: Option<System>,
     /// Removes the device at the end.
     _folder: TempDir,
     device: PathBuf,
@@ -111,7 +115,33 @@ impl MockClient {
         fs::create_dir_all(device.join("settings")).context("making the settings folder")?;
         let meta_data = "null".to_owned(); // what the client writes for an artifact without
         let module = module.into();
-        Ok(Self { _folder: folder, device, module, generation, meta_data, wrapper: Vec::new() })
+        Ok(Self { system: None, _folder: folder, device, module, generation, meta_data, wrapper: Vec::new() })
+    }
+
+    /// A device that is a Debian system: a copy of the folder `base` that costs nothing, in which the module runs by
+    /// chroot. Its own paths have blanks if `blanks`.
+    ///
+    /// # Errors
+    /// When it cannot be made, which takes root.
+    pub fn debian(base: &Path, module: &Path, generation: Generation, blanks: bool) -> Result<Self> {
+        let mut client = Self::in_folder(
+            &env::temp_dir(),
+            if blanks { "with blanks" } else { "device" },
+            module,
+            generation,
+        )?;
+        let system = System::mount(base, client._folder.path(), &client.device)?;
+        client.module = system.install(module)?;
+        client.system = Some(system);
+        for folder in [client.datastore(), client.settings()] {
+            fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        Ok(client)
+    }
+
+    /// The Debian system that the device is, if it is one.
+    pub fn system(&self) -> Option<&System> {
+        self.system.as_ref()
     }
 
     /// The device's folder.
@@ -121,12 +151,16 @@ impl MockClient {
 
     /// The folder of the modules' settings.
     pub fn settings(&self) -> PathBuf {
-        self.device().join("settings")
+        self.device().join(if self.system.is_some() { "etc/mender-modules" } else { "settings" })
     }
 
     /// The client's own data, where modules may keep theirs.
     pub fn datastore(&self) -> PathBuf {
-        self.device().join("mender")
+        match (&self.system, self.device().file_name()) {
+            // Blanks in the device's own path are none to whoever has it for a root.
+            (Some(_), Some(name)) => self.device().join("data").join(name),
+            _ => self.device().join("mender"),
+        }
     }
 
     /// The work tree of the update under way.
@@ -218,14 +252,18 @@ impl MockClient {
     }
 
     fn spawn(&self, state: &str, output: fn() -> Stdio) -> Result<Child> {
-        let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([self.module.as_os_str()]);
-        let program = words.next().unwrap_or(self.module.as_os_str());
-        let mut command = Command::new(program);
-        command.args(words).arg(state).arg(self.tree());
+        let chroot = self.system.iter().flat_map(System::chroot);
+        let mut words = self.wrapper.iter().cloned().chain(chroot).chain([self.module.clone().into()]);
+        let program = words.next().unwrap_or_default();
+        let mut command = Command::new(&program);
+        command.args(words).arg(state).arg(self.seen_by_module(&self.tree()));
         // The client starts a module with next to nothing around it.
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("MENDER_MODULES_SETTINGS", self.settings());
-        if self.tree().is_dir() {
-            command.current_dir(self.tree());
+        command.env_clear().env("PATH", "/usr/bin:/bin");
+        if self.system.is_none() {
+            command.env("MENDER_MODULES_SETTINGS", self.settings());
+            if self.tree().is_dir() {
+                command.current_dir(self.tree());
+            }
         }
         command
             .process_group(0)
@@ -234,6 +272,14 @@ impl MockClient {
             .stderr(output())
             .spawn()
             .with_context(|| format!("starting {}", program.to_string_lossy()))
+    }
+
+    /// What a path on the device is to the module.
+    fn seen_by_module(&self, path: &Path) -> PathBuf {
+        match (&self.system, path.strip_prefix(&self.device)) {
+            (Some(_), Ok(inside)) => Path::new("/").join(inside),
+            _ => path.to_owned(),
+        }
     }
 
     /// Deletes the work tree, as the client does after `Cleanup` and before a download.

@@ -40,6 +40,27 @@ impl Snapshot {
         Ok(Self(entries))
     }
 
+    /// The same with what else is known of the device, `text` as if it were a file called `name`.
+    #[must_use]
+    pub fn with_text(mut self, name: &str, text: impl Into<Vec<u8>>) -> Self {
+        let (owner, modified, attributes) = ((0, 0), (0, 0), BTreeMap::new());
+        let mode = FileType::RegularFile.as_raw_mode();
+        self.0.insert(name.into(), Entry { mode, owner, modified, content: text.into(), attributes });
+        self
+    }
+
+    /// The same with all that `other` has.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// The text that was added as, or the content of the file, `name`.
+    pub fn text(&self, name: &Path) -> Option<String> {
+        self.0.get(name).map(|entry| String::from_utf8_lossy(&entry.content).into_owned())
+    }
+
     /// The paths at which this one and `other` differ.
     pub fn differences<'a>(&'a self, other: &'a Self) -> Vec<&'a Path> {
         let paths: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
@@ -78,6 +99,19 @@ impl Snapshot {
             *entry = Entry { mode, owner: (0, 0), modified: (0, 0), content, attributes: BTreeMap::new() };
         }
         self
+    }
+
+    /// The same without the paths that `unwanted` names.
+    #[must_use]
+    pub fn without(mut self, unwanted: impl Fn(&Path) -> bool) -> Self {
+        self.0.retain(|path, _| !unwanted(path));
+        self
+    }
+
+    /// The same with nothing but `folder` and everything in it.
+    #[must_use]
+    pub fn within(self, folder: &Path) -> Self {
+        self.without(|path| !path.starts_with(folder))
     }
 
     /// The same without `folder` and everything in it.

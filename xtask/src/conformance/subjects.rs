@@ -9,6 +9,7 @@ use host::command::run;
 use host::status::step;
 use xshell::{Shell, cmd};
 
+use crate::debian;
 use crate::dist::modules;
 use crate::theirs;
 
@@ -25,7 +26,7 @@ pub struct Tried {
     pub subject: Subject,
 }
 
-/// A module of theirs that is not.
+/// A module that is not.
 pub struct NotTried {
     /// Its name.
     pub name: String,
@@ -37,7 +38,7 @@ impl Tried {
     fn new(whose: &str, module: PathBuf, payload: &Path) -> Result<Self> {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         let title = format!("{whose}: {name}");
-        let subject = Subject { payload: Payload::read(payload)?, limit: LIMIT, module };
+        let subject = Subject { payload: Payload::read(payload)?, debian: None, limit: LIMIT, module };
         Ok(Self { title, ours: whose == "ours", subject })
     }
 }
@@ -55,17 +56,27 @@ pub fn one(sh: &Shell, module: &Path, payload: Option<&Path>) -> Result<Tried> {
         "there is no payload folder {}: make one, or name another with --payload",
         payload.display()
     );
-    Tried::new("ours", module, &payload)
+    let mut tried = Tried::new("ours", module, &payload)?;
+    if tried.subject.payload.needs_debian() {
+        tried.subject.debian = Some(debian::mountable(sh)?);
+    }
+    Ok(tried)
 }
 
-/// Our own modules, built as the tests build them: everything that is packaged.
-pub fn ours(sh: &Shell) -> Result<Vec<Tried>> {
-    let names: Vec<String> = modules::workspace(sh)?.modules.into_iter().map(|module| module.name).collect();
+/// Our own modules, built as the tests build them: everything that is packaged. The second list is of those that this user
+/// cannot try.
+pub fn ours(sh: &Shell) -> Result<(Vec<Tried>, Vec<NotTried>)> {
+    let names = modules::workspace(sh)?.modules.into_iter().map(|module| module.name);
+    let obstacle = debian::obstacle(sh)?;
+    let (names, without): (Vec<_>, Vec<_>) =
+        names.partition(|name| obstacle.is_none() || !needs_debian(sh, name));
+    let why = format!("needs a Debian system: {}", obstacle.unwrap_or_default());
+    let not_tried = without.into_iter().map(|name| NotTried { name, why: why.clone() }).collect();
     let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
     step("building our modules", |step| run(step, cmd!(sh, "cargo build {selected...}")))?;
     let metadata = modules::metadata(sh)?;
     let target = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
-    names
+    let tried = names
         .iter()
         .map(|name| {
             let tried = one(sh, &Path::new(target).join("debug").join(name), None)?;
@@ -75,7 +86,13 @@ pub fn ours(sh: &Shell) -> Result<Vec<Tried>> {
             );
             Ok(tried)
         })
-        .collect()
+        .collect::<Result<_>>()?;
+    Ok((tried, not_tried))
+}
+
+/// Whether the payload of module `name` is packages. One that cannot be read is told when it is tried.
+fn needs_debian(sh: &Shell, name: &str) -> bool {
+    Payload::read(&sh.current_dir().join(PAYLOADS).join(name)).is_ok_and(|payload| payload.needs_debian())
 }
 
 /// The modules in `folder`, or else those of Debian's package: those that can be tried, and the others.

@@ -1,9 +1,11 @@
 //! What a file is beside its content: owner, permissions, modification time, extended attributes.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
@@ -33,7 +35,7 @@ impl Times {
 }
 
 /// Owner, group, permissions, modification time and extended attributes of a file, folder, symlink or device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
     /// The owner's number.
     pub owner: u32,
@@ -70,6 +72,17 @@ impl Attributes {
             modified: (stat.st_mtime as _, stat.st_mtime_nsec as _),
             extended,
         })
+    }
+
+    /// Those of a symlink, which has no extended attributes that a user could have given it.
+    pub(super) fn of_symlink(meta: &Metadata) -> Self {
+        Self {
+            owner: meta.uid(),
+            group: meta.gid(),
+            mode: meta.mode() & 0o7777,
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            extended: Vec::new(),
+        }
     }
 
     /// Gives them to the open file or folder `fd`. The owner comes first, for a change of it clears set-id bits and

@@ -11,11 +11,12 @@ mod dir;
 mod kind;
 mod place;
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{Mode, OFlags};
 
 pub use attributes::{Attributes, Times};
 pub use dir::Dir;
@@ -31,17 +32,123 @@ use crate::name::FileName;
 /// The step that failed and its file; the old file is still there then.
 pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     let (folder, name) = split(path)?;
+    replace(&make_dirs(folder)?, &name, ".new", |partial| partial.write_all(content))
+}
+
+/// As [`write_file`], for a file that is there already and keeps its owner, permissions and extended attributes.
+///
+/// # Errors
+/// As there, and when there is no such file.
+pub fn rewrite_file(path: &Path, content: &[u8]) -> Result<()> {
+    let (folder, name) = split(path)?;
+    let before = File::open(path).and_then(Attributes::of).with_context(|| failed("looking at", path))?;
+    replace(&Dir::open(folder)?, &name, BESIDE_OTHERS, |partial| {
+        partial.write_all(content)?;
+        let modified = Attributes::of(&*partial)?.modified;
+        Attributes { modified, ..before }.set_on(partial)
+    })
+}
+
+/// Makes `to` a copy of the regular file or symlink `from`, with its owner, permissions, modification time and extended
+/// attributes. What was there is replaced; after a power cut it is the old or the new, whole.
+///
+/// # Errors
+/// When `from` is neither, cannot be read, or `to` cannot be written; what was there is still there then.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let ((folder, name), looking) = (split(to)?, || failed("looking at", from));
     let folder = make_dirs(folder)?;
-    let mut partial_name = name.as_ref().as_os_str().to_owned();
-    partial_name.push(".new");
-    let partial_name = FileName::new(partial_name)?;
+    let meta = fs::symlink_metadata(from).with_context(looking)?;
+    if meta.is_symlink() {
+        return copy_symlink(from, &meta, &folder, &name);
+    }
+    ensure!(meta.is_file(), "{} is neither a regular file nor a symlink", from.display());
+    let mut source = File::open(from).with_context(|| failed("opening", from))?;
+    let attributes = Attributes::of(&source).with_context(looking)?;
+    replace(&folder, &name, BESIDE_OTHERS, |partial| {
+        io::copy(&mut source, partial)?;
+        attributes.set_on(partial)
+    })
+}
+
+/// What the regular file `path` is beside its content; a symlink of that name is not followed.
+///
+/// # Errors
+/// When it is none, or may not be opened.
+pub fn attributes(path: &Path) -> Result<Attributes> {
+    let file = open_itself(path)?;
+    Attributes::of(&file).with_context(|| failed("reading owner, mode and attributes of", path))
+}
+
+/// Gives the regular file `path` `attributes`; a symlink of that name is not followed.
+///
+/// # Errors
+/// When this process may not, or the filesystem cannot hold them.
+pub fn set_attributes(path: &Path, attributes: &Attributes) -> Result<()> {
+    let file = open_itself(path)?;
+    attributes.set_on(&file).with_context(|| failed("giving its owner, mode and attributes to", path))
+}
+
+fn open_itself(path: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::empty()).with_context(|| failed("opening", path))?;
+    Ok(File::from(fd))
+}
+
+/// Whether `copy` is what [`copy`] of `path` would make.
+///
+/// # Errors
+/// When one of them cannot be read; one that is missing is just different.
+pub fn is_copy(copy: &Path, path: &Path) -> Result<bool> {
+    let looking = || failed(&format!("comparing {} with", copy.display()), path);
+    let (Ok(one), Ok(other)) = (fs::symlink_metadata(copy), fs::symlink_metadata(path)) else {
+        return Ok(false);
+    };
+    let same = if one.is_symlink() && other.is_symlink() {
+        fs::read_link(copy).with_context(looking)? == fs::read_link(path).with_context(looking)?
+            && Attributes::of_symlink(&one) == Attributes::of_symlink(&other)
+    } else if one.is_file() && other.is_file() && one.len() == other.len() {
+        let attributes = |path| File::open(path).and_then(Attributes::of).with_context(looking);
+        attributes(copy)? == attributes(path)?
+            && fs::read(copy).with_context(looking)? == fs::read(path).with_context(looking)?
+    } else {
+        false
+    };
+    Ok(same)
+}
+
+fn copy_symlink(from: &Path, meta: &Metadata, folder: &Dir, name: &FileName) -> Result<()> {
+    let target = fs::read_link(from).with_context(|| failed("reading the symlink", from))?;
+    let partial = partial_name(name, BESIDE_OTHERS)?;
+    folder.remove(&partial)?;
+    folder.symlink(&partial, &target)?;
+    folder.set_attributes_of_name(&partial, &Attributes::of_symlink(meta))?;
+    folder.rename(&partial, folder, name)?;
+    folder.sync()
+}
+
+/// What a half-written file is called among files of others, where nobody else calls one so.
+const BESIDE_OTHERS: &str = ".mender-new";
+
+fn partial_name(name: &FileName, suffix: &str) -> Result<FileName> {
+    let mut partial = name.as_ref().as_os_str().to_owned();
+    partial.push(suffix);
+    FileName::new(partial)
+}
+
+/// Makes `name` in `folder` the file that `fill` writes, durably, under another name until it is whole.
+fn replace(
+    folder: &Dir,
+    name: &FileName,
+    suffix: &str,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<()> {
+    let partial_name = partial_name(name, suffix)?;
     folder.remove(&partial_name)?;
     let mut partial = folder.create_file(&partial_name)?;
-    partial
-        .write_all(content)
+    fill(&mut partial)
         .and_then(|()| partial.sync_all())
         .with_context(|| failed("writing", &folder.path().join(&partial_name)))?;
-    folder.rename(&partial_name, &folder, &name)?;
+    folder.rename(&partial_name, folder, name)?;
     folder.sync()
 }
 
@@ -138,6 +245,9 @@ fn failed(operation: &str, path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     #[test]
@@ -152,6 +262,40 @@ mod tests {
         remove_file(&path).unwrap();
         remove_file(&path).unwrap();
         remove_file(Path::new("/no/such/folder/file")).unwrap();
+    }
+
+    #[test]
+    fn a_copy_has_everything_but_the_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("old"), "content").unwrap();
+        fs::set_permissions(path("old"), fs::Permissions::from_mode(0o604)).unwrap();
+        let then = UNIX_EPOCH + Duration::new(1_234_567_890, 987_654_321);
+        File::open(path("old")).unwrap().set_modified(then).unwrap();
+        symlink("nowhere", path("link")).unwrap();
+        fs::write(path("copy"), "what was there").unwrap();
+        for (from, to) in [("old", "copy"), ("link", "second"), ("link", "second")] {
+            copy(&path(from), &path(to)).unwrap();
+        }
+        let meta = fs::metadata(path("copy")).unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.modified().unwrap()), (0o604, then));
+        assert_eq!(fs::read(path("copy")).unwrap(), b"content");
+        assert_eq!(fs::read_link(path("second")).unwrap(), Path::new("nowhere"));
+        assert!(
+            is_copy(&path("copy"), &path("old")).unwrap() && is_copy(&path("second"), &path("link")).unwrap()
+        );
+        for other in ["link", "missing"] {
+            assert!(!is_copy(&path("copy"), &path(other)).unwrap(), "{other}");
+        }
+        rewrite_file(&path("copy"), b"more").unwrap();
+        assert!(!is_copy(&path("copy"), &path("old")).unwrap());
+        assert_eq!(fs::metadata(path("copy")).unwrap().mode() & 0o7777, 0o604);
+        assert_eq!(fs::read(path("copy")).unwrap(), b"more");
+        set_attributes(&path("copy"), &attributes(&path("old")).unwrap()).unwrap();
+        assert_eq!(fs::metadata(path("copy")).unwrap().modified().unwrap(), then);
+        assert!(attributes(&path("second")).is_err(), "a symlink");
+        assert!(copy(folder.path(), &path("folder")).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
     }
 
     #[test]

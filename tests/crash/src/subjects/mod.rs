@@ -1,5 +1,6 @@
 //! What each module is tried on.
 
+mod deb;
 mod directory;
 mod single_file;
 mod web_file;
@@ -20,14 +21,17 @@ pub struct Module {
     /// Whether blanks in paths, extended attributes and fractions of seconds are spared it: a module that bears none of
     /// them at the best of times shall show what cuts do to it.
     pub spared: bool,
+    /// A Debian system, for a module that is nothing without dpkg.
+    pub debian: Option<PathBuf>,
 }
 
 /// The payload types of [`subjects`].
-pub const PAYLOAD_TYPES: &[&str] = &["directory", "single-file", "web-file"];
+pub const PAYLOAD_TYPES: &[&str] = &["deb", "directory", "single-file", "web-file"];
 
 /// What a module for payload type `name` is tried on; nothing for a type that is not among [`PAYLOAD_TYPES`].
 pub fn subjects(name: &str, module: &Module) -> Vec<Box<dyn Subject>> {
     match name {
+        "deb" => deb::subjects(module),
         "directory" => directory::subjects(module),
         "single-file" => single_file::subjects(module),
         "web-file" => web_file::subjects(module),

@@ -1,11 +1,13 @@
 //! What a call is about: an inode, or a name in a folder, seen from outside the process.
 
 use std::fs::{self, Metadata};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use nix::libc::AT_FDCWD;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use crate::tracee::Tracee;
 
@@ -34,7 +36,7 @@ impl Name {
     pub fn find(tracee: Tracee, folder: i32, path: &Path) -> Option<Self> {
         let path = absolute(tracee, folder, path);
         let name = path.file_name()?.to_str()?.to_owned();
-        let folder = path.parent()?.canonicalize().ok()?;
+        let folder = canonical(tracee, path.parent()?)?;
         let before = fs::symlink_metadata(folder.join(&name)).ok().map(|meta| meta.ino());
         Some(Self { folder, name, before })
     }
@@ -52,7 +54,7 @@ impl Target {
             return Self::open(tracee, folder);
         }
         let path = if follow {
-            absolute(tracee, folder, path).canonicalize().ok()?
+            canonical(tracee, &absolute(tracee, folder, path))?
         } else {
             Name::find(tracee, folder, path)?.path()
         };
@@ -79,13 +81,38 @@ impl Target {
     }
 }
 
-/// A path of the process, as this one can use it.
+/// A path of the process, as this one can use it, but for symlinks: those of a process in a chroot lead elsewhere.
 fn absolute(tracee: Tracee, folder: i32, path: &Path) -> PathBuf {
     if let Ok(own) = path.strip_prefix("/proc/self") {
-        return Path::new("/proc").join(tracee.0.to_string()).join(own);
+        return tracee.own().join(own);
     }
-    match folder {
-        AT_FDCWD => tracee.cwd().join(path),
+    match (folder, path.strip_prefix("/")) {
+        (_, Ok(inside)) => tracee.root().unwrap_or_else(|_| "/".into()).join(inside),
+        (AT_FDCWD, _) => tracee.cwd().join(path),
         _ => tracee.fd(folder).join(path),
     }
+}
+
+/// `path`, which is [`absolute`], without symlinks; `None` where nothing is.
+fn canonical(tracee: Tracee, path: &Path) -> Option<PathBuf> {
+    let root = tracee.root().ok()?;
+    if root == Path::new("/") {
+        return path.canonicalize().ok();
+    }
+    // What is open, or the working folder, is looked up from outside; the rest as the process sees it.
+    let mut parts = path.strip_prefix(tracee.own()).map(Path::iter).ok();
+    let (begin, rest) = match &mut parts {
+        Some(parts) => {
+            let magic = if parts.as_path().starts_with("fd") { 2 } else { 1 };
+            let magic = parts.by_ref().take(magic).fold(tracee.own(), |path, part| path.join(part));
+            (fs::read_link(magic).ok()?, parts.as_path())
+        }
+        None => (root.clone(), path.strip_prefix(&root).ok()?),
+    };
+    let inside = begin.strip_prefix(&root).ok()?.join(rest);
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let top = rustix::fs::open(&root, flags, Mode::empty()).ok()?;
+    let inside = Path::new(".").join(inside);
+    let found = openat2(&top, &inside, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
+    fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()
 }

@@ -21,8 +21,16 @@ pub fn record(tracee: Tracee, action: &Action, result: i64, folder: &Path) -> Re
     } else {
         None
     };
-    let shown = action.to_string().replace(&format!("{}/", folder.display()), "");
-    Ok(Call { shown, done, time: now()?, operation })
+    Ok(Call { shown: shown(action, folder), done, time: now()?, operation })
+}
+
+/// That `action` was called, and whether it succeeded: for a list of calls, which nobody replays.
+pub fn list(action: &Action, result: i64, folder: &Path) -> Result<Call> {
+    Ok(Call { shown: shown(action, folder), done: result >= 0, time: now()?, operation: None })
+}
+
+fn shown(action: &Action, folder: &Path) -> String {
+    action.to_string().replace(&format!("{}/", folder.display()), "")
 }
 
 fn operation(tracee: Tracee, action: &Action, result: i64) -> Result<Option<Operation>> {

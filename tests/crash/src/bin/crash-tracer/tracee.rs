@@ -70,9 +70,19 @@ impl Tracee {
         PathBuf::from(format!("/proc/{}/fd/{fd}", self.0))
     }
 
+    /// The kernel's folder about it.
+    pub fn own(self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.0))
+    }
+
     /// A path to the working folder.
     pub fn cwd(self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/cwd", self.0))
+        self.own().join("cwd")
+    }
+
+    /// What it has for `/`: another folder after a chroot.
+    pub fn root(self) -> Result<PathBuf> {
+        fs::read_link(format!("/proc/{}/root", self.0)).context("asking for a process's root")
     }
 
     /// Where the next read or write of `fd` begins.

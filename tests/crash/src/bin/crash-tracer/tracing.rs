@@ -16,18 +16,20 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
+use serde::Serialize;
 
 use crate::call::Action;
-use crate::recorder::record;
+use crate::recorder::{list, record};
 use crate::tracee::Tracee;
 
 const USAGE: &str =
-    "crash-tracer FOLDER record LOG | kill-before N | kill-after N | fail N ERROR -- PROGRAM ARGUMENTS...
+    "crash-tracer FOLDER record LOG | list LOG | kill-before N | kill-after N | fail N ERROR -- PROGRAM ARGUMENTS...
 FOLDER is what is watched; ERROR is ENOSPC or EIO";
 
 /// What is done to the program.
 enum Mode {
     Record(BufWriter<File>),
+    List(BufWriter<File>),
     KillBefore(usize),
     KillAfter(usize),
     Fail(usize, Errno),
@@ -51,18 +53,26 @@ fn parse(words: &[OsString], folder: &Path) -> Result<Mode> {
     let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     let number = |word: &str| word.parse().with_context(|| format!("{word:?} is no number\n{USAGE}"));
     Ok(match words[..] {
-        ["record", log] => {
-            let mut log = BufWriter::new(File::create(log).with_context(|| format!("making the log {log}"))?);
-            serde_json::to_writer(&mut log, &Image::of(folder)?).context("writing the log")?;
-            writeln!(log).context("writing the log")?;
-            Mode::Record(log)
-        }
+        ["record", log] => Mode::Record(begin(log, &Image::of(folder)?)?),
+        ["list", log] => Mode::List(begin(log, &Image::empty())?),
         ["kill-before", call] => Mode::KillBefore(number(call)?),
         ["kill-after", call] => Mode::KillAfter(number(call)?),
         ["fail", call, "ENOSPC"] => Mode::Fail(number(call)?, Errno::ENOSPC),
         ["fail", call, "EIO"] => Mode::Fail(number(call)?, Errno::EIO),
         _ => bail!(USAGE),
     })
+}
+
+/// Begins the log with the folder as it is now.
+fn begin(log: &str, folder: &Image) -> Result<BufWriter<File>> {
+    let mut log = BufWriter::new(File::create(log).with_context(|| format!("making the log {log}"))?);
+    write(&mut log, folder)?;
+    Ok(log)
+}
+
+fn write(log: &mut BufWriter<File>, line: &impl Serialize) -> Result<()> {
+    serde_json::to_writer(&mut *log, line).context("writing the log")?;
+    writeln!(log).context("writing the log")
 }
 
 /// Starts the program; it waits at its first instruction.
@@ -144,7 +154,7 @@ impl Tracer {
                 _ => {}
             }
         }
-        if let Mode::Record(log) = &mut self.mode {
+        if let Mode::Record(log) | Mode::List(log) = &mut self.mode {
             log.flush().context("writing the log")?;
         }
         Ok(end)
@@ -177,10 +187,9 @@ impl Tracer {
             Mode::KillAfter(call) if *call == number => self.cut(),
             Mode::Fail(call, error) if *call == number => tracee.set_error(*error)?,
             Mode::Record(log) => {
-                let call = record(tracee, &action, tracee.result()?, &self.folder)?;
-                serde_json::to_writer(&mut *log, &call).context("writing the log")?;
-                writeln!(log).context("writing the log")?;
+                write(log, &record(tracee, &action, tracee.result()?, &self.folder)?)?;
             }
+            Mode::List(log) => write(log, &list(&action, tracee.result()?, &self.folder)?)?,
             _ => {}
         }
         Ok(())

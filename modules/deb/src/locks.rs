@@ -1,0 +1,102 @@
+//! The locks by which package managers keep out of each other's way: record locks on files that are always there.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
+use update_module::say;
+
+/// The lock of whoever drives dpkg; the first one that everybody takes.
+pub const FRONTEND: &str = "/var/lib/dpkg/lock-frontend";
+
+/// dpkg's own, taken by dpkg itself for as long as it writes its database.
+pub const DATABASE: &str = "/var/lib/dpkg/lock";
+
+/// Those of apt's download of packages and of lists.
+const APT: [&str; 2] = ["/var/cache/apt/archives/lock", "/var/lib/apt/lists/lock"];
+
+/// How often a lock that is taken is tried again.
+const POLL: Duration = Duration::from_millis(500);
+
+/// A lock that this process holds until it is dropped.
+pub struct Lock {
+    /// The lock ends with the first file of this process on it that is closed: nobody else may open it meanwhile.
+    _file: File,
+}
+
+/// Waits until no package manager is at work, at most `seconds`.
+///
+/// # Errors
+/// When one still is: which lock, and who holds it.
+pub fn wait_for_all(seconds: u64) -> Result<()> {
+    let present = APT.into_iter().filter(|path| Path::new(path).exists());
+    [FRONTEND, DATABASE].into_iter().chain(present).try_for_each(|path| take(path, seconds).map(drop))
+}
+
+/// Takes the lock `path`, waiting at most `seconds` for it.
+///
+/// # Errors
+/// As [`wait_for_all`].
+pub fn take(path: &str, seconds: u64) -> Result<Lock> {
+    let locking = || format!("locking {path}");
+    // dpkg makes it where it is missing, and so does this.
+    let file = File::options().write(true).create(true).truncate(false).open(path).with_context(locking)?;
+    let (begun, limit) = (Instant::now(), Duration::from_secs(seconds));
+    let mut told = false;
+    loop {
+        match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Lock { _file: file }),
+            Err(Errno::AGAIN | Errno::ACCESS) if begun.elapsed() < limit => {}
+            Err(Errno::AGAIN | Errno::ACCESS) => bail!(
+                "{path} is held by {}: it did not become free within {seconds} s. Let that end, or raise lock_seconds",
+                holder(&file)
+            ),
+            Err(error) => return Err(io::Error::from(error)).with_context(locking),
+        }
+        if !told {
+            say(format_args!("waiting for {}, which holds {path}", holder(&file)));
+            told = true;
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Who holds the lock on `file`, as far as the kernel tells.
+fn holder(file: &File) -> String {
+    let unknown = || "another program".to_owned();
+    let Ok(inode) = file.metadata().map(|meta| meta.ino()) else { return unknown() };
+    let table = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let Some(process) = process_with_lock(&table, inode) else { return unknown() };
+    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    format!("process {process} ({})", name.trim_end())
+}
+
+/// The process that holds a lock on `inode` by the kernel's `table`: `1: POSIX ADVISORY WRITE 4711 fe:00:1234 0 EOF`.
+fn process_with_lock(table: &str, inode: u64) -> Option<&str> {
+    let ending = format!(":{inode}");
+    table.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(4);
+        let (process, file) = (words.next()?, words.next()?);
+        file.ends_with(&ending).then_some(process)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_table_names_the_holder() {
+        let table =
+            "1: FLOCK  ADVISORY  WRITE 12 fe:00:34 0 EOF\n2: POSIX  ADVISORY  WRITE 4711 fe:00:1234 0 EOF\n";
+        assert_eq!(process_with_lock(table, 1234), Some("4711"));
+        assert_eq!(process_with_lock(table, 4), None);
+        assert_eq!(process_with_lock("", 4), None);
+    }
+}

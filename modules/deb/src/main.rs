@@ -1,0 +1,62 @@
+//! Mender Update Module `deb`: installs and removes Debian packages, and can take all of it back.
+//!
+//! It takes the payload of Mender's own module of this name, bare `.deb` files; packages whose names an artifact cannot
+//! hold come renamed, or in a tar archive. What they are called really, they say themselves.
+
+mod control;
+mod database;
+mod dpkg;
+mod extras;
+mod former;
+mod locks;
+mod marks;
+mod original;
+mod places;
+mod plan;
+mod policy;
+mod rebuild;
+mod settings;
+mod shield;
+mod staged;
+mod upgrade;
+mod way_back;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use update_module::{Payloads, Transactional, WorkTree, say};
+
+use settings::{MetaData, Settings, Wishes};
+use staged::Staging;
+use upgrade::Upgrade;
+
+struct Deb;
+
+impl Transactional for Deb {
+    const NAME: &'static str = "deb";
+
+    type Change = Upgrade;
+
+    fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Upgrade> {
+        let settings: Settings = update_module::settings::load(Self::NAME)?;
+        let meta_data: MetaData = tree.meta_data()?.unwrap_or_default();
+        Ok(Upgrade::new(tree.state_folder(Self::NAME), Wishes::of(settings, meta_data)))
+    }
+
+    fn stage(&self, upgrade: &mut Upgrade, payloads: &mut Payloads) -> Result<()> {
+        let mut staging = Staging::make(&upgrade.staging(), upgrade.reserve())?;
+        for payload in payloads {
+            staging.take(payload?)?;
+        }
+        ensure!(
+            staging.packages() > 0 || upgrade.removes(),
+            "the artifact has neither a package to install nor, as remove in its meta-data, one to remove"
+        );
+        say(format_args!("{} packages staged in {}", staging.packages(), upgrade.staging().display()));
+        staging.complete()
+    }
+}
+
+fn main() -> ExitCode {
+    update_module::run(Deb)
+}

@@ -1,0 +1,104 @@
+//! The `.deb` files of installed packages that the device still has: those that this module installed before, and
+//! those in apt's cache.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use update_module::durable::{self, Dir};
+use update_module::{FileName, say};
+
+use crate::control::Stanza;
+use crate::database::{self, Database};
+use crate::dpkg;
+use crate::staged::{control_members, names};
+
+/// Where apt keeps what it has downloaded.
+const CACHE: &str = "/var/cache/apt/archives";
+
+/// Puts the `.deb` of the installed package `package` into `folder` as `name`, from `store` or apt's cache. False where
+/// neither has it, or the package's files are no longer those of its `.deb`.
+///
+/// # Errors
+/// When it is there and cannot be copied.
+pub fn find(package: &Stanza, store: &Path, folder: &Dir, name: &FileName) -> Result<bool> {
+    let candidates = [store, Path::new(CACHE)].map(|place| place.join(name));
+    let mut candidates = candidates.into_iter().filter(|path| path.is_file()).peekable();
+    if candidates.peek().is_none() || !is_as_packaged(package)? {
+        return Ok(false);
+    }
+    // One that is damaged is no candidate, and no reason to fail: the package can be rebuilt.
+    let Some(deb) = candidates.find(|path| is_its_deb(path, package).unwrap_or(false)) else {
+        return Ok(false);
+    };
+    if deb.starts_with(store) {
+        Dir::open(store)?.link(name, folder)?;
+    } else {
+        durable::copy(&deb, &folder.path().join(name))?;
+    }
+    Ok(true)
+}
+
+/// Whether nobody has changed or removed a file of the package, configuration files apart, since it was installed.
+fn is_as_packaged(package: &Stanza) -> Result<bool> {
+    let (status, said) = dpkg::look("dpkg").args(["--verify", &package.dpkg_name()?]).answer()?;
+    // It exits with 1 when something differs: `??5?????? c /etc/a`, where the c is for a configuration file.
+    let told = matches!(status.code(), Some(0 | 1));
+    Ok(told && String::from_utf8_lossy(&said).lines().all(|line| line.get(10..12) == Some("c ")))
+}
+
+/// Whether the package was installed from `deb`, and not from another build with the same version: their checksums of
+/// every file, and their scripts, are the same.
+fn is_its_deb(deb: &Path, package: &Stanza) -> Result<bool> {
+    let members = control_members(deb)?;
+    let same = |(kind, content): &(String, Vec<u8>)| -> Result<bool> {
+        Ok(kind == "control"
+            || fs::read(database::info_file(package, kind)?).is_ok_and(|own| own == *content))
+    };
+    let control = dpkg::control_of(deb)?;
+    Ok(["Package", "Version", "Architecture"]
+        .iter()
+        .all(|field| control.field(field) == package.field(field))
+        && members.iter().any(|(kind, _)| kind == "md5sums")
+        && members.iter().map(same).collect::<Result<Vec<_>>>()?.into_iter().all(|same| same))
+}
+
+/// Makes `store` hold those packages of it and of `staging` that are installed now, as far as they fit into `limit` bytes.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn keep_installed(staging: &Path, store: &Path, limit: u64) -> Result<()> {
+    let installed: BTreeSet<PathBuf> = Database::read()?.file_names_of_installed();
+    let is_installed = |name: &FileName| installed.contains(name.as_ref());
+    let (old, new) = (names(store)?, names(staging)?);
+    if old.is_empty() && (limit == 0 || !new.iter().any(is_installed)) {
+        return Ok(());
+    }
+    let folder = durable::make_dirs(store)?;
+    folder.set_mode(0o700)?;
+    for name in old.iter().filter(|name| !is_installed(name)) {
+        folder.remove(name)?;
+    }
+    if let Some(staging) = staging.is_dir().then(|| Dir::open(staging)).transpose()? {
+        new.iter()
+            .filter(|name| is_installed(name))
+            .try_for_each(|name| staging.rename(name, &folder, name))?;
+    }
+    shrink(&folder, limit)?;
+    folder.sync()
+}
+
+/// Removes the largest until the rest fits.
+fn shrink(store: &Dir, limit: u64) -> Result<()> {
+    let size = |name: &FileName| fs::metadata(store.path().join(name)).map_or(0, |meta| meta.len());
+    let mut packages: Vec<_> = store.names()?.into_iter().map(|name| (size(&name), name)).collect();
+    packages.sort();
+    let mut total: u64 = packages.iter().map(|(size, _)| size).sum();
+    while let Some((size, name)) = packages.pop().filter(|_| total > limit) {
+        say(format_args!("{name} is not kept for the next update's rollback: store_mib is full"));
+        store.remove(&name)?;
+        total -= size;
+    }
+    Ok(())
+}

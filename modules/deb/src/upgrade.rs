@@ -1,0 +1,160 @@
+//! The change of `deb`: some packages for others, with everything that the way back needs kept before.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use update_module::durable::{self, Dir};
+use update_module::{Change, NeedsReboot, say};
+
+use crate::control::Key;
+use crate::database::{self, Database};
+use crate::former::{Folders, Former};
+use crate::locks;
+use crate::marks;
+use crate::original;
+use crate::plan::{self, Plan};
+use crate::policy;
+use crate::settings::{Reboot, Wishes};
+use crate::shield::{self, Shield};
+use crate::staged::{self, Staged};
+use crate::way_back;
+
+/// Where what packages and their scripts have written lies; often, all of it is one filesystem.
+const WRITTEN: [&str; 4] = ["/", "/usr", "/etc", "/var"];
+
+/// The record of one update, complete enough to go on with in another process after a power cut.
+#[derive(Serialize, Deserialize)]
+pub struct Upgrade {
+    /// The module's folder, where the packages are staged, the old is kept, and those installed before are stored.
+    folder: PathBuf,
+    wishes: Wishes,
+    /// Set by `prepare`.
+    former: Option<Former>,
+    /// The service to restart in the end: the one that the update runs in, where the update changes it.
+    restart: Option<String>,
+}
+
+impl Upgrade {
+    /// One in the module's folder `folder`.
+    pub fn new(folder: PathBuf, wishes: Wishes) -> Self {
+        Self { folder, wishes, former: None, restart: None }
+    }
+
+    /// Where its packages are staged.
+    pub fn staging(&self) -> PathBuf {
+        self.folder.join("staging")
+    }
+
+    /// Bytes that stay free.
+    pub fn reserve(&self) -> u64 {
+        self.wishes.reserve
+    }
+
+    /// Whether it is to remove packages.
+    pub fn removes(&self) -> bool {
+        !self.wishes.remove.is_empty()
+    }
+
+    fn folders(&self) -> Folders {
+        Folders { old: self.folder.join("old"), store: self.folder.join("store") }
+    }
+
+    /// The packages that it is to remove and that are there.
+    fn removals(&self, database: &Database) -> Vec<Key> {
+        let keys = self.wishes.remove.iter().map(|name| Key::of_apt(&name.0));
+        keys.filter(|key| database.installed_version(key).is_some()).collect()
+    }
+
+    fn staged(&self, database: &Database) -> Result<Vec<Staged>> {
+        staged::identify(&self.staging(), database)
+    }
+
+    /// Gives packages that were there before, and still are, their marks again: an update is nobody's wish for them.
+    fn keep_marks(&self) -> Result<()> {
+        let database = Database::read()?;
+        marks::set(self.former()?.marks().filter(|(key, _)| database.installed_version(key).is_some()))
+    }
+
+    fn former(&self) -> Result<&Former> {
+        self.former.as_ref().context("the journal has no prepared switch")
+    }
+}
+
+impl Change for Upgrade {
+    fn prepare(&mut self) -> Result<()> {
+        let wishes = &self.wishes;
+        locks::wait_for_all(wishes.lock_seconds)?;
+        policy::repair()?;
+        let database = Database::read()?;
+        let staged = self.staged(&database)?;
+        policy::check_payload(&staged, &database, wishes)?;
+        let asked = self.removals(&database);
+        let plan = plan::simulate(&staged, &asked, wishes)?;
+        policy::check_plan(&plan, &staged, &asked, &database, wishes.network)?;
+        self.former = Some(Former::keep(&plan, &staged, &database, &self.folders(), wishes.reserve)?);
+        policy::check_space(&staged, wishes.reserve)?;
+        self.restart = shield::own_unit()?.filter(|unit| changes(&plan, &database, unit));
+        Ok(())
+    }
+
+    fn switch(&self) -> Result<()> {
+        let database = Database::read()?;
+        let (staged, asked) = (self.staged(&database)?, self.removals(&database));
+        let shield = Shield::raise()?;
+        let done = plan::carry_out(&staged, &asked, &self.wishes).and_then(|()| self.keep_marks());
+        shield.lower();
+        done?;
+        sync()
+    }
+
+    fn switch_back(&self) -> Result<()> {
+        let shield =
+            Shield::raise().inspect_err(|error| say(format_args!("going back all the same: {error:#}")));
+        let staged = self.staged(&Database::read()?);
+        let done = staged.and_then(|staged| {
+            way_back::go(self.former()?, &self.folders(), &staged, self.wishes.lock_seconds)
+        });
+        shield.into_iter().for_each(Shield::lower);
+        done?;
+        sync()?;
+        say("the packages are what they were");
+        Ok(())
+    }
+
+    fn forget(&self) -> Result<()> {
+        let Folders { old, store } = self.folders();
+        // The store only saves the next update some work.
+        if let Err(error) = original::keep_installed(&self.staging(), &store, self.wishes.store) {
+            say(format_args!("the packages are not kept for the next update's rollback: {error:#}"));
+        }
+        durable::remove_tree(&self.staging())?;
+        durable::remove_tree(&old)
+    }
+
+    fn needs_reboot(&self) -> Result<NeedsReboot> {
+        let wanted = self.wishes.reboot == Reboot::Automatic || self.former()?.wants_reboot();
+        Ok(if wanted { NeedsReboot::Automatic } else { NeedsReboot::No })
+    }
+
+    fn ended(&self) {
+        self.restart.iter().for_each(|unit| shield::restart_later(unit));
+    }
+}
+
+/// Whether `plan` changes the package that `unit` belongs to.
+fn changes(plan: &Plan, database: &Database, unit: &str) -> bool {
+    let Ok(file) = shield::unit_file(unit) else { return false };
+    let packages = plan.keys().filter_map(|key| database.find(key));
+    let files = packages.filter_map(|package| database::files_of(package).ok()).flatten();
+    files.into_iter().any(|path| path.file_name() == file.file_name() && is_same(&path, &file))
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    one.canonicalize().ok().is_some_and(|one| other.canonicalize().ok() == Some(one))
+}
+
+/// Returns when all that was written is on the medium: dpkg sees to its own files, scripts do not.
+fn sync() -> Result<()> {
+    WRITTEN.iter().try_for_each(|folder| Dir::open(Path::new(folder))?.sync_filesystem())
+}

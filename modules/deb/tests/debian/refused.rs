@@ -1,0 +1,92 @@
+//! What an update may not do: the system stays as it was, and the deployment log says which package and why.
+
+use std::fs::File;
+use std::thread;
+use std::time::Duration;
+
+use mock_client::debian::Package;
+use rustix::fs::{FlockOperation, fcntl_lock};
+
+use crate::device::{Device, app};
+
+#[test]
+fn a_missing_dependency() {
+    let device = Device::new(&[app("1.0")]);
+    device.refuses(&[app("2.0").field("Depends", "libmissing (>= 3)")], &["app", "libmissing (>= 3)"]);
+}
+
+#[test]
+fn a_held_package() {
+    let device = Device::new(&[app("1.0")]);
+    device.run(&["apt-mark", "hold", "app"]);
+    device.refuses(&[app("2.0")], &["app", "held"]);
+}
+
+#[test]
+fn a_package_for_another_machine() {
+    let device = Device::new(&[]);
+    device.refuses(&[Package::new("app", "1").field("Architecture", "s390x")], &["app", "s390x"]);
+}
+
+#[test]
+fn a_removal_that_nobody_asked_for_and_one_of_an_essential_package() {
+    let mut device = Device::new(&[app("1.0")]);
+    device.refuses(&[Package::new("enemy", "1").field("Conflicts", "app")], &["app", "would be removed"]);
+    device.client.set_meta_data(r#"{"remove": ["hostname"]}"#);
+    device.refuses(&[], &["hostname", "essential"]);
+}
+
+#[test]
+fn an_update_that_does_not_fit() {
+    let device = Device::new(&[app("1.0")]);
+    let terabytes = (8_u64 << 40 >> 10).to_string();
+    device.refuses(
+        &[app("2.0").field("Installed-Size", &terabytes)],
+        &["free", "reserve", "8796093022208 bytes"],
+    );
+}
+
+#[test]
+fn the_same_package_twice() {
+    let device = Device::new(&[]);
+    device.refuses(&[app("1.0"), app("2.0")], &["app", "twice"]);
+}
+
+#[test]
+fn a_database_that_is_locked_is_waited_for_but_not_for_ever() {
+    let device = Device::new(&[app("1.0")]);
+    device.client.set("deb", "lock_seconds = 1\n").unwrap();
+    for lock in ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/cache/apt/archives/lock"] {
+        let file = File::options().write(true).create(true).truncate(false).open(device.path(lock)).unwrap();
+        device.download(&[app("2.0")]);
+        fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let said = device.fails("ArtifactInstall");
+        assert!(said.contains(lock) && said.contains("lock_seconds"), "{said}");
+        assert!(said.contains(&std::process::id().to_string()), "{said}");
+        drop(file);
+        device.roll_back();
+    }
+    device.client.set("deb", "lock_seconds = 600\n").unwrap();
+    let file = File::options().write(true).open(device.path("/var/lib/dpkg/lock-frontend")).unwrap();
+    device.download(&[app("2.0")]);
+    fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_secs(2));
+            drop(file);
+        });
+        device.ok("ArtifactInstall");
+    });
+    assert_eq!(device.version("app"), "ii 2.0");
+}
+
+#[test]
+fn meta_data_with_a_mistake() {
+    let mut device = Device::new(&[]);
+    for bad in [r#"{"removes": ["app"]}"#, r#"{"remove": ["-o"]}"#, r#"{"conffiles": "ask"}"#] {
+        device.client.set_meta_data(bad);
+        let outcome = device.download_files(&[("a.deb", &app("1.0").build().unwrap())]);
+        assert!(!outcome.success() && outcome.stderr.contains("meta-data"), "{bad}: {outcome:?}");
+        device.ok("Cleanup");
+    }
+}
