@@ -12,6 +12,7 @@ use host::packages;
 use host::status::step;
 use xshell::Shell;
 
+pub use subjects::needs_debian;
 use subjects::{NotTried, Tried};
 use table::{Column, Table};
 

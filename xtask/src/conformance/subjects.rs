@@ -91,7 +91,7 @@ pub fn ours(sh: &Shell) -> Result<(Vec<Tried>, Vec<NotTried>)> {
 }
 
 /// Whether the payload of module `name` is packages. One that cannot be read is told when it is tried.
-fn needs_debian(sh: &Shell, name: &str) -> bool {
+pub fn needs_debian(sh: &Shell, name: &str) -> bool {
     Payload::read(&sh.current_dir().join(PAYLOADS).join(name)).is_ok_and(|payload| payload.needs_debian())
 }
 
