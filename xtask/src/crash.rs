@@ -116,6 +116,7 @@ impl Crash {
         let modules: Vec<_> = PAYLOAD_TYPES
             .iter()
             .filter(|name| self.module.as_deref().is_none_or(|wanted| wanted == **name))
+            .filter(|name| theirs::NOT_TRIED.iter().all(|(other, _)| other != *name))
             .map(|name| (*name, folder.join(name)))
             .filter(|(_, executable)| executable.is_file())
             .collect();

@@ -46,16 +46,17 @@ impl Extras {
         Ok(extras)
     }
 
-    /// Gives files and folders, which are there again, what they had.
+    /// Gives files and folders what they had, as far as they are there again: dpkg may be told to leave some out.
     ///
     /// # Errors
     /// The one that cannot be given it.
     pub fn put_back(&self) -> Result<()> {
-        for (path, attributes) in &self.files {
+        for (path, attributes) in self.files.iter().filter(|(path, _)| path.is_file()) {
             if durable::attributes(path)? != *attributes {
                 durable::set_attributes(path, attributes)?;
             }
         }
-        self.folders.iter().try_for_each(|(path, attributes)| Dir::open(path)?.set_attributes(attributes))
+        let mut folders = self.folders.iter().filter(|(path, _)| path.is_dir());
+        folders.try_for_each(|(path, attributes)| Dir::open(path)?.set_attributes(attributes))
     }
 }

@@ -102,7 +102,9 @@ impl Change for Upgrade {
         let database = Database::read()?;
         let (staged, asked) = (self.staged(&database)?, self.removals(&database));
         let shield = Shield::raise()?;
-        let done = plan::carry_out(&staged, &asked, &self.wishes).and_then(|()| self.keep_marks());
+        let done = plan::carry_out(&staged, &asked, &self.wishes)
+            .and_then(|()| database::sweep(self.wishes.lock_seconds))
+            .and_then(|()| self.keep_marks());
         shield.lower();
         done?;
         sync()

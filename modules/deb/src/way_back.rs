@@ -47,6 +47,7 @@ pub fn go(former: &Former, folders: &Folders, staged: &[Staged], lock_seconds: u
         names()
     );
     database::sweep(lock_seconds)?;
+    marks::sweep()?;
     remove_strays(former, staged)?;
     former.places.put_back(&folders.places())?;
     former.extras.put_back()?;

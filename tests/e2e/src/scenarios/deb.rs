@@ -148,8 +148,11 @@ fn power_cut(lab: &mut Lab) -> Result<()> {
     lab.ok("grep -q 2.0 /usr/share/app/data").context("the first package is not unpacked yet")?;
     lab.power_cut()?;
     lab.power_on()?;
-    lab.ok(&format!("until grep -q RolledBack {JOURNAL}; do sleep 0.5; done && systemctl is-failed {PACKAGE}-recover.service; true"))
-        .context("the boot does not recover")?;
+    lab.wait(&format!("grep -q RolledBack {JOURNAL}")).context("the boot does not recover")?;
+    lab.wait(&format!(
+        "test $(systemctl show --property=ActiveState --value {PACKAGE}-recover.service) = inactive"
+    ))
+    .context("the recovery fails, or does not end")?;
     is_as_before(lab, &old).context("after the boot")?;
     lab.client("rollback", 2).context("client 3.4 has forgotten an install that was cut")?;
     lab.ok(&format!("{EXECUTABLE} Cleanup /data/mender/modules/v3/payloads/0000/tree"))?;
