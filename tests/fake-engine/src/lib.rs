@@ -157,3 +157,21 @@ impl State {
         durable::remove_tree(units_dir)
     }
 }
+
+/// Builds the mock's executables with cargo, and returns the folder that they are in: cargo builds those of other packages
+/// for no test.
+///
+/// # Errors
+/// When cargo fails, or this is not run by it.
+pub fn build() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").context("CARGO is not set: run the tests with cargo")?;
+    let status = std::process::Command::new(cargo)
+        .args(["build", "--quiet", "--locked", "--package", "fake-engine"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .context("starting cargo")?;
+    anyhow::ensure!(status.success(), "building the fake engine failed");
+    let test = std::env::current_exe().context("where this test is")?;
+    let folder = test.ancestors().nth(2).context("tests are in target/debug/deps")?;
+    Ok(folder.to_owned())
+}
