@@ -50,6 +50,15 @@ pub trait Subject: Sync {
     /// When they cannot be made.
     fn payload(&self, device: &MockClient) -> Result<Vec<(String, Vec<u8>)>>;
 
+    /// What a loss of power and the start after it do to `device` before the boot's recovery: what is in memory only goes.
+    /// Default: nothing.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    fn boot(&self, _device: &MockClient) -> Result<()> {
+        Ok(())
+    }
+
     /// What the update must have left on `device` beside what is live: nothing, once it has ended.
     ///
     /// # Errors
@@ -68,11 +77,13 @@ pub struct Scope {
     pub pairs: bool,
     /// At most so many cut points in a course, evenly spread.
     pub cuts: usize,
+    /// Only every N-th of all cuts, failing calls, and cuts of a pair: for a module whose every step runs programs.
+    pub every: usize,
 }
 
 impl Scope {
     /// Everything, as for our own modules.
-    pub const ALL: Self = Self { failures: true, losses: true, pairs: true, cuts: usize::MAX };
+    pub const ALL: Self = Self { failures: true, losses: true, pairs: true, cuts: usize::MAX, every: 1 };
 }
 
 /// Tries `scope` on `subject`, in every course.
@@ -89,7 +100,7 @@ pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<R
         bench.losses(&mut reports)?;
     }
     if scope.pairs {
-        reports.push(bench.pairs()?);
+        reports.push(bench.pairs(scope)?);
     }
     Ok(reports)
 }
@@ -154,7 +165,7 @@ impl Bench<'_> {
         let shown = |fault| match fault {
             Fault::KillBefore(n) | Fault::KillAfter(n) | Fault::Error(n, _) => calls[n - 1].clone(),
         };
-        Ok(plan.into_iter().map(|fault| (fault, shown(fault))).collect())
+        Ok(plan.into_iter().step_by(scope.every).map(|fault| (fault, shown(fault))).collect())
     }
 
     /// Injects `fault`, goes on as the client would, and says how that ended.
@@ -209,7 +220,7 @@ impl Bench<'_> {
     }
 
     /// Cuts the rollback of an install that was itself cut: every pair of cuts, and then the rollback again.
-    fn pairs(&self) -> Result<Report> {
+    fn pairs(&self, scope: Scope) -> Result<Report> {
         let [install, rollback] = ["ArtifactInstall", "ArtifactRollback"];
         let downloaded = || -> Result<_> {
             let device = self.subject.device()?;
@@ -217,6 +228,7 @@ impl Bench<'_> {
             Ok(device)
         };
         let installs = cuts(&self.tracer.record(self.subject, &mut downloaded()?, install)?);
+        let installs: Vec<_> = installs.into_iter().step_by(scope.every).collect();
         let pairs = side_by_side(&installs, |&first| -> Result<Vec<_>> {
             let half_installed = || -> Result<_> {
                 let mut device = downloaded()?;
@@ -229,7 +241,11 @@ impl Bench<'_> {
                 self.tracer.inject(self.subject, &mut device, rollback, second)?;
                 finish(self.subject, &device, &[rollback, "ArtifactFailure", "Cleanup"], &self.trees)
             };
-            Ok(rollbacks.into_iter().map(|second| (first, second, end(second))).collect())
+            Ok(rollbacks
+                .into_iter()
+                .step_by(scope.every)
+                .map(|second| (first, second, end(second)))
+                .collect())
         });
         let mut report =
             Report::new(format!("{}: {install} and then {rollback}, both cut", self.subject.name()));

@@ -45,7 +45,7 @@ impl Script {
     fn tried(&self, losses: bool) -> Report {
         let tracer = Tracer::new(env!("CARGO_BIN_EXE_crash-tracer"));
         let cuts = if losses { 1 } else { usize::MAX };
-        let scope = Scope { failures: false, losses, pairs: !losses, cuts };
+        let scope = Scope { failures: false, losses, pairs: !losses, cuts, every: 1 };
         let mut total = Report::default();
         crash::run(self, &tracer, scope).unwrap().iter().for_each(|report| total += report);
         total

@@ -1,10 +1,12 @@
 //! A device on the bench: its overlay, its power, and what a scenario does to it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use host::status::Step;
 use qemu::{Background, Limit, Machine, Output, Overlay};
+use test_image::Mode;
 use xshell::Shell;
 
 use crate::Stage;
@@ -138,6 +140,14 @@ impl<'a> Lab<'a> {
     /// An archive of `files`.
     pub fn archive(&self, files: &[(&str, &str)]) -> Result<Vec<u8>> {
         artifact::archive(self.sh, self.folder, files)
+    }
+
+    /// An image of the tests' server for this device.
+    pub fn image(&self, reference: &str, version: &str, mode: Mode) -> Result<test_image::Archive> {
+        let path = &self.stage.server;
+        let executable = &fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let architecture = self.stage.image.board().architecture;
+        Ok(test_image::Image { reference, version, mode, architecture, executable }.archive())
     }
 
     /// What kind of device this is to the client.

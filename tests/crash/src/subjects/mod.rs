@@ -1,5 +1,6 @@
 //! What each module is tried on.
 
+mod container;
 mod directory;
 mod single_file;
 mod web_file;
@@ -23,11 +24,12 @@ pub struct Module {
 }
 
 /// The payload types of [`subjects`].
-pub const PAYLOAD_TYPES: &[&str] = &["directory", "single-file", "web-file"];
+pub const PAYLOAD_TYPES: &[&str] = &["container", "directory", "single-file", "web-file"];
 
 /// What a module for payload type `name` is tried on; nothing for a type that is not among [`PAYLOAD_TYPES`].
 pub fn subjects(name: &str, module: &Module) -> Vec<Box<dyn Subject>> {
     match name {
+        "container" => container::subjects(module),
         "directory" => directory::subjects(module),
         "single-file" => single_file::subjects(module),
         "web-file" => web_file::subjects(module),
