@@ -40,11 +40,13 @@ for unit in mender-client.service \
     dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
     sys-kernel-config.mount sys-fs-fuse-connections.mount proc-sys-fs-binfmt_misc.automount \
     systemd-user-sessions.service systemd-logind.service getty.target apt-daily.timer apt-daily-upgrade.timer \
-    dpkg-db-backup.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service; do
+    podman.service podman.socket podman-restart.service podman-clean-transient.service podman-auto-update.service \
+    podman-auto-update.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service; do
     ln -sf /dev/null "$units/$unit"
 done
-# Generators read every unit file again; none has anything to generate here.
+# Generators read every unit file again; none has anything to generate here but podman's, which makes units of quadlets.
 for generator in "$root"/usr/lib/systemd/system-generators/*; do
+    [ "${generator##*/}" != podman-system-generator ] || continue
     mkdir -p "$root/etc/systemd/system-generators"
     ln -sf /dev/null "$root/etc/systemd/system-generators/${generator##*/}"
 done

@@ -21,4 +21,8 @@ pub struct Board {
     pub console: &'static str,
     /// Which of QEMU's `-serial` options that line is, counted from 0.
     pub serial: usize,
+    /// Debian packages that this board's image has beside those of every image.
+    pub packages: &'static [&'static str],
+    /// Drivers that it loads beside those of every image.
+    pub drivers: &'static [&'static str],
 }

@@ -74,6 +74,21 @@ impl Dist {
     }
 }
 
+/// Builds the server of the tests' images for `target`, as modules are built: static, for it is alone in its image.
+///
+/// # Errors
+/// When a toolchain cannot be had, or it does not build.
+pub fn test_server(sh: &Shell, target: &'static Target) -> Result<PathBuf> {
+    const NAME: &str = "tiny-http";
+    let server = Module { name: NAME.into(), version: String::new(), debian: String::new() };
+    let workspace = Workspace { modules: vec![server], ..modules::workspace(sh)? };
+    packages::ensure(sh, target.packages)?;
+    let _lock = cache::lock(&workspace.target.join("dist.lock"))?;
+    let toolchains = toolchain::provide(sh, &workspace.target, &[target])?;
+    build::all(sh, &workspace, &toolchains)?;
+    Ok(workspace.target.join(target.triple).join("release").join(NAME))
+}
+
 impl<'a> Job<'a> {
     fn new(out: &Path, module: &'a Module, target: &'static Target) -> Self {
         Job { module, target, deb: out.join(module.deb_name(target)) }

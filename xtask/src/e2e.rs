@@ -4,14 +4,14 @@ use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use e2e::{Scenario, Stage};
 use host::packages;
 use qemu::{Board, Image};
 use xshell::Shell;
 
-use crate::dist::Dist;
+use crate::dist::{self, Dist};
 use crate::target::{self, TARGETS, Target};
 
 /// Plays the end-to-end scenarios: real client, real packages, emulated Raspberry Pis.
@@ -52,23 +52,32 @@ impl E2e {
                 .flat_map(|machine| machine.join().unwrap_or_else(|panic| resume_unwind(panic)))
                 .collect::<Vec<_>>()
         });
-        let tried = scenarios.len() * stages.len();
+        let tried: usize = stages.iter().map(|stage| on(stage, &scenarios).count()).sum();
         let told: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
         ensure!(failures.is_empty(), "{} of {tried} scenarios failed:{told}", failures.len());
-        let machines: Vec<_> = chosen.iter().map(|(_, board)| board.machine).collect();
-        Ok(format!("{} scenarios on each of: {}", scenarios.len(), machines.join(", ")))
+        let machines = stages
+            .iter()
+            .map(|stage| format!("{} on {}", on(stage, &scenarios).count(), stage.image.board().machine));
+        Ok(format!("scenarios: {}", machines.collect::<Vec<_>>().join(", ")))
     }
 }
 
-/// Plays one scenario on `board` with `packages` in the place of those of `dist/`.
+/// Plays one scenario on the board of `target` with `packages` in the place of those of `dist/`, and returns its name.
 ///
 /// # Errors
-/// When it fails, or the machine's image cannot be made.
-pub fn play_with(sh: &Shell, board: &'static Board, packages: Vec<PathBuf>, scenario: &str) -> Result<()> {
+/// When it fails, or there is no such machine.
+pub fn play_with(
+    sh: &Shell,
+    target: &'static Target,
+    packages: Vec<PathBuf>,
+    scenario: &str,
+) -> Result<&'static str> {
     packages::ensure(sh, e2e::HOST_PACKAGES)?;
-    let folder = sh.current_dir().join("target/e2e").join(board.machine);
-    let stage = Stage { image: Image::ensure(sh, board)?, packages, folder };
-    e2e::choose(&[scenario.to_owned()])?.into_iter().try_for_each(|scenario| stage.play(scenario))
+    let board = target.board.as_ref();
+    let board = board.with_context(|| format!("there is no emulated Pi for {}", target.debian))?;
+    let stage = stage(sh, target, board, packages)?;
+    e2e::choose(&[scenario.to_owned()])?.into_iter().try_for_each(|scenario| stage.play(scenario))?;
+    Ok(board.machine)
 }
 
 /// Everything that the scenarios on the `chosen` machines need.
@@ -79,13 +88,32 @@ fn stages(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Ve
         .iter()
         .map(|(target, board)| {
             let packages = built.iter().filter(|(of, _)| of == target).map(|(_, deb)| deb.clone()).collect();
-            let folder = sh.current_dir().join("target/e2e").join(board.machine);
-            Ok(Stage { image: Image::ensure(sh, board)?, packages, folder })
+            stage(sh, target, board, packages)
         })
         .collect()
 }
 
+fn stage(
+    sh: &Shell,
+    target: &'static Target,
+    board: &'static Board,
+    packages: Vec<PathBuf>,
+) -> Result<Stage> {
+    let folder = sh.current_dir().join("target/e2e").join(board.machine);
+    let server = dist::test_server(sh, target)?;
+    Ok(Stage { image: Image::ensure(sh, board)?, packages, server, folder })
+}
+
 /// Plays the scenarios one after the other on one machine, and returns the errors of those that failed.
-fn play(stage: &Stage, scenarios: &[&Scenario]) -> Vec<anyhow::Error> {
-    scenarios.iter().filter_map(|scenario| stage.play(scenario).err()).collect()
+fn play(stage: &Stage, scenarios: &[&'static Scenario]) -> Vec<anyhow::Error> {
+    on(stage, scenarios).filter_map(|scenario| stage.play(scenario).err()).collect()
+}
+
+/// Those of `scenarios` that are for the machine of `stage`.
+fn on<'a>(
+    stage: &Stage,
+    scenarios: &'a [&'static Scenario],
+) -> impl Iterator<Item = &'static Scenario> + use<'a> {
+    let machine = stage.image.board().machine;
+    scenarios.iter().copied().filter(move |scenario| scenario.is_for(machine))
 }

@@ -18,6 +18,9 @@ pub struct Target {
     pub board: Option<Board>,
 }
 
+/// A container engine with what it needs for containers on the host's network: one of the boards is enough to prove it.
+const CONTAINERS: &[&str] = &["crun", "dbus", "netavark", "podman"];
+
 /// Every target, in the order in which tables show them.
 pub const TARGETS: &[Target] = &[
     Target {
@@ -35,6 +38,8 @@ pub const TARGETS: &[Target] = &[
             device_type: "raspberrypi3",
             console: "ttyS1", // Bluetooth has the first line, ttyAMA0
             serial: 1,
+            packages: CONTAINERS,
+            drivers: &["overlay"],
         }),
     },
     Target {
@@ -52,6 +57,8 @@ pub const TARGETS: &[Target] = &[
             device_type: "raspberrypi2",
             console: "ttyAMA0",
             serial: 0,
+            packages: &[],
+            drivers: &[],
         }),
     },
     Target {

@@ -49,6 +49,15 @@ pub trait Change: Serialize + DeserializeOwned {
     /// Fail the rollback; it may be tried again.
     fn switch_back(&self) -> Result<()>;
 
+    /// As [`switch_back`](Self::switch_back), at boot: nothing of the new runs, and nothing can be waited for. Default:
+    /// the same.
+    ///
+    /// # Errors
+    /// Fail the boot's recovery; it may be tried again.
+    fn switch_back_at_boot(&self) -> Result<()> {
+        self.switch_back()
+    }
+
     /// Removes what is staged or kept; called again, it goes on from wherever it was cut.
     ///
     /// # Errors
@@ -89,6 +98,15 @@ pub trait Transactional {
     /// # Errors
     /// Fail the download.
     fn stage(&self, change: &mut Self::Change, payloads: &mut Payloads) -> Result<()>;
+
+    /// Called at every boot when recovery has decided what is live, before anything else is served: for a module that
+    /// starts it. Must not wait for what systemd starts, which waits for this call. Default: does nothing.
+    ///
+    /// # Errors
+    /// Fail the boot's recovery.
+    fn booted(&self, _tree: &WorkTree) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<M: Transactional> UpdateModule for M {
@@ -139,7 +157,10 @@ impl<M: Transactional> UpdateModule for M {
     }
 
     fn recover(&self, tree: &WorkTree) -> Result<()> {
-        open::<M>(tree).recover()
+        // What is live has to be started even where an interrupted update cannot be brought back.
+        let recovered = open::<M>(tree).recover();
+        let booted = self.booted(tree);
+        recovered.and(booted)
     }
 }
 
@@ -333,7 +354,11 @@ impl<C: Change> Transaction<C> {
         if around == Around::Guarded {
             guarded(record.guard.before(), "before it");
         }
-        record.change.switch_back().context("bringing the old back")?;
+        let switched_back = match around {
+            Around::Guarded => record.change.switch_back(),
+            Around::Bare => record.change.switch_back_at_boot(),
+        };
+        switched_back.context("bringing the old back")?;
         guarded(self.mark(record, Phase::RolledBack), "the journal");
         if around == Around::Guarded {
             guarded(record.guard.after(), "after it");

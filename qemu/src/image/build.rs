@@ -106,7 +106,7 @@ impl Work<'_> {
             .args(["--mount", "mmdebstrap"])
             .args(["--mode=root", "--variant=apt", "--format=directory"])
             .arg(format!("--architectures={}", self.board.architecture))
-            .arg(format!("--include={}", recipe::PACKAGES.join(",")))
+            .arg(format!("--include={}", [recipe::PACKAGES, self.board.packages].concat().join(",")))
             .arg("--aptopt=APT::Install-Recommends \"false\"")
             .arg("--aptopt=Acquire::Languages \"none\"")
             .arg("--aptopt=Acquire::Retries \"3\"")
@@ -172,7 +172,7 @@ impl Work<'_> {
     /// The files of all drivers, each after those that it needs.
     fn drivers(&self, base: &Path, version: &str) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
-        for driver in recipe::DRIVERS {
+        for driver in recipe::DRIVERS.iter().chain(self.board.drivers) {
             let needed = cmd!(self.sh, "/usr/sbin/modprobe -d {base} -S {version} --show-depends {driver}")
                 .quiet()
                 .read()?;

@@ -45,6 +45,8 @@ macro_rules! guest_files {
 
 /// Files that go into the root as they are: where, and what.
 pub(super) const FILES: &[(&str, &str)] = guest_files![
+    "etc/containers/containers.conf",
+    "etc/containers/storage.conf",
     "etc/mender/artifact_info",
     "etc/mender/mender.conf",
     "etc/systemd/journald.conf.d/pi.conf",
@@ -77,6 +79,8 @@ mod tests {
         device_type: "pi",
         console: "ttyS1",
         serial: 1,
+        packages: &[],
+        drivers: &[],
     };
 
     #[test]

@@ -78,6 +78,9 @@ pub fn prepared(subject: &dyn Subject, course: &Course) -> Result<MockClient> {
 /// # Errors
 /// When the module cannot be started.
 pub fn step(subject: &dyn Subject, device: &MockClient, state: &str) -> Result<Outcome> {
+    if state == "--recover" {
+        subject.boot(device)?;
+    }
     if state != "Download" {
         return device.call(state);
     }

@@ -57,6 +57,15 @@ pub trait Subject: Sync {
         false
     }
 
+    /// What a loss of power and the start after it do to `device` before the boot's recovery: what is in memory only goes.
+    /// Default: nothing.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    fn boot(&self, _device: &MockClient) -> Result<()> {
+        Ok(())
+    }
+
     /// What the update must have left on `device` beside what is live: nothing, once it has ended.
     ///
     /// # Errors
@@ -73,7 +82,7 @@ pub struct Scope {
     pub losses: bool,
     /// The install's cut followed by a cut of what meets it, every pair.
     pub pairs: bool,
-    /// At most so many cut points, and so many failing calls, in a course, evenly spread.
+    /// At most so many cut points, so many failing calls and so many pairs in a course, evenly spread.
     pub cuts: usize,
 }
 
@@ -97,7 +106,7 @@ pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<R
     }
     if scope.pairs {
         for second in SECONDS {
-            reports.push(bench.pairs(second)?);
+            reports.push(bench.pairs(second, scope)?);
         }
     }
     Ok(reports)
@@ -216,14 +225,15 @@ impl Bench<'_> {
     }
 
     /// Cuts what meets an install that was itself cut: every pair of cuts, and then what follows.
-    fn pairs(&self, second: &Second) -> Result<Report> {
+    fn pairs(&self, second: &Second, scope: Scope) -> Result<Report> {
         let (install, state) = ("ArtifactInstall", second.state);
         let downloaded = || -> Result<_> {
             let device = self.subject.device()?;
             succeed(self.subject, &device, "Download")?;
             Ok(device)
         };
-        let installs = cuts(&self.tracer.list(self.subject, &mut downloaded()?, install)?);
+        let most = scope.cuts.isqrt(); // of each, for as many pairs as a course has cuts
+        let installs = spread(cuts(&self.tracer.list(self.subject, &mut downloaded()?, install)?), most);
         let pairs = side_by_side(&installs, |&first| -> Result<Vec<_>> {
             let half_installed = || -> Result<_> {
                 let mut device = downloaded()?;
@@ -236,7 +246,8 @@ impl Bench<'_> {
                 self.tracer.inject(self.subject, &mut device, state, fault)?;
                 finish(self.subject, &device, second.after_cut, &self.trees)
             };
-            Ok(seconds.into_iter().map(|fault| (first, fault, end(fault))).collect())
+            let ends = spread(seconds, most).into_iter().map(|fault| (first, fault, end(fault)));
+            Ok(ends.collect())
         });
         let mut report =
             Report::new(format!("{}: {install} and then {state}, both cut", self.subject.name()));

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use host::apt::Root;
 use host::status::Step;
 use qemu::{Background, Limit, Machine, Output, Overlay};
+use test_image::Mode;
 use xshell::Shell;
 
 use crate::Stage;
@@ -157,6 +158,14 @@ impl<'a> Lab<'a> {
     /// An archive of `files`.
     pub fn archive(&self, files: &[(&str, &str)]) -> Result<Vec<u8>> {
         artifact::archive(self.sh, self.folder, files)
+    }
+
+    /// An image of the tests' server for this device.
+    pub fn image(&self, reference: &str, version: &str, mode: Mode) -> Result<test_image::Archive> {
+        let path = &self.stage.server;
+        let executable = &fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let architecture = self.stage.image.board().architecture;
+        Ok(test_image::Image { reference, version, mode, architecture, executable }.archive())
     }
 
     /// What kind of device this is to the client.

@@ -29,12 +29,21 @@ pub struct Scenario {
     play: fn(&mut Lab) -> Result<()>,
 }
 
+impl Scenario {
+    /// Whether it is for the machine that QEMU calls `machine`.
+    pub fn is_for(&self, machine: &str) -> bool {
+        scenarios::is_for(self, machine)
+    }
+}
+
 /// What the scenarios of one machine are played with.
 pub struct Stage {
     /// The image that they start from.
     pub image: Image,
     /// The `.deb` files under test, for this machine's architecture.
     pub packages: Vec<PathBuf>,
+    /// The server of containers' images, for this machine.
+    pub server: PathBuf,
     /// The folder that keeps what failed: `target/e2e/<machine>`.
     pub folder: PathBuf,
 }

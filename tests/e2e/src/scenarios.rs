@@ -1,5 +1,6 @@
 //! The scenarios, one file for each module.
 
+mod container;
 mod deb;
 mod directory;
 mod web_file;
@@ -8,5 +9,11 @@ use crate::Scenario;
 
 /// Every scenario.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    web_file::SCENARIOS.iter().chain(directory::SCENARIOS).chain(deb::SCENARIOS)
+    let files = [web_file::SCENARIOS, directory::SCENARIOS, deb::SCENARIOS, container::SCENARIOS];
+    files.into_iter().flatten()
+}
+
+/// Whether `scenario` is for `machine`: a container engine is in the image of one board only.
+pub fn is_for(scenario: &Scenario, machine: &str) -> bool {
+    machine == container::MACHINE || container::SCENARIOS.iter().all(|other| other.name != scenario.name)
 }

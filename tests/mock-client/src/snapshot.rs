@@ -91,6 +91,17 @@ impl Snapshot {
         self
     }
 
+    /// The same with `path` in contents replaced by a fixed word: for files that say where their device is.
+    pub fn wherever(mut self, path: &Path) -> Self {
+        let path = path.as_os_str().as_encoded_bytes();
+        for entry in self.0.values_mut() {
+            while let Some(at) = entry.content.windows(path.len()).position(|window| window == path) {
+                entry.content.splice(at..at + path.len(), *b"@DEVICE@");
+            }
+        }
+        self
+    }
+
     /// The same with nothing but names, types and contents.
     pub fn contents(mut self) -> Self {
         for entry in self.0.values_mut() {

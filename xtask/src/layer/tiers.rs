@@ -72,10 +72,9 @@ fn built(sh: &Shell, layer: &Layer, release: &Release, build: &Build) -> Result<
     let is_it = |package: &&Built| package.from_source && package.module == module;
     let proven = match packages.iter().find(is_it) {
         Some(package) => {
-            let board = target::find(build.debian)?.board.as_ref();
-            let board = board.with_context(|| format!("there is no emulated Pi for {}", build.debian))?;
-            e2e::play_with(sh, board, vec![package.deb.clone()], scenario)?;
-            format!(", {scenario} on {}", board.machine)
+            let target = target::find(build.debian)?;
+            let machine = e2e::play_with(sh, target, vec![package.deb.clone()], scenario)?;
+            format!(", {scenario} on {machine}")
         }
         None => ", all of them prebuilt: its Rust is too old for the source".to_owned(),
     };

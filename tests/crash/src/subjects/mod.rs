@@ -1,5 +1,6 @@
 //! What each module is tried on.
 
+mod container;
 mod deb;
 mod directory;
 mod single_file;
@@ -26,11 +27,12 @@ pub struct Module {
 }
 
 /// The payload types of [`subjects`].
-pub const PAYLOAD_TYPES: &[&str] = &["deb", "directory", "single-file", "web-file"];
+pub const PAYLOAD_TYPES: &[&str] = &["container", "deb", "directory", "single-file", "web-file"];
 
 /// What a module for payload type `name` is tried on; nothing for a type that is not among [`PAYLOAD_TYPES`].
 pub fn subjects(name: &str, module: &Module) -> Vec<Box<dyn Subject>> {
     match name {
+        "container" => container::subjects(module),
         "deb" => deb::subjects(module),
         "directory" => directory::subjects(module),
         "single-file" => single_file::subjects(module),

@@ -1,0 +1,62 @@
+//! The form for compose: one unit that runs the provider for the whole project.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use update_module::{FileName, Program};
+
+use crate::definition::{Around, Defined};
+use crate::project::{Containers, File, Service};
+use crate::unit::command_line;
+
+/// The longest that the provider may take to say its version.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The label that docker-compose and podman-compose give every container.
+const LABEL: &str = "com.docker.compose.project";
+
+/// Makes the unit for the compose file `file`, which will be in `folder`.
+///
+/// References in a compose file cannot be changed without understanding all of it. So the unit makes every one of them
+/// mean the artifact's image right before the provider looks at them: each start is of the IDs, whatever the tags have
+/// come to mean since.
+///
+/// # Errors
+/// When there is no provider.
+pub fn define(file: File, around: &Around, folder: &Path) -> Result<Defined> {
+    let Around { project, engine, images } = around;
+    let words = engine.words();
+    Program::new(&words[0], LIMIT).args(&words[1..]).args(["compose", "version"]).run().context(
+        "the artifact has a compose file, and the engine no provider for it: install docker-compose or podman-compose, \
+         or write the project as run or quadlet",
+    )?;
+    let on = |more: &[&str]| {
+        command_line(&words.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>())
+    };
+    let path = folder.join(&file.0);
+    let path = path.to_str().context("the path of the compose file is not UTF-8")?;
+    let name = project.to_string();
+    let compose = ["compose", "--project-name", &name, "--file", path];
+    let mut text = format!(
+        "[Unit]\nDescription=The project {project}\nAfter=network.target\n{}StartLimitIntervalSec=0\n\n\
+         [Service]\nType=exec\nRestart=always\nRestartSec=2\nTimeoutStopSec=120\n",
+        engine.needs()?
+    );
+    for image in *images {
+        text += &format!("ExecStartPre={}\n", on(&["tag", &image.id.to_string(), image.reference.as_ref()])?);
+    }
+    text += &format!("ExecStart={}\n", on(&[&compose[..], &["up", "--no-build"]].concat())?);
+    // Without --volumes: data stay.
+    text += &format!("ExecStopPost=-{}\n", on(&[&compose[..], &["down"]].concat())?);
+    let unit = format!("mender-{project}.service");
+    Ok(Defined {
+        services: vec![Service {
+            unit: unit.clone(),
+            containers: Containers::Labelled(format!("{LABEL}={project}")),
+            oneshot: false,
+        }],
+        units: vec![(FileName::new(unit)?, text)],
+        files: vec![file],
+    })
+}

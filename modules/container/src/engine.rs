@@ -1,0 +1,227 @@
+//! The container engine, podman or docker, run as a program: what both understand in the same way.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use update_module::{Payload, Program, say};
+
+use crate::image::{ImageId, Reference};
+use crate::settings::{CommandLine, Settings};
+use crate::unit::command_line;
+
+/// The longest that the engine may take to look at or name something: on a slow card, starting it takes half a minute.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Where programs are looked for when there is no `PATH`.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Which of the two engines it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    Podman,
+    Docker,
+}
+
+/// A container engine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Engine {
+    command: CommandLine,
+    pub kind: Kind,
+    /// Where it keeps images.
+    pub storage: PathBuf,
+    tmp_dir: Option<PathBuf>,
+    load_seconds: u64,
+}
+
+/// An image that the engine has, and one reference to it; an image with several is listed several times.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub id: ImageId,
+    /// None for one that has lost its last.
+    pub reference: Option<String>,
+}
+
+impl Engine {
+    /// The engine that the settings name, else podman, else docker; it has to answer.
+    ///
+    /// # Errors
+    /// When there is none, or its service is down: with the remedy.
+    pub fn choose(settings: &Settings) -> Result<Self> {
+        let command = match &settings.engine {
+            Some(command) => command.clone(),
+            None => installed().context(
+                "neither podman nor docker is installed: install one of them, or name it as engine in \
+                 /etc/mender-modules/container.toml",
+            )?,
+        };
+        let kind = if command.program.ends_with("docker") { Kind::Docker } else { Kind::Podman };
+        let tmp_dir = settings.tmp_dir.clone();
+        let mut engine =
+            Self { command, kind, storage: PathBuf::new(), tmp_dir, load_seconds: settings.load_seconds };
+        let root = match kind {
+            Kind::Podman => "{{.Store.GraphRoot}}",
+            Kind::Docker => "{{.DockerRootDir}}",
+        };
+        let said = engine.says(["info", "--format", root]).with_context(|| match kind {
+            Kind::Podman => "podman does not work: see what 'podman info' says",
+            Kind::Docker => {
+                "docker does not answer: is its service running? 'systemctl start docker.service'"
+            }
+        })?;
+        engine.storage = said.trim_end().into();
+        ensure!(
+            engine.storage.is_absolute(),
+            "the engine says that it keeps images in {said:?}, which is no path"
+        );
+        Ok(engine)
+    }
+
+    /// The words that a unit starts it with.
+    pub fn words(&self) -> Vec<String> {
+        self.command.clone().into()
+    }
+
+    /// The lines of a unit's section `[Unit]` that it needs.
+    ///
+    /// # Errors
+    /// When the path of its storage cannot be in a unit.
+    pub fn needs(&self) -> Result<String> {
+        let storage = self.storage.to_str().context("the path of the engine's storage is not UTF-8")?;
+        let mounts = format!("RequiresMountsFor={}\n", command_line(&[storage])?);
+        Ok(match self.kind {
+            Kind::Podman => mounts,
+            Kind::Docker => format!("{mounts}Requires=docker.service\nAfter=docker.service\n"),
+        })
+    }
+
+    fn program(&self, limit: Duration) -> Program {
+        Program::new(&self.command.program, limit).args(&self.command.options)
+    }
+
+    fn says<const N: usize>(&self, arguments: [&str; N]) -> Result<String> {
+        let said = self.program(LIMIT).args(arguments).output()?;
+        String::from_utf8(said).context("the engine's answer is not UTF-8")
+    }
+
+    fn does<const N: usize>(&self, arguments: [&str; N]) -> Result<()> {
+        self.says(arguments).map(drop)
+    }
+
+    /// All images, with every reference.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn images(&self) -> Result<Vec<Listed>> {
+        let said = self.says(["images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"])?;
+        said.lines().filter(|line| !line.is_empty()).map(listed).collect()
+    }
+
+    /// Lets `archive` stream into the engine. What it brings is whatever is listed then and was not before.
+    ///
+    /// # Errors
+    /// When it is damaged, does not fit, or does not come to its end.
+    pub fn load(&self, archive: &mut Payload) -> Result<()> {
+        let mut program = self.program(Duration::from_secs(self.load_seconds)).args(["load", "--quiet"]);
+        if let Some(folder) = &self.tmp_dir {
+            program = program.env("TMPDIR", folder);
+        }
+        let said = program.feed(archive)?;
+        say(String::from_utf8_lossy(&said).trim_end());
+        Ok(())
+    }
+
+    /// Makes `reference` mean the image `id`.
+    ///
+    /// # Errors
+    /// When there is no such image.
+    pub fn tag(&self, id: &ImageId, reference: &Reference) -> Result<()> {
+        self.does(["tag", &id.to_string(), reference.as_ref()])
+    }
+
+    /// Takes `name`, a reference to the image `id` or the ID itself, away; with its last reference the image goes. One that
+    /// a container needs stays, and that is no error.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn remove(&self, name: &str, id: &ImageId) -> Result<()> {
+        let Err(error) = self.does(["rmi", name]) else { return Ok(()) };
+        let filter = format!("ancestor={id}");
+        let users = self.says(["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])?;
+        if users.trim().is_empty() {
+            return Err(error.context(format!("removing the image {name}")));
+        }
+        say(format_args!("the image {name} stays, these containers need it: {}", users.replace('\n', " ")));
+        Ok(())
+    }
+
+    /// Containers with the label `label`, running or not.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn labelled(&self, label: &str) -> Result<Vec<String>> {
+        let filter = format!("label={label}");
+        let said = self.says(["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])?;
+        Ok(said.lines().map(str::to_owned).collect())
+    }
+
+    /// How the container `name` is.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn container(&self, name: &str) -> Result<ContainerState> {
+        const FORMAT: &str = "{{.Id}} {{.State.Status}} {{.State.ExitCode}} {{.RestartCount}} \
+                              {{if .State.Health}}{{.State.Health.Status}}{{end}}";
+        let said = self.says(["container", "inspect", "--format", FORMAT, name])?;
+        let mut words = said.split_whitespace().map(str::to_owned);
+        let mut word = || words.next().with_context(|| format!("the engine says of {name}: {said:?}"));
+        let (id, status, exit_code, restarts) = (word()?, word()?, word()?, word()?);
+        Ok(ContainerState {
+            incarnation: format!("{id} {restarts}"),
+            status,
+            exit_code,
+            health: words.next(),
+        })
+    }
+
+    /// Shows the last words of the container `name` in the deployment log, as far as there are any.
+    pub fn show_log(&self, name: &str) {
+        say(format_args!("the last words of the container {name}:"));
+        if let Err(error) = self.program(LIMIT).args(["logs", "--tail", "20", name]).run() {
+            say(format_args!("it has left none: {error:#}"));
+        }
+    }
+}
+
+/// What the engine tells of a container.
+#[derive(Debug)]
+pub struct ContainerState {
+    /// Changes whenever it is made or started again.
+    pub incarnation: String,
+    pub status: String,
+    pub exit_code: String,
+    /// None where it has no health check.
+    pub health: Option<String>,
+}
+
+fn installed() -> Option<CommandLine> {
+    let path = env::var_os("PATH").unwrap_or_else(|| OsString::from(PATH));
+    let is_there = |name: &&str| env::split_paths(&path).any(|folder: PathBuf| is_file(&folder.join(name)));
+    let program = ["podman", "docker"].into_iter().find(is_there)?.to_owned();
+    Some(CommandLine { program, options: Vec::new() })
+}
+
+fn is_file(path: &Path) -> bool {
+    path.is_file()
+}
+
+fn listed(line: &str) -> Result<Listed> {
+    let Some((id, reference)) = line.split_once(' ') else {
+        bail!("the engine lists an image as {line:?}");
+    };
+    let named = !reference.contains("<none>");
+    Ok(Listed { id: id.to_owned().try_into()?, reference: named.then(|| reference.to_owned()) })
+}

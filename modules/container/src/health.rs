@@ -1,0 +1,145 @@
+//! Whether what was started is well, and stays so.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use update_module::say;
+
+use crate::engine::Engine;
+use crate::project::{Containers, Project, Service};
+use crate::settings::Settings;
+use crate::systemd::Systemd;
+
+/// Time between two looks.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// A service that was started again so often by itself is in a loop: there is nothing to wait for.
+const LOOP: u64 = 3;
+
+/// How long to look.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    limit: Duration,
+    stable: Duration,
+}
+
+impl Limits {
+    /// Those of the settings.
+    ///
+    /// # Errors
+    /// When they can never be met.
+    pub fn of(settings: &Settings) -> Result<Self> {
+        let Settings { health_seconds, stable_seconds, .. } = settings;
+        ensure!(
+            stable_seconds < health_seconds,
+            "stable_seconds = {stable_seconds} has to be less than health_seconds = {health_seconds}"
+        );
+        Ok(Self { limit: Duration::from_secs(*health_seconds), stable: Duration::from_secs(*stable_seconds) })
+    }
+}
+
+/// Looks until every service of `project` has been well for the stability window.
+///
+/// # Errors
+/// When that does not come within the limit: which service, and its last words in the deployment log.
+pub fn wait(project: &Project, engine: &Engine, systemd: &Systemd, limits: &Limits) -> Result<()> {
+    let Limits { limit, stable } = *limits;
+    let begun = Instant::now();
+    let mut well: Option<(String, Instant)> = None;
+    loop {
+        let over = begun.elapsed() >= limit;
+        match look(project, engine, systemd) {
+            Ok(now) => {
+                let (before, since) = well.get_or_insert_with(|| (now.clone(), Instant::now()));
+                if *before != now {
+                    say("a container was started again: waiting for it to stay");
+                    (*before, *since) = (now, Instant::now());
+                }
+                if since.elapsed() >= stable {
+                    return Ok(());
+                }
+            }
+            Err(unwell) if over || unwell.hopeless => {
+                show_service(&unwell.service, engine);
+                return Err(unwell.error.context(format!("{} is not well", unwell.service.unit)));
+            }
+            Err(_) => well = None,
+        }
+        if over && well.is_some() {
+            bail!("the project was not well for {stable:?} within {limit:?}");
+        }
+        thread::sleep(INTERVAL);
+    }
+}
+
+/// A service that is not well now.
+struct Unwell {
+    service: Service,
+    error: anyhow::Error,
+    /// Waiting is of no use.
+    hopeless: bool,
+}
+
+/// Looks once; what it returns is another text when one of the containers is another.
+fn look(project: &Project, engine: &Engine, systemd: &Systemd) -> Result<String, Box<Unwell>> {
+    let mut incarnations = String::new();
+    for service in &project.services {
+        let unwell = |error, hopeless| Box::new(Unwell { service: service.clone(), error, hopeless });
+        let state = systemd.state(&service.unit).map_err(|error| unwell(error, false))?;
+        if state.restarts() >= LOOP {
+            let error = anyhow::anyhow!("it ends and is started again, {} times so far", state.restarts());
+            return Err(unwell(error, true));
+        }
+        if service.oneshot && state.has_succeeded() {
+            continue;
+        }
+        if service.oneshot || !state.is_active() {
+            return Err(unwell(anyhow::anyhow!("systemd says: {}", state.shown()), false));
+        }
+        let containers = containers(service, engine).map_err(|error| unwell(error, false))?;
+        incarnations += &format!("{} {containers} ", state.restarts());
+    }
+    Ok(incarnations)
+}
+
+/// The incarnations of a service's containers, all of which have to be well.
+fn containers(service: &Service, engine: &Engine) -> Result<String> {
+    let (names, alone) = match &service.containers {
+        Containers::Named(name) => (vec![name.clone()], true),
+        Containers::Labelled(label) => (engine.labelled(label)?, false),
+    };
+    ensure!(!names.is_empty(), "it has no containers yet");
+    let mut incarnations = String::new();
+    for name in names {
+        let container = engine.container(&name).with_context(|| format!("the container {name}"))?;
+        let has_succeeded = !alone && container.status == "exited" && container.exit_code == "0";
+        ensure!(
+            container.status == "running" || has_succeeded,
+            "the container {name} is {}",
+            container.status
+        );
+        let health = container.health.as_deref().unwrap_or("healthy");
+        ensure!(
+            health == "healthy" || has_succeeded,
+            "the health check of the container {name} says: {health}"
+        );
+        incarnations += &container.incarnation;
+    }
+    Ok(incarnations)
+}
+
+/// Shows the last words of all containers of `project` in the deployment log.
+pub fn show(project: &Project, engine: &Engine) {
+    project.services.iter().for_each(|service| show_service(service, engine));
+}
+
+fn show_service(service: &Service, engine: &Engine) {
+    match &service.containers {
+        Containers::Named(name) => engine.show_log(name),
+        Containers::Labelled(label) => {
+            engine.labelled(label).unwrap_or_default().iter().for_each(|name| engine.show_log(name));
+        }
+    }
+}

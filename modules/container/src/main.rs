@@ -1,0 +1,61 @@
+//! Mender Update Module `container`: runs applications as containers, with podman or docker.
+//!
+//! What is live is decided by one folder for each project: systemd units in which every image is given by its ID. An
+//! update exchanges that folder, as `directory` does, and lets systemd stop the old units and start the new. Images are
+//! kept by the engine, side by side, until the end. Units are put into `/run` at every boot, after recovery: a boot
+//! never starts what a power cut left half-way.
+
+mod compose;
+mod definition;
+mod engine;
+mod health;
+mod image;
+mod load;
+mod name;
+mod project;
+mod quadlet;
+mod run;
+mod settings;
+mod systemd;
+mod unit;
+mod update;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use update_module::{Payloads, Transactional, WorkTree};
+
+use engine::Engine;
+use settings::{MetaData, Settings};
+use systemd::Systemd;
+use update::Update;
+
+struct Container;
+
+impl Transactional for Container {
+    const NAME: &'static str = "container";
+
+    type Change = Update;
+
+    fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Update> {
+        let settings: Settings = update_module::settings::load(Self::NAME)?;
+        let meta_data: MetaData = tree
+            .meta_data()?
+            .context("the artifact has no meta-data: it has to name a project, its images, and what runs")?;
+        let engine = Engine::choose(&settings)?;
+        Update::plan(tree.state_folder(Self::NAME), meta_data, engine, &settings)
+    }
+
+    fn stage(&self, update: &mut Update, payloads: &mut Payloads) -> Result<()> {
+        update.stage(payloads)
+    }
+
+    fn booted(&self, tree: &WorkTree) -> Result<()> {
+        let settings: Settings = update_module::settings::load(Self::NAME)?;
+        Systemd::of(&settings).start_at_boot(&project::all(&tree.state_folder(Self::NAME))?)
+    }
+}
+
+fn main() -> ExitCode {
+    update_module::run(Container)
+}

@@ -1,0 +1,105 @@
+//! A project as it is on the device: a folder with the units of its services and a list of what they need.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use update_module::FileName;
+use update_module::durable::{self, Dir};
+
+use crate::image::{ImageId, Reference};
+use crate::name::Name;
+
+/// The list, in the project's folder, beside the units.
+const LIST: &str = "project.json";
+
+/// What a project needs and runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Project {
+    /// Its images: what units start, and what they were called.
+    pub images: Vec<(ImageId, Reference)>,
+    /// In the order in which they are started.
+    pub services: Vec<Service>,
+    /// Every unit file, those of networks and volumes that services pull in among them.
+    pub units: Vec<FileName>,
+    /// The folder that it was read from.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+/// A unit that is started, and its containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    pub unit: String,
+    pub containers: Containers,
+    /// It does something once and is well when that has succeeded.
+    pub oneshot: bool,
+}
+
+/// How a service's containers are found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Containers {
+    Named(String),
+    Labelled(String),
+}
+
+/// A file of a project: its name and content.
+pub type File = (FileName, String);
+
+impl Project {
+    /// Writes the project with its `files` into the new folder `folder`, not durably yet.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path, files: &[File]) -> Result<()> {
+        let list = serde_json::to_string_pretty(self).context("putting the project into JSON")?;
+        for (name, content) in files.iter().chain([&(FileName::new(LIST)?, list)]) {
+            durable::write_file(&folder.join(name), content.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// The project in `folder`; one that runs nothing where there is none.
+    ///
+    /// # Errors
+    /// When its list cannot be read.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(LIST);
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let project: Self = serde_json::from_slice(&text).with_context(|| {
+            format!("{} was not written by this module: install the project again", path.display())
+        })?;
+        Ok(Self { folder: folder.to_owned(), ..project })
+    }
+
+    /// The names of the units that are started.
+    pub fn started(&self) -> Vec<&str> {
+        self.services.iter().map(|service| service.unit.as_str()).collect()
+    }
+}
+
+/// The folder of all projects.
+pub fn folder(state: &Path) -> PathBuf {
+    state.join("projects")
+}
+
+/// The folder of project `name`.
+pub fn of(state: &Path, name: &Name) -> PathBuf {
+    folder(state).join(name.to_string())
+}
+
+/// Every project that is live.
+///
+/// # Errors
+/// When one cannot be read: what it needs must not be taken for unused.
+pub fn all(state: &Path) -> Result<Vec<Project>> {
+    let folder = folder(state);
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    Dir::open(&folder)?.names()?.iter().map(|name| Project::read(&folder.join(name))).collect()
+}

@@ -1,0 +1,115 @@
+//! A device with a mock of an engine on it.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use fake_engine::State;
+use mock_client::{Generation, MockClient, Outcome};
+use serde_json::{Value, json};
+use test_image::{Archive, Image, Mode};
+
+pub struct Device {
+    pub client: MockClient,
+    pub engine: State,
+}
+
+/// What a device is with: running containers, tags, and images.
+pub type Live = (Vec<(String, String)>, Vec<(String, String)>, Vec<(String, String)>);
+
+pub fn archive(reference: &str, version: &str, mode: Mode) -> Archive {
+    Image { reference, version, mode, architecture: "amd64", executable: b"not run here" }.archive()
+}
+
+impl Device {
+    pub fn new() -> Self {
+        Self::with("")
+    }
+
+    pub fn with(settings: &str) -> Self {
+        static FAKES: OnceLock<PathBuf> = OnceLock::new();
+        let fakes = FAKES.get_or_init(|| fake_engine::build().unwrap());
+        let client = MockClient::new(env!("CARGO_BIN_EXE_container"), Generation::V5).unwrap();
+        let engine = State::new(client.device().join("engine"));
+        std::fs::create_dir(engine.folder()).unwrap();
+        let units = client.device().join("units");
+        let common = format!(
+            "engine = [{:?}, {:?}]\nsystemctl = [{:?}, {:?}, {units:?}]\nunits_dir = {units:?}\nstable_seconds = 0\n\
+             health_seconds = 1\n{settings}",
+            fakes.join("fake-podman"),
+            engine.folder(),
+            fakes.join("fake-systemctl"),
+            engine.folder(),
+        );
+        client.set("container", &common).unwrap();
+        Self { client, engine }
+    }
+
+    pub fn live(&self) -> Live {
+        let images = self.engine.images().unwrap();
+        (self.engine.running().unwrap(), self.engine.tags().unwrap(), images)
+    }
+
+    pub fn download(&mut self, meta_data: &Value, files: &[(&str, &[u8])]) -> Outcome {
+        self.client.set_meta_data(meta_data.to_string());
+        let payload: Vec<_> = files.iter().map(|(name, content)| (OsStr::new(*name), *content)).collect();
+        self.client.download(&payload).unwrap()
+    }
+
+    /// Downloads an artifact of `project` with one service of one image.
+    pub fn download_one(&mut self, project: &str, reference: &str, archive: &Archive) -> Outcome {
+        self.download(&one(project, reference, &archive.id), &[("app.tar", &archive.content)])
+    }
+
+    pub fn ok(&self, state: &str) {
+        let outcome = self.client.call(state).unwrap();
+        assert!(outcome.success(), "{state}: {outcome:?}");
+        assert_eq!(outcome.stdout, "", "{state} is no query");
+    }
+
+    pub fn all(&self, states: &[&str]) {
+        states.iter().for_each(|state| self.ok(state));
+    }
+
+    /// A whole update of `project`, whose image it returns.
+    pub fn update(&mut self, project: &str, reference: &str, version: &str) -> Archive {
+        let archive = archive(reference, version, Mode::Well);
+        let outcome = self.download_one(project, reference, &archive);
+        assert!(outcome.success(), "{outcome:?}");
+        self.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
+        archive
+    }
+
+    pub fn running(&self, container: &str) -> Option<String> {
+        self.engine.running().unwrap().into_iter().find(|(name, _)| name == container).map(|(_, id)| id)
+    }
+
+    pub fn has_image(&self, archive: &Archive) -> bool {
+        self.engine.images().unwrap().iter().any(|(id, _)| *id == archive.id)
+    }
+
+    pub fn is_clean(&self) -> bool {
+        let state = self.client.datastore().join("update-modules/container");
+        !state.join("journal.json").exists() && !state.join("staging").exists()
+    }
+
+    /// A loss of power, and the boot after it.
+    pub fn boot(&self) {
+        self.engine.lose_power(&self.client.device().join("units")).unwrap();
+        self.ok("--recover");
+    }
+}
+
+/// The meta-data of a project with one service.
+pub fn one(project: &str, reference: &str, id: &str) -> Value {
+    json!({
+        "project": project,
+        "images": [{"file": "app.tar", "id": format!("sha256:{id}"), "ref": reference}],
+        "run": {"web": {"image": reference, "ports": ["8080:8080"], "volumes": ["data:/data"], "env": {"A": "50% \"$x\""}}},
+    })
+}
+
+pub fn refused(outcome: &Outcome, words: &str) {
+    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains(words), "{words:?} is missing in {}", outcome.stderr);
+}

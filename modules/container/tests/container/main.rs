@@ -1,0 +1,9 @@
+//! What `container` does, with the client played and with a mock of podman and systemd: the real ones are met in the
+//! end-to-end scenarios.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
+mod device;
+mod images;
+mod refused;
+mod transaction;

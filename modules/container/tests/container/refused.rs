@@ -1,0 +1,82 @@
+//! What is refused, and what is said then.
+
+use serde_json::json;
+use test_image::Mode;
+
+use crate::device::{Device, archive, one, refused};
+
+const TAG: &str = "localhost/shop:1";
+
+#[test]
+fn mistakes_in_meta_data_are_told_before_anything_is_loaded() {
+    let mut device = Device::new();
+    let image = archive(TAG, "1", Mode::Well);
+    let good = one("shop", TAG, &image.id);
+    let with = |key: &str, value| {
+        let mut changed = good.clone();
+        changed[key] = value;
+        changed
+    };
+    for (meta_data, words) in [
+        (json!(null), "no meta-data"),
+        (with("project", json!("../etc")), "../etc"),
+        (with("images", json!([])), "no images"),
+        (with("images", json!([{"id": "latest", "ref": TAG}])), "ID of an image"),
+        (with("images", json!([{"id": image.id, "ref": "--all"}])), "reference"),
+        (with("compose", json!("compose.yaml")), "exactly one"),
+        (with("run", json!(null)), "exactly one"),
+        (with("run", json!({"web": {"image": TAG, "privileged": true}})), "privileged"),
+    ] {
+        let outcome = device.download(&meta_data, &[("app.tar", &image.content)]);
+        refused(&outcome, words);
+        assert!(!device.has_image(&image), "{meta_data}");
+        device.ok("Cleanup");
+    }
+}
+
+#[test]
+fn a_definition_that_does_not_fit_is_refused_and_leaves_nothing() {
+    let mut device = Device::new();
+    let before = device.live();
+    let image = archive(TAG, "1", Mode::Well);
+    for (run, words) in [
+        (json!({}), "no service"),
+        (json!({"web": {"image": "localhost/other:1"}}), "none of the artifact's images"),
+        (json!({"web": {"image": TAG, "after": ["db"]}}), "after db"),
+        (json!({"web": {"image": TAG, "command": ["a\nb"]}}), "control character"),
+    ] {
+        let mut meta_data = one("shop", TAG, &image.id);
+        meta_data["run"] = run;
+        refused(&device.download(&meta_data, &[("app.tar", &image.content)]), words);
+        device.ok("Cleanup");
+        assert_eq!(device.live(), before, "{meta_data}");
+    }
+    let files: [(&str, &[u8]); 2] = [("app.tar", &image.content), ("notes.txt", b"x")];
+    refused(&device.download(&one("shop", TAG, &image.id), &files), "notes.txt");
+    device.ok("Cleanup");
+    refused(&device.download(&one("shop", TAG, &image.id), &[]), "not in the artifact's file \"app.tar\"");
+}
+
+#[test]
+fn an_engine_that_is_missing_or_down_is_told_with_the_remedy() {
+    let mut device = Device::new();
+    let image = archive(TAG, "1", Mode::Well);
+    device.client.set("container", "engine = \"/no/such/podman\"\n").unwrap();
+    refused(&device.download_one("shop", TAG, &image), "is it installed");
+    // A program that fails whatever it is asked, as docker does without its service.
+    std::os::unix::fs::symlink("/bin/false", device.client.device().join("docker")).unwrap();
+    let docker = device.client.device().join("docker");
+    device.client.set("container", &format!("engine = {docker:?}\n")).unwrap();
+    refused(&device.download_one("shop", TAG, &image), "systemctl start docker.service");
+}
+
+#[test]
+fn compose_without_a_provider_is_told_with_the_remedy() {
+    let mut device = Device::new();
+    let image = archive(TAG, "1", Mode::Well);
+    let mut meta_data = one("shop", TAG, &image.id);
+    meta_data["run"] = json!(null);
+    meta_data["compose"] = json!("compose.yaml");
+    let files: [(&str, &[u8]); 2] = [("compose.yaml", b"services: {}\n"), ("app.tar", &image.content)];
+    refused(&device.download(&meta_data, &files), "podman-compose");
+}

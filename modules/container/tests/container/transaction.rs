@@ -1,0 +1,138 @@
+//! Updates from their download to their end.
+
+use serde_json::json;
+use test_image::Mode;
+
+use crate::device::{Device, archive, refused};
+
+const TAG: &str = "localhost/shop:latest";
+
+#[test]
+fn a_first_install_runs_and_rolls_back_to_nothing() {
+    let mut device = Device::new();
+    let before = device.live();
+    let new = archive(TAG, "1", Mode::Well);
+    let outcome = device.download_one("shop", TAG, &new);
+    assert!(outcome.success(), "{outcome:?}");
+    assert_eq!(device.running("shop.web"), None, "nothing runs before ArtifactInstall");
+    device.ok("ArtifactInstall");
+    assert_eq!(device.running("shop.web"), Some(new.id.clone()));
+    for _ in 0..2 {
+        device.ok("ArtifactRollback");
+        assert_eq!(device.running("shop.web"), None);
+    }
+    device.all(&["ArtifactFailure", "Cleanup", "Cleanup"]);
+    assert_eq!(device.live(), before);
+    assert!(device.is_clean());
+}
+
+#[test]
+fn the_old_comes_back_by_its_id_though_both_have_one_tag() {
+    for commit in [false, true] {
+        let mut device = Device::new();
+        device.update("shop", TAG, "1");
+        let old = device.live();
+        let new = archive(TAG, "2", Mode::Well);
+        assert!(device.download_one("shop", TAG, &new).success());
+        device.ok("ArtifactInstall");
+        assert_eq!(device.running("shop.web"), Some(new.id));
+        if commit {
+            device.ok("ArtifactCommit");
+        }
+        device.all(&["ArtifactRollback", "ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+        assert_eq!(device.live(), old);
+        assert!(device.is_clean());
+    }
+}
+
+#[test]
+fn a_commit_prunes_the_old_image_and_nothing_else() {
+    let mut device = Device::new();
+    let theirs = "1".repeat(64);
+    device.engine.add_image(&theirs, "well").unwrap();
+    let old = device.update("shop", "localhost/shop:1", "1");
+    let new = device.update("shop", "localhost/shop:2", "2");
+    assert!(!device.has_image(&old) && device.has_image(&new));
+    assert!(device.engine.images().unwrap().iter().any(|(id, _)| *id == theirs));
+    assert_eq!(device.engine.tags().unwrap().len(), 2, "its name and ours: {:?}", device.engine.tags());
+}
+
+#[test]
+fn a_version_that_is_not_well_is_rolled_back_at_once_and_its_words_are_told() {
+    for (mode, words) in [(Mode::Unhealthy, "unhealthy"), (Mode::Exit, "started again")] {
+        let mut device = Device::new();
+        device.update("shop", TAG, "1");
+        let old = device.live();
+        assert!(device.download_one("shop", TAG, &archive(TAG, "2", mode)).success());
+        let outcome = device.client.call("ArtifactInstall").unwrap();
+        refused(&outcome, words);
+        assert!(outcome.stderr.contains("the last words of the container shop.web"), "{}", outcome.stderr);
+        assert_eq!(device.running("shop.web"), old.0.first().map(|(_, id)| id.clone()));
+        device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+        assert_eq!(device.live(), old);
+    }
+}
+
+#[test]
+fn a_one_shot_service_is_well_when_it_has_succeeded() {
+    let mut device = Device::new();
+    let image = archive(TAG, "1", Mode::Once);
+    let meta_data = json!({
+        "project": "shop",
+        "images": [{"file": "app.tar", "id": image.id, "ref": TAG}],
+        "run": {"migrate": {"image": TAG, "oneshot": true}},
+    });
+    assert!(device.download(&meta_data, &[("app.tar", &image.content)]).success());
+    device.ok("ArtifactInstall");
+}
+
+#[test]
+fn a_boot_starts_what_is_live_and_never_what_was_cut() {
+    let mut device = Device::new();
+    device.update("shop", TAG, "1");
+    let old = device.live();
+    device.boot();
+    assert_eq!(device.live(), old);
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Well)).success());
+    device.boot();
+    assert_eq!(device.running("shop.web"), old.0.first().map(|(_, id)| id.clone()), "cut in Download");
+    device.ok("ArtifactInstall");
+    let new = device.live();
+    assert_ne!(new, old);
+    device.boot();
+    assert_eq!(device.live(), new, "an update that waits for its commit is left alone");
+}
+
+#[test]
+fn projects_stand_side_by_side_and_may_share_an_image() {
+    let mut device = Device::new();
+    let shared = device.update("shop", "localhost/base:1", "1");
+    assert_eq!(device.update("museum", "localhost/base:1", "1").id, shared.id);
+    let before = device.live();
+    device.update("shop", "localhost/shop:2", "2");
+    assert_eq!(device.running("museum.web"), Some(shared.id.clone()));
+    assert!(device.has_image(&shared), "the museum needs it");
+    device.update("museum", "localhost/museum:2", "3");
+    assert!(!device.has_image(&shared), "nobody needs it: {:?}", device.live());
+    assert_ne!(device.live(), before);
+}
+
+#[test]
+fn what_is_on_the_device_need_not_be_in_the_artifact_and_is_not_loaded_again() {
+    let mut device = Device::new();
+    let image = device.update("shop", TAG, "1");
+    let old = device.live();
+    let outcome = device.download_one("shop", TAG, &image);
+    assert!(outcome.success() && outcome.stderr.contains("has it already"), "{outcome:?}");
+    device.ok("ArtifactInstall");
+    device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+    assert_eq!(device.live(), old);
+    let meta_data = json!({
+        "project": "museum",
+        "images": [{"id": image.id, "ref": TAG}],
+        "run": {"web": {"image": TAG}},
+    });
+    assert!(device.download(&meta_data, &[]).success());
+    device.ok("ArtifactInstall");
+    assert_eq!(device.running("museum.web"), Some(image.id));
+}

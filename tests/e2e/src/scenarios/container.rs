@@ -1,0 +1,268 @@
+//! `container` on the device, with real podman and real systemd: updates, versions that are not well, and every loss of
+//! power. Podman takes seconds for everything on this machine, so a scenario shows several things in one life.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use test_image::{Archive, Mode};
+
+use crate::Scenario;
+use crate::artifact::Artifact;
+use crate::lab::Lab;
+
+/// The machine whose image has a container engine.
+pub const MACHINE: &str = "raspi3b";
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "container-install",
+        says: "a first install rolls back to nothing, installs and commits; an update of the same tag rolls back and commits",
+        play: install,
+    },
+    Scenario {
+        name: "container-unwell",
+        says: "an unhealthy version and one in a restart loop roll back, and the old one answers again",
+        play: unwell,
+    },
+    Scenario {
+        name: "container-projects",
+        says: "two projects with one image stand side by side, and one of them goes without the other",
+        play: projects,
+    },
+    Scenario {
+        name: "container-quadlet",
+        says: "quadlets become units of images by their ID, and start at a boot",
+        play: quadlet,
+    },
+    Scenario {
+        name: "container-power-cut-load",
+        says: "power lost while an image is loaded: the old answers after the boot, and the next update installs",
+        play: cut_load,
+    },
+    Scenario {
+        name: "container-power-cut-install",
+        says: "power lost when the old has been stopped: the old answers after the boot",
+        play: cut_install,
+    },
+    Scenario {
+        name: "container-power-cut-rollback",
+        says: "power lost in ArtifactRollback: the old answers after the boot",
+        play: cut_rollback,
+    },
+];
+
+const MODULE: &str = "container";
+const STATE: &str = "/data/mender/update-modules/container";
+const JOURNAL: &str = "/data/mender/update-modules/container/journal.json";
+const SETTINGS: &str = "/etc/mender-modules/container.toml";
+const TAG: &str = "localhost/shop:latest";
+
+/// Switches on and installs the package.
+fn begin(lab: &mut Lab) -> Result<()> {
+    lab.power_on()?;
+    lab.install_package(MODULE)?;
+    lab.ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 60\\n' > {SETTINGS} && sync")).map(drop)
+}
+
+/// An artifact of one image that is called `reference`, with more `meta_data` and `files`.
+fn artifact(
+    lab: &Lab,
+    name: &str,
+    project: &str,
+    (reference, image): (&str, &Archive),
+    mut meta_data: Value,
+    files: Vec<(&str, Vec<u8>)>,
+) -> Result<String> {
+    meta_data["project"] = json!(project);
+    meta_data["images"] = json!([{"file": "app.tar", "id": image.id, "ref": reference}]);
+    let files = [files, vec![("app.tar", image.content.clone())]].concat();
+    let device_type = lab.device_type();
+    let meta_data = Some(meta_data.to_string());
+    lab.copy_in(&lab.artifact_on_host(Artifact { module: MODULE, name, device_type, files, meta_data })?)
+}
+
+/// One of a project with one service, which answers at `port`.
+fn plain(lab: &Lab, version: &str, mode: Mode, project: &str, port: u16) -> Result<String> {
+    let image = lab.image(TAG, version, mode)?;
+    let web = json!({
+        "image": TAG,
+        "network": "host",
+        "env": {"PORT": port.to_string()},
+        "volumes": ["data:/data"],
+        "options": ["--health-cmd=[\"/tiny-http\", \"check\"]", "--health-interval=2s", "--health-retries=1"],
+        "stop_seconds": 1,
+    });
+    artifact(
+        lab,
+        &format!("release-{version}"),
+        project,
+        (TAG, &image),
+        json!({"run": {"web": web}}),
+        Vec::new(),
+    )
+}
+
+/// The same of the project shop, at port 8080.
+fn shop(lab: &Lab, version: &str, mode: Mode) -> Result<String> {
+    plain(lab, version, mode, "shop", 8080)
+}
+
+fn install_and_commit(lab: &Lab, artifact: &str) -> Result<()> {
+    lab.client(&format!("install {artifact}"), 0)?;
+    lab.client("commit", 0).map(drop)
+}
+
+/// Has to get `version` for an answer at `port`, now or soon: after a boot, systemd comes to it when it does.
+fn answers(lab: &Lab, port: u16, version: &str) -> Result<()> {
+    let ask = format!("busybox wget -q -O - http://127.0.0.1:{port}/");
+    let said = lab.ok(&format!("for try in $(seq 40); do {ask} 2>/dev/null && break; sleep 1; done"))?;
+    ensure!(said == version, "at port {port} answers {said:?} instead of version {version}");
+    Ok(())
+}
+
+fn images(lab: &Lab) -> Result<Vec<String>> {
+    let said = lab.ok("podman images --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}' | sort")?;
+    Ok(said.lines().map(str::to_owned).collect())
+}
+
+/// Has to find nothing left of an update, and the images that were there `before`.
+fn is_clean(lab: &Lab, before: &[String]) -> Result<()> {
+    lab.ok(&format!("test ! -e {JOURNAL} && test ! -e {STATE}/staging"))
+        .context("something is left of the update")?;
+    let now = images(lab)?;
+    ensure!(now == before, "the images were {before:#?} and are {now:#?}");
+    Ok(())
+}
+
+fn install(lab: &mut Lab) -> Result<()> {
+    begin(lab)?;
+    let first = shop(lab, "1", Mode::Well)?;
+    let nothing = images(lab)?;
+    lab.client(&format!("install {first}"), 0)?;
+    answers(lab, 8080, "1")?;
+    lab.client("rollback", 0)?;
+    lab.ok("test -z \"$(podman ps --all --quiet)\" && ! systemctl is-active mender-shop.web.service")?;
+    is_clean(lab, &nothing)?;
+    install_and_commit(lab, &first)?;
+    answers(lab, 8080, "1")?;
+    let old = images(lab)?;
+    // The old and the new have one tag.
+    let second = shop(lab, "2", Mode::Well)?;
+    lab.client(&format!("install {second}"), 0)?;
+    answers(lab, 8080, "2")?;
+    lab.client("rollback", 0)?;
+    answers(lab, 8080, "1")?;
+    is_clean(lab, &old)?;
+    install_and_commit(lab, &second)?;
+    answers(lab, 8080, "2")?;
+    ensure!(images(lab)?.len() == old.len(), "the old image is still there: {:#?}", images(lab)?);
+    lab.ok("podman volume exists data").map(drop)
+}
+
+fn unwell(lab: &mut Lab) -> Result<()> {
+    begin(lab)?;
+    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
+    let old = images(lab)?;
+    let broken = shop(lab, "2", Mode::Exit)?;
+    let said = lab.client(&format!("install {broken}"), 1)?;
+    ensure!(said.contains("started again"), "the log does not tell of a restart loop:\n{said}");
+    answers(lab, 8080, "1")?;
+    is_clean(lab, &old)?;
+    lab.ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 20\\n' > {SETTINGS}"))?;
+    let unhealthy = shop(lab, "3", Mode::Unhealthy)?;
+    let said = lab.client(&format!("install {unhealthy}"), 1)?;
+    ensure!(said.contains("version 3 begins"), "the container's last words are missing:\n{said}");
+    answers(lab, 8080, "1")?;
+    is_clean(lab, &old)
+}
+
+fn projects(lab: &mut Lab) -> Result<()> {
+    begin(lab)?;
+    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
+    install_and_commit(lab, &plain(lab, "1", Mode::Well, "museum", 8081)?)?;
+    answers(lab, 8080, "1")?;
+    answers(lab, 8081, "1")?;
+    install_and_commit(lab, &shop(lab, "2", Mode::Well)?)?;
+    answers(lab, 8080, "2")?;
+    answers(lab, 8081, "1")?;
+    lab.power_cut()?;
+    lab.power_on()?;
+    answers(lab, 8080, "2").context("after a boot")?;
+    answers(lab, 8081, "1").context("after a boot")
+}
+
+fn quadlet(lab: &mut Lab) -> Result<()> {
+    begin(lab)?;
+    let release = |lab: &Lab, version: &str| {
+        let image = lab.image(TAG, version, Mode::Well)?;
+        let text = format!(
+            "[Container]\nImage={TAG}\nNetwork=host\nVolume=quadlet.volume:/data\n\n[Service]\nRestart=always\n"
+        );
+        let files =
+            vec![("quadlet.container", text.into_bytes()), ("quadlet.volume", b"[Volume]\n".to_vec())];
+        let meta_data = json!({"quadlet": ["quadlet.container", "quadlet.volume"]});
+        artifact(lab, &format!("release-{version}"), "quadlet", (TAG, &image), meta_data, files)
+    };
+    install_and_commit(lab, &release(lab, "1")?)?;
+    answers(lab, 8080, "1")?;
+    let second = release(lab, "2")?;
+    lab.client(&format!("install {second}"), 0)?;
+    answers(lab, 8080, "2")?;
+    lab.client("rollback", 0)?;
+    answers(lab, 8080, "1")?;
+    lab.power_cut()?;
+    lab.power_on()?;
+    answers(lab, 8080, "1").context("after a boot")
+}
+
+fn cut_load(lab: &mut Lab) -> Result<()> {
+    begin(lab)?;
+    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
+    let old = images(lab)?;
+    let second = shop(lab, "2", Mode::Well)?;
+    lab.client_until(&format!("install {second}"), "pgrep -f 'podman load' > /dev/null && sleep 2")?;
+    lab.power_cut()?;
+    lab.power_on()?;
+    answers(lab, 8080, "1").context("after the boot")?;
+    install_and_commit(lab, &second)?;
+    answers(lab, 8080, "2")?;
+    ensure!(images(lab)?.len() == old.len(), "images are left: {:#?}", images(lab)?);
+    Ok(())
+}
+
+fn cut_install(lab: &mut Lab) -> Result<()> {
+    begin(lab)?;
+    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
+    let old = images(lab)?;
+    let second = shop(lab, "2", Mode::Well)?;
+    // The new folder is in its place, and the new version on trial for longer than anybody waits.
+    lab.ok(&format!("printf 'stable_seconds = 3000\\nhealth_seconds = 3600\\n' > {SETTINGS} && sync"))?;
+    lab.client_until(
+        &format!("install {second}"),
+        "busybox wget -q -O - http://127.0.0.1:8080/ 2>/dev/null | grep -q 2",
+    )?;
+    lab.power_cut()?;
+    lab.power_on()?;
+    answers(lab, 8080, "1").context("after the boot")?;
+    lab.ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 60\\n' > {SETTINGS} && sync"))?;
+    install_and_commit(lab, &second)?;
+    answers(lab, 8080, "2")?;
+    ensure!(images(lab)?.len() == old.len(), "images are left: {:#?}", images(lab)?);
+    Ok(())
+}
+
+fn cut_rollback(lab: &mut Lab) -> Result<()> {
+    begin(lab)?;
+    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
+    let old = images(lab)?;
+    let second = shop(lab, "2", Mode::Well)?;
+    lab.client(&format!("install {second}"), 0)?;
+    answers(lab, 8080, "2")?;
+    // The new has been stopped, and nothing of the old is started yet.
+    lab.client_until("rollback", &format!("grep -q RollingBack {JOURNAL} && ! pgrep tiny-http > /dev/null"))?;
+    lab.power_cut()?;
+    lab.power_on()?;
+    answers(lab, 8080, "1").context("after the boot")?;
+    lab.client("rollback", 0)?;
+    answers(lab, 8080, "1")?;
+    is_clean(lab, &old)
+}

@@ -1,0 +1,98 @@
+//! `fake-podman STATE COMMAND...`: a mock, see the library.
+
+use std::io::{self, Read};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use fake_engine::State;
+use serde_json::Value;
+use test_image::digest;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match answer(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("fake-podman: {error:#}");
+            ExitCode::from(125)
+        }
+    }
+}
+
+fn answer(words: &[&str]) -> Result<String> {
+    let [folder, command @ ..] = words else { bail!("fake-podman STATE COMMAND...") };
+    let state = State::new(*folder);
+    match command {
+        ["info", ..] => Ok(format!("{folder}\n")),
+        ["images", ..] => images(&state),
+        ["load", ..] => load(&state),
+        ["tag", id, reference] => state.tag(id, reference).map(|()| String::new()),
+        ["rmi", name] => state.remove(name).map(|()| String::new()),
+        ["ps", .., filter, _, _] => {
+            let id = filter.strip_prefix("ancestor=").context("only containers of an image are known")?;
+            let running = state.running()?;
+            Ok(running.iter().filter(|(_, of)| of == id).map(|(name, _)| format!("{name}\n")).collect())
+        }
+        ["container", "inspect", .., name] => {
+            let running = state.running()?;
+            let (_, id) = running.iter().find(|(running, _)| running == name).context("no such container")?;
+            let health = if state.mode(id)? == "unhealthy" { "unhealthy" } else { "healthy" };
+            Ok(format!("{name}-{id} running 0 0 {health}\n"))
+        }
+        ["logs", .., name] => Ok(format!("the fake container {name} says nothing\n")),
+        _ => bail!("the fake does not know {command:?}"),
+    }
+}
+
+/// As podman lists them: an image with several tags several times, one without as `<none>`.
+fn images(state: &State) -> Result<String> {
+    let tags = state.tags()?;
+    let mut text = String::new();
+    for (id, _) in state.images()? {
+        let mut tagged: Vec<_> =
+            tags.iter().filter(|(_, of)| *of == id).map(|(tag, _)| tag.as_str()).collect();
+        if tagged.is_empty() {
+            tagged.push("<none>:<none>");
+        }
+        tagged.iter().for_each(|tag| text += &format!("sha256:{id} {tag}\n"));
+    }
+    Ok(text)
+}
+
+/// Takes an archive as `docker save` writes it.
+fn load(state: &State) -> Result<String> {
+    let mut texts = Vec::new();
+    let mut archive = tar::Archive::new(io::stdin().lock());
+    for entry in archive.entries()? {
+        let mut entry = entry.context("the archive is damaged")?;
+        let name = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).context("the archive is damaged")?;
+        texts.push((name, content));
+    }
+    drop(archive);
+    io::copy(&mut io::stdin().lock(), &mut io::sink())?; // what tar puts behind its end
+    let text = |name: &str| {
+        let found = texts.iter().find(|(found, _)| found == name);
+        found.map(|(_, content)| content).with_context(|| format!("the archive has no {name}"))
+    };
+    let manifest: Value = serde_json::from_slice(text("manifest.json")?)?;
+    let mut said = String::new();
+    for image in manifest.as_array().context("the manifest is no list")? {
+        let config = text(image["Config"].as_str().context("the manifest names no config")?)?;
+        let id = digest(config);
+        let parsed: Value = serde_json::from_slice(config)?;
+        let variables = parsed["config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let mode =
+            variables.filter_map(|variable| variable.strip_prefix("MODE=")).next_back().unwrap_or("well");
+        state.add_image(&id, mode)?;
+        for tag in image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            state.tag(&id, tag)?;
+            said += &format!("Loaded image: {tag}\n");
+        }
+    }
+    Ok(said)
+}

@@ -1,0 +1,89 @@
+//! `fake-systemctl STATE UNITS_DIR ARGUMENTS...`: a mock, see the library. Starting a unit makes its container a running
+//! one; a unit whose container ends at once is in a restart loop.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use fake_engine::State;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match answer(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("fake-systemctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn answer(words: &[&str]) -> Result<String> {
+    let [folder, units_dir, options @ ..] = words else {
+        bail!("fake-systemctl STATE UNITS_DIR ARGUMENTS...")
+    };
+    let (state, units_dir) = (State::new(*folder), Path::new(units_dir));
+    let command: Vec<_> = options.iter().filter(|word| !word.starts_with("--")).collect();
+    let (verb, units) = command.split_first().context("there is no verb")?;
+    let units = units.iter().map(|unit| Unit::read(units_dir, unit)).collect::<Result<Vec<_>>>()?;
+    match **verb {
+        "daemon-reload" => {}
+        "start" => {
+            for unit in units {
+                // What runs already is left alone.
+                let runs = state.running()?.iter().any(|(name, _)| *name == unit.container);
+                if !runs {
+                    state.start(&unit.container, &unit.image)?;
+                }
+            }
+        }
+        "stop" => units.iter().try_for_each(|unit| state.stop(&unit.container))?,
+        "show" => return units.iter().map(|unit| unit.shown(&state)).collect(),
+        _ => bail!("the fake does not know {verb}"),
+    }
+    Ok(String::new())
+}
+
+struct Unit {
+    path: PathBuf,
+    container: String,
+    image: String,
+}
+
+impl Unit {
+    fn read(units_dir: &Path, unit: &str) -> Result<Self> {
+        let path = units_dir.join(unit);
+        let text = fs::read_to_string(&path).with_context(|| format!("unit {unit} not found"))?;
+        let start =
+            text.lines().find_map(|line| line.strip_prefix("ExecStart=")).context("it starts nothing")?;
+        let words: Vec<_> = start.split_whitespace().collect();
+        let is_id = |word: &&&str| word.len() == 64 && word.chars().all(|c| c.is_ascii_hexdigit());
+        let image = words.iter().find(is_id).context("its image is not given by an ID")?;
+        let name = words.iter().position(|word| *word == "--name").and_then(|at| words.get(at + 1));
+        Ok(Self {
+            path,
+            container: name.context("its container has no name")?.to_string(),
+            image: image.to_string(),
+        })
+    }
+
+    fn shown(&self, state: &State) -> Result<String> {
+        let runs = state.running()?.iter().any(|(name, _)| *name == self.container);
+        let mode = state.mode(&self.image)?;
+        let (active, sub, result, restarts) = match (runs, mode.as_str()) {
+            (false, _) => ("inactive", "dead", "success", 0),
+            (true, "exit") => ("activating", "auto-restart", "exit-code", 3),
+            (true, "once") if self.is_oneshot()? => ("active", "exited", "success", 0),
+            (true, _) => ("active", "running", "success", 0),
+        };
+        Ok(format!("ActiveState={active}\nSubState={sub}\nResult={result}\nNRestarts={restarts}\n"))
+    }
+
+    fn is_oneshot(&self) -> Result<bool> {
+        Ok(fs::read_to_string(&self.path)?.contains("Type=oneshot"))
+    }
+}
