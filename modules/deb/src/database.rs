@@ -225,19 +225,22 @@ impl Diversions {
 pub fn put_back(stanzas: &BTreeMap<Key, Option<Stanza>>, lock_seconds: u64) -> Result<()> {
     let _lock = locks::take(locks::DATABASE, lock_seconds)?;
     ensure!(!is_interrupted()?, "dpkg was interrupted: run dpkg --configure -a");
-    let now = Database::read()?;
-    let mut text = String::new();
-    for stanza in &now.stanzas {
-        match stanzas.get(&stanza.key(&now.native)?) {
-            None => push(&mut text, stanza),
-            Some(former) => former.iter().for_each(|former| push(&mut text, former)),
+    let text = status()?;
+    let new = replaced(&text, stanzas, &dpkg::native()?);
+    if new == text { Ok(()) } else { durable::rewrite_file(&Path::new(ADMIN).join("status"), new.as_bytes()) }
+}
+
+/// The database `text` with `stanzas` in the places of those that it has of the same packages.
+fn replaced(text: &str, stanzas: &BTreeMap<Key, Option<Stanza>>, native: &str) -> String {
+    let mut new = String::new();
+    for stanza in parse(text) {
+        // A package that was never installed, but that somebody wants or holds, has no architecture.
+        match stanza.key(native).ok().and_then(|key| stanzas.get(&key)) {
+            None => push(&mut new, &stanza),
+            Some(former) => former.iter().for_each(|former| push(&mut new, former)),
         }
     }
-    if text == status()? {
-        Ok(())
-    } else {
-        durable::rewrite_file(&Path::new(ADMIN).join("status"), text.as_bytes())
-    }
+    new
 }
 
 fn push(text: &mut String, stanza: &Stanza) {
@@ -259,6 +262,17 @@ mod tests {
         stanzas.iter().for_each(|stanza| push(&mut again, stanza));
         assert_eq!(again, text);
         assert!(parse("\n\n\n").is_empty());
+    }
+
+    #[test]
+    fn stanzas_are_replaced_and_whatever_else_is_there_stays() {
+        let wanted = "Package: wanted\nStatus: hold ok not-installed\n\n";
+        let text =
+            format!("Package: a\nArchitecture: all\nVersion: 2\n\n{wanted}Package: b\nArchitecture: all\n\n");
+        let former = Stanza("Package: a\nArchitecture: arm64\nVersion: 1".into());
+        let stanzas = BTreeMap::from([(Key::of_apt("a"), Some(former)), (Key::of_apt("b"), None)]);
+        let expected = format!("Package: a\nArchitecture: arm64\nVersion: 1\n\n{wanted}");
+        assert_eq!(replaced(&text, &stanzas, "arm64"), expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The locks by which package managers keep out of each other's way: record locks on files that are always there.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -69,22 +69,31 @@ pub fn take(path: &str, seconds: u64) -> Result<Lock> {
 
 /// Who holds the lock on `file`, as far as the kernel tells.
 fn holder(file: &File) -> String {
-    let unknown = || "another program".to_owned();
-    let Ok(inode) = file.metadata().map(|meta| meta.ino()) else { return unknown() };
-    let table = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let Some(process) = process_with_lock(&table, inode) else { return unknown() };
-    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-    format!("process {process} ({})", name.trim_end())
+    let found = || {
+        let (own, table) = (file.metadata().ok()?, fs::read_to_string("/proc/locks").ok()?);
+        let process = processes_with_lock(&table, own.ino()).find(|process| has_open(process, &own))?;
+        let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+        Some(format!("process {process} ({})", name.trim_end()))
+    };
+    found().unwrap_or_else(|| "another program".to_owned())
 }
 
-/// The process that holds a lock on `inode` by the kernel's `table`: `1: POSIX ADVISORY WRITE 4711 fe:00:1234 0 EOF`.
-fn process_with_lock(table: &str, inode: u64) -> Option<&str> {
+/// The processes that hold a lock on a file of number `inode`, on whatever file system: `1: POSIX ADVISORY WRITE 4711
+/// fe:00:1234 0 EOF`. The device in it is not always the one that stat(2) tells.
+fn processes_with_lock(table: &str, inode: u64) -> impl Iterator<Item = &str> {
     let ending = format!(":{inode}");
-    table.lines().find_map(|line| {
+    table.lines().filter_map(move |line| {
         let mut words = line.split_whitespace().skip(4);
         let (process, file) = (words.next()?, words.next()?);
         file.ends_with(&ending).then_some(process)
     })
+}
+
+/// Whether `process` has the file that `own` is about open.
+fn has_open(process: &str, own: &Metadata) -> bool {
+    let entries = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let files = entries.filter_map(|entry| fs::metadata(entry.path()).ok());
+    files.into_iter().any(|file| (file.dev(), file.ino()) == (own.dev(), own.ino()))
 }
 
 #[cfg(test)]
@@ -93,10 +102,10 @@ mod tests {
 
     #[test]
     fn the_kernels_table_names_the_holder() {
-        let table =
-            "1: FLOCK  ADVISORY  WRITE 12 fe:00:34 0 EOF\n2: POSIX  ADVISORY  WRITE 4711 fe:00:1234 0 EOF\n";
-        assert_eq!(process_with_lock(table, 1234), Some("4711"));
-        assert_eq!(process_with_lock(table, 4), None);
-        assert_eq!(process_with_lock("", 4), None);
+        let table = "1: FLOCK  ADVISORY  WRITE 12 fe:00:34 0 EOF\n2: POSIX  ADVISORY  WRITE 4711 fe:00:1234 0 EOF\n\
+                     3: POSIX  ADVISORY  WRITE 13 00:2a:1234 0 EOF\n";
+        assert_eq!(processes_with_lock(table, 1234).collect::<Vec<_>>(), ["4711", "13"]);
+        assert_eq!(processes_with_lock(table, 4).count(), 0);
+        assert_eq!(processes_with_lock("", 4).count(), 0);
     }
 }

@@ -183,6 +183,9 @@ fn client_update(lab: &mut Lab) -> Result<()> {
     let told = |error: anyhow::Error| error.context(lab.ok("cat /root/log").unwrap_or_default());
     lab.wait("test -e /root/done").map_err(told)?;
     ensure!(lab.ok("cat /root/done")? == "0\n", "the update failed: {}", lab.ok("cat /root/log")?);
+    // That the package's script asked for a restart, and what systemd said to that.
+    let said = lab.ok("cat /root/log")?;
+    ensure!(said.contains("Operation refused"), "nobody has tried to restart the service:\n{said}");
     let version = lab.ok("dpkg-query --show --showformat='${Version} ${db:Status-Abbrev}' mender-client")?;
     ensure!(version.ends_with("+newer ii "), "mender-client is {version:?}");
     // Nobody has ended the update, and when it has ended the new client is started.
