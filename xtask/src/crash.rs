@@ -74,7 +74,7 @@ impl Crash {
     /// Everything for the module that was asked for. Among all of them, `container` has every fourth point only: its states
     /// run a dozen programs each.
     fn scope(&self, name: &str) -> Scope {
-        let every = if name == "container" && self.module.is_none() { 4 } else { 1 };
+        let every = if name == "container" { 6 } else { 1 };
         if every > 1 {
             println!("{name}: every {every}th cut, failing call and half of a pair; all: --module {name}");
         }

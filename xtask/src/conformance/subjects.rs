@@ -62,7 +62,9 @@ pub fn one(sh: &Shell, module: &Path, payload: Option<&Path>) -> Result<Tried> {
 pub fn ours(sh: &Shell) -> Result<Vec<Tried>> {
     let names: Vec<String> = modules::workspace(sh)?.modules.into_iter().map(|module| module.name).collect();
     let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
-    step("building our modules", |step| run(step, cmd!(sh, "cargo build {selected...}")))?;
+    step("building our modules", |step| {
+        run(step, cmd!(sh, "cargo build --package fake-engine {selected...}"))
+    })?;
     let metadata = modules::metadata(sh)?;
     let target = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
     names
