@@ -42,7 +42,7 @@ const DEB: &str = "deb";
 
 /// Cut points, failing calls and pairs in a course, of modules whose every step runs programs, unless it is the only one that
 /// is tried: apt and dpkg take seconds.
-const SPREAD: &[(&str, usize)] = &[("container", 16), (DEB, 4)];
+const SPREAD: &[(&str, usize)] = &[("container", 10), (DEB, 4)];
 
 impl Crash {
     /// Tries everything, prints a table, writes `target/crash/report.md`, and says how much there was.

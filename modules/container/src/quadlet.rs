@@ -124,3 +124,26 @@ fn units(folder: &Path) -> Result<Vec<File>> {
     }
     Ok(units)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(name: &str, text: &str) -> Result<Option<Service>> {
+        service(&FileName::new(name).unwrap(), text)
+    }
+
+    #[test]
+    fn containers_are_started_and_what_they_need_is_not() {
+        let web =
+            found("web.container", "[Container]\nImage=x\n\n[Service]\nType=oneshot\n").unwrap().unwrap();
+        assert_eq!((web.unit.as_str(), web.oneshot), ("web.service", true));
+        assert_eq!(web.containers, Containers::Named("systemd-web".into()));
+        let named = found("web.container", "[Container]\nContainerName = shop\n").unwrap().unwrap();
+        assert_eq!(named.containers, Containers::Named("shop".into()));
+        assert_eq!(found("data.volume", "[Volume]\n").unwrap(), None);
+        for name in ["app.image", "app.build", "app.kube", "container", "app.service"] {
+            assert!(found(name, "").is_err(), "{name} was taken");
+        }
+    }
+}

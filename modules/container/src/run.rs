@@ -112,8 +112,13 @@ impl Run {
             (false, Kind::Docker) => "Type=exec\nRestart=always\nRestartSec=2\n",
         };
         let clear = on(&["rm", "--force", &container])?;
+        // Podman replaces what a loss of power has left of that name; docker has to be told.
+        let before = match engine.kind {
+            Kind::Podman => String::new(),
+            Kind::Docker => format!("ExecStartPre=-{clear}\n"),
+        };
         Ok(format!(
-            "{head}{kind}TimeoutStartSec=300\nTimeoutStopSec={}\nExecStartPre=-{clear}\nExecStart={start}\n\
+            "{head}{kind}TimeoutStartSec=300\nTimeoutStopSec={}\n{before}ExecStart={start}\n\
              ExecStop=-{stop}\nExecStopPost=-{clear}\n",
             self.stop_seconds.saturating_add(60),
         ))

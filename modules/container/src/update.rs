@@ -195,17 +195,18 @@ impl Change for Update {
 
     fn switch_back(&self) -> Result<()> {
         // Whatever is where: all that either version may have started has to end.
-        for project in [self.live(), self.staged()] {
-            let project = Project::read(&project)?;
-            if let Err(error) = self.systemd.stop(&project) {
-                say(format_args!("going back all the same: {error:#}"));
-            }
-            self.systemd.withdraw(&project)?;
+        let projects = [Project::read(&self.live())?, Project::read(&self.staged())?];
+        let stopped: Vec<_> = projects.iter().map(|project| self.systemd.stop(project)).collect();
+        let stopped: Result<()> = stopped.into_iter().collect();
+        if stopped.is_ok() {
+            projects.iter().try_for_each(|project| self.systemd.withdraw(project))?;
         }
         self.switch_back_at_boot()?;
         let old = Project::read(&self.live())?;
         self.systemd.publish(&old)?;
-        self.systemd.start(&old)
+        self.systemd.start(&old)?;
+        // The old is in its place, but the new may still run in its stead: only another try, or a boot, ends that.
+        stopped.context("stopping the new version")
     }
 
     fn switch_back_at_boot(&self) -> Result<()> {

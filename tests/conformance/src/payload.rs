@@ -59,9 +59,11 @@ impl Payload {
         Ok(files)
     }
 
-    /// Gives module `name` its settings on `device`, and the artifacts for it their meta-data.
-    pub(crate) fn set_up(&self, device: &mut MockClient, name: &str) -> Result<()> {
-        device.set(name, &replace(&self.settings, device)?)?;
+    /// Gives module `name`, whose executable is in the folder `beside`, its settings on `device`, and the artifacts for it
+    /// their meta-data.
+    pub(crate) fn set_up(&self, device: &mut MockClient, name: &str, beside: &Path) -> Result<()> {
+        let settings = self.settings.replace("@BESIDE@", &beside.to_string_lossy());
+        device.set(name, &replace(&settings, device)?)?;
         if let Some(meta_data) = &self.meta_data {
             device.set_meta_data(replace(meta_data, device)?);
         }

@@ -37,7 +37,8 @@ impl<'a> Trial<'a> {
 
     fn on(subject: &'a Subject, mut device: MockClient, old: bool) -> Result<Self> {
         let name = subject.module.file_name().unwrap_or_default().to_string_lossy();
-        subject.payload.set_up(&mut device, &name)?;
+        let beside = subject.module.parent().unwrap_or(Path::new(""));
+        subject.payload.set_up(&mut device, &name, beside)?;
         if old {
             subject.payload.put_old(&device)?;
         }

@@ -11,9 +11,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use update_module::durable;
+use update_module::durable::{self, Dir};
 
 /// The state folder.
 pub struct State(PathBuf);
@@ -78,12 +79,37 @@ impl State {
         self.list("running")
     }
 
+    /// Changes files of `kind`, and leaves no trace of that but the files: whoever compares folders is to see containers,
+    /// and neither when the mock has looked after them nor where it once had one.
+    fn change(&self, kind: &str, change: impl FnOnce() -> Result<()>) -> Result<()> {
+        let folders = [self.0.join(kind), self.0.clone()];
+        let times = folders.each_ref().map(|folder| Dir::open(folder).and_then(|folder| folder.times()).ok());
+        change()?;
+        for (folder, times) in folders.iter().zip(times) {
+            durable::remove_empty_dir(folder)?;
+            if let (Ok(folder), Some(times)) = (Dir::open(folder), times) {
+                folder.set_times(times)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, kind: &str, name: &str, content: &str) -> Result<()> {
+        let path = self.file(kind, name);
+        self.change(kind, || durable::write_file(&path, content.as_bytes()))?;
+        Ok(fs::File::open(&path)?.set_modified(SystemTime::UNIX_EPOCH)?)
+    }
+
+    fn erase(&self, kind: &str, name: &str) -> Result<()> {
+        self.change(kind, || durable::remove_file(&self.file(kind, name)))
+    }
+
     /// Makes the image `id` known.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn add_image(&self, id: &str, mode: &str) -> Result<()> {
-        durable::write_file(&self.file("images", id), mode.as_bytes())
+        self.write("images", id, mode)
     }
 
     /// Makes `reference` mean the image `id`.
@@ -94,10 +120,10 @@ impl State {
         if !self.file("images", id).exists() {
             bail!("{id}: image not known");
         }
-        durable::write_file(&self.file("tags", reference), id.as_bytes())
+        self.write("tags", reference, id)
     }
 
-    /// Removes the tag or image `name`; with its last tag an image goes, unless a container has it.
+    /// Removes the tag, or image without one, `name`; with its last tag an image goes, unless a container has it.
     ///
     /// # Errors
     /// When there is none, or it is in use.
@@ -112,13 +138,11 @@ impl State {
         if others == 0 && used {
             bail!("{name}: image is in use by a container");
         }
-        if name == id && others > 1 {
-            bail!("{name}: image has several tags");
+        if name == id && others > 0 {
+            bail!("{name}: image has a tag");
         }
-        if others == 0 {
-            durable::remove_file(&self.file("images", id))?;
-        }
-        durable::remove_file(&self.file("tags", name))
+        self.erase("tags", name)?;
+        if others == 0 { self.erase("images", id) } else { Ok(()) }
     }
 
     /// Starts the container `name` of the image `id`.
@@ -129,7 +153,7 @@ impl State {
         if !self.file("images", id).exists() {
             bail!("{id}: image not known");
         }
-        durable::write_file(&self.file("running", name), id.as_bytes())
+        self.write("running", name, id)
     }
 
     /// Ends the container `name`.
@@ -137,7 +161,7 @@ impl State {
     /// # Errors
     /// When its file cannot be removed.
     pub fn stop(&self, name: &str) -> Result<()> {
-        durable::remove_file(&self.file("running", name))
+        self.erase("running", name)
     }
 
     /// How the server of the image `id` behaves.

@@ -91,6 +91,13 @@ impl Snapshot {
         self
     }
 
+    /// The same without folders, for what files alone tell, and without files whose names end with `ending`.
+    pub fn files_except(mut self, ending: &str) -> Self {
+        let is_folder = |entry: &Entry| FileType::from_raw_mode(entry.mode).is_dir();
+        self.0.retain(|path, entry| !is_folder(entry) && !path.to_string_lossy().ends_with(ending));
+        self
+    }
+
     /// The same with `path` in contents replaced by a fixed word: for files that say where their device is.
     pub fn wherever(mut self, path: &Path) -> Self {
         let path = path.as_os_str().as_encoded_bytes();

@@ -73,7 +73,9 @@ pub fn ours(sh: &Shell) -> Result<(Vec<Tried>, Vec<NotTried>)> {
     let why = format!("needs a Debian system: {}", obstacle.unwrap_or_default());
     let not_tried = without.into_iter().map(|name| NotTried { name, why: why.clone() }).collect();
     let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
-    step("building our modules", |step| run(step, cmd!(sh, "cargo build {selected...}")))?;
+    step("building our modules", |step| {
+        run(step, cmd!(sh, "cargo build --package fake-engine {selected...}"))
+    })?;
     let metadata = modules::metadata(sh)?;
     let target = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
     let tried = names

@@ -4,7 +4,6 @@
 //! Engine and systemd are mocks, `fake-podman` and `fake-systemctl`, whose state is files on the device: they are cut as
 //! the module is. What real podman does is in the end-to-end scenarios.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -94,7 +93,6 @@ impl Subject for Container {
             fakes.join("fake-podman"),
             fakes.join("fake-systemctl"),
         );
-        fs::create_dir(&engine)?;
         device.set("container", &settings)?;
         match self.old {
             Old::Nothing => {}
@@ -110,10 +108,11 @@ impl Subject for Container {
     }
 
     /// Projects, their units, and all that the engine has. Times are left out: what is stopped and started again, or gets
-    /// back a tag, is written anew.
+    /// back a tag, is written anew. So are folders, which say nothing here, and what a cut leaves of a file that was being
+    /// written: units are in memory, and what is in the engine's folder is the mock's.
     fn live(&self, device: &MockClient) -> Result<Snapshot> {
         let live = Snapshot::of(device.device())?.except(&device.settings()).except(&device.tree());
-        Ok(live.without_times().wherever(device.device()))
+        Ok(live.files_except(".new").without_times().wherever(device.device()))
     }
 
     fn payload(&self, _device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {
