@@ -3,6 +3,7 @@
 mod container;
 mod deb;
 mod directory;
+mod takeover;
 mod web_file;
 
 use crate::Scenario;

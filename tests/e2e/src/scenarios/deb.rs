@@ -6,6 +6,7 @@ use mock_client::debian::Package;
 use crate::Scenario;
 use crate::artifact::Artifact;
 use crate::lab::Lab;
+use crate::scenarios::takeover;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -96,22 +97,7 @@ fn is_clean(lab: &Lab) -> Result<()> {
 }
 
 fn package(lab: &mut Lab) -> Result<()> {
-    lab.power_on()?;
-    let theirs = lab.ok(&format!("sha256sum {EXECUTABLE}"))?;
-    lab.install_package_with_apt(MODULE)?;
-    let ours = lab.ok(&format!("{EXECUTABLE} --version && sha256sum {EXECUTABLE}"))?;
-    ensure!(!ours.contains(&theirs), "mender-client's module is still in place");
-    lab.ok(&format!(
-        "dpkg --verify {PACKAGE} mender-client && systemctl is-enabled {PACKAGE}-recover.service"
-    ))?;
-    lab.ok(&format!("mkdir -p $(dirname {JOURNAL}) && touch {JOURNAL}"))?;
-    lab.fails(&format!("dpkg --remove {PACKAGE}"), "under way")?;
-    lab.ok(&format!("rm {JOURNAL}"))?;
-    lab.purge_package(PACKAGE)?;
-    let after = lab.ok(&format!("sha256sum {EXECUTABLE}"))?;
-    ensure!(after == theirs, "mender-client's module has not come back: {after}");
-    lab.ok("dpkg --verify mender-client && test -z \"$(dpkg-divert --list '*v3/deb*')\"")?;
-    Ok(())
+    takeover::play(lab, MODULE)
 }
 
 fn update(lab: &mut Lab) -> Result<()> {

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use crate::Scenario;
 use crate::artifact::Artifact;
 use crate::lab::Lab;
+use crate::scenarios::takeover;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -55,12 +56,10 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 const MODULE: &str = "directory";
-const PACKAGE: &str = "mender-update-module-directory";
 const APP: &str = "/srv/my app";
 const STAGING: &str = "/srv/.my app.directory";
 const JOURNAL: &str = "/data/mender/update-modules/directory/journal.json";
 const SETTINGS: &str = "/etc/mender-modules/directory.toml";
-const EXECUTABLE: &str = "/usr/share/mender/modules/v3/directory";
 
 const NEW: &[(&str, &str)] =
     &[("index.html", "<h1>new</h1>\n"), ("lib/a/b/data", "deep\n"), ("run", "#!/bin/sh\nexit 1\n")];
@@ -119,22 +118,7 @@ fn is_clean(lab: &Lab) -> Result<()> {
 }
 
 fn package(lab: &mut Lab) -> Result<()> {
-    lab.power_on()?;
-    let theirs = lab.ok(&format!("sha256sum {EXECUTABLE}"))?;
-    lab.install_package_with_apt(MODULE)?;
-    let ours = lab.ok(&format!("{EXECUTABLE} --version && sha256sum {EXECUTABLE}"))?;
-    ensure!(!ours.contains(&theirs), "mender-client's module is still in place");
-    lab.ok(&format!(
-        "dpkg --verify {PACKAGE} mender-client && systemctl is-enabled {PACKAGE}-recover.service"
-    ))?;
-    lab.ok(&format!("mkdir -p $(dirname {JOURNAL}) && touch {JOURNAL}"))?;
-    lab.fails(&format!("dpkg --remove {PACKAGE}"), "under way")?;
-    lab.ok(&format!("rm {JOURNAL}"))?;
-    lab.purge_package(PACKAGE)?;
-    let after = lab.ok(&format!("sha256sum {EXECUTABLE}"))?;
-    ensure!(after == theirs, "mender-client's module has not come back: {after}");
-    lab.ok("dpkg --verify mender-client && test -z \"$(dpkg-divert --list '*directory*')\"")?;
-    Ok(())
+    takeover::play(lab, MODULE)
 }
 
 fn official(lab: &mut Lab) -> Result<()> {
