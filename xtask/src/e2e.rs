@@ -1,6 +1,6 @@
 //! `cargo xtask e2e`: the scenarios on the emulated Pis.
 
-use std::panic::resume_unwind;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
 
@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use e2e::{Scenario, Stage};
 use host::packages;
+use host::pool::side_by_side;
 use qemu::{Board, Image};
 use xshell::Shell;
 
@@ -44,14 +45,7 @@ impl E2e {
         let chosen: Vec<_> =
             rows.filter(|(_, board)| self.machine.is_empty() || self.machine.contains(board)).collect();
         let stages = stages(sh, &chosen)?;
-        let failures = thread::scope(|scope| {
-            let machines: Vec<_> =
-                stages.iter().map(|stage| scope.spawn(|| play(stage, &scenarios))).collect();
-            machines
-                .into_iter()
-                .flat_map(|machine| machine.join().unwrap_or_else(|panic| resume_unwind(panic)))
-                .collect::<Vec<_>>()
-        });
+        let failures = play(&stages, &scenarios);
         let tried: usize = stages.iter().map(|stage| on(stage, &scenarios).count()).sum();
         let told: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
         ensure!(failures.is_empty(), "{} of {tried} scenarios failed:{told}", failures.len());
@@ -104,9 +98,16 @@ fn stage(
     Ok(Stage { image: Image::ensure(sh, board)?, packages, server, folder })
 }
 
-/// Plays the scenarios one after the other on one machine, and returns the errors of those that failed.
-fn play(stage: &Stage, scenarios: &[&'static Scenario]) -> Vec<anyhow::Error> {
-    on(stage, scenarios).filter_map(|scenario| stage.play(scenario).err()).collect()
+/// Plays the scenarios on all machines, as many side by side as this machine has cores: an emulator is busy with one. Returns
+/// the errors of those that failed.
+fn play(stages: &[Stage], scenarios: &[&'static Scenario]) -> Vec<anyhow::Error> {
+    let all = stages.iter().flat_map(|stage| on(stage, scenarios).map(move |scenario| (stage, scenario)));
+    let mut all: Vec<_> = all.collect();
+    // The longest come last in the list. Begun last, one of them would be alone on the machine in the end.
+    all.reverse();
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let played = side_by_side(cores, &all, |(stage, scenario)| stage.play(scenario));
+    played.into_iter().filter_map(Result::err).collect()
 }
 
 /// Those of `scenarios` that are for the machine of `stage`.

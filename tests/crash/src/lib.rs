@@ -10,19 +10,18 @@ mod drive;
 pub mod image;
 mod lost;
 pub mod operation;
-mod pool;
 mod report;
 pub mod subjects;
 mod tracer;
 
 use anyhow::{Context, Result, bail, ensure};
+use host::pool::side_by_side;
 use image::Image;
 use mock_client::{MockClient, Snapshot};
 
 pub use course::{COURSES, Course, End};
 use course::{SECONDS, Second};
 use drive::{Trees, finish, prepared, succeed};
-use pool::side_by_side;
 use report::Attempt;
 pub use report::{Other, Report};
 use tracer::Fault;
@@ -112,6 +111,9 @@ pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<R
     Ok(reports)
 }
 
+/// So many attempts at a time: most of one is waiting for processes and for the disk.
+const WORKERS: usize = 8;
+
 /// The losses of one course are tried side by side in so many shares.
 const SHARES: usize = 4;
 
@@ -128,12 +130,13 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Every cut and every failing call of every course.
     fn faults(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
-        let plans = side_by_side(COURSES, |course| self.plan(course, scope));
+        let plans = side_by_side(WORKERS, COURSES, |course| self.plan(course, scope));
         let mut attempts = Vec::new();
         for (index, plan) in plans.into_iter().enumerate() {
             attempts.extend(plan?.into_iter().map(|(fault, shown)| (index, fault, shown)));
         }
-        let ends = side_by_side(&attempts, |&(course, fault, _)| self.attempt(&COURSES[course], fault));
+        let ends =
+            side_by_side(WORKERS, &attempts, |&(course, fault, _)| self.attempt(&COURSES[course], fault));
         for ((index, fault, shown), end) in attempts.into_iter().zip(ends) {
             let course = &COURSES[index];
             let (attempt, allowed) = match fault {
@@ -189,7 +192,7 @@ impl Bench<'_> {
     fn losses(&self, reports: &mut [Report]) -> Result<()> {
         let shares: Vec<_> =
             (0..COURSES.len()).flat_map(|course| (0..SHARES).map(move |share| (course, share))).collect();
-        let lost = side_by_side(&shares, |&(course, share)| self.lost(&COURSES[course], share));
+        let lost = side_by_side(WORKERS, &shares, |&(course, share)| self.lost(&COURSES[course], share));
         let mut counts = vec![None; COURSES.len()];
         for ((index, _), lost) in shares.into_iter().zip(lost) {
             let (course, (count, ends)) = (&COURSES[index], lost?);
@@ -234,7 +237,7 @@ impl Bench<'_> {
         };
         let most = scope.cuts.isqrt(); // of each, for as many pairs as a course has cuts
         let installs = spread(cuts(&self.tracer.list(self.subject, &mut downloaded()?, install)?), most);
-        let pairs = side_by_side(&installs, |&first| -> Result<Vec<_>> {
+        let pairs = side_by_side(WORKERS, &installs, |&first| -> Result<Vec<_>> {
             let half_installed = || -> Result<_> {
                 let mut device = downloaded()?;
                 self.tracer.inject(self.subject, &mut device, install, first)?;

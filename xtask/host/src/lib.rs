@@ -5,4 +5,5 @@ pub mod apt;
 pub mod cache;
 pub mod command;
 pub mod packages;
+pub mod pool;
 pub mod status;

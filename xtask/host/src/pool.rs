@@ -1,13 +1,11 @@
-//! Many attempts side by side: most of an attempt is waiting for processes and for the disk.
+//! The same work on many items, several at a time.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-const WORKERS: usize = 8;
-
-/// Does `work` on every item, several at a time; the results are in the order of the items.
-pub fn side_by_side<T: Sync, E: Send>(items: &[T], work: impl Fn(&T) -> E + Sync) -> Vec<E> {
+/// Does `work` on every item, `workers` at a time, beginning with the first; the results are in the order of the items.
+pub fn side_by_side<T: Sync, E: Send>(workers: usize, items: &[T], work: impl Fn(&T) -> E + Sync) -> Vec<E> {
     let next = AtomicUsize::new(0);
     let worker = || {
         let mut done = Vec::new();
@@ -18,7 +16,7 @@ pub fn side_by_side<T: Sync, E: Send>(items: &[T], work: impl Fn(&T) -> E + Sync
         }
     };
     let mut done: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
         let join = |worker: thread::ScopedJoinHandle<'_, Vec<_>>| {
             worker.join().unwrap_or_else(|panic| resume_unwind(panic))
         };
@@ -26,4 +24,19 @@ pub fn side_by_side<T: Sync, E: Send>(items: &[T], work: impl Fn(&T) -> E + Sync
     });
     done.sort_by_key(|&(index, _)| index);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_the_order_of_the_items() {
+        let items: Vec<usize> = (0..100).collect();
+        assert_eq!(
+            side_by_side(7, &items, |item| item * 2),
+            items.iter().map(|item| item * 2).collect::<Vec<_>>()
+        );
+        assert!(side_by_side(0, &[0; 0], |item| *item).is_empty());
+    }
 }
