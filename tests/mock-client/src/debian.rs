@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
 
 use crate::Snapshot;
 
@@ -48,13 +50,16 @@ impl System {
         Ok(system)
     }
 
-    /// Puts the module's executable where the client looks for it, and returns where that is inside.
+    /// Puts the module's executable where the client looks for it, and returns where that is inside. It is mounted there and
+    /// not copied: a copy cannot be run as long as a process that another thread starts meanwhile has it open for writing.
     pub(crate) fn install(&self, module: &Path) -> Result<PathBuf> {
-        let name = module.file_name().context("the module has a name")?;
-        fs::create_dir_all(self.root.join(MODULES)).context("making the modules' folder")?;
-        fs::copy(module, self.root.join(MODULES).join(name))
-            .with_context(|| format!("copying {}", module.display()))?;
-        Ok(Path::new("/").join(MODULES).join(name))
+        let inside = Path::new(MODULES).join(module.file_name().context("the module has a name")?);
+        let place = self.root.join(&inside);
+        let placing = || format!("putting {} into the system", module.display());
+        fs::create_dir_all(self.root.join(MODULES)).with_context(placing)?;
+        fs::write(&place, "").with_context(placing)?;
+        mount_bind(module, &place).with_context(placing)?;
+        Ok(Path::new("/").join(inside))
     }
 
     /// What comes before a command to run it inside.
@@ -172,11 +177,9 @@ impl System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        // Lazily: whatever a module that was killed has left running inside must not keep the folder.
-        for path in [self.root.join("proc"), self.root.clone()] {
-            if let Err(error) = unmount(&path, UnmountFlags::DETACH) {
-                eprintln!("unmounting {}: {error}", path.display());
-            }
+        // Lazily, with all that is mounted in it: whatever a module that was killed has left running must not keep the folder.
+        if let Err(error) = unmount(&self.root, UnmountFlags::DETACH) {
+            eprintln!("unmounting {}: {error}", self.root.display());
         }
     }
 }
