@@ -32,12 +32,14 @@ write the payload once and to sync.
 - *total*: Download, ArtifactInstall, ArtifactCommit and Cleanup, with the syncs, against the floor with its own.
 - *peak memory*: of the largest process of any state, by GNU time (`ru_maxrss`). A shell module has several.
 - *executable*: of a shell module the script alone, which needs a shell, tar and coreutils beside it.
+- of *container*, on the emulated Raspberry Pi with real podman: what the card has taken, and for how long nobody answered, from the last
+  answer before a silence to the first after it; looked at every few tenths of a second.
 ";
 
 /// Measure what an update costs: bytes written, time, memory. A report goes to target/bench/report.md.
 #[derive(Args)]
 pub struct Bench {
-    /// Only this module, web-file or directory.
+    /// Only this module: web-file, directory, or container, which is measured on an emulated Raspberry Pi.
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
     /// Small payloads: to see that it works. The figures say little.
@@ -82,6 +84,11 @@ impl Bench {
             println!("\n{table}");
             report = format!("{report}\n{table}");
         }
+        if self.module.as_deref().is_none_or(|module| module == CONTAINER) && !self.quick {
+            let table = container(sh)?;
+            println!("\n{table}");
+            report = format!("{report}\n{table}");
+        }
         let path = build.join("report.md");
         fs::write(&path, report).with_context(|| format!("writing {}", path.display()))?;
         println!("the report is in {}", path.display());
@@ -113,7 +120,8 @@ impl Bench {
                 }
             }
         }
-        ensure!(!contests.is_empty(), "there are payloads for web-file and directory only");
+        let known = self.module.as_deref().is_none_or(|module| module == CONTAINER) || !contests.is_empty();
+        ensure!(known, "there are payloads for web-file, directory and container only");
         Ok(contests)
     }
 
@@ -131,6 +139,31 @@ impl Bench {
             (format!("one file, {} MB", megabytes(file[0])), file, true),
         ]
     }
+}
+
+/// The module that is measured on an emulated Pi.
+const CONTAINER: &str = "container";
+
+/// Measures `container` and returns its table; where there can be no emulator, why.
+fn container(sh: &Shell) -> Result<String> {
+    let title = "## container: one image\n\n";
+    if let Some(why) = packages::obstacle(sh, &[qemu::PACKAGES, e2e::HOST_PACKAGES].concat())? {
+        return Ok(format!("{title}not measured: {why}\n"));
+    }
+    let cost = crate::e2e::cost(sh)?;
+    let per_byte = |written: u64| written as f64 / cost.payload as f64;
+    let (load, update) = (per_byte(cost.load.0), per_byte(cost.update));
+    Ok(format!(
+        "{title}An archive of {:.1} MB.\n\n\
+         | | written per payload byte | takes | nobody answers |\n|---|--:|--:|--:|\n\
+         | `podman load` alone | {load:.2} | {:.1} s | |\n\
+         | ours: install, commit | {update:.2}, {:.2} × podman's | | {:.1} s |\n\n\
+         Goal: no more than podman writes, and silence only from stop to start, never while an image is loaded.\n",
+        cost.payload as f64 / 1e6,
+        cost.load.1,
+        update / load,
+        cost.silent
+    ))
 }
 
 /// Our executables as they are shipped, taken out of the packages for this machine.

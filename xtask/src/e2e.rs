@@ -6,6 +6,7 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use e2e::cost::Cost;
 use e2e::{Scenario, Stage};
 use host::packages;
 use host::pool::side_by_side;
@@ -72,6 +73,18 @@ pub fn play_with(
     let stage = stage(sh, target, board, packages)?;
     e2e::choose(&[scenario.to_owned()])?.into_iter().try_for_each(|scenario| stage.play(scenario))?;
     Ok(board.machine)
+}
+
+/// Measures what an update of a container costs, on the machine whose image has an engine.
+///
+/// # Errors
+/// When the update fails, or the machine does.
+pub fn cost(sh: &Shell) -> Result<Cost> {
+    packages::ensure(sh, e2e::HOST_PACKAGES)?;
+    let is_it = |(_, board): &(&Target, &Board)| board.machine == e2e::CONTAINER_MACHINE;
+    let rows = TARGETS.iter().filter_map(|target| Some((target, target.board.as_ref()?)));
+    let stages = stages(sh, &rows.filter(is_it).collect::<Vec<_>>())?;
+    e2e::cost::measure(stages.first().context("no machine has a container engine")?)
 }
 
 /// Everything that the scenarios on the `chosen` machines need.

@@ -4,6 +4,7 @@
 //! error with the client's words stay in `target/e2e/<machine>/<scenario>/`.
 
 mod artifact;
+pub mod cost;
 mod lab;
 mod scenarios;
 
@@ -16,6 +17,7 @@ use qemu::Image;
 use xshell::Shell;
 
 use lab::Lab;
+pub use scenarios::container::MACHINE as CONTAINER_MACHINE;
 
 /// Debian packages of the host that the scenarios need beside QEMU's.
 pub const HOST_PACKAGES: &[&str] = &["mender-artifact"];

@@ -1,6 +1,6 @@
 //! The scenarios, one file for each module.
 
-mod container;
+pub mod container;
 mod deb;
 mod directory;
 mod takeover;

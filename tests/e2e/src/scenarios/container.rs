@@ -82,24 +82,37 @@ fn artifact(
 
 /// One of a project with one service, which answers at `port`.
 fn plain(lab: &Lab, version: &str, mode: Mode, project: &str, port: u16) -> Result<String> {
-    let image = lab.image(TAG, version, mode)?;
-    let mut web = json!({
+    // Each check costs this machine seconds: only where it tells something.
+    let check: &[&str] = match mode {
+        Mode::Unhealthy => {
+            &["--health-cmd=[\"/tiny-http\", \"check\"]", "--health-interval=10s", "--health-retries=1"]
+        }
+        _ => &[],
+    };
+    service(lab, version, &lab.image(TAG, version, mode, 0)?, check, (project, port))
+}
+
+/// One of a project with one service of `image`, which runs with `options` and answers at `port`.
+fn service(
+    lab: &Lab,
+    version: &str,
+    image: &Archive,
+    options: &[&str],
+    (project, port): (&str, u16),
+) -> Result<String> {
+    let web = json!({
         "image": TAG,
         "network": "host",
         "env": {"PORT": port.to_string()},
         "volumes": ["data:/data"],
+        "options": options,
         "stop_seconds": 1,
     });
-    if mode == Mode::Unhealthy {
-        // Each check costs this machine seconds: only where it tells something.
-        let check = "--health-cmd=[\"/tiny-http\", \"check\"]";
-        web["options"] = json!([check, "--health-interval=10s", "--health-retries=1"]);
-    }
     artifact(
         lab,
         &format!("release-{version}"),
         project,
-        (TAG, &image),
+        (TAG, image),
         json!({"run": {"web": web}}),
         Vec::new(),
     )
@@ -110,6 +123,18 @@ fn shop(lab: &Lab, version: &str, mode: Mode) -> Result<String> {
     plain(lab, version, mode, "shop", 8080)
 }
 
+/// Switches on and installs the first version, and returns another image, with `noise` bytes beside its server.
+pub fn with_first_version(lab: &mut Lab, noise: usize) -> Result<Archive> {
+    begin(lab)?;
+    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
+    lab.image("localhost/other:latest", "other", Mode::Well, noise)
+}
+
+/// An artifact with the second version, in an image with `noise` bytes beside its server.
+pub fn second_version(lab: &Lab, noise: usize) -> Result<String> {
+    service(lab, "2", &lab.image(TAG, "2", Mode::Well, noise)?, &[], ("shop", 8080))
+}
+
 fn install_and_commit(lab: &Lab, artifact: &str) -> Result<()> {
     lab.client(&format!("install {artifact}"), 0)?;
     lab.client("commit", 0).map(drop)
@@ -117,10 +142,9 @@ fn install_and_commit(lab: &Lab, artifact: &str) -> Result<()> {
 
 /// Has to get `version` for an answer at `port`, now or soon: after a boot, systemd comes to it when it does.
 fn answers(lab: &Lab, port: u16, version: &str) -> Result<()> {
-    let ask = format!("busybox wget -q -O - http://127.0.0.1:{port}/");
-    let said = lab.ok(&format!("for try in $(seq 40); do {ask} 2>/dev/null && break; sleep 1; done"))?;
-    ensure!(said == version, "at port {port} answers {said:?} instead of version {version}");
-    Ok(())
+    let ask = format!("busybox wget -q -O - http://127.0.0.1:{port}/ 2>/dev/null");
+    lab.wait(&format!("[ \"$({ask})\" = {version} ]"))
+        .with_context(|| format!("version {version} does not answer at port {port}"))
 }
 
 fn images(lab: &Lab) -> Result<Vec<String>> {
@@ -197,7 +221,7 @@ fn projects(lab: &mut Lab) -> Result<()> {
 fn quadlet(lab: &mut Lab) -> Result<()> {
     begin(lab)?;
     let release = |lab: &Lab, version: &str| {
-        let image = lab.image(TAG, version, Mode::Well)?;
+        let image = lab.image(TAG, version, Mode::Well, 0)?;
         let text = format!(
             "[Container]\nImage={TAG}\nNetwork=host\nVolume=quadlet.volume:/data\n\n[Service]\nRestart=always\n"
         );
