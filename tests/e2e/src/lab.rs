@@ -17,13 +17,13 @@ use crate::artifact::{self, Artifact};
 const LOOK: Limit = Limit::new("LOOK", 180);
 
 /// `apt-get` or `dpkg` in the guest.
-const PACKAGE: Limit = Limit::new("PACKAGE", 240);
+const PACKAGE: Limit = Limit::new("PACKAGE", 600);
 
 /// `mender install`, `commit` or `rollback` in the guest.
-const CLIENT: Limit = Limit::new("CLIENT", 240);
+const CLIENT: Limit = Limit::new("CLIENT", 600);
 
 /// Until a call that strace holds has been reached.
-const HELD: Limit = Limit::new("HELD", 240);
+const HELD: Limit = Limit::new("HELD", 600);
 
 /// apt, asking nothing.
 const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get";
