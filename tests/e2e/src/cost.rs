@@ -28,7 +28,7 @@ const NOISE: usize = 8 << 20;
 
 /// Asks the service again and again, and notes when, and whether it answered.
 const WATCH: &str = "while :; do busybox wget -q -T 2 -O /dev/null http://127.0.0.1:8080/ && well=1 || well=0; \
-    read up rest < /proc/uptime; echo $up $well; sleep 0.2; done > /dev/shm/watch 2>/dev/null &";
+    read up rest < /proc/uptime; echo $up $well; sleep 0.2; done < /dev/null > /dev/shm/watch 2> /dev/null & echo $! > /dev/shm/watcher";
 
 /// Measures on the machine of `stage`.
 ///
@@ -59,7 +59,7 @@ fn costs(lab: &mut Lab) -> Result<Cost> {
     lab.ok(WATCH)?;
     lab.client(&format!("install {second}"), 0)?;
     lab.client("commit", 0)?;
-    let watched = lab.ok("kill $(busybox pgrep -f dev/shm/watch) 2>/dev/null; cat /dev/shm/watch")?;
+    let watched = lab.ok("kill $(cat /dev/shm/watcher) && cat /dev/shm/watch")?;
     let update = written(lab)? - before;
     Ok(Cost { payload: other.content.len() as u64, load, update, silent: silent(&watched) })
 }

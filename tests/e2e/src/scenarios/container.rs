@@ -246,8 +246,13 @@ fn cut_load(lab: &mut Lab) -> Result<()> {
     begin(lab)?;
     install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
     let old = images(lab)?;
-    let second = shop(lab, "2", Mode::Well)?;
-    lab.client_until(&format!("install {second}"), "busybox pgrep -f 'podman load' > /dev/null && sleep 2")?;
+    // Large enough for podman to be met at it.
+    let second = second_version(lab, 8 << 20)?;
+    let of_podman = "$(busybox pidof podman | sed 's|[0-9]\\+|/proc/&/cmdline|g')";
+    lab.client_until(
+        &format!("install {second}"),
+        &format!("grep -qa load /dev/null {of_podman} && sleep 1"),
+    )?;
     lab.power_cut()?;
     lab.power_on()?;
     answers(lab, 8080, "1").context("after the boot")?;
@@ -288,7 +293,7 @@ fn cut_rollback(lab: &mut Lab) -> Result<()> {
     // The new has been stopped, and nothing of the old is started yet.
     lab.client_until(
         "rollback",
-        &format!("grep -q RollingBack {JOURNAL} && ! busybox pgrep tiny-http > /dev/null"),
+        &format!("grep -q RollingBack {JOURNAL} && ! busybox pidof tiny-http > /dev/null"),
     )?;
     lab.power_cut()?;
     lab.power_on()?;
