@@ -37,4 +37,5 @@ do_deploy() {
         --software-filesystem "${ARTIFACT_SOFTWARE_FILESYSTEM}" \
         --output-path "${DEPLOYDIR}/${ARTIFACT_NAME}-${MACHINE}.mender" "$@"
 }
-addtask deploy before do_build after do_unpack
+# After the sysroot with mender-artifact in it, which do_unpack does not wait for.
+addtask deploy before do_build after do_unpack do_prepare_recipe_sysroot

@@ -3,7 +3,7 @@
 # something that is built already inherits this class alone.
 
 # The payload type. The client runs the executable of this name.
-UPDATE_MODULE ?= "${@d.getVar('BPN').removeprefix('mender-update-module-')}"
+UPDATE_MODULE ?= "${@d.getVar('BPN').replace('mender-update-module-', '', 1)}"
 
 # The settings and the unit, as paths in the source; empty where there is none.
 UPDATE_MODULE_SETTINGS ?= ""

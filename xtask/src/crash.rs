@@ -136,7 +136,8 @@ impl Crash {
             Some(folder) => format!(" --theirs {}", folder.display()),
             None => " --theirs".to_owned(),
         });
-        format!("cargo xtask crash{}", module.chain(theirs).collect::<String>())
+        let most = self.most.iter().map(|most| format!(" --most {most}"));
+        format!("cargo xtask crash{}", module.chain(most).chain(theirs).collect::<String>())
     }
 }
 

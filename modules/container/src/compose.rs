@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use update_module::{FileName, Program};
 
 use crate::definition::{Around, Defined};
@@ -26,6 +26,7 @@ const LABEL: &str = "com.docker.compose.project";
 /// When there is no provider.
 pub fn define(file: File, around: &Around, folder: &Path) -> Result<Defined> {
     let Around { project, engine, images } = around;
+    refuse_relative(&file)?;
     let words = engine.words();
     Program::new(&words[0], LIMIT).args(&words[1..]).args(["compose", "version"]).run().context(
         "the artifact has a compose file, and the engine no provider for it: install docker-compose or podman-compose, \
@@ -46,10 +47,14 @@ pub fn define(file: File, around: &Around, folder: &Path) -> Result<Defined> {
     for image in *images {
         text += &format!("ExecStartPre={}\n", on(&["tag", &image.id.to_string(), image.reference.as_ref()])?);
     }
-    text += &format!("ExecStart={}\n", on(&[&compose[..], &["up", "--no-build"]].concat())?);
+    // What a loss of power has left of another version must not be taken for this one's.
+    text += &format!("ExecStartPre=-{}\n", on(&[&compose[..], &["down", "--remove-orphans"]].concat())?);
+    text +=
+        &format!("ExecStart={}\n", on(&[&compose[..], &["up", "--no-build", "--force-recreate"]].concat())?);
     // Without --volumes: data stay.
     text += &format!("ExecStopPost=-{}\n", on(&[&compose[..], &["down"]].concat())?);
-    let unit = format!("mender-{project}.service");
+    // No service has a dot in its name, and neither has a unit of the Mender client.
+    let unit = format!("mender-{project}.compose.service");
     Ok(Defined {
         services: vec![Service {
             unit: unit.clone(),
@@ -59,4 +64,48 @@ pub fn define(file: File, around: &Around, folder: &Path) -> Result<Defined> {
         units: vec![(FileName::new(unit)?, text)],
         files: vec![file],
     })
+}
+
+/// Refuses paths that are relative to the compose file: the folder that it is in changes with every version, and what was
+/// written there would go with the old one.
+fn refuse_relative((name, text): &File) -> Result<()> {
+    for line in text.lines() {
+        let value = line.trim_start_matches(|c: char| c == '-' || c.is_whitespace());
+        let value =
+            value.rsplit_once(": ").map_or(value, |(_, value)| value).trim_start_matches(['"', '\'', ' ']);
+        ensure!(
+            !(value.starts_with("./") || value.starts_with("../") || value == "."),
+            "{name}: {:?} is a path beside the compose file, which goes with the next version: name an absolute one or a volume",
+            line.trim()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_beside_the_compose_file_are_refused() {
+        let check = |text: &str| refuse_relative(&(FileName::new("compose.yml").unwrap(), text.to_owned()));
+        for bad in [
+            "    - ./data:/data",
+            "    - \"../x:/y\"",
+            "      source: ./data",
+            "    env_file: ./env",
+            "    build: .",
+        ] {
+            assert!(check(bad).is_err(), "{bad:?} was taken");
+        }
+        for good in [
+            "    - data:/data",
+            "    - /srv/data:/data",
+            "    image: localhost/a:1.0",
+            "    ports: [\"80:80\"]",
+            "",
+        ] {
+            assert!(check(good).is_ok(), "{good:?} was refused");
+        }
+    }
 }

@@ -150,7 +150,11 @@ impl Engine {
     pub fn remove(&self, name: &str, id: &ImageId) -> Result<()> {
         let Err(error) = self.does(["rmi", name]) else { return Ok(()) };
         let filter = format!("ancestor={id}");
-        let users = self.says(["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])?;
+        // What a cut has left of a container is none to podman, unless it is asked for.
+        let external = (self.kind == Kind::Podman).then_some("--external");
+        let list = self.program(LIMIT).args(["ps", "--all"]).args(external);
+        let users = list.args(["--filter", &filter, "--format", "{{.Names}}"]).output()?;
+        let users = String::from_utf8_lossy(&users);
         if users.trim().is_empty() {
             return Err(error.context(format!("removing the image {name}")));
         }

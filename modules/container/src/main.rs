@@ -52,7 +52,7 @@ impl Transactional for Container {
 
     fn booted(&self, tree: &WorkTree) -> Result<()> {
         let settings: Settings = update_module::settings::load(Self::NAME)?;
-        Systemd::of(&settings).start_at_boot(&project::all(&tree.state_folder(Self::NAME))?)
+        Systemd::of(&settings).start_at_boot(&project::readable(&tree.state_folder(Self::NAME))?)
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use update_module::FileName;
 use update_module::durable::{self, Dir};
+use update_module::{FileName, say};
 
 use crate::image::{ImageId, Reference};
 use crate::name::Name;
@@ -97,9 +97,35 @@ pub fn of(state: &Path, name: &Name) -> PathBuf {
 /// # Errors
 /// When one cannot be read: what it needs must not be taken for unused.
 pub fn all(state: &Path) -> Result<Vec<Project>> {
+    folders(state)?.iter().map(|folder| Project::read(folder)).collect()
+}
+
+/// Every project that is live and can be read: one that is damaged must not keep the others from starting.
+///
+/// # Errors
+/// When their folder cannot be read.
+pub fn readable(state: &Path) -> Result<Vec<Project>> {
+    let mut projects = Vec::new();
+    for folder in folders(state)? {
+        match Project::read(&folder) {
+            Ok(project) => projects.push(project),
+            Err(error) => say(format_args!("not started: {error:#}")),
+        }
+    }
+    Ok(projects)
+}
+
+/// The folders of projects; what else somebody has put beside them is not ours.
+fn folders(state: &Path) -> Result<Vec<PathBuf>> {
     let folder = folder(state);
     if !folder.exists() {
         return Ok(Vec::new());
     }
-    Dir::open(&folder)?.names()?.iter().map(|name| Project::read(&folder.join(name))).collect()
+    let is_name = |name: &&FileName| {
+        let text = name.as_ref().to_str().map(str::to_owned);
+        text.is_some_and(|text| Name::try_from(text).is_ok())
+    };
+    let names = Dir::open(&folder)?.names()?;
+    let folders = names.iter().filter(is_name).map(|name| folder.join(name));
+    Ok(folders.filter(|folder| folder.join(LIST).exists()).collect())
 }

@@ -49,6 +49,11 @@ pub fn define(files: Vec<File>, around: &Around) -> Result<Defined> {
 fn pin(text: &str, around: &Around) -> Result<String> {
     let mut lines = Vec::new();
     for line in text.lines() {
+        let value = line.split_once('=').map_or("", |(_, value)| value.trim());
+        ensure!(
+            !value.starts_with("./") && !value.starts_with("../"),
+            "{line:?} has a path beside the quadlet, which is not on the device any more when it starts: name an absolute one"
+        );
         match line.split_once('=').filter(|(key, _)| key.trim() == "Image") {
             Some((_, value)) => {
                 let reference = Reference::try_from(value.trim().to_owned())?;

@@ -21,6 +21,9 @@ use crate::project::{self, Project};
 use crate::settings::{MetaData, Settings};
 use crate::systemd::Systemd;
 
+/// Where the units of the device itself lie. One of a project in `/run` would go before the one of its name there.
+const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
 /// The record of one update, complete enough to go on with in another process after a power cut.
 #[derive(Serialize, Deserialize)]
 pub struct Update {
@@ -119,8 +122,14 @@ impl Update {
         Ok(())
     }
 
-    /// A unit has one project.
+    /// A unit has one project, and is nobody else's.
     fn check_units(&self, new: &Project) -> Result<()> {
+        for unit in &new.units {
+            let theirs = UNITS.iter().map(|folder| Path::new(folder).join(unit)).find(|path| path.exists());
+            if let Some(path) = theirs {
+                bail!("{} is a unit of this device: give the project's another name", path.display());
+            }
+        }
         for other in project::all(&self.state)?.iter().filter(|other| other.folder != self.live()) {
             if let Some(unit) = new.units.iter().find(|unit| other.units.contains(unit)) {
                 bail!(
@@ -231,7 +240,10 @@ impl Change for Update {
             candidates.extend(self.images.iter().map(|image| image.id.clone()));
             candidates.retain(|id| !self.there_before.contains(id));
         }
-        self.prune(&candidates, &kept)?;
+        // An image that cannot be removed only takes space: no later update may have to wait for it.
+        if let Err(error) = self.prune(&candidates, &kept).or_else(|_| self.prune(&candidates, &kept)) {
+            say(format_args!("an image that nobody needs is left, remove it by hand: {error:#}"));
+        }
         durable::remove_tree(&self.staging())
     }
 }
@@ -239,16 +251,17 @@ impl Change for Update {
 impl Update {
     /// Gives every reference the meaning that it had before the update.
     fn restore_tags(&self) -> Result<()> {
-        let listed = self.engine.images()?;
-        let has = |id: &ImageId| listed.iter().any(|image| image.id == *id);
+        let mut listed = self.engine.images()?;
         for (reference, before) in &self.tags_before {
-            let now = listed.iter().find(|image| image.reference.as_deref() == Some(reference.as_ref()));
+            let now = listed.iter().position(|image| image.reference.as_deref() == Some(reference.as_ref()));
+            let is_here = |id: &ImageId| listed.iter().any(|image| image.id == *id);
             match (before, now) {
-                (Some(before), now) if now.is_none_or(|now| now.id != *before) && has(before) => {
+                (Some(before), now) if now.is_none_or(|now| listed[now].id != *before) && is_here(before) => {
                     self.engine.tag(before, reference)?;
                 }
-                (None, Some(now)) if self.may_lose_tag(now, &listed) => {
-                    self.engine.remove(reference.as_ref(), &now.id)?;
+                (None, Some(now)) if self.may_lose_tag(&listed[now], &listed) => {
+                    self.engine.remove(reference.as_ref(), &listed[now].id)?;
+                    listed.remove(now);
                 }
                 _ => {}
             }

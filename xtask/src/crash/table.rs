@@ -65,7 +65,9 @@ impl Results {
             "# Every cut\n\nMade by `{command}`. Nothing in it depends on the day.\n\n\
              - **cut points**: kills of all of a module's processes, before each call that changes the device or syncs, \
              and after the last. After call N is before call N+1, and counted once. A pair of cuts is one. Of modules \
-             that are theirs at most about {their_cuts} in a course, every k-th.\n\
+             that are theirs at most about {their_cuts} in a course, every k-th; of deb and container, among all modules, a few \
+             in each course, spread evenly: all with `--module`. deb is cut in a chroot with the real dpkg and apt, without \
+             lost writes and pairs; container with an engine and a systemd that are played.\n\
              - **failing calls**: the same calls, each with ENOSPC and with EIO.\n\
              - **lost-write states**: different states of the device after a loss of power that has cost writes which \
              were not synced; those that a kill leaves too are not counted.\n\

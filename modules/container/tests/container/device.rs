@@ -89,11 +89,16 @@ impl Device {
     }
 
     pub fn is_clean(&self) -> bool {
-        let state = self.client.datastore().join("update-modules/container");
+        let state = self.state();
         !state.join("journal.json").exists() && !state.join("staging").exists()
     }
 
     /// A loss of power, and the boot after it.
+    /// The module's own folder.
+    pub fn state(&self) -> PathBuf {
+        self.client.datastore().join("update-modules/container")
+    }
+
     pub fn boot(&self) {
         self.engine.lose_power(&self.client.device().join("units")).unwrap();
         self.ok("--recover");

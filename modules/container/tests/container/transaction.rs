@@ -1,5 +1,7 @@
 //! Updates from their download to their end.
 
+use std::fs;
+
 use serde_json::json;
 use test_image::Mode;
 
@@ -135,4 +137,19 @@ fn what_is_on_the_device_need_not_be_in_the_artifact_and_is_not_loaded_again() {
     assert!(device.download(&meta_data, &[]).success());
     device.ok("ArtifactInstall");
     assert_eq!(device.running("museum.web"), Some(image.id));
+}
+
+#[test]
+fn what_lies_beside_projects_is_nobodys_and_a_damaged_one_keeps_no_other_away() {
+    let mut device = Device::new();
+    let image = device.update("shop", TAG, "1");
+    let projects = device.state().join("projects");
+    fs::create_dir(projects.join("empty")).unwrap();
+    fs::create_dir(projects.join("shop.bak")).unwrap();
+    fs::create_dir(projects.join("damaged")).unwrap();
+    fs::write(projects.join("damaged/project.json"), "{").unwrap();
+    device.boot();
+    assert_eq!(device.running("shop.web"), Some(image.id));
+    fs::remove_dir_all(projects.join("damaged")).unwrap();
+    device.update("shop", TAG, "2");
 }

@@ -267,16 +267,14 @@ fn cut_install(lab: &mut Lab) -> Result<()> {
     install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
     let old = images(lab)?;
     let second = shop(lab, "2", Mode::Well)?;
-    // The new folder is in its place, and the new version on trial for longer than anybody waits.
-    lab.ok(&format!("printf 'stable_seconds = 3000\\nhealth_seconds = 3600\\n' > {SETTINGS} && sync"))?;
+    // The old has been stopped, and nothing of the new is started yet.
     lab.client_until(
         &format!("install {second}"),
-        "busybox wget -q -O - http://127.0.0.1:8080/ 2>/dev/null | grep -q 2",
+        &format!("grep -q Switching {JOURNAL} && ! busybox pidof tiny-http > /dev/null"),
     )?;
     lab.power_cut()?;
     lab.power_on()?;
     answers(lab, 8080, "1").context("after the boot")?;
-    lab.ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 180\\n' > {SETTINGS} && sync"))?;
     install_and_commit(lab, &second)?;
     answers(lab, 8080, "2")?;
     ensure!(images(lab)?.len() == old.len(), "images are left: {:#?}", images(lab)?);
