@@ -166,7 +166,10 @@ fn dependencies(manifest: &DocumentMut) -> Vec<&str> {
 /// The manifest at `path` without what tests need.
 fn without_tests(path: &Path) -> Result<String> {
     let mut manifest = manifest(path)?;
-    manifest.remove("dev-dependencies");
+    // A target that is named has to be there.
+    for part in ["dev-dependencies", "test", "bench"] {
+        manifest.remove(part);
+    }
     Ok(manifest.to_string())
 }
 
@@ -199,7 +202,7 @@ mod tests {
         write("modules/library/Cargo.toml", "[dependencies]\ntar.workspace = true\n");
         write(
             "modules/module/Cargo.toml",
-            "[dependencies]\nlibrary.workspace = true\n\n[dev-dependencies]\ntool.workspace = true\n",
+            "[dependencies]\nlibrary.workspace = true\n\n[dev-dependencies]\ntool.workspace = true\n\n[[test]]\nname = \"t\"\n",
         );
         write("tool/Cargo.toml", "[dependencies]\nclap.workspace = true\n");
         "[workspace]\nmembers = [\"modules/*\", \"tool\"]\n\n[workspace.dependencies]\nclap = \"4\" # typed\n\
