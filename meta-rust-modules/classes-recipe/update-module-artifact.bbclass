@@ -5,6 +5,9 @@ inherit deploy nopackages
 # mender-artifact is a recipe of meta-mender-core.
 DEPENDS += "mender-artifact-native"
 
+# The payload's files lie side by side, in no folder of their own. scarthgap has no UNPACKDIR.
+S = "${@d.getVar('UNPACKDIR') or d.getVar('WORKDIR')}"
+
 ARTIFACT_NAME ?= "${PN}-${PV}"
 ARTIFACT_DEVICE_TYPES ?= "${@d.getVar('MENDER_DEVICE_TYPES_COMPATIBLE') or d.getVar('MACHINE')}"
 ARTIFACT_SOFTWARE_FILESYSTEM ?= "data-partition"
