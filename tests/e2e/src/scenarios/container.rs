@@ -242,6 +242,18 @@ fn quadlet(lab: &mut Lab) -> Result<()> {
     answers(lab, 8080, "1").context("after a boot")
 }
 
+/// Cuts the power in an update to `second`: after the boot the old version answers by itself, and the update made again leaves
+/// as many images as there were `before`.
+fn cut_and_update_again(lab: &mut Lab, second: &str, before: &[String]) -> Result<()> {
+    lab.power_cut()?;
+    lab.power_on()?;
+    answers(lab, 8080, "1").context("after the boot")?;
+    install_and_commit(lab, second)?;
+    answers(lab, 8080, "2")?;
+    ensure!(images(lab)?.len() == before.len(), "images are left: {:#?}", images(lab)?);
+    Ok(())
+}
+
 fn cut_load(lab: &mut Lab) -> Result<()> {
     begin(lab)?;
     install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
@@ -253,13 +265,7 @@ fn cut_load(lab: &mut Lab) -> Result<()> {
         &format!("install {second}"),
         &format!("grep -qa load /dev/null {of_podman} && sleep 1"),
     )?;
-    lab.power_cut()?;
-    lab.power_on()?;
-    answers(lab, 8080, "1").context("after the boot")?;
-    install_and_commit(lab, &second)?;
-    answers(lab, 8080, "2")?;
-    ensure!(images(lab)?.len() == old.len(), "images are left: {:#?}", images(lab)?);
-    Ok(())
+    cut_and_update_again(lab, &second, &old)
 }
 
 fn cut_install(lab: &mut Lab) -> Result<()> {
@@ -272,13 +278,7 @@ fn cut_install(lab: &mut Lab) -> Result<()> {
         &format!("install {second}"),
         &format!("grep -q Switching {JOURNAL} && ! busybox pidof tiny-http > /dev/null"),
     )?;
-    lab.power_cut()?;
-    lab.power_on()?;
-    answers(lab, 8080, "1").context("after the boot")?;
-    install_and_commit(lab, &second)?;
-    answers(lab, 8080, "2")?;
-    ensure!(images(lab)?.len() == old.len(), "images are left: {:#?}", images(lab)?);
-    Ok(())
+    cut_and_update_again(lab, &second, &old)
 }
 
 fn cut_rollback(lab: &mut Lab) -> Result<()> {
