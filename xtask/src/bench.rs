@@ -172,10 +172,7 @@ fn ours(sh: &Shell, build: &Path) -> Result<Vec<PathBuf>> {
     let target = target::find(&architecture).context("measuring on this machine")?;
     let debs = Dist::of(&[target]).run(sh)?;
     let folder = build.join("shipped");
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
-    }
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    host::folder::empty(&folder)?;
     step("unpacking our packages", |step| {
         for (_, deb) in &debs {
             run(step, cmd!(sh, "dpkg-deb --extract {deb} {folder}"))?;

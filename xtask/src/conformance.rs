@@ -12,8 +12,8 @@ use host::packages;
 use host::status::step;
 use xshell::Shell;
 
-pub use subjects::needs_debian;
 use subjects::{NotTried, Tried};
+pub use subjects::{needs_debian, play_beside};
 use table::{Column, Table};
 
 /// What the cases need on the host.

@@ -221,9 +221,8 @@ fn name(path: &Path) -> String {
 
 /// The first entry of `folder` that `wanted` accepts.
 fn only(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<PathBuf> {
-    fs::read_dir(folder)
-        .with_context(|| format!("listing {}", folder.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
+    host::folder::entries(folder)?
+        .into_iter()
         .find(|path| wanted(path))
         .with_context(|| format!("{} has not got what the kernel's package should bring", folder.display()))
 }

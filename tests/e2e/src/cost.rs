@@ -1,15 +1,13 @@
 //! What an update of a container costs, measured on the emulated Pi with real podman: on a workstation there is neither a
 //! card whose writes could be counted alone nor a systemd to spare.
 
-use std::fs;
-
 use anyhow::{Context, Result};
-use host::status;
+use host::{folder, status};
 use xshell::Shell;
 
+use crate::Stage;
 use crate::lab::Lab;
 use crate::scenarios::container;
-use crate::{Stage, begin};
 
 /// The figures of one update by one image.
 pub struct Cost {
@@ -37,11 +35,11 @@ const WATCH: &str = "while :; do busybox wget -q -T 2 -O /dev/null http://127.0.
 pub fn measure(stage: &Stage) -> Result<Cost> {
     let sh = &Shell::new()?;
     let folder = stage.folder.join("cost");
-    begin(&folder)?;
+    folder::empty(&folder)?;
     let cost = status::step("raspi3b: the cost of a container's update", |step| {
         costs(&mut Lab::new(sh, stage, &folder, step)?)
     })?;
-    fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    folder::remove(&folder)?;
     Ok(cost)
 }
 

@@ -9,10 +9,10 @@ mod lab;
 mod scenarios;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use host::status;
+use host::{folder, status};
 use qemu::Image;
 use xshell::Shell;
 
@@ -74,7 +74,7 @@ impl Stage {
     pub fn play(&self, scenario: &Scenario) -> Result<()> {
         let sh = &Shell::new()?;
         let folder = self.folder.join(scenario.name);
-        begin(&folder)?;
+        folder::empty(&folder)?;
         let machine = self.image.board().machine;
         let played = status::step(format!("{machine}: {}", scenario.name), |step| {
             (scenario.play)(&mut Lab::new(sh, self, &folder, step)?)
@@ -85,13 +85,6 @@ impl Stage {
                 .with_context(|| format!("writing {}", path.display()))?;
         }
         played.with_context(|| format!("{}: kept in {}", scenario.says, folder.display()))?;
-        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))
+        folder::remove(&folder)
     }
-}
-
-fn begin(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
-    }
-    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))
 }

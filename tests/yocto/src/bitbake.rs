@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use host::command::run;
+use host::folder;
 use host::status::Step;
 use xshell::{Cmd, Shell, cmd};
 
-use crate::downloads::write;
 use crate::{Layer, Release};
 
 /// Debian packages of the host that BitBake and the test layer need.
@@ -68,13 +68,11 @@ impl<'a> BuildFolder<'a> {
         settings: &str,
     ) -> Result<Self> {
         let path = layer.scratch.join(&release.series).join(name);
-        if path.exists() {
-            fs::remove_dir_all(&path).with_context(|| format!("removing {}", path.display()))?;
-        }
+        folder::remove(&path)?;
         let list: String = layers.iter().map(|layer| format!("    {} \\\n", layer.display())).collect();
-        write(
+        folder::write(
             &path.join("conf/bblayers.conf"),
-            &format!(
+            format!(
                 "BBPATH = \"${{TOPDIR}}\"\nBBFILES ?= \"\"\nBBLAYERS ?= \" \\\n    {}/meta \\\n{list}\"\n",
                 release.oe_core.display()
             ),
@@ -84,7 +82,7 @@ impl<'a> BuildFolder<'a> {
             "DL_DIR = \"{}\"\nDEPLOY_DIR = \"${{TOPDIR}}/deploy\"\nBB_NO_NETWORK = \"1\"\nBB_SERVER_TIMEOUT = \"0\"\n{settings}",
             downloads.display()
         );
-        write(&path.join("conf/local.conf"), &local)?;
+        folder::write(&path.join("conf/local.conf"), &local)?;
         tools(layer)?;
         let locales = layer.scratch.join("locales");
         Ok(Self { sh, layer, release, path, locales })

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use host::command::run as run_command;
+use host::folder;
 use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
@@ -154,23 +155,15 @@ fn built(
     let emulator =
         cmd!(sh, "which {emulator}").quiet().read().with_context(|| format!("finding {emulator}"))?;
     let script = format!("#!/bin/sh\nexec {emulator} -L {library} '{}' \"$@\"\n", executable.display());
-    downloads::write(&runner, &script)?;
+    folder::write(&runner, &script)?;
     run_command(step, cmd!(sh, "chmod 755 {runner}"))?;
     Ok(Built { module: module.to_owned(), from_source, deb, runner })
 }
 
 /// The one file below `folder` whose name `is_it`.
 fn found(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| format!("listing {}", folder.display()))? {
-            let path = entry.with_context(|| format!("listing {}", folder.display()))?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.file_name().is_some_and(|name| is_it(&name.to_string_lossy())) {
-                return Ok(path);
-            }
-        }
-    }
-    bail!("BitBake has succeeded, but what it should have made is not in {}", folder.display())
+    let is_it = |path: &PathBuf| path.file_name().is_some_and(|name| is_it(&name.to_string_lossy()));
+    folder::files(folder)?.into_iter().find(is_it).with_context(|| {
+        format!("BitBake has succeeded, but what it should have made is not in {}", folder.display())
+    })
 }

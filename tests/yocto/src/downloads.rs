@@ -3,12 +3,12 @@
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use host::cache;
 use host::command::run;
 use host::status::step;
+use host::{cache, folder};
 use xshell::{Shell, cmd};
 
 use crate::Layer;
@@ -18,10 +18,7 @@ pub fn mirror(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
     // Building on this host has fetched the crates of this host's platform only; Cargo.lock names those of all.
     step("fetching crates", |step| run(step, cmd!(sh, "cargo fetch --locked")))?;
     let folder = layer.scratch.join("downloads");
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
-    }
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    folder::empty(&folder)?;
     for file in crates()?.iter().chain(&layer.released) {
         let name = file.file_name().with_context(|| format!("{} has no file name", file.display()))?;
         fs::copy(file, folder.join(name)).with_context(|| format!("copying {}", file.display()))?;
@@ -37,25 +34,18 @@ fn crates() -> Result<Vec<PathBuf>> {
             .join(".cargo"),
     };
     let mut crates = Vec::new();
-    for registry in entries(&home.join("registry/cache"))? {
-        crates.extend(entries(&registry)?);
+    for registry in folder::entries(&home.join("registry/cache"))? {
+        crates.extend(folder::entries(&registry)?);
     }
     Ok(crates)
-}
-
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
-    entries.map(|entry| Ok(entry.with_context(|| format!("listing {}", folder.display()))?.path())).collect()
 }
 
 /// Writes a layer with the checksums of the packages that this work tree has made, in the place of the release's, and returns
 /// its folder: compilers differ from machine to machine, and with them what they make.
 pub fn checksums(layer: &Layer) -> Result<PathBuf> {
     let folder = layer.scratch.join("meta-checksums");
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
-    }
-    write(
+    folder::remove(&folder)?;
+    folder::write(
         &folder.join("conf/layer.conf"),
         "BBFILES += \"${LAYERDIR}/recipes-*/*/*.bbappend\"\nBBFILE_COLLECTIONS += \"checksums\"\n\
          BBFILE_PATTERN_checksums = \"^${LAYERDIR}/\"\nLAYERSERIES_COMPAT_checksums = \"wrynose scarthgap\"\n",
@@ -76,17 +66,10 @@ pub fn checksums(layer: &Layer) -> Result<PathBuf> {
                     &format!("SRC_URI[{name}-{architecture}.sha256sum] = \"{}\"\n", cache::sha256(&content));
             }
         }
-        write(
+        folder::write(
             &folder.join(format!("recipes-mender/prebuilt/mender-update-module-{module}-bin_%.bbappend")),
             &append,
         )?;
     }
     Ok(folder)
-}
-
-/// Writes a file, and the folders above it.
-pub fn write(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }

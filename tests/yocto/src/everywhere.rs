@@ -1,13 +1,12 @@
 //! Tier 1, from registries alone: BitBake's engine out of its PyPI package parses every recipe against small stand-ins for OE-Core's
 //! classes, and fetches and unpacks its source; oelint-adv and kas' schema find nothing.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use host::command::run as run_command;
 use host::status::step;
-use host::{cache, packages};
+use host::{cache, folder, packages};
 use xshell::{Shell, cmd};
 
 use crate::{Layer, downloads};
@@ -22,13 +21,11 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
     let mirror = downloads::mirror(sh, layer)?;
     let appends = downloads::checksums(layer)?;
     let build = layer.scratch.join("engine");
-    if build.exists() {
-        fs::remove_dir_all(&build).with_context(|| format!("removing {}", build.display()))?;
-    }
+    folder::remove(&build)?;
     let layers = [layer.tests.join("meta-core"), layer.folder.clone()].map(|path| path.display().to_string());
-    downloads::write(
+    folder::write(
         &build.join("conf/bblayers.conf"),
-        &format!(
+        format!(
             "BBPATH = \"${{TOPDIR}}\"\nDL_DIR = \"{}\"\nBBLAYERS = \"{}\"\n",
             mirror.display(),
             layers.join(" ")
@@ -65,7 +62,7 @@ fn python(sh: &Shell) -> Result<PathBuf> {
         step("Python packages: BitBake's engine, oelint-adv, kas", |step| {
             run_command(step, cmd!(sh, "python3 -m venv {folder}"))?;
             let requirements = folder.join("requirements.txt");
-            downloads::write(&requirements, REQUIREMENTS)?;
+            folder::write(&requirements, REQUIREMENTS)?;
             let python = folder.join("bin/python");
             run_command(step, cmd!(sh, "{python} -m pip install --quiet --requirement {requirements}"))
                 .context("installing Python packages: is the network up?")
@@ -77,15 +74,7 @@ fn python(sh: &Shell) -> Result<PathBuf> {
 
 /// The files below `folder` with the ending `extension`, sorted.
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
-        let path = entry.with_context(|| format!("listing {}", folder.display()))?.path();
-        if path.is_dir() {
-            files.extend(self::files(&path, extension)?);
-        } else if path.extension().is_some_and(|found| found == extension) {
-            files.push(path);
-        }
-    }
-    files.sort();
+    let mut files = folder::files(folder)?;
+    files.retain(|path| path.extension().is_some_and(|found| found == extension));
     Ok(files)
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use host::folder;
 
 /// A release at hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +22,7 @@ pub struct Release {
 /// # Errors
 /// When it has none, or one that does not say its series.
 pub fn releases(folder: &Path) -> Result<Vec<Release>> {
-    let mut candidates = vec![folder.to_owned()];
-    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
-        candidates.push(entry.with_context(|| format!("listing {}", folder.display()))?.path());
-    }
-    candidates.sort();
+    let candidates = [vec![folder.to_owned()], folder::entries(folder)?].concat();
     let pair = |folder: &PathBuf| (folder.join("openembedded-core"), folder.join("bitbake"));
     let complete =
         |(oe_core, bitbake): &(PathBuf, PathBuf)| oe_core.join("meta").is_dir() && bitbake.is_dir();

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::command::run;
+use crate::folder;
 use crate::status::Step;
 
 /// Where Debian's archive keys lie on every Debian.
@@ -93,13 +94,11 @@ fn downloaded(archives: &Path, package: &str) -> Result<PathBuf> {
     let name = package.split('=').next().unwrap_or(package);
     let version = package.split_once('=').map(|(_, version)| version.replace(':', "%3a"));
     let prefix = format!("{name}_{}", version.unwrap_or_default());
-    let mut found: Vec<PathBuf> = fs::read_dir(archives)
-        .with_context(|| format!("listing {}", archives.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .filter(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix)))
-        .collect();
-    found.sort();
+    let mut found = folder::entries(archives)?;
+    found.retain(|path| {
+        path.extension().is_some_and(|extension| extension == "deb")
+            && path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix))
+    });
     found.pop().with_context(|| format!("apt-get download left no {prefix}*.deb in {}", archives.display()))
 }
 

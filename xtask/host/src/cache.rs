@@ -58,10 +58,7 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
         return Ok(complete);
     }
     let partial = complete.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial).with_context(|| format!("removing {}", partial.display()))?;
-    }
-    fs::create_dir_all(&partial).with_context(|| format!("making the cache folder {}", partial.display()))?;
+    crate::folder::empty(&partial).context("making a place in the cache folder")?;
     make(&partial)?;
     fs::rename(&partial, &complete)
         .with_context(|| format!("renaming {} to {}", partial.display(), complete.display()))?;

@@ -72,16 +72,11 @@ pub fn ours(sh: &Shell) -> Result<(Vec<Tried>, Vec<NotTried>)> {
         names.partition(|name| obstacle.is_none() || !needs_debian(sh, name));
     let why = format!("needs a Debian system: {}", obstacle.unwrap_or_default());
     let not_tried = without.into_iter().map(|name| NotTried { name, why: why.clone() }).collect();
-    let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
-    step("building our modules", |step| {
-        run(step, cmd!(sh, "cargo build --package fake-engine {selected...}"))
-    })?;
-    let metadata = modules::metadata(sh)?;
-    let target = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
+    let built = build(sh, &names)?;
     let tried = names
         .iter()
         .map(|name| {
-            let tried = one(sh, &Path::new(target).join("debug").join(name), None)?;
+            let tried = one(sh, &built.join(name), None)?;
             ensure!(
                 tried.subject.payload.says_what_is_new(),
                 "{PAYLOADS}/{name} has no new/: say there what the module has to install"
@@ -90,6 +85,27 @@ pub fn ours(sh: &Shell) -> Result<(Vec<Tried>, Vec<NotTried>)> {
         })
         .collect::<Result<_>>()?;
     Ok((tried, not_tried))
+}
+
+/// Builds the modules `names` as the tests build them, and the programs that are played; returns the folder of all those.
+fn build(sh: &Shell, names: &[String]) -> Result<PathBuf> {
+    let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
+    step("building what is tried", |step| {
+        run(step, cmd!(sh, "cargo build --package fake-engine {selected...}"))
+    })?;
+    let metadata = modules::metadata(sh)?;
+    let target = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
+    Ok(Path::new(target).join("debug"))
+}
+
+/// Puts the programs that are played, which a payload's settings name as `@BESIDE@`, beside `module`, which was built elsewhere.
+pub fn play_beside(sh: &Shell, module: &Path) -> Result<()> {
+    let built = build(sh, &[])?;
+    for program in ["fake-podman", "fake-systemctl"] {
+        let beside = module.with_file_name(program);
+        fs::copy(built.join(program), &beside).with_context(|| format!("copying to {}", beside.display()))?;
+    }
+    Ok(())
 }
 
 /// Whether the payload of module `name` is packages. One that cannot be read is told when it is tried.
@@ -121,14 +137,6 @@ pub fn theirs(sh: &Shell, folder: Option<&Path>) -> Result<(Vec<Tried>, Vec<NotT
 
 /// The regular files in `folder`, in the order of their names.
 fn names(folder: &Path) -> Result<Vec<String>> {
-    let context = || format!("listing the modules in {}", folder.display());
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).with_context(context)? {
-        let entry = entry.with_context(context)?;
-        if entry.path().is_file() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
+    let modules = host::folder::entries(folder)?.into_iter().filter(|path| path.is_file());
+    Ok(modules.map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect())
 }

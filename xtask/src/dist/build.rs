@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use host::command::run;
+use host::folder;
 use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
@@ -38,11 +39,7 @@ fn forget_other_toolchains(folder: &Path, toolchain: &Toolchain) -> Result<()> {
     if fs::read_to_string(&made_by).is_ok_and(|identity| identity == toolchain.identity) {
         return Ok(());
     }
-    if folder.exists() {
-        fs::remove_dir_all(folder)
-            .with_context(|| format!("removing another toolchain's {}", folder.display()))?;
-    }
-    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    folder::empty(folder).context("forgetting what another toolchain has built")?;
     fs::write(&made_by, &toolchain.identity).with_context(|| format!("writing {}", made_by.display()))
 }
 

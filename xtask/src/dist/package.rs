@@ -34,7 +34,7 @@ pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
             run(step, install).context(
                 "installing cargo-deb from crates.io into the cache folder: is the network up, and the disk not full?",
             )?;
-            fs::remove_dir_all(&objects).with_context(|| format!("removing {}", objects.display()))
+            host::folder::remove(&objects)
         })
     })?;
     Ok(folder.join("bin/cargo-deb"))

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
+use host::folder;
 use tar::{Builder, EntryType, Header};
 use toml_edit::{Array, DocumentMut, Item, value};
 use xshell::{Shell, cmd};
@@ -61,9 +62,7 @@ impl Source {
     /// The whole `Cargo.lock`, and what cargo leaves of it for this source: the same versions, fewer of them.
     fn lock(&self, sh: &Shell, workspace: &Workspace) -> Result<Vec<u8>> {
         let folder = workspace.target.join("sources").join(&self.name);
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
-        }
+        folder::remove(&folder)?;
         self.write_to(&folder)?;
         let lock = folder.join("Cargo.lock");
         fs::copy(workspace.root.join("Cargo.lock"), &lock).context("copying Cargo.lock")?;
@@ -81,10 +80,7 @@ impl Source {
     /// When one cannot be written.
     pub fn write_to(&self, folder: &Path) -> Result<()> {
         for (path, content) in &self.files {
-            let path = folder.join(path);
-            let parent = path.parent().unwrap_or(folder);
-            fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
-            fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+            folder::write(&folder.join(path), content)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use xshell::{Shell, cmd};
 use yocto::{BUILDS, Build, Built, HOST_PACKAGES, Layer, Release};
 
 use super::LAYER;
-use crate::conformance::{Conformance, needs_debian};
+use crate::conformance::{Conformance, needs_debian, play_beside};
 use crate::dist::{Dist, modules};
 use crate::e2e;
 use crate::summary::Summary;
@@ -60,6 +60,7 @@ fn built(sh: &Shell, layer: &Layer, release: &Release, build: &Build) -> Result<
     let (alone, tried): (Vec<_>, Vec<_>) =
         packages.iter().partition(|package| needs_debian(sh, &package.module));
     for Built { runner, deb, .. } in &tried {
+        play_beside(sh, runner)?;
         Conformance::of(runner.clone())
             .run(sh)
             .with_context(|| format!("the executable of {}", deb.display()))?;
