@@ -13,7 +13,7 @@ use host::status::step;
 use xshell::Shell;
 
 use subjects::{NotTried, Tried};
-pub use subjects::{needs_debian, play_beside};
+pub use subjects::{PAYLOADS, needs_debian, play_beside};
 use table::{Column, Table};
 
 /// What the cases need on the host.

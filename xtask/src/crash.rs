@@ -13,6 +13,7 @@ use host::command::run;
 use host::status::step;
 use xshell::{Shell, cmd};
 
+use crate::conformance::PAYLOADS;
 use crate::debian;
 use crate::dist::modules;
 use crate::theirs;
@@ -45,6 +46,11 @@ const DEB: &str = "deb";
 const SPREAD: &[(&str, usize)] = &[("container", 10), (DEB, 4)];
 
 impl Crash {
+    /// Everything on module `name` alone.
+    pub fn of(name: &str) -> Self {
+        Self { module: Some(name.to_owned()), ..Self::default() }
+    }
+
     /// Tries everything, prints a table, writes `target/crash/report.md`, and says how much there was.
     ///
     /// # Errors
@@ -59,8 +65,9 @@ impl Crash {
         let tracer = build(sh, target, &names)?;
         let mut results = Results::default();
         for name in &names {
-            let debian = if *name == DEB { Some(debian::mountable(sh)?) } else { None };
-            let module = Module { executable: target.join("debug").join(name), spared: false, debian };
+            let debian = if name == DEB { Some(debian::mountable(sh)?) } else { None };
+            let (executable, payload) = (target.join("debug").join(name), payload(sh, name));
+            let module = Module { executable, spared: false, debian, payload };
             results.add(name, Whose::Ours, try_module(name, &module, &tracer, self.scope(name))?);
         }
         if let Some(folder) = &self.theirs {
@@ -70,7 +77,7 @@ impl Crash {
                 None => theirs::modules(sh)?,
             };
             for (name, executable) in self.their_modules(&folder)? {
-                let module = Module { executable, spared: true, debian: None };
+                let module = Module { executable, spared: true, debian: None, payload: payload(sh, name) };
                 results.add(name, Whose::Theirs, try_module(name, &module, &tracer, scope)?);
             }
         }
@@ -95,18 +102,17 @@ impl Crash {
 
     /// Our modules, or the one that was asked for. One that there is nothing to try on is an error: nobody would notice
     /// that it is never cut.
-    fn names(&self, sh: &Shell) -> Result<Vec<&'static str>> {
-        let subject = |module: &modules::Module| {
-            PAYLOAD_TYPES.iter().copied().find(|name| *name == module.name).with_context(|| {
-                format!(
-                    "module {0} is never cut: describe a device in tests/crash/src/subjects/{0}.rs",
-                    module.name
-                )
-            })
-        };
-        let ours = modules::workspace(sh)?.modules.iter().map(subject).collect::<Result<Vec<_>>>()?;
+    fn names(&self, sh: &Shell) -> Result<Vec<String>> {
+        let ours: Vec<_> = modules::workspace(sh)?.modules.into_iter().map(|module| module.name).collect();
+        for name in &ours {
+            ensure!(
+                PAYLOAD_TYPES.contains(&name.as_str()) || payload(sh, name).is_dir(),
+                "module {name} is never cut: describe what it installs in {PAYLOADS}/{name}, or devices of its own in \
+                 tests/crash/src/subjects"
+            );
+        }
         let Some(wanted) = &self.module else { return Ok(ours) };
-        let names: Vec<_> = ours.iter().copied().filter(|name| name == wanted).collect();
+        let names: Vec<_> = ours.iter().filter(|name| *name == wanted).cloned().collect();
         let theirs = self.theirs.is_some() && PAYLOAD_TYPES.contains(&wanted.as_str());
         ensure!(theirs || !names.is_empty(), "no module {wanted} to cut; there are: {}", ours.join(", "));
         Ok(names)
@@ -141,17 +147,22 @@ impl Crash {
     }
 }
 
+/// The folder that says what module `name` installs.
+fn payload(sh: &Shell, name: &str) -> PathBuf {
+    sh.current_dir().join(PAYLOADS).join(name)
+}
+
 /// Takes the module that needs a Debian system out of `names` where there can be none, and says so.
-fn without_debian(sh: &Shell, names: &mut Vec<&'static str>) -> Result<String> {
-    let obstacle = if names.contains(&DEB) { debian::obstacle(sh)? } else { None };
+fn without_debian(sh: &Shell, names: &mut Vec<String>) -> Result<String> {
+    let obstacle = if names.iter().any(|name| name == DEB) { debian::obstacle(sh)? } else { None };
     let Some(why) = obstacle else { return Ok(String::new()) };
-    names.retain(|name| *name != DEB);
+    names.retain(|name| name != DEB);
     println!("not cut: {DEB}: {why}");
     Ok(format!("; not cut: {DEB}: {why}"))
 }
 
 /// Builds the modules, the tracer, and the container engine that is played.
-fn build(sh: &Shell, target: &Path, names: &[&str]) -> Result<Tracer> {
+fn build(sh: &Shell, target: &Path, names: &[String]) -> Result<Tracer> {
     let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
     step("building modules and tracer", |step| {
         run(step, cmd!(sh, "cargo build --locked --package crash --package fake-engine {selected...} --bins"))

@@ -8,6 +8,7 @@ mod dist;
 mod e2e;
 mod image;
 mod layer;
+mod new;
 mod shell;
 mod summary;
 mod target;
@@ -34,6 +35,7 @@ enum Xtask {
     E2e(e2e::E2e),
     Image(image::Image),
     Layer(layer::Layer),
+    New(new::New),
     Shell(shell::Shell),
     Test(test::Test),
 }
@@ -69,6 +71,7 @@ fn dispatch() -> Result<()> {
         Xtask::E2e(command) => command.run(&sh).map(drop),
         Xtask::Image(command) => command.run(&sh),
         Xtask::Layer(command) => command.run(&sh).map(drop),
+        Xtask::New(command) => command.run(&sh),
         Xtask::Shell(command) => command.run(&sh),
         Xtask::Test(command) => command.run(&sh),
     }

@@ -15,6 +15,7 @@ use crate::debian::{self, Debian};
 use crate::dist::Dist;
 use crate::e2e::E2e;
 use crate::layer::{Layer, tiers};
+use crate::new;
 use crate::summary::Summary;
 
 /// Format, lints, unit tests, real packages, every cut, conformance, and the scenarios on the emulated Pis.
@@ -40,6 +41,7 @@ impl Test {
             Some(why) => summary.skipped("debian", why),
             None => summary.ended("debian", Debian::default().run(sh)),
         }
+        summary.ended("new module", new::proof(sh)); // before crash, whose report is to be that of our own modules
         summary.ended("crash", Crash::default().run(sh));
         summary.ended("conformance", Conformance::default().run(sh));
         summary.ended("dist", Dist::default().run(sh).map(|built| format!("{} packages", built.len())));

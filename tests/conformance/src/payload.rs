@@ -49,7 +49,10 @@ impl Payload {
     }
 
     /// The artifact's files, as they are for `device`.
-    pub(crate) fn files(&self, device: &MockClient) -> Result<Vec<(OsString, Vec<u8>)>> {
+    ///
+    /// # Errors
+    /// When nobody knows whose `device` is.
+    pub fn files(&self, device: &MockClient) -> Result<Vec<(OsString, Vec<u8>)>> {
         let mut files = self.files.clone();
         for (_, content) in &mut files {
             if let Ok(text) = std::str::from_utf8(content) {
@@ -61,7 +64,10 @@ impl Payload {
 
     /// Gives module `name`, whose executable is in the folder `beside`, its settings on `device`, and the artifacts for it
     /// their meta-data.
-    pub(crate) fn set_up(&self, device: &mut MockClient, name: &str, beside: &Path) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the settings cannot be written.
+    pub fn set_up(&self, device: &mut MockClient, name: &str, beside: &Path) -> Result<()> {
         let settings = self.settings.replace("@BESIDE@", &beside.to_string_lossy());
         device.set(name, &replace(&settings, device)?)?;
         if let Some(meta_data) = &self.meta_data {
@@ -71,7 +77,10 @@ impl Payload {
     }
 
     /// Puts on `device` what is there before the update.
-    pub(crate) fn put_old(&self, device: &MockClient) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it cannot be written, or a package not be installed.
+    pub fn put_old(&self, device: &MockClient) -> Result<()> {
         if let Some(system) = device.system() {
             return system.install_packages(&self.installed);
         }

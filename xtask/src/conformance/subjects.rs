@@ -14,7 +14,7 @@ use crate::dist::modules;
 use crate::theirs;
 
 /// One folder for each module's payload.
-const PAYLOADS: &str = "tests/conformance/payloads";
+pub const PAYLOADS: &str = "tests/conformance/payloads";
 
 /// A module that is tried.
 pub struct Tried {

@@ -3,6 +3,7 @@
 //! a network, and fetches every crate that is named there.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -120,11 +121,11 @@ impl Source {
 }
 
 /// What git knows below `paths`, and what it does not ignore.
-fn tracked(sh: &Shell, paths: &[&String]) -> Result<Vec<PathBuf>> {
+pub fn tracked(sh: &Shell, paths: &[impl AsRef<OsStr>]) -> Result<Vec<PathBuf>> {
     let names = cmd!(sh, "git ls-files -z --cached --others --exclude-standard -- {paths...}")
         .quiet()
         .read()
-        .context("asking git for the source's files: is this a clone, and is git installed?")?;
+        .context("asking git for the work tree's files: is this a clone, and is git installed?")?;
     // A file that is deleted and not committed yet is still listed.
     let there = |path: &PathBuf| sh.current_dir().join(path).is_file();
     Ok(names.split_terminator('\0').map(PathBuf::from).filter(there).collect())

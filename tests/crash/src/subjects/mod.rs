@@ -2,6 +2,7 @@
 
 mod container;
 mod deb;
+mod described;
 mod directory;
 mod single_file;
 mod web_file;
@@ -24,12 +25,14 @@ pub struct Module {
     pub spared: bool,
     /// A Debian system, for a module that is nothing without dpkg.
     pub debian: Option<PathBuf>,
+    /// The folder of its payload in the conformance suite.
+    pub payload: PathBuf,
 }
 
-/// The payload types of [`subjects`].
+/// The payload types that have devices of their own here.
 pub const PAYLOAD_TYPES: &[&str] = &["container", "deb", "directory", "single-file", "web-file"];
 
-/// What a module for payload type `name` is tried on; nothing for a type that is not among [`PAYLOAD_TYPES`].
+/// What a module for payload type `name` is tried on. One that is not among [`PAYLOAD_TYPES`] is tried on its payload.
 pub fn subjects(name: &str, module: &Module) -> Vec<Box<dyn Subject>> {
     match name {
         "container" => container::subjects(module),
@@ -37,7 +40,7 @@ pub fn subjects(name: &str, module: &Module) -> Vec<Box<dyn Subject>> {
         "directory" => directory::subjects(module),
         "single-file" => single_file::subjects(module),
         "web-file" => web_file::subjects(module),
-        _ => Vec::new(),
+        _ => described::subjects(name, module),
     }
 }
 

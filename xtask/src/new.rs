@@ -1,0 +1,185 @@
+//! `cargo xtask new`: a module to begin with, which is tested, packaged and built by BitBake from its first moment.
+
+mod proof;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use host::command::run;
+use host::folder;
+use host::status::step;
+use toml_edit::DocumentMut;
+use xshell::{Shell, cmd};
+
+use crate::layer::Layer;
+pub use proof::proof;
+
+/// Make a module of your own: crate, tests, settings, Debian package, recipes, and a payload that it is tried with.
+#[derive(Args)]
+pub struct New {
+    /// The payload type, which the module's executable and everything else is called after.
+    #[arg(required_unless_present = "test")]
+    name: Option<String>,
+    /// Test the template instead: make a module in a copy of the work tree, and try there all that its author would.
+    #[arg(long, conflicts_with = "name")]
+    test: bool,
+}
+
+/// A module to be made.
+struct Module {
+    name: String,
+}
+
+/// A work tree with one module in it, called [`SAMPLE`].
+const TEMPLATE: &str = "xtask/template";
+
+/// The name in the template.
+const SAMPLE: &str = "fireplace";
+
+/// A module whose part under `debian/` is the same for every module but for the name: these files of it.
+const MODEL: &str = "web-file";
+const AS_THE_MODEL: &[&str] =
+    &["lintian-overrides", "mender-update-module-web-file-recover.service", "postrm", "prerm"];
+
+/// A file of the module, by its path from the top of the work tree.
+struct Made {
+    path: PathBuf,
+    content: String,
+}
+
+impl New {
+    /// Makes the module, or tests one.
+    ///
+    /// # Errors
+    /// When it cannot be made, or what is made fails a test.
+    pub fn run(self, sh: &Shell) -> Result<()> {
+        match self.name {
+            Some(name) => Module { name }.make(sh),
+            None => proof(sh).map(|said| println!("{said}")),
+        }
+    }
+}
+
+impl Module {
+    /// Writes the module's files, and brings `Cargo.lock` and the layer's generated files up to date.
+    ///
+    /// # Errors
+    /// When the name cannot be one or is taken, or a file is there already: then nothing is written.
+    fn make(&self, sh: &Shell) -> Result<()> {
+        let root = sh.current_dir();
+        self.check_name(&root)?;
+        let made = self.made(sh, &root)?;
+        for Made { path, .. } in &made {
+            ensure!(!root.join(path).exists(), "{} is there already: choose another name", path.display());
+        }
+        if let Err(error) = self.write(sh, &root, &made) {
+            made.iter().for_each(|made| drop(fs::remove_file(root.join(&made.path))));
+            return Err(error).context("the module could not be made, and its files are removed again");
+        }
+        Layer::default().run(sh).context("the module is made; the rest is done by cargo xtask layer")?;
+        self.say_what_is_next(&made);
+        Ok(())
+    }
+
+    /// What can be the name of a Debian package, a crate and a payload type, and is none yet.
+    fn check_name(&self, root: &Path) -> Result<()> {
+        let name = &self.name;
+        let fits = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        ensure!(
+            fits && name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.ends_with('-'),
+            "{name:?} cannot be a module's name: lower-case letters, digits and hyphens can, beginning with a letter"
+        );
+        let lock = root.join("Cargo.lock");
+        let text = fs::read_to_string(&lock).with_context(|| format!("reading {}", lock.display()))?;
+        let lock: DocumentMut = text.parse().with_context(|| format!("{} is not TOML", lock.display()))?;
+        let crates = lock["package"].as_array_of_tables().context("Cargo.lock lists no package")?;
+        let taken = crates.iter().any(|package| package.get("name").and_then(|n| n.as_str()) == Some(name));
+        ensure!(!taken, "there is a crate called {name} in Cargo.lock: choose another name");
+        Ok(())
+    }
+
+    fn made(&self, sh: &Shell, root: &Path) -> Result<Vec<Made>> {
+        let date = cmd!(sh, "date --rfc-email").quiet().read().context("asking for the date")?;
+        let kind: String = self.name.split('-').map(capitalised).collect();
+        let template = root.join(TEMPLATE);
+        let (version, author) = (env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_AUTHORS"));
+        let from_template = |text: &str| {
+            text.replace(SAMPLE, &self.name)
+                .replace("Fireplace", &kind)
+                .replace("VERSION", version)
+                .replace("AUTHOR", author)
+                .replace("DATE", &date)
+        };
+        let mut made = Vec::new();
+        for file in folder::files(&template)? {
+            let path = file.strip_prefix(&template)?.to_string_lossy().into_owned();
+            made.push(Made { path: from_template(&path).into(), content: from_template(&read(&file)?) });
+        }
+        for file in AS_THE_MODEL {
+            let path = Path::new("debian").join(&self.name).join(file.replace(MODEL, &self.name));
+            let model = root.join("debian").join(MODEL).join(file);
+            made.push(Made { path, content: read(&model)?.replace(MODEL, &self.name) });
+        }
+        Ok(made)
+    }
+
+    fn write(&self, sh: &Shell, root: &Path, made: &[Made]) -> Result<()> {
+        let name = &self.name;
+        for Made { path, content } in made {
+            folder::write(&root.join(path), content)?;
+        }
+        step(format!("taking {name} into the workspace"), |step| {
+            // It needs nothing that is not there: no network, no other versions.
+            run(step, cmd!(sh, "cargo update --workspace --offline"))?;
+            // A name of another length than the template's breaks lines elsewhere.
+            run(step, cmd!(sh, "cargo fmt --package {name}")).map(drop)
+        })
+    }
+
+    fn say_what_is_next(&self, made: &[Made]) {
+        let name = &self.name;
+        for Made { path, .. } in made {
+            println!("    {}", path.display());
+        }
+        println!(
+            "The module {name} replaces one file, and is yours to change. Whether it is sound, at any time:\n    \
+             cargo test --package {name}\n    \
+             cargo xtask conformance --module target/debug/{name}\n    \
+             cargo xtask crash --module {name}\n    \
+             cargo xtask dist --arch arm64\n\
+             After a change, cargo xtask layer brings its recipe up to date. CONTRIBUTING.md says what each file is for."
+        );
+    }
+}
+
+fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &str) -> Option<String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        Module { name: name.to_owned() }.check_name(root).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn names_that_cannot_be_are_refused() {
+        for name in ["", "-a", "a-", "A", "a_b", "ä", "1a", "a/b", "..", "a b"] {
+            assert!(refused(name).is_some_and(|said| said.contains("lower-case")), "{name:?} was taken");
+        }
+        for name in ["web-file", "serde", "xtask"] {
+            assert!(refused(name).is_some_and(|said| said.contains("Cargo.lock")), "{name:?} was taken");
+        }
+        assert_eq!(refused("heat-pump2"), None);
+    }
+}
