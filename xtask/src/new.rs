@@ -10,9 +10,9 @@ use clap::Args;
 use host::command::run;
 use host::folder;
 use host::status::step;
-use toml_edit::DocumentMut;
 use xshell::{Shell, cmd};
 
+use crate::dist::source::manifest;
 use crate::layer::Layer;
 pub use proof::proof;
 
@@ -91,31 +91,39 @@ impl Module {
             fits && name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.ends_with('-'),
             "{name:?} cannot be a module's name: lower-case letters, digits and hyphens can, beginning with a letter"
         );
-        let lock = root.join("Cargo.lock");
-        let text = fs::read_to_string(&lock).with_context(|| format!("reading {}", lock.display()))?;
-        let lock: DocumentMut = text.parse().with_context(|| format!("{} is not TOML", lock.display()))?;
-        let crates = lock["package"].as_array_of_tables().context("Cargo.lock lists no package")?;
+        let lock = manifest(&root.join("Cargo.lock"))?;
+        let crates = lock.get("package").and_then(|packages| packages.as_array_of_tables());
+        let crates = crates.context("Cargo.lock lists no package")?;
         let taken = crates.iter().any(|package| package.get("name").and_then(|n| n.as_str()) == Some(name));
         ensure!(!taken, "there is a crate called {name} in Cargo.lock: choose another name");
         Ok(())
     }
 
+    /// What stands in the template for what only this module knows, and that.
+    fn words(&self, sh: &Shell, root: &Path) -> Result<[(&'static str, String); 5]> {
+        let workspace = manifest(&root.join("Cargo.toml"))?;
+        let package = workspace.get("workspace").and_then(|table| table.get("package"));
+        let package = package.context("Cargo.toml has no table workspace.package")?;
+        let version = package.get("version").and_then(|version| version.as_str());
+        let author = package.get("authors").and_then(|authors| authors.as_array()?.get(0)?.as_str());
+        Ok([
+            (SAMPLE, self.name.clone()),
+            ("Fireplace", self.name.split('-').map(capitalised).collect()),
+            ("VERSION", version.context("Cargo.toml has no workspace.package.version")?.to_owned()),
+            ("AUTHOR", author.context("Cargo.toml has no workspace.package.authors")?.to_owned()),
+            ("DATE", cmd!(sh, "date --rfc-email").quiet().read().context("asking for the date")?),
+        ])
+    }
+
     fn made(&self, sh: &Shell, root: &Path) -> Result<Vec<Made>> {
-        let date = cmd!(sh, "date --rfc-email").quiet().read().context("asking for the date")?;
-        let kind: String = self.name.split('-').map(capitalised).collect();
+        let words = self.words(sh, root)?;
+        let from_template =
+            |text: String| words.iter().fold(text, |text, (word, own)| text.replace(word, own));
         let template = root.join(TEMPLATE);
-        let (version, author) = (env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_AUTHORS"));
-        let from_template = |text: &str| {
-            text.replace(SAMPLE, &self.name)
-                .replace("Fireplace", &kind)
-                .replace("VERSION", version)
-                .replace("AUTHOR", author)
-                .replace("DATE", &date)
-        };
         let mut made = Vec::new();
         for file in folder::files(&template)? {
             let path = file.strip_prefix(&template)?.to_string_lossy().into_owned();
-            made.push(Made { path: from_template(&path).into(), content: from_template(&read(&file)?) });
+            made.push(Made { path: from_template(path).into(), content: from_template(read(&file)?) });
         }
         for file in AS_THE_MODEL {
             let path = Path::new("debian").join(&self.name).join(file.replace(MODEL, &self.name));
@@ -167,9 +175,28 @@ fn read(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
+    fn root() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+    }
+
     fn refused(name: &str) -> Option<String> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        Module { name: name.to_owned() }.check_name(root).err().map(|error| error.to_string())
+        Module { name: name.to_owned() }.check_name(root()).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_of_the_template_is_left() {
+        let module = Module { name: "heat-pump".to_owned() };
+        let made = module.made(&Shell::new().unwrap(), root()).unwrap();
+        let changelog = made.iter().find(|made| made.path.ends_with("heat-pump/changelog")).unwrap();
+        let trailer = changelog.content.lines().last().unwrap();
+        let (who, when) = trailer.strip_prefix(" -- ").unwrap().split_once("  ").unwrap();
+        assert!(who.ends_with('>') && when.contains(':'), "{trailer:?} does not say who and when");
+        for Made { path, content } in &made {
+            let text = format!("{}\n{content}", path.display());
+            for word in [SAMPLE, "Fireplace", "VERSION", "AUTHOR", "DATE", MODEL] {
+                assert!(!text.contains(word), "{word} is left in {text}");
+            }
+        }
     }
 
     #[test]

@@ -131,9 +131,10 @@ pub fn tracked(sh: &Shell, paths: &[impl AsRef<OsStr>]) -> Result<Vec<PathBuf>> 
     Ok(names.split_terminator('\0').map(PathBuf::from).filter(there).collect())
 }
 
-fn manifest(path: &Path) -> Result<DocumentMut> {
+/// The manifest, or another file of cargo's, at `path`.
+pub fn manifest(path: &Path) -> Result<DocumentMut> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    text.parse().with_context(|| format!("{} is not a manifest", path.display()))
+    text.parse().with_context(|| format!("{} is not TOML", path.display()))
 }
 
 /// `member`, and those of the workspace's crates that it stands on, theirs included, as paths from `root`.
