@@ -4,22 +4,12 @@ use std::io::{self, Read};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use fake_engine::State;
+use fake_engine::{State, play};
 use serde_json::Value;
 use test_image::digest;
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match answer(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("fake-podman: {error:#}");
-            ExitCode::from(125)
-        }
-    }
+    play("fake-podman", 125, answer)
 }
 
 fn answer(words: &[&str]) -> Result<String> {
