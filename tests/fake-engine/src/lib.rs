@@ -8,6 +8,8 @@
 //! | `images/ID` | how the image's server behaves |
 //! | `tags/REFERENCE`, with `+` for `/` | the image's ID |
 //! | `running/CONTAINER` | the image's ID |
+//!
+//! A load that is killed leaves a temporary copy of its archive, as podman's does: in `TMPDIR`, else beside the state folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -54,6 +54,7 @@ const MODULE: &str = "container";
 const STATE: &str = "/data/mender/update-modules/container";
 const JOURNAL: &str = "/data/mender/update-modules/container/journal.json";
 const SETTINGS: &str = "/etc/mender-modules/container.toml";
+const SCRATCH: &str = "/var/tmp/mender-update-module-container";
 const TAG: &str = "localhost/shop:latest";
 
 /// Switches on and installs the package.
@@ -242,11 +243,12 @@ fn quadlet(lab: &mut Lab) -> Result<()> {
     answers(lab, 8080, "1").context("after a boot")
 }
 
-/// Cuts the power in an update to `second`: after the boot the old version answers by itself, and the update made again leaves
-/// as many images as there were `before`.
+/// Cuts the power in an update to `second`: after the boot the old version answers by itself, nothing is left of a load, and
+/// the update made again leaves as many images as there were `before`.
 fn cut_and_update_again(lab: &mut Lab, second: &str, before: &[String]) -> Result<()> {
     lab.power_cut()?;
     lab.power_on()?;
+    lab.ok(&format!("test ! -e {SCRATCH}")).context("podman's temporary files are left after the boot")?;
     answers(lab, 8080, "1").context("after the boot")?;
     install_and_commit(lab, second)?;
     answers(lab, 8080, "2")?;
@@ -260,11 +262,10 @@ fn cut_load(lab: &mut Lab) -> Result<()> {
     let old = images(lab)?;
     // Large enough for podman to be met at it.
     let second = second_version(lab, 8 << 20)?;
-    let of_podman = "$(busybox pidof podman | sed 's|[0-9]\\+|/proc/&/cmdline|g')";
-    lab.client_until(
-        &format!("install {second}"),
-        &format!("grep -qa load /dev/null {of_podman} && sleep 1"),
-    )?;
+    // Its temporary copy has to be on the medium: the boot is to remove it.
+    let loads = format!("test -n \"$(ls {SCRATCH} 2> /dev/null)\"");
+    lab.client_until(&format!("install {second}"), &format!("{loads} && sleep 1 && sync"))?;
+    lab.ok(&loads).context("podman was not met at its load")?;
     cut_and_update_again(lab, &second, &old)
 }
 
