@@ -34,6 +34,11 @@ pub const SCENARIOS: &[Scenario] = &[
         play: quadlet,
     },
     Scenario {
+        name: "container-compose",
+        says: "a compose file is started by podman-compose, of images by their ID, and rolls back",
+        play: compose,
+    },
+    Scenario {
         name: "container-power-cut-load",
         says: "power lost while an image is loaded: the old answers after the boot, and the next update installs",
         play: cut_load,
@@ -241,6 +246,31 @@ fn quadlet(lab: &mut Lab) -> Result<()> {
     lab.power_cut()?;
     lab.power_on()?;
     answers(lab, 8080, "1").context("after a boot")
+}
+
+fn compose(lab: &mut Lab) -> Result<()> {
+    begin(lab)?;
+    let release = |lab: &Lab, version: &str| {
+        let image = lab.image(TAG, version, Mode::Well, 0)?;
+        let text = format!(
+            "services:\n  web:\n    image: {TAG}\n    network_mode: host\n    volumes:\n      - data:/data\n\
+             volumes:\n  data: {{}}\n"
+        );
+        let files = vec![("compose.yaml", text.into_bytes())];
+        let meta_data = json!({"compose": "compose.yaml"});
+        artifact(lab, &format!("release-{version}"), "shop", (TAG, &image), meta_data, files)
+    };
+    install_and_commit(lab, &release(lab, "1")?)?;
+    answers(lab, 8080, "1")?;
+    let old = images(lab)?;
+    let second = release(lab, "2")?;
+    lab.client(&format!("install {second}"), 0)?;
+    answers(lab, 8080, "2")?;
+    lab.client("rollback", 0)?;
+    answers(lab, 8080, "1")?;
+    is_clean(lab, &old)?;
+    // As when systemd kills a provider that nobody has told to stop.
+    lab.ok("! journalctl --unit mender-shop.compose.service | grep 'Failed with result'").map(drop)
 }
 
 /// Cuts the power in an update to `second`: after the boot the old version answers by itself, nothing is left of a load, and
