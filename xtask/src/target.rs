@@ -18,8 +18,9 @@ pub struct Target {
     pub board: Option<Board>,
 }
 
-/// A container engine with what it needs for containers on the host's network: one of the boards is enough to prove it.
-const CONTAINERS: &[&str] = &["crun", "dbus", "netavark", "podman"];
+/// A container engine with what it needs for containers on the host's network, and a provider for compose files: one of the
+/// boards is enough to prove it.
+const CONTAINERS: &[&str] = &["crun", "dbus", "netavark", "podman", "podman-compose"];
 
 /// Every target, in the order in which tables show them.
 pub const TARGETS: &[Target] = &[

@@ -29,8 +29,8 @@ pub fn define(file: File, around: &Around, folder: &Path) -> Result<Defined> {
     refuse_relative(&file)?;
     let words = engine.words();
     Program::new(&words[0], LIMIT).args(&words[1..]).args(["compose", "version"]).run().context(
-        "the artifact has a compose file, and the engine no provider for it: install docker-compose or podman-compose, \
-         or write the project as run or quadlet",
+        "the artifact has a compose file, and the engine no provider for it: install docker-compose or podman-compose \
+         (podman knows them from 4.7 on), or write the project as run or quadlet",
     )?;
     let on = |more: &[&str]| {
         command_line(&words.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>())
@@ -41,7 +41,7 @@ pub fn define(file: File, around: &Around, folder: &Path) -> Result<Defined> {
     let compose = ["compose", "--project-name", &name, "--file", path];
     let mut text = format!(
         "[Unit]\nDescription=The project {project}\nAfter=network.target\n{}StartLimitIntervalSec=0\n\n\
-         [Service]\nType=exec\nRestart=always\nRestartSec=2\nTimeoutStopSec=120\n",
+         [Service]\nType=exec\nRestart=always\nRestartSec=2\nTimeoutStartSec=300\nTimeoutStopSec=120\n",
         engine.needs()?
     );
     for image in *images {
@@ -51,8 +51,10 @@ pub fn define(file: File, around: &Around, folder: &Path) -> Result<Defined> {
     text += &format!("ExecStartPre=-{}\n", on(&[&compose[..], &["down", "--remove-orphans"]].concat())?);
     text +=
         &format!("ExecStart={}\n", on(&[&compose[..], &["up", "--no-build", "--force-recreate"]].concat())?);
-    // Without --volumes: data stay.
-    text += &format!("ExecStopPost=-{}\n", on(&[&compose[..], &["down"]].concat())?);
+    // Twice: before systemd sends SIGTERM, which podman would hand on to containers that have a stop signal of their own; and
+    // after it, for what a provider that was still starting them has left. Without --volumes: data stay.
+    let down = on(&[&compose[..], &["down"]].concat())?;
+    text += &format!("ExecStop=-{down}\nExecStopPost=-{down}\n");
     // No service has a dot in its name, and neither has a unit of the Mender client.
     let unit = format!("mender-{project}.compose.service");
     Ok(Defined {
@@ -85,6 +87,21 @@ fn refuse_relative((name, text): &File) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_provider_stops_containers_by_their_own_signals_before_systemd_sends_any() {
+        // Whatever it is asked, this engine has done.
+        let engine = r#"{"command": "true", "kind": "Podman", "storage": "/storage", "load_seconds": 1}"#;
+        let (engine, project) =
+            (serde_json::from_str(engine).unwrap(), "shop".to_owned().try_into().unwrap());
+        let around = Around { project: &project, engine: &engine, images: &[] };
+        let file = (FileName::new("compose.yml").unwrap(), String::new());
+        let defined = define(file, &around, Path::new("/projects/shop")).unwrap();
+        let (_, unit) = &defined.units[0];
+        let down = "-true compose --project-name shop --file /projects/shop/compose.yml down\n";
+        assert!(unit.contains(&format!("ExecStop={down}ExecStopPost={down}")), "{unit}");
+        assert!(unit.contains("TimeoutStartSec=300\n"), "a slow card: {unit}");
+    }
 
     #[test]
     fn paths_beside_the_compose_file_are_refused() {

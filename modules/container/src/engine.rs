@@ -10,11 +10,15 @@ use serde::{Deserialize, Serialize};
 use update_module::{Payload, Program, say};
 
 use crate::image::{ImageId, Reference};
+use crate::scratch::Scratch;
 use crate::settings::{CommandLine, Settings};
 use crate::unit::command_line;
 
 /// The longest that the engine may take to look at or name something: on a slow card, starting it takes half a minute.
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// Where podman puts temporary files, if it does not say.
+const TMP_DIR: &str = "/var/tmp";
 
 /// Where programs are looked for when there is no `PATH`.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -33,7 +37,10 @@ pub struct Engine {
     pub kind: Kind,
     /// Where it keeps images.
     pub storage: PathBuf,
-    tmp_dir: Option<PathBuf>,
+    /// Where it puts temporary files while it loads one. None for docker, whose service has a place of its own and clears it
+    /// when it starts; and in the record of a version of this module that knew of no such place.
+    #[serde(default)]
+    pub scratch: Option<Scratch>,
     load_seconds: u64,
 }
 
@@ -59,24 +66,34 @@ impl Engine {
             )?,
         };
         let kind = if command.program.ends_with("docker") { Kind::Docker } else { Kind::Podman };
-        let tmp_dir = settings.tmp_dir.clone();
-        let mut engine =
-            Self { command, kind, storage: PathBuf::new(), tmp_dir, load_seconds: settings.load_seconds };
-        let root = match kind {
-            Kind::Podman => "{{.Store.GraphRoot}}",
+        let mut engine = Self {
+            command,
+            kind,
+            storage: PathBuf::new(),
+            scratch: None,
+            load_seconds: settings.load_seconds,
+        };
+        let folders = match kind {
+            Kind::Podman => "{{.Store.GraphRoot}}\n{{.Store.ImageCopyTmpDir}}",
             Kind::Docker => "{{.DockerRootDir}}",
         };
-        let said = engine.says(["info", "--format", root]).with_context(|| match kind {
+        let said = engine.says(["info", "--format", folders]).with_context(|| match kind {
             Kind::Podman => "podman does not work: see what 'podman info' says",
             Kind::Docker => {
                 "docker does not answer: is its service running? 'systemctl start docker.service'"
             }
         })?;
-        engine.storage = said.trim_end().into();
+        let (storage, tmp_dir) = said.trim_end().split_once('\n').unwrap_or((said.trim_end(), TMP_DIR));
+        engine.storage = storage.into();
         ensure!(
             engine.storage.is_absolute(),
             "the engine says that it keeps images in {said:?}, which is no path"
         );
+        if kind == Kind::Podman {
+            let tmp_dir = settings.tmp_dir.as_deref().unwrap_or(Path::new(tmp_dir));
+            ensure!(tmp_dir.is_absolute(), "tmp_dir is {tmp_dir:?}, which is no absolute path");
+            engine.scratch = Some(Scratch::within(tmp_dir));
+        }
         Ok(engine)
     }
 
@@ -126,12 +143,22 @@ impl Engine {
     /// When it is damaged, does not fit, or does not come to its end.
     pub fn load(&self, archive: &mut Payload) -> Result<()> {
         let mut program = self.program(Duration::from_secs(self.load_seconds)).args(["load", "--quiet"]);
-        if let Some(folder) = &self.tmp_dir {
-            program = program.env("TMPDIR", folder);
+        if let Some(scratch) = &self.scratch {
+            scratch.make()?;
+            program = program.env("TMPDIR", scratch.path());
         }
-        let said = program.feed(archive)?;
-        say(String::from_utf8_lossy(&said).trim_end());
-        Ok(())
+        let fed = program.feed(archive);
+        let tidied = self.tidy();
+        say(String::from_utf8_lossy(&fed?).trim_end());
+        tidied
+    }
+
+    /// Removes what a load has left of temporary files.
+    ///
+    /// # Errors
+    /// When they cannot be removed.
+    pub fn tidy(&self) -> Result<()> {
+        self.scratch.iter().try_for_each(Scratch::remove)
     }
 
     /// Makes `reference` mean the image `id`.

@@ -9,14 +9,14 @@ use update_module::durable::Dir;
 use update_module::{FileName, Payload, Payloads, say};
 
 use crate::definition::Definition;
-use crate::engine::{Engine, Kind};
+use crate::engine::Engine;
 use crate::image::{Image, ImageId};
 
 /// The largest file of a definition: they are text.
 const DEFINITION: u64 = 1 << 20;
 
-/// What podman writes beside an image's layers while it loads it: the archive, and its layers once more.
-const PODMAN_COPIES: u64 = 2;
+/// What podman puts into its temporary folder while it loads an image: the archive, and its layers once more.
+const COPIES: u64 = 2;
 
 /// What is loaded, and how.
 pub struct Loading<'a> {
@@ -90,13 +90,21 @@ impl Loading<'_> {
         })
     }
 
-    /// With what is known in advance: the space that the images take unpacked, and the size of their archive.
+    /// With what is known in advance: the space that the images take unpacked, and the size of their archive. Each
+    /// filesystem is asked for what is written to it.
     fn check_space(&self, archive: Option<u64>, images: &[&Image]) -> Result<()> {
         let unpacked: u64 = images.iter().filter_map(|image| image.size).sum();
         let archive = archive.unwrap_or(unpacked);
-        let copies = if self.engine.kind == Kind::Podman { archive.saturating_mul(PODMAN_COPIES) } else { 0 };
         let storage = self.engine.storage.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
-        Dir::open(storage)?.check_space(unpacked.max(archive).saturating_add(copies), self.reserve)
+        let storage = Dir::open(storage)?;
+        let kept = unpacked.max(archive);
+        let Some(scratch) = &self.engine.scratch else { return storage.check_space(kept, self.reserve) };
+        let (tmp_dir, copies) = (scratch.parent()?, archive.saturating_mul(COPIES));
+        if tmp_dir.is_on_filesystem_of(&storage)? {
+            return storage.check_space(kept.saturating_add(copies), self.reserve);
+        }
+        storage.check_space(kept, self.reserve)?;
+        tmp_dir.check_space(copies, self.reserve)
     }
 }
 

@@ -15,6 +15,7 @@ mod name;
 mod project;
 mod quadlet;
 mod run;
+mod scratch;
 mod settings;
 mod systemd;
 mod unit;

@@ -58,7 +58,7 @@ pub struct Settings {
     pub systemctl: CommandLine,
     /// Where units that last until the next boot are put.
     pub units_dir: PathBuf,
-    /// Where the engine puts temporary files while it loads an image.
+    /// Where podman puts temporary files while it loads an image.
     pub tmp_dir: Option<PathBuf>,
     /// Space that an update leaves free, in MiB.
     pub reserve_mib: u64,

@@ -232,7 +232,15 @@ impl Change for Update {
         Ok(())
     }
 
+    fn staging_was_cut(&self) -> Result<()> {
+        self.engine.tidy()
+    }
+
     fn forget(&self) -> Result<()> {
+        // What a load has left only takes space, as an image that cannot be removed: no later update may have to wait for it.
+        if let Err(error) = self.engine.tidy() {
+            say(format_args!("temporary files of the engine are left, remove them by hand: {error:#}"));
+        }
         let kept = Project::read(&self.staged())?;
         let mut candidates: BTreeSet<_> = kept.images.iter().map(|(id, _)| id.clone()).collect();
         if !self.is_new_live()? {
@@ -240,7 +248,6 @@ impl Change for Update {
             candidates.extend(self.images.iter().map(|image| image.id.clone()));
             candidates.retain(|id| !self.there_before.contains(id));
         }
-        // An image that cannot be removed only takes space: no later update may have to wait for it.
         if let Err(error) = self.prune(&candidates, &kept).or_else(|_| self.prune(&candidates, &kept)) {
             say(format_args!("an image that nobody needs is left, remove it by hand: {error:#}"));
         }

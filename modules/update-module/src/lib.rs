@@ -46,6 +46,7 @@
 //! Sizes are bytes; file modes are octal strings in settings; every query is answered with one line in one write.
 
 mod accounts;
+mod change;
 pub mod durable;
 mod guard;
 mod journal;
@@ -61,6 +62,7 @@ mod transaction;
 mod tree;
 
 pub use accounts::Accounts;
+pub use change::Change;
 pub use guard::Guard;
 pub use journal::Journal;
 pub use log::say;
@@ -70,5 +72,5 @@ pub use payloads::{Payload, Payloads};
 pub use program::Program;
 pub use run::run;
 pub use state::{NeedsReboot, State};
-pub use transaction::{Change, Transaction, Transactional};
+pub use transaction::{Transaction, Transactional};
 pub use tree::WorkTree;

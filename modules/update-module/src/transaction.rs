@@ -6,7 +6,7 @@
 //! | phase in the journal | what is live | `ArtifactInstall` | `ArtifactRollback` | next `Download`, or a boot |
 //! |---|---|---|---|---|
 //! | none | the old | fails: nothing is staged | nothing to do | |
-//! | Staging, Staged | the old | switches (if Staged) | nothing to do | discards what is staged |
+//! | Staging, Staged | the old | switches (if Staged) | nothing to do | Download discards what is staged |
 //! | Switching | old, new or between; or the new, on trial | switches back and fails | switches back | switch back |
 //! | Switched | the new | nothing to do | switches back | Download switches back; a boot leaves it |
 //! | Committed | the new | nothing to do | switches back | Download forgets the old |
@@ -17,9 +17,9 @@
 use std::marker::PhantomData;
 
 use anyhow::{Context, Result, bail};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::change::Change;
 use crate::guard::Guard;
 use crate::journal::Journal;
 use crate::log::say;
@@ -27,56 +27,6 @@ use crate::module::UpdateModule;
 use crate::payloads::Payloads;
 use crate::state::NeedsReboot;
 use crate::tree::WorkTree;
-
-/// What is special to a payload: everything a change needs to know of itself is in its record, because the process
-/// that goes on after a power cut has nothing else.
-pub trait Change: Serialize + DeserializeOwned {
-    /// Completes the record with what the switch will do, and refuses what it could not do. Touches nothing live.
-    ///
-    /// # Errors
-    /// Fail the install before anything is touched.
-    fn prepare(&mut self) -> Result<()>;
-
-    /// Makes the new live and keeps the old, durably. Called once: a switch that was cut is switched back.
-    ///
-    /// # Errors
-    /// Are followed by [`switch_back`](Self::switch_back).
-    fn switch(&self) -> Result<()>;
-
-    /// Makes the old live, durably, from any prefix of [`switch`](Self::switch) or of itself.
-    ///
-    /// # Errors
-    /// Fail the rollback; it may be tried again.
-    fn switch_back(&self) -> Result<()>;
-
-    /// As [`switch_back`](Self::switch_back), at boot: nothing of the new runs, and nothing can be waited for. Default:
-    /// the same.
-    ///
-    /// # Errors
-    /// Fail the boot's recovery; it may be tried again.
-    fn switch_back_at_boot(&self) -> Result<()> {
-        self.switch_back()
-    }
-
-    /// Removes what is staged or kept; called again, it goes on from wherever it was cut.
-    ///
-    /// # Errors
-    /// Leave the rest for the next update to remove.
-    fn forget(&self) -> Result<()>;
-
-    /// Does the device have to be rebooted for what is live to be in use? Asked after the switch, and again when it has
-    /// been switched back. Default: no.
-    ///
-    /// # Errors
-    /// Start the rollback chain, as those of [`UpdateModule::needs_artifact_reboot`].
-    fn needs_reboot(&self) -> Result<NeedsReboot> {
-        Ok(NeedsReboot::No)
-    }
-
-    /// The client's last word: the update has ended in `Cleanup`, the journal is gone, and whoever calls has nothing
-    /// more to do. Default: does nothing.
-    fn ended(&self) {}
-}
 
 /// A module whose changes are transactions. It is an [`UpdateModule`] that supports rollback, streams, and recovers.
 pub trait Transactional {
@@ -327,8 +277,9 @@ impl<C: Change> Transaction<C> {
         cleared().context("an earlier update was interrupted and could not be brought to its end")
     }
 
-    /// Brings back a change that power cut short; one that waits for its commit is left alone. At boot, so units are not
-    /// touched: systemd starts them later, and would wait for this call to end.
+    /// Brings back a change that power cut short, and removes what a download left outside of its staging place; one that
+    /// waits for its commit is left alone. At boot, so units are not touched: systemd starts them later, and would wait for
+    /// this call to end.
     ///
     /// # Errors
     /// When that fails; it may be tried again.
@@ -338,6 +289,7 @@ impl<C: Change> Transaction<C> {
                 say("an update was cut short: bringing the old back");
                 self.back(&mut record, Around::Bare)
             }
+            Some(record) if record.phase == Phase::Staging => record.change.staging_was_cut(),
             _ => Ok(()),
         }
     }

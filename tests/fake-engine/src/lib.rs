@@ -8,9 +8,12 @@
 //! | `images/ID` | how the image's server behaves |
 //! | `tags/REFERENCE`, with `+` for `/` | the image's ID |
 //! | `running/CONTAINER` | the image's ID |
+//!
+//! A load that is killed leaves a temporary copy of its archive, as podman's does: in `TMPDIR`, else beside the state folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
@@ -179,6 +182,21 @@ impl State {
     pub fn lose_power(&self, units_dir: &Path) -> Result<()> {
         durable::remove_tree(&self.0.join("running"))?;
         durable::remove_tree(units_dir)
+    }
+}
+
+/// The whole of one of the mock's executables, `program`: says what `answer` makes of its arguments, or exits with `failure`.
+pub fn play(program: &str, failure: u8, answer: fn(&[&str]) -> Result<String>) -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match answer(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{program}: {error:#}");
+            ExitCode::from(failure)
+        }
     }
 }
 

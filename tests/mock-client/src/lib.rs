@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -213,14 +213,27 @@ impl MockClient {
     /// # Errors
     /// When the tree cannot be made, or the module not be started or killed.
     pub fn cut_download(&self, payload: &[PayloadFile]) -> Result<()> {
+        let read = || {
+            thread::sleep(Duration::from_millis(20)); // what has been written is to be read, too
+            true
+        };
+        self.cut_download_when(payload, read)
+    }
+
+    /// The same, but waits for `ready`, for a minute at most, before it kills.
+    ///
+    /// # Errors
+    /// As [`cut_download`](Self::cut_download).
+    pub fn cut_download_when(&self, payload: &[PayloadFile], ready: impl Fn() -> bool) -> Result<()> {
         let sizes = self.begin_download()?;
         let course = Course::half(&self.tree(), payload, sizes)?;
         let mut child = self.spawn(download_state(sizes), Stdio::null)?;
+        let begun = Instant::now();
         let (cut, progress) = course.feed(|progress| {
-            while !progress.stalled() && child.try_wait()?.is_none() {
+            let may_wait = || begun.elapsed() < Duration::from_secs(60);
+            while !(progress.stalled() && ready()) && child.try_wait()?.is_none() && may_wait() {
                 thread::sleep(Duration::from_millis(1));
             }
-            thread::sleep(Duration::from_millis(20)); // what has been written is to be read, too
             kill_group(&mut child)
         });
         match payload.first() {

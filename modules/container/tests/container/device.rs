@@ -1,7 +1,7 @@
 //! A device with a mock of an engine on it.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use fake_engine::State;
@@ -17,6 +17,12 @@ pub struct Device {
 /// What a device is with: running containers, tags, and images.
 pub type Live = (Vec<(String, String)>, Vec<(String, String)>, Vec<(String, String)>);
 
+/// The folder of the mock's executables.
+fn fakes() -> &'static Path {
+    static FAKES: OnceLock<PathBuf> = OnceLock::new();
+    FAKES.get_or_init(|| fake_engine::build().unwrap())
+}
+
 pub fn archive(reference: &str, version: &str, mode: Mode) -> Archive {
     Image { reference, version, mode, architecture: "amd64", executable: b"not run here" }.archive()
 }
@@ -27,22 +33,32 @@ impl Device {
     }
 
     pub fn with(settings: &str) -> Self {
-        static FAKES: OnceLock<PathBuf> = OnceLock::new();
-        let fakes = FAKES.get_or_init(|| fake_engine::build().unwrap());
-        let client = MockClient::new(env!("CARGO_BIN_EXE_container"), Generation::V5).unwrap();
+        Self::of(Generation::V5, settings)
+    }
+
+    /// One with the client of `generation`.
+    pub fn of(generation: Generation, settings: &str) -> Self {
+        let client = MockClient::new(env!("CARGO_BIN_EXE_container"), generation).unwrap();
         let engine = State::new(client.device().join("engine"));
         std::fs::create_dir(engine.folder()).unwrap();
-        let units = client.device().join("units");
+        let device = Self { client, engine };
+        device.set(settings);
+        device
+    }
+
+    /// Gives the module the settings of every test, and `more`.
+    pub fn set(&self, more: &str) {
+        let fakes = fakes();
+        let (engine, units) = (self.engine.folder(), self.client.device().join("units"));
         let common = format!(
             "engine = [{:?}, {:?}]\nsystemctl = [{:?}, {:?}, {units:?}]\nunits_dir = {units:?}\nstable_seconds = 0\n\
-             health_seconds = 1\n{settings}",
+             health_seconds = 1\n{more}",
             fakes.join("fake-podman"),
-            engine.folder(),
+            engine,
             fakes.join("fake-systemctl"),
-            engine.folder(),
+            engine,
         );
-        client.set("container", &common).unwrap();
-        Self { client, engine }
+        self.client.set("container", &common).unwrap();
     }
 
     pub fn live(&self) -> Live {
@@ -54,6 +70,12 @@ impl Device {
         self.client.set_meta_data(meta_data.to_string());
         let payload: Vec<_> = files.iter().map(|(name, content)| (OsStr::new(*name), *content)).collect();
         self.client.download(&payload).unwrap()
+    }
+
+    /// A download of shop that is cut, module and engine killed, when the engine has `begun`.
+    pub fn cut_download(&mut self, reference: &str, archive: &Archive, begun: impl Fn() -> bool) {
+        self.client.set_meta_data(one("shop", reference, &archive.id).to_string());
+        self.client.cut_download_when(&[(OsStr::new("app.tar"), &archive.content)], begun).unwrap();
     }
 
     /// Downloads an artifact of `project` with one service of one image.
@@ -93,12 +115,12 @@ impl Device {
         !state.join("journal.json").exists() && !state.join("staging").exists()
     }
 
-    /// A loss of power, and the boot after it.
     /// The module's own folder.
     pub fn state(&self) -> PathBuf {
         self.client.datastore().join("update-modules/container")
     }
 
+    /// A loss of power, and the boot after it.
     pub fn boot(&self) {
         self.engine.lose_power(&self.client.device().join("units")).unwrap();
         self.ok("--recover");

@@ -6,4 +6,5 @@
 mod device;
 mod images;
 mod refused;
+mod scratch;
 mod transaction;

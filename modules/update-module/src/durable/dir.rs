@@ -298,6 +298,17 @@ impl Dir {
         Ok(())
     }
 
+    /// Whether this folder and `other` share one filesystem's space.
+    ///
+    /// # Errors
+    /// When one of them cannot be looked at.
+    pub fn is_on_filesystem_of(&self, other: &Dir) -> Result<bool> {
+        let device = |folder: &Dir| {
+            anyhow::Ok(fs::fstat(&folder.fd).with_context(|| failed("looking at", &folder.path))?.st_dev)
+        };
+        Ok(device(self)? == device(other)?)
+    }
+
     /// The number that the filesystem knows this folder by, under whatever name.
     ///
     /// # Errors

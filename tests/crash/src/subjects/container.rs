@@ -127,6 +127,8 @@ impl Subject for Container {
         let state = device.datastore().join("update-modules/container");
         ensure!(!state.join("staging").exists(), "the staging place is left");
         ensure!(!state.join("journal.json").exists(), "the journal is left");
+        let scratch = device.device().join("mender-update-module-container");
+        ensure!(!scratch.exists(), "the folder for the engine's temporary files is left");
         Ok(())
     }
 }

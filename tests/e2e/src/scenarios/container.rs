@@ -34,6 +34,11 @@ pub const SCENARIOS: &[Scenario] = &[
         play: quadlet,
     },
     Scenario {
+        name: "container-compose",
+        says: "a compose file is started by podman-compose, of images by their ID, and rolls back",
+        play: compose,
+    },
+    Scenario {
         name: "container-power-cut-load",
         says: "power lost while an image is loaded: the old answers after the boot, and the next update installs",
         play: cut_load,
@@ -54,6 +59,7 @@ const MODULE: &str = "container";
 const STATE: &str = "/data/mender/update-modules/container";
 const JOURNAL: &str = "/data/mender/update-modules/container/journal.json";
 const SETTINGS: &str = "/etc/mender-modules/container.toml";
+const SCRATCH: &str = "/var/tmp/mender-update-module-container";
 const TAG: &str = "localhost/shop:latest";
 
 /// Switches on and installs the package.
@@ -242,11 +248,37 @@ fn quadlet(lab: &mut Lab) -> Result<()> {
     answers(lab, 8080, "1").context("after a boot")
 }
 
-/// Cuts the power in an update to `second`: after the boot the old version answers by itself, and the update made again leaves
-/// as many images as there were `before`.
+fn compose(lab: &mut Lab) -> Result<()> {
+    begin(lab)?;
+    let release = |lab: &Lab, version: &str| {
+        let image = lab.image(TAG, version, Mode::Well, 0)?;
+        let text = format!(
+            "services:\n  web:\n    image: {TAG}\n    network_mode: host\n    volumes:\n      - data:/data\n\
+             volumes:\n  data: {{}}\n"
+        );
+        let files = vec![("compose.yaml", text.into_bytes())];
+        let meta_data = json!({"compose": "compose.yaml"});
+        artifact(lab, &format!("release-{version}"), "shop", (TAG, &image), meta_data, files)
+    };
+    install_and_commit(lab, &release(lab, "1")?)?;
+    answers(lab, 8080, "1")?;
+    let old = images(lab)?;
+    let second = release(lab, "2")?;
+    lab.client(&format!("install {second}"), 0)?;
+    answers(lab, 8080, "2")?;
+    lab.client("rollback", 0)?;
+    answers(lab, 8080, "1")?;
+    is_clean(lab, &old)?;
+    // As when systemd kills a provider that nobody has told to stop.
+    lab.ok("! journalctl --unit mender-shop.compose.service | grep 'Failed with result'").map(drop)
+}
+
+/// Cuts the power in an update to `second`: after the boot the old version answers by itself, nothing is left of a load, and
+/// the update made again leaves as many images as there were `before`.
 fn cut_and_update_again(lab: &mut Lab, second: &str, before: &[String]) -> Result<()> {
     lab.power_cut()?;
     lab.power_on()?;
+    lab.ok(&format!("test ! -e {SCRATCH}")).context("podman's temporary files are left after the boot")?;
     answers(lab, 8080, "1").context("after the boot")?;
     install_and_commit(lab, second)?;
     answers(lab, 8080, "2")?;
@@ -260,11 +292,10 @@ fn cut_load(lab: &mut Lab) -> Result<()> {
     let old = images(lab)?;
     // Large enough for podman to be met at it.
     let second = second_version(lab, 8 << 20)?;
-    let of_podman = "$(busybox pidof podman | sed 's|[0-9]\\+|/proc/&/cmdline|g')";
-    lab.client_until(
-        &format!("install {second}"),
-        &format!("grep -qa load /dev/null {of_podman} && sleep 1"),
-    )?;
+    // Its temporary copy has to be on the medium: the boot is to remove it.
+    let loads = format!("test -n \"$(ls {SCRATCH} 2> /dev/null)\"");
+    lab.client_until(&format!("install {second}"), &format!("{loads} && sleep 1 && sync"))?;
+    lab.ok(&loads).context("podman was not met at its load")?;
     cut_and_update_again(lab, &second, &old)
 }
 

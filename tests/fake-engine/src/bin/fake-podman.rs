@@ -1,32 +1,31 @@
 //! `fake-podman STATE COMMAND...`: a mock, see the library.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use fake_engine::State;
+use fake_engine::{State, play};
 use serde_json::Value;
 use test_image::digest;
+use update_module::FileName;
+use update_module::durable::Dir;
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match answer(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("fake-podman: {error:#}");
-            ExitCode::from(125)
-        }
-    }
+    play("fake-podman", 125, answer)
 }
 
 fn answer(words: &[&str]) -> Result<String> {
     let [folder, command @ ..] = words else { bail!("fake-podman STATE COMMAND...") };
     let state = State::new(*folder);
     match command {
-        ["info", ..] => Ok(format!("{folder}\n")),
+        ["info", "--format", format] => {
+            let tmp_dir = tmp_dir(&state);
+            let known = [("{{.Store.GraphRoot}}", *folder), ("{{.Store.ImageCopyTmpDir}}", &tmp_dir)];
+            let said = known.iter().fold((*format).to_owned(), |said, (field, is)| said.replace(field, is));
+            Ok(said + "\n")
+        }
         ["images", ..] => images(&state),
         ["load", ..] => load(&state),
         ["tag", id, reference] => state.tag(id, reference).map(|()| String::new()),
@@ -62,10 +61,27 @@ fn images(state: &State) -> Result<String> {
     Ok(text)
 }
 
-/// Takes an archive as `docker save` writes it.
+/// Where it puts temporary files: beside its state, unless it is told a place.
+fn tmp_dir(state: &State) -> String {
+    let beside = state.folder().parent().unwrap_or(state.folder());
+    std::env::var("TMPDIR").unwrap_or_else(|_| beside.to_string_lossy().into_owned())
+}
+
+/// Reads the archive, as podman does, from a copy of it that it makes first. It stays where this is killed.
 fn load(state: &State) -> Result<String> {
+    let tmp_dir = PathBuf::from(tmp_dir(state));
+    let (folder, name) = (Dir::open(&tmp_dir)?, FileName::new(format!("podman{}", std::process::id()))?);
+    let mut copy = folder.create_file(&name)?;
+    let copied = io::copy(&mut io::stdin().lock(), &mut copy).context("copying the archive");
+    let said = copied.and_then(|_| take(state, File::open(tmp_dir.join(&name))?));
+    folder.remove(&name)?;
+    said
+}
+
+/// Takes an archive as `docker save` writes it.
+fn take(state: &State, archive: File) -> Result<String> {
     let mut texts = Vec::new();
-    let mut archive = tar::Archive::new(io::stdin().lock());
+    let mut archive = tar::Archive::new(archive);
     for entry in archive.entries()? {
         let mut entry = entry.context("the archive is damaged")?;
         let name = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
@@ -73,8 +89,6 @@ fn load(state: &State) -> Result<String> {
         entry.read_to_end(&mut content).context("the archive is damaged")?;
         texts.push((name, content));
     }
-    drop(archive);
-    io::copy(&mut io::stdin().lock(), &mut io::sink())?; // what tar puts behind its end
     let text = |name: &str| {
         let found = texts.iter().find(|(found, _)| found == name);
         found.map(|(_, content)| content).with_context(|| format!("the archive has no {name}"))

@@ -6,20 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use fake_engine::State;
+use fake_engine::{State, play};
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match answer(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("fake-systemctl: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    play("fake-systemctl", 1, answer)
 }
 
 fn answer(words: &[&str]) -> Result<String> {

@@ -1,0 +1,141 @@
+//! The temporary copies that the engine makes of an image while it loads it: where they are, that they go, and their space.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use mock_client::Generation;
+use serde_json::json;
+use test_image::Mode;
+
+use crate::device::{Device, archive, one, refused};
+
+const TAG: &str = "localhost/shop:1";
+
+/// What the folder for the engine's temporary files is called.
+const NAME: &str = "mender-update-module-container";
+
+/// A device whose engine has the folder that is returned for its temporary files.
+fn with_tmp_dir(name: &str) -> (Device, PathBuf) {
+    let device = Device::new();
+    let tmp_dir = device.client.device().join(name);
+    fs::create_dir(&tmp_dir).unwrap();
+    device.set(&format!("tmp_dir = {tmp_dir:?}\n"));
+    (device, tmp_dir)
+}
+
+/// The engine's copies in `folder`, and in folders there.
+fn copies(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let copies = entries.flat_map(|path| match path.file_name() {
+        Some(name) if name.to_string_lossy().starts_with("podman") => vec![path],
+        _ if path.is_dir() && !path.is_symlink() => copies(&path),
+        _ => Vec::new(),
+    });
+    copies.collect()
+}
+
+/// Cuts a download while the engine has a copy in `tmp_dir`.
+fn cut_load(device: &mut Device, tmp_dir: &Path) {
+    device.cut_download(TAG, &archive(TAG, "1", Mode::Well), || !copies(tmp_dir).is_empty());
+    assert_eq!(copies(tmp_dir).len(), 1, "the load was not cut");
+}
+
+#[test]
+fn the_copy_that_a_cut_load_leaves_goes_though_the_setting_has_changed() {
+    let (mut device, tmp_dir) = with_tmp_dir("before");
+    cut_load(&mut device, &tmp_dir);
+    let copy = copies(&tmp_dir).remove(0);
+    let folder = copy.parent().unwrap();
+    assert_eq!(folder.file_name().unwrap(), NAME);
+    assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
+    device.set("tmp_dir = \"/no/such/folder\"\n");
+    device.ok("Cleanup");
+    assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), 0);
+    assert!(device.is_clean());
+}
+
+#[test]
+fn a_boot_removes_it_from_the_engine_s_own_folder_and_waits_for_no_client() {
+    let mut device = Device::new();
+    let tmp_dir = device.client.device().to_owned();
+    cut_load(&mut device, &tmp_dir);
+    device.boot();
+    assert!(copies(&tmp_dir).is_empty() && !tmp_dir.join(NAME).exists());
+    assert!(!device.is_clean(), "the rest is for the client's next call");
+}
+
+#[test]
+fn nothing_is_left_of_a_load_whether_it_succeeds_or_not() {
+    let (mut device, tmp_dir) = with_tmp_dir("tmp");
+    let image = archive(TAG, "1", Mode::Well);
+    let half = &image.content[..image.content.len() / 2];
+    for (content, loads) in [(half, false), (&image.content, true)] {
+        let outcome = device.download(&one("shop", TAG, &image.id), &[("app.tar", content)]);
+        assert_eq!(outcome.success(), loads, "{outcome:?}");
+        assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn what_somebody_has_put_into_its_place_is_replaced_and_leads_nowhere() {
+    let (mut device, tmp_dir) = with_tmp_dir("tmp");
+    let (place, elsewhere) = (tmp_dir.join(NAME), device.client.device().join("elsewhere"));
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("file"), "").unwrap();
+    symlink(&elsewhere, &place).unwrap();
+    cut_load(&mut device, &tmp_dir);
+    assert!(!place.is_symlink() && copies(&place).len() == 1);
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
+    fs::remove_dir_all(&place).unwrap();
+    fs::write(&place, "a file").unwrap();
+    device.update("shop", TAG, "2");
+    assert!(!place.exists());
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_is_missing_is_told_with_the_remedy() {
+    for (tmp_dir, words) in [("/no/such/folder", "tmp_dir in"), ("tmp", "absolute")] {
+        let mut device = Device::with(&format!("tmp_dir = {tmp_dir:?}\n"));
+        refused(&device.download_one("shop", TAG, &archive(TAG, "1", Mode::Well)), words);
+    }
+}
+
+#[test]
+fn an_update_that_began_before_there_was_such_a_folder_goes_on() {
+    let mut device = Device::new();
+    let image = archive(TAG, "1", Mode::Well);
+    assert!(device.download_one("shop", TAG, &image).success());
+    let journal = device.state().join("journal.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&journal).unwrap()).unwrap();
+    let engine = record["change"]["engine"].as_object_mut().unwrap();
+    assert!(engine.remove("scratch").is_some(), "{engine:?}");
+    engine.insert("tmp_dir".into(), json!(null));
+    fs::write(&journal, record.to_string()).unwrap();
+    device.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
+    assert_eq!(device.running("shop.web"), Some(image.id));
+}
+
+/// Downloads an image that says to take `size` bytes unpacked. This client tells no sizes of archives.
+fn download_of_size(device: &mut Device, size: u64) -> String {
+    let image = archive(TAG, "1", Mode::Well);
+    let mut meta_data = one("shop", TAG, &image.id);
+    meta_data["images"][0]["size"] = json!(size);
+    let outcome = device.download(&meta_data, &[("app.tar", &image.content)]);
+    refused(&outcome, "reserve");
+    device.ok("Cleanup");
+    outcome.stderr
+}
+
+#[test]
+fn every_filesystem_is_asked_for_the_space_of_what_is_written_to_it() {
+    let mut device = Device::of(Generation::V3, "");
+    let said = download_of_size(&mut device, 1 << 60);
+    assert!(said.contains(&(3u64 << 60).to_string()), "one filesystem has to hold all: {said}");
+    let free = said.split(" free").next().unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+    // There is room for the image, and for nothing of its copies in a filesystem that has none at all.
+    device.set("tmp_dir = \"/proc\"\n");
+    let said = download_of_size(&mut device, free / 2);
+    let demand = format!("{} bytes are to be written to /proc, which has 0 free", free / 2 * 2);
+    assert!(said.contains(&demand), "{said}");
+}

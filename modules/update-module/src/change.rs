@@ -1,0 +1,67 @@
+//! What a module says about one change, for the library to do it as a [`Transaction`](crate::Transaction).
+
+use anyhow::Result;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::state::NeedsReboot;
+
+/// What is special to a payload: everything a change needs to know of itself is in its record, because the process
+/// that goes on after a power cut has nothing else.
+pub trait Change: Serialize + DeserializeOwned {
+    /// Completes the record with what the switch will do, and refuses what it could not do. Touches nothing live.
+    ///
+    /// # Errors
+    /// Fail the install before anything is touched.
+    fn prepare(&mut self) -> Result<()>;
+
+    /// Makes the new live and keeps the old, durably. Called once: a switch that was cut is switched back.
+    ///
+    /// # Errors
+    /// Are followed by [`switch_back`](Self::switch_back).
+    fn switch(&self) -> Result<()>;
+
+    /// Makes the old live, durably, from any prefix of [`switch`](Self::switch) or of itself.
+    ///
+    /// # Errors
+    /// Fail the rollback; it may be tried again.
+    fn switch_back(&self) -> Result<()>;
+
+    /// As [`switch_back`](Self::switch_back), at boot: nothing of the new runs, and nothing can be waited for. Default:
+    /// the same.
+    ///
+    /// # Errors
+    /// Fail the boot's recovery; it may be tried again.
+    fn switch_back_at_boot(&self) -> Result<()> {
+        self.switch_back()
+    }
+
+    /// At a boot, when a download has been cut, which no client goes on with: removes what it has left outside of its staging
+    /// place. What is in that waits for [`forget`](Self::forget), which is called whenever the client comes to it. Default:
+    /// does nothing.
+    ///
+    /// # Errors
+    /// Fail the boot's recovery; it may be tried again.
+    fn staging_was_cut(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Removes what is staged or kept; called again, it goes on from wherever it was cut.
+    ///
+    /// # Errors
+    /// Leave the rest for the next update to remove.
+    fn forget(&self) -> Result<()>;
+
+    /// Does the device have to be rebooted for what is live to be in use? Asked after the switch, and again when it has
+    /// been switched back. Default: no.
+    ///
+    /// # Errors
+    /// Start the rollback chain, as those of [`UpdateModule::needs_artifact_reboot`](crate::UpdateModule::needs_artifact_reboot).
+    fn needs_reboot(&self) -> Result<NeedsReboot> {
+        Ok(NeedsReboot::No)
+    }
+
+    /// The client's last word: the update has ended in `Cleanup`, the journal is gone, and whoever calls has nothing
+    /// more to do. Default: does nothing.
+    fn ended(&self) {}
+}
