@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use host::cache;
+use host::pool::side_by_side;
 use xshell::Shell;
 
 use crate::board::Board;
@@ -30,6 +31,22 @@ impl Image {
         let folder = cache::entry("image", &recipe::key(board), |folder| build::image(sh, board, folder))
             .with_context(|| format!("making the image for {}", board.machine))?;
         Ok(Self { folder, board })
+    }
+
+    /// The images of `boards`. Those that are missing are made side by side: what takes the time in each is dpkg, on one core.
+    ///
+    /// # Errors
+    /// As [`ensure`](Self::ensure), for one of them.
+    pub fn ensure_all(sh: &Shell, boards: &[&'static Board]) -> Result<Vec<Self>> {
+        // Before there are two that could want to: only one apt at a time may install.
+        host::packages::ensure(sh, crate::PACKAGES)?;
+        let here = sh.current_dir();
+        let made = side_by_side(boards.len(), boards, |board| {
+            let sh = Shell::new().context("finding the working directory")?;
+            sh.change_dir(&here);
+            Self::ensure(&sh, board)
+        });
+        made.into_iter().collect()
     }
 
     /// The board it is for.

@@ -70,7 +70,7 @@ pub fn play_with(
     packages::ensure(sh, e2e::HOST_PACKAGES)?;
     let board = target.board.as_ref();
     let board = board.with_context(|| format!("there is no emulated Pi for {}", target.debian))?;
-    let stage = stage(sh, target, board, packages)?;
+    let stage = stage(sh, target, Image::ensure(sh, board)?, packages)?;
     e2e::choose(&[scenario.to_owned()])?.into_iter().try_for_each(|scenario| stage.play(scenario))?;
     Ok(board.machine)
 }
@@ -91,24 +91,16 @@ pub fn cost(sh: &Shell) -> Result<Cost> {
 fn stages(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Vec<Stage>> {
     let targets: Vec<_> = chosen.iter().map(|(target, _)| *target).collect();
     let built = Dist::of(&targets).run(sh)?;
-    chosen
-        .iter()
-        .map(|(target, board)| {
-            let packages = built.iter().filter(|(of, _)| of == target).map(|(_, deb)| deb.clone()).collect();
-            stage(sh, target, board, packages)
-        })
-        .collect()
+    let images = Image::ensure_all(sh, &chosen.iter().map(|(_, board)| *board).collect::<Vec<_>>())?;
+    let of = |target: &'static Target| {
+        built.iter().filter(move |(of, _)| *of == target).map(|(_, deb)| deb.clone()).collect()
+    };
+    targets.iter().zip(images).map(|(target, image)| stage(sh, target, image, of(target))).collect()
 }
 
-fn stage(
-    sh: &Shell,
-    target: &'static Target,
-    board: &'static Board,
-    packages: Vec<PathBuf>,
-) -> Result<Stage> {
-    let folder = sh.current_dir().join("target/e2e").join(board.machine);
-    let server = dist::test_server(sh, target)?;
-    Ok(Stage { image: Image::ensure(sh, board)?, packages, server, folder })
+fn stage(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBuf>) -> Result<Stage> {
+    let folder = sh.current_dir().join("target/e2e").join(image.board().machine);
+    Ok(Stage { server: dist::test_server(sh, target)?, image, packages, folder })
 }
 
 /// Plays the scenarios on all machines, as many side by side as this machine has cores: an emulator is busy with one. Returns

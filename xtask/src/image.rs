@@ -18,9 +18,10 @@ pub struct Image {
 impl Image {
     /// Makes what is missing and prints where each image lies.
     pub fn run(self, sh: &Shell) -> Result<()> {
-        for board in target::boards().filter(|row| self.machine.is_empty() || self.machine.contains(row)) {
-            let image = qemu::Image::ensure(sh, board)?;
-            println!("{}  {}", board.machine, image.folder().display());
+        let wanted = |row: &&'static Board| self.machine.is_empty() || self.machine.contains(row);
+        let boards: Vec<_> = target::boards().filter(wanted).collect();
+        for image in qemu::Image::ensure_all(sh, &boards)? {
+            println!("{}  {}", image.board().machine, image.folder().display());
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use host::cache;
 use host::command::run;
 use host::packages::as_root;
 use host::status::{Step, step};
@@ -48,6 +49,8 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn binfmt(&self, step: &Step) -> Result<()> {
+        // Two boards at a time must not both find the registry missing and mount it.
+        let _lock = cache::lock(&cache::folder()?.join("binfmt.lock"))?;
         let script = as_root(self.sh, "sh")?.args(["-c", recipe::BINFMT, "sh", self.board.binfmt]);
         run(step, script).context(
             "the kernel must let this machine run ARM programs through qemu-user-static: \

@@ -81,7 +81,7 @@ fn built(sh: &Shell, layer: &Layer, release: &Release, build: &Build) -> Result<
     };
     let (count, tried, alone) = (packages.len(), tried.len(), alone.len());
     Ok(format!(
-        "{count} packages built, {tried} executables keep to the protocol, {alone} of deb start{proven}"
+        "{count} packages built, {tried} executables keep to the protocol, {alone} (deb) are started{proven}"
     ))
 }
 
