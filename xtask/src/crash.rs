@@ -172,7 +172,7 @@ fn build(sh: &Shell, target: &Path, names: &[String]) -> Result<Tracer> {
 
 fn try_module(name: &str, module: &Module, tracer: &Tracer, scope: Scope) -> Result<Vec<Report>> {
     let mut reports = Vec::new();
-    for subject in subjects(name, module) {
+    for subject in subjects(name, module)? {
         let shown = format!("cutting {}: {}", module.executable.display(), subject.name());
         let more = step(shown, |_| crash::run(subject.as_ref(), tracer, scope))
             .with_context(|| format!("{}: {}", module.executable.display(), subject.name()))?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use host::cache;
+use host::{cache, folder};
 use xshell::Shell;
 
 use crate::dist::Dist;
@@ -74,7 +74,7 @@ impl Layer {
             "what was generated no longer agrees with the work tree; run cargo xtask layer and commit:{names}"
         );
         for Made { path, content } in &drifted {
-            fs::write(path, content).with_context(|| format!("writing {}", path.display()))?;
+            folder::write(path, content)?;
         }
         println!("{} generated files of {LAYER}, {} of them written:{names}", made.len(), drifted.len());
         Ok(format!("{} generated files agree with the work tree", made.len()))
@@ -96,6 +96,8 @@ fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
     }
     let content = generated::sums("The archives of sources that `cargo xtask dist` makes.", &sums);
     made.push(Made { path: layer.join(SHARED).join("sources.inc"), content });
+    let names = workspace.modules.iter().map(|module| module.debian.as_str());
+    made.push(Made { path: layer.join("conf/from-source.inc"), content: generated::providers(names) });
     Ok(made)
 }
 

@@ -1,11 +1,13 @@
-//! `cargo xtask new`: a module to begin with, which is tested, packaged and built by BitBake from its first moment.
+//! `cargo xtask new`: a module to begin with, which has its tests, package and recipes from its first moment.
 
 mod proof;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use host::command::run;
 use host::folder;
@@ -43,11 +45,20 @@ const MODEL: &str = "web-file";
 const AS_THE_MODEL: &[&str] =
     &["lintian-overrides", "mender-update-module-web-file-recover.service", "postrm", "prerm"];
 
-/// A file of the module, by its path from the top of the work tree.
-struct Made {
-    path: PathBuf,
-    content: String,
-}
+/// Names that something else needs, and what.
+const TAKEN: &[(&[&str], &str)] = &[
+    (
+        &["docker", "rootfs-image", "rpm", "script", "single-file"],
+        "the Mender client has a payload type of its own",
+    ),
+    (&["build", "deps", "examples", "incremental"], "cargo keeps a folder of its own"),
+];
+
+/// Where a module is written before it is brought into the work tree.
+const STAGING: &str = ".new-module";
+
+/// Where modules' crates are: cargo takes every folder there for one.
+const MODULES: &str = "modules";
 
 impl New {
     /// Makes the module, or tests one.
@@ -70,16 +81,23 @@ impl Module {
     fn make(&self, sh: &Shell) -> Result<()> {
         let root = sh.current_dir();
         self.check_name(&root)?;
-        let made = self.made(sh, &root)?;
-        for Made { path, .. } in &made {
-            ensure!(!root.join(path).exists(), "{} is there already: choose another name", path.display());
+        let files = self.files(sh, &root)?;
+        let places = self.places(&files);
+        for place in &places {
+            ensure!(
+                !root.join(place).exists(),
+                "{} is there already: choose another name, or remove it",
+                place.display()
+            );
         }
-        if let Err(error) = self.write(sh, &root, &made) {
-            made.iter().for_each(|made| drop(fs::remove_file(root.join(&made.path))));
+        let lock = read(&root.join("Cargo.lock"))?;
+        if let Err(error) = self.take_in(sh, &root, &files, &places) {
+            places.iter().for_each(|place| drop(remove(&root.join(place))));
+            drop(fs::write(root.join("Cargo.lock"), lock));
             return Err(error).context("the module could not be made, and its files are removed again");
         }
         Layer::default().run(sh).context("the module is made; the rest is done by cargo xtask layer")?;
-        self.say_what_is_next(&made);
+        self.say_what_is_next(&files);
         Ok(())
     }
 
@@ -91,6 +109,9 @@ impl Module {
             fits && name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.ends_with('-'),
             "{name:?} cannot be a module's name: lower-case letters, digits and hyphens can, beginning with a letter"
         );
+        if let Some((_, why)) = TAKEN.iter().find(|(names, _)| names.contains(&name.as_str())) {
+            bail!("{why} called {name}: choose another name");
+        }
         let lock = manifest(&root.join("Cargo.lock"))?;
         let crates = lock.get("package").and_then(|packages| packages.as_array_of_tables());
         let crates = crates.context("Cargo.lock lists no package")?;
@@ -100,7 +121,7 @@ impl Module {
     }
 
     /// What stands in the template for what only this module knows, and that.
-    fn words(&self, sh: &Shell, root: &Path) -> Result<[(&'static str, String); 5]> {
+    fn words(&self, sh: &Shell, root: &Path) -> Result<[(&'static str, String); 4]> {
         let workspace = manifest(&root.join("Cargo.toml"))?;
         let package = workspace.get("workspace").and_then(|table| table.get("package"));
         let package = package.context("Cargo.toml has no table workspace.package")?;
@@ -108,47 +129,80 @@ impl Module {
         let author = package.get("authors").and_then(|authors| authors.as_array()?.get(0)?.as_str());
         Ok([
             (SAMPLE, self.name.clone()),
-            ("Fireplace", self.name.split('-').map(capitalised).collect()),
-            ("VERSION", version.context("Cargo.toml has no workspace.package.version")?.to_owned()),
-            ("AUTHOR", author.context("Cargo.toml has no workspace.package.authors")?.to_owned()),
-            ("DATE", cmd!(sh, "date --rfc-email").quiet().read().context("asking for the date")?),
+            ("@VERSION@", version.context("Cargo.toml has no workspace.package.version")?.to_owned()),
+            ("@AUTHOR@", author.context("Cargo.toml has no workspace.package.authors")?.to_owned()),
+            ("@DATE@", cmd!(sh, "date --rfc-email").quiet().read().context("asking for the date")?),
         ])
     }
 
-    fn made(&self, sh: &Shell, root: &Path) -> Result<Vec<Made>> {
+    /// Its files, by their paths from the top of the work tree.
+    fn files(&self, sh: &Shell, root: &Path) -> Result<BTreeMap<PathBuf, String>> {
         let words = self.words(sh, root)?;
         let from_template =
             |text: String| words.iter().fold(text, |text, (word, own)| text.replace(word, own));
         let template = root.join(TEMPLATE);
-        let mut made = Vec::new();
+        let mut files = BTreeMap::new();
         for file in folder::files(&template)? {
             let path = file.strip_prefix(&template)?.to_string_lossy().into_owned();
-            made.push(Made { path: from_template(path).into(), content: from_template(read(&file)?) });
+            files.insert(from_template(path).into(), from_template(read(&file)?));
         }
         for file in AS_THE_MODEL {
             let path = Path::new("debian").join(&self.name).join(file.replace(MODEL, &self.name));
             let model = root.join("debian").join(MODEL).join(file);
-            made.push(Made { path, content: read(&model)?.replace(MODEL, &self.name) });
+            files.insert(path, read(&model)?.replace(MODEL, &self.name));
         }
-        Ok(made)
+        Ok(files)
     }
 
-    fn write(&self, sh: &Shell, root: &Path, made: &[Made]) -> Result<()> {
-        let name = &self.name;
-        for Made { path, content } in made {
-            folder::write(&root.join(path), content)?;
+    /// What in the work tree is the module's alone: folders, and files in folders that it shares. Its crate comes last.
+    fn places(&self, files: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
+        let mut places = BTreeSet::new();
+        for path in files.keys() {
+            let outermost_first = path.ancestors().collect::<Vec<_>>().into_iter().rev();
+            let folder = outermost_first.into_iter().find(|folder| folder.ends_with(&self.name));
+            places.insert(folder.unwrap_or(path).to_owned());
         }
+        let mut places: Vec<_> = places.into_iter().collect();
+        places.sort_by_key(|place| place.starts_with(MODULES));
+        places
+    }
+
+    /// Brings the files into the work tree, the crate in one step after all else: a crate that is half there keeps cargo, and this
+    /// command with it, from everything.
+    fn take_in(
+        &self,
+        sh: &Shell,
+        root: &Path,
+        files: &BTreeMap<PathBuf, String>,
+        places: &[PathBuf],
+    ) -> Result<()> {
+        let name = &self.name;
+        let staging = root.join(STAGING);
+        folder::empty(&staging)?;
+        for (path, content) in files {
+            folder::write(&staging.join(path), content)?;
+        }
+        for place in places {
+            let (from, to) = (staging.join(place), root.join(place));
+            fs::rename(&from, &to)
+                .with_context(|| format!("renaming {} to {}", from.display(), to.display()))?;
+        }
+        folder::remove(&staging)?;
         step(format!("taking {name} into the workspace"), |step| {
             // It needs nothing that is not there: no network, no other versions.
-            run(step, cmd!(sh, "cargo update --workspace --offline"))?;
-            // A name of another length than the template's breaks lines elsewhere.
-            run(step, cmd!(sh, "cargo fmt --package {name}")).map(drop)
-        })
+            run(step, cmd!(sh, "cargo update --workspace --offline"))
+        })?;
+        // A name of another length than the template's breaks lines elsewhere. Debian's rustfmt has a package of its own.
+        let formatted = step("cargo fmt", |step| run(step, cmd!(sh, "cargo fmt --package {name}")));
+        if let Err(error) = formatted {
+            println!("the module could not be formatted, which is no harm: {error:#}");
+        }
+        Ok(())
     }
 
-    fn say_what_is_next(&self, made: &[Made]) {
+    fn say_what_is_next(&self, files: &BTreeMap<PathBuf, String>) {
         let name = &self.name;
-        for Made { path, .. } in made {
+        for path in files.keys() {
             println!("    {}", path.display());
         }
         println!(
@@ -162,9 +216,9 @@ impl Module {
     }
 }
 
-fn capitalised(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
+/// Removes a file or a folder.
+fn remove(path: &Path) -> io::Result<()> {
+    if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -186,17 +240,36 @@ mod tests {
     #[test]
     fn nothing_of_the_template_is_left() {
         let module = Module { name: "heat-pump".to_owned() };
-        let made = module.made(&Shell::new().unwrap(), root()).unwrap();
-        let changelog = made.iter().find(|made| made.path.ends_with("heat-pump/changelog")).unwrap();
-        let trailer = changelog.content.lines().last().unwrap();
+        let files = module.files(&Shell::new().unwrap(), root()).unwrap();
+        let changelog = &files[Path::new("debian/heat-pump/changelog")];
+        let trailer = changelog.lines().last().unwrap();
         let (who, when) = trailer.strip_prefix(" -- ").unwrap().split_once("  ").unwrap();
         assert!(who.ends_with('>') && when.contains(':'), "{trailer:?} does not say who and when");
-        for Made { path, content } in &made {
+        for (path, content) in &files {
             let text = format!("{}\n{content}", path.display());
-            for word in [SAMPLE, "Fireplace", "VERSION", "AUTHOR", "DATE", MODEL] {
-                assert!(!text.contains(word), "{word} is left in {text}");
+            for word in [SAMPLE, "@", MODEL] {
+                assert!(
+                    !text.replace(who, "").replace("@DEVICE@", "").contains(word),
+                    "{word} is left in {text}"
+                );
             }
         }
+    }
+
+    #[test]
+    fn a_module_has_three_folders_and_two_recipes_and_its_crate_comes_last() {
+        let module = Module { name: "heat-pump".to_owned() };
+        let files = module.files(&Shell::new().unwrap(), root()).unwrap();
+        let places = module.places(&files);
+        let folders: Vec<_> = places.iter().filter(|place| place.ends_with("heat-pump")).collect();
+        assert_eq!(
+            folders,
+            ["debian/heat-pump", "tests/conformance/payloads/heat-pump", "modules/heat-pump"]
+                .map(Path::new)
+                .each_ref()
+        );
+        assert_eq!(places.len(), 5, "{places:?}");
+        assert_eq!(places.last().unwrap(), Path::new("modules/heat-pump"));
     }
 
     #[test]
@@ -206,6 +279,9 @@ mod tests {
         }
         for name in ["web-file", "serde", "xtask"] {
             assert!(refused(name).is_some_and(|said| said.contains("Cargo.lock")), "{name:?} was taken");
+        }
+        for name in ["script", "rootfs-image", "build"] {
+            assert!(refused(name).is_some_and(|said| said.contains("of its own")), "{name:?} was taken");
         }
         assert_eq!(refused("heat-pump2"), None);
     }

@@ -43,6 +43,11 @@ impl Payload {
         self.new.is_some()
     }
 
+    /// Whether it says what is on the device before an update.
+    pub fn says_what_is_old(&self) -> bool {
+        self.old.is_some()
+    }
+
     /// Whether it has packages for a Debian system.
     pub fn needs_debian(&self) -> bool {
         !self.installed.is_empty()
@@ -51,7 +56,7 @@ impl Payload {
     /// The artifact's files, as they are for `device`.
     ///
     /// # Errors
-    /// When nobody knows whose `device` is.
+    /// When the folder of `device` cannot be looked at.
     pub fn files(&self, device: &MockClient) -> Result<Vec<(OsString, Vec<u8>)>> {
         let mut files = self.files.clone();
         for (_, content) in &mut files {

@@ -76,7 +76,7 @@ pub fn lock(path: &Path) -> Result<File> {
     }
     let file = File::create(path).with_context(context)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        step("waiting for another process that makes the same", |_| {
+        step(format!("waiting for whoever has {}", path.display()), |_| {
             flock(&file, FlockOperation::LockExclusive)
         })
         .with_context(context)?;

@@ -40,7 +40,7 @@ pub fn entries(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
-/// Every file below the folder `path`, sorted.
+/// Every file below the folder `path`, sorted. Links to folders are followed.
 ///
 /// # Errors
 /// When a folder cannot be read.

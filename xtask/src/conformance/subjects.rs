@@ -98,12 +98,15 @@ fn build(sh: &Shell, names: &[String]) -> Result<PathBuf> {
     Ok(Path::new(target).join("debug"))
 }
 
-/// Puts the programs that are played, which a payload's settings name as `@BESIDE@`, beside `module`, which was built elsewhere.
-pub fn play_beside(sh: &Shell, module: &Path) -> Result<()> {
+/// Puts the programs that are played, which a payload's settings name as `@BESIDE@`, beside `modules`, which were built elsewhere.
+pub fn play_beside<'a>(sh: &Shell, modules: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     let built = build(sh, &[])?;
-    for program in ["fake-podman", "fake-systemctl"] {
-        let beside = module.with_file_name(program);
-        fs::copy(built.join(program), &beside).with_context(|| format!("copying to {}", beside.display()))?;
+    for module in modules {
+        for program in ["fake-podman", "fake-systemctl"] {
+            let beside = module.with_file_name(program);
+            fs::copy(built.join(program), &beside)
+                .with_context(|| format!("copying to {}", beside.display()))?;
+        }
     }
     Ok(())
 }

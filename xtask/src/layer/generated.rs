@@ -34,6 +34,13 @@ pub fn crates(lock: &str) -> Result<String> {
     Ok(format!("{NOTE}\n{exception}\nSRC_URI += \" \\\n{uris}\"\n\n{sums}"))
 }
 
+/// The choice that a build makes where it says nothing, between the two recipes of each of `modules`, by their Debian names: the
+/// one from source.
+pub fn providers<'a>(modules: impl IntoIterator<Item = &'a str>) -> String {
+    let lines = modules.into_iter().map(|name| format!("PREFERRED_RPROVIDER_{name} ??= \"{name}\"\n"));
+    format!("{NOTE}\n{}", lines.collect::<String>())
+}
+
 /// The checksums of downloads, each by the name that its recipe gives it.
 pub fn sums(of: &str, sums: &[(String, String)]) -> String {
     let mut text = format!("{NOTE}# {of}\n\n");

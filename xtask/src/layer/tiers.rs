@@ -59,8 +59,8 @@ fn built(sh: &Shell, layer: &Layer, release: &Release, build: &Build) -> Result<
     // A module that drives dpkg would need a whole Debian of that architecture to keep to the protocol in: the emulated Pi.
     let (alone, tried): (Vec<_>, Vec<_>) =
         packages.iter().partition(|package| needs_debian(sh, &package.module));
+    play_beside(sh, tried.iter().map(|package| package.runner.as_path()))?;
     for Built { runner, deb, .. } in &tried {
-        play_beside(sh, runner)?;
         Conformance::of(runner.clone())
             .run(sh)
             .with_context(|| format!("the executable of {}", deb.display()))?;

@@ -2,6 +2,7 @@
 //! and where nothing was.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use conformance::Payload;
@@ -10,23 +11,26 @@ use mock_client::{MockClient, Snapshot};
 use super::Module;
 use crate::Subject;
 
-pub fn subjects(name: &str, module: &Module) -> Vec<Box<dyn Subject>> {
+pub fn subjects(name: &str, module: &Module) -> Result<Vec<Box<dyn Subject>>> {
+    let payload = Arc::new(Payload::read(&module.payload)?);
+    ensure!(
+        !payload.needs_debian(),
+        "the payload of {name} is for a Debian system: describe one in tests/crash/src/subjects, as deb.rs does"
+    );
     let subject = |old| -> Box<dyn Subject> {
-        Box::new(Described { name: name.to_owned(), module: module.clone(), old })
+        let (name, module, payload) = (name.to_owned(), module.clone(), Arc::clone(&payload));
+        Box::new(Described { name, module, payload, old })
     };
-    [true, false].map(subject).into()
+    let olds = if payload.says_what_is_old() { &[true, false][..] } else { &[false] };
+    Ok(olds.iter().copied().map(subject).collect())
 }
 
 struct Described {
     name: String,
     module: Module,
+    payload: Arc<Payload>,
+    /// Whether there is something before the update.
     old: bool,
-}
-
-impl Described {
-    fn described(&self) -> Result<Payload> {
-        Payload::read(&self.module.payload)
-    }
 }
 
 impl Subject for Described {
@@ -37,28 +41,24 @@ impl Subject for Described {
     fn device(&self) -> Result<MockClient> {
         let mut device = self.module.device()?;
         let beside = self.module.executable.parent().unwrap_or(Path::new(""));
-        let payload = self.described()?;
-        payload.set_up(&mut device, &self.name, beside)?;
+        self.payload.set_up(&mut device, &self.name, beside)?;
         if self.old {
-            payload.put_old(&device)?;
+            self.payload.put_old(&device)?;
         }
         Ok(device)
     }
 
-    /// The whole device but for what belongs to the client: whatever a module leaves anywhere is found. The client leaves traces in
-    /// the times of folders, too.
+    /// The whole device but for what belongs to the client: whatever a module leaves anywhere is found. The client leaves
+    /// traces in the times of folders, too.
     fn live(&self, device: &MockClient) -> Result<Snapshot> {
         let all = Snapshot::of(device.device())?;
         Ok(all.except(&device.datastore()).except(&device.settings()).without_folder_times())
     }
 
     fn payload(&self, device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {
-        let files = self.described()?.files(device)?.into_iter();
-        files
-            .map(|(name, content)| {
-                Ok((name.into_string().ok().context("a payload's name is not UTF-8")?, content))
-            })
-            .collect()
+        let files = self.payload.files(device)?.into_iter();
+        let named = files.map(|(name, content)| Some((name.into_string().ok()?, content)));
+        named.collect::<Option<_>>().context("a file of the payload has a name that is not UTF-8")
     }
 
     fn is_clean(&self, device: &MockClient) -> Result<()> {

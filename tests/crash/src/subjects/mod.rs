@@ -33,15 +33,18 @@ pub struct Module {
 pub const PAYLOAD_TYPES: &[&str] = &["container", "deb", "directory", "single-file", "web-file"];
 
 /// What a module for payload type `name` is tried on. One that is not among [`PAYLOAD_TYPES`] is tried on its payload.
-pub fn subjects(name: &str, module: &Module) -> Vec<Box<dyn Subject>> {
-    match name {
+///
+/// # Errors
+/// When that payload cannot be read, or is not for a device such as the others here.
+pub fn subjects(name: &str, module: &Module) -> Result<Vec<Box<dyn Subject>>> {
+    Ok(match name {
         "container" => container::subjects(module),
         "deb" => deb::subjects(module),
         "directory" => directory::subjects(module),
         "single-file" => single_file::subjects(module),
         "web-file" => web_file::subjects(module),
-        _ => described::subjects(name, module),
-    }
+        _ => described::subjects(name, module)?,
+    })
 }
 
 impl Module {

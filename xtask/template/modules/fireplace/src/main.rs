@@ -10,12 +10,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use update_module::durable::{self, Dir, Kind, Times};
 use update_module::{Change, FileName, Payloads, Transactional, WorkTree, say, settings};
 
-struct Fireplace;
+/// Permissions of what is installed: everybody may read it. A secret needs others.
+const MODE: u32 = 0o644;
+
+struct Module;
 
 /// The device's settings, `/etc/mender-modules/fireplace.toml`. Every key has a default.
 #[derive(Debug, Deserialize)]
@@ -39,6 +42,7 @@ struct OneFile {
     /// A folder from which a rename into `folder` works. It holds `new`, what was downloaded, and `old`, the second name of what
     /// the new one replaces.
     staging: PathBuf,
+    /// Set by `prepare`.
     before: Option<Before>,
 }
 
@@ -47,13 +51,13 @@ struct OneFile {
 struct Before {
     /// Whether there was a file to replace.
     file: bool,
-    /// The folder's times, where it was there: an exact way back brings them back, too.
+    /// The folder's times, where it was there: the way back brings them back, too.
     times: Option<Times>,
     /// Folders that have to be made, outermost first.
     absent: Vec<PathBuf>,
 }
 
-impl Transactional for Fireplace {
+impl Transactional for Module {
     const NAME: &'static str = "fireplace";
 
     type Change = OneFile;
@@ -64,7 +68,7 @@ impl Transactional for Fireplace {
         ensure!(!file.is_dir(), "{} is a folder: name a file in the module's settings", file.display());
         let folder = file.parent().context("file in the module's settings has no folder")?;
         let name = FileName::new(file.file_name().context("file in the module's settings has no name")?)?;
-        let staging = durable::beside(folder, Self::NAME)?;
+        let staging = durable::beside(folder, Self::NAME).context("file in the module's settings")?;
         Ok(OneFile { folder: folder.to_owned(), name, staging, before: None })
     }
 
@@ -72,11 +76,13 @@ impl Transactional for Fireplace {
         durable::remove_tree(&change.staging)?;
         let staging = Dir::make(&change.staging, 0o700)?;
         let mut payload = payloads.next().context("the artifact has no file, and needs one")??;
-        let mut file = staging.create_file(&new()?)?;
+        let mut file = staging.create_file(&new_name()?)?;
         let writing = || format!("writing the payload to {}", staging.path().display());
         io::copy(&mut payload, &mut file).with_context(writing)?;
-        file.set_permissions(Permissions::from_mode(0o644)).with_context(writing)?;
-        ensure!(payloads.next().is_none(), "the artifact has more than one file");
+        file.set_permissions(Permissions::from_mode(MODE)).with_context(writing)?;
+        if let Some(more) = payloads.next() {
+            bail!("the artifact has a second file, {}: it may have one", more?.name);
+        }
         staging.sync_filesystem()
     }
 }
@@ -87,7 +93,11 @@ impl Change for OneFile {
         let mut before = Before { file: false, times: None, absent };
         if before.absent.is_empty() {
             let folder = Dir::open(&self.folder)?;
-            before.file = folder.kind(&self.name)? == Some(Kind::File);
+            before.file = match folder.kind(&self.name)? {
+                None => false,
+                Some(Kind::File) => true,
+                Some(_) => bail!("{} in {} is no regular file", self.name, self.folder.display()),
+            };
             before.times = Some(folder.times()?);
         }
         self.before = Some(before);
@@ -98,12 +108,12 @@ impl Change for OneFile {
         let folder = durable::make_dirs(&self.folder)?;
         let staging = Dir::open(&self.staging)?;
         if self.before()?.file {
-            // From here on the old can be put back by one rename.
-            folder.link_as(&self.name, &staging, &old()?)?;
+            // A second name for the old, on the medium before it loses its first: from then on one rename puts it back.
+            folder.link_as(&self.name, &staging, &old_name()?)?;
             staging.sync()?;
-            staging.rename(&new()?, &folder, &self.name)?;
+            staging.rename(&new_name()?, &folder, &self.name)?;
         } else {
-            staging.rename_to_free(&new()?, &folder, &self.name)?;
+            staging.rename_to_free(&new_name()?, &folder, &self.name)?;
         }
         staging.sync()?;
         folder.sync()?;
@@ -113,14 +123,18 @@ impl Change for OneFile {
 
     fn switch_back(&self) -> Result<()> {
         let Before { file, times, absent } = self.before()?;
-        if !absent.is_empty() && !self.folder.exists() {
+        let looking = || format!("looking at {}", self.folder.display());
+        if !absent.is_empty() && !self.folder.try_exists().with_context(looking)? {
             return durable::remove_made(absent); // the switch was cut before it had made the folder
         }
         let (folder, staging) = (Dir::open(&self.folder)?, Dir::open(&self.staging)?);
-        let is_staged = |name: FileName| Ok::<_, anyhow::Error>(staging.kind(&name)?.is_some());
-        if *file && is_staged(old()?)? {
-            staging.rename(&old()?, &folder, &self.name)?;
-        } else if !*file && !is_staged(new()?)? {
+        if *file {
+            // Without `old`, the switch had not come to the file, or it is back already.
+            if staging.kind(&old_name()?)?.is_some() {
+                staging.rename(&old_name()?, &folder, &self.name)?;
+            }
+        } else if staging.kind(&new_name()?)?.is_none() {
+            // What is still staged never came to the folder: a file of that name there is somebody else's.
             folder.remove(&self.name)?;
         }
         if let Some(times) = times {
@@ -141,16 +155,16 @@ impl OneFile {
     }
 }
 
-fn new() -> Result<FileName> {
+fn new_name() -> Result<FileName> {
     FileName::new("new")
 }
 
-fn old() -> Result<FileName> {
+fn old_name() -> Result<FileName> {
     FileName::new("old")
 }
 
 fn main() -> ExitCode {
-    update_module::run(Fireplace)
+    update_module::run(Module)
 }
 
 #[cfg(test)]
@@ -163,8 +177,12 @@ mod tests {
     #[test]
     fn the_packaged_settings_are_the_defaults() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../debian/fireplace/fireplace.toml");
+        let text = fs::read_to_string(path).unwrap();
         // Every key is shown with its default, as a comment.
-        let shown = fs::read_to_string(path).unwrap().replace("#file", "file");
-        assert_eq!(toml::from_str::<Settings>(&shown).unwrap().file, Settings::default().file);
+        let (shown, _) = text.split_once("# systemd units").unwrap();
+        let shown = shown.replace("\n#file = ", "\nfile = ");
+        assert!(shown.contains("\nfile = "), "{shown}");
+        let shown: Settings = toml::from_str(&shown).unwrap();
+        assert_eq!(format!("{shown:?}"), format!("{:?}", Settings::default()));
     }
 }
