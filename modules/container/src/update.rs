@@ -334,8 +334,5 @@ fn keeper(name: &Name, id: &ImageId) -> Result<Reference> {
 
 /// The inode number of the folder `path`, `None` where it is absent.
 fn inode(path: &Path) -> Result<Option<u64>> {
-    if path.symlink_metadata().is_err() {
-        return Ok(None);
-    }
-    Dir::open(path)?.inode().map(Some)
+    if durable::exists(path)? { Dir::open(path)?.inode().map(Some) } else { Ok(None) }
 }
