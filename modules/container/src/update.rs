@@ -232,7 +232,7 @@ impl Change for Update {
         Ok(())
     }
 
-    fn staging_was_cut(&self) -> Result<()> {
+    fn tidy_cut_download(&self) -> Result<()> {
         self.engine.tidy()
     }
 
