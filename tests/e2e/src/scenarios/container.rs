@@ -59,7 +59,8 @@ const MODULE: &str = "container";
 const STATE: &str = "/data/mender/update-modules/container";
 const JOURNAL: &str = "/data/mender/update-modules/container/journal.json";
 const SETTINGS: &str = "/etc/mender-modules/container.toml";
-const SCRATCH: &str = "/var/tmp/mender-update-module-container";
+/// Every folder for podman's temporary files, to a shell.
+const SCRATCH: &str = "/var/tmp/mender-update-module-container-*";
 const TAG: &str = "localhost/shop:latest";
 
 /// Switches on and installs the package.
@@ -281,7 +282,7 @@ fn compose(lab: &mut Lab) -> Result<()> {
 fn cut_and_update_again(lab: &mut Lab, second: &str, before: &[String]) -> Result<()> {
     lab.power_cut()?;
     lab.power_on()?;
-    lab.ok(&format!("test ! -e {SCRATCH}")).context("podman's temporary files are left after the boot")?;
+    lab.ok(&format!("! ls -d {SCRATCH}")).context("podman's temporary files are left after the boot")?;
     answers(lab, 8080, "1").context("after the boot")?;
     install_and_commit(lab, second)?;
     answers(lab, 8080, "2")?;
