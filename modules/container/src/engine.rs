@@ -92,7 +92,7 @@ impl Engine {
         if kind == Kind::Podman {
             let tmp_dir = settings.tmp_dir.as_deref().unwrap_or(Path::new(tmp_dir));
             ensure!(tmp_dir.is_absolute(), "tmp_dir is {tmp_dir:?}, which is no absolute path");
-            engine.scratch = Some(Scratch::within(tmp_dir));
+            engine.scratch = Some(Scratch::within(tmp_dir)?);
         }
         Ok(engine)
     }
@@ -137,7 +137,8 @@ impl Engine {
         said.lines().filter(|line| !line.is_empty()).map(listed).collect()
     }
 
-    /// Lets `archive` stream into the engine. What it brings is whatever is listed then and was not before.
+    /// Lets `archive` stream into the engine. What it brings is whatever is listed then and was not before. Temporary files
+    /// are left for [`tidy`](Self::tidy).
     ///
     /// # Errors
     /// When it is damaged, does not fit, or does not come to its end.
@@ -147,18 +148,16 @@ impl Engine {
             scratch.make()?;
             program = program.env("TMPDIR", scratch.path());
         }
-        let fed = program.feed(archive);
-        let tidied = self.tidy();
-        say(String::from_utf8_lossy(&fed?).trim_end());
-        tidied
+        say(String::from_utf8_lossy(&program.feed(archive)?).trim_end());
+        Ok(())
     }
 
-    /// Removes what a load has left of temporary files.
-    ///
-    /// # Errors
-    /// When they cannot be removed.
-    pub fn tidy(&self) -> Result<()> {
-        self.scratch.iter().try_for_each(Scratch::remove)
+    /// Removes what loads have left of temporary files, or says that it cannot: they only take space, and are no reason to
+    /// fail an update.
+    pub fn tidy(&self) {
+        if let Some(Err(error)) = self.scratch.as_ref().map(Scratch::remove) {
+            say(format_args!("temporary files of the engine are left, remove them by hand: {error:#}"));
+        }
     }
 
     /// Makes `reference` mean the image `id`.

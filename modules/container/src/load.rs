@@ -99,7 +99,7 @@ impl Loading<'_> {
         let storage = Dir::open(storage)?;
         let kept = unpacked.max(archive);
         let Some(scratch) = &self.engine.scratch else { return storage.check_space(kept, self.reserve) };
-        let (tmp_dir, copies) = (scratch.parent()?, archive.saturating_mul(COPIES));
+        let (tmp_dir, copies) = (scratch.parent(&self.engine.storage)?, archive.saturating_mul(COPIES));
         if tmp_dir.is_on_filesystem_of(&storage)? {
             return storage.check_space(kept.saturating_add(copies), self.reserve);
         }

@@ -66,7 +66,7 @@ impl Project {
     /// When its list cannot be read.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(LIST);
-        if !path.exists() {
+        if !durable::exists(&path)? {
             return Ok(Self::default());
         }
         let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -118,7 +118,7 @@ pub fn readable(state: &Path) -> Result<Vec<Project>> {
 /// The folders of projects; what else somebody has put beside them is not ours.
 fn folders(state: &Path) -> Result<Vec<PathBuf>> {
     let folder = folder(state);
-    if !folder.exists() {
+    if !durable::exists(&folder)? {
         return Ok(Vec::new());
     }
     let is_name = |name: &&FileName| {
@@ -126,6 +126,8 @@ fn folders(state: &Path) -> Result<Vec<PathBuf>> {
         text.is_some_and(|text| Name::try_from(text).is_ok())
     };
     let names = Dir::open(&folder)?.names()?;
-    let folders = names.iter().filter(is_name).map(|name| folder.join(name));
-    Ok(folders.filter(|folder| folder.join(LIST).exists()).collect())
+    let mut folders: Vec<_> = names.iter().filter(is_name).map(|name| folder.join(name)).collect();
+    // One that cannot be looked at stays: it is told of, and what it needs is not taken for unused.
+    folders.retain(|folder| durable::exists(&folder.join(LIST)).unwrap_or(true));
+    Ok(folders)
 }

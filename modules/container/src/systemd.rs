@@ -1,7 +1,7 @@
 //! systemd: units that exist until the next boot, and what becomes of them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -89,9 +89,13 @@ impl Systemd {
     /// # Errors
     /// When one does not stop.
     pub fn stop(&self, project: &Project) -> Result<()> {
-        let is_known = |unit: &&Path| self.units_dir.join(unit).exists();
-        let units: Vec<_> = project.units.iter().map(AsRef::as_ref).filter(is_known).collect();
-        self.control(&["stop"], &units.iter().filter_map(|unit| unit.to_str()).collect::<Vec<_>>())
+        let mut known = Vec::new();
+        for unit in &project.units {
+            if durable::exists(&self.units_dir.join(unit))? {
+                known.extend(unit.as_ref().to_str());
+            }
+        }
+        self.control(&["stop"], &known)
     }
 
     fn reload(&self) -> Result<()> {

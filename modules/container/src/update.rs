@@ -98,7 +98,9 @@ impl Update {
     pub fn stage(&self, payloads: &mut Payloads) -> Result<()> {
         durable::remove_tree(&self.staging())?;
         let Self { name: project, engine, images, definition, .. } = self;
-        let files = Loading { engine, images, definition, reserve: self.reserve }.take(payloads)?;
+        let taken = Loading { engine, images, definition, reserve: self.reserve }.take(payloads);
+        engine.tidy();
+        let files = taken?;
         self.tag()?;
         let defined = definition.define(&Around { project, engine, images }, &files, &self.live())?;
         let project = Project {
@@ -232,15 +234,13 @@ impl Change for Update {
         Ok(())
     }
 
-    fn staging_was_cut(&self) -> Result<()> {
-        self.engine.tidy()
+    fn tidy_cut_download(&self) -> Result<()> {
+        self.engine.tidy();
+        Ok(())
     }
 
     fn forget(&self) -> Result<()> {
-        // What a load has left only takes space, as an image that cannot be removed: no later update may have to wait for it.
-        if let Err(error) = self.engine.tidy() {
-            say(format_args!("temporary files of the engine are left, remove them by hand: {error:#}"));
-        }
+        self.engine.tidy();
         let kept = Project::read(&self.staged())?;
         let mut candidates: BTreeSet<_> = kept.images.iter().map(|(id, _)| id.clone()).collect();
         if !self.is_new_live()? {
@@ -248,6 +248,7 @@ impl Change for Update {
             candidates.extend(self.images.iter().map(|image| image.id.clone()));
             candidates.retain(|id| !self.there_before.contains(id));
         }
+        // It only takes space: no later update may have to wait for it.
         if let Err(error) = self.prune(&candidates, &kept).or_else(|_| self.prune(&candidates, &kept)) {
             say(format_args!("an image that nobody needs is left, remove it by hand: {error:#}"));
         }
@@ -334,8 +335,5 @@ fn keeper(name: &Name, id: &ImageId) -> Result<Reference> {
 
 /// The inode number of the folder `path`, `None` where it is absent.
 fn inode(path: &Path) -> Result<Option<u64>> {
-    if path.symlink_metadata().is_err() {
-        return Ok(None);
-    }
-    Dir::open(path)?.inode().map(Some)
+    if durable::exists(path)? { Dir::open(path)?.inode().map(Some) } else { Ok(None) }
 }

@@ -1,7 +1,6 @@
 //! What files of packages have beside their content that no package can hold: extended attributes, such as capabilities
 //! and access control lists, and times to the nanosecond. And the times of folders, which change with what is in them.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -32,7 +31,7 @@ impl Extras {
             let name = package.required("Package")?;
             for path in files {
                 let place = diversions.place(&path, name);
-                let Ok(meta) = fs::symlink_metadata(place) else { continue };
+                let Some(meta) = durable::look_at(place)? else { continue };
                 if meta.is_dir() && owners.of(&path).len() == 1 {
                     extras.folders.push((place.to_owned(), Dir::open(place)?.attributes()?));
                 } else if meta.is_file() {
@@ -51,12 +50,17 @@ impl Extras {
     /// # Errors
     /// The one that cannot be given it.
     pub fn put_back(&self) -> Result<()> {
-        for (path, attributes) in self.files.iter().filter(|(path, _)| path.is_file()) {
-            if durable::attributes(path)? != *attributes {
+        for (path, attributes) in &self.files {
+            let is_there = durable::look_at(path)?.is_some_and(|found| found.is_file());
+            if is_there && durable::attributes(path)? != *attributes {
                 durable::set_attributes(path, attributes)?;
             }
         }
-        let mut folders = self.folders.iter().filter(|(path, _)| path.is_dir());
-        folders.try_for_each(|(path, attributes)| Dir::open(path)?.set_attributes(attributes))
+        for (path, attributes) in &self.folders {
+            if durable::look_at(path)?.is_some_and(|found| found.is_dir()) {
+                Dir::open(path)?.set_attributes(attributes)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -152,7 +152,7 @@ fn affected(
     for (package, files) in staged.iter().zip(files) {
         for path in files {
             let place = diversions.place(&path, &package.key.name);
-            let Ok(meta) = fs::symlink_metadata(place) else { continue };
+            let Some(meta) = durable::look_at(place)? else { continue };
             let owners = owners.of(&path);
             if owners.is_empty() {
                 unowned.insert(place.to_owned());

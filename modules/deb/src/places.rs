@@ -35,7 +35,7 @@ impl Places {
     pub fn keep(paths: BTreeSet<PathBuf>, folder: &Path) -> Result<Self> {
         let mut places = Vec::new();
         for path in paths {
-            let Ok(meta) = fs::symlink_metadata(&path) else {
+            let Some(meta) = durable::look_at(&path)? else {
                 places.push((path, Was::Nothing));
                 continue;
             };
@@ -70,8 +70,12 @@ impl Places {
     /// # Errors
     /// As there.
     pub fn put_back_missing(&self, folder: &Path) -> Result<()> {
-        let mut missing = self.0.iter().filter(|(path, _)| fs::symlink_metadata(path).is_err());
-        missing.try_for_each(|(path, was)| was.put_back(path, folder))
+        for (path, was) in &self.0 {
+            if !durable::exists(path)? {
+                was.put_back(path, folder)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether `path` is one of them, and the file that was there is there again, or still.
@@ -127,8 +131,8 @@ fn beside<'a>(path: &Path, suffixes: &'a [&str]) -> impl Iterator<Item = PathBuf
 /// # Errors
 /// When it cannot be removed.
 pub fn remove_file(path: &Path) -> Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.is_dir() => durable::remove_file(path),
+    match durable::look_at(path)? {
+        Some(found) if !found.is_dir() => durable::remove_file(path),
         _ => Ok(()),
     }
 }
@@ -142,7 +146,7 @@ fn put_back(copy: &Path, path: &Path) -> Result<()> {
 }
 
 fn put_back_folder(path: &Path, attributes: &Attributes) -> Result<()> {
-    if path.exists() {
+    if durable::exists(path)? {
         return Ok(());
     }
     durable::make_dirs(path)?.set_attributes(attributes)

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use tar::{Builder, EntryType, Header};
 use update_module::FileName;
-use update_module::durable::Dir;
+use update_module::durable::{self, Dir};
 
 use crate::control::Stanza;
 use crate::database::{self, Diversions};
@@ -110,7 +110,7 @@ impl Files {
         let mut files = Vec::new();
         for (number, path) in listed.iter().enumerate() {
             let place = diversions.place(path, name).to_owned();
-            let Ok(mut meta) = fs::symlink_metadata(&place) else { continue };
+            let Some(mut meta) = durable::look_at(&place)? else { continue };
             // A folder that the administrator has moved elsewhere is a folder to the package all the same.
             let holds_more =
                 || listed[number + 1..].iter().any(|other| other != path && other.starts_with(path));

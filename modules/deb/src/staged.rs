@@ -1,6 +1,5 @@
 //! The payload in its staging place: packages, whatever the artifact called them.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -200,5 +199,5 @@ pub fn identify(folder: &Path, database: &Database) -> Result<Vec<Staged>> {
 /// # Errors
 /// When it cannot be listed.
 pub fn names(folder: &Path) -> Result<Vec<FileName>> {
-    if fs::symlink_metadata(folder).is_err() { Ok(Vec::new()) } else { Dir::open(folder)?.names() }
+    if durable::exists(folder)? { Dir::open(folder)?.names() } else { Ok(Vec::new()) }
 }

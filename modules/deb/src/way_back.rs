@@ -136,7 +136,7 @@ fn silence_scripts(packages: &[&Package]) -> Result<()> {
     for now in packages.iter().filter_map(|package| database.find(&package.key)) {
         for script in ["prerm", "postrm"] {
             let path = database::info_file(now, script)?;
-            if path.exists() {
+            if durable::exists(&path)? {
                 say(format_args!(
                     "{} fails, and would keep the old away: running without it",
                     path.display()
@@ -162,7 +162,7 @@ fn remove_strays(former: &Former, staged: &[Staged]) -> Result<()> {
             if !owners.of(path).is_empty() || former.places.has(place) {
                 continue;
             }
-            let removed = if place.is_dir() && !place.is_symlink() {
+            let removed = if durable::look_at(place)?.is_some_and(|found| found.is_dir()) {
                 durable::remove_empty_dir(place)
             } else {
                 places::remove_file(place)

@@ -111,7 +111,7 @@ impl Swap {
 
     /// Gives a new tree whose archive says nothing of its top the owner and mode of the old one.
     fn inherit_top(&self, new: &Dir) -> Result<()> {
-        if !self.destination.exists() {
+        if !durable::exists(&self.destination)? {
             return new.set_mode(0o755);
         }
         let mut attributes = Dir::open(&self.destination)?.attributes()?;
@@ -238,8 +238,5 @@ fn new_name() -> Result<FileName> {
 
 /// The inode number of the folder `path`, `None` where it is absent.
 fn inode(path: &Path) -> Result<Option<u64>> {
-    if path.symlink_metadata().is_err() {
-        return Ok(None);
-    }
-    Dir::open(path)?.inode().map(Some)
+    if durable::exists(path)? { Dir::open(path)?.inode().map(Some) } else { Ok(None) }
 }

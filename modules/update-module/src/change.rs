@@ -36,13 +36,13 @@ pub trait Change: Serialize + DeserializeOwned {
         self.switch_back()
     }
 
-    /// At a boot, when a download has been cut, which no client goes on with: removes what it has left outside of its staging
-    /// place. What is in that waits for [`forget`](Self::forget), which is called whenever the client comes to it. Default:
-    /// does nothing.
+    /// Called at a boot when power was lost during a download, which no client resumes. Removes what the download left
+    /// outside its staging place; the staging place itself goes in [`forget`](Self::forget), at the client's next call.
+    /// Default: does nothing.
     ///
     /// # Errors
     /// Fail the boot's recovery; it may be tried again.
-    fn staging_was_cut(&self) -> Result<()> {
+    fn tidy_cut_download(&self) -> Result<()> {
         Ok(())
     }
 

@@ -6,7 +6,8 @@
 //! | phase in the journal | what is live | `ArtifactInstall` | `ArtifactRollback` | next `Download`, or a boot |
 //! |---|---|---|---|---|
 //! | none | the old | fails: nothing is staged | nothing to do | |
-//! | Staging, Staged | the old | switches (if Staged) | nothing to do | Download discards what is staged |
+//! | Staging | the old | fails | nothing to do | Download discards what is staged; a boot tidies what lies outside it |
+//! | Staged | the old | switches | nothing to do | Download discards what is staged |
 //! | Switching | old, new or between; or the new, on trial | switches back and fails | switches back | switch back |
 //! | Switched | the new | nothing to do | switches back | Download switches back; a boot leaves it |
 //! | Committed | the new | nothing to do | switches back | Download forgets the old |
@@ -289,7 +290,7 @@ impl<C: Change> Transaction<C> {
                 say("an update was cut short: bringing the old back");
                 self.back(&mut record, Around::Bare)
             }
-            Some(record) if record.phase == Phase::Staging => record.change.staging_was_cut(),
+            Some(record) if record.phase == Phase::Staging => record.change.tidy_cut_download(),
             _ => Ok(()),
         }
     }

@@ -261,7 +261,7 @@ impl Change for FileSet {
 
     fn switch_back(&self) -> Result<()> {
         let Switch { make, times, keep } = self.prepared()?;
-        if !make.is_empty() && !self.destination.exists() {
+        if !make.is_empty() && !durable::exists(&self.destination)? {
             return durable::remove_made(make); // the switch was cut before it had made the destination
         }
         let destination = Dir::open(&self.destination)?;
@@ -303,7 +303,7 @@ impl FileSet {
 
     /// Puts back what has its second name in `old/`. One that has none was not touched yet, or is back already.
     fn put_back_old(&self, destination: &Dir, keep: &[FileName]) -> Result<()> {
-        if !self.old_folder().exists() {
+        if !durable::exists(&self.old_folder())? {
             return Ok(());
         }
         let old = Dir::open(&self.old_folder())?;

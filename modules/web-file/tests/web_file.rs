@@ -168,6 +168,22 @@ fn rollback_restores_everything_exactly_even_after_commit() {
 }
 
 #[test]
+fn a_rollback_that_cannot_look_at_what_is_kept_fails() {
+    let device = Device::filled(Generation::V5);
+    let before = device.exact();
+    device.install(NEW);
+    let staging = device.client.device().join(".www.web-file");
+    let (kept, aside) = (staging.join("old"), staging.join("aside"));
+    fs::rename(&kept, &aside).unwrap();
+    symlink("old", &kept).unwrap(); // what it leads to cannot be told
+    device.fails("ArtifactRollback", &[kept.to_str().unwrap()]);
+    fs::remove_file(&kept).unwrap();
+    fs::rename(&aside, &kept).unwrap();
+    device.ok("ArtifactRollback");
+    assert_eq!(device.exact(), before);
+}
+
+#[test]
 fn rollback_restores_extended_attributes() {
     let device = Device::filled(Generation::V5);
     let path = device.www.join("index.html");

@@ -12,8 +12,8 @@ use crate::device::{Device, archive, one, refused};
 
 const TAG: &str = "localhost/shop:1";
 
-/// What the folder for the engine's temporary files is called.
-const NAME: &str = "mender-update-module-container";
+/// How the names of folders for the engine's temporary files begin.
+const PREFIX: &str = "mender-update-module-container-";
 
 /// A device whose engine has the folder that is returned for its temporary files.
 fn with_tmp_dir(name: &str) -> (Device, PathBuf) {
@@ -47,7 +47,8 @@ fn the_copy_that_a_cut_load_leaves_goes_though_the_setting_has_changed() {
     cut_load(&mut device, &tmp_dir);
     let copy = copies(&tmp_dir).remove(0);
     let folder = copy.parent().unwrap();
-    assert_eq!(folder.file_name().unwrap(), NAME);
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    assert_eq!(name.strip_prefix(PREFIX).map(str::len), Some(36), "a UUID makes {name} unguessable");
     assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
     device.set("tmp_dir = \"/no/such/folder\"\n");
     device.ok("Cleanup");
@@ -61,8 +62,23 @@ fn a_boot_removes_it_from_the_engine_s_own_folder_and_waits_for_no_client() {
     let tmp_dir = device.client.device().to_owned();
     cut_load(&mut device, &tmp_dir);
     device.boot();
-    assert!(copies(&tmp_dir).is_empty() && !tmp_dir.join(NAME).exists());
+    assert!(copies(&tmp_dir).is_empty());
+    let left: Vec<_> = fs::read_dir(&tmp_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(PREFIX)), "{left:?}");
     assert!(!device.is_clean(), "the rest is for the client's next call");
+}
+
+#[test]
+fn all_images_of_an_update_are_loaded_by_way_of_one_folder() {
+    let (mut device, tmp_dir) = with_tmp_dir("tmp");
+    let [one_image, other] = [TAG, "localhost/other:1"].map(|tag| archive(tag, tag, Mode::Well));
+    let mut meta_data = one("shop", TAG, &one_image.id);
+    let second = json!({"file": "other.tar", "id": other.id, "ref": "localhost/other:1"});
+    meta_data["images"].as_array_mut().unwrap().push(second);
+    let files: [(_, &[u8]); 2] = [("app.tar", &one_image.content), ("other.tar", &other.content)];
+    let outcome = device.download(&meta_data, &files);
+    assert!(outcome.success() && device.has_image(&one_image) && device.has_image(&other), "{outcome:?}");
+    assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), 0);
 }
 
 #[test]
@@ -78,19 +94,57 @@ fn nothing_is_left_of_a_load_whether_it_succeeds_or_not() {
 }
 
 #[test]
-fn what_somebody_has_put_into_its_place_is_replaced_and_leads_nowhere() {
+fn every_update_has_a_folder_of_its_own_and_leaves_those_of_others_alone() {
     let (mut device, tmp_dir) = with_tmp_dir("tmp");
-    let (place, elsewhere) = (tmp_dir.join(NAME), device.client.device().join("elsewhere"));
+    let elsewhere = device.client.device().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     fs::write(elsewhere.join("file"), "").unwrap();
-    symlink(&elsewhere, &place).unwrap();
+    let theirs =
+        [PREFIX.trim_end_matches('-').to_owned(), format!("{PREFIX}1")].map(|name| tmp_dir.join(name));
+    theirs.iter().for_each(|place| symlink(&elsewhere, place).unwrap());
     cut_load(&mut device, &tmp_dir);
-    assert!(!place.is_symlink() && copies(&place).len() == 1);
-    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
-    fs::remove_dir_all(&place).unwrap();
-    fs::write(&place, "a file").unwrap();
+    let first = copies(&tmp_dir).remove(0);
+    // The next download ends the update before, and has its folder removed.
+    cut_load(&mut device, &tmp_dir);
+    assert_ne!(copies(&tmp_dir).remove(0).parent(), first.parent());
     device.update("shop", TAG, "2");
-    assert!(!place.exists());
+    assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), theirs.len());
+    assert!(theirs.iter().all(|place| place.is_symlink()));
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
+}
+
+#[test]
+fn temporary_files_that_cannot_be_removed_are_told_of_and_fail_nothing() {
+    let (mut device, tmp_dir) = with_tmp_dir("tmp");
+    let settings = fs::read_to_string(device.client.settings().join("container.toml")).unwrap();
+    let engine = settings.split('"').nth(1).unwrap();
+    // Loads, and leaves in the folder's place what is no folder.
+    let script = format!(
+        "#!/bin/sh\n{engine:?} \"$@\" || exit\n[ \"$2\" != load ] || {{ rm -r \"$TMPDIR\" && : > \"$TMPDIR\"; }}\n"
+    );
+    let wrapper = device.client.device().join("podman");
+    fs::write(&wrapper, script).unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    let settings = settings.replacen(engine, wrapper.to_str().unwrap(), 1);
+    device.client.set("container", &settings).unwrap();
+    let image = archive(TAG, "1", Mode::Well);
+    let outcome = device.download_one("shop", TAG, &image);
+    let told = "temporary files of the engine are left";
+    assert!(outcome.success() && outcome.stderr.contains(told), "{outcome:?}");
+    device.all(&["ArtifactInstall", "ArtifactCommit"]);
+    let outcome = device.client.call("Cleanup").unwrap();
+    assert!(outcome.success() && outcome.stderr.contains(told), "{outcome:?}");
+    assert!(device.is_clean());
+    assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), 1);
+}
+
+#[test]
+fn the_folder_that_podman_makes_in_its_storage_when_it_needs_it_is_made() {
+    let mut device = Device::new();
+    let tmp_dir = device.engine.folder().join("tmp");
+    device.set(&format!("tmp_dir = {tmp_dir:?}\n"));
+    device.update("shop", TAG, "1");
+    assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), 0);
 }
 
 #[test]

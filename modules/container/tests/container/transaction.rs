@@ -1,6 +1,7 @@
 //! Updates from their download to their end.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use serde_json::json;
 use test_image::Mode;
@@ -45,6 +46,22 @@ fn the_old_comes_back_by_its_id_though_both_have_one_tag() {
         assert_eq!(device.live(), old);
         assert!(device.is_clean());
     }
+}
+
+#[test]
+fn a_project_that_cannot_be_looked_at_is_not_taken_for_absent() {
+    let mut device = Device::new();
+    device.update("shop", TAG, "1");
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Well)).success());
+    device.ok("ArtifactInstall");
+    let list = device.state().join("projects/shop/project.json");
+    let kept = fs::read(&list).unwrap();
+    fs::remove_file(&list).unwrap();
+    symlink("project.json", &list).unwrap(); // what it leads to cannot be told
+    refused(&device.client.call("ArtifactRollback").unwrap(), list.to_str().unwrap());
+    fs::remove_file(&list).unwrap();
+    fs::write(&list, kept).unwrap();
+    device.ok("ArtifactRollback");
 }
 
 #[test]

@@ -78,6 +78,22 @@ fn a_payload_that_does_not_fit_fails_early_with_the_figures() {
 }
 
 #[test]
+fn a_rollback_that_cannot_look_at_the_destination_fails() {
+    let device = Device::new(Generation::V5);
+    let parent = device.destination.parent().unwrap();
+    fs::create_dir_all(parent).unwrap();
+    device.install(&device.tar(&["--format=posix"]));
+    let aside = device.client.device().join("aside");
+    fs::rename(parent, &aside).unwrap();
+    symlink(parent, parent).unwrap(); // what it leads to cannot be told
+    refused(device.client.call("ArtifactRollback").unwrap(), device.destination.to_str().unwrap());
+    fs::remove_file(parent).unwrap();
+    fs::rename(&aside, parent).unwrap();
+    device.ok("ArtifactRollback");
+    assert!(!device.destination.exists());
+}
+
+#[test]
 fn somebody_elses_tree_in_the_destination_is_not_touched() {
     let device = Device::filled(Generation::V3);
     device.install(&device.tar(&[]));

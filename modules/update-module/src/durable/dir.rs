@@ -298,7 +298,9 @@ impl Dir {
         Ok(())
     }
 
-    /// Whether this folder and `other` share one filesystem's space.
+    /// Whether this folder and `other` share one filesystem's space, as far as their device numbers say. On btrfs every
+    /// subvolume has a number of its own, so two that share their space count as two filesystems: a check of space that then
+    /// asks each for its own part passes although both parts together may not fit, and it is the write that fails.
     ///
     /// # Errors
     /// When one of them cannot be looked at.

@@ -100,7 +100,7 @@ fn open_itself(path: &Path) -> Result<File> {
 /// When one of them cannot be read; one that is missing is just different.
 pub fn is_copy(copy: &Path, path: &Path) -> Result<bool> {
     let looking = || failed(&format!("comparing {} with", copy.display()), path);
-    let (Ok(one), Ok(other)) = (fs::symlink_metadata(copy), fs::symlink_metadata(path)) else {
+    let (Some(one), Some(other)) = (look_at(copy)?, look_at(path)?) else {
         return Ok(false);
     };
     let same = if one.is_symlink() && other.is_symlink() {
@@ -180,20 +180,42 @@ pub fn remove_made(made: &[PathBuf]) -> Result<()> {
     }
 }
 
+/// What `path` itself is, a symlink not followed; `None` where nothing has that name. That the medium does not answer is no
+/// reason to take the old for gone.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn look_at(path: &Path) -> Result<Option<Metadata>> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        // The second: something above it is no folder.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| failed("looking at", path)),
+    }
+}
+
+/// Whether anything has the name `path`, be it a symlink that leads nowhere.
+///
+/// # Errors
+/// As those of [`look_at`].
+pub fn exists(path: &Path) -> Result<bool> {
+    Ok(look_at(path)?.is_some())
+}
+
 /// Removes the file at `path`; one that is not there is fine.
 ///
 /// # Errors
 /// The step that failed and its file.
 pub fn remove_file(path: &Path) -> Result<()> {
     let (folder, name) = split(path)?;
-    match fs::symlink_metadata(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        _ => {
-            let folder = Dir::open(folder)?;
-            folder.remove(&name)?;
-            folder.sync()
-        }
+    if !exists(folder)? {
+        return Ok(());
     }
+    let folder = Dir::open(folder)?;
+    folder.remove(&name)?;
+    folder.sync()
 }
 
 /// Opens the folder `path`, making it and its parents where they are missing: 0755, and on the medium on return.
@@ -212,7 +234,7 @@ pub fn make_dirs(path: &Path) -> Result<Dir> {
 pub fn remove_tree(path: &Path) -> Result<()> {
     absent_is_fine(fs::remove_dir_all(path)).with_context(|| failed("removing the folder", path))?;
     let parent = path.parent().unwrap_or(path);
-    if parent.is_dir() { Dir::open(parent)?.sync() } else { Ok(()) }
+    if exists(parent)? { Dir::open(parent)?.sync() } else { Ok(()) }
 }
 
 /// Removes the folder `path` if it is empty; one that is not there, or that somebody has put something into, is left.
@@ -296,6 +318,19 @@ mod tests {
         assert!(attributes(&path("second")).is_err(), "a symlink");
         assert!(copy(folder.path(), &path("folder")).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("file"), "").unwrap();
+        symlink("loop", path("loop")).unwrap();
+        for (name, there) in [("file", true), ("loop", true), ("missing", false), ("file/x", false)] {
+            assert_eq!(exists(&path(name)).unwrap(), there, "{name}");
+        }
+        let error = format!("{:#}", exists(&path("loop/x")).unwrap_err());
+        assert!(error.contains(path("loop/x").to_str().unwrap()), "{error}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Engine and systemd are mocks, `fake-podman` and `fake-systemctl`, whose state is files on the device: they are cut as
 //! the module is. What real podman does is in the end-to-end scenarios.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -127,8 +128,11 @@ impl Subject for Container {
         let state = device.datastore().join("update-modules/container");
         ensure!(!state.join("staging").exists(), "the staging place is left");
         ensure!(!state.join("journal.json").exists(), "the journal is left");
-        let scratch = device.device().join("mender-update-module-container");
-        ensure!(!scratch.exists(), "the folder for the engine's temporary files is left");
+        for entry in fs::read_dir(device.device()).context("listing the device")? {
+            let name = entry.context("listing the device")?.file_name().to_string_lossy().into_owned();
+            let is_scratch = name.starts_with("mender-update-module-container-");
+            ensure!(!is_scratch, "the folder for the engine's temporary files is left: {name}");
+        }
         Ok(())
     }
 }
