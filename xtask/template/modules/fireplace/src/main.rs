@@ -123,8 +123,7 @@ impl Change for OneFile {
 
     fn switch_back(&self) -> Result<()> {
         let Before { file, times, absent } = self.before()?;
-        let looking = || format!("looking at {}", self.folder.display());
-        if !absent.is_empty() && !self.folder.try_exists().with_context(looking)? {
+        if !absent.is_empty() && !durable::exists(&self.folder)? {
             return durable::remove_made(absent); // the switch was cut before it had made the folder
         }
         let (folder, staging) = (Dir::open(&self.folder)?, Dir::open(&self.staging)?);
