@@ -14,7 +14,7 @@ use host::folder;
 use host::status::step;
 use xshell::{Shell, cmd};
 
-use crate::dist::source::manifest;
+use crate::dist::source::{self, manifest};
 use crate::layer::Layer;
 pub use proof::proof;
 
@@ -93,6 +93,7 @@ impl Module {
         let lock = read(&root.join("Cargo.lock"))?;
         if let Err(error) = self.take_in(sh, &root, &files, &places) {
             places.iter().for_each(|place| drop(remove(&root.join(place))));
+            drop(folder::remove(&root.join(STAGING)));
             drop(fs::write(root.join("Cargo.lock"), lock));
             return Err(error).context("the module could not be made, and its files are removed again");
         }
@@ -158,9 +159,8 @@ impl Module {
     fn places(&self, files: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
         let mut places = BTreeSet::new();
         for path in files.keys() {
-            let outermost_first = path.ancestors().collect::<Vec<_>>().into_iter().rev();
-            let folder = outermost_first.into_iter().find(|folder| folder.ends_with(&self.name));
-            places.insert(folder.unwrap_or(path).to_owned());
+            let outermost = path.ancestors().filter(|folder| folder.ends_with(&self.name)).last();
+            places.insert(outermost.unwrap_or(path).to_owned());
         }
         let mut places: Vec<_> = places.into_iter().collect();
         places.sort_by_key(|place| place.starts_with(MODULES));
@@ -188,10 +188,7 @@ impl Module {
                 .with_context(|| format!("renaming {} to {}", from.display(), to.display()))?;
         }
         folder::remove(&staging)?;
-        step(format!("taking {name} into the workspace"), |step| {
-            // It needs nothing that is not there: no network, no other versions.
-            run(step, cmd!(sh, "cargo update --workspace --offline"))
-        })?;
+        source::update_lock(sh, root).with_context(|| format!("taking {name} into the workspace"))?;
         // A name of another length than the template's breaks lines elsewhere. Debian's rustfmt has a package of its own.
         let formatted = step("cargo fmt", |step| run(step, cmd!(sh, "cargo fmt --package {name}")));
         if let Err(error) = formatted {

@@ -67,11 +67,7 @@ impl Source {
         self.write_to(&folder)?;
         let lock = folder.join("Cargo.lock");
         fs::copy(workspace.root.join("Cargo.lock"), &lock).context("copying Cargo.lock")?;
-        let manifest = folder.join("Cargo.toml");
-        let update = || cmd!(sh, "cargo update --workspace --quiet --manifest-path {manifest}").quiet();
-        // Whoever has built the work tree has every index entry; whoever has not needs the network.
-        let offline = update().arg("--offline").ignore_stderr().run();
-        offline.or_else(|_| update().run()).context("reducing Cargo.lock to what one module needs")?;
+        update_lock(sh, &folder).context("reducing Cargo.lock to what one module needs")?;
         fs::read(&lock).with_context(|| format!("reading {}", lock.display()))
     }
 
@@ -118,6 +114,15 @@ impl Source {
         }
         tar.into_inner().and_then(|gzip| gzip.finish()).context("compressing the archive")
     }
+}
+
+/// Brings the `Cargo.lock` of the workspace in `folder` into step with its members: the same versions of everything else.
+pub fn update_lock(sh: &Shell, folder: &Path) -> Result<()> {
+    let manifest = folder.join("Cargo.toml");
+    let update = || cmd!(sh, "cargo update --workspace --quiet --manifest-path {manifest}").quiet();
+    // Whoever has built the work tree has every index entry; whoever has not needs the network.
+    let offline = update().arg("--offline").ignore_stderr().run();
+    Ok(offline.or_else(|_| update().run())?)
 }
 
 /// What git knows below `paths`, and what it does not ignore.
