@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use conformance::Payload;
 use mock_client::{MockClient, Snapshot};
 
-use super::Module;
+use super::{Module, is_ended};
 use crate::Subject;
 
 pub fn subjects(name: &str, module: &Module) -> Result<Vec<Box<dyn Subject>>> {
@@ -62,8 +62,6 @@ impl Subject for Described {
     }
 
     fn is_clean(&self, device: &MockClient) -> Result<()> {
-        let journal = device.datastore().join("update-modules").join(&self.name).join("journal.json");
-        ensure!(!journal.exists(), "the journal is left");
-        Ok(())
+        is_ended(device, &self.name)
     }
 }

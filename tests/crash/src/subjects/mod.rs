@@ -68,8 +68,13 @@ impl Module {
 /// Nothing of the update by module `name` of `destination`, a folder at the top of the device, may be left.
 fn is_clean(device: &MockClient, destination: &str, name: &str) -> Result<()> {
     let staging = device.device().join(format!(".{destination}.{name}"));
-    let journal = device.datastore().join("update-modules").join(name).join("journal.json");
     ensure!(!staging.exists(), "the staging place is left");
+    is_ended(device, name)
+}
+
+/// No update by module `name` may be under way.
+fn is_ended(device: &MockClient, name: &str) -> Result<()> {
+    let journal = device.datastore().join("update-modules").join(name).join("journal.json");
     ensure!(!journal.exists(), "the journal is left");
     Ok(())
 }
