@@ -58,7 +58,12 @@ impl Overlay {
         let mut command = Command::new("qemu-img");
         command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(image.card()).arg(path);
         run(step, command).with_context(|| format!("making the disk overlay {}", path.display()))?;
-        Ok(Self { path: path.to_owned() })
+        Ok(Self::at(path))
+    }
+
+    /// The overlay that is the file `path`.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
     }
 
     /// The qcow2 file.

@@ -3,15 +3,18 @@
 //! A [`Board`] is plain data. [`Image::ensure`] makes its image once and keeps it in the user's cache.
 //! [`Overlay::create`] gives a scenario a disposable disk on top of it, and [`Machine::boot`] runs it:
 //! commands by ssh through QEMU's user-mode network, the serial console as a log that is watched for
-//! the kernel's and systemd's cries for help.
+//! the kernel's and systemd's cries for help. What many scenarios begin with is booted once: [`Saved`].
 
 mod board;
+mod command;
 mod console;
 mod cpio;
 mod disk;
 mod image;
 mod limit;
 mod machine;
+mod monitor;
+mod saved;
 mod ssh;
 
 pub use board::Board;
@@ -19,6 +22,7 @@ pub use disk::Overlay;
 pub use image::Image;
 pub use limit::Limit;
 pub use machine::Machine;
+pub use saved::Saved;
 pub use ssh::{Background, Output};
 
 /// The Debian packages that making images and running machines needs on the host.

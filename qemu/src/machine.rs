@@ -2,18 +2,19 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use host::status::Step;
 
+use crate::command::{self, Sockets, Start};
 use crate::console::{Console, Waited};
 use crate::disk::Overlay;
 use crate::image::Image;
 use crate::limit::{self, Limit};
+use crate::saved;
 use crate::ssh::{Background, Output, Ssh, quote};
 
 /// What the guest's `ready.service` says when commands can be run.
@@ -43,9 +44,35 @@ impl Machine {
     /// When QEMU does not start, the limit `BOOT` or `CONNECT` expires, or the console shows trouble: with the
     /// console's last lines.
     pub fn boot(step: &Step, image: &Image, overlay: &Overlay, folder: &Path) -> Result<Self> {
+        let machine = Self::start(image, overlay, folder, Start::PowerOn)?;
+        machine.wait(step, READY, limit::BOOT).context("the machine did not come up")?;
+        machine.ssh.connect().map_err(|error| machine.explain(error))?;
+        Ok(machine)
+    }
+
+    /// Goes on with a machine where it was saved, and returns when commands can be run: 8 s on either board.
+    ///
+    /// `overlay` is [`Saved::overlay`](crate::Saved::overlay). The rest is as for [`boot`](Self::boot).
+    ///
+    /// # Errors
+    /// As [`boot`](Self::boot), with the limit `RESUME`.
+    pub fn resume(step: &Step, image: &Image, overlay: &Overlay, folder: &Path) -> Result<Self> {
+        let machine = Self::start(image, overlay, folder, Start::Resume)?;
+        saved::wake(&machine.sockets()).map_err(|error| machine.explain(error))?;
+        machine.wait(step, saved::PLUGGED, limit::RESUME).context("the machine did not go on")?;
+        machine.ssh.connect().map_err(|error| machine.explain(error))?;
+        // Its clock stood still while it was a file.
+        machine.check(&format!("date -s @{}", now()?), limit::CONNECT)?;
+        Ok(machine)
+    }
+
+    /// Starts QEMU, and returns at once.
+    pub(crate) fn start(image: &Image, overlay: &Overlay, folder: &Path, start: Start) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        let port = free_port()?;
-        let mut command = command(image, overlay, port)?;
+        let port = command::free_port()?;
+        let ssh = Ssh::new(port, &image.ssh_key(), folder)?;
+        let sockets = Sockets::in_folder(ssh.sockets());
+        let mut command = command::qemu(image, overlay, port, start, &sockets, now()?);
         let line = format!("{command:?}\n");
         log(folder, "command")?.write_all(line.as_bytes()).context("writing QEMU's command line")?;
         let mut qemu = command
@@ -57,11 +84,12 @@ impl Machine {
         // The console is QEMU's standard output: it is there before the machine runs its first instruction.
         let stream = qemu.stdout.take().context("QEMU's standard output is piped")?;
         let console = Console::follow(stream, log(folder, "console.log")?);
-        let machine =
-            Self { qemu, console, ssh: Ssh::new(port, &image.ssh_key(), folder)?, folder: folder.to_owned() };
-        machine.wait(step, READY, limit::BOOT).context("the machine did not come up")?;
-        machine.ssh.connect().map_err(|error| machine.explain(error))?;
-        Ok(machine)
+        Ok(Self { qemu, console, ssh, folder: folder.to_owned() })
+    }
+
+    /// Where QEMU itself takes commands.
+    pub(crate) fn sockets(&self) -> Sockets {
+        Sockets::in_folder(self.ssh.sockets())
     }
 
     /// Runs `command`, a line for the machine's shell, as root, and returns what it answered, whatever its
@@ -178,7 +206,8 @@ impl Machine {
         }
     }
 
-    fn wait(&self, step: &Step, line: &str, limit: Limit) -> Result<()> {
+    /// Waits for `line` on the console.
+    pub(crate) fn wait(&self, step: &Step, line: &str, limit: Limit) -> Result<()> {
         let error = match self.console.wait_for(line, limit, |newest| step.detail(newest.trim())) {
             Waited::Seen => return Ok(()),
             Waited::Trouble(line) => anyhow!("the console shows trouble: {line}"),
@@ -209,39 +238,10 @@ impl Drop for Machine {
     }
 }
 
-/// QEMU's command line.
-fn command(image: &Image, overlay: &Overlay, port: u16) -> Result<Command> {
-    let board = image.board();
+/// The host's time in seconds since 1970, for a machine that has no clock of its own.
+fn now() -> Result<u64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the host's clock is before 1970")?;
-    // One CPU is brought up: with two host cores more of them only take turns, and a second one on raspi2b
-    // hangs Debian's kernel now and then.
-    let kernel = format!("console={},115200 nr_cpus=1 pi.clock={}", board.console, now.as_secs());
-    let mut command = Command::new(board.qemu);
-    command.args(["-M", board.machine, "-display", "none", "-no-reboot", "-monitor", "none"]);
-    // Single: every code patch of the kernel must stop all emulated CPUs, which as threads of a busy host took
-    // up to 60 s of a boot; taking turns in one thread it takes 2 s.
-    command.args(["-accel", "tcg,thread=single"]);
-    command.arg("-kernel").arg(image.kernel()).arg("-initrd").arg(image.initrd());
-    command.arg("-dtb").arg(image.device_tree()).args(["-append", &kernel]);
-    // An SD card has no cache that its driver could flush, so QEMU must not have one either: with its default,
-    // the overlay's tables die with QEMU, and ext4 finds blocks gone that the card had acknowledged. The host's
-    // own page cache survives QEMU's death: no-flush spares waiting for its disk.
-    let file = overlay.path().display().to_string().replace(',', ",,");
-    let card = format!("if=sd,format=qcow2,cache.writeback=off,cache.no-flush=on,file={file}");
-    command.args(["-drive", &card]);
-    for _ in 0..board.serial {
-        command.args(["-serial", "null"]);
-    }
-    command.args(["-serial", "stdio"]);
-    command.args(["-netdev", &format!("user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22")]);
-    command.args(["-device", "usb-net,netdev=net"]);
-    Ok(command)
-}
-
-/// A port that nobody listens on. Another program might take it before QEMU does: QEMU then says so and ends.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port on the loopback")?;
-    Ok(listener.local_addr()?.port())
+    Ok(now.as_secs())
 }
 
 /// The file `name` in `folder`, empty; an earlier one is kept beside it.

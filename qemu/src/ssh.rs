@@ -46,14 +46,14 @@ impl Output {
 pub(crate) struct Ssh {
     /// ssh's settings for this machine, under the host name `pi`.
     config: PathBuf,
-    /// Holds the control socket, whose path may have no more than about 100 bytes.
-    _control: TempDir,
+    /// Holds sockets, whose paths may have no more than about 100 bytes.
+    sockets: TempDir,
 }
 
 impl Ssh {
     /// Settings for the machine whose ssh answers at `port` of this host, written into `folder`.
     pub(crate) fn new(port: u16, key: &Path, folder: &Path) -> Result<Self> {
-        let control =
+        let sockets =
             tempfile::Builder::new().prefix("pi-").tempdir_in("/tmp").context("making a folder in /tmp")?;
         let config = folder.join("ssh_config");
         // The key of the machine is as disposable as the machine, and the connection never leaves this host.
@@ -62,15 +62,20 @@ impl Ssh {
              BatchMode yes\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n LogLevel ERROR\n \
              ConnectTimeout 30\n ServerAliveInterval 15\n ServerAliveCountMax 20\n ControlPath \"{}/%C\"\n",
             key.display(),
-            control.path().display()
+            sockets.path().display()
         );
         std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
-        Ok(Self { config, _control: control })
+        Ok(Self { config, sockets })
     }
 
     /// The settings' file: `ssh -F FILE pi`, `scp -F FILE … pi:…`.
     pub(crate) fn config(&self) -> &Path {
         &self.config
+    }
+
+    /// A folder for sockets, of this machine alone, that goes with it.
+    pub(crate) fn sockets(&self) -> &Path {
+        self.sockets.path()
     }
 
     /// Opens the shared connection, trying again until [`CONNECT`] expires: the server may be a moment later

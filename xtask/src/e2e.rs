@@ -45,8 +45,10 @@ impl E2e {
         let rows = TARGETS.iter().filter_map(|target| Some((target, target.board.as_ref()?)));
         let chosen: Vec<_> =
             rows.filter(|(_, board)| self.machine.is_empty() || self.machine.contains(board)).collect();
-        let stages = stages(sh, &chosen)?;
+        let mut stages = stages(sh, &chosen)?;
+        save_devices(&mut stages, &scenarios)?;
         let failures = play(&stages, &scenarios);
+        stages.iter_mut().try_for_each(Stage::forget_device)?;
         let tried: usize = stages.iter().map(|stage| on(stage, &scenarios).count()).sum();
         let told: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
         ensure!(failures.is_empty(), "{} of {tried} scenarios failed:{told}", failures.len());
@@ -100,7 +102,19 @@ fn stages(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Ve
 
 fn stage(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBuf>) -> Result<Stage> {
     let folder = sh.current_dir().join("target/e2e").join(image.board().machine);
-    Ok(Stage { server: dist::test_server(sh, target)?, image, packages, folder })
+    Ok(Stage { server: dist::test_server(sh, target)?, image, packages, folder, saved: None })
+}
+
+/// Saves a device with the packages for every machine that more than one scenario is played on: it pays from the second.
+fn save_devices(stages: &mut [Stage], scenarios: &[&'static Scenario]) -> Result<()> {
+    let saved = side_by_side(stages.len(), stages, |stage| {
+        let pays = on(stage, scenarios).nth(1).is_some();
+        if pays { stage.save_device().map(Some) } else { Ok(None) }
+    });
+    for (stage, saved) in stages.iter_mut().zip(saved) {
+        stage.saved = saved?;
+    }
+    Ok(())
 }
 
 /// Plays the scenarios on all machines, as many side by side as this machine has cores: an emulator is busy with one. Returns

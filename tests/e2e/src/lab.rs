@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use host::apt::Root;
 use host::status::Step;
-use qemu::{Background, Limit, Machine, Output, Overlay};
+use qemu::{Background, Limit, Machine, Output, Overlay, Saved};
 use test_image::Mode;
 use xshell::Shell;
 
@@ -52,6 +52,25 @@ impl<'a> Lab<'a> {
         self.step.detail("booting");
         self.machine = Some(Machine::boot(self.step, &self.stage.image, &self.overlay, self.folder)?);
         Ok(())
+    }
+
+    /// Switches on a device that has the package of `module`. Where one was saved with all packages, it goes on from there.
+    pub fn power_on_with(&mut self, module: &str) -> Result<()> {
+        let Some(saved) = &self.stage.saved else {
+            self.power_on()?;
+            return self.install_package(module);
+        };
+        self.step.detail("going on with the saved device");
+        self.overlay = saved.overlay(&self.folder.join("card.qcow2"))?;
+        self.machine = Some(Machine::resume(self.step, &self.stage.image, &self.overlay, self.folder)?);
+        Ok(())
+    }
+
+    /// Saves the device as it is, for others to go on with.
+    pub fn save(self) -> Result<Saved> {
+        self.step.detail("saving the device");
+        let machine = self.machine.context("the device is not on")?;
+        Saved::of(self.step, machine, &self.stage.image, self.overlay, self.folder)
     }
 
     /// Pulls the plug.

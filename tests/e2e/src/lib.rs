@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use host::{folder, status};
-use qemu::Image;
+use qemu::{Image, Saved};
 use xshell::Shell;
 
 use lab::Lab;
@@ -21,6 +21,9 @@ pub use scenarios::container::MACHINE as CONTAINER_MACHINE;
 
 /// Debian packages of the host that the scenarios need beside QEMU's.
 pub const HOST_PACKAGES: &[&str] = &["mender-artifact"];
+
+/// The folder of the saved device, beside those of the scenarios.
+const SAVED: &str = "saved-device";
 
 /// One thing that happens to a device, from power-on to what must be true in the end.
 pub struct Scenario {
@@ -48,6 +51,8 @@ pub struct Stage {
     pub server: PathBuf,
     /// The folder that keeps what failed: `target/e2e/<machine>`.
     pub folder: PathBuf,
+    /// A device with all packages, for the scenarios that begin with one; without it they install the one they need.
+    pub saved: Option<Saved>,
 }
 
 /// The scenarios called `names`, all of them where no name is given.
@@ -67,6 +72,36 @@ pub fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
 }
 
 impl Stage {
+    /// Boots a device, installs the packages, and saves it for [`Stage::saved`]: minutes once, for a minute in every scenario
+    /// that begins so.
+    ///
+    /// # Errors
+    /// When a package is missing or does not install, or the device cannot be saved.
+    pub fn save_device(&self) -> Result<Saved> {
+        let sh = &Shell::new()?;
+        let folder = self.folder.join(SAVED);
+        folder::empty(&folder)?;
+        let machine = self.image.board().machine;
+        let saved = status::step(format!("{machine}: saving a device with the packages"), |step| {
+            let mut lab = Lab::new(sh, self, &folder, step)?;
+            lab.power_on()?;
+            scenarios::modules(machine).try_for_each(|module| lab.install_package(module))?;
+            lab.save()
+        });
+        saved.with_context(|| format!("kept in {}", folder.display()))
+    }
+
+    /// Removes the saved device.
+    ///
+    /// # Errors
+    /// When the folder cannot be removed.
+    pub fn forget_device(&mut self) -> Result<()> {
+        match self.saved.take() {
+            Some(_) => folder::remove(&self.folder.join(SAVED)),
+            None => Ok(()),
+        }
+    }
+
     /// Plays `scenario`; its folder goes when it has succeeded.
     ///
     /// # Errors

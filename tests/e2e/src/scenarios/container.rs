@@ -55,7 +55,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-const MODULE: &str = "container";
+pub const MODULE: &str = "container";
 const STATE: &str = "/data/mender/update-modules/container";
 const JOURNAL: &str = "/data/mender/update-modules/container/journal.json";
 const SETTINGS: &str = "/etc/mender-modules/container.toml";
@@ -65,8 +65,7 @@ const TAG: &str = "localhost/shop:latest";
 
 /// Switches on and installs the package.
 fn begin(lab: &mut Lab) -> Result<()> {
-    lab.power_on()?;
-    lab.install_package(MODULE)?;
+    lab.power_on_with(MODULE)?;
     lab.ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 180\\n' > {SETTINGS} && sync")).map(drop)
 }
 

@@ -31,7 +31,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-const MODULE: &str = "deb";
+pub const MODULE: &str = "deb";
 const PACKAGE: &str = "mender-update-module-deb";
 const JOURNAL: &str = "/data/mender/update-modules/deb/journal.json";
 const EXECUTABLE: &str = "/usr/share/mender/modules/v3/deb";
@@ -46,8 +46,7 @@ fn app(version: &str) -> Package {
 
 /// Switches on, installs the module, and a package with a past: its configuration file is changed, its mark automatic.
 fn with_old(lab: &mut Lab) -> Result<String> {
-    lab.power_on()?;
-    lab.install_package(MODULE)?;
+    lab.power_on_with(MODULE)?;
     install_with_dpkg(lab, &app("1.0"))?;
     lab.ok("echo mine > /etc/app.conf && touch -d 2001-02-03T04:05:06.789 /etc/app.conf && apt-mark auto app && sync")?;
     state(lab)
@@ -156,8 +155,7 @@ const DAEMON_SCRIPT: &str = "echo started >> /root/starts\n\
     echo $? > /root/done\nexec sleep infinity\n";
 
 fn client_update(lab: &mut Lab) -> Result<()> {
-    lab.power_on()?;
-    lab.install_package(MODULE)?;
+    lab.power_on_with(MODULE)?;
     let newer = lab.newer_client()?;
     let artifact = artifact(lab, "release-2", &[newer])?;
     lab.ok(&format!(

@@ -55,7 +55,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-const MODULE: &str = "directory";
+pub const MODULE: &str = "directory";
 const APP: &str = "/srv/my app";
 const STAGING: &str = "/srv/.my app.directory";
 const JOURNAL: &str = "/data/mender/update-modules/directory/journal.json";
@@ -66,8 +66,7 @@ const NEW: &[(&str, &str)] =
 
 /// Switches on, installs the package, and makes a tree with a past: owners, times, links and attributes of its own.
 fn with_old(lab: &mut Lab) -> Result<String> {
-    lab.power_on()?;
-    lab.install_package(MODULE)?;
+    lab.power_on_with(MODULE)?;
     lab.ok(&format!(
         "mkdir -p '{APP}/uploads' && cd '{APP}' && echo old > index.html && echo gone > gone.html && echo me > uploads/photo \
          && ln gone.html second && ln -s gone.html link && chown 33:33 gone.html && chmod 2750 uploads \
@@ -136,8 +135,7 @@ fn official(lab: &mut Lab) -> Result<()> {
 }
 
 fn streamed(lab: &mut Lab) -> Result<()> {
-    lab.power_on()?;
-    lab.install_package(MODULE)?;
+    lab.power_on_with(MODULE)?;
     lab.ok("rm -rf /srv")?;
     let artifact = streamed_artifact(lab, NEW, format!(r#"{{"dest_dir": "{APP}"}}"#))?;
     lab.client(&format!("install {artifact}"), 0)?;

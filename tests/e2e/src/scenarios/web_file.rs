@@ -55,7 +55,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-const MODULE: &str = "web-file";
+pub const MODULE: &str = "web-file";
 const WWW: &str = "/var/www";
 const STAGING: &str = "/var/.www.web-file";
 const JOURNAL: &str = "/data/mender/update-modules/web-file/journal.json";
@@ -65,8 +65,7 @@ const NEW: &[(&str, &str)] = &[("index.html", "<h1>new</h1>\n"), ("style.css", "
 
 /// Switches on, installs the package, and makes a web root with a past: an owner, times and attributes of its own.
 fn with_old(lab: &mut Lab) -> Result<String> {
-    lab.power_on()?;
-    lab.install_package(MODULE)?;
+    lab.power_on_with(MODULE)?;
     lab.ok(&format!(
         "mkdir -p {WWW}/uploads && cd {WWW} && echo old > index.html && echo gone > gone.html && echo me > uploads/photo \
          && chown 33:33 gone.html && chmod 640 gone.html && setfattr -n user.origin -v factory index.html \
@@ -177,8 +176,7 @@ fn several_files(lab: &mut Lab) -> Result<()> {
 }
 
 fn first(lab: &mut Lab) -> Result<()> {
-    lab.power_on()?;
-    lab.install_package(MODULE)?;
+    lab.power_on_with(MODULE)?;
     let artifact = lab.artifact(MODULE, "release-1", NEW)?;
     for web_root in ["rm -rf", "mkdir"] {
         lab.ok(&format!("{web_root} {WWW}"))?;
@@ -192,8 +190,7 @@ fn first(lab: &mut Lab) -> Result<()> {
 }
 
 fn mounted(lab: &mut Lab) -> Result<()> {
-    lab.power_on()?;
-    lab.install_package(MODULE)?;
+    lab.power_on_with(MODULE)?;
     lab.ok(&format!(
         "mkdir -p {WWW} && mount -t tmpfs none {WWW} && echo old > {WWW}/index.html && touch -d 2001-02-03 {WWW}"
     ))?;
