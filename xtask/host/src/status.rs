@@ -21,6 +21,11 @@ impl Step {
     pub fn detail(&self, detail: impl Display) {
         self.bar.set_message(detail.to_string());
     }
+
+    /// Says `note` in a line that stays.
+    pub fn note(&self, note: impl Display) {
+        line(format!("      {}: {note}", self.bar.prefix()));
+    }
 }
 
 /// Runs `work` as a visible step called `name` and says how long it took, or that it failed.
