@@ -109,7 +109,7 @@ fn stage(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBu
 fn save_devices(stages: &mut [Stage], scenarios: &[&'static Scenario]) -> Result<()> {
     let saved = side_by_side(stages.len(), stages, |stage| {
         let pays = on(stage, scenarios).nth(1).is_some();
-        if pays { stage.save_device().map(Some) } else { Ok(None) }
+        if pays { stage.save_device() } else { Ok(None) }
     });
     for (stage, saved) in stages.iter_mut().zip(saved) {
         stage.saved = saved?;

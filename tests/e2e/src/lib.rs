@@ -9,9 +9,10 @@ mod lab;
 mod scenarios;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use host::status::Step;
 use host::{folder, status};
 use qemu::{Image, Saved};
 use xshell::Shell;
@@ -73,22 +74,30 @@ pub fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
 
 impl Stage {
     /// Boots a device, installs the packages, and saves it for [`Stage::saved`]: minutes once, for a minute in every scenario
-    /// that begins so.
+    /// that begins so. Where that fails it says why, and every scenario boots.
     ///
     /// # Errors
-    /// When a package is missing or does not install, or the device cannot be saved.
-    pub fn save_device(&self) -> Result<Saved> {
-        let sh = &Shell::new()?;
+    /// When its folder cannot be made.
+    pub fn save_device(&self) -> Result<Option<Saved>> {
         let folder = self.folder.join(SAVED);
         folder::empty(&folder)?;
         let machine = self.image.board().machine;
-        let saved = status::step(format!("{machine}: saving a device with the packages"), |step| {
-            let mut lab = Lab::new(sh, self, &folder, step)?;
-            lab.power_on()?;
-            scenarios::modules(machine).try_for_each(|module| lab.install_package(module))?;
-            lab.save()
-        });
-        saved.with_context(|| format!("kept in {}", folder.display()))
+        status::step(format!("{machine}: saving a device with the packages"), |step| {
+            let saved = self.device_with_packages(&folder, step);
+            if let Err(error) = &saved {
+                step.note(format!("every scenario boots instead: {error:#}"));
+            }
+            Ok(saved.ok())
+        })
+    }
+
+    fn device_with_packages(&self, folder: &Path, step: &Step) -> Result<Saved> {
+        let sh = &Shell::new()?;
+        let mut lab = Lab::new(sh, self, folder, step)?;
+        lab.power_on()?;
+        let mut modules = scenarios::modules(self.image.board().machine);
+        modules.try_for_each(|module| lab.install_package(module))?;
+        lab.save()
     }
 
     /// Removes the saved device.
