@@ -14,7 +14,7 @@ pub struct Limit {
 /// QEMU 7.2 on an idle host; QEMU 10 and busy hosts take several times as long.
 pub const BOOT: Limit = Limit::new("BOOT", 300);
 /// From going on with a saved machine to its word that it has its network: measured 3 to 5 s.
-pub const RESUME: Limit = Limit::new("RESUME", 120);
+pub const RESUME: Limit = Limit::new("RESUME", 60);
 /// For an answer of QEMU itself: measured 0.6 s to load a machine, 2.6 s to save one on a busy host.
 pub(crate) const MONITOR: Limit = Limit::new("MONITOR", 120);
 /// From the guest's word to an ssh connection: measured 0.6 s.

@@ -44,10 +44,11 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Shuts `machine`, which has run with `overlay`, down, boots it again without a network, and saves it there.
+    /// Shuts `machine`, which has run with `overlay`, down, boots it again without a network, saves it there, and goes on
+    /// with it once, to see that it can.
     ///
     /// # Errors
-    /// When the machine does not shut down or come up, or QEMU cannot save it, as on a full disk.
+    /// When the machine does not shut down or come up, QEMU cannot save it, as on a full disk, or it does not go on.
     pub fn of(step: &Step, machine: Machine, image: &Image, overlay: Overlay, folder: &Path) -> Result<Self> {
         let units = "/etc/systemd/system";
         machine.check(
@@ -65,7 +66,10 @@ impl Saved {
             .context("the machine did not come up without a network")?;
         Monitor::connect(&machine.sockets().monitor)?.typed(&format!("savevm {TAG}"))?;
         machine.power_cut()?;
-        Ok(Self { overlay })
+        let saved = Self { overlay };
+        let tried = saved.overlay(&folder.join("tried.qcow2"))?;
+        Machine::resume(step, image, &tried, folder)?.power_cut()?;
+        Ok(saved)
     }
 
     /// The state and its card as the file `path`, for [`Machine::resume`].
