@@ -25,12 +25,37 @@ pub struct E2e {
     /// Only these scenarios [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
+    /// What `cargo xtask test` plays: all but the slowest on raspi3b, on raspi2b one of each kind
+    #[arg(long)]
+    everyday: bool,
     /// Name the scenarios and end.
     #[arg(long)]
     list: bool,
 }
 
 impl E2e {
+    /// What `cargo xtask test` plays.
+    pub fn everyday() -> Self {
+        Self { everyday: true, ..Self::default() }
+    }
+
+    /// The scenarios that an everyday run leaves out, by machine.
+    ///
+    /// # Errors
+    /// As [`e2e::choose`], which refuses no empty choice.
+    pub fn left_out() -> Result<String> {
+        let scenarios = e2e::choose(&[])?;
+        let boards = TARGETS.iter().filter_map(|target| target.board.as_ref());
+        let left_out = boards.map(|board| {
+            let rest = scenarios
+                .iter()
+                .filter(|scenario| scenario.is_for(board.machine) && !scenario.is_everyday(board.machine));
+            let names: Vec<_> = rest.map(|scenario| scenario.name).collect();
+            format!("{} of {}: {}", names.len(), board.machine, names.join(", "))
+        });
+        Ok(left_out.collect::<Vec<_>>().join("; "))
+    }
+
     /// Makes packages and images where they are missing, plays the scenarios, and says how many there were.
     ///
     /// # Errors
@@ -46,16 +71,25 @@ impl E2e {
         let chosen: Vec<_> =
             rows.filter(|(_, board)| self.machine.is_empty() || self.machine.contains(board)).collect();
         let mut stages = stages(sh, &chosen)?;
-        save_devices(&mut stages, &scenarios)?;
-        let failures = play(&stages, &scenarios);
+        let on = |stage: &Stage| self.on(stage, &scenarios);
+        save_devices(&mut stages, on)?;
+        let failures = play(&stages, on);
         stages.iter_mut().try_for_each(Stage::forget_device)?;
-        let tried: usize = stages.iter().map(|stage| on(stage, &scenarios).count()).sum();
+        let tried: usize = stages.iter().map(|stage| on(stage).len()).sum();
         let told: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
         ensure!(failures.is_empty(), "{} of {tried} scenarios failed:{told}", failures.len());
-        let machines = stages
-            .iter()
-            .map(|stage| format!("{} on {}", on(stage, &scenarios).count(), stage.image.board().machine));
+        let machines =
+            stages.iter().map(|stage| format!("{} on {}", on(stage).len(), stage.image.board().machine));
         Ok(format!("scenarios: {}", machines.collect::<Vec<_>>().join(", ")))
+    }
+
+    /// Those of `scenarios` that are played on the machine of `stage`.
+    fn on(&self, stage: &Stage, scenarios: &[&'static Scenario]) -> Vec<&'static Scenario> {
+        let machine = stage.image.board().machine;
+        let played = |scenario: &&Scenario| {
+            scenario.is_for(machine) && (!self.everyday || scenario.is_everyday(machine))
+        };
+        scenarios.iter().copied().filter(played).collect()
     }
 }
 
@@ -106,11 +140,15 @@ fn stage(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBu
 }
 
 /// Saves a device with the packages for every machine that more than one scenario is played on: it pays from the second.
-fn save_devices(stages: &mut [Stage], scenarios: &[&'static Scenario]) -> Result<()> {
-    let saved = side_by_side(stages.len(), stages, |stage| {
-        let pays = on(stage, scenarios).nth(1).is_some();
-        if pays { stage.save_device() } else { Ok(None) }
-    });
+fn save_devices(stages: &mut [Stage], on: impl Fn(&Stage) -> Vec<&'static Scenario> + Sync) -> Result<()> {
+    let saved =
+        side_by_side(
+            stages.len(),
+            stages,
+            |stage| {
+                if on(stage).len() > 1 { stage.save_device() } else { Ok(None) }
+            },
+        );
     for (stage, saved) in stages.iter_mut().zip(saved) {
         stage.saved = saved?;
     }
@@ -119,21 +157,12 @@ fn save_devices(stages: &mut [Stage], scenarios: &[&'static Scenario]) -> Result
 
 /// Plays the scenarios on all machines, as many side by side as this machine has cores: an emulator is busy with one. Returns
 /// the errors of those that failed.
-fn play(stages: &[Stage], scenarios: &[&'static Scenario]) -> Vec<anyhow::Error> {
-    let all = stages.iter().flat_map(|stage| on(stage, scenarios).map(move |scenario| (stage, scenario)));
+fn play(stages: &[Stage], on: impl Fn(&Stage) -> Vec<&'static Scenario>) -> Vec<anyhow::Error> {
+    let all = stages.iter().flat_map(|stage| on(stage).into_iter().map(move |scenario| (stage, scenario)));
     let mut all: Vec<_> = all.collect();
     // The longest come last in the list. Begun last, one of them would be alone on the machine in the end.
     all.reverse();
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let played = side_by_side(cores, &all, |(stage, scenario)| stage.play(scenario));
     played.into_iter().filter_map(Result::err).collect()
-}
-
-/// Those of `scenarios` that are for the machine of `stage`.
-fn on<'a>(
-    stage: &Stage,
-    scenarios: &'a [&'static Scenario],
-) -> impl Iterator<Item = &'static Scenario> + use<'a> {
-    let machine = stage.image.board().machine;
-    scenarios.iter().copied().filter(move |scenario| scenario.is_for(machine))
 }

@@ -40,6 +40,11 @@ impl Scenario {
     pub fn is_for(&self, machine: &str) -> bool {
         scenarios::is_for(self, machine)
     }
+
+    /// Whether an everyday run plays it on `machine`: `cargo xtask test`, which is to end within the hour.
+    pub fn is_everyday(&self, machine: &str) -> bool {
+        scenarios::is_everyday(self, machine)
+    }
 }
 
 /// What the scenarios of one machine are played with.

@@ -31,3 +31,49 @@ pub fn modules(machine: &str) -> impl Iterator<Item = &'static str> {
 pub fn is_for(scenario: &Scenario, machine: &str) -> bool {
     machine == container::MACHINE || container::SCENARIOS.iter().all(|other| other.name != scenario.name)
 }
+
+/// What an everyday run plays on the other boards, one of each kind: the code is the same, its system calls are another
+/// architecture's.
+const EVERYDAY: &[&str] = &[
+    "package",
+    "install-rollback",
+    "power-cut-install",
+    "directory-official",
+    "directory-power-cut-install",
+    "deb-power-cut",
+];
+
+/// What an everyday run leaves out everywhere: these take an emulated Pi longest, the one with a provider in Python up to a
+/// quarter of an hour; every cut of `container` beside another project is tried with a played engine.
+const RARE: &[&str] = &["container-compose", "container-projects"];
+
+/// Whether an everyday run plays `scenario` on `machine`.
+pub fn is_everyday(scenario: &Scenario, machine: &str) -> bool {
+    !RARE.contains(&scenario.name) && (machine == container::MACHINE || EVERYDAY.contains(&scenario.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_everyday_run_knows_its_scenarios() {
+        for name in EVERYDAY.iter().chain(RARE) {
+            assert!(all().any(|scenario| scenario.name == *name), "there is no {name}");
+        }
+    }
+
+    #[test]
+    fn every_module_loses_power_every_day() {
+        for (module, scenarios) in MODULES {
+            let cut = |scenario: &&Scenario| scenario.name.contains("power-cut");
+            let machines = ["raspi3b", "raspi2b"].into_iter();
+            for machine in machines.filter(|machine| modules(machine).any(|other| other == *module)) {
+                assert!(
+                    scenarios.iter().filter(cut).any(|scenario| is_everyday(scenario, machine)),
+                    "{module} on {machine}"
+                );
+            }
+        }
+    }
+}
