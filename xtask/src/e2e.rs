@@ -141,14 +141,9 @@ fn stage(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBu
 
 /// Saves a device with the packages for every machine that more than one scenario is played on: it pays from the second.
 fn save_devices(stages: &mut [Stage], on: impl Fn(&Stage) -> Vec<&'static Scenario> + Sync) -> Result<()> {
-    let saved =
-        side_by_side(
-            stages.len(),
-            stages,
-            |stage| {
-                if on(stage).len() > 1 { stage.save_device() } else { Ok(None) }
-            },
-        );
+    let pays = |stage: &Stage| on(stage).len() > 1;
+    let save = |stage: &Stage| if pays(stage) { stage.save_device() } else { Ok(None) };
+    let saved = side_by_side(stages.len(), stages, save);
     for (stage, saved) in stages.iter_mut().zip(saved) {
         stage.saved = saved?;
     }
