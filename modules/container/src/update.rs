@@ -234,9 +234,9 @@ impl Change for Update {
         Ok(())
     }
 
-    fn tidy_cut_download(&self) -> Result<()> {
+    fn discard_at_boot(&self) -> Result<bool> {
         self.engine.tidy();
-        Ok(())
+        Ok(false) // the engine's service may not run yet
     }
 
     fn forget(&self) -> Result<()> {

@@ -15,6 +15,30 @@ pub trait Change: Serialize + DeserializeOwned {
     /// Fail the install before anything is touched.
     fn prepare(&mut self) -> Result<()>;
 
+    /// Makes the directories that the payload is staged in, and records what tells them from others that could take their
+    /// names: the journal is written again before anything is put into them. Default: makes none.
+    ///
+    /// # Errors
+    /// Fail the download.
+    fn make_staging(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes the directories that the destination needs and that are missing, and records what they are; whether that was
+    /// anything, for the journal to be written again before they are used. Default: makes none.
+    ///
+    /// # Errors
+    /// Are followed by [`switch_back`](Self::switch_back).
+    fn make_destination(&mut self) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether an update that could not be rolled back keeps this one from beginning: both change the same things. Default:
+    /// they do.
+    fn conflicts_with(&self, _unrestored: &Self) -> bool {
+        true
+    }
+
     /// Makes the new live and keeps the old, durably. Called once: a switch that was cut is switched back.
     ///
     /// # Errors
@@ -36,14 +60,14 @@ pub trait Change: Serialize + DeserializeOwned {
         self.switch_back()
     }
 
-    /// Called at a boot when power was lost during a download, which no client resumes. Removes what the download left
-    /// outside its staging place; the staging place itself goes in [`forget`](Self::forget), at the client's next call.
-    /// Default: does nothing.
+    /// Called at a boot, before [`forget`](Self::forget) of an interrupted download, which no client resumes, or of a change
+    /// that has ended: whether that can be done now. A change that needs a service for it, which does not run yet, removes here
+    /// what it can, and leaves the rest for the next call of the client. Default: it can.
     ///
     /// # Errors
     /// Fail the boot's recovery; it may be tried again.
-    fn tidy_cut_download(&self) -> Result<()> {
-        Ok(())
+    fn discard_at_boot(&self) -> Result<bool> {
+        Ok(true)
     }
 
     /// Removes what is staged or kept; called again, it goes on from wherever it was cut.

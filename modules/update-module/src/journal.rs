@@ -1,60 +1,265 @@
-//! The journal: one durable record of how far a change has come.
+//! The journal: durable records of how far a change has come.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::durable;
+use crate::durable::{self, Dir, Kind};
+use crate::name::FileName;
 
-/// One JSON file that outlives the work tree and every power cut: it holds the record written last, whole.
+/// The record of the update under way.
+const CURRENT: &str = "journal.json";
+
+/// The most that a record may have: a hundred thousand names of files.
+const RECORD_MAX: u64 = 32 << 20;
+
+/// How long a call waits for another one of the same module to end. One whose client has died ends within moments.
+const LOCK_WAIT: Duration = Duration::from_secs(90);
+
+/// How often the lock is tried meanwhile.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// JSON files in one directory that outlive the work tree and every power loss: `journal.json` holds the record written
+/// last, whole. The directory, and all above it, have to be root's.
 pub struct Journal {
-    path: PathBuf,
+    directory: PathBuf,
+}
+
+/// The lock of a module's calls, until it is dropped or the process ends, however that ends.
+pub(crate) struct Lock {
+    _directory: Dir,
 }
 
 impl Journal {
-    /// The journal `journal.json` in `folder`, which need not exist yet.
-    pub fn new(folder: &Path) -> Self {
-        Self { path: folder.join("journal.json") }
+    /// The journal in `directory`, which need not exist yet.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
     }
 
     /// The record written last, `None` where there is none.
     ///
     /// # Errors
-    /// When the journal cannot be read, or is not what this version of the module writes.
+    /// When the journal cannot be read, others may write to it, or it is not what this version of the module writes.
     pub fn read<R: DeserializeOwned>(&self) -> Result<Option<R>> {
-        let text = match fs::read(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("reading {}", self.path.display())),
-        };
-        let record = serde_json::from_slice(&text).with_context(|| {
-            format!(
-                "{} was not written by this version of the module: see what it says of the interrupted update, \
-                 put its destination in order, and remove it",
-                self.path.display()
-            )
-        })?;
-        Ok(Some(record))
+        self.read_record(&name(CURRENT)?)
     }
 
-    /// Replaces the record; on the medium on return.
+    /// Replaces the record; durable on return.
     ///
     /// # Errors
     /// When it cannot be written; the record before is still there then.
     pub fn write<R: Serialize>(&self, record: &R) -> Result<()> {
         let text = serde_json::to_vec(record).context("putting the journal's record into JSON")?;
-        durable::write_file(&self.path, &text)
+        self.made()?.write_file(&name(CURRENT)?, &text)
     }
 
-    /// Removes the record; on the medium on return.
+    /// Removes the record; durable on return.
     ///
     /// # Errors
     /// When it cannot be removed.
     pub fn remove(&self) -> Result<()> {
-        durable::remove_file(&self.path)
+        self.remove_record(&name(CURRENT)?)
+    }
+
+    /// The record `record`, `None` where there is none.
+    pub(crate) fn read_record<R: DeserializeOwned>(&self, record: &FileName) -> Result<Option<R>> {
+        let Some(directory) = self.open()? else { return Ok(None) };
+        let path = directory.path().join(record);
+        match directory.kind(record)? {
+            None => return Ok(None),
+            Some(Kind::File) => {}
+            Some(_) => bail!("reading the journal: {}: not a regular file: remove it", path.display()),
+        }
+        durable::require_trusted(&path)?;
+        let text = read_bounded(&directory.open_for_reading(record)?)
+            .with_context(|| format!("reading the journal {}", path.display()))?;
+        let record = serde_json::from_slice(&text).with_context(|| {
+            format!(
+                "{} was not written by this version of the module: see what it says of the interrupted update, \
+                 put its destination in order, and remove it",
+                path.display()
+            )
+        })?;
+        Ok(Some(record))
+    }
+
+    /// Removes the record `record`; durable on return.
+    pub(crate) fn remove_record(&self, record: &FileName) -> Result<()> {
+        let Some(directory) = self.open()? else { return Ok(()) };
+        directory.remove(record)?;
+        directory.sync()
+    }
+
+    /// Makes the current record the record `to`; durable on return. That takes no space.
+    pub(crate) fn retire(&self, to: &FileName) -> Result<()> {
+        self.rename(&name(CURRENT)?, to)
+    }
+
+    /// Sets the record `record` aside as the first `PREFIX-N.json` that is free, and returns its path.
+    pub(crate) fn set_aside(&self, record: Option<&FileName>, prefix: &str) -> Result<PathBuf> {
+        let current = name(CURRENT)?;
+        let record = record.unwrap_or(&current);
+        let taken = self.set_aside_before(prefix)?;
+        let free = (1..=taken.len() + 1).map(|number| name(&format!("{prefix}-{number}.json")));
+        let free = free.collect::<Result<Vec<_>>>()?.into_iter().find(|name| !taken.contains(name));
+        let free = free.context("a free name for a journal's record")?;
+        self.rename(record, &free)?;
+        Ok(self.directory.join(free))
+    }
+
+    /// The records that were set aside with `prefix`.
+    pub(crate) fn set_aside_before(&self, prefix: &str) -> Result<Vec<FileName>> {
+        let Some(directory) = self.open()? else { return Ok(Vec::new()) };
+        let of_prefix = |name: &FileName| {
+            let name = name.as_ref().to_string_lossy();
+            name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-') && rest.ends_with(".json"))
+        };
+        Ok(directory.names()?.into_iter().filter(of_prefix).collect())
+    }
+
+    /// Where the record `record` is.
+    pub(crate) fn path_of(&self, record: &FileName) -> PathBuf {
+        self.directory.join(record)
+    }
+
+    /// Waits for other calls of the same module to end, and keeps others from beginning; `None` where no update has ever
+    /// begun, unless `make`.
+    ///
+    /// # Errors
+    /// When another call does not end, or the directory cannot be made or is not root's.
+    pub(crate) fn lock(&self, make: bool) -> Result<Option<Lock>> {
+        let directory = if make { Some(self.made()?) } else { self.open()? };
+        let Some(directory) = directory else { return Ok(None) };
+        let begun = Instant::now();
+        loop {
+            match flock(directory.as_fd(), FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Lock { _directory: directory })),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("locking {}", directory.path().display()));
+                }
+            }
+            ensure!(
+                begun.elapsed() < LOCK_WAIT,
+                "another call of this module is running, and has not ended within {} s: {}: see with 'fuser -v' which \
+                 process has it open, and end that",
+                LOCK_WAIT.as_secs(),
+                directory.path().display()
+            );
+            thread::sleep(LOCK_POLL);
+        }
+    }
+
+    fn rename(&self, from: &FileName, to: &FileName) -> Result<()> {
+        let directory = self.open()?.context("the journal's directory is missing")?;
+        directory.rename(from, &directory, to)?;
+        directory.sync()
+    }
+
+    /// The directory, if it is there; refused where others may change what it is.
+    fn open(&self) -> Result<Option<Dir>> {
+        let path = durable::require_trusted(&self.directory).context("the module's own data")?;
+        if durable::exists(&path)? { Dir::open_exact(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// The directory, made where it is missing.
+    fn made(&self) -> Result<Dir> {
+        if let Some(directory) = self.open()? {
+            return Ok(directory);
+        }
+        durable::make_dirs(&durable::require_trusted(&self.directory).context("the module's own data")?)?;
+        self.open()?.context("the journal's directory is missing")
+    }
+}
+
+fn name(name: &str) -> Result<FileName> {
+    FileName::new(name)
+}
+
+fn read_bounded(file: &File) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(RECORD_MAX + 1).read_to_end(&mut text)?;
+    ensure!(text.len() as u64 <= RECORD_MAX, "it has more than {RECORD_MAX} bytes");
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn refused(journal: &Journal) -> String {
+        format!("{:#}", journal.read::<u32>().unwrap_err())
+    }
+
+    #[test]
+    fn records_are_written_set_aside_and_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::new(&directory.path().join("a/b"));
+        assert_eq!(journal.read::<u32>().unwrap(), None);
+        assert!(journal.lock(false).unwrap().is_none());
+        journal.remove().unwrap();
+        for number in [1, 2] {
+            journal.write(&number).unwrap();
+            let path = journal.set_aside(None, "left").unwrap();
+            assert_eq!(path, directory.path().join(format!("a/b/left-{number}.json")));
+        }
+        let aside = journal.set_aside_before("left").unwrap();
+        assert_eq!(aside.len(), 2);
+        assert_eq!(journal.read_record::<u32>(&aside[0]).unwrap(), Some(1));
+        journal.remove_record(&aside[0]).unwrap();
+        assert_eq!(journal.set_aside_before("left").unwrap(), aside[1..]);
+    }
+
+    #[test]
+    fn a_record_that_somebody_else_may_have_written_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::new(&directory.path().join("module"));
+        journal.write(&7).unwrap();
+        let path = directory.path().join("module/journal.json");
+        let open_to_others = |path: &Path, mode| {
+            let before = fs::metadata(path).unwrap().permissions();
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            let refused = refused(&journal);
+            fs::set_permissions(path, before).unwrap();
+            refused
+        };
+        for (path, mode) in [(&*path, 0o666), (path.parent().unwrap(), 0o777)] {
+            let refused = open_to_others(path, mode);
+            assert!(refused.contains("not trusted") && refused.contains("chmod"), "{refused}");
+        }
+        fs::rename(&path, path.with_file_name("real")).unwrap();
+        symlink("real", &path).unwrap();
+        assert!(refused(&journal).contains("not a regular file"));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "{").unwrap();
+        assert!(refused(&journal).contains("was not written by this version"));
+        fs::write(&path, "").unwrap();
+        assert!(refused(&journal).contains("was not written by this version"));
+    }
+
+    #[test]
+    fn a_second_call_waits_for_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::new(directory.path());
+        let first = journal.lock(true).unwrap();
+        let second = thread::scope(|scope| {
+            let second = scope.spawn(|| journal.lock(true).map(|lock| (lock, Instant::now())));
+            thread::sleep(Duration::from_millis(200));
+            let released = Instant::now();
+            drop(first);
+            second.join().unwrap().unwrap().1 >= released
+        });
+        assert!(second, "both had the lock");
     }
 }

@@ -1,14 +1,17 @@
 //! The payload while it streams in: an iterator of named readers.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::name::FileName;
+
+/// The most bytes of an announcement: the longest path, with a size.
+const LINE_MAX: u64 = 8192;
 
 /// The files of a payload in the order in which they stream in.
 ///
@@ -28,11 +31,24 @@ pub struct Payload {
     /// Its size in bytes, in `DownloadWithFileSizes` only.
     pub size: Option<u64>,
     content: File,
+    read: u64,
 }
 
 impl Read for Payload {
+    /// Fails where more or less comes than the client has announced.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.content.read(buffer)
+        let read = self.content.read(buffer)?;
+        self.read = self.read.saturating_add(read as u64);
+        match self.size {
+            Some(size) if self.read > size || (read == 0 && !buffer.is_empty() && self.read < size) => {
+                let come = if self.read > size { "more" } else { "less" };
+                Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("payload file {}: {come} came than the {size} bytes announced", self.name),
+                ))
+            }
+            _ => Ok(read),
+        }
     }
 }
 
@@ -49,9 +65,11 @@ impl Payloads {
 
     fn announced(&mut self) -> Result<Option<Payload>> {
         let next = self.tree.join("stream-next");
-        let line = fs::read(&next).with_context(|| {
-            format!("reading {}, where the client announces payload files", next.display())
-        })?;
+        let mut line = Vec::new();
+        File::open(&next).and_then(|next| next.take(LINE_MAX + 1).read_to_end(&mut line)).with_context(
+            || format!("reading {}, where the client announces payload files", next.display()),
+        )?;
+        ensure!(line.len() as u64 <= LINE_MAX, "{}: a name of more than {LINE_MAX} bytes", next.display());
         if line.is_empty() {
             return Ok(None);
         }
@@ -60,7 +78,7 @@ impl Payloads {
         let stream = self.tree.join("streams").join(&name);
         let content = File::open(&stream)
             .with_context(|| format!("opening the payload stream {}", stream.display()))?;
-        Ok(Some(Payload { name, size, content }))
+        Ok(Some(Payload { name, size, content, read: 0 }))
     }
 }
 
@@ -118,6 +136,30 @@ mod tests {
         }
         for line in [&b"streams/a"[..], b"streams/a -1", b"streams/ 5", b"streams/a 99999999999999999999"] {
             assert!(parse(line, true).is_err(), "{line:?} was taken");
+        }
+    }
+
+    #[test]
+    fn more_or_less_than_announced_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("payload");
+        std::fs::write(&path, "12345").unwrap();
+        for (size, words) in [
+            (None, ""),
+            (Some(5), ""),
+            (Some(4), "more came"),
+            (Some(6), "less came"),
+            (Some(0), "more came"),
+        ] {
+            let mut payload =
+                Payload { name: name("payload"), size, content: File::open(&path).unwrap(), read: 0 };
+            let outcome = io::read_to_string(&mut payload);
+            match outcome {
+                Ok(text) => assert!(words.is_empty() && text == "12345", "{size:?}"),
+                Err(error) => {
+                    assert!(!words.is_empty() && error.to_string().contains(words), "{size:?}: {error}")
+                }
+            }
         }
     }
 }

@@ -3,24 +3,43 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
-use std::panic::resume_unwind;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::output::{Captured, Log};
+use crate::processes;
 
 /// How often a running program is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A program, its arguments, and the longest that it may take: it is killed after that.
+/// A program, its arguments, and the longest that it may take: it is killed after that, with all that it has started.
 ///
-/// It has no standard input, unless it is [fed](Self::feed). What it says goes to the deployment log as it says it; only
-/// its standard output may be [captured](Self::output).
+/// It has no standard input, unless it is [fed](Self::feed). What it writes goes to the deployment log, line by line; only
+/// its standard output may be [captured](Self::output). It never has the client's own pipes: something that it leaves
+/// running in the background could keep those open, and the client would wait for it.
 pub struct Program {
     command: Command,
     limit: Duration,
+}
+
+/// A program that runs, with the processes that were this one's children before.
+struct Running {
+    child: Child,
+    _log: Log,
+    before: Vec<u32>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        processes::ended(self.child.id());
+    }
 }
 
 impl Program {
@@ -28,6 +47,9 @@ impl Program {
     pub fn new(program: impl AsRef<OsStr>, limit: Duration) -> Self {
         let mut command = Command::new(program);
         command.stdin(Stdio::null());
+        // A group of its own: what ends it ends all of it, and a signal for the module is not one for a half-done dpkg.
+        command.process_group(0);
+        end_with_module(&mut command);
         Self { command, limit }
     }
 
@@ -66,17 +88,14 @@ impl Program {
     /// # Errors
     /// When it cannot be started or had to be killed.
     pub fn status(&mut self) -> Result<ExitStatus> {
-        // Standard output of a module is for answers to queries.
-        let log = io::stderr().as_fd().try_clone_to_owned().context("duplicating standard error")?;
-        self.command.stdout(log);
-        let mut child = self.spawn()?;
-        self.wait(&mut child)
+        let running = self.start(Stdout::Logged)?;
+        self.wait(running)
     }
 
     /// Runs it and returns what it wrote to standard output.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run), and when that was more than 8 MiB.
     pub fn output(mut self) -> Result<Vec<u8>> {
         let (status, output) = self.answer()?;
         self.succeeded(status)?;
@@ -87,13 +106,12 @@ impl Program {
     /// fail.
     ///
     /// # Errors
-    /// As [`status`](Self::status).
+    /// As [`status`](Self::status), and when it wrote more than 8 MiB.
     pub fn answer(&mut self) -> Result<(ExitStatus, Vec<u8>)> {
-        self.command.stdout(Stdio::piped());
-        let mut child = self.spawn()?;
-        let said = Said::by(&mut child)?;
-        let status = self.wait(&mut child)?;
-        Ok((status, said.whole().with_context(|| format!("reading what {self} says"))?))
+        let mut running = self.start(Stdout::Piped)?;
+        let captured = Captured::from(take_stdout(&mut running)?);
+        let status = self.wait(running)?;
+        Ok((status, captured.whole().with_context(|| format!("reading the output of {self}"))?))
     }
 
     /// Runs it and lets `read` have what it writes to standard output, however much, while it does. The limit counts from
@@ -101,17 +119,16 @@ impl Program {
     ///
     /// # Errors
     /// Those of `read`, else as [`run`](Self::run).
-    pub fn stream<T>(mut self, read: impl FnOnce(&mut ChildStdout) -> Result<T>) -> Result<T> {
-        self.command.stdout(Stdio::piped());
-        let mut child = self.spawn()?;
-        let mut stdout = child.stdout.take().context("the program has no standard output")?;
+    pub fn stream<T>(mut self, read: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
+        let mut running = self.start(Stdout::Piped)?;
+        let mut stdout = UntilExit { stdout: take_stdout(&mut running)?, child: &mut running.child };
         let taken = read(&mut stdout);
         // A program that cannot get rid of the rest would fail for that.
         let rest = if taken.is_ok() { io::copy(&mut stdout, &mut io::sink()) } else { Ok(0) };
         drop(stdout);
-        let status = self.wait(&mut child)?;
+        let status = self.wait(running)?;
         let taken = taken?;
-        rest.with_context(|| format!("reading what {self} says"))?;
+        rest.with_context(|| format!("reading the output of {self}"))?;
         self.succeeded(status)?;
         Ok(taken)
     }
@@ -120,45 +137,61 @@ impl Program {
     /// from the end of `from` on, which may come from a slow network.
     ///
     /// # Errors
-    /// As [`run`](Self::run), and when `from` fails. `from` may not have been read to its end then.
+    /// As [`output`](Self::output), and when `from` fails. `from` may not have been read to its end then.
     pub fn feed(mut self, from: &mut impl Read) -> Result<Vec<u8>> {
-        self.command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = self.spawn()?;
-        let said = Said::by(&mut child)?;
-        let mut stdin = child.stdin.take().context("the program has no standard input")?;
+        self.command.stdin(Stdio::piped());
+        let mut running = self.start(Stdout::Piped)?;
+        let captured = Captured::from(take_stdout(&mut running)?);
+        let mut stdin = running.child.stdin.take().context("the program has no standard input")?;
         let fed = io::copy(from, &mut stdin);
         drop(stdin);
-        let captured = self.captured(&mut child, said);
+        let status = self.wait(running)?;
+        let output = self
+            .succeeded(status)
+            .and_then(|()| captured.whole().with_context(|| format!("reading the output of {self}")));
         match fed {
             // The program's own words say better why it did not want more.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                captured.and_then(|_| bail!("{self} did not read all that it was given"))
+                output.and_then(|_| bail!("{self} did not read all that it was given"))
             }
             Err(error) => Err(error).with_context(|| format!("handing the payload to {self}")),
-            Ok(_) => captured,
+            Ok(_) => output,
         }
     }
 
-    fn spawn(&mut self) -> Result<Child> {
+    fn start(&mut self, stdout: Stdout) -> Result<Running> {
         let program = self.command.get_program().to_owned();
-        self.command.spawn().with_context(|| format!("starting {program:?}: is it installed?"))
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).context("making a pipe for a program's log")?;
+        match stdout {
+            // Standard output of a module is for answers to queries.
+            Stdout::Logged => self.command.stdout(writer.try_clone().context("duplicating a pipe")?),
+            Stdout::Piped => self.command.stdout(Stdio::piped()),
+        };
+        self.command.stderr(writer);
+        let before = processes::children();
+        let child = processes::spawn(&mut self.command);
+        // The command holds its pipes open, and their end would never come.
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = child.with_context(|| format!("starting {program:?}: is it installed?"))?;
+        Ok(Running { child, _log: Log::from(reader), before })
     }
 
-    fn captured(&self, child: &mut Child, said: Said) -> Result<Vec<u8>> {
-        let status = self.wait(child)?;
-        self.succeeded(status)?;
-        said.whole().with_context(|| format!("reading what {self} says"))
-    }
-
-    fn wait(&self, child: &mut Child) -> Result<ExitStatus> {
+    fn wait(&self, mut running: Running) -> Result<ExitStatus> {
         let begun = Instant::now();
         loop {
-            if let Some(status) = child.try_wait().with_context(|| format!("waiting for {self}"))? {
+            processes::wait_for_the_end_if_near();
+            let ended = running.child.try_wait().with_context(|| format!("waiting for {self}"))?;
+            processes::wait_for_the_end_if_near();
+            if let Some(status) = ended {
                 return Ok(status);
             }
             if begun.elapsed() >= self.limit {
-                child.kill().and_then(|()| child.wait()).with_context(|| format!("killing {self}"))?;
-                bail!("{self} did not end within {} s and was killed", self.limit.as_secs_f32());
+                processes::kill_program(running.child.id(), &running.before);
+                running.child.wait().with_context(|| format!("killing {self}"))?;
+                bail!(
+                    "{self} did not end within {} s and was killed, with all that it had started",
+                    self.limit.as_secs_f32()
+                );
             }
             thread::sleep(POLL);
         }
@@ -170,20 +203,44 @@ impl Program {
     }
 }
 
-/// What a program says on standard output, read while it runs: it would wait for ever once a pipe is full.
-struct Said(JoinHandle<io::Result<Vec<u8>>>);
+/// Where a program's standard output goes.
+enum Stdout {
+    Logged,
+    Piped,
+}
 
-impl Said {
-    fn by(child: &mut Child) -> Result<Self> {
-        let mut stdout = child.stdout.take().context("the program has no standard output")?;
-        Ok(Self(thread::spawn(move || {
-            let mut said = Vec::new();
-            stdout.read_to_end(&mut said).map(|_| said)
-        })))
-    }
+fn take_stdout(running: &mut Running) -> Result<ChildStdout> {
+    running.child.stdout.take().context("the program has no standard output")
+}
 
-    fn whole(self) -> io::Result<Vec<u8>> {
-        self.0.join().unwrap_or_else(|panic| resume_unwind(panic))
+/// Makes the kernel kill the program when the module dies without having ended it: killed by the client, say, at the end
+/// of its patience.
+#[expect(unsafe_code, reason = "only the child itself can ask for the signal")]
+fn end_with_module(command: &mut Command) {
+    // SAFETY: between fork and exec only async-signal-safe functions may be called; prctl(2) is a bare system call.
+    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
+}
+
+/// What a program writes, until it exits: something that it leaves running may keep its output open for ever.
+struct UntilExit<'a> {
+    stdout: ChildStdout,
+    child: &'a mut Child,
+}
+
+impl Read for UntilExit<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // Looked at before the pipe: what the program wrote before it ended is there then.
+            let ended = self.child.try_wait()?.is_some();
+            let limit =
+                Timespec { tv_sec: 0, tv_nsec: if ended { 0 } else { i64::from(POLL.subsec_nanos()) } as _ };
+            if poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&limit))? > 0 {
+                return self.stdout.read(buffer);
+            }
+            if ended {
+                return Ok(0);
+            }
+        }
     }
 }
 
@@ -230,7 +287,7 @@ mod tests {
 
     #[test]
     fn output_is_read_while_it_comes_and_need_not_be_read_whole() {
-        let first = |stdout: &mut ChildStdout| {
+        let first = |stdout: &mut dyn Read| {
             let mut byte = [0];
             stdout.read_exact(&mut byte)?;
             Ok(byte[0])
@@ -248,5 +305,36 @@ mod tests {
         assert!(refused.contains("exit status: 5"), "{refused}");
         let careless = said(shell("exec <&-; exit 0").feed(&mut io::repeat(7).take(300_000)));
         assert!(careless.contains("did not read all"), "{careless}");
+    }
+
+    #[test]
+    fn a_background_child_does_not_keep_a_program_from_ending() {
+        let begun = Instant::now();
+        shell("sleep 600 & echo done").run().unwrap();
+        assert_eq!(shell("sleep 600 & echo done").output().unwrap(), b"done\n");
+        let all = |stdout: &mut dyn Read| Ok(io::read_to_string(stdout)?);
+        assert_eq!(shell("sleep 600 & echo done").stream(all).unwrap(), "done\n");
+        assert_eq!(shell("sleep 600 & cat").feed(&mut &b"x"[..]).unwrap(), b"x");
+        assert!(begun.elapsed() < LIMIT, "the background child was waited for");
+    }
+
+    #[test]
+    fn a_limit_ends_everything_that_a_program_has_started() {
+        let marks = ["3001.25", "3002.25", "3003.25"];
+        // A child, one in a session of its own as dpkg is below apt, and an orphan.
+        let script = "sleep 3001.25 & setsid sleep 3002.25 & (setsid sleep 3003.25 &) ; wait; sleep 600";
+        processes::adopt_orphans();
+        let killed = said(Program::new("sh", Duration::from_secs(1)).args(["-c", script]).run());
+        assert!(killed.contains("was killed"), "{killed}");
+        for mark in marks {
+            let left = Command::new("pgrep").args(["-f", &format!("^sleep {mark}")]).output().unwrap().stdout;
+            assert!(left.is_empty(), "sleep {mark} is left: {}", String::from_utf8_lossy(&left));
+        }
+    }
+
+    #[test]
+    fn output_is_bounded() {
+        let endless = said(shell("yes").output());
+        assert!(endless.contains("more than"), "{endless}");
     }
 }

@@ -7,10 +7,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use crate::client;
+use crate::journal::Journal;
 use crate::log::say;
 use crate::module::UpdateModule;
 use crate::payloads::Payloads;
 use crate::state::State;
+use crate::supervision;
 use crate::tree::WorkTree;
 
 /// Runs `module` as the client called it, `MODULE STATE TREE`, and returns the exit status: 0 for success and
@@ -33,8 +36,8 @@ type Answer = Option<&'static str>;
 fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answer> {
     match arguments.as_slice() {
         [flag] if flag == "--version" => Ok(Some(env!("CARGO_PKG_VERSION"))),
-        [flag] if flag == "--recover" => silent(module.recover(&WorkTree::of_this_device())),
-        [flag, tree] if flag == "--recover" => silent(module.recover(&WorkTree::new(tree))),
+        [flag] if flag == "--recover" => silent(recover_this_device(module)),
+        [flag, tree] if flag == "--recover" => silent(recover(module, &WorkTree::new(tree))),
         [state, tree] => match state.to_str().unwrap_or_default().parse() {
             Ok(state) => {
                 call(module, state, &WorkTree::new(tree)).with_context(|| format!("{state:?} failed"))
@@ -49,7 +52,38 @@ fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answe
     }
 }
 
+/// Recovers at boot, where the device's client keeps its data.
+fn recover_this_device<M: UpdateModule>(module: &M) -> Result<()> {
+    let datastore = client::datastore(M::NAME)?;
+    if !datastore.exists() {
+        say(format_args!(
+            "{}: no interrupted update found: {} does not exist: if the Mender client keeps its data elsewhere, name that \
+             directory as datastore in /etc/mender-modules/{}.toml",
+            M::NAME,
+            datastore.display(),
+            M::NAME
+        ));
+    }
+    recover(module, &WorkTree::in_datastore(datastore))
+}
+
+fn recover<M: UpdateModule>(module: &M, tree: &WorkTree) -> Result<()> {
+    supervision::end_with_client();
+    let _lock = Journal::new(&tree.state_folder(M::NAME)).lock(false)?;
+    module.recover(tree)
+}
+
 fn call<M: UpdateModule>(module: &M, state: State, tree: &WorkTree) -> Result<Answer> {
+    if state.is_query() {
+        return answered(module, state, tree);
+    }
+    supervision::end_with_client();
+    let begins = matches!(state, State::Download | State::DownloadWithFileSizes);
+    let _lock = Journal::new(&tree.state_folder(M::NAME)).lock(begins)?;
+    answered(module, state, tree)
+}
+
+fn answered<M: UpdateModule>(module: &M, state: State, tree: &WorkTree) -> Result<Answer> {
     match state {
         State::ProvidePayloadFileSizes => module.provides_payload_file_sizes(tree).map(yes_or_no),
         State::Download => silent(module.download(tree, Payloads::without_sizes(tree.path()))),

@@ -1,15 +1,19 @@
 //! A device's settings: `/etc/mender-modules/<module>.toml`.
 
 use std::env;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 use toml::Table;
 
+use crate::durable::require_trusted;
 use crate::guard::TABLES;
+
+/// The most bytes that a settings file may have.
+const SETTINGS_MAX: u64 = 1 << 20;
 
 /// The folder of all modules' settings.
 const FOLDER: &str = "/etc/mender-modules";
@@ -17,14 +21,33 @@ const FOLDER: &str = "/etc/mender-modules";
 /// Names another folder than `/etc/mender-modules`: for tests, which must not touch the machine they run on.
 const FOLDER_VARIABLE: &str = "MENDER_MODULES_SETTINGS";
 
+/// The key of every module's settings that says where the client keeps its data, where that is not where it is looked for.
+const DATASTORE: &str = "datastore";
+
 /// The settings of module `name` itself; all defaults where the file does not exist. The tables `units` and `health`,
-/// which every module's settings may have, are left out.
+/// and the key `datastore`, which every module's settings may have, are left out.
 ///
 /// # Errors
 /// When the file cannot be read, is not TOML, or has a key or value that `T` does not know: a mistyped key
 /// shall not be taken for a default in silence.
 pub fn load<T: DeserializeOwned>(name: &str) -> Result<T> {
     of_module(&path(name))
+}
+
+/// Where module `name`'s settings say that the client keeps its data.
+pub(crate) fn datastore(name: &str) -> Result<Option<PathBuf>> {
+    let path = path(name);
+    let mut table = read(&path)?;
+    let datastore: Option<PathBuf> =
+        table.remove(DATASTORE).map(toml::Value::try_into).transpose().with_context(|| mistake(&path))?;
+    if let Some(datastore) = &datastore {
+        ensure!(
+            datastore.is_absolute(),
+            "{}: datastore = {datastore:?} is not an absolute path",
+            path.display()
+        );
+    }
+    Ok(datastore)
 }
 
 /// The tables of module `name`'s settings that are common to all modules, and nothing else.
@@ -35,23 +58,39 @@ pub(crate) fn common<T: DeserializeOwned>(name: &str) -> Result<T> {
     understand(table, &path)
 }
 
+/// The directory of all modules' settings.
+pub(crate) fn directory() -> PathBuf {
+    env::var_os(FOLDER_VARIABLE).map_or_else(|| PathBuf::from(FOLDER), PathBuf::from)
+}
+
 fn path(name: &str) -> PathBuf {
-    let folder = env::var_os(FOLDER_VARIABLE).map_or_else(|| PathBuf::from(FOLDER), PathBuf::from);
-    folder.join(name).with_extension("toml")
+    directory().join(name).with_extension("toml")
 }
 
 fn of_module<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let mut table = read(path)?;
-    table.retain(|key, _| !TABLES.contains(&key));
+    table.retain(|key, _| !TABLES.contains(&key) && key != DATASTORE);
     understand(table, path)
 }
 
 fn read(path: &Path) -> Result<Table> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error).with_context(|| format!("reading the settings {}", path.display())),
+    let reading = || format!("reading the settings {}", path.display());
+    // Whoever may change them, or put others into their place, decides what root does.
+    let trusted = require_trusted(path).with_context(reading)?;
+    let file = match File::open(&trusted) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Table::new()),
+        Err(error) => return Err(error).with_context(reading),
     };
+    ensure!(
+        file.metadata().with_context(reading)?.is_file(),
+        "{}: {} is not a regular file",
+        reading(),
+        trusted.display()
+    );
+    let mut text = String::new();
+    file.take(SETTINGS_MAX + 1).read_to_string(&mut text).with_context(reading)?;
+    ensure!(text.len() as u64 <= SETTINGS_MAX, "{}: more than {SETTINGS_MAX} bytes", reading());
     toml::from_str(&text).with_context(|| mistake(path))
 }
 
@@ -65,6 +104,9 @@ fn mistake(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[derive(Debug, Default, serde::Deserialize, PartialEq)]
@@ -85,5 +127,21 @@ mod tests {
         fs::write(&path, "dest-dir = \"/srv\"\n").unwrap();
         let error = format!("{:#}", of_module::<Example>(&path).unwrap_err());
         assert!(error.contains("example.toml") && error.contains("dest-dir"), "{error}");
+    }
+
+    #[test]
+    fn settings_that_others_may_change_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/example.toml");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        fs::write(&path, "dest_dir = \"/srv\"\n").unwrap();
+        for open in [&*path, path.parent().unwrap()] {
+            let before = fs::metadata(open).unwrap().permissions();
+            fs::set_permissions(open, fs::Permissions::from_mode(0o777)).unwrap();
+            let error = format!("{:#}", of_module::<Example>(&path).unwrap_err());
+            assert!(error.contains("not trusted") && error.contains(open.to_str().unwrap()), "{error}");
+            fs::set_permissions(open, before).unwrap();
+        }
+        of_module::<Example>(&path).unwrap();
     }
 }

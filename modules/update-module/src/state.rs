@@ -35,6 +35,13 @@ pub enum State {
     Cleanup,
 }
 
+impl State {
+    /// Whether the client only asks something.
+    pub(crate) fn is_query(self) -> bool {
+        matches!(self, Self::ProvidePayloadFileSizes | Self::NeedsArtifactReboot | Self::SupportsRollback)
+    }
+}
+
 /// A word that names no state of this protocol; a newer client may know it, a module ignores it.
 #[derive(Debug)]
 pub struct UnknownState;

@@ -6,16 +6,25 @@
 //! | phase in the journal | what is live | `ArtifactInstall` | `ArtifactRollback` | next `Download`, or a boot |
 //! |---|---|---|---|---|
 //! | none | the old | fails: nothing is staged | nothing to do | |
-//! | Staging | the old | fails | nothing to do | Download discards what is staged; a boot tidies what lies outside it |
+//! | Staging | the old | fails | nothing to do | discard what is staged |
 //! | Staged | the old | switches | nothing to do | Download discards what is staged |
 //! | Switching | old, new or between; or the new, on trial | switches back and fails | switches back | switch back |
 //! | Switched | the new | nothing to do | switches back | Download switches back; a boot leaves it |
 //! | Committed | the new | nothing to do | switches back | Download forgets the old |
 //! | RollingBack | old, new or between | fails | switches back | switch back |
 //! | RolledBack | the old | fails | asks the health gate again | Download forgets |
-//! | Forgetting | as before | fails | nothing to do | Download forgets |
+//! | Forgetting (version 0.1.0) | as before | fails | nothing to do | Download forgets |
+//!
+//! A record of a transaction that has ended gets another name, which takes no space on a full file system:
+//!
+//! | name | meaning | next `Download`, or a boot |
+//! |---|---|---|
+//! | `discard.json` | what is staged or kept is removed | goes on with that |
+//! | `left-N.json` | something of it could not be removed | tries again; in vain, that blocks nothing |
+//! | `unrestored-N.json` | the previous version could not be restored | tries again; in vain, no update of the same destination begins |
 
 use std::marker::PhantomData;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -24,100 +33,8 @@ use crate::change::Change;
 use crate::guard::Guard;
 use crate::journal::Journal;
 use crate::log::say;
-use crate::module::UpdateModule;
-use crate::payloads::Payloads;
+use crate::name::FileName;
 use crate::state::NeedsReboot;
-use crate::tree::WorkTree;
-
-/// A module whose changes are transactions. It is an [`UpdateModule`] that supports rollback, streams, and recovers.
-pub trait Transactional {
-    /// As [`UpdateModule::NAME`].
-    const NAME: &'static str;
-
-    /// What it changes.
-    type Change: Change;
-
-    /// Decides where the change will be staged, if need be after reading the first of `payloads`. Touches nothing: what
-    /// it returns is in the journal before it is begun.
-    ///
-    /// # Errors
-    /// Fail the download.
-    fn plan(&self, tree: &WorkTree, payloads: &mut Payloads) -> Result<Self::Change>;
-
-    /// Writes the payload to its staging place, durably.
-    ///
-    /// # Errors
-    /// Fail the download.
-    fn stage(&self, change: &mut Self::Change, payloads: &mut Payloads) -> Result<()>;
-
-    /// Called at every boot when recovery has decided what is live, before anything else is served: for a module that
-    /// starts it. Must not wait for what systemd starts, which waits for this call. Default: does nothing.
-    ///
-    /// # Errors
-    /// Fail the boot's recovery.
-    fn booted(&self, _tree: &WorkTree) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl<M: Transactional> UpdateModule for M {
-    const NAME: &'static str = <M as Transactional>::NAME;
-
-    fn provides_payload_file_sizes(&self, _tree: &WorkTree) -> Result<bool> {
-        Ok(true)
-    }
-
-    fn download(&self, tree: &WorkTree, mut payloads: Payloads) -> Result<()> {
-        let transaction = open::<M>(tree);
-        transaction.clear()?;
-        let guard = Guard::of(<M as Transactional>::NAME, tree)?;
-        let change = self.plan(tree, &mut payloads)?;
-        transaction.stage(change, guard, |change| self.stage(change, &mut payloads))
-    }
-
-    fn artifact_install(&self, tree: &WorkTree) -> Result<()> {
-        open::<M>(tree).install()
-    }
-
-    fn needs_artifact_reboot(&self, tree: &WorkTree) -> Result<NeedsReboot> {
-        open::<M>(tree).needs_reboot()
-    }
-
-    fn artifact_commit(&self, tree: &WorkTree) -> Result<()> {
-        open::<M>(tree).commit()
-    }
-
-    fn supports_rollback(&self, _tree: &WorkTree) -> Result<bool> {
-        Ok(true)
-    }
-
-    fn artifact_rollback(&self, tree: &WorkTree) -> Result<()> {
-        open::<M>(tree).roll_back()
-    }
-
-    fn cleanup(&self, tree: &WorkTree) -> Result<()> {
-        // A failed Cleanup makes the server show a committed update as failed; the next Download tries again.
-        match open::<M>(tree).finish() {
-            Ok(change) => change.iter().for_each(Change::ended),
-            Err(error) => say(format_args!(
-                "{}: left for the next update to clean up: {error:#}",
-                <M as Transactional>::NAME
-            )),
-        }
-        Ok(())
-    }
-
-    fn recover(&self, tree: &WorkTree) -> Result<()> {
-        // What is live has to be started even where an interrupted update cannot be brought back.
-        let recovered = open::<M>(tree).recover();
-        let booted = self.booted(tree);
-        recovered.and(booted)
-    }
-}
-
-fn open<M: Transactional>(tree: &WorkTree) -> Transaction<M::Change> {
-    Transaction::new(Journal::new(&tree.state_folder(<M as Transactional>::NAME)))
-}
 
 /// The form of [`Record`]; raised when a record can no longer be read by the version before.
 const FORMAT: u32 = 1;
@@ -143,6 +60,41 @@ enum Phase {
     Forgetting,
 }
 
+/// A transaction whose previous version could not be restored.
+pub struct Unrestored<C> {
+    change: C,
+    record: PathBuf,
+    error: anyhow::Error,
+}
+
+impl<C: Change> Unrestored<C> {
+    /// Refuses `change` where it has the same destination.
+    ///
+    /// # Errors
+    /// Why the other could not be rolled back, and what to do.
+    pub fn refuse(self, change: &C) -> Result<()> {
+        if !change.conflicts_with(&self.change) {
+            return Ok(());
+        }
+        Err(self.error.context(format!(
+            "rollback of the update before failed, and blocks others of the same destination: mend the cause and install \
+             again, or restore by hand what you need and remove {}",
+            self.record.display()
+        )))
+    }
+}
+
+/// The name of the record of a transaction that has ended, while what it has staged or kept is removed.
+fn discard_name() -> Result<FileName> {
+    FileName::new("discard.json")
+}
+
+/// What the names of records begin with whose changes have left something.
+const LEFT: &str = "left";
+
+/// What the names of records begin with whose previous version could not be restored.
+const UNRESTORED: &str = "unrestored";
+
 /// A change and how far it has come, in the journal.
 pub struct Transaction<C> {
     journal: Journal,
@@ -163,8 +115,19 @@ impl<C: Change> Transaction<C> {
     pub fn stage(&self, change: C, guard: Guard, stage: impl FnOnce(&mut C) -> Result<()>) -> Result<()> {
         let mut record = Record { format: FORMAT, phase: Phase::Staging, change, guard };
         self.write(&record)?;
-        stage(&mut record.change)?;
-        self.mark(&mut record, Phase::Staged)
+        let staged = record
+            .change
+            .make_staging()
+            .and_then(|()| self.write(&record))
+            .and_then(|()| stage(&mut record.change))
+            .and_then(|()| self.mark(&mut record, Phase::Staged));
+        if staged.is_err() {
+            // Its space is needed now, and not at the next update.
+            if let Err(error) = self.discard() {
+                say(format_args!("discarding the failed download: {error:#}: the next update tries again"));
+            }
+        }
+        staged
     }
 
     /// Makes the new live, and makes sure that the device is well with it. When either fails the old is brought back at
@@ -200,6 +163,9 @@ impl<C: Change> Transaction<C> {
     /// power before that has not shown that it works, and the boot brings the old back.
     fn switch(&self, record: &mut Record<C>) -> Result<()> {
         record.guard.before()?;
+        if record.change.make_destination()? {
+            self.write(record)?;
+        }
         record.change.switch()?;
         record.guard.after()?;
         record.guard.gate()?;
@@ -249,25 +215,26 @@ impl<C: Change> Transaction<C> {
         Ok(())
     }
 
-    /// Ends the transaction: what was cut short is brought back, and what is no longer needed removed. Returns the change
+    /// Ends the transaction: what was interrupted is rolled back, and what is no longer needed removed. Returns the change
     /// that has ended, if there was one.
     ///
     /// # Errors
     /// When that fails; the next update tries again.
     pub fn finish(&self) -> Result<Option<C>> {
-        let Some(mut record) = self.read()? else { return Ok(None) };
+        let Some(mut record) = self.read()? else { return self.finish_discard() };
         if matches!(record.phase, Phase::Switching | Phase::RollingBack) {
             self.back(&mut record, Around::Guarded)?;
         }
-        self.forget(&mut record)?;
-        Ok(Some(record.change))
+        self.discard()
     }
 
-    /// Clears the way for the next transaction: one that was never committed is brought back.
+    /// Clears the way for the next transaction: one that was never committed is rolled back. Returns those that cannot be.
     ///
     /// # Errors
-    /// When that fails: the next update must not begin on top of it.
-    pub fn clear(&self) -> Result<()> {
+    /// When the journal cannot be read or changed.
+    pub fn clear(&self) -> Result<Vec<Unrestored<C>>> {
+        self.retry_left(|_| Ok(true));
+        self.finish_discard()?;
         let cleared = || {
             if let Some(mut record) = self.read()?.filter(|record| record.phase == Phase::Switched) {
                 say("the update before was neither committed nor rolled back: rolling it back");
@@ -275,22 +242,44 @@ impl<C: Change> Transaction<C> {
             }
             self.finish().map(drop)
         };
-        cleared().context("an earlier update was interrupted and could not be brought to its end")
+        // A journal that cannot be read says nothing of its destination, and blocks.
+        if self.read().context("an earlier update was interrupted")?.is_some() {
+            if let Err(error) = cleared() {
+                let record = self.journal.set_aside(None, UNRESTORED)?;
+                say(format_args!(
+                    "rollback of an earlier update failed: {error:#}: its record is kept in {}",
+                    record.display()
+                ));
+            }
+        }
+        self.retry_unrestored(Around::Guarded)
     }
 
-    /// Brings back a change that power cut short, and removes what a download left outside of its staging place; one that
-    /// waits for its commit is left alone. At boot, so units are not touched: systemd starts them later, and would wait for
-    /// this call to end.
+    /// Rolls back a change that a power loss interrupted, and discards an interrupted download, which no client resumes; one
+    /// that waits for its commit is left alone. At boot, so units are not touched: systemd starts them later, and would wait
+    /// for this call to end.
     ///
     /// # Errors
     /// When that fails; it may be tried again.
     pub fn recover(&self) -> Result<()> {
+        self.retry_left(C::discard_at_boot);
+        if let Some(record) = self.read_ended()? {
+            if record.change.discard_at_boot()? {
+                self.finish_discard()?;
+            }
+        }
+        self.retry_unrestored(Around::Bare)?;
         match self.read()? {
             Some(mut record) if matches!(record.phase, Phase::Switching | Phase::RollingBack) => {
-                say("an update was cut short: bringing the old back");
+                say("update interrupted: rolling back to the previous version");
                 self.back(&mut record, Around::Bare)
             }
-            Some(record) if record.phase == Phase::Staging => record.change.tidy_cut_download(),
+            Some(record) if record.phase == Phase::Staging => {
+                if record.change.discard_at_boot()? {
+                    self.discard()?;
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -307,11 +296,7 @@ impl<C: Change> Transaction<C> {
         if around == Around::Guarded {
             guarded(record.guard.before(), "before it");
         }
-        let switched_back = match around {
-            Around::Guarded => record.change.switch_back(),
-            Around::Bare => record.change.switch_back_at_boot(),
-        };
-        switched_back.context("bringing the old back")?;
+        self.restore(record, around).context("rolling back to the previous version")?;
         guarded(self.mark(record, Phase::RolledBack), "the journal");
         if around == Around::Guarded {
             guarded(record.guard.after(), "after it");
@@ -319,15 +304,88 @@ impl<C: Change> Transaction<C> {
         Ok(())
     }
 
-    fn forget(&self, record: &mut Record<C>) -> Result<()> {
-        // First the word that there is no way back, then the removal of it.
-        self.mark(record, Phase::Forgetting)?;
-        record.change.forget()?;
-        self.journal.remove()
+    /// First the word that there is no rollback any more, then the removal of what it needs.
+    fn discard(&self) -> Result<Option<C>> {
+        self.journal.retire(&discard_name()?)?;
+        self.finish_discard()
+    }
+
+    /// Removes what a transaction that has ended has staged or kept. What cannot be removed is named, and blocks nothing.
+    fn finish_discard(&self) -> Result<Option<C>> {
+        let name = discard_name()?;
+        let Some(record) = self.read_ended()? else { return Ok(None) };
+        match record.change.forget() {
+            Ok(()) => self.journal.remove_record(&name)?,
+            Err(error) => {
+                let kept = self.journal.set_aside(Some(&name), LEFT)?;
+                say(format_args!(
+                    "cleanup incomplete: {error:#}: the next update tries again, as {} says",
+                    kept.display()
+                ));
+            }
+        }
+        Ok(Some(record.change))
+    }
+
+    fn read_ended(&self) -> Result<Option<Record<C>>> {
+        self.understood(self.journal.read_record(&discard_name()?)?)
+    }
+
+    /// Tries again to remove what earlier transactions have left, where `may` says that it can be tried now.
+    fn retry_left(&self, may: impl Fn(&C) -> Result<bool>) {
+        let retry = |name: &FileName| {
+            if let Some(record) = self.understood(self.journal.read_record(name)?)? {
+                if !may(&record.change)? {
+                    return Ok(());
+                }
+                record.change.forget()?;
+            }
+            self.journal.remove_record(name)
+        };
+        for name in self.journal.set_aside_before(LEFT).unwrap_or_default() {
+            if let Err(error) = retry(&name) {
+                let path = self.journal.path_of(&name);
+                say(format_args!("cleanup of an earlier update incomplete: {}: {error:#}", path.display()));
+            }
+        }
+    }
+
+    /// Tries again to roll back what could not be; what still cannot is returned.
+    fn retry_unrestored(&self, around: Around) -> Result<Vec<Unrestored<C>>> {
+        let mut unrestored = Vec::new();
+        for name in self.journal.set_aside_before(UNRESTORED)? {
+            let path = self.journal.path_of(&name);
+            let Some(record) = self.understood(self.journal.read_record(&name)?)? else { continue };
+            match self.restore(&record, around) {
+                Ok(()) => {
+                    let left = self.journal.set_aside(Some(&name), LEFT)?;
+                    say(format_args!("rollback complete: the one that {} was kept for", left.display()));
+                }
+                Err(error) => {
+                    say(format_args!(
+                        "rollback of an earlier update failed again: {}: {error:#}",
+                        path.display()
+                    ));
+                    unrestored.push(Unrestored { change: record.change, record: path, error });
+                }
+            }
+        }
+        Ok(unrestored)
+    }
+
+    fn restore(&self, record: &Record<C>, around: Around) -> Result<()> {
+        match around {
+            Around::Guarded => record.change.switch_back(),
+            Around::Bare => record.change.switch_back_at_boot(),
+        }
     }
 
     fn read(&self) -> Result<Option<Record<C>>> {
-        let record = self.journal.read::<Record<C>>()?;
+        self.understood(self.journal.read()?)
+    }
+
+    /// `record`, if it has the form that this version knows.
+    fn understood(&self, record: Option<Record<C>>) -> Result<Option<Record<C>>> {
         if let Some(Record { format, .. }) = record.as_ref().filter(|record| record.format != FORMAT) {
             bail!(
                 "the journal has form {format}, this version of the module knows {FORMAT}: \

@@ -1,17 +1,17 @@
 //! The work tree: what the client tells about the update and where a module may write.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
-
-/// Where Debian's and Yocto's clients keep their data.
-const DATASTORE: &str = "/var/lib/mender";
 
 /// What a work tree's path ends with, below the datastore. Clients from 4 on know payload 0000 only.
 const TREE_BELOW_DATASTORE: [&str; 5] = ["modules", "v3", "payloads", "0000", "tree"];
+
+/// The most bytes that a text of the tree may have; the longest is the artifact's meta-data.
+const TEXT_MAX: u64 = 1 << 20;
 
 /// A typed view of the work tree, `<datastore>/modules/v3/payloads/0000/tree`.
 ///
@@ -27,9 +27,9 @@ impl WorkTree {
         Self { path: path.into() }
     }
 
-    /// The work tree as it would be called on this device: for calls that do not come from the client.
-    pub(crate) fn of_this_device() -> Self {
-        Self::new(TREE_BELOW_DATASTORE.iter().fold(PathBuf::from(DATASTORE), |path, part| path.join(part)))
+    /// The work tree in the client's datastore `datastore`: for calls that do not come from the client.
+    pub(crate) fn in_datastore(datastore: PathBuf) -> Self {
+        Self::new(TREE_BELOW_DATASTORE.iter().fold(datastore, |path, part| path.join(part)))
     }
 
     /// The work tree's folder, which is also the working directory of a call.
@@ -111,23 +111,30 @@ impl WorkTree {
     /// The content of a file of the tree; `None` where it is absent or empty.
     fn text(&self, name: &str) -> Result<Option<String>> {
         let path = self.path.join(name);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned()).filter(|text| !text.is_empty())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-        }
+        let reading = || format!("reading {}", path.display());
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(reading),
+        };
+        let mut text = String::new();
+        file.take(TEXT_MAX + 1).read_to_string(&mut text).with_context(reading)?;
+        ensure!(text.len() as u64 <= TEXT_MAX, "{}: it has more than {TEXT_MAX} bytes", reading());
+        Ok(Some(text.trim_end_matches('\n').to_owned()).filter(|text| !text.is_empty()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn the_datastore_is_five_levels_up() {
         let device = WorkTree::new("/data/mender/modules/v3/payloads/0000/tree");
         assert_eq!(device.datastore(), Path::new("/data/mender"));
-        assert_eq!(WorkTree::of_this_device().datastore(), Path::new(DATASTORE));
+        assert_eq!(WorkTree::in_datastore("/data/m".into()).datastore(), Path::new("/data/m"));
         assert_eq!(device.state_folder("web-file"), Path::new("/data/mender/update-modules/web-file"));
         assert_eq!(WorkTree::new("/tmp/x y/tree").datastore(), Path::new("/tmp/x y"));
         assert_eq!(WorkTree::new("tree").datastore(), Path::new(""));

@@ -1,7 +1,9 @@
 //! Mender Update Module `web-file`: installs files as the top-level regular files of a web root.
 
 mod file_set;
+mod kept;
 mod settings;
+mod staged;
 
 use std::process::ExitCode;
 
@@ -18,12 +20,11 @@ impl Transactional for WebFile {
 
     type Change = FileSet;
 
-    fn plan(&self, _tree: &WorkTree, _payloads: &mut Payloads) -> Result<FileSet> {
-        FileSet::plan(&update_module::settings::load::<Settings>(Self::NAME)?)
+    fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<FileSet> {
+        FileSet::plan(&update_module::settings::load::<Settings>(Self::NAME)?, tree)
     }
 
     fn stage(&self, files: &mut FileSet, payloads: &mut Payloads) -> Result<()> {
-        files.make_staging()?;
         for payload in payloads {
             files.stage(payload?)?;
         }

@@ -68,7 +68,9 @@ impl Settings {
     pub fn ids(&self) -> Result<(u32, u32)> {
         let accounts = Accounts::read()?;
         let id = |name: &str, look_up: Option<u32>| {
-            look_up.or_else(|| name.parse().ok()).with_context(|| {
+            // The last number means "as it is" to the kernel: the file would be root's.
+            let number = look_up.or_else(|| name.parse().ok()).filter(|number| *number != u32::MAX);
+            number.with_context(|| {
                 format!("the device has no account {name:?}: add it, or change owner and group in the module's settings")
             })
         };

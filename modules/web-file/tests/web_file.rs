@@ -271,7 +271,7 @@ fn a_name_that_is_a_folder_fails_before_anything_is_touched() {
     fs::create_dir(device.www.join("added.css")).unwrap();
     age(&device.www);
     let before = device.exact();
-    failed(device.download(NEW), &["added.css", "folder", "nothing was changed"]);
+    failed(device.download(NEW), &["added.css", "directory", "nothing was changed"]);
     device.ok("Cleanup");
     assert_eq!(device.exact(), before);
     assert!(device.is_clean());
@@ -284,7 +284,7 @@ fn a_folder_made_between_download_and_install_is_noticed_too() {
     fs::remove_file(device.www.join("index.html")).unwrap();
     fs::create_dir(device.www.join("index.html")).unwrap();
     let before = device.exact();
-    device.fails("ArtifactInstall", &["index.html", "folder"]);
+    device.fails("ArtifactInstall", &["index.html", "directory"]);
     device.ok("ArtifactRollback");
     assert_eq!(device.exact(), before);
 }

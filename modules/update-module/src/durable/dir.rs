@@ -3,21 +3,23 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use rustix::fs::{self, Advice, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{self, Advice, AtFlags, FileType, Gid, IFlags, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
+use super::removal::mount;
+use super::trust::changeable_itself;
 use super::{Attributes, Kind, Node, Times, failed};
 use crate::name::FileName;
 
 /// An open folder. It stays the same folder even when somebody renames it meanwhile.
 pub struct Dir {
-    fd: OwnedFd,
-    path: PathBuf,
+    pub(super) fd: OwnedFd,
+    pub(super) path: PathBuf,
 }
 
 impl Dir {
@@ -27,6 +29,33 @@ impl Dir {
     /// When it does not exist, is no folder, or may not be opened.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_with(path, OFlags::empty())
+    }
+
+    /// Opens the directory `path`, an absolute path, component by component: no symlink anywhere on it is followed.
+    ///
+    /// # Errors
+    /// When a component is missing, a symlink, or no directory.
+    pub fn open_exact(path: &Path) -> Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opening = |error: Errno| {
+            let cause = if error == Errno::LOOP { " (a symlink, which is not followed)" } else { "" };
+            format!("opening the directory {}{cause}", path.display())
+        };
+        let mut fd = fs::open("/", flags | OFlags::PATH, Mode::empty()).context("opening the directory /")?;
+        for part in path.components() {
+            match part {
+                Component::RootDir => {}
+                // O_PATH: to search a directory on the way takes no permission to read it.
+                Component::Normal(name) => {
+                    fd = fs::openat(&fd, name, flags | OFlags::PATH, Mode::empty())
+                        .map_err(|error| anyhow::Error::new(error).context(opening(error)))?;
+                }
+                _ => bail!("{} is no absolute path without '..'", path.display()),
+            }
+        }
+        let fd = fs::openat(&fd, ".", flags | OFlags::RDONLY, Mode::empty())
+            .with_context(|| failed("opening the directory", path))?;
+        Ok(Self { fd, path: path.to_owned() })
     }
 
     fn open_with(path: &Path, more: OFlags) -> Result<Self> {
@@ -84,9 +113,41 @@ impl Dir {
             .with_context(|| failed("setting the mode of", &self.path))
     }
 
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Where this folder was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets `look` have one name in this directory after the other, without `.` and `..`, in the order of the file system.
+    ///
+    /// # Errors
+    /// Those of `look`, and when the directory cannot be read.
+    pub fn each_name(&self, mut look: impl FnMut(&FileName) -> Result<()>) -> Result<()> {
+        let listing = || failed("listing the directory", &self.path);
+        for entry in fs::Dir::read_from(&self.fd).with_context(listing)? {
+            let entry = entry.with_context(listing)?;
+            // `.` and `..` are no FileName; every other entry is.
+            if let Ok(name) = FileName::new(OsStr::from_bytes(entry.file_name().to_bytes())) {
+                look(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses this directory unless it belongs to root, or to who runs this process, and nobody else may write to it.
+    ///
+    /// # Errors
+    /// Who else may, and the remedy.
+    pub fn require_private(&self) -> Result<()> {
+        let stat = fs::fstat(&self.fd).with_context(|| failed("looking at", &self.path))?;
+        match changeable_itself(&self.path, &stat) {
+            Some(reason) => bail!("{} is not trusted: {reason}", self.path.display()),
+            None => Ok(()),
+        }
     }
 
     /// The names in this folder, without `.` and `..`, in the order of their bytes.
@@ -130,6 +191,17 @@ impl Dir {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::RUSR | Mode::WUSR)
             .with_context(|| failed("making the file", &self.path.join(name)))?;
+        Ok(File::from(fd))
+    }
+
+    /// Opens the file `name` for reading; a symlink of that name is not followed, and a FIFO not waited for.
+    ///
+    /// # Errors
+    /// When it is absent, a symlink, or may not be opened.
+    pub fn open_for_reading(&self, name: &FileName) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())
+            .with_context(|| failed("opening", &self.path.join(name)))?;
         Ok(File::from(fd))
     }
 
@@ -309,6 +381,46 @@ impl Dir {
             anyhow::Ok(fs::fstat(&folder.fd).with_context(|| failed("looking at", &folder.path))?.st_dev)
         };
         Ok(device(self)? == device(other)?)
+    }
+
+    /// The number that the file system knows `name` by, a symlink not followed; `None` where it is absent.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn inode_of(&self, name: &FileName) -> Result<Option<u64>> {
+        match fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.st_ino)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error).with_context(|| failed("looking at", &self.path.join(name))),
+        }
+    }
+
+    /// Refuses a directory whose names root cannot change either, for it has the attribute `immutable` or `append only`.
+    ///
+    /// # Errors
+    /// The attribute, and the remedy.
+    pub fn require_changeable(&self) -> Result<()> {
+        // Not every file system has attributes.
+        let attributes = fs::ioctl_getflags(&self.fd).unwrap_or(IFlags::empty());
+        ensure!(
+            !attributes.intersects(IFlags::IMMUTABLE | IFlags::APPEND),
+            "{} has the attribute immutable or append only: clear it with 'chattr -ia'",
+            self.path.display()
+        );
+        Ok(())
+    }
+
+    /// Refuses `other` if it is on another mount: no name can be moved or linked from here to there.
+    ///
+    /// # Errors
+    /// When it is, and when one of the two cannot be looked at.
+    pub fn require_same_mount(&self, other: &Dir) -> Result<()> {
+        ensure!(
+            mount(self)? == mount(other)?,
+            "something is mounted on {} or above it since the download: unmount it, or install again",
+            other.path.display()
+        );
+        Ok(())
     }
 
     /// The number that the filesystem knows this folder by, under whatever name.

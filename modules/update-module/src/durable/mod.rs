@@ -7,21 +7,31 @@
 //! there once the file or its whole filesystem has been ([`Dir::sync_filesystem`]).
 
 mod attributes;
+mod destination;
 mod dir;
+mod identity;
 mod kind;
 mod place;
+mod removal;
+mod staging;
+mod trust;
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
 
 pub use attributes::{Attributes, Times};
+pub use destination::Destination;
 pub use dir::Dir;
+pub use identity::{Identity, Known};
 pub use kind::{Kind, Node};
-pub use place::{absent_parents, beside, mounts_at_or_below, resolve};
+pub use place::{absent_parents, mounts_at_or_below, resolve};
+pub use removal::remove_tree;
+pub use staging::Staging;
+pub use trust::require_trusted;
 
 use crate::name::FileName;
 
@@ -32,7 +42,7 @@ use crate::name::FileName;
 /// The step that failed and its file; the old file is still there then.
 pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     let (folder, name) = split(path)?;
-    replace(&make_dirs(folder)?, &name, ".new", |partial| partial.write_all(content))
+    make_dirs(folder)?.write_file(&name, content)
 }
 
 /// As [`write_file`], for a file that is there already and keeps its owner, permissions and extended attributes.
@@ -145,39 +155,16 @@ fn replace(
     let partial_name = partial_name(name, suffix)?;
     folder.remove(&partial_name)?;
     let mut partial = folder.create_file(&partial_name)?;
-    fill(&mut partial)
+    let replaced = fill(&mut partial)
         .and_then(|()| partial.sync_all())
-        .with_context(|| failed("writing", &folder.path().join(&partial_name)))?;
-    folder.rename(&partial_name, folder, name)?;
+        .with_context(|| failed("writing", &folder.path().join(&partial_name)))
+        .and_then(|()| folder.rename(&partial_name, folder, name));
+    if replaced.is_err() {
+        // On a full file system its space is needed.
+        let _ = folder.remove(&partial_name);
+    }
+    replaced?;
     folder.sync()
-}
-
-/// Makes `folders`, outermost first, durably: 0755. [`remove_made`] takes them away again.
-///
-/// # Errors
-/// The folder that cannot be made.
-pub fn make_absent(folders: &[PathBuf]) -> Result<()> {
-    for folder in folders {
-        Dir::make(folder, 0o755)?;
-        if let Some(parent) = folder.parent() {
-            Dir::open(parent)?.sync()?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes folders that an update made, innermost first; one that somebody has put something into stays.
-///
-/// # Errors
-/// The folder whose removal failed.
-pub fn remove_made(made: &[PathBuf]) -> Result<()> {
-    for folder in made.iter().rev() {
-        remove_empty_dir(folder)?;
-    }
-    match made.first().and_then(|outermost| outermost.parent()) {
-        Some(parent) => Dir::open(parent)?.sync(),
-        None => Ok(()),
-    }
 }
 
 /// What `path` itself is, a symlink not followed; `None` where nothing has that name. That the medium does not answer is no
@@ -223,18 +210,13 @@ pub fn remove_file(path: &Path) -> Result<()> {
 /// # Errors
 /// The folder that cannot be made or opened.
 pub fn make_dirs(path: &Path) -> Result<Dir> {
-    make_absent(&absent_parents(path)?)?;
+    for absent in absent_parents(path)? {
+        Dir::make(&absent, 0o755)?;
+        if let Some(parent) = absent.parent() {
+            Dir::open(parent)?.sync()?;
+        }
+    }
     Dir::open(path)
-}
-
-/// Removes the folder `path` with all that is in it, following no symlink; one that is not there is fine.
-///
-/// # Errors
-/// The folder whose removal failed; part of it may be gone.
-pub fn remove_tree(path: &Path) -> Result<()> {
-    absent_is_fine(fs::remove_dir_all(path)).with_context(|| failed("removing the folder", path))?;
-    let parent = path.parent().unwrap_or(path);
-    if exists(parent)? { Dir::open(parent)?.sync() } else { Ok(()) }
 }
 
 /// Removes the folder `path` if it is empty; one that is not there, or that somebody has put something into, is left.
@@ -252,6 +234,16 @@ fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+impl Dir {
+    /// As [`write_file`], of `name` in this directory.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_file(&self, name: &FileName, content: &[u8]) -> Result<()> {
+        replace(self, name, ".new", |partial| partial.write_all(content))
     }
 }
 
@@ -341,8 +333,8 @@ mod tests {
         fs::write(path.join("user file"), "").unwrap();
         remove_empty_dir(&path).unwrap();
         assert!(path.exists());
-        remove_tree(&path).unwrap();
-        remove_tree(&path).unwrap();
+        fs::remove_file(path.join("user file")).unwrap();
+        remove_empty_dir(&path).unwrap();
         remove_empty_dir(&path).unwrap();
         assert!(!path.exists());
     }

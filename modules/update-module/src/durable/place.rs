@@ -1,4 +1,4 @@
-//! Where to stage: the same filesystem and the same mount as the destination, or a rename is impossible.
+//! What a path leads to, and what is mounted there.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,27 +7,16 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use super::trust;
 
 /// `path` without symlinks: the part of it that exists resolved, the rest as it is.
 ///
 /// # Errors
-/// For a relative path, one with `..` in the part that does not exist, and a symlink that leads nowhere.
+/// For a relative path, one with `..` in the part that does not exist, a symlink that leads nowhere, and one that somebody
+/// other than root may have made.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
-    if !path.is_absolute() {
-        bail!("{} is not an absolute path", path.display());
-    }
-    let absent = absent_parents(path)?;
-    let Some(first) = absent.first() else {
-        return path.canonicalize().with_context(|| format!("resolving {}", path.display()));
-    };
-    let existing = first.parent().unwrap_or(first);
-    let rest = path.strip_prefix(existing).unwrap_or(path);
-    if rest.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
-        bail!("{} does not exist, so {} has no meaning", first.display(), path.display());
-    }
-    let existing = existing.canonicalize().with_context(|| format!("resolving {}", existing.display()))?;
-    Ok(existing.join(rest))
+    Ok(trust::follow(path)?.whole())
 }
 
 /// The folders that have to be made for `path` to exist, outermost first; none where it exists.
@@ -49,24 +38,6 @@ pub fn absent_parents(path: &Path) -> Result<Vec<PathBuf>> {
     }
     absent.reverse();
     Ok(absent)
-}
-
-/// A folder name next to `destination`, from which a rename into it works: `.<name>.<purpose>` beside it, or inside it
-/// where the destination is a mount point. Below the first folder that exists, where `destination` does not.
-///
-/// # Errors
-/// When the destination is the root, or cannot be looked at.
-pub fn beside(destination: &Path, purpose: &str) -> Result<PathBuf> {
-    let (Some(name), Some(parent)) = (destination.file_name(), destination.parent()) else {
-        bail!("{} cannot be a destination", destination.display());
-    };
-    let absent = absent_parents(destination)?;
-    let existing = match absent.first() {
-        Some(first) => first.parent().unwrap_or(first),
-        None if mount(destination)? != mount(parent)? => destination,
-        None => parent,
-    };
-    Ok(existing.join(format!(".{}.{purpose}", name.to_string_lossy())))
 }
 
 /// The mount points at `path`, which has no symlinks, and below it.
@@ -100,15 +71,6 @@ fn unescape(field: &[u8]) -> PathBuf {
     OsString::from_vec(path).into()
 }
 
-/// What tells one mount from another: the device, and from Linux 5.8 on the mount's own number, for a bind mount has
-/// the device of what it shows and refuses renames across its edge all the same.
-fn mount(path: &Path) -> Result<(u32, u32, u64)> {
-    let stat = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)
-        .with_context(|| format!("looking at {}", path.display()))?;
-    let told = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
-    Ok((stat.stx_dev_major, stat.stx_dev_minor, if told { stat.stx_mnt_id } else { 0 }))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -136,16 +98,5 @@ mod tests {
         assert_eq!(unescape(b"/a\\134b\\"), Path::new("/a\\b\\"));
         assert!(mounts_at_or_below(Path::new("/proc")).unwrap().contains(&PathBuf::from("/proc")));
         assert!(mounts_at_or_below(Path::new("/no/such/place")).unwrap().is_empty());
-    }
-
-    #[test]
-    fn staging_is_beside_the_destination_or_below_what_exists() {
-        let folder = tempfile::tempdir().unwrap();
-        let real = folder.path().canonicalize().unwrap();
-        fs::create_dir(real.join("www")).unwrap();
-        assert_eq!(beside(&real.join("www"), "m").unwrap(), real.join(".www.m"));
-        assert_eq!(beside(&real.join("x/y/www"), "m").unwrap(), real.join(".www.m"));
-        assert!(beside(Path::new("/"), "m").is_err());
-        assert_eq!(beside(Path::new("/proc"), "m").unwrap(), Path::new("/proc/.proc.m"), "a mount point");
     }
 }

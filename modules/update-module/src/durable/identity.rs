@@ -1,0 +1,191 @@
+//! What tells one directory or file from another that has taken its name.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{fstat, fstatfs};
+use serde::{Deserialize, Serialize};
+
+use super::{Dir, failed};
+
+/// statfs(2)'s number of overlayfs, whose inode numbers do not outlive a mount.
+const OVERLAYFS: u64 = 0x794c_7630;
+
+/// statfs(2)'s number of file systems in user space, which a user may mount.
+const FUSE: u64 = 0x6573_5546;
+
+/// The device and inode of a directory or file, with the kind of its file system and the boot in which they were read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    filesystem: u64,
+    boot: String,
+}
+
+impl Identity {
+    pub(super) fn of(fd: impl AsFd) -> rustix::io::Result<Self> {
+        let (stat, filesystem) = (fstat(&fd)?, fstatfs(&fd)?);
+        Ok(Self {
+            device: stat.st_dev as _,
+            inode: stat.st_ino as _,
+            filesystem: (filesystem.f_type as u64) & 0xffff_ffff,
+            boot: boot(),
+        })
+    }
+
+    /// Whether `found`, which was read just now, is what this was read of. The number of a device is another one after a
+    /// boot where the kernel finds devices in another order.
+    pub fn is(&self, found: &Self) -> bool {
+        let same_boot = self.boot == found.boot;
+        let device = self.device == found.device || (!same_boot && self.filesystem != FUSE);
+        let inode = self.inode == found.inode || (!same_boot && self.filesystem == OVERLAYFS);
+        device && inode && self.filesystem == found.filesystem
+    }
+}
+
+/// A directory, as it is in the journal: where it is, and what it was there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Form")]
+pub struct Known {
+    path: PathBuf,
+    /// `None` in a journal of version 0.1.0, which had paths only.
+    identity: Option<Identity>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Path(PathBuf),
+    Whole { path: PathBuf, identity: Option<Identity> },
+}
+
+impl From<Form> for Known {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Path(path) => Self { path, identity: None },
+            Form::Whole { path, identity } => Self { path, identity },
+        }
+    }
+}
+
+impl Known {
+    /// The open directory `dir`, to be found again.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn new(dir: &Dir) -> Result<Self> {
+        Ok(Self { path: dir.path().to_owned(), identity: Some(dir.identity()?) })
+    }
+
+    /// A path of a journal of version 0.1.0.
+    pub(super) fn unrecorded(path: &Path) -> Self {
+        Self { path: path.to_owned(), identity: None }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens it, following no symlink anywhere on its path.
+    ///
+    /// # Errors
+    /// When it is missing, or another directory has its name.
+    pub fn open(&self) -> Result<Dir> {
+        let dir = Dir::open_exact(&self.path)?;
+        self.require(&dir)?;
+        Ok(dir)
+    }
+
+    /// Refuses `dir` if it is another directory.
+    pub(super) fn require(&self, dir: &Dir) -> Result<()> {
+        let found = dir.identity()?;
+        match &self.identity {
+            Some(known) if !known.is(&found) => bail!(
+                "{} refused: another directory has its name since the download (inode {}, found {}): \
+                 somebody has replaced it; put it back, or start the update again",
+                self.path.display(),
+                known.inode,
+                found.inode
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn boot() -> String {
+    let path = "/proc/sys/kernel/random/boot_id";
+    fs::read_to_string(path).map(|id| id.trim_end().to_owned()).unwrap_or_default()
+}
+
+impl Dir {
+    /// Whether files in this directory have the same inode numbers after a boot.
+    ///
+    /// # Errors
+    /// When the file system does not answer.
+    pub fn keeps_inodes(&self) -> Result<bool> {
+        Ok(self.identity()?.filesystem != OVERLAYFS)
+    }
+
+    /// What tells this directory from any other.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn identity(&self) -> Result<Identity> {
+        Identity::of(&self.fd).with_context(|| failed("looking at", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_directory_of_the_same_name_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().canonicalize().unwrap().join("a");
+        fs::create_dir(&path).unwrap();
+        let known = Known::new(&Dir::open(&path).unwrap()).unwrap();
+        let json = serde_json::to_string(&known).unwrap();
+        let known: Known = serde_json::from_str(&json).unwrap();
+        known.open().unwrap();
+        fs::rename(&path, path.with_file_name("b")).unwrap();
+        assert!(known.open().is_err(), "it is missing");
+        fs::create_dir(&path).unwrap();
+        let error = format!("{:#}", known.open().map(drop).unwrap_err());
+        assert!(error.contains("somebody has replaced it"), "{error}");
+        fs::remove_dir(&path).unwrap();
+        std::os::unix::fs::symlink("b", &path).unwrap();
+        assert!(known.open().is_err(), "a symlink to the right one");
+        fs::remove_file(&path).unwrap();
+        fs::rename(path.with_file_name("b"), &path).unwrap();
+        known.open().unwrap();
+    }
+
+    #[test]
+    fn a_boot_may_change_a_device_but_no_inode() {
+        let read = |device, inode, filesystem, boot: &str| Identity {
+            device,
+            inode,
+            filesystem,
+            boot: boot.to_owned(),
+        };
+        let before = read(1, 2, 0xef53, "a");
+        assert!(before.is(&read(1, 2, 0xef53, "a")));
+        assert!(before.is(&read(7, 2, 0xef53, "b")));
+        for other in [read(7, 2, 0xef53, "a"), read(1, 3, 0xef53, "b"), read(7, 2, FUSE, "b")] {
+            assert!(!before.is(&other), "{other:?}");
+        }
+        assert!(read(1, 2, OVERLAYFS, "a").is(&read(4, 5, OVERLAYFS, "b")));
+        assert!(!read(1, 2, FUSE, "a").is(&read(4, 2, FUSE, "b")));
+    }
+
+    #[test]
+    fn the_journal_of_version_0_1_0_is_read() {
+        let known: Known = serde_json::from_str("\"/srv/app\"").unwrap();
+        assert_eq!(known, Known::unrecorded(Path::new("/srv/app")));
+    }
+}

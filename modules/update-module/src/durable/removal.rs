@@ -1,0 +1,198 @@
+//! Removal of whole trees, with as many descriptors and as much memory for any depth.
+//!
+//! A directory in a directory is not walked into, but moved up to the top first: so nothing is ever deeper than two levels,
+//! and an interruption leaves something that the next removal goes on with.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{self, AtFlags, RenameFlags, StatxFlags};
+use rustix::io::Errno;
+
+use super::{Dir, exists, failed, split};
+use crate::name::FileName;
+
+/// The most passes over a tree: somebody who still has a directory in it open may add to it for ever.
+const PASSES: u32 = 1 << 20;
+
+/// How many names an error lists.
+const LISTED: usize = 5;
+
+/// Removes the directory `path` with all that is in it, following no symlink and entering no mount; one that is not there is
+/// fine. What cannot be removed is left, and everything else removed.
+///
+/// # Errors
+/// What is left, the cause, and the remedy.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    let (parent, name) = split(path)?;
+    if !exists(path)? {
+        return if exists(parent)? { Dir::open(parent)?.sync() } else { Ok(()) };
+    }
+    let parent = Dir::open(parent)?;
+    remove_tree_in(&parent, &name, &parent.child(&name)?)
+}
+
+/// As [`remove_tree`], of the directory `tree`, which is `name` in `parent`.
+pub(super) fn remove_tree_in(parent: &Dir, name: &FileName, tree: &Dir) -> Result<()> {
+    let mut removal = Removal { root: tree, mount: mount(tree)?, fresh: 0, left: Vec::new(), removed: 0 };
+    removal.run()?;
+    match fs::unlinkat(&parent.fd, name.as_ref(), AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => parent.sync(),
+        Err(error) => Err(error).with_context(|| failed("removing the directory", tree.path())),
+    }
+}
+
+struct Removal<'a> {
+    root: &'a Dir,
+    mount: (u64, u64),
+    /// The number in the next name for a directory that moves up.
+    fresh: u64,
+    /// What could not be removed in this pass, and why.
+    left: Vec<(PathBuf, Errno)>,
+    /// How much this pass has removed or moved.
+    removed: u64,
+}
+
+impl Removal<'_> {
+    fn run(&mut self) -> Result<()> {
+        for _ in 0..PASSES {
+            (self.removed, self.left) = (0, Vec::new());
+            self.root.each_name(|name| self.remove(self.root, name).map(drop))?;
+            if self.left.is_empty() && self.removed == 0 {
+                return Ok(());
+            }
+            if self.removed == 0 {
+                return self.report();
+            }
+        }
+        bail!("somebody adds to {} while it is removed: end what has it open", self.root.path().display())
+    }
+
+    fn report(&self) -> Result<()> {
+        let shown: Vec<String> =
+            self.left.iter().map(|(path, error)| format!("{}: {error}", path.display())).collect();
+        bail!(
+            "removing {}: {} cannot be removed: look at their attributes with lsattr, clear them with chattr -ia, unmount \
+             what is mounted below it, and remove the directory",
+            self.root.path().display(),
+            shown.join(", ")
+        )
+    }
+
+    /// Removes `name`, or moves it up.
+    fn remove(&mut self, parent: &Dir, name: &FileName) -> Result<()> {
+        match fs::unlinkat(&parent.fd, name.as_ref(), AtFlags::empty()) {
+            Ok(()) => self.removed += 1,
+            Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR | Errno::PERM) if self.is_directory(parent, name)? => {
+                self.directory(parent, name)?
+            }
+            Err(error) => self.leave(parent, name, error),
+        }
+        Ok(())
+    }
+
+    fn is_directory(&self, parent: &Dir, name: &FileName) -> Result<bool> {
+        Ok(parent.kind(name)? == Some(super::Kind::Folder))
+    }
+
+    fn directory(&mut self, parent: &Dir, name: &FileName) -> Result<()> {
+        if std::ptr::eq(parent, self.root) {
+            return self.top(name);
+        }
+        loop {
+            let fresh = FileName::new(format!("discard-{}", self.fresh))?;
+            self.fresh += 1;
+            match fs::renameat_with(
+                &parent.fd,
+                name.as_ref(),
+                &self.root.fd,
+                fresh.as_ref(),
+                RenameFlags::NOREPLACE,
+            ) {
+                Ok(()) => self.removed += 1,
+                Err(Errno::EXIST) => continue,
+                Err(error) => self.leave(parent, name, error),
+            }
+            return Ok(());
+        }
+    }
+
+    /// Empties a directory of the root, and removes it.
+    fn top(&mut self, name: &FileName) -> Result<()> {
+        let directory = self.root.child(name)?;
+        if mount(&directory)? != self.mount {
+            self.leave(self.root, name, Errno::BUSY);
+            return Ok(());
+        }
+        directory.each_name(|below| self.remove(&directory, below))?;
+        match fs::unlinkat(&self.root.fd, name.as_ref(), AtFlags::REMOVEDIR) {
+            Ok(()) => self.removed += 1,
+            Err(Errno::NOENT) => {}
+            // What is left in it has been named.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if !self.left.is_empty() => {}
+            Err(error) => self.leave(self.root, name, error),
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, parent: &Dir, name: &FileName, error: Errno) {
+        if self.left.len() < LISTED {
+            self.left.push((parent.path().join(name), error));
+        }
+    }
+}
+
+/// The device and, from Linux 5.8 on, the mount of a directory: what is mounted in a tree is not the tree's.
+pub(super) fn mount(dir: &Dir) -> Result<(u64, u64)> {
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    let stat = fs::statx(&dir.fd, "", AtFlags::EMPTY_PATH, wanted)
+        .with_context(|| failed("looking at", dir.path()))?;
+    let known = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
+    Ok((device, if known { stat.stx_mnt_id } else { 0 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs as std_fs;
+
+    use rustix::process::{Resource, getrlimit};
+
+    use super::*;
+
+    #[test]
+    fn a_tree_deeper_than_the_limit_of_open_files_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep");
+        std_fs::create_dir(&path).unwrap();
+        let depth = getrlimit(Resource::Nofile).current.unwrap_or(1024).min(4096) + 100;
+        let mut here = Dir::open(&path).unwrap();
+        for level in 0..depth {
+            let name = FileName::new(format!("{level}")).unwrap();
+            here.create_file(&FileName::new("file").unwrap()).unwrap();
+            here = here.make_child(&name, 0o700).unwrap();
+        }
+        remove_tree(&path).unwrap();
+        assert!(!path.exists());
+        remove_tree(&path).unwrap();
+        remove_tree(Path::new("/no/such/tree")).unwrap();
+    }
+
+    #[test]
+    fn symlinks_and_awkward_names_are_removed_and_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tree");
+        std_fs::create_dir_all(path.join("a/discard-0/x")).unwrap();
+        std_fs::create_dir_all(path.join("discard-0")).unwrap();
+        std_fs::create_dir(directory.path().join("outside")).unwrap();
+        std_fs::write(directory.path().join("outside/kept"), "").unwrap();
+        std::os::unix::fs::symlink("../../outside", path.join("a/link")).unwrap();
+        std_fs::write(path.join("a/-rf\n"), "").unwrap();
+        remove_tree(&path).unwrap();
+        assert!(!path.exists() && directory.path().join("outside/kept").exists());
+        std::os::unix::fs::symlink("outside", &path).unwrap();
+        assert!(remove_tree(&path).is_err(), "a symlink is no tree");
+        assert!(directory.path().join("outside/kept").exists());
+    }
+}

@@ -1,0 +1,208 @@
+//! Who may change what a path leads to.
+//!
+//! A module runs as root. A path that somebody else can point elsewhere, by renaming one of its directories or by a symlink,
+//! would let them choose what root reads, replaces or removes.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{AtFlags, CWD, FileType, Stat, statat};
+use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
+
+use super::failed;
+
+/// The most symlinks that one path may have, as in the kernel.
+const SYMLINKS_MAX: u32 = 40;
+
+/// A path without symlinks: the part of it that exists, and the names that are missing below that.
+pub(super) struct Resolved {
+    pub(super) existing: PathBuf,
+    pub(super) missing: Vec<OsString>,
+    /// The first part that somebody else may change, and why.
+    pub(super) untrusted: Option<String>,
+}
+
+impl Resolved {
+    /// All of the path.
+    pub(super) fn whole(&self) -> PathBuf {
+        self.missing.iter().fold(self.existing.clone(), |path, name| path.join(name))
+    }
+}
+
+/// Follows the absolute `path`, symlinks included as far as nobody but root, or who runs this process, can have made them.
+///
+/// # Errors
+/// For a relative path, a symlink that leads nowhere or that somebody else may have made, and a file on the way.
+pub(super) fn follow(path: &Path) -> Result<Resolved> {
+    ensure!(path.is_absolute(), "{} is not an absolute path", path.display());
+    let mut at = Resolved { existing: "/".into(), missing: Vec::new(), untrusted: None };
+    let mut ahead: Vec<OsString> = names(path).rev().collect();
+    let mut symlinks = 0;
+    // Symlinks whose targets are walked through, with how much was ahead behind them.
+    let mut open: Vec<(PathBuf, usize)> = Vec::new();
+    while let Some(name) = ahead.pop() {
+        if name.as_bytes() == b".." {
+            ensure!(
+                at.missing.is_empty(),
+                "{} does not exist, so {} has no meaning",
+                at.whole().display(),
+                path.display()
+            );
+            at.existing.pop();
+            continue;
+        }
+        if !at.missing.is_empty() {
+            at.missing.push(name);
+            continue;
+        }
+        let next = at.existing.join(&name);
+        let Some(found) = look(&next)? else {
+            if let Some((symlink, _)) = open.first() {
+                bail!("{} is a symlink that leads nowhere: make its target, or remove it", symlink.display());
+            }
+            at.missing.push(name);
+            continue;
+        };
+        let changeable = changeable_entry(&at.existing, &found)?;
+        if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
+            if let Some(reason) = changeable {
+                bail!("{} is a symlink, and {reason}: name the directory that it leads to", next.display());
+            }
+            symlinks += 1;
+            ensure!(symlinks <= SYMLINKS_MAX, "{} has too many symlinks", path.display());
+            let target = fs::read_link(&next).with_context(|| failed("reading the symlink", &next))?;
+            if target.is_absolute() {
+                at.existing = "/".into();
+            }
+            open.push((next, ahead.len()));
+            ahead.extend(names(&target).rev());
+        } else {
+            at.untrusted = at.untrusted.or(changeable);
+            at.existing = next;
+        }
+        open.retain(|(_, behind)| *behind < ahead.len());
+    }
+    Ok(at)
+}
+
+/// Refuses `path` where somebody other than root, or who runs this process, may change what it leads to: as the owner of it
+/// or of a directory above it, or by their permissions. Returns it without symlinks. What is missing of it is fine.
+///
+/// # Errors
+/// The directory or file that somebody else may change, who, and the remedy.
+pub fn require_trusted(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).with_context(|| failed("resolving", path))?;
+    let resolved = follow(&path)?;
+    if let Some(reason) = resolved.untrusted {
+        bail!("{} is not trusted: {reason}", path.display());
+    }
+    if let Some(found) = look(&resolved.existing)? {
+        if let Some(reason) = changeable_itself(&resolved.existing, &found) {
+            bail!("{} is not trusted: {reason}", path.display());
+        }
+    }
+    Ok(resolved.whole())
+}
+
+/// Why somebody else may put something else into the place of the entry `found` of `directory`, if they may.
+fn changeable_entry(directory: &Path, found: &Stat) -> Result<Option<String>> {
+    let Some(above) = look(directory)? else { return Ok(None) };
+    // In a sticky directory, such as /tmp, only its owner and the entry's can.
+    let sticky = above.st_mode & 0o1000 != 0 && is_ours(above.st_uid) && is_ours(found.st_uid);
+    Ok(if sticky { None } else { changeable_itself(directory, &above) })
+}
+
+/// Why somebody else may change `path`, which is as in `found`, if they may.
+pub(super) fn changeable_itself(path: &Path, found: &Stat) -> Option<String> {
+    let (owner, group, mode) = (found.st_uid, found.st_gid, found.st_mode & 0o7777);
+    let by_group = mode & 0o020 != 0 && group != 0 && group != getegid().as_raw();
+    if !is_ours(owner) || by_group || mode & 0o002 != 0 {
+        return Some(format!(
+            "others may change {} (owner {owner}, group {group}, mode {mode:04o}): give it to root \
+             (chown root:root) and take the permission to write from others (chmod go-w)",
+            path.display()
+        ));
+    }
+    None
+}
+
+fn is_ours(owner: u32) -> bool {
+    owner == 0 || owner == geteuid().as_raw()
+}
+
+fn look(path: &Path) -> Result<Option<Stat>> {
+    match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error).with_context(|| failed("looking at", path)),
+    }
+}
+
+fn names(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
+    let name = |part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsStr::new("..").to_owned()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().filter_map(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    fn refusal(path: &Path) -> String {
+        require_trusted(path)
+            .map_or_else(|error| format!("{error:#}"), |path| format!("taken: {}", path.display()))
+    }
+
+    #[test]
+    fn what_others_may_change_is_not_trusted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir_all(path("a/b")).unwrap();
+        fs::write(path("a/b/settings"), "").unwrap();
+        assert!(refusal(&path("a/b/settings")).starts_with("taken"), "{}", refusal(&path("a/b/settings")));
+        assert!(refusal(&path("a/b/missing/x")).starts_with("taken"));
+        for (name, mode) in [("a/b/settings", 0o666), ("a/b/settings", 0o646), ("a", 0o757), ("a/b", 0o777)] {
+            let before = fs::metadata(path(name)).unwrap().permissions();
+            fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+            let refused = refusal(&path("a/b/settings"));
+            assert!(
+                refused.contains(path(name).to_str().unwrap()) && refused.contains("chmod"),
+                "{name}: {refused}"
+            );
+            fs::set_permissions(path(name), before).unwrap();
+        }
+        if !geteuid().is_root() {
+            return eprintln!("skipped: owners, which takes root");
+        }
+        for name in ["a/b/settings", "a/b", "a"] {
+            chown(path(name), Some(33), None).unwrap();
+            let refused = refusal(&path("a/b/settings"));
+            assert!(refused.contains("owner 33") && refused.contains("chown"), "{name}: {refused}");
+            chown(path(name), Some(0), None).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_symlink_is_followed_only_where_nobody_else_can_have_made_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir(path("target")).unwrap();
+        fs::create_dir(path("open")).unwrap();
+        symlink("../target", path("open/link")).unwrap();
+        symlink("target", path("link")).unwrap();
+        assert_eq!(follow(&path("open/link")).unwrap().whole(), path("target").canonicalize().unwrap());
+        assert_eq!(follow(&path("link/x/y")).unwrap().missing, ["x", "y"]);
+        fs::set_permissions(path("open"), fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = format!("{:#}", follow(&path("open/link/x")).map(drop).unwrap_err());
+        assert!(refused.contains("is a symlink") && refused.contains("open"), "{refused}");
+    }
+}

@@ -1,0 +1,159 @@
+//! The processes that a call has started, and their end.
+//!
+//! Programs run in process groups of their own, and some start others in groups or sessions of their own: apt does that
+//! with dpkg. So a group is not enough to end one: its descendants are looked for. The module is their subreaper, which
+//! makes an orphan among them its own child.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::process::{self, Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, set_child_subreaper};
+
+/// How often descendants are looked for before those that still appear are given up: each time, all found are killed.
+const ROUNDS: u32 = 200;
+
+/// The time between two of these.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Set once this process is about to end: what waits for a program must not go on when that one is killed.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// The programs that run: another thread's are not orphans.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Starts a program, as one of those that run until [`ended`].
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    let mut running = running();
+    let child = command.spawn()?;
+    running.push(child.id());
+    Ok(child)
+}
+
+/// Takes note that `program` runs no more.
+pub(crate) fn ended(program: u32) {
+    running().retain(|&other| other != program);
+}
+
+fn running() -> MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes this process the parent of orphans among its descendants.
+pub(crate) fn adopt_orphans() {
+    // Without it (Linux before 3.4) an orphan is not found, as before.
+    let _ = set_child_subreaper(Some(rustix::process::getpid()));
+}
+
+/// The children of this process: their numbers.
+pub(crate) fn children() -> Vec<u32> {
+    let own = process::id();
+    table().into_iter().filter(|(_, parent)| *parent == own).map(|(child, _)| child).collect()
+}
+
+/// Kills the program `program` with all its descendants; orphans among them are the children of this process that are
+/// not in `before`.
+pub(crate) fn kill_program(program: u32, before: &[u32]) {
+    kill_all(|table| {
+        let own = process::id();
+        let mut roots: Vec<u32> = vec![program];
+        roots.extend(table.iter().filter(|(_, parent)| **parent == own).map(|(child, _)| *child));
+        let running = running();
+        roots.retain(|root| *root == program || !(before.contains(root) || running.contains(root)));
+        let mut found = descendants(table, &roots);
+        found.extend(roots.into_iter().filter(|root| table.contains_key(root)));
+        found
+    });
+}
+
+/// Ends this process as a loss of power would, at once and with all its descendants: nothing is written any more.
+pub(crate) fn end_like_power_loss() -> ! {
+    ENDING.store(true, Ordering::SeqCst);
+    kill_all(|table| descendants(table, &[process::id()]));
+    let _ = kill_process(rustix::process::getpid(), Signal::KILL);
+    process::abort()
+}
+
+/// Never returns once this process is about to end: a program that was killed for that has not failed.
+pub(crate) fn wait_for_the_end_if_near() {
+    while ENDING.load(Ordering::SeqCst) {
+        thread::park();
+    }
+}
+
+/// Kills what `choose` finds among the processes that run, until it finds none: a process may start another in between.
+fn kill_all(choose: impl Fn(&HashMap<u32, u32>) -> Vec<u32>) {
+    for _ in 0..ROUNDS {
+        let found = choose(&table());
+        if found.is_empty() {
+            return;
+        }
+        for process in found.into_iter().filter_map(|process| Pid::from_raw(process as i32)) {
+            let _ = kill_process(process, Signal::KILL);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// All descendants of `roots`, without these.
+fn descendants(table: &HashMap<u32, u32>, roots: &[u32]) -> Vec<u32> {
+    let mut found: Vec<u32> = Vec::new();
+    let mut next = roots.to_vec();
+    while let Some(parent) = next.pop() {
+        let below = table.iter().filter(|(child, of)| **of == parent && !found.contains(child));
+        let below: Vec<u32> = below.map(|(child, _)| *child).collect();
+        next.extend(&below);
+        found.extend(below);
+    }
+    found
+}
+
+/// Every process that runs, a dead one that nobody has waited for left out, and its parent.
+fn table() -> HashMap<u32, u32> {
+    let Ok(listing) = fs::read_dir("/proc") else { return HashMap::new() };
+    let mut table = HashMap::new();
+    for entry in listing.flatten() {
+        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let stat = fs::read(entry.path().join("stat")).unwrap_or_default();
+        if let Some(parent) = parent_of_running(&stat) {
+            table.insert(process, parent);
+        }
+    }
+    table
+}
+
+/// The parent in the text of `/proc/PID/stat` (proc(5)): `PID (NAME) STATE PARENT …`, where NAME may have anything in it.
+fn parent_of_running(stat: &[u8]) -> Option<u32> {
+    let after_name = stat.iter().rposition(|&byte| byte == b')')?;
+    let text = std::str::from_utf8(&stat[after_name + 1..]).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    match fields.next()? {
+        "Z" | "X" => None,
+        _ => fields.next()?.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_are_read_whatever_a_process_is_called() {
+        assert_eq!(parent_of_running(b"12 (a) b) (c) S 7 12 12 0"), Some(7));
+        assert_eq!(parent_of_running(b"12 (a) Z 7 12 12 0"), None);
+        assert_eq!(parent_of_running(b""), None);
+    }
+
+    #[test]
+    fn descendants_are_found_at_any_depth() {
+        let table = HashMap::from([(2, 1), (3, 2), (4, 3), (5, 1), (6, 9)]);
+        let mut found = descendants(&table, &[2]);
+        found.sort_unstable();
+        assert_eq!(found, [3, 4]);
+    }
+}
