@@ -44,7 +44,8 @@ fn parse(line: &str, accounts: &Accounts) -> Result<Entry> {
     let permissions = bits(permissions)?;
     let id = |known: Option<u32>| {
         let number = || fields.clone().next().and_then(|number| number.parse().ok());
-        known.or_else(|| name.parse().ok()).or_else(number).with_context(|| {
+        let known = known.or_else(|| name.parse().ok()).or_else(number).filter(|id| *id != NOBODY_NAMED);
+        known.with_context(|| {
             format!("this device has no account {name:?}: add it, or make the archive with --numeric-owner")
         })
     };

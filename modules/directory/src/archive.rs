@@ -20,6 +20,12 @@ pub const BLOCK: usize = 512;
 /// on common filesystems, several times over.
 const EXTENSION_MAX: u64 = 1 << 20;
 
+/// The most that all of an archive's extended headers and long names may have, in bytes.
+const EXTENSIONS_MAX: u64 = 1 << 30;
+
+/// The most entries of an archive, extended headers included.
+const ENTRIES_MAX: u64 = 10_000_000;
+
 /// An archive that is read from `from`.
 pub struct Archive<R> {
     from: R,
@@ -27,6 +33,11 @@ pub struct Archive<R> {
     left: u64,
     filling: u64,
     global: Records,
+    /// A block that was read ahead.
+    ahead: Option<[u8; BLOCK]>,
+    entries: u64,
+    /// Bytes of extended headers and long names so far.
+    extensions: u64,
 }
 
 /// What extension headers say of the entry that follows them.
@@ -40,7 +51,7 @@ struct Extensions {
 impl<R: Read> Archive<R> {
     /// The archive that `from` is at the beginning of.
     pub fn new(from: R) -> Self {
-        Self { from, left: 0, filling: 0, global: Records::default() }
+        Self { from, left: 0, filling: 0, global: Records::default(), ahead: None, entries: 0, extensions: 0 }
     }
 
     /// The next entry; its content is read from this archive by [`Read`] until the one after it is asked for. `None` at
@@ -49,18 +60,25 @@ impl<R: Read> Archive<R> {
     /// # Errors
     /// When the archive is damaged, truncated, or of another form.
     pub fn next(&mut self) -> Result<Option<Entry>> {
-        let mut extensions = Extensions { records: self.global.clone(), ..Extensions::default() };
+        let mut extensions = Extensions { records: Records::below(&self.global), ..Extensions::default() };
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
+            self.entries += 1;
+            ensure!(
+                self.entries <= ENTRIES_MAX,
+                "the archive has more than {ENTRIES_MAX} entries: divide it"
+            );
             let size = header.entry_size().context("a header's size is malformed")?;
             self.begin_content(size);
             match header.entry_type() {
                 EntryType::XHeader => extensions.records.add(&self.extension(size)?)?,
                 EntryType::XGlobalHeader => {
                     let data = self.extension(size)?;
-                    self.global.add(&data)?;
-                    extensions.records.add(&data)?;
+                    self.global.add_global(&data)?;
+                    extensions.records.put_below(&self.global);
                 }
+                // The archive's own name, of GNU tar's --label.
+                other if other.as_byte() == b'V' => {}
                 EntryType::GNULongName => extensions.path = Some(until_nul(self.extension(size)?)),
                 EntryType::GNULongLink => extensions.link = Some(until_nul(self.extension(size)?)),
                 _ => return self.entry(&header, extensions).map(Some),
@@ -72,6 +90,9 @@ impl<R: Read> Archive<R> {
         let Extensions { records, path, link } = extensions;
         if let Some(size) = records.number("size")? {
             self.begin_content(size);
+        }
+        if header.entry_type() == EntryType::Link && self.left > 0 {
+            self.skip_body_of_link()?;
         }
         let (size, parts) = self.shape(header, &records)?;
         let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
@@ -107,11 +128,7 @@ impl<R: Read> Archive<R> {
     fn header(&mut self) -> Result<Option<Header>> {
         self.skip_content()?;
         let mut block = [0; BLOCK];
-        self.from
-            .read_exact(&mut block)
-            .context(
-            "reading the next header: the archive ends without its end mark (is it truncated, compressed, or empty?)",
-        )?;
+        self.read_block(&mut block)?;
         if block.iter().all(|&byte| byte == 0) {
             io::copy(&mut self.from, &mut io::sink()).context("reading what follows the archive's end")?;
             return Ok(None);
@@ -123,6 +140,33 @@ impl<R: Read> Archive<R> {
              itself should be)"
         );
         Ok(Some(header))
+    }
+
+    /// POSIX lets a hard link have the content of its file, and some programs write the size without it. So what follows
+    /// tells: a header or the archive's end is no content.
+    fn skip_body_of_link(&mut self) -> Result<()> {
+        let mut block = [0; BLOCK];
+        self.read_block(&mut block)?;
+        let is_header = Header::from_byte_slice(&block).cksum().ok() == Some(checksum(&block));
+        if is_header || block.iter().all(|&byte| byte == 0) {
+            self.ahead = Some(block);
+            self.begin_content(0);
+        } else {
+            let whole = self.left.checked_add(self.filling).context("a header's size is malformed")?;
+            (self.left, self.filling) = (whole - BLOCK as u64, 0);
+            self.skip_content()?;
+        }
+        Ok(())
+    }
+
+    fn read_block(&mut self, block: &mut [u8; BLOCK]) -> Result<()> {
+        if let Some(ahead) = self.ahead.take() {
+            *block = ahead;
+            return Ok(());
+        }
+        self.from.read_exact(block).context(
+            "reading the next header: the archive ends without its end mark (is it truncated, compressed, or empty?)",
+        )
     }
 
     fn begin_content(&mut self, size: u64) {
@@ -143,6 +187,11 @@ impl<R: Read> Archive<R> {
         if size > EXTENSION_MAX {
             bail!("an extended header has {size} bytes, more than {EXTENSION_MAX}");
         }
+        self.extensions = self.extensions.saturating_add(size);
+        ensure!(
+            self.extensions <= EXTENSIONS_MAX,
+            "the archive's extended headers have more than {EXTENSIONS_MAX} bytes together: divide it"
+        );
         let mut data = vec![0; size as usize];
         self.read_exact(&mut data).context("reading an extended header")?;
         Ok(data)
@@ -175,6 +224,7 @@ fn until_nul(mut name: Vec<u8>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::UnknownXattrs;
 
     /// An archive of the real tar, with extended headers, long names, links and sparse files of both forms.
     fn sample(format: &str) -> Vec<u8> {
@@ -197,7 +247,7 @@ mod tests {
         let mut archive = Archive::new(archive);
         let mut entries = 0;
         while let Some(entry) = archive.next()? {
-            entry.attributes(&update_module::Accounts::read()?)?;
+            entry.attributes(&update_module::Accounts::read()?, UnknownXattrs::Refuse)?;
             entries += 1;
         }
         Ok(entries)

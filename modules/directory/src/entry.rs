@@ -4,14 +4,18 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tar::{EntryType, Header};
 use update_module::durable::{Attributes, Node};
 use update_module::{Accounts, FileName};
 
 use crate::acl;
 use crate::pax::Records;
+use crate::settings::UnknownXattrs;
 use crate::sparse::Part;
+
+/// The longest path that Linux takes, in bytes.
+const PATH_MAX: usize = 4096;
 
 /// An entry's place in the tree: the names of the folders that lead to it, and its own. Empty for the tree itself.
 pub type Names = Vec<FileName>;
@@ -89,11 +93,22 @@ impl Entry {
     ///
     /// # Errors
     /// When an ACL is malformed or names somebody unknown.
-    pub fn attributes(&self, accounts: &Accounts) -> Result<Attributes> {
+    pub fn attributes(&self, accounts: &Accounts, unknown_xattrs: UnknownXattrs) -> Result<Attributes> {
         let number = |account: &Account, look_up: fn(&Accounts, &str) -> Option<u32>| {
             account.name.as_ref().and_then(|name| look_up(accounts, name)).unwrap_or(account.number)
         };
         let mut extended = self.extended.clone();
+        match unknown_xattrs {
+            UnknownXattrs::Ignore => extended.retain(|(name, _)| is_known(name)),
+            UnknownXattrs::Refuse => {
+                if let Some((name, _)) = extended.iter().find(|(name, _)| !is_known(name)) {
+                    bail!(
+                        "Linux has no namespace for the extended attribute {name:?}: make the archive without it (with tar: \
+                         --no-xattrs), or set unknown_xattrs = \"ignore\" in /etc/mender-modules/directory.toml"
+                    );
+                }
+            }
+        }
         for (attribute, text) in &self.acls {
             extended.push((attribute.into(), acl::encode(text, accounts)?));
         }
@@ -107,8 +122,20 @@ impl Entry {
     }
 }
 
+/// Whether Linux has the namespace of the extended attribute `name` (xattr(7)); ACLs are the ones of `system` that tar
+/// archives have.
+fn is_known(name: &OsStr) -> bool {
+    let known = ["user.", "security.", "trusted.", "system.posix_acl_"];
+    known.iter().any(|namespace| name.as_bytes().starts_with(namespace.as_bytes()))
+}
+
 /// Takes a path apart, and refuses one that leads out of the tree.
 fn names(path: &[u8]) -> Result<Names> {
+    ensure!(
+        path.len() <= PATH_MAX,
+        "its path has {} bytes, more than the {PATH_MAX} that Linux takes",
+        path.len()
+    );
     if path.first() == Some(&b'/') {
         bail!("it has an absolute path: make the archive with 'tar --create --directory FOLDER .'");
     }
@@ -133,6 +160,8 @@ fn kind(header: &Header, link: Vec<u8>, size: u64, parts: Vec<Part>) -> Result<K
         EntryType::Regular if header.path_bytes().ends_with(b"/") => Kind::Folder,
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File(size, parts),
         EntryType::Directory => Kind::Folder,
+        // A directory with a list of its names, of GNU tar's --incremental.
+        other if other.as_byte() == b'D' => Kind::Folder,
         EntryType::Link => Kind::HardLink(names(&link).context("the file that it is another name of")?),
         EntryType::Symlink => Kind::Symlink(OsString::from_vec(link).into()),
         EntryType::Fifo => Kind::Node(Node::Fifo),
@@ -151,10 +180,10 @@ fn account(
 ) -> Result<Account> {
     let name = records.get(name_key).or(name).filter(|name| !name.is_empty());
     let number = records.number(number_key)?.map_or(number, Ok).context("its owner or group is malformed")?;
-    Ok(Account {
-        name: name.map(|name| String::from_utf8_lossy(name).into_owned()),
-        number: number.try_into().context("its owner's or group's number is too large")?,
-    })
+    let number: u32 = number.try_into().context("its owner's or group's number is too large")?;
+    // It means "as it is" to the kernel: the file would be root's.
+    ensure!(number != u32::MAX, "its owner's or group's number {number} is no account");
+    Ok(Account { name: name.map(|name| String::from_utf8_lossy(name).into_owned()), number })
 }
 
 fn modified(header: &Header, records: &Records) -> Result<(i64, i64)> {

@@ -10,7 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use glob::MatchOptions;
 use serde::{Deserialize, Serialize};
 use update_module::FileName;
-use update_module::durable::{Attributes, Dir, Kind, Times};
+use update_module::durable::{Dir, Kind, Times};
+
+/// The deepest directory that is looked into.
+const DEPTH_MAX: usize = 20_000;
 
 /// What a path in the tree has to look like: names with `*`, `?` and `[…]`, separated by slashes; `**` for any number of
 /// folders. What matches is kept with all that is in it.
@@ -29,13 +32,21 @@ enum Part {
 }
 
 impl TryFrom<String> for Pattern {
-    type Error = anyhow::Error;
+    type Error = String;
 
-    fn try_from(text: String) -> Result<Self> {
+    /// An error of serde has one text: all of the reasons.
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(text).map_err(|error| format!("{error:#}"))
+    }
+}
+
+impl Pattern {
+    fn parse(text: String) -> Result<Self> {
         let parse = |part: &str| -> Result<Part> {
             ensure!(
                 !matches!(part, "" | "." | ".."),
-                "it has to be a path below the destination, such as \"uploads/**\""
+                "a name between slashes is empty, '.' or '..': write a path below the destination, such as \"uploads\" or \
+                 \"uploads/**\""
             );
             Ok(if part == "**" { Part::AnyFolders } else { Part::Name(glob::Pattern::new(part)?) })
         };
@@ -86,55 +97,69 @@ fn advance<'a>(states: &States<'a>, name: &FileName) -> Option<States<'a>> {
 }
 
 /// Gives everything in the tree `old` that one of `patterns` matches a second name in the tree `new`, durably; where both
-/// have a file, the old one is kept. Leaves `old` as it is. Returns how many files were carried over.
+/// have a file, the previous one is kept. Leaves `old` as it is. Returns how many files were carried over.
 ///
 /// # Errors
-/// When one tree has a folder where the other has none, or a file cannot be linked.
+/// When one tree has a directory where the other has none, or a file cannot be linked.
 pub fn carry_over(old: Dir, new: Dir, patterns: &[Pattern]) -> Result<u64> {
     if patterns.is_empty() {
         return Ok(0);
     }
-    let times = new.times()?;
-    let root = Level { old, new: Some((new, Finish::Times(times))), name: None, whole: false };
-    let mut walk = Walk { levels: vec![root], files: 0 };
     let states: States = patterns.iter().map(|pattern| pattern.parts.as_slice()).collect();
-    walk.folder(Some(&states))?;
-    walk.leave()?;
+    let root = Level {
+        name: None,
+        left: old.names()?.into_iter(),
+        states: Some(states),
+        old: old.place()?,
+        new: Some((new.place()?, Finish::Times(new.times()?))),
+    };
+    let mut walk = Walk { old, new: Some(new.reopen()?), new_root: new, levels: vec![root], files: 0 };
+    walk.run()?;
     Ok(walk.files)
 }
 
-struct Walk {
-    levels: Vec<Level>,
+/// A walk through both trees. However deep it goes, one directory of each is open, and the new tree's top.
+struct Walk<'a> {
+    levels: Vec<Level<'a>>,
+    /// The directory of the last level in the previous tree.
+    old: Dir,
+    /// That in the new tree, where it is known to be there.
+    new: Option<Dir>,
+    new_root: Dir,
     files: u64,
 }
 
-/// A folder on the way, in the old tree and, from the moment something in it is kept, in the new.
-struct Level {
+/// A directory on the way, in the previous tree and, from the moment something in it is kept, in the new.
+struct Level<'a> {
+    /// `None` for the top.
     name: Option<FileName>,
-    old: Dir,
-    new: Option<(Dir, Finish)>,
-    /// Whether it is kept itself, and so is as in the old tree.
-    whole: bool,
+    /// What is still to be looked at.
+    left: std::vec::IntoIter<FileName>,
+    /// What may still match below; `None` where the directory is kept with all that is in it.
+    states: Option<States<'a>>,
+    old: (u64, u64),
+    new: Option<((u64, u64), Finish)>,
 }
 
-/// What a folder of the new tree gets when all that is kept in it is there.
+/// What a directory of the new tree gets when all that is kept in it is there.
 enum Finish {
     /// It was there: its own times.
     Times(Times),
-    /// It was not, or is kept: all that the old one has.
-    Attributes(Attributes),
+    /// It was not, or is kept: all that the previous one has when it is left.
+    OfPrevious,
 }
 
-impl Walk {
-    /// Goes through the folder on top: with all that is in it, or with what `states` match.
-    fn folder(&mut self, states: Option<&States>) -> Result<()> {
-        for name in self.top()?.old.names()? {
-            let below = states.and_then(|states| advance(states, &name));
-            match (self.top()?.old.kind(&name)?, below) {
+impl Walk<'_> {
+    fn run(&mut self) -> Result<()> {
+        while let Some(level) = self.levels.last_mut() {
+            let Some(name) = level.left.next() else {
+                self.leave()?;
+                continue;
+            };
+            let below = level.states.as_ref().and_then(|states| advance(states, &name));
+            match (self.old.kind(&name)?, below) {
                 (Some(Kind::Folder), below) if below.as_ref().is_none_or(|states| !states.is_empty()) => {
-                    self.enter(name, below.is_none())?;
-                    self.folder(below.as_ref())?;
-                    self.leave()?;
+                    self.enter(name, below)?;
                 }
                 (Some(Kind::File | Kind::Other), None) => self.keep(&name)?,
                 _ => {}
@@ -142,70 +167,90 @@ impl Walk {
         }
         Ok(())
     }
+}
 
-    fn enter(&mut self, name: FileName, whole: bool) -> Result<()> {
-        let old = self.top()?.old.child(&name)?;
-        self.levels.push(Level { name: Some(name), old, new: None, whole });
-        if whole {
-            self.make_new()?;
-        }
-        Ok(())
+impl<'a> Walk<'a> {
+    fn enter(&mut self, name: FileName, states: Option<States<'a>>) -> Result<()> {
+        ensure!(
+            self.levels.len() < DEPTH_MAX,
+            "{} is more than {DEPTH_MAX} directories deep: remove it, or do not keep it",
+            self.old.path().display()
+        );
+        let whole = states.is_none();
+        self.old = self.old.child(&name)?;
+        let (left, old) = (self.old.names()?.into_iter(), self.old.place()?);
+        self.levels.push(Level { name: Some(name), left, states, old, new: None });
+        self.new = None;
+        if whole { self.make_new() } else { Ok(()) }
     }
 
-    /// Sees to it that every folder on the way is in the new tree too.
+    /// Sees to it that every directory on the way is in the new tree too, and comes to the last.
     fn make_new(&mut self) -> Result<()> {
-        for at in 1..self.levels.len() {
-            let (above, here) = self.levels.split_at_mut(at);
-            let (Some(Level { new: Some((parent, _)), .. }), [level, ..]) = (above.last(), here) else {
-                bail!("a folder on the way was not made");
-            };
-            let (None, Some(name)) = (&level.new, &level.name) else { continue };
-            let (folder, found) = match parent.kind(name)? {
-                None => (parent.make_child(name, 0o700)?, false),
-                Some(Kind::Folder) => (parent.child(name)?, true),
+        if self.new.is_some() {
+            return Ok(());
+        }
+        let mut here = self.new_root.reopen()?;
+        for level in self.levels.iter_mut().skip(1) {
+            let Some(name) = &level.name else { continue };
+            if level.new.is_some() {
+                here = here.child(name)?;
+                continue;
+            }
+            let (folder, found) = match here.kind(name)? {
+                None => (here.make_child(name, 0o700)?, false),
+                Some(Kind::Folder) => (here.child(name)?, true),
                 Some(_) => bail!(
-                    "{} is a folder of which something is to be kept, but no folder in the artifact: change one of them",
-                    level.old.path().display()
+                    "{} is a directory of which something is to be kept, but none in the artifact: change one of them",
+                    here.path().join(name).display()
                 ),
             };
-            let finish = if found && !level.whole {
+            let finish = if found && level.states.is_some() {
                 Finish::Times(folder.times()?)
             } else {
-                Finish::Attributes(level.old.attributes()?)
+                Finish::OfPrevious
             };
-            level.new = Some((folder, finish));
+            level.new = Some((folder.place()?, finish));
+            here = folder;
         }
+        self.new = Some(here);
         Ok(())
     }
 
     fn keep(&mut self, name: &FileName) -> Result<()> {
         self.make_new()?;
         self.files += 1;
-        let Level { old, new: Some((new, _)), .. } = self.top()? else {
-            bail!("a folder on the way was not made")
-        };
+        let new = self.new.as_ref().context("a directory on the way was not made")?;
         match new.kind(name)? {
             None => {}
             Some(Kind::Folder) => bail!(
-                "{} is to be kept, but a folder in the artifact: change one of them",
-                old.path().join(name).display()
+                "{} is to be kept, but a directory in the artifact: change one of them",
+                self.old.path().join(name).display()
             ),
             Some(_) => new.remove(name)?,
         }
-        old.link(name, new)
+        self.old.link(name, new)
     }
 
+    /// Finishes the last level, and goes up to the one above.
     fn leave(&mut self) -> Result<()> {
-        let Some(Level { new: Some((folder, finish)), .. }) = self.levels.pop() else { return Ok(()) };
-        match finish {
-            Finish::Times(times) => folder.set_times(times)?,
-            Finish::Attributes(attributes) => folder.set_attributes(&attributes)?,
+        let Some(level) = self.levels.pop() else { return Ok(()) };
+        let above = self.levels.last();
+        if let (Some((_, finish)), Some(new)) = (level.new, &self.new) {
+            match finish {
+                Finish::Times(times) => new.set_times(times)?,
+                Finish::OfPrevious => new.set_attributes(&self.old.attributes()?)?,
+            }
+            new.sync()?;
         }
-        folder.sync()
-    }
-
-    fn top(&self) -> Result<&Level> {
-        self.levels.last().context("the walk has left the tree")
+        let Some(above) = above else { return Ok(()) };
+        self.old = self.old.up(above.old)?;
+        let was_made = above.new.as_ref().map(|(place, _)| *place);
+        self.new = match (&self.new, was_made) {
+            (Some(new), Some(place)) => Some(new.up(place)?),
+            _ => None,
+        };
+        // Nothing below was kept, but something of this directory.
+        if was_made.is_some() { self.make_new() } else { Ok(()) }
     }
 }
 

@@ -9,6 +9,7 @@ mod destination;
 mod entry;
 mod keep;
 mod pax;
+mod place;
 mod settings;
 mod sparse;
 mod swap;
@@ -25,7 +26,7 @@ use anyhow::{Context, Result, bail, ensure};
 use update_module::{Payload, Payloads, Transactional, WorkTree};
 
 use settings::{MetaData, Settings};
-use swap::Swap;
+use swap::{Options, Swap};
 
 struct Directory;
 
@@ -44,12 +45,15 @@ impl Transactional for Directory {
             Some(destination) => (destination, None),
             None => official(tree, payloads)?,
         };
-        let keep = [settings.keep, meta_data.keep].concat();
-        Swap::plan(&destination, tree.datastore(), keep, settings.reserve_mib << 20, spooled)
+        let options = Options {
+            keep: [settings.keep, meta_data.keep].concat(),
+            reserve: settings.reserve_mib.saturating_mul(1 << 20),
+            unknown_xattrs: settings.unknown_xattrs,
+        };
+        Swap::plan(&destination, tree, options, spooled)
     }
 
     fn stage(&self, swap: &mut Swap, payloads: &mut Payloads) -> Result<()> {
-        swap.make_staging()?;
         let mut archives = 0;
         if let Some(path) = swap.spooled() {
             let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;

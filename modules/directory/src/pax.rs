@@ -2,30 +2,66 @@
 //!
 //! Read by their length: a value may have newlines in it, as a binary attribute does.
 
-use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
-/// The records of one or more extended headers; a later record of a key counts instead of an earlier one.
+use anyhow::{Context, Result, bail, ensure};
+
+/// The most records that global extended headers may have together: each entry looks through all of them.
+const GLOBAL_RECORDS_MAX: usize = 1024;
+
+/// The most bytes of keys and values that one entry's extended headers, or all global ones, may have together: as many as
+/// Linux lets all attributes of a file have on common file systems, several times over.
+const BYTES_MAX: usize = 1 << 20;
+
+/// The key of the list of a sparse file's parts in version 0.1; version 0.0 has a record for each number.
+pub const SPARSE_MAP: &str = "GNU.sparse.map";
+const SPARSE_NUMBERS: [&str; 2] = ["GNU.sparse.offset", "GNU.sparse.numbytes"];
+
+/// The records of an entry's extended headers, and behind them those of the archive's global ones; a later record of a key
+/// counts instead of an earlier one.
 #[derive(Clone, Debug, Default)]
-pub struct Records(Vec<(String, Vec<u8>)>);
+pub struct Records {
+    own: BTreeMap<String, Vec<u8>>,
+    global: Rc<BTreeMap<String, Vec<u8>>>,
+    bytes: usize,
+}
 
 impl Records {
+    /// The records of an entry in an archive with the `global` ones; these are not copied.
+    pub fn below(global: &Records) -> Self {
+        Self { own: BTreeMap::new(), global: Rc::clone(&global.global), bytes: 0 }
+    }
+
+    /// Puts the `global` records of the archive behind those of this entry.
+    pub fn put_below(&mut self, global: &Records) {
+        self.global = Rc::clone(&global.global);
+    }
+
     /// Adds the records of the extended header `data`.
     ///
     /// # Errors
-    /// When it is malformed.
-    pub fn add(&mut self, mut data: &[u8]) -> Result<()> {
-        while !data.is_empty() {
-            let (key, value, rest) = record(data).context("an extended header (pax) is malformed")?;
-            self.0.retain(|(known, _)| *known != key);
-            self.0.push((key, value.to_vec()));
-            data = rest;
+    /// When it is malformed, or there is too much of them.
+    pub fn add(&mut self, data: &[u8]) -> Result<()> {
+        add(data, &mut self.own, &mut self.bytes)
+    }
+
+    /// Adds the records of the global extended header `data`, which count for all entries that follow.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_global(&mut self, data: &[u8]) -> Result<()> {
+        let global = Rc::make_mut(&mut self.global);
+        add(data, global, &mut self.bytes)?;
+        if global.len() > GLOBAL_RECORDS_MAX {
+            bail!("the archive's global headers have more than {GLOBAL_RECORDS_MAX} records");
         }
         Ok(())
     }
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_slice())
+        self.own.get(key).or_else(|| self.global.get(key)).map(Vec::as_slice)
     }
 
     /// The value of `key` as text.
@@ -50,8 +86,34 @@ impl Records {
 
     /// Keys that begin with `prefix`, without it, and their values.
     pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.0.iter().filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value.as_slice())))
+        let of = move |records: &'a BTreeMap<String, Vec<u8>>| {
+            let from = records.range(prefix.to_owned()..);
+            let these = from.take_while(move |(key, _)| key.starts_with(prefix));
+            these.map(move |(key, value)| (&key[prefix.len()..], value.as_slice()))
+        };
+        let global =
+            of(&self.global).filter(move |(key, _)| !self.own.contains_key(&format!("{prefix}{key}")));
+        of(&self.own).chain(global)
     }
+}
+
+fn add(mut data: &[u8], records: &mut BTreeMap<String, Vec<u8>>, bytes: &mut usize) -> Result<()> {
+    while !data.is_empty() {
+        let (key, value, rest) = record(data).context("an extended header (pax) is malformed")?;
+        *bytes = bytes.saturating_add(key.len()).saturating_add(value.len());
+        ensure!(*bytes <= BYTES_MAX, "its extended headers have more than {BYTES_MAX} bytes together");
+        if SPARSE_NUMBERS.contains(&key.as_str()) {
+            let map = records.entry(SPARSE_MAP.to_owned()).or_default();
+            if !map.is_empty() {
+                map.push(b',');
+            }
+            map.extend_from_slice(value);
+        } else {
+            records.insert(key, value.to_vec());
+        }
+        data = rest;
+    }
+    Ok(())
 }
 
 /// The first record of `data`: key, value, and what follows.
@@ -79,6 +141,31 @@ mod tests {
         assert_eq!(records.number("size").unwrap(), Some(123));
         records.add(b"10 size=7\n").unwrap();
         assert_eq!(records.number("size").unwrap(), Some(7));
+    }
+
+    #[test]
+    fn global_records_count_behind_an_entrys_own() {
+        let mut global = Records::default();
+        global.add_global(b"17 path=from-all\n10 gid=77\n26 SCHILY.xattr.user.a=xy\n").unwrap();
+        let mut records = Records::below(&global);
+        records.add(b"8 gid=7\n25 SCHILY.xattr.user.a=z\n").unwrap();
+        assert_eq!(records.get("path"), Some(&b"from-all"[..]));
+        assert_eq!(records.number("gid").unwrap(), Some(7));
+        assert_eq!(records.with_prefix("SCHILY.xattr.").collect::<Vec<_>>(), [("user.a", &b"z"[..])]);
+        assert_eq!(Records::below(&global).number("gid").unwrap(), Some(77));
+    }
+
+    #[test]
+    fn headers_are_bounded_together() {
+        let value = "x".repeat(400 << 10);
+        let header = format!("{} a={value}\n", value.len() + "409610 a=\n".len());
+        let mut records = Records::default();
+        records.add(header.as_bytes()).unwrap();
+        records.add(header.as_bytes()).unwrap();
+        let error = format!("{:#}", records.add(header.as_bytes()).unwrap_err());
+        assert!(error.contains("more than"), "{error}");
+        let many: String = (0..2000).map(|number| format!("10 {number:04}=\n")).collect();
+        assert!(Records::default().add_global(many.replace("10 ", "8 ").as_bytes()).is_err());
     }
 
     #[test]

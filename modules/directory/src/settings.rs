@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::keep::Pattern;
 
@@ -14,11 +14,24 @@ pub struct Settings {
     pub keep: Vec<Pattern>,
     /// Space that staging leaves free on the destination's filesystem, in MiB.
     pub reserve_mib: u64,
+    /// What becomes of extended attributes that Linux does not know.
+    pub unknown_xattrs: UnknownXattrs,
+}
+
+/// What becomes of extended attributes of namespaces that Linux does not have, such as macOS's `com.apple`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownXattrs {
+    /// The archive is refused.
+    #[default]
+    Refuse,
+    /// They are left out.
+    Ignore,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { keep: Vec::new(), reserve_mib: 4 }
+        Self { keep: Vec::new(), reserve_mib: 4, unknown_xattrs: UnknownXattrs::Refuse }
     }
 }
 
@@ -47,7 +60,7 @@ mod tests {
         let text = fs::read_to_string(path).unwrap();
         let packaged: Settings = toml::from_str(&text).unwrap();
         assert_eq!(format!("{packaged:?}"), format!("{:?}", Settings::default()));
-        for key in ["keep", "reserve_mib"] {
+        for key in ["keep", "reserve_mib", "unknown_xattrs"] {
             assert!(text.contains(&format!("#{key} = ")), "{key} is not shown");
         }
     }

@@ -1,7 +1,7 @@
 //! Sparse files in tar archives: which parts of the file have content, and where the archive says so.
 //!
-//! GNU tar writes them in its old form, by default, and in version 1.0 of its pax form. Versions 0.0 and 0.1 of the
-//! latter, made only on request, are refused.
+//! GNU tar writes them in its old form, by default, and in version 1.0 of its pax form; in versions 0.0 and 0.1 of the
+//! latter on request.
 
 use std::io::Read;
 
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tar::{GnuExtSparseHeader, GnuHeader, GnuSparseHeader};
 
 use crate::archive::BLOCK;
-use crate::pax::Records;
+use crate::pax::{Records, SPARSE_MAP};
 
 /// The most parts that a file may have: what their list takes in memory has to stay small.
 const PARTS: usize = 1 << 16;
@@ -58,10 +58,13 @@ pub fn pax(records: &Records, from: &mut impl Read) -> Result<Option<(u64, Vec<P
     if records.with_prefix("GNU.sparse.").next().is_none() {
         return Ok(None);
     }
+    if let Some(map) = records.text(SPARSE_MAP)? {
+        return in_header(records, map).map(|(size, parts)| Some((size, parts, 0)));
+    }
     let version = (records.text("GNU.sparse.major")?, records.text("GNU.sparse.minor")?);
     ensure!(
         version == (Some("1"), Some("0")),
-        "a sparse file is in another form than 1.0: make the archive without --sparse-version"
+        "a sparse file is in another form than 0.0, 0.1 and 1.0: make the archive without --sparse-version"
     );
     let size = records.number("GNU.sparse.realsize")?.context("a sparse file has no GNU.sparse.realsize")?;
     let mut list = List { from, taken: 0 };
@@ -72,6 +75,20 @@ pub fn pax(records: &Records, from: &mut impl Read) -> Result<Option<(u64, Vec<P
     list.fill_block()?;
     check(&parts, size)?;
     Ok(Some((size, parts, list.taken)))
+}
+
+/// The parts of a file in version 0.1 of the pax form, or 0.0: `OFFSET,LENGTH,OFFSET,LENGTH…` in the header.
+fn in_header(records: &Records, map: &str) -> Result<(u64, Vec<Part>)> {
+    let size = records.number("GNU.sparse.size")?.context("a sparse file has no GNU.sparse.size")?;
+    let mut numbers = map.split(',').map(str::parse);
+    let mut parts = Vec::new();
+    while let Some(offset) = numbers.next() {
+        let length = numbers.next().context("a sparse file's list of parts ends in the middle of one")?;
+        let malformed = "a sparse file's list of parts is malformed";
+        push(&mut parts, Part { offset: offset.context(malformed)?, length: length.context(malformed)? })?;
+    }
+    check(&parts, size)?;
+    Ok((size, parts))
 }
 
 /// Decimal numbers, each ended by a newline, filled up with zeros to whole blocks.

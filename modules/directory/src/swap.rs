@@ -1,90 +1,103 @@
 //! The change of `directory`: one tree for another, by one exchange of two names.
 //!
-//! The new tree is staged as `new` in a folder beside the destination. The switch lets `new` and the destination change
-//! places, so that `new` is the old tree then, whole and untouched, until it is forgotten or changes places again. Whether
-//! an exchange that was cut has happened, the folders' inode numbers say: they are in the journal before it.
+//! The new tree is staged as `new` in a directory beside the destination. The activation lets `new` and the destination change
+//! places, so that `new` is the previous tree then, whole and untouched, until it is discarded or changes places again. Whether
+//! an interrupted exchange has happened, the directories' inode numbers say: they are in the journal before it.
 
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir};
-use update_module::{Change, FileName, say};
+use update_module::durable::{Destination, Dir, Staging};
+use update_module::{Change, FileName, Replaces, WorkTree, require_harmless, say};
 
 use crate::destination;
 use crate::keep::{self, Pattern};
+use crate::place::Place;
+use crate::settings::UnknownXattrs;
 use crate::unpack;
 
 /// Bytes of the payload read at a time: as many as a FIFO holds.
 const READ: usize = 64 << 10;
 
-/// The record of one update, complete enough to go on with in another process after a power cut.
+/// The record of one update, complete enough to go on with in another process after a power loss.
 #[derive(Serialize, Deserialize)]
 pub struct Swap {
-    destination: PathBuf,
-    staging: PathBuf,
+    destination: Place,
+    staging: Staging,
     keep: Vec<Pattern>,
     /// Bytes that stay free.
     reserve: u64,
+    #[serde(default)]
+    unknown_xattrs: UnknownXattrs,
     /// The archive, where it came before its destination was known.
     spooled: Option<PathBuf>,
     /// Set by `prepare`.
     switch: Option<Switch>,
 }
 
-/// What the switch does, as `prepare` found the destination.
+/// What the activation does, as `prepare` found the destination.
 #[derive(Serialize, Deserialize)]
 struct Switch {
-    /// Folders that the destination needs above it and that were not there, outermost first.
-    make: Vec<PathBuf>,
-    /// The new tree's folder.
+    /// The new tree's directory.
     new_inode: u64,
-    /// The old tree's, where there is one.
+    /// The previous tree's, where there is one.
     old_inode: Option<u64>,
 }
 
+/// What the device and the artifact say of an update, beside its destination.
+pub struct Options {
+    /// What is carried over.
+    pub keep: Vec<Pattern>,
+    /// Bytes that stay free.
+    pub reserve: u64,
+    /// What becomes of extended attributes that Linux does not know.
+    pub unknown_xattrs: UnknownXattrs,
+}
+
 impl Swap {
-    /// A swap of the tree at `destination`, as an artifact names it.
+    /// A swap of the tree at `destination`, as an artifact names it. Tries out there what the activation will need.
     ///
     /// # Errors
     /// When this destination is refused.
     pub fn plan(
         destination: &Path,
-        datastore: &Path,
-        keep: Vec<Pattern>,
-        reserve: u64,
+        tree: &WorkTree,
+        options: Options,
         spooled: Option<PathBuf>,
     ) -> Result<Self> {
-        let destination = destination::resolve(destination, datastore)?;
-        let staging = durable::beside(&destination, "directory")?;
-        // A btrfs subvolume has a filesystem's identity of its own without being mounted.
+        let path = destination::resolve(destination, tree.datastore())?;
+        require_harmless(&path, Replaces::Tree, tree)?;
+        let place = Place::find(&path)?;
+        let staging = Staging::beside(&Destination::find(&path)?, "directory")?;
+        // A btrfs subvolume has a file system's identity of its own without being mounted.
         ensure!(
-            !staging.starts_with(&destination),
-            "the destination {} is on another filesystem than its parent, and cannot be replaced: name a folder in it",
-            destination.display()
+            !staging.path().starts_with(&path),
+            "the destination {} is on another file system than its parent, and cannot be replaced: name a directory in it",
+            path.display()
         );
-        Ok(Self { destination, staging, keep, reserve, spooled, switch: None })
+        let parent = staging.parent()?;
+        // A directory of a lower layer cannot be renamed; one of the upper layer, as in a trial, can.
+        ensure!(
+            parent.keeps_inodes()?,
+            "the destination {} is on overlayfs, where a directory cannot be exchanged: name one on another file system",
+            path.display()
+        );
+        parent.check_space(0, options.reserve)?;
+        staging.try_out(|trial| {
+            let (one, other) = (FileName::new("one")?, FileName::new("other")?);
+            trial.make_child(&one, 0o700)?;
+            trial.make_child(&other, 0o700)?;
+            trial.exchange(&one, trial, &other)
+        })?;
+        let Options { keep, reserve, unknown_xattrs } = options;
+        Ok(Self { destination: place, staging, keep, reserve, unknown_xattrs, spooled, switch: None })
     }
 
     /// The archive in the work tree, where it came before its destination.
     pub fn spooled(&self) -> Option<&Path> {
         self.spooled.as_deref()
-    }
-
-    /// Makes the staging place with an empty new tree, closed to everybody else, and tries there whether this filesystem
-    /// can do what the switch will need.
-    ///
-    /// # Errors
-    /// When it cannot be made, or the filesystem cannot exchange two names.
-    pub fn make_staging(&self) -> Result<()> {
-        durable::remove_tree(&self.staging)?;
-        let staging = Dir::make(&self.staging, 0o700)?;
-        let (new, trial) = (new_name()?, FileName::new("trial")?);
-        staging.make_child(&new, 0o700)?;
-        staging.make_child(&trial, 0o700)?;
-        staging.exchange(&new, &staging, &trial)?;
-        durable::remove_empty_dir(&staging.path().join(&trial))
     }
 
     /// Unpacks the archive `from`, of `size` bytes where that is known, into the new tree.
@@ -93,10 +106,9 @@ impl Swap {
     /// When it does not fit, is damaged, or has an entry that is refused.
     pub fn unpack(&mut self, from: impl Read, size: Option<u64>) -> Result<()> {
         let new = self.new_tree()?;
-        if let Some(size) = size {
-            new.check_space(size, self.reserve)?;
-        }
-        let report = unpack::unpack(BufReader::with_capacity(READ, from), self.new_tree()?, self.reserve)?;
+        new.check_space(size.unwrap_or(0), self.reserve)?;
+        let from = BufReader::with_capacity(READ, from);
+        let report = unpack::unpack(from, self.new_tree()?, self.reserve, self.unknown_xattrs)?;
         if !report.has_top {
             self.inherit_top(&new)?;
         }
@@ -104,139 +116,152 @@ impl Swap {
             "{} entries, {} bytes staged in {}",
             report.entries,
             report.bytes,
-            self.staging.display()
+            self.staging.path().display()
         ));
         Ok(())
     }
 
-    /// Gives a new tree whose archive says nothing of its top the owner and mode of the old one.
+    /// Gives a new tree whose archive says nothing of its top the owner and mode of the previous one.
     fn inherit_top(&self, new: &Dir) -> Result<()> {
-        if !durable::exists(&self.destination)? {
-            return new.set_mode(0o755);
-        }
-        let mut attributes = Dir::open(&self.destination)?.attributes()?;
+        let Some(tree) = self.destination.tree()? else { return new.set_mode(0o755) };
+        let mut attributes = tree.attributes()?;
         attributes.modified = new.attributes()?.modified;
         new.set_attributes(&attributes)
     }
 
-    /// Brings everything staged to the medium.
+    /// Makes everything staged durable.
     ///
     /// # Errors
-    /// When the medium fails.
+    /// When the storage fails.
     pub fn complete(&self) -> Result<()> {
-        Dir::open(&self.staging)?.sync_filesystem()
+        self.staging.open()?.sync_filesystem()
     }
 
+    /// The new tree, as long as it is staged.
     fn new_tree(&self) -> Result<Dir> {
-        Dir::open(&self.staging)?.child(&new_name()?)
+        self.staging.child(&new_name()?)
     }
 
     fn prepared(&self) -> Result<&Switch> {
-        self.switch.as_ref().context("the journal has no prepared switch")
-    }
-
-    /// The folder that the destination is in, and its name there.
-    fn place(&self) -> Result<(Dir, FileName)> {
-        let (Some(parent), Some(name)) = (self.destination.parent(), self.destination.file_name()) else {
-            bail!("{} cannot be a destination", self.destination.display());
-        };
-        Ok((Dir::open(parent)?, FileName::new(name)?))
+        self.switch.as_ref().context("the journal has no prepared activation")
     }
 }
 
 impl Change for Swap {
+    fn make_staging(&mut self) -> Result<()> {
+        self.staging.create(&["new"])
+    }
+
     fn prepare(&mut self) -> Result<()> {
-        destination::refuse_mounts(&self.destination)?;
-        let mut make = durable::absent_parents(&self.destination)?;
-        make.pop(); // the destination itself, where anything is missing
-        let new_inode = self.new_tree()?.inode()?;
-        let old_inode = inode(&self.destination)?;
-        self.switch = Some(Switch { make, new_inode, old_inode });
+        destination::refuse_mounts(&self.destination.path())?;
+        let new = self.new_tree()?;
+        let old = self.destination.tree()?;
+        if let Some(parent) = self.destination.parent()? {
+            parent.require_same_mount(&self.staging.open()?)?;
+        }
+        let old_inode = old.map(|old| old.inode()).transpose()?;
+        self.switch = Some(Switch { new_inode: new.inode()?, old_inode });
         Ok(())
     }
 
+    fn make_destination(&mut self) -> Result<bool> {
+        self.destination.make_parents()
+    }
+
+    fn conflicts_with(&self, unrestored: &Self) -> bool {
+        let (one, other) = (self.destination.path(), unrestored.destination.path());
+        one.starts_with(&other) || other.starts_with(&one)
+    }
+
     fn switch(&self) -> Result<()> {
-        let Switch { make, old_inode, .. } = self.prepared()?;
-        durable::make_absent(make)?;
-        let (parent, name) = self.place()?;
-        let staging = Dir::open(&self.staging)?;
-        if old_inode.is_some() {
-            let kept = keep::carry_over(parent.child(&name)?, self.new_tree()?, &self.keep)?;
-            staging.exchange(&new_name()?, &parent, &name)?;
-            say(format_args!(
-                "the new tree is live in {}, {kept} files are kept",
-                self.destination.display()
-            ));
+        let Switch { old_inode, .. } = self.prepared()?;
+        let parent = self.destination.existing_parent()?;
+        let (name, staging) = (self.destination.name(), self.staging.open()?);
+        let shown = self.destination.path();
+        if let Some(inode) = old_inode {
+            let kept = keep::carry_over(parent.child(name)?, self.new_tree()?, &self.keep)?;
+            staging.exchange(&new_name()?, &parent, name)?;
+            if staging.inode_of(&new_name()?)? != Some(*inode) {
+                staging.exchange(&new_name()?, &parent, name)?;
+                bail!("{}: somebody has replaced it during the update: install again", shown.display());
+            }
+            say(format_args!("activated: the new tree in {}; {kept} files kept", shown.display()));
         } else {
-            staging.rename_to_free(&new_name()?, &parent, &name)?;
-            say(format_args!("the new tree is live in {}, where none was", self.destination.display()));
+            staging.rename_to_free(&new_name()?, &parent, name)?;
+            say(format_args!("activated: the new tree in {}, where none was", shown.display()));
         }
         parent.sync()?;
         staging.sync()
     }
 
     fn switch_back(&self) -> Result<()> {
-        let Switch { make, new_inode, old_inode } = self.prepared()?;
-        let live = inode(&self.destination)?;
+        let Switch { new_inode, old_inode } = self.prepared()?;
+        let shown = self.destination.path();
+        let looking = || format!("looking at the destination {}", shown.display());
+        let live = self.destination.inode().with_context(looking)?;
         if live == Some(*new_inode) {
-            self.take_back(old_inode.is_some())?;
+            self.remove_new(old_inode.is_some())?;
         } else if live.is_none() && old_inode.is_some() {
             self.put_back()?;
         } else if live != *old_inode {
             bail!(
-                "{} is neither the old tree nor the new: somebody has replaced it. The old tree is kept in {}: \
-                 put in order what you need, then remove that folder and the module's journal",
-                self.destination.display(),
-                self.staging.display()
+                "{} is neither the previous tree nor the new one: somebody has replaced it. The previous tree is kept in \
+                 {}: move {0} away, and rename that to it",
+                shown.display(),
+                self.staging.path().join("new").display()
             );
         }
-        durable::remove_made(make)?;
-        say(format_args!("the old is back in {}", self.destination.display()));
+        let live = self.destination.inode().with_context(looking)?;
+        ensure!(live == *old_inode, "rollback incomplete: {}: it is not the previous tree", shown.display());
+        self.destination.remove_made()?;
+        say(format_args!("rollback complete: the previous tree in {}", shown.display()));
         Ok(())
     }
 
     fn forget(&self) -> Result<()> {
-        durable::remove_tree(&self.staging)
+        self.staging.remove()
     }
 }
 
 impl Swap {
-    /// Takes the new tree out of the destination, and puts the old one into its place if there is `an_old`.
-    fn take_back(&self, an_old: bool) -> Result<()> {
-        let (parent, name) = self.place()?;
-        let staging = Dir::open(&self.staging)?;
-        if an_old {
-            staging.exchange(&new_name()?, &parent, &name)?;
+    /// Takes the new tree out of the destination, and puts the previous one into its place if there is `a_previous` one.
+    fn remove_new(&self, a_previous: bool) -> Result<()> {
+        let (parent, name) = (self.destination.existing_parent()?, self.destination.name());
+        let staging = self.staging.open()?;
+        if a_previous {
+            let kept = staging.inode_of(&new_name()?)?;
+            ensure!(
+                kept == self.prepared()?.old_inode,
+                "{} is not the previous tree: somebody has replaced it",
+                self.staging.path().join("new").display()
+            );
+            staging.exchange(&new_name()?, &parent, name)?;
         } else {
-            parent.rename_to_free(&name, &staging, &new_name()?)?;
+            parent.rename_to_free(name, &staging, &new_name()?)?;
         }
         parent.sync()?;
         staging.sync()
     }
 
-    /// Puts the old tree back into a destination that somebody has removed meanwhile.
+    /// Puts the previous tree back into a destination that somebody has removed meanwhile.
     fn put_back(&self) -> Result<()> {
-        let staging = Dir::open(&self.staging)?;
-        if inode(&self.staging.join(new_name()?))? != self.prepared()?.old_inode {
+        let staging = self.staging.open()?;
+        if staging.inode_of(&new_name()?)? != self.prepared()?.old_inode {
             bail!(
-                "{} is missing, and the old tree is not in {}",
-                self.destination.display(),
-                self.staging.display()
+                "{} is missing, and the previous tree is not in {}",
+                self.destination.path().display(),
+                self.staging.path().display()
             );
         }
-        let (parent, name) = self.place()?;
-        staging.rename_to_free(&new_name()?, &parent, &name)?;
+        let parent = self.destination.existing_parent()?;
+        staging.rename_to_free(&new_name()?, &parent, self.destination.name())?;
         parent.sync()?;
         staging.sync()
     }
 }
 
-/// What the tree that is not live is called in the staging place: the new one before the switch, the old one after.
+/// What the tree that is not active is called in the staging directory: the new one before the activation, the previous one
+/// after.
 fn new_name() -> Result<FileName> {
     FileName::new("new")
-}
-
-/// The inode number of the folder `path`, `None` where it is absent.
-fn inode(path: &Path) -> Result<Option<u64>> {
-    if durable::exists(path)? { Dir::open(path)?.inode().map(Some) } else { Ok(None) }
 }

@@ -1,8 +1,9 @@
 //! A tar archive becomes a tree: beneath one folder, and never through a symlink.
 //!
-//! Every entry is made in its open parent folder, which was reached from the tree's top name by name without following
-//! symlinks. The open folders on the way to the current entry are kept on a stack; one that is left gets its own
-//! modification time back. So memory does not grow with the archive, in whichever order its entries come.
+//! Every entry is made in its open parent directory, which was reached from the tree's top name by name without following
+//! symlinks. The names of the directories on the way to the current entry are kept on a stack; one that is left gets its own
+//! modification time back. So memory does not grow with the archive, in whichever order its entries come, and one directory
+//! is open at any depth.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -14,25 +15,31 @@ use update_module::{Accounts, FileName};
 
 use crate::archive::Archive;
 use crate::entry::{Entry, Kind, Names};
+use crate::settings::UnknownXattrs;
 use crate::sparse::Part;
 
 /// Bytes copied at a time.
 const BUFFER: usize = 128 << 10;
 
-/// Writes entries below `levels[0]`, the tree's top.
+/// Writes entries below the tree's top.
 pub struct Unpacker {
+    top: Dir,
+    /// The directory that entries are made in: that of the last of `levels`.
+    here: Dir,
+    /// `levels[0]` is the top.
     levels: Vec<Level>,
     accounts: Accounts,
+    unknown_xattrs: UnknownXattrs,
     reserve: u64,
     buffer: Vec<u8>,
     report: Report,
 }
 
-/// An open folder on the way to the current entry.
+/// A directory on the way to the current entry.
 struct Level {
     /// `None` for the top.
     name: Option<FileName>,
-    dir: Dir,
+    place: (u64, u64),
     /// What it gets when it is left.
     times: Times,
 }
@@ -52,11 +59,14 @@ pub struct Report {
 ///
 /// # Errors
 /// When the archive is damaged, has an entry that is refused, or does not fit: the entry and the cause.
-pub fn unpack(from: impl Read, top: Dir, reserve: u64) -> Result<Report> {
-    let times = top.times()?;
+pub fn unpack(from: impl Read, top: Dir, reserve: u64, unknown_xattrs: UnknownXattrs) -> Result<Report> {
+    let (times, place) = (top.times()?, top.place()?);
     let mut unpacker = Unpacker {
-        levels: vec![Level { name: None, dir: top, times }],
+        here: top.reopen()?,
+        top,
+        levels: vec![Level { name: None, place, times }],
         accounts: Accounts::read()?,
+        unknown_xattrs,
         reserve,
         buffer: vec![0; BUFFER],
         report: Report::default(),
@@ -73,7 +83,7 @@ pub fn unpack(from: impl Read, top: Dir, reserve: u64) -> Result<Report> {
 impl Unpacker {
     fn write<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<()> {
         self.report.entries += 1;
-        let attributes = entry.attributes(&self.accounts)?;
+        let attributes = entry.attributes(&self.accounts, self.unknown_xattrs)?;
         let Some((name, folders)) = entry.names.split_last() else { return self.top(entry, &attributes) };
         self.enter(folders)?;
         match &entry.kind {
@@ -81,18 +91,18 @@ impl Unpacker {
             Kind::File(size, parts) => {
                 self.clear(name)?;
                 let file = self.file(name, *size, parts, archive)?;
-                self.here()?.set_attributes_of_file(name, &file, &attributes)?;
+                self.here.set_attributes_of_file(name, &file, &attributes)?;
             }
             Kind::HardLink(target) => self.hard_link(name, target)?,
             Kind::Symlink(target) => {
                 self.clear(name)?;
-                self.here()?.symlink(name, target)?;
-                self.here()?.set_attributes_of_name(name, &attributes)?;
+                self.here.symlink(name, target)?;
+                self.here.set_attributes_of_name(name, &attributes)?;
             }
             Kind::Node(node) => {
                 self.clear(name)?;
-                self.here()?.make_node(name, *node)?;
-                self.here()?.set_attributes_of_name(name, &attributes)?;
+                self.here.make_node(name, *node)?;
+                self.here.set_attributes_of_name(name, &attributes)?;
             }
         }
         Ok(())
@@ -103,11 +113,6 @@ impl Unpacker {
         self.leave(1)?;
         self.report.has_top = true;
         self.set_folder(attributes)
-    }
-
-    /// The folder that entries are made in.
-    fn here(&self) -> Result<&Dir> {
-        Ok(&self.levels.last().context("the tree was left already")?.dir)
     }
 
     /// Comes to the folder `folders`, making what is missing of it.
@@ -123,7 +128,7 @@ impl Unpacker {
 
     /// Comes to the folder `name` in the one that entries are made in; one that is missing gets the permissions `mode`.
     fn descend(&mut self, name: &FileName, mode: u32) -> Result<()> {
-        let here = self.here()?;
+        let here = &self.here;
         let dir = match here.kind(name)? {
             None => here.make_child(name, mode)?,
             Some(Found::Folder) => here.child(name)?,
@@ -131,8 +136,8 @@ impl Unpacker {
                 "{name} on its way is no folder in this archive, and is not followed: make the archive of a tree as it is"
             ),
         };
-        let times = dir.times()?;
-        self.levels.push(Level { name: Some(name.clone()), dir, times });
+        self.levels.push(Level { name: Some(name.clone()), place: dir.place()?, times: dir.times()? });
+        self.here = dir;
         Ok(())
     }
 
@@ -140,7 +145,10 @@ impl Unpacker {
     fn leave(&mut self, stay: usize) -> Result<()> {
         while self.levels.len() > stay {
             if let Some(level) = self.levels.pop() {
-                level.dir.set_times(level.times)?;
+                self.here.set_times(level.times)?;
+            }
+            if let Some(above) = self.levels.last() {
+                self.here = self.here.up(above.place)?;
             }
         }
         Ok(())
@@ -153,7 +161,7 @@ impl Unpacker {
 
     /// Gives the folder on top `attributes`, its time when it is left.
     fn set_folder(&mut self, attributes: &Attributes) -> Result<()> {
-        self.here()?.set_attributes(attributes)?;
+        self.here.set_attributes(attributes)?;
         if let Some(level) = self.levels.last_mut() {
             level.times = Times::at(attributes.modified);
         }
@@ -162,16 +170,16 @@ impl Unpacker {
 
     /// Makes room for an entry whose name came before: the last one counts, as with tar.
     fn clear(&self, name: &FileName) -> Result<()> {
-        match self.here()?.kind(name)? {
+        match self.here.kind(name)? {
             None => Ok(()),
             Some(Found::Folder) => bail!("it was a folder before"),
-            Some(_) => self.here()?.remove(name),
+            Some(_) => self.here.remove(name),
         }
     }
 
     fn file(&mut self, name: &FileName, size: u64, parts: &[Part], from: &mut impl Read) -> Result<File> {
-        let here = self.here()?;
-        let bytes = parts.iter().map(|part| part.length).sum();
+        let here = &self.here;
+        let bytes = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.length));
         here.check_space(bytes, self.reserve)?;
         let file = here.create_file(name)?;
         let path = here.path().join(name);
@@ -184,23 +192,26 @@ impl Unpacker {
         if parts.last().is_none_or(|part| part.offset + part.length < size) {
             file.set_len(size).with_context(writing)?;
         }
-        self.report.bytes += bytes;
+        self.report.bytes = self.report.bytes.saturating_add(bytes);
         Ok(file)
     }
 
     fn hard_link(&mut self, name: &FileName, target: &Names) -> Result<()> {
         let (target_name, folders) =
             target.split_last().context("it is to be another name of the tree itself")?;
-        let mut way: Vec<Dir> = Vec::new();
-        for folder in folders {
-            let next = way.last().unwrap_or(&self.levels[0].dir).child(folder);
-            way.push(next.context("the file that it is another name of has to come before it")?);
+        let before = "the file that it is another name of has to come before it: make the archive with tar, in one run";
+        let mut folder = self.top.reopen()?;
+        for name in folders {
+            folder = folder.child(name).context(before)?;
         }
-        let folder = way.last().unwrap_or(&self.levels[0].dir);
+        if folder.kind(target_name)?.is_none() {
+            bail!("{before}");
+        }
+        if self.here.place()? == folder.place()? && name == target_name {
+            return Ok(()); // another name of itself
+        }
         self.clear(name)?;
-        folder
-            .link_as(target_name, self.here()?, name)
-            .context("the file that it is another name of has to come before it")
+        folder.link_as(target_name, &self.here, name)
     }
 }
 

@@ -88,6 +88,7 @@ impl Attributes {
     /// Gives them to the open file or folder `fd`. The owner comes first, for a change of it clears set-id bits and
     /// capabilities; the time last, for everything else may change it.
     pub(super) fn set_on(&self, fd: impl AsFd) -> io::Result<()> {
+        require_account(self.owner, self.group)?;
         fs::fchown(&fd, Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)))?;
         fs::fchmod(&fd, Mode::from_raw_mode(self.mode))?;
         for (name, value) in &self.extended {
@@ -99,6 +100,7 @@ impl Attributes {
 
     /// Gives them to `name` in the open folder `folder`, following no symlink.
     pub(super) fn set_at(&self, folder: impl AsFd, name: &Path) -> io::Result<()> {
+        require_account(self.owner, self.group)?;
         let (owner, group) = (Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)));
         fs::chownat(&folder, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
         let stat = fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -121,6 +123,15 @@ impl Attributes {
             last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ },
         }
     }
+}
+
+/// Refuses the number that means "as it is" to the kernel: what gets it would stay root's.
+pub(super) fn require_account(owner: u32, group: u32) -> io::Result<()> {
+    if owner == u32::MAX || group == u32::MAX {
+        let text = format!("no account has the number {}: give the file another owner or group", u32::MAX);
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(())
 }
 
 fn named(attribute: &OsStr, error: Errno) -> io::Error {

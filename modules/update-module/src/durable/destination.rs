@@ -46,6 +46,11 @@ impl From<Form> for Destination {
 }
 
 impl Destination {
+    /// A directory in a journal of version 0.1.0.
+    pub fn unrecorded(path: &Path) -> Self {
+        Self { base: Known::unrecorded(path), missing: Vec::new(), made: Vec::new() }
+    }
+
     /// The directory that the absolute `path` leads to, or would.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, Advice, AtFlags, FileType, Gid, IFlags, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
+use super::attributes::require_account;
 use super::removal::mount;
 use super::trust::changeable_itself;
 use super::{Attributes, Kind, Node, Times, failed};
@@ -224,9 +225,10 @@ impl Dir {
     /// # Errors
     /// When this process may not.
     pub fn give(&self, name: &FileName, file: &File, owner: u32, group: u32, mode: u32) -> Result<()> {
-        let give = || {
+        let give = || -> io::Result<()> {
+            require_account(owner, group)?;
             fs::fchown(file, Some(Uid::from_raw(owner)), Some(Gid::from_raw(group)))?;
-            fs::fchmod(file, Mode::from_raw_mode(mode))
+            Ok(fs::fchmod(file, Mode::from_raw_mode(mode))?)
         };
         give().with_context(|| {
             format!("giving {} to {owner}:{group} with mode {mode:04o}", self.path.join(name).display())
@@ -421,6 +423,45 @@ impl Dir {
             other.path.display()
         );
         Ok(())
+    }
+
+    /// Opens this directory once more.
+    ///
+    /// # Errors
+    /// When it may not be opened.
+    pub fn reopen(&self) -> Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, ".", flags, Mode::empty())
+            .with_context(|| failed("opening the directory", &self.path))?;
+        Ok(Self { fd, path: self.path.clone() })
+    }
+
+    /// Opens the directory that this one is in, if that is `expected`, as [`place`](Self::place) returned it: somebody may have
+    /// moved this one elsewhere.
+    ///
+    /// # Errors
+    /// When it is another one, or may not be opened.
+    pub fn up(&self, expected: (u64, u64)) -> Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = self.path.parent().unwrap_or(&self.path).to_owned();
+        let fd = fs::openat(&self.fd, "..", flags, Mode::empty())
+            .with_context(|| failed("opening the directory", &path))?;
+        let above = Self { fd, path };
+        ensure!(
+            above.place()? == expected,
+            "{} was moved by somebody else: end what changes the tree during the update",
+            self.path.display()
+        );
+        Ok(above)
+    }
+
+    /// The device and inode of this directory, as long as the device is not booted.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn place(&self) -> Result<(u64, u64)> {
+        let stat = fs::fstat(&self.fd).with_context(|| failed("looking at", &self.path))?;
+        Ok((stat.st_dev, stat.st_ino))
     }
 
     /// The number that the filesystem knows this folder by, under whatever name.

@@ -1,8 +1,8 @@
-//! Mender Update Module `fireplace`: installs the artifact's one file, and can bring the former one back.
+//! Mender Update Module `fireplace`: installs the artifact's one file, and can roll back to the previous one.
 //!
 //! `cargo xtask new` has made it. Make it yours step by step: the library calls what is here in the right order and keeps the
-//! journal, and `cargo xtask crash --module fireplace` shows after each step whether a cut at any system call still ends in exactly
-//! the old or exactly the new.
+//! journal, and `cargo xtask crash --module fireplace` shows after each step whether an interruption at any system call still
+//! ends in exactly the previous or exactly the new version.
 
 use std::fs::Permissions;
 use std::io;
@@ -12,11 +12,16 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir, Kind, Times};
-use update_module::{Change, FileName, Payloads, Transactional, WorkTree, say, settings};
+use update_module::durable::{Destination, Dir, Kind, Staging, Times};
+use update_module::{
+    Change, FileName, Payloads, Replaces, Transactional, WorkTree, require_harmless, say, settings,
+};
 
 /// Permissions of what is installed: everybody may read it. A secret needs others.
 const MODE: u32 = 0o644;
+
+/// Space that an update leaves free, in bytes.
+const RESERVE: u64 = 4 << 20;
 
 struct Module;
 
@@ -34,14 +39,15 @@ impl Default for Settings {
     }
 }
 
-/// One update. It is in the journal, because the process that goes on after a power cut has nothing else.
+/// One update. It is in the journal, because the process that goes on after a power loss has nothing else.
 #[derive(Serialize, Deserialize)]
 struct OneFile {
-    folder: PathBuf,
+    /// The directory that the file is in. The library finds it again, or refuses another one that has taken its name.
+    directory: Destination,
     name: FileName,
-    /// A folder from which a rename into `folder` works. It holds `new`, what was downloaded, and `old`, the second name of what
-    /// the new one replaces.
-    staging: PathBuf,
+    /// A directory of this update's own from which a rename into `directory` works. It holds `new`, what was downloaded, and
+    /// `old`, the second name of what the new one replaces.
+    staging: Staging,
     /// Set by `prepare`.
     before: Option<Before>,
 }
@@ -49,12 +55,12 @@ struct OneFile {
 /// The device as `prepare` found it.
 #[derive(Serialize, Deserialize)]
 struct Before {
-    /// Whether there was a file to replace.
-    file: bool,
-    /// The folder's times, where it was there: the way back brings them back, too.
+    /// The inode of the file that is replaced, if there was one.
+    file: Option<u64>,
+    /// The inode of the new file.
+    new: Option<u64>,
+    /// The directory's times, where it was there: a rollback restores them, too.
     times: Option<Times>,
-    /// Folders that have to be made, outermost first.
-    absent: Vec<PathBuf>,
 }
 
 impl Transactional for Module {
@@ -62,20 +68,29 @@ impl Transactional for Module {
 
     type Change = OneFile;
 
-    fn plan(&self, _tree: &WorkTree, _payloads: &mut Payloads) -> Result<OneFile> {
+    fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<OneFile> {
         let Settings { file } = settings::load(Self::NAME)?;
-        let file = durable::resolve(&file).context("file in the module's settings")?;
-        ensure!(!file.is_dir(), "{} is a folder: name a file in the module's settings", file.display());
-        let folder = file.parent().context("file in the module's settings has no folder")?;
+        let directory = file.parent().context("file in the module's settings has no directory")?;
         let name = FileName::new(file.file_name().context("file in the module's settings has no name")?)?;
-        let staging = durable::beside(folder, Self::NAME).context("file in the module's settings")?;
-        Ok(OneFile { folder: folder.to_owned(), name, staging, before: None })
+        let directory = Destination::find(directory).context("file in the module's settings")?;
+        require_harmless(&directory.path(), Replaces::Files, tree)?;
+        if let Some(found) = directory.open()? {
+            find_file(&found, &name)?;
+        }
+        let staging = Staging::beside(&directory, Self::NAME).context("file in the module's settings")?;
+        staging.parent()?.check_space(0, RESERVE)?;
+        // What cannot be done there is found out now, before the journal is opened.
+        staging.try_out(|trial| {
+            drop(trial.create_file(&new_name()?)?);
+            trial.link_as(&new_name()?, trial, &old_name()?)
+        })?;
+        Ok(OneFile { directory, name, staging, before: None })
     }
 
     fn stage(&self, change: &mut OneFile, payloads: &mut Payloads) -> Result<()> {
-        durable::remove_tree(&change.staging)?;
-        let staging = Dir::make(&change.staging, 0o700)?;
+        let staging = change.staging.open()?;
         let mut payload = payloads.next().context("the artifact has no file, and needs one")??;
+        staging.check_space(payload.size.unwrap_or(0), RESERVE)?;
         let mut file = staging.create_file(&new_name()?)?;
         let writing = || format!("writing the payload to {}", staging.path().display());
         io::copy(&mut payload, &mut file).with_context(writing)?;
@@ -88,69 +103,94 @@ impl Transactional for Module {
 }
 
 impl Change for OneFile {
+    fn make_staging(&mut self) -> Result<()> {
+        self.staging.create(&[])
+    }
+
     fn prepare(&mut self) -> Result<()> {
-        let absent = durable::absent_parents(&self.folder)?;
-        let mut before = Before { file: false, times: None, absent };
-        if before.absent.is_empty() {
-            let folder = Dir::open(&self.folder)?;
-            before.file = match folder.kind(&self.name)? {
-                None => false,
-                Some(Kind::File) => true,
-                Some(_) => bail!("{} in {} is no regular file", self.name, self.folder.display()),
-            };
-            before.times = Some(folder.times()?);
+        let staging = self.staging.open()?;
+        let mut before = Before { file: None, new: staging.inode_of(&new_name()?)?, times: None };
+        if let Some(directory) = self.directory.open()? {
+            directory.require_same_mount(&staging)?;
+            directory.require_changeable()?;
+            before.file = find_file(&directory, &self.name)?;
+            before.times = Some(directory.times()?);
         }
         self.before = Some(before);
         Ok(())
     }
 
+    fn make_destination(&mut self) -> Result<bool> {
+        self.directory.make()
+    }
+
+    fn conflicts_with(&self, unrestored: &Self) -> bool {
+        (self.directory.path(), &self.name) == (unrestored.directory.path(), &unrestored.name)
+    }
+
     fn switch(&self) -> Result<()> {
-        let folder = durable::make_dirs(&self.folder)?;
-        let staging = Dir::open(&self.staging)?;
-        if self.before()?.file {
-            // A second name for the old, on the medium before it loses its first: from then on one rename puts it back.
-            folder.link_as(&self.name, &staging, &old_name()?)?;
+        let directory = self.directory.open()?.context("the directory of the file is missing")?;
+        let staging = self.staging.open()?;
+        if self.before()?.file.is_some() {
+            // A second name for the previous file, durable before it loses its first: from then on one rename puts it back.
+            directory.link_as(&self.name, &staging, &old_name()?)?;
             staging.sync()?;
-            staging.rename(&new_name()?, &folder, &self.name)?;
+            staging.rename(&new_name()?, &directory, &self.name)?;
         } else {
-            staging.rename_to_free(&new_name()?, &folder, &self.name)?;
+            staging.rename_to_free(&new_name()?, &directory, &self.name)?;
         }
         staging.sync()?;
-        folder.sync()?;
-        say(format_args!("{} is new in {}", self.name, self.folder.display()));
+        directory.sync()?;
+        say(format_args!("activated: {} in {}", self.name, directory.path().display()));
         Ok(())
     }
 
     fn switch_back(&self) -> Result<()> {
-        let Before { file, times, absent } = self.before()?;
-        if !absent.is_empty() && !durable::exists(&self.folder)? {
-            return durable::remove_made(absent); // the switch was cut before it had made the folder
-        }
-        let (folder, staging) = (Dir::open(&self.folder)?, Dir::open(&self.staging)?);
-        if *file {
-            // Without `old`, the switch had not come to the file, or it is back already.
+        let Before { file, new, times } = self.before()?;
+        // Interrupted before it was made, it is not there.
+        let Some(directory) = self.directory.open()? else { return self.directory.remove_made() };
+        let staging = self.staging.open()?;
+        if file.is_some() {
+            // Without `old`, the activation had not come to the file, or it is back already.
             if staging.kind(&old_name()?)?.is_some() {
-                staging.rename(&old_name()?, &folder, &self.name)?;
+                staging.rename(&old_name()?, &directory, &self.name)?;
             }
-        } else if staging.kind(&new_name()?)?.is_none() {
-            // What is still staged never came to the folder: a file of that name there is somebody else's.
-            folder.remove(&self.name)?;
+        } else if staging.kind(&new_name()?)?.is_none() && directory.inode_of(&self.name)? == *new {
+            // What is still staged never came to the directory: a file of that name there is somebody else's.
+            directory.remove(&self.name)?;
         }
+        // A rollback is complete when it has looked.
+        let is = directory.inode_of(&self.name)?;
+        ensure!(
+            is != *new && (file.is_none() || is.is_some()),
+            "rollback incomplete: {}: {} is not the previous file",
+            directory.path().display(),
+            self.name
+        );
         if let Some(times) = times {
-            folder.set_times(*times)?;
+            directory.set_times(*times)?;
         }
-        folder.sync()?;
-        durable::remove_made(absent)
+        directory.sync()?;
+        self.directory.remove_made()
     }
 
     fn forget(&self) -> Result<()> {
-        durable::remove_tree(&self.staging)
+        self.staging.remove()
     }
 }
 
 impl OneFile {
     fn before(&self) -> Result<&Before> {
         self.before.as_ref().context("the journal does not say what was there before")
+    }
+}
+
+/// The inode of the regular file `name`, `None` where nothing has that name.
+fn find_file(directory: &Dir, name: &FileName) -> Result<Option<u64>> {
+    match directory.kind(name)? {
+        None => Ok(None),
+        Some(Kind::File) => directory.inode_of(name),
+        Some(_) => bail!("{name} in {} is no regular file: name another in the module's settings", directory.path().display()),
     }
 }
 
