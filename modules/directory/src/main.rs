@@ -54,6 +54,7 @@ impl Transactional for Directory {
     }
 
     fn stage(&self, swap: &mut Swap, payloads: &mut Payloads) -> Result<()> {
+        swap.try_out()?;
         let mut archives = 0;
         if let Some(path) = swap.spooled() {
             let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;

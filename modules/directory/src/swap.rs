@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{Destination, Dir, Staging};
+use update_module::durable::{self, Destination, Dir, Staging};
 use update_module::{Change, FileName, Replaces, WorkTree, require_harmless, say};
 
 use crate::destination;
@@ -57,7 +57,7 @@ pub struct Options {
 }
 
 impl Swap {
-    /// A swap of the tree at `destination`, as an artifact names it. Tries out there what the activation will need.
+    /// A swap of the tree at `destination`, as an artifact names it.
     ///
     /// # Errors
     /// When this destination is refused.
@@ -85,14 +85,21 @@ impl Swap {
             path.display()
         );
         parent.check_space(0, options.reserve)?;
-        staging.try_out(|trial| {
-            let (one, other) = (FileName::new("one")?, FileName::new("other")?);
-            trial.make_child(&one, 0o700)?;
-            trial.make_child(&other, 0o700)?;
-            trial.exchange(&one, trial, &other)
-        })?;
         let Options { keep, reserve, unknown_xattrs } = options;
         Ok(Self { destination: place, staging, keep, reserve, unknown_xattrs, spooled, switch: None })
+    }
+
+    /// Tries out in the staging directory whether this file system can do what the activation will need.
+    ///
+    /// # Errors
+    /// When it cannot exchange two names.
+    pub fn try_out(&self) -> Result<()> {
+        let (staging, trial) = (self.staging.open()?, FileName::new("trial")?);
+        staging.make_child(&trial, 0o700)?;
+        staging.exchange(&new_name()?, &staging, &trial)?;
+        // Once more, for the journal knows which of the two is the new tree's.
+        staging.exchange(&new_name()?, &staging, &trial)?;
+        durable::remove_empty_dir(&staging.path().join(&trial))
     }
 
     /// The archive in the work tree, where it came before its destination.

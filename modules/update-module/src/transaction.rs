@@ -233,7 +233,7 @@ impl<C: Change> Transaction<C> {
     /// # Errors
     /// When the journal cannot be read or changed.
     pub fn clear(&self) -> Result<Vec<Unrestored<C>>> {
-        self.retry_left(|_| Ok(true));
+        self.retry_left();
         self.finish_discard()?;
         let cleared = || {
             if let Some(mut record) = self.read()?.filter(|record| record.phase == Phase::Switched) {
@@ -262,7 +262,7 @@ impl<C: Change> Transaction<C> {
     /// # Errors
     /// When that fails; it may be tried again.
     pub fn recover(&self) -> Result<()> {
-        self.retry_left(C::discard_at_boot);
+        self.retry_left_where(C::discard_at_boot);
         if let Some(record) = self.read_ended()? {
             if record.change.discard_at_boot()? {
                 self.finish_discard()?;
@@ -331,8 +331,12 @@ impl<C: Change> Transaction<C> {
         self.understood(self.journal.read_record(&discard_name()?)?)
     }
 
-    /// Tries again to remove what earlier transactions have left, where `may` says that it can be tried now.
-    fn retry_left(&self, may: impl Fn(&C) -> Result<bool>) {
+    /// Tries again to remove what earlier transactions have left. What still cannot be removed is named.
+    pub fn retry_left(&self) {
+        self.retry_left_where(|_| Ok(true));
+    }
+
+    fn retry_left_where(&self, may: impl Fn(&C) -> Result<bool>) {
         let retry = |name: &FileName| {
             if let Some(record) = self.understood(self.journal.read_record(name)?)? {
                 if !may(&record.change)? {

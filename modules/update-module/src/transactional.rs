@@ -81,7 +81,9 @@ impl<M: Transactional> UpdateModule for M {
 
     fn cleanup(&self, tree: &WorkTree) -> Result<()> {
         // A failed Cleanup makes the server show a committed update as failed; the next Download tries again.
-        match open::<M>(tree).finish() {
+        let transaction = open::<M>(tree);
+        transaction.retry_left();
+        match transaction.finish() {
             Ok(change) => change.iter().for_each(Change::ended),
             Err(error) => say(format_args!(
                 "{}: left for the next update to clean up: {error:#}",

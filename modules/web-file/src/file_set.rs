@@ -1,8 +1,8 @@
 //! The change of `web-file`: one set of top-level files for another.
 //!
 //! The staging directory holds `new/`, what was downloaded, and `old/`, a hard link to every file that the activation
-//! replaces or removes. `old/` is complete and durable before the first name in the destination changes;
-//! from then on a name that is in `old/` can always be put back, by one rename and without copying. So the
+//! replaces or removes. When it is complete, and before the first name in the destination changes, it becomes `kept/`, durably;
+//! from then on a name that is in `kept/` can always be put back, by one rename and without copying. So the
 //! directories themselves say how far an activation or a rollback has come, name by name, at any crash point.
 
 use anyhow::{Context, Result, bail, ensure};
@@ -38,10 +38,10 @@ struct Switch {
 }
 
 impl FileSet {
-    /// An update of the web root that `settings` name. Tries out there what the activation will need.
+    /// An update of the web root that `settings` name.
     ///
     /// # Errors
-    /// When the destination is refused or not a directory, its file system has no hard links, or an account is unknown.
+    /// When the destination is refused or not a directory, space is short, or an account is unknown.
     pub fn plan(settings: &Settings, tree: &WorkTree) -> Result<Self> {
         let destination =
             Destination::find(&settings.dest_dir).context("dest_dir in the module's settings")?;
@@ -50,13 +50,6 @@ impl FileSet {
         let staging = Staging::beside(&destination, "web-file")?;
         staging.parent()?.check_space(0, RESERVE)?;
         destination.base().open()?.require_changeable()?;
-        staging.try_out(|trial| {
-            if let Some(destination) = destination.open()? {
-                destination.require_same_mount(trial)?;
-            }
-            try_links(trial)
-                .context("the file system of dest_dir cannot be used: name a directory on another one")
-        })?;
         Ok(Self {
             destination,
             staging,
@@ -67,6 +60,24 @@ impl FileSet {
             new: Vec::new(),
             switch: None,
         })
+    }
+
+    /// Tries out in the staging directory what the activation will need.
+    ///
+    /// # Errors
+    /// When the file system has no hard links, or no name can be moved from here to the destination.
+    pub fn try_out(&self) -> Result<()> {
+        let staging = self.staging.open()?;
+        if let Some(destination) = self.destination.open()? {
+            destination.require_same_mount(&staging)?;
+        }
+        let (file, second) = (FileName::new("file")?, FileName::new("second")?);
+        drop(staging.create_file(&file)?);
+        staging
+            .link_as(&file, &staging, &second)
+            .context("the file system of dest_dir cannot be used: name a directory on another one")?;
+        staging.remove(&file)?;
+        staging.remove(&second)
     }
 
     /// Whether no file has been staged.
@@ -122,14 +133,38 @@ impl FileSet {
         self.destination.open()?.with_context(|| format!("{} is missing", self.destination.path().display()))
     }
 
-    /// The directory `old/`; `None` in a transaction of version 0.1.0 that was interrupted before it had made it.
-    fn old(&self) -> Result<Option<Dir>> {
-        let name = old_name()?;
-        let of_0_1_0 = self.staging.identity_of(&name).is_none();
-        if of_0_1_0 && self.staging.open()?.kind(&name)?.is_none() {
-            return Ok(None);
+    /// Where the previous files are kept; nowhere in a transaction of version 0.1.0 that was interrupted before it had made a
+    /// directory for them.
+    fn previous(&self) -> Result<Previous> {
+        let (old, kept) = (old_name()?, kept_name()?);
+        let staging = self.staging.open()?;
+        let keeping = || format!("the previous files, which are kept in {}", staging.path().display());
+        if staging.kind(&kept)?.is_some() {
+            return self.staging.renamed_child(&old, &kept).map(Previous::Whole).with_context(keeping);
         }
-        self.staging.child(&name).map(Some).context("the previous files, which are kept there")
+        let of_0_1_0 = self.staging.identity_of(&old).is_none();
+        if of_0_1_0 && staging.kind(&old)?.is_none() {
+            return Ok(Previous::Nothing);
+        }
+        self.staging.child(&old).map(Previous::Partial).with_context(keeping)
+    }
+}
+
+/// The directory of the previous files' second names.
+enum Previous {
+    Nothing,
+    /// Some of them may be missing: nothing has been activated, unless by version 0.1.0.
+    Partial(Dir),
+    /// All of them were there when the activation began.
+    Whole(Dir),
+}
+
+impl Previous {
+    fn directory(&self) -> Option<&Dir> {
+        match self {
+            Self::Nothing => None,
+            Self::Partial(directory) | Self::Whole(directory) => Some(directory),
+        }
     }
 }
 
@@ -142,7 +177,7 @@ impl Change for FileSet {
         self.new.sort_by(|one, other| one.name.cmp(&other.name));
         let new = self.staging.child(&new_name()?)?;
         self.new.iter().try_for_each(|staged| staged.require(&new))?;
-        self.old()?;
+        self.previous()?;
         let (times, keep) = match self.destination.open()? {
             Some(destination) => {
                 destination.require_same_mount(&new)?;
@@ -167,11 +202,14 @@ impl Change for FileSet {
         let Switch { keep, .. } = self.prepared()?;
         let destination = self.live()?;
         let new = self.staging.child(&new_name()?)?;
-        let old = self.old()?.context("the staging directory has no directory for the previous files")?;
+        let old = self.staging.child(&old_name()?)?;
         for Kept { name, .. } in keep {
             destination.link(name, &old)?;
         }
         old.sync()?;
+        let staging = self.staging.open()?;
+        staging.rename_to_free(&old_name()?, &staging, &kept_name()?)?;
+        staging.sync()?;
         for Staged { name, .. } in &self.new {
             if kept::is_in(keep, name) {
                 new.rename(name, &destination, name)?;
@@ -191,14 +229,14 @@ impl Change for FileSet {
     fn switch_back(&self) -> Result<()> {
         let Switch { times, keep } = self.prepared()?;
         let destination = self.destination.open().with_context(|| {
-            format!("the previous files are kept in {}", self.staging.path().join("old").display())
+            format!("the previous files are kept in {}", self.staging.path().join("kept").display())
         })?;
         let Some(destination) = destination else {
             return self.destination.remove_made(); // interrupted before it was made
         };
-        let activated = self.remove_new(&destination, keep)?;
-        let old = self.old()?;
-        kept::put_back(keep, old.as_ref(), &destination)?;
+        let previous = self.previous()?;
+        let activated = self.remove_new(&destination, keep)? || matches!(previous, Previous::Whole(_));
+        kept::put_back(keep, previous.directory(), &destination)?;
         kept::require_back(keep, &destination, activated)?;
         self.require_new_gone(&destination, keep)?;
         if let Some(times) = times {
@@ -276,19 +314,17 @@ fn refuse_directory(destination: &Dir, name: &FileName) -> Result<()> {
     Ok(())
 }
 
-/// Finds out whether the file system of `trial` has hard links.
-fn try_links(trial: &Dir) -> Result<()> {
-    let (file, second) = (FileName::new("file")?, FileName::new("second")?);
-    drop(trial.create_file(&file)?);
-    trial.link_as(&file, trial, &second)
-}
-
 /// What was downloaded, in the staging directory.
 fn new_name() -> Result<FileName> {
     FileName::new("new")
 }
 
-/// What the activation replaces or removes, in the staging directory.
+/// What the activation replaces or removes, in the staging directory, until all of it is there.
 fn old_name() -> Result<FileName> {
     FileName::new("old")
+}
+
+/// The same, when all of it is there.
+fn kept_name() -> Result<FileName> {
+    FileName::new("kept")
 }

@@ -1,4 +1,4 @@
-//! The previous files: each has a second name in `old/` before it loses its first.
+//! The previous files: each has a second name in `kept/` before it loses its first.
 
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ const NAMES: u32 = 1000;
 #[derive(Serialize, Deserialize)]
 #[serde(from = "Form")]
 pub struct Kept {
-    /// Its name, in the destination and in `old/`.
+    /// Its name, in the destination and in `kept/`.
     pub name: FileName,
     /// The number of the file; `None` where the file system has others after a boot.
     inode: Option<u64>,

@@ -25,6 +25,7 @@ impl Transactional for WebFile {
     }
 
     fn stage(&self, files: &mut FileSet, payloads: &mut Payloads) -> Result<()> {
+        files.try_out()?;
         for payload in payloads {
             files.stage(payload?)?;
         }

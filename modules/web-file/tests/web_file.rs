@@ -173,9 +173,9 @@ fn a_rollback_that_cannot_look_at_what_is_kept_fails() {
     let before = device.exact();
     device.install(NEW);
     let staging = device.client.device().join(".www.web-file");
-    let (kept, aside) = (staging.join("old"), staging.join("aside"));
+    let (kept, aside) = (staging.join("kept"), staging.join("aside"));
     fs::rename(&kept, &aside).unwrap();
-    symlink("old", &kept).unwrap(); // what it leads to cannot be told
+    symlink("kept", &kept).unwrap(); // what it leads to cannot be told
     device.fails("ArtifactRollback", &[kept.to_str().unwrap()]);
     fs::remove_file(&kept).unwrap();
     fs::rename(&aside, &kept).unwrap();

@@ -126,7 +126,7 @@ impl Image {
     }
 
     /// Makes `folder`, which exists, what this image is. Inodes get new numbers on the way, which a medium that has
-    /// lost power keeps; so where a `journal.json` tells of one, under a key that ends in `inode`, it is made to tell
+    /// lost power keeps; so where a record of the journal tells of one, under a key that ends in `inode`, it is made to tell
     /// of the new number.
     ///
     /// # Errors
@@ -171,8 +171,7 @@ impl Inode {
     /// Gives `path`, which has been made, its content and attributes.
     fn dress(&self, path: &Path, numbers: &BTreeMap<u64, u64>) -> io::Result<()> {
         if let Kind::File(content) = &self.kind {
-            let is_journal = path.file_name().is_some_and(|name| name == "journal.json");
-            let translated = is_journal.then(|| translate(content, numbers)).flatten();
+            let translated = is_record(path).then(|| translate(content, numbers)).flatten();
             fs::write(path, translated.as_ref().unwrap_or(content))?;
         }
         let now = fs::symlink_metadata(path)?;
@@ -204,6 +203,13 @@ fn read_tree(path: &Path, inodes: &mut BTreeMap<u64, Inode>) -> Result<Option<u6
     }
     inodes.insert(key, inode);
     Ok(Some(key))
+}
+
+/// Whether `path` is a record of the library's journal, under whichever name.
+fn is_record(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let begins = ["journal", "discard", "left-", "unrestored-"].iter().any(|known| name.starts_with(known));
+    begins && name.contains(".json")
 }
 
 /// `journal` with the inode numbers in it replaced; a number that nothing has any more becomes 0, lest it be taken

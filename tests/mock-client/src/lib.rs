@@ -264,7 +264,34 @@ impl MockClient {
         })
     }
 
+    /// Starts a call of the module below a process of its own, which stands for the client: to be killed, so that the module
+    /// loses it. Its output goes nowhere.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_below_a_client(&self, state: &str) -> Result<Child> {
+        let mut command = self.command(state);
+        let mut client = Command::new("sh");
+        client.args(["-c", "\"$@\" & wait", "client"]).arg(command.get_program()).args(command.get_args());
+        client.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command = client;
+        command.spawn().context("starting the module below a client")
+    }
+
     fn spawn(&self, state: &str, output: fn() -> Stdio) -> Result<Child> {
+        let mut command = self.command(state);
+        let program = command.get_program().to_owned();
+        command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(output())
+            .stderr(output())
+            .spawn()
+            .with_context(|| format!("starting {}", program.to_string_lossy()))
+    }
+
+    fn command(&self, state: &str) -> Command {
         let chroot = self.system.iter().flat_map(System::chroot);
         let mut words = self.wrapper.iter().cloned().chain(chroot).chain([self.module.clone().into()]);
         let program = words.next().unwrap_or_default();
@@ -279,12 +306,6 @@ impl MockClient {
             }
         }
         command
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(output())
-            .stderr(output())
-            .spawn()
-            .with_context(|| format!("starting {}", program.to_string_lossy()))
     }
 
     /// What a path on the device is to the module.

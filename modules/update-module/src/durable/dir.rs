@@ -39,7 +39,12 @@ impl Dir {
     pub fn open_exact(path: &Path) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opening = |error: Errno| {
-            let cause = if error == Errno::LOOP { " (a symlink, which is not followed)" } else { "" };
+            let cause = match error {
+                Errno::LOOP | Errno::NOTDIR => {
+                    " (a part of it is a symlink, which is not followed, or no directory)"
+                }
+                _ => "",
+            };
             format!("opening the directory {}{cause}", path.display())
         };
         let mut fd = fs::open("/", flags | OFlags::PATH, Mode::empty()).context("opening the directory /")?;
@@ -72,8 +77,13 @@ impl Dir {
     pub fn child(&self, name: &FileName) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = self.path.join(name);
-        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())
-            .with_context(|| failed("opening the folder", &path))?;
+        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty()).map_err(|error| {
+            let cause = match error {
+                Errno::LOOP | Errno::NOTDIR => " (it is a symlink, which is not followed, or no directory)",
+                _ => "",
+            };
+            anyhow::Error::new(error).context(format!("opening the directory {}{cause}", path.display()))
+        })?;
         Ok(Self { fd, path })
     }
 

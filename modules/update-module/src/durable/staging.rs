@@ -101,20 +101,6 @@ impl Staging {
         self.parent.open()
     }
 
-    /// Lets `trial` find out, in a directory that is gone afterwards, whether what the update needs can be done there.
-    ///
-    /// # Errors
-    /// Those of `trial`, and when no directory can be made.
-    pub fn try_out(&self, trial: impl FnOnce(&Dir) -> Result<()>) -> Result<()> {
-        let parent = self.parent.open()?;
-        self.unnoticed(&parent, || {
-            let directory = self.make_in(&parent)?;
-            let tried = trial(&directory);
-            let removed = remove_tree_in(&parent, &self.name, &directory);
-            tried.and(removed)
-        })
-    }
-
     /// Makes it, with the directories `children` in it, all of them empty and closed to everybody else. The journal has to be
     /// written again before they are used.
     ///
@@ -159,8 +145,16 @@ impl Staging {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn child(&self, name: &FileName) -> Result<Dir> {
+        self.renamed_child(name, name)
+    }
+
+    /// Opens the directory that was made as `made` in it, and is called `name` now.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn renamed_child(&self, made: &FileName, name: &FileName) -> Result<Dir> {
         let child = self.open()?.child(name)?;
-        if let Some(identity) = self.identity_of(name) {
+        if let Some(identity) = self.identity_of(made) {
             ensure!(
                 identity.is(&child.identity()?),
                 "{} refused: another directory has its name since the download: somebody has replaced it",

@@ -79,11 +79,6 @@ impl Transactional for Module {
         }
         let staging = Staging::beside(&directory, Self::NAME).context("file in the module's settings")?;
         staging.parent()?.check_space(0, RESERVE)?;
-        // What cannot be done there is found out now, before the journal is opened.
-        staging.try_out(|trial| {
-            drop(trial.create_file(&new_name()?)?);
-            trial.link_as(&new_name()?, trial, &old_name()?)
-        })?;
         Ok(OneFile { directory, name, staging, before: None })
     }
 
