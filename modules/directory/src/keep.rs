@@ -115,6 +115,8 @@ pub fn carry_over(old: Dir, new: Dir, patterns: &[Pattern]) -> Result<u64> {
     };
     let mut walk = Walk { old, new: Some(new.reopen()?), new_root: new, levels: vec![root], files: 0 };
     walk.run()?;
+    // One flush, however many directories.
+    walk.new_root.sync_filesystem()?;
     Ok(walk.files)
 }
 
@@ -149,6 +151,31 @@ enum Finish {
     OfPrevious,
 }
 
+impl Level<'_> {
+    /// Opens this directory in the new tree, in `parent`, and makes it where it is missing.
+    fn make_new(&mut self, parent: &Dir) -> Result<Dir> {
+        let name = self.name.as_ref().context("the top of a tree is in no directory of it")?;
+        if self.new.is_some() {
+            return parent.child(name);
+        }
+        let (directory, found) = match parent.kind(name)? {
+            None => (parent.make_child(name, 0o700)?, false),
+            Some(Kind::Folder) => (parent.child(name)?, true),
+            Some(_) => bail!(
+                "{} is a directory of which something is to be kept, but none in the artifact: change one of them",
+                parent.path().join(name).display()
+            ),
+        };
+        let finish = if found && self.states.is_some() {
+            Finish::Times(directory.times()?)
+        } else {
+            Finish::OfPrevious
+        };
+        self.new = Some((directory.place()?, finish));
+        Ok(directory)
+    }
+}
+
 impl Walk<'_> {
     fn run(&mut self) -> Result<()> {
         while let Some(level) = self.levels.last_mut() {
@@ -176,12 +203,18 @@ impl<'a> Walk<'a> {
             "{} is more than {DEPTH_MAX} directories deep: remove it, or do not keep it",
             self.old.path().display()
         );
-        let whole = states.is_none();
+        if states.is_none() {
+            self.make_new()?;
+        }
+        let above = self.new.take().filter(|_| states.is_none());
         self.old = self.old.child(&name)?;
         let (left, old) = (self.old.names()?.into_iter(), self.old.place()?);
-        self.levels.push(Level { name: Some(name), left, states, old, new: None });
-        self.new = None;
-        if whole { self.make_new() } else { Ok(()) }
+        let mut level = Level { name: Some(name), left, states, old, new: None };
+        if let Some(above) = above {
+            self.new = Some(level.make_new(&above)?);
+        }
+        self.levels.push(level);
+        Ok(())
     }
 
     /// Sees to it that every directory on the way is in the new tree too, and comes to the last.
@@ -191,26 +224,7 @@ impl<'a> Walk<'a> {
         }
         let mut here = self.new_root.reopen()?;
         for level in self.levels.iter_mut().skip(1) {
-            let Some(name) = &level.name else { continue };
-            if level.new.is_some() {
-                here = here.child(name)?;
-                continue;
-            }
-            let (folder, found) = match here.kind(name)? {
-                None => (here.make_child(name, 0o700)?, false),
-                Some(Kind::Folder) => (here.child(name)?, true),
-                Some(_) => bail!(
-                    "{} is a directory of which something is to be kept, but none in the artifact: change one of them",
-                    here.path().join(name).display()
-                ),
-            };
-            let finish = if found && level.states.is_some() {
-                Finish::Times(folder.times()?)
-            } else {
-                Finish::OfPrevious
-            };
-            level.new = Some((folder.place()?, finish));
-            here = folder;
+            here = level.make_new(&here)?;
         }
         self.new = Some(here);
         Ok(())
@@ -240,7 +254,6 @@ impl<'a> Walk<'a> {
                 Finish::Times(times) => new.set_times(times)?,
                 Finish::OfPrevious => new.set_attributes(&self.old.attributes()?)?,
             }
-            new.sync()?;
         }
         let Some(above) = above else { return Ok(()) };
         self.old = self.old.up(above.old)?;

@@ -6,5 +6,8 @@ mod archives;
 mod destinations;
 mod device;
 mod health;
+mod hostile;
 mod keep;
+mod limits;
+mod tarball;
 mod transaction;

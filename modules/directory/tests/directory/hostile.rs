@@ -1,0 +1,240 @@
+//! A device on which somebody else may write, and trees that cannot be removed.
+
+use std::fs;
+use std::os::unix::fs::{chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mock_client::{Generation, Snapshot};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+
+use crate::device::{Device, refused};
+
+/// The web server's user.
+const WWW_DATA: u32 = 33;
+
+fn staging(device: &Device) -> PathBuf {
+    device.client.device().join("srv/.my app.directory")
+}
+
+fn journal(device: &Device) -> PathBuf {
+    device.client.datastore().join("update-modules/directory")
+}
+
+/// A device whose destination is in a directory of somebody else, and root's tree that must not change.
+fn device() -> Option<(Device, PathBuf)> {
+    let device = Device::filled(Generation::V5);
+    if !device.is_root() {
+        eprintln!("skipped: takes root");
+        return None;
+    }
+    let victim = device.client.device().join("victim");
+    fs::create_dir_all(victim.join("new")).unwrap();
+    fs::write(victim.join("passwd"), "root's").unwrap();
+    chown(device.client.device().join("srv"), Some(WWW_DATA), None).unwrap();
+    Some((device, victim))
+}
+
+fn update(device: &Device) {
+    device.install(&device.tar(&[]));
+    device.ok("ArtifactCommit");
+    device.ok("Cleanup");
+    assert_eq!(device.text("index.html"), "the new index");
+}
+
+type Attack = fn(&Device, &Path);
+
+const ATTACKS: &[(&str, Attack)] = &[
+    ("the destination becomes a symlink", |device, victim| {
+        fs::rename(&device.destination, device.client.device().join("aside")).unwrap();
+        symlink(victim, &device.destination).unwrap();
+    }),
+    ("the destination becomes another directory", |device, _| {
+        fs::rename(&device.destination, device.client.device().join("aside")).unwrap();
+        fs::create_dir(&device.destination).unwrap();
+    }),
+    ("the directory above becomes a symlink", |device, victim| {
+        let srv = device.client.device().join("srv");
+        fs::rename(&srv, device.client.device().join("aside")).unwrap();
+        symlink(victim, &srv).unwrap();
+    }),
+    ("the staging directory becomes another one", |device, _| {
+        fs::rename(staging(device), device.client.device().join("aside")).unwrap();
+        fs::create_dir_all(staging(device).join("new")).unwrap();
+        fs::write(staging(device).join("new/index.html"), "theirs").unwrap();
+    }),
+    ("the staging directory becomes a symlink", |device, victim| {
+        fs::rename(staging(device), device.client.device().join("aside")).unwrap();
+        symlink(victim, staging(device)).unwrap();
+    }),
+    ("the staging directory is given away", |device, _| {
+        chown(staging(device), Some(WWW_DATA), None).unwrap();
+    }),
+    ("the tree in the staging directory becomes another one", |device, _| {
+        fs::rename(staging(device).join("new"), device.client.device().join("aside")).unwrap();
+        fs::create_dir(staging(device).join("new")).unwrap();
+    }),
+];
+
+#[test]
+fn whatever_is_replaced_between_two_calls_is_refused_and_root_touches_nothing_else() {
+    for (name, attack) in ATTACKS {
+        for states in [&["ArtifactInstall"][..], &["ArtifactInstall", "ArtifactRollback"]] {
+            let Some((device, victim)) = device() else { return };
+            assert!(device.download(&device.tar(&[])).success());
+            let (last, before) = states.split_last().unwrap();
+            before.iter().for_each(|state| device.ok(state));
+            let root = Snapshot::of(&victim).unwrap();
+            attack(&device, &victim);
+            let outcome = device.client.call(last).unwrap();
+            assert_eq!(outcome.status.code(), Some(1), "{name}, then {last}: {outcome:?}");
+            for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+                device.client.call(state).unwrap();
+            }
+            assert!(Snapshot::of(&victim).unwrap() == root, "{name}, then {last}: root's files have changed");
+            // Another destination is updated all the same.
+            let other = device.client.device().join("other");
+            let dest_dir = other.to_str().unwrap().as_bytes();
+            let outcome = device.download_files(&[("dest_dir", dest_dir), ("update.tar", &device.tar(&[]))]);
+            assert!(outcome.success(), "{name}, then {last}: {outcome:?}");
+        }
+    }
+}
+
+/// `depth` directories in each other below `top`, each with a file.
+fn nest(top: &Path, depth: usize) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let mut here = openat(CWD, top, flags, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        drop(openat(&here, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR).unwrap());
+        mkdirat(&here, "d", Mode::RWXU).unwrap();
+        here = openat(&here, "d", flags, Mode::empty()).unwrap();
+    }
+}
+
+#[test]
+fn a_tree_deeper_than_the_limit_of_open_files_blocks_no_update() {
+    let device = Device::filled(Generation::V5);
+    nest(&device.destination.join("uploads"), 3000);
+    for _ in 0..2 {
+        update(&device);
+        assert!(device.is_clean());
+    }
+}
+
+#[test]
+fn a_deep_tree_is_kept() {
+    let device = Device::filled(Generation::V5);
+    nest(&device.destination.join("uploads"), 3000);
+    device.client.set("directory", "keep = [\"uploads/**\", \"**/nowhere\"]\n").unwrap();
+    for _ in 0..2 {
+        update(&device);
+        assert_eq!(device.text("uploads/d/d/d/file"), "");
+        assert!(device.is_clean());
+    }
+}
+
+#[test]
+fn what_cannot_be_removed_is_named_and_blocks_no_update() {
+    let device = Device::filled(Generation::V5);
+    let chattr = |change: &str, path: &Path| {
+        let set = Command::new("chattr").arg(change).arg(path).output().unwrap();
+        if !set.status.success() {
+            eprintln!("skipped: {}", String::from_utf8_lossy(&set.stderr));
+        }
+        set.status.success()
+    };
+    if !chattr("+i", &device.destination.join("uploads/deep/letter")) {
+        return;
+    }
+    device.install(&device.tar(&[]));
+    device.ok("ArtifactCommit");
+    let outcome = device.client.call("Cleanup").unwrap();
+    assert!(outcome.success(), "{outcome:?}");
+    for words in ["letter", "chattr -ia", "left-1.json"] {
+        assert!(outcome.stderr.contains(words), "{words:?} is missing in {}", outcome.stderr);
+    }
+    update(&device);
+    update(&device);
+    let find = Command::new("find").arg(device.client.device()).args(["-name", "letter"]).output().unwrap();
+    let left = String::from_utf8(find.stdout).unwrap();
+    assert!(chattr("-i", Path::new(left.trim_end())), "{left:?}");
+    update(&device);
+    assert!(device.is_clean() && !journal(&device).join("left-1.json").exists());
+}
+
+#[test]
+fn an_immutable_destination_is_refused_in_download() {
+    let device = Device::filled(Generation::V5);
+    let set = Command::new("chattr").arg("+i").arg(&device.destination).output().unwrap();
+    if !set.status.success() {
+        return eprintln!("skipped: {}", String::from_utf8_lossy(&set.stderr));
+    }
+    refused(device.download(&device.tar(&[])), "chattr -ia");
+    assert!(Command::new("chattr").arg("-i").arg(&device.destination).status().unwrap().success());
+    assert!(device.is_clean());
+    update(&device);
+}
+
+#[test]
+fn a_rollback_whose_tree_somebody_has_replaced_blocks_only_its_destination() {
+    let device = Device::filled(Generation::V5);
+    device.install(&device.tar(&[]));
+    fs::rename(&device.destination, device.client.device().join("aside")).unwrap();
+    fs::create_dir(&device.destination).unwrap();
+    refused(device.client.call("ArtifactRollback").unwrap(), "somebody has replaced it");
+    device.ok("Cleanup");
+    refused(device.download(&device.tar(&[])), "blocks others of the same destination");
+    let inside = device.destination.join("inside");
+    let dest_dir = inside.to_str().unwrap().as_bytes();
+    refused(
+        device.download_files(&[("dest_dir", dest_dir), ("update.tar", &device.tar(&[]))]),
+        "blocks others",
+    );
+    let other = device.client.device().join("other");
+    let dest_dir = other.to_str().unwrap().as_bytes();
+    assert!(device.download_files(&[("dest_dir", dest_dir), ("update.tar", &device.tar(&[]))]).success());
+    device.ok("Cleanup");
+    // As the message says: move what is there away, and rename the previous tree to it.
+    fs::remove_dir(&device.destination).unwrap();
+    fs::rename(staging(&device).join("new"), &device.destination).unwrap();
+    assert_eq!(device.text("index.html"), "the old index");
+    update(&device);
+    assert!(device.is_clean());
+}
+
+#[test]
+fn a_destination_that_holds_the_module_or_is_on_overlayfs_is_refused() {
+    let device = Device::filled(Generation::V5);
+    let download = |path: &Path| {
+        let dest_dir = path.to_str().unwrap().as_bytes();
+        device.download_files(&[("dest_dir", dest_dir), ("update.tar", &device.tar(&[]))])
+    };
+    let own = PathBuf::from(env!("CARGO_BIN_EXE_directory"));
+    for path in [
+        own.parent().unwrap(),
+        own.parent().unwrap().parent().unwrap(),
+        Path::new("/etc/mender"),
+        &journal(&device),
+    ] {
+        refused(download(path), "name another directory");
+    }
+    refused(download(&PathBuf::from(format!("{}\r", device.destination.display()))), "control character");
+    let layers = device.client.device().join("layers");
+    for name in ["lower/app", "upper", "work", "merged"] {
+        fs::create_dir_all(layers.join(name)).unwrap();
+    }
+    let merged = layers.join("merged");
+    // Without the blanks of the device's path, which mount(8) would take apart.
+    let mounted = Command::new("mount")
+        .args(["-t", "overlay", "overlay", "-o", "lowerdir=lower,upperdir=upper,workdir=work", "merged"])
+        .current_dir(&layers)
+        .output()
+        .unwrap();
+    if !mounted.status.success() {
+        return eprintln!("skipped: {}", String::from_utf8_lossy(&mounted.stderr));
+    }
+    let outcome = download(&merged.join("app"));
+    assert!(Command::new("umount").arg(&merged).status().unwrap().success());
+    refused(outcome, "overlayfs");
+}

@@ -1,0 +1,45 @@
+//! Archives made by hand: what no tar writes, or not on this machine.
+
+/// A header of an entry called `name`, of kind `kind` and with `size` bytes.
+pub fn header(name: &str, kind: u8, size: u64, link: &str) -> Vec<u8> {
+    let mut block = vec![0; 512];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    for (at, digits) in [(100, "0000644\0"), (108, "0000000\0"), (116, "0000000\0"), (136, "00000000000\0")] {
+        block[at..at + digits.len()].copy_from_slice(digits.as_bytes());
+    }
+    block[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+    block[156] = kind;
+    block[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
+
+/// `content`, filled up to whole blocks.
+pub fn filled(content: &[u8]) -> Vec<u8> {
+    let mut filled = content.to_vec();
+    filled.resize(content.len().next_multiple_of(512), 0);
+    filled
+}
+
+/// An entry with content.
+pub fn entry(name: &str, kind: u8, content: &[u8]) -> Vec<u8> {
+    [header(name, kind, content.len() as u64, ""), filled(content)].concat()
+}
+
+/// A record of an extended header.
+pub fn record(key: &str, value: &str) -> Vec<u8> {
+    let rest = format!(" {key}={value}\n");
+    let mut length = rest.len();
+    while length != rest.len() + length.to_string().len() {
+        length = rest.len() + length.to_string().len();
+    }
+    format!("{length}{rest}").into_bytes()
+}
+
+/// The end mark.
+pub fn end() -> Vec<u8> {
+    vec![0; 1024]
+}
