@@ -588,3 +588,69 @@ fn nothing_that_a_health_check_leaves_running_holds_the_clients_pipes() {
     assert!(begun.elapsed() < Duration::from_secs(80), "the background child was waited for");
     let _ = Command::new("pkill").args(["-f", "^sleep 90.25"]).status();
 }
+
+#[test]
+fn every_log_line_is_one_write() {
+    let Some(device) = Device::new() else { return };
+    device.set_health_check(
+        "printf 'in '; sleep 0.2; printf 'pieces\\n'; head -c 20000 /dev/zero | tr '\\0' x; echo; exit 1",
+    );
+    device
+        .client
+        .set(
+            "web-file",
+            &fs::read_to_string(device.client.settings().join("web-file.toml"))
+                .unwrap()
+                .replace("= 600", "= 1"),
+        )
+        .unwrap();
+    assert!(device.download().success());
+    // Each write to a socket of datagrams is one of them.
+    let (reader, writer) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
+    call.arg("ArtifactInstall")
+        .arg(device.client.tree())
+        .env("MENDER_MODULES_SETTINGS", device.client.settings());
+    let mut call = call.stderr(std::os::fd::OwnedFd::from(writer)).spawn().unwrap();
+    reader.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (mut lines, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        match reader.recv(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => lines.push(String::from_utf8_lossy(&buffer[..length]).into_owned()),
+            Err(_) if call.try_wait().unwrap().is_some() => break,
+            Err(_) => {}
+        }
+    }
+    assert!(lines.iter().any(|line| line == "in pieces\n"), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("ArtifactInstall failed")), "{lines:?}");
+    for line in &lines {
+        assert!(line.ends_with('\n') && line.matches('\n').count() == 1 && line.len() <= 4096, "{line:?}");
+    }
+}
+
+#[test]
+fn the_recovery_at_boot_finds_a_datastore_that_was_moved_or_says_so() {
+    let Some(device) = Device::new() else { return };
+    device.client.cut_download(&[(OsStr::new("big"), &[7_u8; 100_000][..])]).unwrap();
+    let recover = |datastore: Option<&Path>| {
+        let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
+        call.arg("--recover")
+            .env("MENDER_MODULES_SETTINGS", device.client.settings())
+            .env_remove("MENDER_DATASTORE_DIR");
+        if let Some(path) = datastore {
+            call.env("MENDER_DATASTORE_DIR", path);
+        }
+        let output = call.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(recover(Some(Path::new("/no/such/datastore"))).contains("does not exist"));
+    assert!(device.staging().exists());
+    recover(Some(&device.client.datastore()));
+    assert!(!device.staging().exists(), "by the client's variable");
+    device.client.cut_download(&[(OsStr::new("big"), &[7_u8; 100_000][..])]).unwrap();
+    device.set(&device.www, &format!("datastore = {:?}\n", device.client.datastore().to_str().unwrap()));
+    recover(None);
+    assert!(!device.staging().exists(), "by the module's setting");
+}

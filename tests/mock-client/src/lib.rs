@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use debian::System;
@@ -370,10 +370,32 @@ fn download_state(sizes: bool) -> &'static str {
     if sizes { "DownloadWithFileSizes" } else { "Download" }
 }
 
-/// Kills `child` and everything in its process group. One that has ended already is no error.
+/// Kills `child` and all that it has started, in whichever process groups: what a loss of power ends. One that has ended
+/// already is no error.
 fn kill_group(child: &mut Child) -> Result<()> {
     if child.try_wait()?.is_none() {
-        kill_process_group(Pid::from_child(child), Signal::KILL).context("killing the module")?;
+        let mut all = vec![child.id()];
+        let table = parents();
+        let mut at = 0;
+        while let Some(&parent) = all.get(at) {
+            all.extend(table.iter().filter(|(_, of)| *of == parent).map(|(process, _)| *process));
+            at += 1;
+        }
+        for process in all.into_iter().filter_map(|process| Pid::from_raw(process as i32)) {
+            let _ = kill_process(process, Signal::KILL);
+        }
     }
     child.wait().map(drop).context("waiting for the module that was killed")
+}
+
+/// Every process that runs, and its parent: the fourth field of `/proc/PID/stat`, whose second is in parentheses.
+fn parents() -> Vec<(u32, u32)> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parent = |entry: fs::DirEntry| {
+        let process = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let parent = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        Some((process, parent))
+    };
+    processes.filter_map(parent).collect()
 }

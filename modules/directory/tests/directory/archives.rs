@@ -9,6 +9,7 @@ use mock_client::{Generation, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 
 use crate::device::{Device, refused};
+use crate::tarball::{self, header, record};
 
 #[test]
 fn an_archive_before_its_destination_is_put_aside() {
@@ -176,4 +177,96 @@ fn archive(entries: &[(&str, u8, &str)]) -> Vec<u8> {
     }
     bytes.extend([0; 1024]);
     bytes
+}
+
+#[test]
+fn archives_of_other_programs_and_options_are_unpacked() {
+    let content = "part".repeat(128);
+    let sparse_0_1 = [record("GNU.sparse.size", "4096"), record("GNU.sparse.map", "1024,512")].concat();
+    let sparse_0_0 = [
+        record("GNU.sparse.size", "4096"),
+        record("GNU.sparse.numblocks", "1"),
+        record("GNU.sparse.offset", "1024"),
+        record("GNU.sparse.numbytes", "512"),
+    ]
+    .concat();
+    let file = |name: &str| tarball::entry(name, b'0', content.as_bytes());
+    let sparse = |records: &[u8]| [tarball::entry("pax", b'x', records), file("sparse")].concat();
+    let device = Device::filled(Generation::V5);
+    for (what, archive, name) in [
+        ("a volume label", [header("my label", b'V', 0, ""), file("file")].concat(), "file"),
+        (
+            "a hard link with a size and no content",
+            [file("file"), header("link", b'1', 512, "file"), file("z")].concat(),
+            "z",
+        ),
+        (
+            "a hard link with a size at the end",
+            [file("file"), header("link", b'1', 512, "file")].concat(),
+            "link",
+        ),
+        (
+            "a hard link with its content",
+            [file("file"), header("link", b'1', 512, "file"), content.clone().into_bytes(), file("z")]
+                .concat(),
+            "z",
+        ),
+        (
+            "a directory of an incremental backup",
+            [tarball::entry("d/", b'D', b"Yfile\0\0"), file("d/file")].concat(),
+            "d/file",
+        ),
+        ("sparse 0.1", sparse(&sparse_0_1), "sparse"),
+        ("sparse 0.0", sparse(&sparse_0_0), "sparse"),
+    ] {
+        device.install(&[archive, tarball::end()].concat());
+        let found = device.text(name);
+        if name == "sparse" {
+            assert_eq!((found.len(), found.trim_matches('\0')), (4096, content.as_str()), "{what}");
+            assert!(found[1024..].starts_with("part"), "{what}");
+        } else {
+            assert_eq!(found, content, "{what}");
+        }
+        device.ok("ArtifactRollback");
+        device.ok("Cleanup");
+    }
+}
+
+#[test]
+fn attributes_that_linux_does_not_have_are_refused_or_left_out() {
+    let device = Device::filled(Generation::V5);
+    let records =
+        [record("SCHILY.xattr.com.apple.quarantine", "x"), record("SCHILY.xattr.user.origin", "y")].concat();
+    let archive =
+        [tarball::entry("pax", b'x', &records), tarball::entry("file", b'0', b"x"), tarball::end()].concat();
+    refused(device.download(&archive), "unknown_xattrs = \"ignore\"");
+    device.client.set("directory", "unknown_xattrs = \"ignore\"\n").unwrap();
+    device.install(&archive);
+    let mut value = [0; 8];
+    let length = rustix::fs::getxattr(device.destination.join("file"), "user.origin", &mut value).unwrap();
+    assert_eq!(&value[..length], b"y");
+}
+
+#[test]
+fn an_owner_that_would_become_root_is_refused() {
+    let device = Device::filled(Generation::V5);
+    for key in ["uid", "gid"] {
+        let records = record(key, "4294967295");
+        let archive =
+            [tarball::entry("pax", b'x', &records), tarball::entry("file", b'0', b"x"), tarball::end()]
+                .concat();
+        refused(device.download(&archive), "4294967295");
+    }
+    let records =
+        record("SCHILY.acl.access", "user::rw-,user:4294967295:rwx,group::r--,mask::r--,other::r--");
+    let archive =
+        [tarball::entry("pax", b'x', &records), tarball::entry("file", b'0', b"x"), tarball::end()].concat();
+    refused(device.download(&archive), "4294967295");
+}
+
+#[test]
+fn a_kept_path_that_is_malformed_says_why() {
+    let device = Device::filled(Generation::V5);
+    device.client.set("directory", "keep = [\"sub/\"]\n").unwrap();
+    refused(device.download(&device.tar(&[])), "a name between slashes is empty");
 }
