@@ -15,6 +15,8 @@ pub struct Plan {
     pub install: Vec<Key>,
     /// Those that go.
     pub remove: Vec<Key>,
+    /// Those that get configured.
+    pub configure: Vec<Key>,
 }
 
 impl Plan {
@@ -63,7 +65,8 @@ fn apt_get(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Program {
     let options = [
         "Dpkg::Use-Pty=0".to_owned(),
         "APT::Sandbox::User=root".to_owned(), // the staging place is closed to everybody else
-        format!("DPkg::Lock::Timeout={}", wishes.lock_seconds),
+        // A larger one is a negative number to apt, which waits for ever then.
+        format!("DPkg::Lock::Timeout={}", wishes.lock_seconds.min(i32::MAX as u64)),
     ];
     // Without the network nothing counts but what is here: no lists, and no cache made with them.
     let alone = [
@@ -76,6 +79,7 @@ fn apt_get(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Program {
     let force = conffile_options(wishes.conffiles).iter().map(|option| format!("Dpkg::Options::={option}"));
     let options = options.into_iter().chain(alone).chain(force).flat_map(|option| ["-o".to_owned(), option]);
     dpkg::change("apt-get")
+        .env(ucf(wishes.conffiles), "1")
         .args(["--quiet", "--yes", "--reinstall", "--no-install-recommends"])
         .args(options)
         .arg("install")
@@ -83,16 +87,40 @@ fn apt_get(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Program {
         .args(remove.iter().map(|key| format!("{key}-")))
 }
 
-/// How dpkg is to decide about a configuration file, without asking.
+/// How dpkg is to decide about a configuration file, without asking. The device's dpkg.cfg, or `DPkg::Options` of its apt,
+/// may say otherwise: what comes last counts, so every option is named.
 pub fn conffile_options(policy: Conffiles) -> &'static [&'static str] {
     match policy {
-        Conffiles::Keep => &["--force-confold"],
-        Conffiles::Replace => &["--force-confnew"],
-        Conffiles::Default => &["--force-confdef", "--force-confold"],
+        Conffiles::Keep => &[
+            "--no-force-confnew",
+            "--no-force-confdef",
+            "--no-force-confmiss",
+            "--no-force-confask",
+            "--force-confold",
+        ],
+        Conffiles::Replace => &[
+            "--no-force-confold",
+            "--no-force-confdef",
+            "--no-force-confmiss",
+            "--no-force-confask",
+            "--force-confnew",
+        ],
+        Conffiles::Default => &[
+            "--no-force-confnew",
+            "--no-force-confmiss",
+            "--no-force-confask",
+            "--force-confdef",
+            "--force-confold",
+        ],
     }
 }
 
-/// The lines `Inst NAME …`, `Remv NAME …` and `Purg NAME …`; `Conf` is about packages that are named before.
+/// As [`conffile_options`], for packages that use ucf.
+fn ucf(policy: Conffiles) -> &'static str {
+    if policy == Conffiles::Replace { "UCF_FORCE_CONFFNEW" } else { "UCF_FORCE_CONFFOLD" }
+}
+
+/// The lines `Inst NAME …`, `Remv NAME …`, `Purg NAME …` and `Conf NAME …`.
 fn parse(said: &str) -> Result<Plan> {
     let mut plan = Plan::default();
     for line in said.lines() {
@@ -100,6 +128,7 @@ fn parse(said: &str) -> Result<Plan> {
         let list = match word {
             "Inst" => &mut plan.install,
             "Remv" | "Purg" => &mut plan.remove,
+            "Conf" => &mut plan.configure,
             _ => continue,
         };
         let name = rest.split(' ').next().filter(|name| !name.is_empty());
@@ -128,6 +157,7 @@ mod tests {
         let names = |keys: &[Key]| keys.iter().map(Key::to_string).collect::<Vec<_>>();
         assert_eq!(names(&plan.install), ["c", "d:armhf"]);
         assert_eq!(names(&plan.remove), ["a", "gone"]);
+        assert_eq!(names(&plan.configure), ["c"]);
         assert_eq!(plan.keys().count(), 4);
     }
 

@@ -9,16 +9,19 @@ use update_module::{Change, NeedsReboot, say};
 
 use crate::control::Key;
 use crate::database::{self, Database};
-use crate::former::{Folders, Former};
+use crate::former::{Folders, Former, New};
+use crate::hooks::Hooks;
 use crate::locks;
 use crate::marks;
 use crate::original;
 use crate::plan::{self, Plan};
 use crate::policy;
+use crate::rollback::Rollback;
 use crate::settings::{Reboot, Wishes};
 use crate::shield::{self, Shield};
 use crate::staged::{self, Staged};
-use crate::way_back;
+use crate::tables::Tables;
+use crate::touched::{self, Touched};
 
 /// Where what packages and their scripts have written lies; often, all of it is one filesystem.
 const WRITTEN: [&str; 4] = ["/", "/usr", "/etc", "/var"];
@@ -76,6 +79,21 @@ impl Upgrade {
         marks::set(self.former()?.marks().filter(|(key, _)| database.installed_version(key).is_some()))
     }
 
+    fn roll_back(&self) -> Result<()> {
+        let (former, folders) = (self.former()?, self.folders());
+        let rollback = Rollback::new(former, &folders, self.wishes.lock_seconds)?;
+        if let Some(new) = &former.new {
+            return rollback.run(new, None);
+        }
+        // A version that recorded nothing began this update: what is new is in its packages.
+        let mut staged = self.staged(&Database::read()?)?;
+        staged.iter_mut().try_for_each(Staged::read_items)?;
+        let new = staged.iter().map(|package| {
+            Ok(New { key: package.key.clone(), version: package.control.required("Version")?.to_owned() })
+        });
+        rollback.run(&new.collect::<Result<Vec<_>>>()?, Some(&staged))
+    }
+
     fn former(&self) -> Result<&Former> {
         self.former.as_ref().context("the journal has no prepared switch")
     }
@@ -85,14 +103,21 @@ impl Change for Upgrade {
     fn prepare(&mut self) -> Result<()> {
         let wishes = &self.wishes;
         locks::wait_for_all(wishes.lock_seconds)?;
-        policy::repair()?;
+        // Before dpkg or apt read a package, it has to be within the limits.
+        let mut staged = self.staged(&Database::read()?)?;
+        staged.iter_mut().try_for_each(Staged::read_items)?;
+        let hooks = Hooks::read()?;
+        policy::repair(&hooks)?;
         let database = Database::read()?;
-        let staged = self.staged(&database)?;
         policy::check_payload(&staged, &database, wishes)?;
+        touched::check_removable(&staged, &database)?;
         let asked = self.removals(&database);
         let plan = plan::simulate(&staged, &asked, wishes)?;
         policy::check_plan(&plan, &staged, &asked, &database, wishes.network)?;
-        self.former = Some(Former::keep(&plan, &staged, &database, &self.folders(), wishes.reserve)?);
+        policy::check_repaired(&plan, &database)?;
+        let touched = Touched::by(&plan, &staged, &database)?;
+        hooks.check_writable(&touched.paths)?;
+        self.former = Some(Former::keep(&touched, &staged, &database, &self.folders(), wishes)?);
         policy::check_space(&staged, wishes.reserve)?;
         self.restart = shield::own_unit()?.filter(|unit| changes(&plan, &database, unit));
         Ok(())
@@ -104,7 +129,8 @@ impl Change for Upgrade {
         let shield = Shield::raise()?;
         let done = plan::carry_out(&staged, &asked, &self.wishes)
             .and_then(|()| database::sweep(self.wishes.lock_seconds))
-            .and_then(|()| self.keep_marks());
+            .and_then(|()| self.keep_marks())
+            .and_then(|()| Tables::read()?.write(&self.folders().tables_after()));
         shield.lower();
         done?;
         sync()
@@ -112,16 +138,11 @@ impl Change for Upgrade {
 
     fn switch_back(&self) -> Result<()> {
         let shield =
-            Shield::raise().inspect_err(|error| say(format_args!("going back all the same: {error:#}")));
-        let staged = self.staged(&Database::read()?);
-        let done = staged.and_then(|staged| {
-            way_back::go(self.former()?, &self.folders(), &staged, self.wishes.lock_seconds)
-        });
+            Shield::raise().inspect_err(|error| say(format_args!("rolling back all the same: {error:#}")));
+        let done = self.roll_back();
         shield.into_iter().for_each(Shield::lower);
         done?;
-        sync()?;
-        say("the packages are what they were");
-        Ok(())
+        sync()
     }
 
     fn forget(&self) -> Result<()> {

@@ -60,12 +60,21 @@ impl Device {
         self.system().ok(&["dpkg-query", "--show", "--showformat", format, package]).unwrap_or_default()
     }
 
+    /// Installs packages with dpkg, as somebody without this module would.
+    pub fn dpkg(&self, debs: &[Vec<u8>]) {
+        self.system().install_packages(debs).unwrap();
+    }
+
     /// Has to find the system exactly as it was.
     pub fn is_as_before(&self, before: &Snapshot) {
-        let now = self.state();
+        self.differs(before, &self.state(), "the device");
+    }
+
+    /// Panics with the first path at which `now` differs from `before`.
+    pub fn differs(&self, before: &Snapshot, now: &Snapshot, what: &str) {
         for path in now.differences(before) {
             let [before, now] =
-                [before, &now].map(|state| state.text(path).unwrap_or_else(|| "(absent)".into()));
+                [before, now].map(|state| state.text(path).unwrap_or_else(|| "(absent)".into()));
             let only = |one: &str, other: &str| -> Vec<String> {
                 one.lines()
                     .filter(|line| !other.lines().any(|other| other == *line))
@@ -73,7 +82,7 @@ impl Device {
                     .collect()
             };
             panic!(
-                "{} is not as before, apart from what it shares with it: before {:#?}, now {:#?}",
+                "{what}: {} is not as before, apart from what it shares with it: before {:#?}, now {:#?}",
                 path.display(),
                 only(&before, &now),
                 only(&now, &before)
@@ -89,7 +98,11 @@ impl Device {
 
     /// Downloads `packages` under names that say nothing.
     pub fn download(&self, packages: &[Package]) {
-        let built = built(packages);
+        self.download_raw(&built(packages));
+    }
+
+    /// Downloads packages that are built already.
+    pub fn download_raw(&self, built: &[Vec<u8>]) {
         let names: Vec<_> = (0..built.len()).map(|number| format!("file-{number}.deb")).collect();
         let files: Vec<_> = names.iter().map(String::as_str).zip(built.iter().map(Vec::as_slice)).collect();
         let outcome = self.download_files(&files);

@@ -8,6 +8,8 @@ mod broken;
 mod conffiles;
 mod device;
 mod files;
+mod kinds;
+mod raw;
 mod refused;
 mod relations;
 mod transaction;
