@@ -155,7 +155,16 @@ impl Stanza {
 
     /// Whether it says that it replaces the package `name`.
     pub fn replaces(&self, name: &str) -> bool {
-        let mut packages = self.field("Replaces").unwrap_or_default().split(',');
+        self.names("Replaces", name)
+    }
+
+    /// Whether it says that it needs the package `name`, be it as one of several.
+    pub fn depends_on(&self, name: &str) -> bool {
+        self.names("Depends", name) || self.names("Pre-Depends", name)
+    }
+
+    fn names(&self, field: &str, name: &str) -> bool {
+        let mut packages = self.field(field).unwrap_or_default().split([',', '|']);
         packages.any(|package| package.trim().split([' ', '(', ':']).next() == Some(name))
     }
 }

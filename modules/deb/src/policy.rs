@@ -48,9 +48,10 @@ fn unfinished(database: &Database) -> Vec<String> {
 pub fn check_repaired(plan: &Plan, database: &Database) -> Result<()> {
     for package in database.unfinished() {
         let key = package.key(&database.native)?;
-        let is_finished = plan.keys().chain(&plan.configure).any(|other| *other == key);
+        let needs = |other: &Key| package.depends_on(&other.name);
+        let may_help = plan.configure.contains(&key) && plan.install.iter().any(needs);
         ensure!(
-            is_finished,
+            plan.keys().any(|other| *other == key) || may_help,
             "package {key} is {}, and this update does not repair it: repair it (dpkg --configure -a, \
              apt-get --fix-broken install), or put its repair into the artifact",
             package.state()

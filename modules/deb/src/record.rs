@@ -39,6 +39,8 @@ enum Was {
         attributes: Attributes,
         #[serde(with = "form")]
         target: PathBuf,
+        /// dpkg follows it then.
+        to_directory: bool,
     },
     Directory {
         attributes: Attributes,
@@ -114,20 +116,34 @@ impl Record {
         Ok(paths)
     }
 
-    /// Restores directories, and whatever has become a directory, before dpkg installs the former packages: dpkg follows
-    /// symlinks and would put files elsewhere, and it leaves directories alone. `recorded` are the [`paths`](Self::paths).
+    /// Restores what dpkg follows or leaves alone when it installs the former packages: directories, symlinks to directories,
+    /// and what has become one of these. `recorded` are the [`paths`](Self::paths).
     ///
     /// # Errors
     /// When a path cannot be changed.
     pub fn restore_structure(&self, recorded: &BTreeSet<PathBuf>) -> Result<()> {
         self.each(|Entry { path, was }| {
-            let Some(found) = durable::look_at(&path)? else { return Ok(()) };
-            let was_directory = matches!(was, Was::Directory { .. });
-            if was == Was::Absent || was_directory == found.is_dir() {
+            let found = durable::look_at(&path)?;
+            let (is_directory, is_symlink) = (
+                found.as_ref().is_some_and(Metadata::is_dir),
+                found.as_ref().is_some_and(Metadata::is_symlink),
+            );
+            let is_wrong = match &was {
+                Was::Absent => false,
+                Was::Directory { .. } => found.is_some() && !is_directory,
+                Was::Symlink { target, to_directory: true, .. } => {
+                    !is_symlink || fs::read_link(&path).is_ok_and(|now| now != *target)
+                }
+                Was::Symlink { .. } => is_directory,
+                Was::File { .. } | Was::Node { .. } => is_directory || is_symlink,
+            };
+            if !is_wrong {
                 return Ok(());
             }
-            if found.is_dir() {
+            if is_directory {
                 clear(&path, recorded)?;
+            } else if !matches!(was, Was::Directory { .. }) {
+                durable::remove_file(&path)?;
             }
             was.restore(&path).with_context(|| format!("restoring {}", path.display()))
         })
@@ -258,7 +274,7 @@ impl Was {
         if kind.is_symlink() {
             let target =
                 fs::read_link(path).with_context(|| format!("reading the symlink {}", path.display()))?;
-            return Ok(Self::Symlink { attributes, target });
+            return Ok(Self::Symlink { attributes, target, to_directory: path.is_dir() });
         }
         let is_device = kind.is_char_device() || kind.is_block_device();
         let device = if is_device { meta.rdev() } else { 0 };
@@ -322,7 +338,7 @@ impl Was {
                 remove_in_the_way(path, &is)?;
                 durable::make_dirs(path)?.set_attributes(attributes)
             }
-            (Self::Symlink { attributes, target }, _) => {
+            (Self::Symlink { attributes, target, .. }, _) => {
                 remove_in_the_way(path, &is)?;
                 let (parent, name) = parts(path)?;
                 let parent = durable::make_dirs(parent)?;

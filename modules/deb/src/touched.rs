@@ -42,7 +42,8 @@ impl Touched {
         });
         let owners = database.owners(paths)?;
         for package in staged {
-            touched.check_conffiles(package)?;
+            check_conffiles(package)?;
+            check_parents(package, staged, &diversions)?;
             for item in &package.items {
                 let place = diversions.place(&item.path, &package.key.name);
                 touched.paths.insert(place.to_owned());
@@ -126,27 +127,50 @@ impl Touched {
         }
         Ok(())
     }
+}
 
-    /// dpkg follows a configuration file that is a symlink, and deletes its target when it purges the package.
-    fn check_conffiles(&self, package: &Staged) -> Result<()> {
-        for conffile in &package.conffiles {
-            let kind = package.items.iter().find(|item| item.path == *conffile).map(|item| item.kind);
-            ensure!(
-                kind.is_none_or(|kind| kind == Kind::File),
-                "package {} has the configuration file {} that is no regular file, and a rollback would delete what it leads to",
-                package.key,
-                conffile.display()
-            );
-            let place = places::target(conffile);
-            ensure!(
-                !durable::look_at(&place)?.is_some_and(|found| found.is_dir()),
-                "package {} has the configuration file {}, where this device has a directory: move it away",
-                package.key,
-                conffile.display()
-            );
-        }
-        Ok(())
+/// dpkg follows a configuration file that is a symlink, and deletes its target when it purges the package.
+fn check_conffiles(package: &Staged) -> Result<()> {
+    for conffile in &package.conffiles {
+        let kind = package.items.iter().find(|item| item.path == *conffile).map(|item| item.kind);
+        ensure!(
+            kind.is_none_or(|kind| kind == Kind::File),
+            "package {} has the configuration file {} that is no regular file, and a rollback would delete what it leads to",
+            package.key,
+            conffile.display()
+        );
+        let place = places::target(conffile);
+        ensure!(
+            !durable::look_at(&place)?.is_some_and(|found| found.is_dir()),
+            "package {} has the configuration file {}, where this device has a directory: move it away",
+            package.key,
+            conffile.display()
+        );
     }
+    Ok(())
+}
+
+/// Refuses a package with something below what is no directory on this device, and becomes none by the payload: dpkg would
+/// remove it, and fail.
+fn check_parents(package: &Staged, staged: &[Staged], diversions: &Diversions) -> Result<()> {
+    let becomes_directory = |path: &Path| {
+        let of =
+            |other: &Staged| other.items.iter().any(|item| item.kind == Kind::Directory && item.path == path);
+        staged.iter().any(of)
+    };
+    let mut seen = BTreeSet::new();
+    for parent in package.items.iter().flat_map(|item| item.path.ancestors().skip(1)) {
+        if !seen.insert(parent) || parent.is_dir() || !durable::exists(parent)? {
+            continue;
+        }
+        ensure!(
+            becomes_directory(parent) && diversions.place(parent, &package.key.name) == parent,
+            "package {} has files in {}, which is no directory on this device: move it away",
+            package.key,
+            parent.display()
+        );
+    }
+    Ok(())
 }
 
 /// What is looked up for every path.
