@@ -105,6 +105,11 @@ impl Folders {
     pub fn tables_after(&self) -> PathBuf {
         self.old.join("tables.after")
     }
+
+    /// dpkg's tables at the beginning of the rollback.
+    pub fn tables_at_rollback(&self) -> PathBuf {
+        self.old.join("tables.rollback")
+    }
 }
 
 impl Former {

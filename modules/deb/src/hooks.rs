@@ -79,7 +79,7 @@ impl Hooks {
 
 fn run(commands: &[String]) {
     for command in commands {
-        if let Err(error) = dpkg::change("sh").args(["-c", command]).run() {
+        if let Err(error) = dpkg::dpkg_tool("sh").args(["-c", command]).run() {
             say(format_args!("a command around dpkg failed: {error:#}"));
         }
     }

@@ -190,8 +190,11 @@ impl Record {
                     appeared.push(beside);
                 }
             }
-            if was == Was::Absent && durable::exists(&path)? {
-                appeared.push(path);
+            let staging = path.join(STAGING);
+            match was {
+                Was::Absent if durable::exists(&path)? => appeared.push(path),
+                Was::Directory { .. } if durable::exists(&staging)? => appeared.push(staging),
+                _ => {}
             }
             Ok(())
         })?;

@@ -18,7 +18,7 @@ use crate::record::Record;
 use crate::settings::Conffiles;
 use crate::staged::Staged;
 use crate::strays;
-use crate::tables::Tables;
+use crate::tables::{Others, Tables};
 
 /// What dpkg has to overlook in a rollback: between two states that fit together it passes through some that do not. What
 /// the previous packages had on the device they get again, whatever dpkg is told to leave out of packages.
@@ -43,9 +43,10 @@ pub struct Rollback<'a> {
     pub lock_seconds: u64,
     /// What the record says, and the paths in it; `None` for an update that a version without records began.
     record: Option<(Record, BTreeSet<PathBuf>)>,
-    /// dpkg's tables before the install, and at its end.
+    /// dpkg's tables before the install.
     before: Option<Tables>,
-    after: Option<Tables>,
+    /// What others have changed in them since.
+    others: Option<Others>,
     hooks: Hooks,
 }
 
@@ -58,8 +59,8 @@ impl<'a> Rollback<'a> {
         let record =
             folders.record()?.map(|record| record.paths().map(|paths| (record, paths))).transpose()?;
         let before = Tables::from_file(&folders.tables_before())?;
-        let after = Tables::from_file(&folders.tables_after())?;
-        Ok(Self { former, folders, lock_seconds, record, before, after, hooks: Hooks::read()? })
+        let others = Others::of(folders)?;
+        Ok(Self { former, folders, lock_seconds, record, before, others, hooks: Hooks::read()? })
     }
 
     /// Restores the former packages in the place of `new`, and verifies that everything recorded is as it was.
@@ -75,7 +76,7 @@ impl<'a> Rollback<'a> {
         restored?;
         marks::set(self.former.marks())?;
         if let Some(before) = &self.before {
-            before.restore(self.after.as_ref())?;
+            before.restore(self.others.as_ref())?;
         }
         self.verify()
     }
@@ -132,7 +133,7 @@ impl<'a> Rollback<'a> {
         if let Some(before) = &self.before {
             let is_recorded =
                 |path: &Path| self.record.as_ref().is_some_and(|(_, paths)| paths.contains(path));
-            before.restore_paths(self.after.as_ref(), is_recorded, self.lock_seconds)?;
+            before.restore_paths(self.others.as_ref(), is_recorded, self.lock_seconds)?;
         }
         if !install.is_empty() || !unpack.is_empty() {
             self.hooks.reopen();
@@ -244,7 +245,7 @@ impl<'a> Rollback<'a> {
         }
         let paths = compared.differences.iter();
         let mut differences: Vec<_> = paths.map(|(path, how)| format!("{}: {how}", path.display())).collect();
-        differences.extend(before.differences(self.after.as_ref())?);
+        differences.extend(before.differences(self.others.as_ref())?);
         let now = Database::read()?;
         let stanzas: BTreeMap<_, _> = now.all().collect();
         for package in &self.former.packages {

@@ -1,18 +1,21 @@
 //! What dpkg and apt keep about the whole device: states, holds, marks, diversions, stat overrides and alternatives. Maintainer
 //! scripts change these, and the rollback restores what the update has changed in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use update_module::{FileName, durable, say};
+use update_module::durable::{self, Attributes};
+use update_module::{FileName, say};
 
 use crate::control::Key;
 use crate::database::{Database, Diversions};
 use crate::dpkg;
+use crate::former::Folders;
 use crate::locks;
 use crate::marks;
 use crate::staged::names;
@@ -38,8 +41,38 @@ pub struct Tables {
     diversions: Table,
     /// Owner, group and mode by path.
     overrides: Table,
-    /// Content of a file, or target of a symlink, by path.
+    /// Kind, modification time, and content of a file or target of a symlink, by path.
     alternatives: Table,
+}
+
+/// What others than the update have changed: the tables at the end of the install, and at the beginning of the rollback.
+pub struct Others {
+    after: Tables,
+    start: Tables,
+}
+
+impl Others {
+    /// Reads the tables that `folders` have. Those at the beginning of the rollback are written once: an interrupted rollback
+    /// has changed them itself. `None` where the install did not come to its end.
+    ///
+    /// # Errors
+    /// When they cannot be read or written.
+    pub fn of(folders: &Folders) -> Result<Option<Self>> {
+        let Some(after) = Tables::from_file(&folders.tables_after())? else { return Ok(None) };
+        let start = match Tables::from_file(&folders.tables_at_rollback())? {
+            Some(start) => start,
+            None => {
+                let start = Tables::read()?;
+                start.write(&folders.tables_at_rollback())?;
+                start
+            }
+        };
+        Ok(Some(Self { after, start }))
+    }
+
+    fn have_changed(&self, table: fn(&Tables) -> &Table, key: &str) -> bool {
+        table(&self.after).get(key) != table(&self.start).get(key)
+    }
 }
 
 impl Tables {
@@ -85,22 +118,22 @@ impl Tables {
         }
     }
 
-    /// What the update has changed in each table, and is still not as here. `after` are the tables at the end of the install:
-    /// a change that somebody else has made since is not in them, and stays.
+    /// What is not as here in `now`, but for what `others` have changed.
     fn changed<'a>(
         &'a self,
         table: fn(&Self) -> &Table,
-        after: Option<&Self>,
+        others: Option<&Others>,
         now: &'a Self,
     ) -> impl Iterator<Item = (&'a str, Option<&'a str>, Option<&'a str>)> {
-        let keys: std::collections::BTreeSet<_> = table(self).keys().chain(table(now).keys()).collect();
         let (before, now) = (table(self), table(now));
-        let after = after.map(table).cloned();
-        keys.into_iter().filter_map(move |key| {
-            let by_update = after.as_ref().is_none_or(|after| after.get(key) == now.get(key));
+        let keys: BTreeSet<_> = before.keys().chain(now.keys()).collect();
+        let changed = move |key: &'a String| {
+            let by_others = others.is_some_and(|others| others.have_changed(table, key));
             let (was, is) = (before.get(key).map(String::as_str), now.get(key).map(String::as_str));
-            (was != is && by_update).then_some((key.as_str(), was, is))
-        })
+            (was != is && !by_others).then_some((key.as_str(), was, is))
+        };
+        // Collected, for `others` need not live as long as what is found.
+        keys.into_iter().filter_map(changed).collect::<Vec<_>>().into_iter()
     }
 
     /// Restores diversions and stat overrides, which dpkg follows when it installs the former packages. `is_new` tells the
@@ -110,12 +143,12 @@ impl Tables {
     /// When one cannot be restored.
     pub fn restore_paths(
         &self,
-        after: Option<&Self>,
+        others: Option<&Others>,
         is_new: impl Fn(&Path) -> bool,
         lock_seconds: u64,
     ) -> Result<()> {
         let now = Self::read()?;
-        for (from, was, is) in self.changed(|tables| &tables.diversions, after, &now) {
+        for (from, was, is) in self.changed(|tables| &tables.diversions, others, &now) {
             say(format_args!("rollback: restoring the diversion of {from}"));
             if let Some((to, _)) = is.and_then(|is| is.rsplit_once(' ')) {
                 if is_new(Path::new(from)) && durable::exists(Path::new(to))? {
@@ -135,7 +168,7 @@ impl Tables {
         }
         let mut overrides = now.overrides.clone();
         let mut differs = false;
-        for (path, was, _) in self.changed(|tables| &tables.overrides, after, &now) {
+        for (path, was, _) in self.changed(|tables| &tables.overrides, others, &now) {
             say(format_args!("rollback: restoring the stat override of {path}"));
             differs = true;
             match was {
@@ -155,19 +188,19 @@ impl Tables {
     ///
     /// # Errors
     /// When one cannot be restored.
-    pub fn restore(&self, after: Option<&Self>) -> Result<()> {
+    pub fn restore(&self, others: Option<&Others>) -> Result<()> {
         let now = Self::read()?;
-        for (path, was, _) in self.changed(|tables| &tables.alternatives, after, &now) {
+        for (path, was, _) in self.changed(|tables| &tables.alternatives, others, &now) {
             restore_alternative(Path::new(path), was)?;
         }
         let is_there = |name: &str| now.states.get(name).is_some_and(|state| state.starts_with("installed"));
         let marks: Vec<_> = self
-            .changed(|tables| &tables.automatic, after, &now)
+            .changed(|tables| &tables.automatic, others, &now)
             .filter(|(name, ..)| is_there(name))
             .map(|(name, was, _)| (Key::of_apt(name), was.is_some()))
             .collect();
         marks::set(marks.iter().map(|(key, automatic)| (key, *automatic)))?;
-        let selections = self.changed(|tables| &tables.selections, after, &now);
+        let selections = self.changed(|tables| &tables.selections, others, &now);
         let selections: String = selections
             .filter_map(|(name, was, is)| is.and(was).map(|was| format!("{name} {was}\n")))
             .collect();
@@ -177,12 +210,12 @@ impl Tables {
         Ok(())
     }
 
-    /// What the update has changed and the rollback has not restored, one line each. What somebody else has changed since
-    /// the install is logged and does not count.
+    /// What the rollback has not restored, one line each. What others have changed since the install is logged and does not
+    /// count.
     ///
     /// # Errors
     /// When the tables of now cannot be read.
-    pub fn differences(&self, after: Option<&Self>) -> Result<Vec<String>> {
+    pub fn differences(&self, others: Option<&Others>) -> Result<Vec<String>> {
         let now = Self::read()?;
         let tables: [(&str, fn(&Self) -> &Table); 6] = [
             ("package", |tables| &tables.states),
@@ -194,7 +227,7 @@ impl Tables {
         ];
         let mut differences = Vec::new();
         for (what, table) in tables {
-            let of_update: Vec<_> = self.changed(table, after, &now).collect();
+            let of_update: Vec<_> = self.changed(table, others, &now).collect();
             for (key, was, is) in &of_update {
                 let text =
                     |value: &Option<&str>| value.map_or("none".to_owned(), |value| format!("{value:?}"));
@@ -212,19 +245,28 @@ impl Tables {
     }
 }
 
+/// Makes `path` what its entry in the table says it `was`.
 fn restore_alternative(path: &Path, was: Option<&str>) -> Result<()> {
     say(format_args!("rollback: restoring the alternative {}", path.display()));
-    match was.and_then(|was| was.split_once(' ')) {
-        Some(("file", content)) => durable::write_file(path, content.as_bytes()),
-        Some((_, target)) => {
-            durable::remove_file(path)?;
-            let (parent, name) = path.parent().zip(path.file_name()).context("no name")?;
-            let parent = durable::make_dirs(parent)?;
-            parent.symlink(&FileName::new(name)?, Path::new(target))?;
-            parent.sync()
-        }
-        None => durable::remove_file(path),
+    let mut fields = was.unwrap_or_default().splitn(4, ' ');
+    let (Some(kind), Some(seconds), Some(nanoseconds), Some(content)) =
+        (fields.next(), fields.next(), fields.next(), fields.next())
+    else {
+        return durable::remove_file(path);
+    };
+    let modified = (seconds.parse()?, nanoseconds.parse()?);
+    if kind == "file" {
+        durable::write_file(path, content.as_bytes())?;
+        let attributes = Attributes { modified, mode: 0o644, ..durable::attributes(path)? };
+        return durable::set_attributes(path, &attributes);
     }
+    durable::remove_file(path)?;
+    let (parent, name) = path.parent().zip(path.file_name()).context("an alternative has no name")?;
+    let (parent, name) = (durable::make_dirs(parent)?, FileName::new(name)?);
+    parent.symlink(&name, Path::new(content))?;
+    let attributes = Attributes { owner: 0, group: 0, mode: 0o777, modified, extended: Vec::new() };
+    parent.set_attributes_of_name(&name, &attributes)?;
+    parent.sync()
 }
 
 fn overrides() -> Result<Table> {
@@ -246,12 +288,13 @@ fn alternatives() -> Result<Table> {
     let mut note = |path: PathBuf| -> Result<Option<String>> {
         let Some(meta) = durable::look_at(&path)? else { return Ok(None) };
         let reading = || format!("reading {}", path.display());
+        let modified = format!("{} {}", meta.mtime(), meta.mtime_nsec());
         if meta.is_symlink() {
             let target = fs::read_link(&path).with_context(reading)?;
-            table.insert(shown(&path), format!("link {}", shown(&target)));
+            table.insert(shown(&path), format!("link {modified} {}", shown(&target)));
         } else if meta.is_file() {
             let text = fs::read_to_string(&path).with_context(reading)?;
-            table.insert(shown(&path), format!("file {text}"));
+            table.insert(shown(&path), format!("file {modified} {text}"));
             return Ok(Some(text));
         }
         Ok(None)

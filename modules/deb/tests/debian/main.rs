@@ -7,6 +7,7 @@
 mod broken;
 mod conffiles;
 mod device;
+mod exact;
 mod files;
 mod kinds;
 mod raw;

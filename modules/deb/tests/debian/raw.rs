@@ -63,6 +63,14 @@ impl RawPackage {
         self.entry(path, EntryType::Symlink, Vec::new(), target, 0o777)
     }
 
+    /// A file without the directories above it.
+    pub fn entry_only(mut self, path: &str, content: &str) -> Self {
+        let name = format!("{}{}", self.prefix, path.trim_start_matches('/'));
+        let (kind, target) = (EntryType::Regular, String::new());
+        self.data.push(Entry { name, kind, content: content.into(), target, mode: 0o644 });
+        self
+    }
+
     pub fn hard_link(self, path: &str, first: &str) -> Self {
         let first = format!("{}{}", self.prefix, first.trim_start_matches('/'));
         self.entry(path, EntryType::Link, Vec::new(), &first, 0o644)
