@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use update_module::Program;
 
 use crate::control::Key;
+use crate::database::Database;
 use crate::dpkg;
 use crate::settings::{Conffiles, Wishes};
 use crate::staged::Staged;
@@ -31,11 +32,11 @@ impl Plan {
 ///
 /// # Errors
 /// When it finds no way: which package needs what.
-pub fn simulate(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Result<Plan> {
+pub fn simulate(staged: &[Staged], remove: &[Key], wishes: &Wishes, database: &Database) -> Result<Plan> {
     if staged.is_empty() && remove.is_empty() {
         return Ok(Plan::default());
     }
-    let mut apt = apt_get(staged, remove, wishes).args([
+    let mut apt = apt_get(staged, remove, wishes, database).args([
         "--simulate",
         "--allow-downgrades",
         "--allow-change-held-packages",
@@ -53,15 +54,15 @@ pub fn simulate(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Result<Pl
 ///
 /// # Errors
 /// When it fails, and with it the update.
-pub fn carry_out(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Result<()> {
+pub fn carry_out(staged: &[Staged], remove: &[Key], wishes: &Wishes, database: &Database) -> Result<()> {
     if staged.is_empty() && remove.is_empty() {
         return Ok(());
     }
     let downgrade = wishes.allow_downgrade.then_some("--allow-downgrades");
-    apt_get(staged, remove, wishes).args(downgrade).run()
+    apt_get(staged, remove, wishes, database).args(downgrade).run()
 }
 
-fn apt_get(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Program {
+fn apt_get(staged: &[Staged], remove: &[Key], wishes: &Wishes, database: &Database) -> Program {
     let options = [
         "Dpkg::Use-Pty=0".to_owned(),
         "APT::Sandbox::User=root".to_owned(), // the staging place is closed to everybody else
@@ -78,7 +79,10 @@ fn apt_get(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Program {
     let alone = alone.iter().filter(|_| !wishes.network).map(|option| (*option).to_owned());
     let force = conffile_options(wishes.conffiles).iter().map(|option| format!("Dpkg::Options::={option}"));
     let options = options.into_iter().chain(alone).chain(force).flat_map(|option| ["-o".to_owned(), option]);
+    // apt does nothing for a package that lacks something, even where the payload brings it, unless it is to repair that.
+    let repairs = database.unfinished().next().map(|_| "--fix-broken");
     dpkg::change("apt-get")
+        .args(repairs)
         .env(ucf(wishes.conffiles), "1")
         .args(["--quiet", "--yes", "--reinstall", "--no-install-recommends"])
         .args(options)

@@ -36,6 +36,10 @@ impl Touched {
     pub fn by(plan: &Plan, staged: &[Staged], database: &Database) -> Result<Self> {
         let diversions = Diversions::read()?;
         let mut touched = Self { keys: plan.keys().cloned().collect(), ..Self::default() };
+        // What the update does not bring but configures, has to be what it was, too.
+        for package in database.unfinished() {
+            touched.keys.insert(package.key(&database.native)?);
+        }
         let paths = staged.iter().flat_map(|package| {
             let places = |path| [path, diversions.place(path, &package.key.name)];
             package.items.iter().flat_map(move |item| places(&item.path))

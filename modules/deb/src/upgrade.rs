@@ -112,7 +112,7 @@ impl Change for Upgrade {
         policy::check_payload(&staged, &database, wishes)?;
         touched::check_removable(&staged, &database)?;
         let asked = self.removals(&database);
-        let plan = plan::simulate(&staged, &asked, wishes)?;
+        let plan = plan::simulate(&staged, &asked, wishes, &database)?;
         policy::check_plan(&plan, &staged, &asked, &database, wishes.network)?;
         policy::check_repaired(&plan, &database)?;
         let touched = Touched::by(&plan, &staged, &database)?;
@@ -127,7 +127,7 @@ impl Change for Upgrade {
         let database = Database::read()?;
         let (staged, asked) = (self.staged(&database)?, self.removals(&database));
         let shield = Shield::raise()?;
-        let done = plan::carry_out(&staged, &asked, &self.wishes)
+        let done = plan::carry_out(&staged, &asked, &self.wishes, &database)
             .and_then(|()| database::sweep(self.wishes.lock_seconds))
             .and_then(|()| self.keep_marks())
             .and_then(|()| Tables::read()?.write(&self.folders().tables_after()));

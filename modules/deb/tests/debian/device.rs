@@ -17,10 +17,22 @@ impl Device {
         Self::of_generation(Generation::V5, installed)
     }
 
+    /// As [`new`](Self::new), with the module under another name than its own: a package of its name can be installed.
+    pub fn new_as(name: &str, installed: &[Package]) -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let module = folder.path().join(name);
+        fs::hard_link(env!("CARGO_BIN_EXE_deb"), &module).unwrap();
+        // The mount that it gets keeps the file when its folder goes.
+        Self::with_module(&module, Generation::V5, installed)
+    }
+
     pub fn of_generation(generation: Generation, installed: &[Package]) -> Self {
+        Self::with_module(Path::new(env!("CARGO_BIN_EXE_deb")), generation, installed)
+    }
+
+    fn with_module(module: &Path, generation: Generation, installed: &[Package]) -> Self {
         let base = std::env::var_os("MENDER_TEST_DEBIAN")
             .expect("run by cargo xtask debian, which names a Debian system");
-        let module = Path::new(env!("CARGO_BIN_EXE_deb"));
         let client = MockClient::debian(Path::new(&base), module, generation, true).unwrap();
         let device = Self { client };
         if !installed.is_empty() {
@@ -154,6 +166,14 @@ impl Device {
         for name in ["journal.json", "staging", "old"] {
             assert!(!folder.join(name).exists(), "{name} is left");
         }
+    }
+
+    /// As [`refuses`](Self::refuses), where the repair of an interrupted dpkg may change something before.
+    pub fn refuses_after_repair(&self, packages: &[Package], words: &[&str]) {
+        self.download(packages);
+        let _ = self.client.call("ArtifactInstall").unwrap();
+        self.roll_back();
+        self.refuses(packages, words);
     }
 
     /// The `packages` are refused with all of `words`, and nothing has changed.

@@ -13,4 +13,5 @@ mod kinds;
 mod raw;
 mod refused;
 mod relations;
+mod system;
 mod transaction;
