@@ -13,12 +13,15 @@ use crate::dpkg;
 /// The most bytes that a package's control archive may have when it is unpacked. Debian's largest have some MiB of checksums.
 const CONTROL_LIMIT: u64 = 32 << 20;
 
-/// The most bytes of one file of it that is read into memory.
-const MEMBER_LIMIT: u64 = 1 << 20;
+/// The most bytes of a package's description and of its list of configuration files, which are kept in memory. Debian's
+/// largest have some 20 KiB.
+const TEXT_LIMIT: u64 = 128 << 10;
 
-/// The most entries of a package, and the most bytes of all their names together.
-const ENTRIES_LIMIT: usize = 100_000;
-const NAMES_LIMIT: usize = 4 << 20;
+/// The most bytes of a `preinst`, which is read into memory.
+const SCRIPT_LIMIT: u64 = 1 << 20;
+
+/// The most bytes of the names of files, for each file that is accepted.
+const NAME_BYTES: usize = 100;
 
 /// What the control archive of a package says.
 pub struct Control {
@@ -53,16 +56,13 @@ pub struct Item {
 pub fn control(deb: &Path) -> Result<Control> {
     let (mut description, mut conffiles, mut preinst) = (None, Vec::new(), Vec::new());
     each_member(deb, |name, size, content| {
-        let into = match name {
-            "control" => description.insert(Vec::new()),
-            "conffiles" => &mut conffiles,
-            "preinst" => &mut preinst,
+        let (into, limit) = match name {
+            "control" => (description.insert(Vec::new()), TEXT_LIMIT),
+            "conffiles" => (&mut conffiles, TEXT_LIMIT),
+            "preinst" => (&mut preinst, SCRIPT_LIMIT),
             _ => return Ok(()),
         };
-        ensure!(
-            size <= MEMBER_LIMIT,
-            "{name} has {size} bytes: more than {MEMBER_LIMIT} bytes are not accepted"
-        );
+        ensure!(size <= limit, "{name} has {size} bytes: more than {limit} bytes are not accepted");
         into.clear();
         content.read_to_end(into)?;
         Ok(())
@@ -105,23 +105,21 @@ pub fn each_member(deb: &Path, mut take: impl FnMut(&str, u64, &mut dyn Read) ->
     })
 }
 
-/// The paths of the package `deb`, and the bytes of all its files. It is read no further than to `limit` bytes.
+/// The paths of the package `deb`, at most `files`, and the bytes of all its files, at most `limit`.
 ///
 /// # Errors
 /// When it is damaged or exceeds a limit.
-pub fn items(deb: &Path, limit: u64) -> Result<(Vec<Item>, u64)> {
+pub fn items(deb: &Path, files: usize, limit: u64) -> Result<(Vec<Item>, u64)> {
     let listed = dpkg::look("dpkg-deb").arg("--fsys-tarfile").arg(deb).stream(|archive| {
         let (mut items, mut bytes, mut names) = (Vec::new(), 0_u64, 0);
         archive::read(archive, Of::Package, |entry| {
             bytes = bytes.saturating_add(entry.size);
             names += entry.name.len();
+            ensure!(bytes <= limit, "it unpacks to more than the {limit} bytes that are free: free some space");
             ensure!(
-                bytes <= limit,
-                "it unpacks to more than the {limit} bytes that are free: free some space"
-            );
-            ensure!(
-                items.len() < ENTRIES_LIMIT && names <= NAMES_LIMIT,
-                "more than {ENTRIES_LIMIT} files, or {NAMES_LIMIT} bytes of their names, are not accepted"
+                items.len() < files && names <= files.saturating_mul(NAME_BYTES),
+                "too many files: of the files and directories in this artifact's packages that are accepted, {files} are left for \
+                 it, and {NAME_BYTES} bytes of its names for each: raise max_files"
             );
             items.push(Item { path: archive::installed_path(&entry.name)?, kind: kind(entry.kind)? });
             Ok(())

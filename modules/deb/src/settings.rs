@@ -16,6 +16,8 @@ pub struct Settings {
     pub store_mib: u64,
     /// Copies of files of no package that an update replaces, in MiB.
     pub backup_mib: u64,
+    /// The most files and directories that the packages of one artifact may have.
+    pub max_files: usize,
     /// What becomes of changed configuration files, instead of what artifacts say.
     pub conffiles: Option<Conffiles>,
     /// Whether a version may be older than the installed one, instead of what artifacts say.
@@ -30,6 +32,7 @@ impl Default for Settings {
             reserve_mib: 4,
             store_mib: 64,
             backup_mib: 64,
+            max_files: 20_000,
             conffiles: None,
             allow_downgrade: None,
         }
@@ -118,6 +121,9 @@ pub struct Wishes {
     /// Bytes; a journal of a version without it has no update to prepare.
     #[serde(default)]
     pub backup: u64,
+    /// As `backup`.
+    #[serde(default)]
+    pub max_files: usize,
 }
 
 impl Wishes {
@@ -133,6 +139,7 @@ impl Wishes {
             reserve: settings.reserve_mib.saturating_mul(1 << 20),
             store: settings.store_mib.saturating_mul(1 << 20),
             backup: settings.backup_mib.saturating_mul(1 << 20),
+            max_files: settings.max_files,
         }
     }
 }
@@ -151,15 +158,8 @@ mod tests {
         let text = fs::read_to_string(path).unwrap();
         let packaged: Settings = toml::from_str(&text).unwrap();
         assert_eq!(format!("{packaged:?}"), format!("{:?}", Settings::default()));
-        for key in [
-            "lock_seconds",
-            "network",
-            "reserve_mib",
-            "store_mib",
-            "backup_mib",
-            "conffiles",
-            "allow_downgrade",
-        ] {
+        let keys = ["lock_seconds", "network", "reserve_mib", "store_mib", "backup_mib", "max_files"];
+        for key in keys.into_iter().chain(["conffiles", "allow_downgrade"]) {
             assert!(text.contains(&format!("\n#{key} = ")), "{key} is not shown");
         }
     }

@@ -146,12 +146,12 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Reads which paths it has, and how much that is when it is unpacked.
+    /// Reads which paths it has, at most `files`, and how much that is when it is unpacked.
     ///
     /// # Errors
-    /// When it is damaged, exceeds a limit, or unpacks to more than any file system of this device has free.
-    pub fn read_items(&mut self) -> Result<()> {
-        (self.items, self.bytes) = contents::items(&self.path, largest_free_space()?)
+    /// When it is damaged, has more paths, or unpacks to more than any file system of this device has free.
+    pub fn read_items(&mut self, files: usize) -> Result<()> {
+        (self.items, self.bytes) = contents::items(&self.path, files, largest_free_space()?)
             .with_context(|| format!("package {}", self.key))?;
         Ok(())
     }
@@ -164,15 +164,36 @@ fn largest_free_space() -> Result<u64> {
     Ok(mounts.iter().filter_map(free).max().unwrap_or(u64::MAX))
 }
 
+/// The most bytes that all the packages' descriptions and lists of configuration files may have together.
+const TEXTS_LIMIT: usize = 4 << 20;
+
+/// Reads which paths the packages `staged` have, at most `files` together.
+///
+/// # Errors
+/// As [`Staged::read_items`].
+pub fn read_items(staged: &mut [Staged], mut files: usize) -> Result<()> {
+    for package in staged {
+        package.read_items(files)?;
+        files -= package.items.len();
+    }
+    Ok(())
+}
+
 /// The packages in the staging directory `folder`, each under its real name from now on.
 ///
 /// # Errors
-/// When one is damaged, or two are the same package.
+/// When one is damaged, two are the same package, or their descriptions exceed a limit.
 pub fn identify(folder: &Path, database: &Database) -> Result<Vec<Staged>> {
     let dir = Dir::open(folder)?;
     let mut staged: Vec<Staged> = Vec::new();
+    let mut texts = 0;
     for name in dir.names()? {
         let Control { description, conffiles, diverts } = contents::control(&folder.join(&name))?;
+        texts += description.0.len() + conffiles.iter().map(|path| path.as_os_str().len()).sum::<usize>();
+        ensure!(
+            texts <= TEXTS_LIMIT,
+            "the descriptions of the artifact's packages have more than {TEXTS_LIMIT} bytes together: split the artifact"
+        );
         let (key, real_name) = (description.key(&database.native)?, FileName::new(description.file_name()?)?);
         ensure!(staged.iter().all(|other| other.key != key), "the payload has package {key} twice");
         if real_name != name {

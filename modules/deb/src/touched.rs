@@ -81,10 +81,11 @@ impl Touched {
         touched.exclusive = exclusive(&listed, &touched.keys, database)?;
         touched.paths.extend(listed);
         touched.paths.extend(touched.copied.iter().cloned());
-        let beside: Vec<_> = touched.paths.iter().flat_map(|path| places::beside_any(path)).collect();
-        for path in beside.into_iter().filter(|path| !touched.paths.contains(path)) {
-            if durable::exists(&path)? {
-                touched.copied.insert(path);
+        for path in &touched.paths {
+            for beside in places::beside_any(path).filter(|beside| !touched.paths.contains(beside)) {
+                if durable::exists(&beside)? {
+                    touched.copied.insert(beside);
+                }
             }
         }
         touched.paths.extend(touched.copied.iter().cloned());

@@ -87,7 +87,7 @@ impl Upgrade {
         }
         // A version that recorded nothing began this update: what is new is in its packages.
         let mut staged = self.staged(&Database::read()?)?;
-        staged.iter_mut().try_for_each(Staged::read_items)?;
+        staged::read_items(&mut staged, usize::MAX)?;
         let new = staged.iter().map(|package| {
             Ok(New { key: package.key.clone(), version: package.control.required("Version")?.to_owned() })
         });
@@ -105,7 +105,7 @@ impl Change for Upgrade {
         locks::wait_for_all(wishes.lock_seconds)?;
         // Before dpkg or apt read a package, it has to be within the limits.
         let mut staged = self.staged(&Database::read()?)?;
-        staged.iter_mut().try_for_each(Staged::read_items)?;
+        staged::read_items(&mut staged, wishes.max_files)?;
         let hooks = Hooks::read()?;
         policy::repair(&hooks)?;
         let database = Database::read()?;

@@ -168,6 +168,17 @@ impl Device {
         }
     }
 
+    /// The package is refused in `Download`, with all of `words`.
+    pub fn refuses_in_download(&self, package: &[u8], words: &[&str]) {
+        let outcome = self.download_files(&[("a.deb", package)]);
+        assert!(!outcome.success(), "{outcome:?}");
+        for word in words {
+            assert!(outcome.stderr.contains(word), "{word:?} is missing in {}", outcome.stderr);
+        }
+        self.ok("Cleanup");
+        self.is_clean();
+    }
+
     /// As [`refuses`](Self::refuses), where the repair of an interrupted dpkg may change something before.
     pub fn refuses_after_repair(&self, packages: &[Package], words: &[&str]) {
         self.download(packages);

@@ -10,6 +10,7 @@ mod device;
 mod exact;
 mod files;
 mod kinds;
+mod limits;
 mod raw;
 mod refused;
 mod relations;
