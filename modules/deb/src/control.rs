@@ -129,10 +129,15 @@ impl Stanza {
             && self.status_word(1) == "ok"
     }
 
+    /// Whether it is installed but for triggers of others, which dpkg runs later.
+    pub fn is_configured(&self) -> bool {
+        matches!(self.state(), "installed" | "triggers-awaited" | "triggers-pending")
+    }
+
     /// Whether the device cannot do without it.
     pub fn is_essential(&self) -> bool {
         let yes = |field: &&str| self.field(field).is_some_and(|value| value.eq_ignore_ascii_case("yes"));
-        ["Essential", "Protected"].iter().any(|field| yes(&field))
+        ["Essential", "Protected"].iter().any(yes)
     }
 
     /// Paths of its configuration files, obsolete ones too, with what dpkg notes about each.

@@ -22,6 +22,7 @@ use crate::settings::Wishes;
 use crate::staged::Staged;
 use crate::tables::Tables;
 use crate::touched::Touched;
+use crate::was;
 
 /// The files by which a package asks for a reboot.
 const REBOOT: [&str; 2] = ["/run/reboot-required", "/var/run/reboot-required"];
@@ -52,14 +53,30 @@ pub struct Package {
     pub stanza: Option<Stanza>,
     /// Its `.deb`, if its files were there.
     pub deb: Option<FileName>,
+    /// The checksum of that; `None` in journals of versions that did not take it.
+    #[serde(default)]
+    pub sha256: Option<String>,
     pub automatic: bool,
 }
 
-/// One package of the payload.
+/// One package of the payload, or one that apt has downloaded for it.
 #[derive(Serialize, Deserialize)]
 pub struct New {
     pub key: Key,
     pub version: String,
+    #[serde(default)]
+    pub downloaded: bool,
+}
+
+impl New {
+    /// What there is to know of `package` without its file.
+    ///
+    /// # Errors
+    /// When it has no version.
+    pub fn of(package: &Staged) -> Result<Self> {
+        let version = package.control.required("Version")?.to_owned();
+        Ok(Self { key: package.key.clone(), version, downloaded: package.downloaded })
+    }
 }
 
 /// Which file asks for a reboot, and since when.
@@ -148,15 +165,13 @@ impl Former {
                 }
                 None => None,
             };
-            packages.push(Package { automatic: automatic.contains(&key), key, stanza, deb });
+            let sha256 = deb.as_ref().map(|name| was::sha256(&folders.old.join(name))).transpose()?;
+            packages.push(Package { automatic: automatic.contains(&key), key, stanza, deb, sha256 });
         }
         let places = Places::keep(&touched.copied, &folders.places(), wishes.backup)?;
         Record::at(folders.record_path()).write(&touched.paths, &touched.exclusive)?;
         Tables::read()?.write(&folders.tables_before())?;
-        let new = staged.iter().map(|package| {
-            Ok(New { key: package.key.clone(), version: package.control.required("Version")?.to_owned() })
-        });
-        let new = Some(new.collect::<Result<_>>()?);
+        let new = Some(staged.iter().map(New::of).collect::<Result<_>>()?);
         old.sync_filesystem()?;
         let (moved, extras) = (Places::default(), Extras::default());
         Ok(Self { packages, new, places, moved, extras, reboot: request() })

@@ -28,6 +28,7 @@ mod strays;
 mod tables;
 mod touched;
 mod upgrade;
+mod was;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -29,7 +30,7 @@ const CACHE: &str = "/var/cache/apt/archives";
 /// When it is there and cannot be copied.
 pub fn find(package: &Stanza, store: &Path, folder: &Dir, name: &FileName) -> Result<bool> {
     let candidates = [store, Path::new(CACHE)].map(|place| place.join(name));
-    let mut candidates = candidates.into_iter().filter(|path| path.is_file()).peekable();
+    let mut candidates = candidates.into_iter().filter(|path| is_trusted(path)).peekable();
     if candidates.peek().is_none() || !is_as_packaged(package)? {
         return Ok(false);
     }
@@ -43,6 +44,12 @@ pub fn find(package: &Stanza, store: &Path, folder: &Dir, name: &FileName) -> Re
         durable::copy(&deb, &folder.path().join(name))?;
     }
     Ok(true)
+}
+
+/// Whether `path` is a regular file that only root can have written.
+fn is_trusted(path: &Path) -> bool {
+    path.symlink_metadata()
+        .is_ok_and(|found| found.is_file() && found.uid() == 0 && found.mode() & 0o022 == 0)
 }
 
 /// Whether nobody has changed or removed a file of the package, configuration files apart, since it was installed.

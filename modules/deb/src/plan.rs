@@ -1,5 +1,7 @@
 //! What apt is going to do: simulated, and read from the lines that are made for programs.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use update_module::Program;
 
@@ -60,6 +62,25 @@ pub fn carry_out(staged: &[Staged], remove: &[Key], wishes: &Wishes, database: &
     }
     let downgrade = wishes.allow_downgrade.then_some("--allow-downgrades");
     apt_get(staged, remove, wishes, database).args(downgrade).run()
+}
+
+/// Lets apt download into the directory `place` what it needs beside `staged`, and change nothing else.
+///
+/// # Errors
+/// When it fails.
+pub fn download(
+    staged: &[Staged],
+    remove: &[Key],
+    wishes: &Wishes,
+    database: &Database,
+    place: &Path,
+) -> Result<()> {
+    let downgrade = wishes.allow_downgrade.then_some("--allow-downgrades");
+    apt_get(staged, remove, wishes, database)
+        .args(["--download-only", "-o"])
+        .arg(format!("Dir::Cache::Archives={}", place.display()))
+        .args(downgrade)
+        .run()
 }
 
 fn apt_get(staged: &[Staged], remove: &[Key], wishes: &Wishes, database: &Database) -> Program {

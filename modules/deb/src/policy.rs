@@ -89,13 +89,7 @@ pub fn check_payload(staged: &[Staged], database: &Database, wishes: &Wishes) ->
 ///
 /// # Errors
 /// As said.
-pub fn check_plan(
-    plan: &Plan,
-    staged: &[Staged],
-    asked: &[Key],
-    database: &Database,
-    network: bool,
-) -> Result<()> {
+pub fn check_plan(plan: &Plan, staged: &[Staged], asked: &[Key], database: &Database) -> Result<()> {
     for key in plan.keys() {
         let held = database.find(key).is_some_and(|package| package.want() == "hold");
         ensure!(!held, "package {key} is held on this device: apt-mark unhold {key} would let it change");
@@ -105,8 +99,9 @@ pub fn check_plan(
     }
     for key in &plan.install {
         ensure!(
-            network || staged.iter().any(|package| package.key == *key),
-            "package {key} would have to be installed too, and is not in the payload"
+            staged.iter().any(|package| package.key == *key),
+            "package {key} would have to be installed too, and is not in the payload: put it there, or allow apt to download it \
+             (network, with a source that is not file:)"
         );
     }
     for Staged { key, .. } in staged {

@@ -19,6 +19,7 @@ use crate::settings::Conffiles;
 use crate::staged::Staged;
 use crate::strays;
 use crate::tables::{Others, Tables};
+use crate::was;
 
 /// What dpkg has to overlook in a rollback: between two states that fit together it passes through some that do not. What
 /// the previous packages had on the device they get again, whatever dpkg is told to leave out of packages.
@@ -161,7 +162,16 @@ impl<'a> Rollback<'a> {
 
     fn deb(&self, package: &Package) -> Result<String> {
         let name = package.deb.as_ref().with_context(|| format!("package {} has no .deb", package.key))?;
-        Ok(self.folders.old.join(name).to_string_lossy().into_owned())
+        let path = self.folders.old.join(name);
+        if let Some(sha256) = &package.sha256 {
+            ensure!(
+                was::sha256(&path)? == *sha256,
+                "{} is not what was kept before the update: it cannot be used to restore package {}",
+                path.display(),
+                package.key
+            );
+        }
+        Ok(path.to_string_lossy().into_owned())
     }
 
     fn dpkg(&self, verb: &str, what: &[String]) {

@@ -139,6 +139,8 @@ pub struct Staged {
     pub conffiles: Vec<PathBuf>,
     /// Whether its `preinst` diverts files of other packages.
     pub diverts: bool,
+    /// Whether it is none of the payload, but was downloaded by apt.
+    pub downloaded: bool,
     /// Its paths, once they have been [read](Self::read_items).
     pub items: Vec<Item>,
     /// The size of its files, as `items`.
@@ -206,6 +208,7 @@ pub fn identify(folder: &Path, database: &Database) -> Result<Vec<Staged>> {
             control: description,
             conffiles,
             diverts,
+            downloaded: false,
             items: Vec::new(),
             bytes: 0,
         });

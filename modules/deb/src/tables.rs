@@ -27,6 +27,9 @@ const ALTERNATIVES: [&str; 2] = ["/var/lib/dpkg/alternatives", "/etc/alternative
 
 type Table = BTreeMap<String, String>;
 
+/// One of the tables.
+type Which = fn(&Tables) -> &Table;
+
 /// All of them at one moment.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -63,14 +66,18 @@ impl Others {
             Some(start) => start,
             None => {
                 let start = Tables::read()?;
-                start.write(&folders.tables_at_rollback())?;
+                // On a full disk: without it, a change of somebody else may be taken for one of this rollback, if this is
+                // interrupted.
+                if let Err(error) = start.write(&folders.tables_at_rollback()) {
+                    say(format_args!("rolling back all the same: {error:#}"));
+                }
                 start
             }
         };
         Ok(Some(Self { after, start }))
     }
 
-    fn have_changed(&self, table: fn(&Tables) -> &Table, key: &str) -> bool {
+    fn have_changed(&self, table: Which, key: &str) -> bool {
         table(&self.after).get(key) != table(&self.start).get(key)
     }
 }
@@ -121,7 +128,7 @@ impl Tables {
     /// What is not as here in `now`, but for what `others` have changed.
     fn changed<'a>(
         &'a self,
-        table: fn(&Self) -> &Table,
+        table: Which,
         others: Option<&Others>,
         now: &'a Self,
     ) -> impl Iterator<Item = (&'a str, Option<&'a str>, Option<&'a str>)> {
@@ -217,7 +224,7 @@ impl Tables {
     /// When the tables of now cannot be read.
     pub fn differences(&self, others: Option<&Others>) -> Result<Vec<String>> {
         let now = Self::read()?;
-        let tables: [(&str, fn(&Self) -> &Table); 6] = [
+        let tables: [(&str, Which); 6] = [
             ("package", |tables| &tables.states),
             ("selection of package", |tables| &tables.selections),
             ("mark of package", |tables| &tables.automatic),

@@ -332,3 +332,18 @@ fn a_journal_of_the_version_before_is_understood() {
     device.is_as_before(&before);
     assert!(!said.contains("rollback complete"), "{said}");
 }
+
+#[test]
+fn a_kept_package_that_was_changed_is_not_used() {
+    let device = Device::new(&[app("1.0")]);
+    device.install(&[app("2.0")]);
+    let old = device.client.datastore().join("update-modules/deb/old/app_1.0_all.deb");
+    let kept = fs::read(&old).unwrap();
+    fs::write(&old, app("1.0").script("preinst", "touch /srv/changed").build().unwrap()).unwrap();
+    let said = device.fails("ArtifactRollback");
+    assert!(said.contains("app_1.0_all.deb is not what was kept"), "{said}");
+    assert!(!device.path("/srv/changed").exists());
+    fs::write(&old, kept).unwrap();
+    device.roll_back();
+    assert_eq!(device.version("app"), "ii 1.0");
+}

@@ -1,10 +1,11 @@
 //! What a system may be like: read-only, half configured, with settings of dpkg and apt of its own, with our own packages.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use mock_client::debian::Package;
-use rustix::mount::{MountFlags, mount_bind, mount_bind_recursive, mount_remount};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_remount};
 
 use crate::device::{Device, app};
 use crate::kinds::state;
@@ -69,6 +70,26 @@ fn a_read_only_usr_with_commands_that_remount_it_is_updated_and_rolled_back() {
             assert!(fs::write(device.path("/usr/share/x"), "").is_err(), "{path}: left writable");
         }
     }
+}
+
+#[test]
+fn a_rollback_on_a_full_datastore_makes_its_own_space() {
+    let device = Device::new(&[]);
+    device.dpkg(&[app("1.0").build().unwrap()]);
+    let data = device.client.datastore().join("update-modules");
+    fs::create_dir_all(&data).unwrap();
+    mount("tmpfs", &data, "tmpfs", MountFlags::empty(), Some(c"size=8m")).unwrap();
+    device.client.set("deb", "reserve_mib = 0\n").unwrap();
+    let before = state(&device);
+    device.install(&[app("2.0").file("/usr/share/app/large", &"x".repeat(1 << 20))]);
+    let mut filler = fs::File::create(data.join("filler")).unwrap();
+    while filler.write_all(&[0; 4096]).is_ok() {}
+    let said = device.ok("ArtifactRollback");
+    assert!(said.contains("rollback complete"), "{said}");
+    fs::remove_file(data.join("filler")).unwrap();
+    device.differs(&before, &state(&device), "the device");
+    device.ok("Cleanup");
+    device.is_clean();
 }
 
 #[test]
