@@ -85,10 +85,13 @@ fn run(commands: &[String]) {
     }
 }
 
-/// The directories that exist on the way to `paths`, each once.
+/// The directories in which something is written for `paths`, each once. Nothing is for a directory that is there.
 fn directories(paths: &BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
     for path in paths {
+        if durable::look_at(path)?.is_some_and(|found| found.is_dir()) {
+            continue;
+        }
         for parent in path.ancestors().skip(1) {
             if found.contains(parent) {
                 break;

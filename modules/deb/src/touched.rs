@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use update_module::durable::{self, Dir};
 
-use crate::contents::Kind;
+use crate::contents::{Item, Kind};
 use crate::control::{Key, Stanza};
 use crate::database::{self, Database, Diversions, Owners};
 use crate::places;
@@ -73,7 +73,9 @@ impl Touched {
         }
         for package in staged {
             touched.copied.extend(package.conffiles.iter().flat_map(|path| places::around_conffile(path)));
-            for item in package.items.iter().filter(|item| item.kind != Kind::Directory) {
+            // dpkg leaves a directory alone where a package has a symlink.
+            let replaces = |item: &&Item| !matches!(item.kind, Kind::Directory | Kind::Symlink);
+            for item in package.items.iter().filter(replaces) {
                 let place = diversions.place(&item.path, &package.key.name);
                 check_directory_in_the_way(package, place, &listed)?;
             }
@@ -215,7 +217,7 @@ fn exclusive(
         .collect())
 }
 
-/// dpkg deletes a directory, with all that is in it, where a package has anything else.
+/// dpkg deletes a directory, with all that is in it, where a package has a file.
 fn check_directory_in_the_way(package: &Staged, place: &Path, listed: &BTreeSet<PathBuf>) -> Result<()> {
     if !durable::look_at(place)?.is_some_and(|found| found.is_dir()) {
         return Ok(());

@@ -69,9 +69,8 @@ const AFTER: [After; 8] = [
     After::Conffile,
 ];
 
-/// What is refused where data of somebody is in a directory.
-const BUT_DIRECTORY: &[After] =
-    &[After::File, After::LinkToDirectory, After::LinkToFile, After::HardLink, After::Fifo, After::Conffile];
+/// What is refused where data of somebody is in a directory: dpkg would delete it. A symlink makes it leave that alone.
+const IN_PLACE_OF_DATA: &[After] = &[After::File, After::HardLink, After::Fifo, After::Conffile];
 
 /// The installed version, with what `before` says at the path.
 fn old(before: Before) -> RawPackage {
@@ -216,18 +215,18 @@ rows! {
     kinds_absent: Absent refuses &[];
     kinds_file: File refuses &[];
     kinds_empty_directory: EmptyDirectory refuses &[After::Conffile];
-    kinds_directory: Directory refuses BUT_DIRECTORY;
+    kinds_directory: Directory refuses IN_PLACE_OF_DATA;
     kinds_link_to_directory: LinkToDirectory refuses &[After::Conffile];
     kinds_link_to_file: LinkToFile refuses &[];
     kinds_dangling_link: Dangling refuses &[];
     kinds_fifo: Fifo refuses &AFTER[1..];
     kinds_own_file: OwnFile refuses &[];
     kinds_own_directory: OwnDirectory refuses &[After::Conffile];
-    kinds_own_directory_with_data: OwnDirectoryWithData refuses BUT_DIRECTORY;
+    kinds_own_directory_with_data: OwnDirectoryWithData refuses IN_PLACE_OF_DATA;
     kinds_own_directory_moved: OwnDirectoryMoved refuses &[After::Conffile];
     kinds_own_link_to_directory: OwnLinkToDirectory refuses &[After::Conffile];
     kinds_own_link_to_file: OwnLinkToFile refuses &[];
-    kinds_own_file_is_directory: OwnFileIsDirectory refuses BUT_DIRECTORY;
+    kinds_own_file_is_directory: OwnFileIsDirectory refuses IN_PLACE_OF_DATA;
     kinds_conffile: Conffile refuses &[];
     kinds_changed_conffile: ChangedConffile refuses &[];
     kinds_removed_conffile: RemovedConffile refuses &[];
@@ -235,5 +234,5 @@ rows! {
     kinds_diverted: Diverted refuses &[After::Directory];
     kinds_overridden: Overridden refuses &[];
     kinds_shared: Shared refuses &[];
-    kinds_shared_directory: SharedDirectory refuses BUT_DIRECTORY;
+    kinds_shared_directory: SharedDirectory refuses IN_PLACE_OF_DATA;
 }

@@ -19,6 +19,28 @@ fn read_only_usr(device: &Device) {
     mount_remount(&usr, MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
 }
 
+#[test]
+fn a_read_only_root_with_what_changes_on_other_file_systems_is_updated() {
+    let device = Device::new(&[Package::new("data", "1").file("/srv/data/file", "1")]);
+    let root = device.client.device();
+    for name in ["etc", "var", "srv", "tmp", "data", "run"] {
+        let path = root.join(name);
+        fs::create_dir_all(&path).unwrap();
+        mount_bind_recursive(&path, &path).unwrap();
+    }
+    read_only_usr(&device);
+    mount_bind_recursive(root, root).unwrap();
+    mount_remount(root, MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+    assert!(fs::write(root.join("x"), "").is_err());
+    let before = state(&device);
+    device.install(&[Package::new("data", "2").file("/srv/data/file", "2")]);
+    assert_eq!(device.text("/srv/data/file"), "2");
+    let said = device.ok("ArtifactRollback");
+    device.differs(&before, &state(&device), "the device");
+    assert!(said.contains("rollback complete"), "{said}");
+    device.refuses(&[app("1.0")], &["/usr", "read-only"]);
+}
+
 /// A command that remounts `/usr`, without a program for it: mount(2) as perl calls it.
 fn remount(read_only: bool) -> String {
     let flags = 4096 + 32 + u32::from(read_only); // MS_BIND, MS_REMOUNT, MS_RDONLY
