@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use mock_client::debian::Package;
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use crate::device::{Device, app};
 use crate::kinds::state;
@@ -346,4 +347,17 @@ fn a_kept_package_that_was_changed_is_not_used() {
     fs::write(&old, kept).unwrap();
     device.roll_back();
     assert_eq!(device.version("app"), "ii 1.0");
+}
+
+#[test]
+fn an_immutable_file_or_directory_is_refused() {
+    let device = Device::new(&[app("1.0")]);
+    for path in ["/usr/share/app/data", "/usr/share/app", "/etc/app.conf"] {
+        let file = fs::File::open(device.path(path)).unwrap();
+        let before = ioctl_getflags(&file).unwrap();
+        ioctl_setflags(&file, before | IFlags::IMMUTABLE).unwrap();
+        refused(&device, &[app("2.0").build().unwrap()], &[path, "chattr -i"]);
+        ioctl_setflags(&file, before).unwrap();
+    }
+    there_and_back(&device, &[app("2.0").build().unwrap()]);
 }
