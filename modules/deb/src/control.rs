@@ -5,6 +5,9 @@ use std::fmt;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+/// The longest name that a file can have, in bytes.
+const NAME_MAX: usize = 255;
+
 /// The description of one package: fields, one below the other, without the empty line that ends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stanza(pub String);
@@ -88,7 +91,12 @@ impl Stanza {
             Ok(value.replace(':', "%3a"))
         };
         let (name, version) = (part("Package", "+-.")?, part("Version", "+-.~:")?);
-        Ok(format!("{name}_{version}_{}.deb", part("Architecture", "-")?))
+        let file_name = format!("{name}_{version}_{}.deb", part("Architecture", "-")?);
+        ensure!(
+            file_name.len() <= NAME_MAX,
+            "the package name {file_name:?} is longer than {NAME_MAX} bytes"
+        );
+        Ok(file_name)
     }
 
     /// What dpkg wants to be done with it, such as `install` or `hold`.
@@ -110,9 +118,26 @@ impl Stanza {
         self.state() == "installed" && self.status_word(1) == "ok"
     }
 
+    /// Whether files of it are on the device.
+    pub fn has_files(&self) -> bool {
+        !matches!(self.state(), "" | "not-installed" | "config-files")
+    }
+
+    /// Whether it is unpacked, but not configured: its files can be restored, and its state.
+    pub fn is_unpacked(&self) -> bool {
+        matches!(self.state(), "unpacked" | "half-configured" | "triggers-awaited" | "triggers-pending")
+            && self.status_word(1) == "ok"
+    }
+
+    /// Whether it is installed but for triggers of others, which dpkg runs later.
+    pub fn is_configured(&self) -> bool {
+        matches!(self.state(), "installed" | "triggers-awaited" | "triggers-pending")
+    }
+
     /// Whether the device cannot do without it.
     pub fn is_essential(&self) -> bool {
-        ["Essential", "Protected"].iter().any(|field| self.field(field) == Some("yes"))
+        let yes = |field: &&str| self.field(field).is_some_and(|value| value.eq_ignore_ascii_case("yes"));
+        ["Essential", "Protected"].iter().any(yes)
     }
 
     /// Paths of its configuration files, obsolete ones too, with what dpkg notes about each.
@@ -129,12 +154,22 @@ impl Stanza {
 
     /// The kibibytes that it takes when installed, in bytes; none where it does not say.
     pub fn installed_size(&self) -> u64 {
-        self.field("Installed-Size").and_then(|size| size.parse::<u64>().ok()).unwrap_or_default() << 10
+        let kibibytes = self.field("Installed-Size").and_then(|size| size.parse::<u64>().ok());
+        kibibytes.unwrap_or_default().saturating_mul(1024)
     }
 
     /// Whether it says that it replaces the package `name`.
     pub fn replaces(&self, name: &str) -> bool {
-        let mut packages = self.field("Replaces").unwrap_or_default().split(',');
+        self.names("Replaces", name)
+    }
+
+    /// Whether it says that it needs the package `name`, be it as one of several.
+    pub fn depends_on(&self, name: &str) -> bool {
+        self.names("Depends", name) || self.names("Pre-Depends", name)
+    }
+
+    fn names(&self, field: &str, name: &str) -> bool {
+        let mut packages = self.field(field).unwrap_or_default().split([',', '|']);
         packages.any(|package| package.trim().split([' ', '(', ':']).next() == Some(name))
     }
 }

@@ -39,6 +39,11 @@ impl Database {
         self.stanzas.iter().find(|stanza| stanza.key(&self.native).is_ok_and(|own| own == *key))
     }
 
+    /// Every package that has a name and an architecture.
+    pub fn all(&self) -> impl Iterator<Item = (Key, &Stanza)> {
+        self.stanzas.iter().filter_map(|stanza| Some((stanza.key(&self.native).ok()?, stanza)))
+    }
+
     /// The version of the package `key` that is installed, if it is.
     pub fn installed_version(&self, key: &Key) -> Option<&str> {
         self.find(key).filter(|stanza| stanza.is_installed())?.field("Version")
@@ -62,8 +67,12 @@ impl Database {
     ///
     /// # Errors
     /// When dpkg's list of a package cannot be read.
-    pub fn owners<'a>(&self, paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<Owners> {
-        let mut owners: BTreeMap<_, _> = paths.into_iter().map(|path| (merged(path), Vec::new())).collect();
+    pub fn owners<'a, P: AsRef<Path> + 'a + ?Sized>(
+        &self,
+        paths: impl IntoIterator<Item = &'a P>,
+    ) -> Result<Owners> {
+        let mut owners: BTreeMap<_, _> =
+            paths.into_iter().map(|path| (merged(path.as_ref()), Vec::new())).collect();
         for stanza in self.stanzas.iter().filter(|stanza| stanza.state() != "not-installed") {
             let key = stanza.key(&self.native)?;
             for path in files_of(stanza)? {
@@ -208,6 +217,11 @@ impl Diversions {
     fn parse(text: &str) -> Self {
         let lines: Vec<_> = text.lines().collect();
         Self(lines.chunks_exact(3).map(|part| (part[0].into(), part[1].into(), part[2].to_owned())).collect())
+    }
+
+    /// Every diversion: from where, to where, and for which package; `:` for the administrator.
+    pub fn all(&self) -> impl Iterator<Item = (&Path, &Path, &str)> {
+        self.0.iter().map(|(from, to, owner)| (from.as_path(), to.as_path(), owner.as_str()))
     }
 
     /// Where the file `path` of package `name` lies.

@@ -1,12 +1,9 @@
 //! The programs of dpkg and apt, called as an updater has to: nobody is there to answer, and what they say is in C.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use update_module::Program;
-
-use crate::control::Stanza;
 
 /// The longest that a look may take.
 const LOOK: Duration = Duration::from_secs(600);
@@ -26,7 +23,12 @@ pub fn change(program: &str) -> Program {
 
 /// dpkg, changing the device while this process holds the frontends' lock.
 pub fn dpkg() -> Program {
-    change("dpkg").env("DPKG_FRONTEND_LOCKED", "true")
+    dpkg_tool("dpkg")
+}
+
+/// A program of dpkg's, as [`dpkg`].
+pub fn dpkg_tool(program: &str) -> Program {
+    change(program).env("DPKG_FRONTEND_LOCKED", "true")
 }
 
 fn quiet(program: &str, limit: Duration) -> Program {
@@ -42,17 +44,6 @@ fn quiet(program: &str, limit: Duration) -> Program {
         .env("APT_LISTBUGS_FRONTEND", "none")
         // It would restart the client in the middle of its update.
         .env("NEEDRESTART_SUSPEND", "1")
-        .env("UCF_FORCE_CONFFOLD", "1")
-}
-
-/// The control data of the package in the file `deb`.
-///
-/// # Errors
-/// When it is no package.
-pub fn control_of(deb: &Path) -> Result<Stanza> {
-    let said = look("dpkg-deb").arg("--field").arg(deb).output();
-    let text = said.with_context(|| format!("reading the package {}", deb.display()))?;
-    Ok(Stanza(text_of(text)?.trim_end().to_owned()))
 }
 
 /// This device's own architecture.

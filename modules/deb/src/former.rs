@@ -1,6 +1,6 @@
-//! What the device was before the switch, as far as the switch changes it: kept whole before anything is touched.
+//! What the device was before the update, as far as the update changes it: kept whole before anything is touched.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,46 +11,79 @@ use update_module::durable::{self, Dir};
 use update_module::{FileName, say};
 
 use crate::control::{Key, Stanza};
-use crate::database::{self, Database, Diversions};
+use crate::database::{Database, Diversions};
 use crate::extras::Extras;
 use crate::marks;
 use crate::original;
-use crate::places::{self, Places};
-use crate::plan::Plan;
+use crate::places::Places;
 use crate::rebuild;
+use crate::record::Record;
+use crate::settings::Wishes;
 use crate::staged::Staged;
+use crate::tables::Tables;
+use crate::touched::Touched;
+use crate::was;
 
 /// The files by which a package asks for a reboot.
 const REBOOT: [&str; 2] = ["/run/reboot-required", "/var/run/reboot-required"];
 
-/// Everything that the way back needs.
+/// Everything that a rollback needs.
 #[derive(Serialize, Deserialize)]
 pub struct Former {
     pub packages: Vec<Package>,
+    /// The packages of the payload; `None` in journals of versions that did not record them.
+    #[serde(default)]
+    pub new: Option<Vec<New>>,
     pub places: Places,
-    /// Folders of packages that the administrator has put elsewhere: the symlinks in their places.
+    /// Symlinks in the places of directories, in journals of versions without a [`Record`].
+    #[serde(default)]
     pub moved: Places,
+    /// Extended attributes and times, in journals of versions without a [`Record`].
+    #[serde(default)]
     pub extras: Extras,
     /// The file that asks for a reboot, if somebody had asked before.
     reboot: Option<Request>,
 }
 
-/// One package that the switch changes.
+/// One package that the update changes.
 #[derive(Serialize, Deserialize)]
 pub struct Package {
     pub key: Key,
     /// What dpkg knew of it; nothing, if it did not know it.
     pub stanza: Option<Stanza>,
-    /// Its `.deb`, if it was installed.
+    /// Its `.deb`, if its files were there.
     pub deb: Option<FileName>,
+    /// The checksum of that; `None` in journals of versions that did not take it.
+    #[serde(default)]
+    pub sha256: Option<String>,
     pub automatic: bool,
+}
+
+/// One package of the payload, or one that apt has downloaded for it.
+#[derive(Serialize, Deserialize)]
+pub struct New {
+    pub key: Key,
+    pub version: String,
+    #[serde(default)]
+    pub downloaded: bool,
+}
+
+impl New {
+    /// What there is to know of `package` without its file.
+    ///
+    /// # Errors
+    /// When it has no version.
+    pub fn of(package: &Staged) -> Result<Self> {
+        let version = package.control.required("Version")?.to_owned();
+        Ok(Self { key: package.key.clone(), version, downloaded: package.downloaded })
+    }
 }
 
 /// Which file asks for a reboot, and since when.
 #[derive(PartialEq, Eq, Serialize, Deserialize)]
 struct Request(u64, (i64, i64));
 
-/// Where in the module's folder the old is kept, and where the packages that it installed before.
+/// Where in the module's directory the previous version is kept, and where the packages that it installed before.
 pub struct Folders {
     pub old: PathBuf,
     pub store: PathBuf,
@@ -66,46 +99,82 @@ impl Folders {
     pub fn moved(&self) -> PathBuf {
         self.old.join("moved")
     }
+
+    /// The description of every path that the update touches; `None` where an earlier version has begun the update.
+    ///
+    /// # Errors
+    /// When it cannot be looked for.
+    pub fn record(&self) -> Result<Option<Record>> {
+        let path = self.record_path();
+        Ok(durable::exists(&path)?.then(|| Record::at(path)))
+    }
+
+    fn record_path(&self) -> PathBuf {
+        self.old.join("record")
+    }
+
+    /// dpkg's tables before the update.
+    pub fn tables_before(&self) -> PathBuf {
+        self.old.join("tables.before")
+    }
+
+    /// dpkg's tables at the end of the install.
+    pub fn tables_after(&self) -> PathBuf {
+        self.old.join("tables.after")
+    }
+
+    /// dpkg's tables at the beginning of the rollback.
+    pub fn tables_at_rollback(&self) -> PathBuf {
+        self.old.join("tables.rollback")
+    }
 }
 
 impl Former {
-    /// Keeps what `plan` changes in `folders.old`, durably.
+    /// Keeps what is `touched` in `folders.old`, durably.
     ///
     /// # Errors
-    /// When something cannot be read or kept, or a package has a file of another that it does not replace.
+    /// When something cannot be read or kept.
     pub fn keep(
-        plan: &Plan,
+        touched: &Touched,
         staged: &[Staged],
         database: &Database,
         folders: &Folders,
-        reserve: u64,
+        wishes: &Wishes,
     ) -> Result<Self> {
         durable::remove_tree(&folders.old)?;
         durable::make_dirs(&folders.old)?;
         let old = Dir::make(&folders.old, 0o700)?;
-        let (keys, unowned) = affected(plan, staged, database)?;
-        let installed =
-            keys.iter().filter_map(|key| database.find(key)).filter(|package| package.is_installed());
-        old.check_space(installed.map(Stanza::installed_size).sum(), reserve)
-            .context("keeping the old packages for a rollback")?;
+        let with_files =
+            touched.keys.iter().filter_map(|key| database.find(key)).filter(|found| found.has_files());
+        let size = with_files.fold(0_u64, |size, package| size.saturating_add(package.installed_size()));
+        old.check_space(size, wishes.reserve).context("keeping the previous packages for a rollback")?;
         let (diversions, automatic) = (Diversions::read()?, marks::automatic()?);
         let mut packages = Vec::new();
-        for key in keys {
+        for key in touched.keys.iter().cloned() {
             let stanza = database.find(&key).filter(|package| package.state() != "not-installed").cloned();
-            let deb = match stanza.as_ref().filter(|package| package.is_installed()) {
-                Some(package) => Some(keep_deb(package, &diversions, &folders.store, &old)?),
+            let deb = match stanza.as_ref().filter(|package| package.has_files()) {
+                Some(package) => {
+                    ensure!(
+                        package.is_installed() || package.is_unpacked(),
+                        "package {key} is {} ({}), which a rollback could not restore: repair it (apt-get --fix-broken install), \
+                         then install again",
+                        package.state(),
+                        package.field("Status").unwrap_or_default()
+                    );
+                    Some(keep_deb(package, &diversions, &folders.store, &old)?)
+                }
                 None => None,
             };
-            packages.push(Package { automatic: automatic.contains(&key), key, stanza, deb });
+            let sha256 = deb.as_ref().map(|name| was::sha256(&folders.old.join(name))).transpose()?;
+            packages.push(Package { automatic: automatic.contains(&key), key, stanza, deb, sha256 });
         }
-        let paths = unowned.into_iter().chain(delicate(&packages, staged)?).collect();
-        let places = Places::keep(paths, &folders.places())?;
-        let moved = Places::keep(moved(&packages)?, &folders.moved())?;
-        let installed = packages.iter().filter(|package| package.deb.is_some());
-        let installed: Vec<_> = installed.filter_map(|package| package.stanza.as_ref()).collect();
-        let extras = Extras::keep(&installed, database, &diversions)?;
+        let places = Places::keep(&touched.copied, &folders.places(), wishes.backup)?;
+        Record::at(folders.record_path()).write(&touched.paths, &touched.exclusive)?;
+        Tables::read()?.write(&folders.tables_before())?;
+        let new = Some(staged.iter().map(New::of).collect::<Result<_>>()?);
         old.sync_filesystem()?;
-        Ok(Self { packages, places, moved, extras, reboot: request() })
+        let (moved, extras) = (Places::default(), Extras::default());
+        Ok(Self { packages, new, places, moved, extras, reboot: request() })
     }
 
     /// Whether a package has asked for a reboot since.
@@ -136,68 +205,6 @@ fn keep_deb(package: &Stanza, diversions: &Diversions, store: &Path, old: &Dir) 
         rebuild::rebuild(package, diversions, old, &name)?;
     }
     Ok(name)
-}
-
-/// The packages that change: those of `plan`, and those that lose a file to a package that replaces it. And what the
-/// new packages bring that is there already without being a package's.
-fn affected(
-    plan: &Plan,
-    staged: &[Staged],
-    database: &Database,
-) -> Result<(BTreeSet<Key>, BTreeSet<PathBuf>)> {
-    let mut keys: BTreeSet<Key> = plan.keys().cloned().collect();
-    let mut unowned = BTreeSet::new();
-    let files = staged.iter().map(Staged::files).collect::<Result<Vec<_>>>()?;
-    let (owners, diversions) = (database.owners(files.iter().flatten())?, Diversions::read()?);
-    for (package, files) in staged.iter().zip(files) {
-        for path in files {
-            let place = diversions.place(&path, &package.key.name);
-            let Some(meta) = durable::look_at(place)? else { continue };
-            let owners = owners.of(&path);
-            if owners.is_empty() {
-                unowned.insert(place.to_owned());
-            }
-            // Folders are shared, and so are the same files of one package for two architectures.
-            let is_folder = meta.is_dir() || place.is_dir();
-            for owner in
-                owners.iter().filter(|owner| owner.name != package.key.name && !is_folder && place == path)
-            {
-                ensure!(
-                    plan.remove.contains(owner)
-                        || plan.install.contains(owner)
-                        || package.control.replaces(&owner.name),
-                    "package {} has the file {}, which package {owner} has too, and does not replace it",
-                    package.key,
-                    path.display()
-                );
-                keys.insert(owner.clone());
-            }
-        }
-    }
-    Ok((keys, unowned))
-}
-
-/// Configuration files of the old and the new with what may come to lie beside them, and dpkg's own files.
-fn delicate(packages: &[Package], staged: &[Staged]) -> Result<BTreeSet<PathBuf>> {
-    let mut paths = BTreeSet::new();
-    for package in packages.iter().filter_map(|package| package.stanza.as_ref()) {
-        paths.extend(package.conffiles().flat_map(|(path, _)| places::around_conffile(Path::new(path))));
-        paths.extend(database::info_files(package)?);
-    }
-    for package in staged {
-        paths.extend(package.conffiles()?.iter().flat_map(|path| places::around_conffile(path)));
-    }
-    Ok(paths)
-}
-
-/// Symlinks where the packages have folders.
-fn moved(packages: &[Package]) -> Result<BTreeSet<PathBuf>> {
-    let mut paths = BTreeSet::new();
-    for package in packages.iter().filter_map(|package| package.stanza.as_ref()) {
-        let is_moved = |path: &PathBuf| path.is_symlink() && path.is_dir();
-        paths.extend(database::files_of(package)?.into_iter().filter(is_moved));
-    }
-    Ok(paths)
 }
 
 fn request() -> Option<Request> {

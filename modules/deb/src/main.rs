@@ -3,11 +3,15 @@
 //! It takes the payload of Mender's own module of this name, bare `.deb` files; packages whose names an artifact cannot
 //! hold come renamed, or in a tar archive. What they are called really, they say themselves.
 
+mod archive;
+mod contents;
 mod control;
 mod database;
 mod dpkg;
 mod extras;
+mod form;
 mod former;
+mod hooks;
 mod locks;
 mod marks;
 mod original;
@@ -15,11 +19,16 @@ mod places;
 mod plan;
 mod policy;
 mod rebuild;
+mod record;
+mod rollback;
 mod settings;
 mod shield;
 mod staged;
+mod strays;
+mod tables;
+mod touched;
 mod upgrade;
-mod way_back;
+mod was;
 
 use std::process::ExitCode;
 

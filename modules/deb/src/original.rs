@@ -2,17 +2,23 @@
 //! those in apt's cache.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use update_module::durable::{self, Dir};
 use update_module::{FileName, say};
 
+use crate::contents;
 use crate::control::Stanza;
 use crate::database::{self, Database};
 use crate::dpkg;
-use crate::staged::{control_members, names};
+use crate::staged::names;
+
+/// Bytes that are compared at a time.
+const PIECE: usize = 16 << 10;
 
 /// Where apt keeps what it has downloaded.
 const CACHE: &str = "/var/cache/apt/archives";
@@ -24,7 +30,7 @@ const CACHE: &str = "/var/cache/apt/archives";
 /// When it is there and cannot be copied.
 pub fn find(package: &Stanza, store: &Path, folder: &Dir, name: &FileName) -> Result<bool> {
     let candidates = [store, Path::new(CACHE)].map(|place| place.join(name));
-    let mut candidates = candidates.into_iter().filter(|path| path.is_file()).peekable();
+    let mut candidates = candidates.into_iter().filter(|path| is_trusted(path)).peekable();
     if candidates.peek().is_none() || !is_as_packaged(package)? {
         return Ok(false);
     }
@@ -40,6 +46,12 @@ pub fn find(package: &Stanza, store: &Path, folder: &Dir, name: &FileName) -> Re
     Ok(true)
 }
 
+/// Whether `path` is a regular file that only root can have written.
+fn is_trusted(path: &Path) -> bool {
+    path.symlink_metadata()
+        .is_ok_and(|found| found.is_file() && found.uid() == 0 && found.mode() & 0o022 == 0)
+}
+
 /// Whether nobody has changed or removed a file of the package, configuration files apart, since it was installed.
 fn is_as_packaged(package: &Stanza) -> Result<bool> {
     let (status, said) = dpkg::look("dpkg").args(["--verify", &package.dpkg_name()?]).answer()?;
@@ -51,17 +63,44 @@ fn is_as_packaged(package: &Stanza) -> Result<bool> {
 /// Whether the package was installed from `deb`, and not from another build with the same version: their checksums of
 /// every file, and their scripts, are the same.
 fn is_its_deb(deb: &Path, package: &Stanza) -> Result<bool> {
-    let members = control_members(deb)?;
-    let same = |(kind, content): &(String, Vec<u8>)| -> Result<bool> {
-        Ok(kind == "control"
-            || fs::read(database::info_file(package, kind)?).is_ok_and(|own| own == *content))
-    };
-    let control = dpkg::control_of(deb)?;
-    Ok(["Package", "Version", "Architecture"]
-        .iter()
-        .all(|field| control.field(field) == package.field(field))
-        && members.iter().any(|(kind, _)| kind == "md5sums")
-        && members.iter().map(same).collect::<Result<Vec<_>>>()?.into_iter().all(|same| same))
+    let (mut has_checksums, mut same) = (false, true);
+    contents::each_member(deb, |kind, _, content| {
+        has_checksums |= kind == "md5sums";
+        if kind != "control" {
+            same &= is_content(&database::info_file(package, kind)?, content)?;
+        }
+        Ok(())
+    })?;
+    let control = contents::control(deb)?.description;
+    let mut fields = ["Package", "Version", "Architecture"].iter();
+    Ok(has_checksums && same && fields.all(|field| control.field(field) == package.field(field)))
+}
+
+/// Whether the file `path` is there and has exactly the content `expected`, compared piece by piece.
+fn is_content(path: &Path, expected: &mut dyn Read) -> Result<bool> {
+    let Ok(file) = File::open(path) else { return Ok(false) };
+    let (mut own, mut other) = (vec![0; PIECE], vec![0; PIECE]);
+    let mut file = BufReader::new(file);
+    loop {
+        let length = read_full(expected, &mut other)?;
+        if read_full(&mut file, &mut own)? != length || own[..length] != other[..length] {
+            return Ok(false);
+        }
+        if length == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+fn read_full(from: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match from.read(&mut buffer[length..])? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    Ok(length)
 }
 
 /// Makes `store` hold those packages of it and of `staging` that are installed now, as far as they fit into `limit` bytes.
@@ -94,11 +133,11 @@ fn shrink(store: &Dir, limit: u64) -> Result<()> {
     let size = |name: &FileName| fs::metadata(store.path().join(name)).map_or(0, |meta| meta.len());
     let mut packages: Vec<_> = store.names()?.into_iter().map(|name| (size(&name), name)).collect();
     packages.sort();
-    let mut total: u64 = packages.iter().map(|(size, _)| size).sum();
+    let mut total = packages.iter().fold(0_u64, |sum, (size, _)| sum.saturating_add(*size));
     while let Some((size, name)) = packages.pop().filter(|_| total > limit) {
         say(format_args!("{name} is not kept for the next update's rollback: store_mib is full"));
         store.remove(&name)?;
-        total -= size;
+        total = total.saturating_sub(size);
     }
     Ok(())
 }

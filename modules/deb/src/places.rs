@@ -6,10 +6,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use update_module::durable::{self, Attributes, Dir};
 use update_module::{FileName, say};
+
+use crate::form;
 
 /// What dpkg and the maintainer scripts of packages leave beside a configuration file.
 const BESIDE: [&str; 7] =
@@ -17,7 +19,10 @@ const BESIDE: [&str; 7] =
 
 /// Places, and what was there.
 #[derive(Default, Serialize, Deserialize)]
-pub struct Places(Vec<(PathBuf, Was)>);
+pub struct Places(Vec<Place>);
+
+#[derive(Serialize, Deserialize)]
+struct Place(#[serde(with = "form")] PathBuf, Was);
 
 #[derive(Serialize, Deserialize)]
 enum Was {
@@ -28,33 +33,40 @@ enum Was {
 }
 
 impl Places {
-    /// Keeps what is at each of `paths` in `folder`.
+    /// Keeps what is at each of `paths` in `folder`, at most `limit` bytes.
     ///
     /// # Errors
-    /// When something there cannot be read, or its copy not be written.
-    pub fn keep(paths: BTreeSet<PathBuf>, folder: &Path) -> Result<Self> {
+    /// When something there cannot be read, its copy not be written, or all of it exceeds `limit`.
+    pub fn keep(paths: &BTreeSet<PathBuf>, folder: &Path, limit: u64) -> Result<Self> {
         let mut places = Vec::new();
+        let mut size = 0_u64;
         for path in paths {
-            let Some(meta) = durable::look_at(&path)? else {
-                places.push((path, Was::Nothing));
-                continue;
+            let was = match durable::look_at(path)? {
+                None => Was::Nothing,
+                Some(meta) if meta.is_dir() => Was::Folder(Dir::open(path)?.attributes()?),
+                Some(meta) if meta.is_file() || meta.is_symlink() => {
+                    size = size.saturating_add(meta.len());
+                    ensure!(
+                        size <= limit,
+                        "{} and other files of no package would be replaced, and the copies for a rollback exceed {limit} \
+                         bytes: move them away, or raise backup_mib",
+                        path.display()
+                    );
+                    let name = FileName::new(places.len().to_string())?;
+                    durable::copy(path, &folder.join(&name))?;
+                    Was::Kept(name)
+                }
+                // A device, pipe or socket has nothing in it that could be kept.
+                Some(_) => continue,
             };
-            if meta.is_dir() {
-                let attributes = Dir::open(&path)?.attributes()?;
-                places.push((path, Was::Folder(attributes)));
-            } else if meta.is_file() || meta.is_symlink() {
-                let name = FileName::new(places.len().to_string())?;
-                durable::copy(&path, &folder.join(&name))?;
-                places.push((path, Was::Kept(name)));
-            }
-            // A device, pipe or socket has nothing in it that could be kept.
+            places.push(Place(path.clone(), was));
         }
         Ok(Self(places))
     }
 
     /// Whether `path` is one of them.
     pub fn has(&self, path: &Path) -> bool {
-        self.0.iter().any(|(own, _)| own == path)
+        self.find(path).is_some()
     }
 
     /// Makes every place what it was, from the copies in `folder`. Those that are so already are left alone.
@@ -62,7 +74,7 @@ impl Places {
     /// # Errors
     /// The place that cannot be made so.
     pub fn put_back(&self, folder: &Path) -> Result<()> {
-        self.0.iter().try_for_each(|(path, was)| was.put_back(path, folder))
+        self.0.iter().try_for_each(|Place(path, was)| was.put_back(path, folder))
     }
 
     /// As [`put_back`](Self::put_back), for those places alone where nothing is now.
@@ -70,7 +82,7 @@ impl Places {
     /// # Errors
     /// As there.
     pub fn put_back_missing(&self, folder: &Path) -> Result<()> {
-        for (path, was) in &self.0 {
+        for Place(path, was) in &self.0 {
             if !durable::exists(path)? {
                 was.put_back(path, folder)?;
             }
@@ -83,10 +95,16 @@ impl Places {
     /// # Errors
     /// When it cannot be compared with its copy in `folder`.
     pub fn is_as_kept(&self, path: &Path, folder: &Path) -> Result<bool> {
-        match self.0.iter().find(|(own, _)| own == path) {
-            Some((_, Was::Kept(name))) => durable::is_copy(&folder.join(name), path),
+        match self.find(path) {
+            Some(Was::Kept(name)) => durable::is_copy(&folder.join(name), path),
             _ => Ok(false),
         }
+    }
+
+    /// They are in the order of their paths.
+    fn find(&self, path: &Path) -> Option<&Was> {
+        let at = self.0.binary_search_by(|Place(own, _)| own.as_path().cmp(path)).ok()?;
+        Some(&self.0[at].1)
     }
 }
 
@@ -103,7 +121,7 @@ impl Was {
 
 /// The configuration file `path` with all that may come to lie beside it, and what it leads to where it is a symlink.
 pub fn around_conffile(path: &Path) -> Vec<PathBuf> {
-    let target = fs::canonicalize(path).ok().filter(|target| target != path && path.is_symlink());
+    let target = Some(target(path)).filter(|target| target != path);
     let names = [Some(path.to_owned()), target];
     names
         .into_iter()
@@ -112,12 +130,33 @@ pub fn around_conffile(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// What `path` leads to where it is a symlink, or several, whether or not that exists: dpkg follows configuration files so.
+pub fn target(path: &Path) -> PathBuf {
+    let mut target = path.to_owned();
+    for _ in 0..LINKS {
+        let Ok(next) = fs::read_link(&target) else { break };
+        target = target.parent().unwrap_or(&target).join(next);
+    }
+    let canonical = target.parent().zip(target.file_name()).and_then(|(parent, name)| {
+        Some(fs::canonicalize(parent).ok()?.join(name)).filter(|_| target != path)
+    });
+    canonical.unwrap_or(target)
+}
+
+/// How many symlinks dpkg follows from a configuration file.
+const LINKS: usize = 25;
+
+/// What dpkg and its helpers may leave beside `path`.
+pub fn beside_any(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    beside(path, &BESIDE)
+}
+
 /// What dpkg calls `path` while it has not finished with it.
 pub fn unfinished(path: &Path) -> impl Iterator<Item = PathBuf> {
     beside(path, &BESIDE[..2])
 }
 
-fn beside<'a>(path: &Path, suffixes: &'a [&str]) -> impl Iterator<Item = PathBuf> + use<'a> {
+fn beside(path: &Path, suffixes: &'static [&'static str]) -> impl Iterator<Item = PathBuf> + use<> {
     let name: OsString = path.as_os_str().to_owned();
     suffixes.iter().map(move |suffix| {
         let mut name = name.clone();

@@ -1,9 +1,12 @@
 //! What apt is going to do: simulated, and read from the lines that are made for programs.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use update_module::Program;
 
 use crate::control::Key;
+use crate::database::Database;
 use crate::dpkg;
 use crate::settings::{Conffiles, Wishes};
 use crate::staged::Staged;
@@ -15,6 +18,8 @@ pub struct Plan {
     pub install: Vec<Key>,
     /// Those that go.
     pub remove: Vec<Key>,
+    /// Those that get configured.
+    pub configure: Vec<Key>,
 }
 
 impl Plan {
@@ -29,11 +34,11 @@ impl Plan {
 ///
 /// # Errors
 /// When it finds no way: which package needs what.
-pub fn simulate(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Result<Plan> {
+pub fn simulate(staged: &[Staged], remove: &[Key], wishes: &Wishes, database: &Database) -> Result<Plan> {
     if staged.is_empty() && remove.is_empty() {
         return Ok(Plan::default());
     }
-    let mut apt = apt_get(staged, remove, wishes).args([
+    let mut apt = apt_get(staged, remove, wishes, database).args([
         "--simulate",
         "--allow-downgrades",
         "--allow-change-held-packages",
@@ -51,19 +56,39 @@ pub fn simulate(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Result<Pl
 ///
 /// # Errors
 /// When it fails, and with it the update.
-pub fn carry_out(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Result<()> {
+pub fn carry_out(staged: &[Staged], remove: &[Key], wishes: &Wishes, database: &Database) -> Result<()> {
     if staged.is_empty() && remove.is_empty() {
         return Ok(());
     }
     let downgrade = wishes.allow_downgrade.then_some("--allow-downgrades");
-    apt_get(staged, remove, wishes).args(downgrade).run()
+    apt_get(staged, remove, wishes, database).args(downgrade).run()
 }
 
-fn apt_get(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Program {
+/// Lets apt download into the directory `place` what it needs beside `staged`, and change nothing else.
+///
+/// # Errors
+/// When it fails.
+pub fn download(
+    staged: &[Staged],
+    remove: &[Key],
+    wishes: &Wishes,
+    database: &Database,
+    place: &Path,
+) -> Result<()> {
+    let downgrade = wishes.allow_downgrade.then_some("--allow-downgrades");
+    apt_get(staged, remove, wishes, database)
+        .args(["--download-only", "-o"])
+        .arg(format!("Dir::Cache::Archives={}", place.display()))
+        .args(downgrade)
+        .run()
+}
+
+fn apt_get(staged: &[Staged], remove: &[Key], wishes: &Wishes, database: &Database) -> Program {
     let options = [
         "Dpkg::Use-Pty=0".to_owned(),
         "APT::Sandbox::User=root".to_owned(), // the staging place is closed to everybody else
-        format!("DPkg::Lock::Timeout={}", wishes.lock_seconds),
+        // A larger one is a negative number to apt, which waits for ever then.
+        format!("DPkg::Lock::Timeout={}", wishes.lock_seconds.min(i32::MAX as u64)),
     ];
     // Without the network nothing counts but what is here: no lists, and no cache made with them.
     let alone = [
@@ -75,7 +100,11 @@ fn apt_get(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Program {
     let alone = alone.iter().filter(|_| !wishes.network).map(|option| (*option).to_owned());
     let force = conffile_options(wishes.conffiles).iter().map(|option| format!("Dpkg::Options::={option}"));
     let options = options.into_iter().chain(alone).chain(force).flat_map(|option| ["-o".to_owned(), option]);
+    // apt does nothing for a package that lacks something, even where the payload brings it, unless it is to repair that.
+    let repairs = database.unfinished().next().map(|_| "--fix-broken");
     dpkg::change("apt-get")
+        .args(repairs)
+        .env(ucf(wishes.conffiles), "1")
         .args(["--quiet", "--yes", "--reinstall", "--no-install-recommends"])
         .args(options)
         .arg("install")
@@ -83,16 +112,40 @@ fn apt_get(staged: &[Staged], remove: &[Key], wishes: &Wishes) -> Program {
         .args(remove.iter().map(|key| format!("{key}-")))
 }
 
-/// How dpkg is to decide about a configuration file, without asking.
+/// How dpkg is to decide about a configuration file, without asking. The device's dpkg.cfg, or `DPkg::Options` of its apt,
+/// may say otherwise: what comes last counts, so every option is named.
 pub fn conffile_options(policy: Conffiles) -> &'static [&'static str] {
     match policy {
-        Conffiles::Keep => &["--force-confold"],
-        Conffiles::Replace => &["--force-confnew"],
-        Conffiles::Default => &["--force-confdef", "--force-confold"],
+        Conffiles::Keep => &[
+            "--no-force-confnew",
+            "--no-force-confdef",
+            "--no-force-confmiss",
+            "--no-force-confask",
+            "--force-confold",
+        ],
+        Conffiles::Replace => &[
+            "--no-force-confold",
+            "--no-force-confdef",
+            "--no-force-confmiss",
+            "--no-force-confask",
+            "--force-confnew",
+        ],
+        Conffiles::Default => &[
+            "--no-force-confnew",
+            "--no-force-confmiss",
+            "--no-force-confask",
+            "--force-confdef",
+            "--force-confold",
+        ],
     }
 }
 
-/// The lines `Inst NAME …`, `Remv NAME …` and `Purg NAME …`; `Conf` is about packages that are named before.
+/// As [`conffile_options`], for packages that use ucf.
+fn ucf(policy: Conffiles) -> &'static str {
+    if policy == Conffiles::Replace { "UCF_FORCE_CONFFNEW" } else { "UCF_FORCE_CONFFOLD" }
+}
+
+/// The lines `Inst NAME …`, `Remv NAME …`, `Purg NAME …` and `Conf NAME …`.
 fn parse(said: &str) -> Result<Plan> {
     let mut plan = Plan::default();
     for line in said.lines() {
@@ -100,6 +153,7 @@ fn parse(said: &str) -> Result<Plan> {
         let list = match word {
             "Inst" => &mut plan.install,
             "Remv" | "Purg" => &mut plan.remove,
+            "Conf" => &mut plan.configure,
             _ => continue,
         };
         let name = rest.split(' ').next().filter(|name| !name.is_empty());
@@ -128,6 +182,7 @@ mod tests {
         let names = |keys: &[Key]| keys.iter().map(Key::to_string).collect::<Vec<_>>();
         assert_eq!(names(&plan.install), ["c", "d:armhf"]);
         assert_eq!(names(&plan.remove), ["a", "gone"]);
+        assert_eq!(names(&plan.configure), ["c"]);
         assert_eq!(plan.keys().count(), 4);
     }
 

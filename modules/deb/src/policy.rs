@@ -7,39 +7,57 @@ use update_module::say;
 use crate::control::{Key, Stanza};
 use crate::database::{self, Database};
 use crate::dpkg;
-use crate::plan::Plan;
-use crate::settings::Wishes;
+use crate::hooks::Hooks;
+use crate::plan::{self, Plan};
+use crate::settings::{Conffiles, Wishes};
 use crate::staged::Staged;
 
 /// Where most of a package's files come to lie.
 const SYSTEM: &str = "/usr";
 
-/// Brings an interrupted dpkg to its end, if there was one.
+/// Completes an interrupted run of dpkg, if there was one, with `hooks` around it. What cannot be completed is for
+/// [`check_repaired`].
 ///
 /// # Errors
-/// When it does not come to one: which packages are in the way.
-pub fn repair() -> Result<()> {
-    let unfinished = |database: &Database| -> Vec<String> {
-        let told = |package: &Stanza| {
-            format!("{} ({})", package.field("Package").unwrap_or_default(), package.state())
-        };
-        database.unfinished().map(told).collect()
-    };
+/// When dpkg's database cannot be read.
+pub fn repair(hooks: &Hooks) -> Result<()> {
     let before = unfinished(&Database::read()?);
     if before.is_empty() && !database::is_interrupted()? {
         return Ok(());
     }
     say(format_args!("dpkg was interrupted, repairing it first: {}", before.join(", ")));
-    let repaired =
-        dpkg::change("dpkg").args(["--force-confdef", "--force-confold", "--configure", "--pending"]).run();
-    let after = unfinished(&Database::read()?);
-    ensure!(
-        after.is_empty(),
-        "dpkg was interrupted before this update, and its repair did not help {}: mend that by hand (dpkg --configure -a, \
-         apt-get --fix-broken install), then install again",
-        after.join(", ")
-    );
-    repaired
+    let options = plan::conffile_options(Conffiles::Keep);
+    hooks.around(|| {
+        if let Err(error) = dpkg::change("dpkg").args(options).args(["--configure", "--pending"]).run() {
+            say(format_args!("the repair is incomplete: {error:#}"));
+        }
+        Ok(())
+    })
+}
+
+fn unfinished(database: &Database) -> Vec<String> {
+    let told =
+        |package: &Stanza| format!("{} ({})", package.field("Package").unwrap_or_default(), package.state());
+    database.unfinished().map(told).collect()
+}
+
+/// Refuses an update on a device with packages that dpkg has not finished, and that `plan` does not finish either.
+///
+/// # Errors
+/// As said.
+pub fn check_repaired(plan: &Plan, database: &Database) -> Result<()> {
+    for package in database.unfinished() {
+        let key = package.key(&database.native)?;
+        let needs = |other: &Key| package.depends_on(&other.name);
+        let may_help = plan.configure.contains(&key) && plan.install.iter().any(needs);
+        ensure!(
+            plan.keys().any(|other| *other == key) || may_help,
+            "package {key} is {}, and this update does not repair it: repair it (dpkg --configure -a, \
+             apt-get --fix-broken install), or put its repair into the artifact",
+            package.state()
+        );
+    }
+    Ok(())
 }
 
 /// Refuses packages of the payload that are not for this device, or older than what it has.
@@ -71,13 +89,7 @@ pub fn check_payload(staged: &[Staged], database: &Database, wishes: &Wishes) ->
 ///
 /// # Errors
 /// As said.
-pub fn check_plan(
-    plan: &Plan,
-    staged: &[Staged],
-    asked: &[Key],
-    database: &Database,
-    network: bool,
-) -> Result<()> {
+pub fn check_plan(plan: &Plan, staged: &[Staged], asked: &[Key], database: &Database) -> Result<()> {
     for key in plan.keys() {
         let held = database.find(key).is_some_and(|package| package.want() == "hold");
         ensure!(!held, "package {key} is held on this device: apt-mark unhold {key} would let it change");
@@ -87,8 +99,9 @@ pub fn check_plan(
     }
     for key in &plan.install {
         ensure!(
-            network || staged.iter().any(|package| package.key == *key),
-            "package {key} would have to be installed too, and is not in the payload"
+            staged.iter().any(|package| package.key == *key),
+            "package {key} would have to be installed too, and is not in the payload: put it there, or allow apt to download it \
+             (network, with a source that is not file:)"
         );
     }
     for Staged { key, .. } in staged {
@@ -116,6 +129,7 @@ fn check_removal(key: &Key, staged: &[Staged], asked: &[Key], database: &Databas
 /// As said, with the figures.
 pub fn check_space(staged: &[Staged], reserve: u64) -> Result<()> {
     // The old lies beside the new until dpkg is through with a package: nothing is saved by what goes.
-    let size = staged.iter().map(|package| package.control.installed_size()).sum();
+    let size = |package: &Staged| package.control.installed_size().max(package.bytes);
+    let size = staged.iter().fold(0_u64, |sum, package| sum.saturating_add(size(package)));
     Dir::open(SYSTEM.as_ref())?.check_space(size, reserve)
 }

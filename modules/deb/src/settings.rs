@@ -14,6 +14,10 @@ pub struct Settings {
     pub reserve_mib: u64,
     /// Installed packages that are kept for a rollback of the next update, in MiB.
     pub store_mib: u64,
+    /// Copies of files of no package that an update replaces, in MiB.
+    pub backup_mib: u64,
+    /// The most files and directories that the packages of one artifact may have.
+    pub max_files: usize,
     /// What becomes of changed configuration files, instead of what artifacts say.
     pub conffiles: Option<Conffiles>,
     /// Whether a version may be older than the installed one, instead of what artifacts say.
@@ -27,6 +31,8 @@ impl Default for Settings {
             network: false,
             reserve_mib: 4,
             store_mib: 64,
+            backup_mib: 64,
+            max_files: 20_000,
             conffiles: None,
             allow_downgrade: None,
         }
@@ -112,6 +118,12 @@ pub struct Wishes {
     pub reserve: u64,
     /// Bytes.
     pub store: u64,
+    /// Bytes; a journal of a version without it has no update to prepare.
+    #[serde(default)]
+    pub backup: u64,
+    /// As `backup`.
+    #[serde(default)]
+    pub max_files: usize,
 }
 
 impl Wishes {
@@ -124,8 +136,10 @@ impl Wishes {
             reboot: meta_data.reboot,
             network: settings.network,
             lock_seconds: settings.lock_seconds,
-            reserve: settings.reserve_mib << 20,
-            store: settings.store_mib << 20,
+            reserve: settings.reserve_mib.saturating_mul(1 << 20),
+            store: settings.store_mib.saturating_mul(1 << 20),
+            backup: settings.backup_mib.saturating_mul(1 << 20),
+            max_files: settings.max_files,
         }
     }
 }
@@ -144,7 +158,8 @@ mod tests {
         let text = fs::read_to_string(path).unwrap();
         let packaged: Settings = toml::from_str(&text).unwrap();
         assert_eq!(format!("{packaged:?}"), format!("{:?}", Settings::default()));
-        for key in ["lock_seconds", "network", "reserve_mib", "store_mib", "conffiles", "allow_downgrade"] {
+        let keys = ["lock_seconds", "network", "reserve_mib", "store_mib", "backup_mib", "max_files"];
+        for key in keys.into_iter().chain(["conffiles", "allow_downgrade"]) {
             assert!(text.contains(&format!("\n#{key} = ")), "{key} is not shown");
         }
     }

@@ -1,15 +1,20 @@
-//! The payload in its staging place: packages, whatever the artifact called them.
+//! The payload in its staging directory: packages, whatever the artifact called them.
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::statvfs;
+use tar::EntryType;
 use update_module::durable::{self, Dir};
 use update_module::{FileName, Payload};
 
+use crate::archive::{self, Of};
+use crate::contents::{self, Control, Item};
 use crate::control::{Key, Stanza};
 use crate::database::Database;
-use crate::dpkg;
 
 /// What a Debian package begins with: it is an `ar` archive.
 const DEB: &[u8; 8] = b"!<arch>\n";
@@ -21,7 +26,7 @@ const TAR: (usize, &[u8]) = (257, b"ustar");
 /// Bytes of the payload read at a time: as many as a FIFO holds.
 const BUFFER: usize = 64 << 10;
 
-/// The staging place while the payload streams in.
+/// The staging directory while the payload streams in.
 pub struct Staging {
     folder: Dir,
     reserve: u64,
@@ -56,9 +61,16 @@ impl Staging {
         (&mut payload).take(TAR_HEADER as u64).read_to_end(&mut head).with_context(reading)?;
         let (is_deb, is_tar) =
             (head.starts_with(DEB), head.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)));
+        let announced = payload.size;
         let content = head.as_slice().chain(payload);
         if is_deb {
-            self.package(content).with_context(reading)
+            let read = self.package(content).with_context(reading)?;
+            ensure!(
+                announced.is_none_or(|size| size == read),
+                "the payload file {name} has {read} bytes, but {} were announced",
+                announced.unwrap_or_default()
+            );
+            Ok(())
         } else if is_tar {
             self.archive(content).with_context(reading)
         } else {
@@ -66,39 +78,40 @@ impl Staging {
         }
     }
 
-    /// Takes every package in a tar archive, in whatever folders; nothing but packages may be in it.
+    /// Takes every package in a tar archive, in whatever directories; nothing but packages may be in it.
     fn archive(&mut self, content: impl Read) -> Result<()> {
-        let mut archive = tar::Archive::new(content);
-        for entry in archive.entries()? {
-            let mut entry = entry?;
-            let path = entry.path()?.into_owned();
-            let kind = entry.header().entry_type();
-            if kind.is_dir() {
-                continue;
+        archive::read(content, Of::Payload, |entry| {
+            if entry.kind == EntryType::Directory {
+                return Ok(());
             }
+            let path = Path::new(OsStr::from_bytes(&entry.name));
             let shown = path.display();
-            ensure!(kind.is_file(), "{shown} in the archive is no regular file");
+            ensure!(entry.kind == EntryType::Regular, "{shown} in the archive is no regular file");
             ensure!(
                 path.extension().is_some_and(|name| name == "deb"),
                 "{shown} in the archive is no .deb file"
             );
-            self.folder.check_space(entry.size(), self.reserve)?;
-            self.package(&mut entry).with_context(|| format!("reading {shown} in the archive"))?;
-        }
-        Ok(())
+            self.folder.check_space(entry.size, self.reserve)?;
+            let read =
+                self.package(entry.content).with_context(|| format!("reading {shown} in the archive"))?;
+            ensure!(read == entry.size, "{shown} in the archive is truncated");
+            Ok(())
+        })
     }
 
     /// Writes one package under a number: what it is called, nobody asks it before the client has checked the payload.
-    fn package(&mut self, mut content: impl Read) -> Result<()> {
+    fn package(&mut self, mut content: impl Read) -> Result<u64> {
         self.packages += 1;
         let name = FileName::new(format!("{}.deb", self.packages))?;
         let mut file = self.folder.create_file(&name)?;
         let mut buffer = vec![0; BUFFER];
+        let mut total = 0_u64;
         loop {
             let read = content.read(&mut buffer)?;
             if read == 0 {
-                return Ok(());
+                return Ok(total);
             }
+            total = total.saturating_add(read as u64);
             file.write_all(&buffer[..read]).with_context(|| {
                 format!(
                     "writing {} (on a full disk: free some space there)",
@@ -122,73 +135,83 @@ pub struct Staged {
     pub path: PathBuf,
     pub key: Key,
     pub control: Stanza,
+    /// Its configuration files.
+    pub conffiles: Vec<PathBuf>,
+    /// Whether its `preinst` diverts files of other packages.
+    pub diverts: bool,
+    /// Whether it is none of the payload, but was downloaded by apt.
+    pub downloaded: bool,
+    /// Its paths, once they have been [read](Self::read_items).
+    pub items: Vec<Item>,
+    /// The size of its files, as `items`.
+    pub bytes: u64,
 }
 
 impl Staged {
-    /// The files and folders in it.
+    /// Reads which paths it has, at most `files`, and how much that is when it is unpacked.
     ///
     /// # Errors
-    /// When it is damaged.
-    pub fn files(&self) -> Result<Vec<PathBuf>> {
-        dpkg::look("dpkg-deb").arg("--fsys-tarfile").arg(&self.path).stream(|archive| {
-            let mut files = Vec::new();
-            for entry in tar::Archive::new(archive).entries()? {
-                // `./usr/bin/x`, and `./` for the root.
-                files.push(Path::new("/").join(entry?.path()?.strip_prefix(".").unwrap_or(Path::new(""))));
-            }
-            Ok(files)
-        })
-    }
-
-    /// The configuration files that it says it has.
-    ///
-    /// # Errors
-    /// When it is damaged.
-    pub fn conffiles(&self) -> Result<Vec<PathBuf>> {
-        let members = control_members(&self.path)?;
-        let text = members.into_iter().find(|(name, _)| name == "conffiles").map(|(_, text)| text);
-        let text = String::from_utf8(text.unwrap_or_default()).context("its list of configuration files")?;
-        // A flag may come before the path.
-        let paths =
-            text.lines().filter_map(|line| line.find('/').map(|at| PathBuf::from(line[at..].trim_end())));
-        Ok(paths.collect())
+    /// When it is damaged, has more paths, or unpacks to more than any file system of this device has free.
+    pub fn read_items(&mut self, files: usize) -> Result<()> {
+        (self.items, self.bytes) = contents::items(&self.path, files, largest_free_space()?)
+            .with_context(|| format!("package {}", self.key))?;
+        Ok(())
     }
 }
 
-/// The files in the control archive of the package `deb`, by name.
-///
-/// # Errors
-/// When it is damaged.
-pub fn control_members(deb: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let archive = dpkg::look("dpkg-deb").arg("--ctrl-tarfile").arg(deb).output()?;
-    let mut members = Vec::new();
-    for entry in tar::Archive::new(archive.as_slice()).entries()? {
-        let mut entry = entry?;
-        let name = entry.path()?.file_name().map(|name| name.to_string_lossy().into_owned());
-        if let Some(name) = name.filter(|_| entry.header().entry_type().is_file()) {
-            let mut content = Vec::new();
-            entry.read_to_end(&mut content)?;
-            members.push((name, content));
-        }
-    }
-    Ok(members)
+/// The free bytes of the file system that has most of them.
+fn largest_free_space() -> Result<u64> {
+    let mounts = durable::mounts_at_or_below(Path::new("/"))?;
+    let free = |mount: &PathBuf| Some(statvfs(mount).ok()?).map(|it| it.f_bavail.saturating_mul(it.f_frsize));
+    Ok(mounts.iter().filter_map(free).max().unwrap_or(u64::MAX))
 }
 
-/// The packages in the staging place `folder`, each under its real name from now on.
+/// The most bytes that all the packages' descriptions and lists of configuration files may have together.
+const TEXTS_LIMIT: usize = 4 << 20;
+
+/// Reads which paths the packages `staged` have, at most `files` together.
 ///
 /// # Errors
-/// When one is damaged, or two are the same package.
+/// As [`Staged::read_items`].
+pub fn read_items(staged: &mut [Staged], mut files: usize) -> Result<()> {
+    for package in staged {
+        package.read_items(files)?;
+        files -= package.items.len();
+    }
+    Ok(())
+}
+
+/// The packages in the staging directory `folder`, each under its real name from now on.
+///
+/// # Errors
+/// When one is damaged, two are the same package, or their descriptions exceed a limit.
 pub fn identify(folder: &Path, database: &Database) -> Result<Vec<Staged>> {
     let dir = Dir::open(folder)?;
     let mut staged: Vec<Staged> = Vec::new();
+    let mut texts = 0;
     for name in dir.names()? {
-        let control = dpkg::control_of(&folder.join(&name))?;
-        let (key, real_name) = (control.key(&database.native)?, FileName::new(control.file_name()?)?);
+        let Control { description, conffiles, diverts } = contents::control(&folder.join(&name))?;
+        texts += description.0.len() + conffiles.iter().map(|path| path.as_os_str().len()).sum::<usize>();
+        ensure!(
+            texts <= TEXTS_LIMIT,
+            "the descriptions of the artifact's packages have more than {TEXTS_LIMIT} bytes together: split the artifact"
+        );
+        let (key, real_name) = (description.key(&database.native)?, FileName::new(description.file_name()?)?);
         ensure!(staged.iter().all(|other| other.key != key), "the payload has package {key} twice");
         if real_name != name {
             dir.rename_to_free(&name, &dir, &real_name)?;
         }
-        staged.push(Staged { path: folder.join(&real_name), key, control });
+        let path = folder.join(&real_name);
+        staged.push(Staged {
+            path,
+            key,
+            control: description,
+            conffiles,
+            diverts,
+            downloaded: false,
+            items: Vec::new(),
+            bytes: 0,
+        });
     }
     dir.sync()?;
     Ok(staged)

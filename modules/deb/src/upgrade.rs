@@ -2,23 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use update_module::durable::{self, Dir};
 use update_module::{Change, NeedsReboot, say};
 
 use crate::control::Key;
 use crate::database::{self, Database};
-use crate::former::{Folders, Former};
+use crate::former::{Folders, Former, New};
+use crate::hooks::Hooks;
 use crate::locks;
 use crate::marks;
 use crate::original;
 use crate::plan::{self, Plan};
 use crate::policy;
+use crate::rollback::Rollback;
 use crate::settings::{Reboot, Wishes};
 use crate::shield::{self, Shield};
 use crate::staged::{self, Staged};
-use crate::way_back;
+use crate::tables::Tables;
+use crate::touched::{self, Touched};
 
 /// Where what packages and their scripts have written lies; often, all of it is one filesystem.
 const WRITTEN: [&str; 4] = ["/", "/usr", "/etc", "/var"];
@@ -56,6 +59,11 @@ impl Upgrade {
         !self.wishes.remove.is_empty()
     }
 
+    /// Where apt downloads to.
+    fn downloads(&self) -> PathBuf {
+        self.folder.join("download")
+    }
+
     fn folders(&self) -> Folders {
         Folders { old: self.folder.join("old"), store: self.folder.join("store") }
     }
@@ -70,10 +78,77 @@ impl Upgrade {
         staged::identify(&self.staging(), database)
     }
 
-    /// Gives packages that were there before, and still are, their marks again: an update is nobody's wish for them.
+    /// Gives packages that were there before, and still are, their marks again: an update is nobody's wish for them. Those
+    /// that apt has downloaded are there because others need them.
     fn keep_marks(&self) -> Result<()> {
+        let (database, former) = (Database::read()?, self.former()?);
+        let is_former =
+            |new: &New| former.packages.iter().any(|package| package.key == new.key && package.deb.is_some());
+        let downloaded = former.new.iter().flatten().filter(|new| new.downloaded && !is_former(new));
+        let marks = former.marks().chain(downloaded.map(|new| (&new.key, true)));
+        marks::set(marks.filter(|(key, _)| database.installed_version(key).is_some()))
+    }
+
+    /// Has apt download what `plan` installs and is not `staged`. False where that is nothing.
+    fn download(&self, staged: &[Staged], asked: &[Key], plan: &Plan, database: &Database) -> Result<bool> {
+        let is_staged = |key: &&Key| staged.iter().any(|package| package.key == **key);
+        if plan.install.iter().all(|key| is_staged(&key)) {
+            return Ok(false);
+        }
+        let place = self.downloads();
+        durable::remove_tree(&place)?;
+        durable::make_dirs(&place.join("partial"))?;
+        plan::download(staged, asked, &self.wishes, database, &place)?;
+        let (from, into) = (Dir::open(&place)?, Dir::open(&self.staging())?);
+        for name in
+            from.names()?.iter().filter(|name| name.as_ref().extension().is_some_and(|kind| kind == "deb"))
+        {
+            from.rename_to_free(name, &into, name)?;
+        }
+        into.sync_filesystem()?;
+        durable::remove_tree(&place)?;
+        Ok(true)
+    }
+
+    /// Makes sure that apt has done what it was to do: a setting of its own may have it do nothing, and succeed.
+    fn check_installed(&self, staged: &[Staged], asked: &[Key]) -> Result<()> {
         let database = Database::read()?;
-        marks::set(self.former()?.marks().filter(|(key, _)| database.installed_version(key).is_some()))
+        for package in staged {
+            let found = database.find(&package.key);
+            let is_there = found.is_some_and(|found| {
+                found.is_configured() && found.field("Version") == package.control.field("Version")
+            });
+            ensure!(
+                is_there,
+                "apt has succeeded, but package {} is {}: see the settings of apt (apt-config dump)",
+                package.key,
+                found.map_or("not-installed", |found| found.state())
+            );
+        }
+        let left = asked.iter().find(|key| database.installed_version(key).is_some());
+        ensure!(
+            left.is_none(),
+            "apt has succeeded, but did not remove {}",
+            left.map(Key::to_string).unwrap_or_default()
+        );
+        Ok(())
+    }
+
+    fn roll_back(&self) -> Result<()> {
+        let (former, folders) = (self.former()?, self.folders());
+        let rollback = || Rollback::new(former, &folders, self.wishes.lock_seconds);
+        if let Some(new) = &former.new {
+            // Nothing in it is needed any more, and the rollback may need the space.
+            if let Err(error) = durable::remove_tree(&self.staging()) {
+                say(format_args!("rolling back all the same: {error:#}"));
+            }
+            return rollback()?.run(new, None);
+        }
+        // A version that recorded nothing began this update: what is new is in its packages.
+        let mut staged = self.staged(&Database::read()?)?;
+        staged::read_items(&mut staged, usize::MAX)?;
+        let new = staged.iter().map(New::of).collect::<Result<Vec<_>>>()?;
+        rollback()?.run(&new, Some(&staged))
     }
 
     fn former(&self) -> Result<&Former> {
@@ -85,14 +160,30 @@ impl Change for Upgrade {
     fn prepare(&mut self) -> Result<()> {
         let wishes = &self.wishes;
         locks::wait_for_all(wishes.lock_seconds)?;
-        policy::repair()?;
+        // Before dpkg or apt read a package, it has to be within the limits.
+        let mut staged = self.staged(&Database::read()?)?;
+        staged::read_items(&mut staged, wishes.max_files)?;
+        let hooks = Hooks::read()?;
+        policy::repair(&hooks)?;
         let database = Database::read()?;
-        let staged = self.staged(&database)?;
         policy::check_payload(&staged, &database, wishes)?;
+        touched::check_removable(&staged, &database)?;
         let asked = self.removals(&database);
-        let plan = plan::simulate(&staged, &asked, wishes)?;
-        policy::check_plan(&plan, &staged, &asked, &database, wishes.network)?;
-        self.former = Some(Former::keep(&plan, &staged, &database, &self.folders(), wishes.reserve)?);
+        let mut plan = plan::simulate(&staged, &asked, wishes, &database)?;
+        if wishes.network && self.download(&staged, &asked, &plan, &database)? {
+            // What apt has downloaded is looked at as the payload is, and installed with it.
+            let of_payload: Vec<_> = staged.into_iter().map(|package| package.key).collect();
+            staged = self.staged(&database)?;
+            staged.iter_mut().for_each(|package| package.downloaded = !of_payload.contains(&package.key));
+            staged::read_items(&mut staged, wishes.max_files)?;
+            touched::check_removable(&staged, &database)?;
+            plan = plan::simulate(&staged, &asked, wishes, &database)?;
+        }
+        policy::check_plan(&plan, &staged, &asked, &database)?;
+        policy::check_repaired(&plan, &database)?;
+        let touched = Touched::by(&plan, &staged, &database)?;
+        hooks.check_writable(&touched.paths)?;
+        self.former = Some(Former::keep(&touched, &staged, &database, &self.folders(), wishes)?);
         policy::check_space(&staged, wishes.reserve)?;
         self.restart = shield::own_unit()?.filter(|unit| changes(&plan, &database, unit));
         Ok(())
@@ -102,9 +193,11 @@ impl Change for Upgrade {
         let database = Database::read()?;
         let (staged, asked) = (self.staged(&database)?, self.removals(&database));
         let shield = Shield::raise()?;
-        let done = plan::carry_out(&staged, &asked, &self.wishes)
+        let done = plan::carry_out(&staged, &asked, &self.wishes, &database)
+            .and_then(|()| self.check_installed(&staged, &asked))
             .and_then(|()| database::sweep(self.wishes.lock_seconds))
-            .and_then(|()| self.keep_marks());
+            .and_then(|()| self.keep_marks())
+            .and_then(|()| Tables::read()?.write(&self.folders().tables_after()));
         shield.lower();
         done?;
         sync()
@@ -112,16 +205,11 @@ impl Change for Upgrade {
 
     fn switch_back(&self) -> Result<()> {
         let shield =
-            Shield::raise().inspect_err(|error| say(format_args!("going back all the same: {error:#}")));
-        let staged = self.staged(&Database::read()?);
-        let done = staged.and_then(|staged| {
-            way_back::go(self.former()?, &self.folders(), &staged, self.wishes.lock_seconds)
-        });
+            Shield::raise().inspect_err(|error| say(format_args!("rolling back all the same: {error:#}")));
+        let done = self.roll_back();
         shield.into_iter().for_each(Shield::lower);
         done?;
-        sync()?;
-        say("the packages are what they were");
-        Ok(())
+        sync()
     }
 
     fn forget(&self) -> Result<()> {
@@ -131,6 +219,7 @@ impl Change for Upgrade {
             say(format_args!("the packages are not kept for the next update's rollback: {error:#}"));
         }
         durable::remove_tree(&self.staging())?;
+        durable::remove_tree(&self.downloads())?;
         durable::remove_tree(&old)
     }
 

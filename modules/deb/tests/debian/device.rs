@@ -17,10 +17,22 @@ impl Device {
         Self::of_generation(Generation::V5, installed)
     }
 
+    /// As [`new`](Self::new), with the module under another name than its own: a package of its name can be installed.
+    pub fn new_as(name: &str, installed: &[Package]) -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let module = folder.path().join(name);
+        fs::hard_link(env!("CARGO_BIN_EXE_deb"), &module).unwrap();
+        // The mount that it gets keeps the file when its folder goes.
+        Self::with_module(&module, Generation::V5, installed)
+    }
+
     pub fn of_generation(generation: Generation, installed: &[Package]) -> Self {
+        Self::with_module(Path::new(env!("CARGO_BIN_EXE_deb")), generation, installed)
+    }
+
+    fn with_module(module: &Path, generation: Generation, installed: &[Package]) -> Self {
         let base = std::env::var_os("MENDER_TEST_DEBIAN")
             .expect("run by cargo xtask debian, which names a Debian system");
-        let module = Path::new(env!("CARGO_BIN_EXE_deb"));
         let client = MockClient::debian(Path::new(&base), module, generation, true).unwrap();
         let device = Self { client };
         if !installed.is_empty() {
@@ -60,12 +72,21 @@ impl Device {
         self.system().ok(&["dpkg-query", "--show", "--showformat", format, package]).unwrap_or_default()
     }
 
+    /// Installs packages with dpkg, as somebody without this module would.
+    pub fn dpkg(&self, debs: &[Vec<u8>]) {
+        self.system().install_packages(debs).unwrap();
+    }
+
     /// Has to find the system exactly as it was.
     pub fn is_as_before(&self, before: &Snapshot) {
-        let now = self.state();
+        self.differs(before, &self.state(), "the device");
+    }
+
+    /// Panics with the first path at which `now` differs from `before`.
+    pub fn differs(&self, before: &Snapshot, now: &Snapshot, what: &str) {
         for path in now.differences(before) {
             let [before, now] =
-                [before, &now].map(|state| state.text(path).unwrap_or_else(|| "(absent)".into()));
+                [before, now].map(|state| state.text(path).unwrap_or_else(|| "(absent)".into()));
             let only = |one: &str, other: &str| -> Vec<String> {
                 one.lines()
                     .filter(|line| !other.lines().any(|other| other == *line))
@@ -73,7 +94,7 @@ impl Device {
                     .collect()
             };
             panic!(
-                "{} is not as before, apart from what it shares with it: before {:#?}, now {:#?}",
+                "{what}: {} is not as before, apart from what it shares with it: before {:#?}, now {:#?}",
                 path.display(),
                 only(&before, &now),
                 only(&now, &before)
@@ -89,7 +110,11 @@ impl Device {
 
     /// Downloads `packages` under names that say nothing.
     pub fn download(&self, packages: &[Package]) {
-        let built = built(packages);
+        self.download_raw(&built(packages));
+    }
+
+    /// Downloads packages that are built already.
+    pub fn download_raw(&self, built: &[Vec<u8>]) {
         let names: Vec<_> = (0..built.len()).map(|number| format!("file-{number}.deb")).collect();
         let files: Vec<_> = names.iter().map(String::as_str).zip(built.iter().map(Vec::as_slice)).collect();
         let outcome = self.download_files(&files);
@@ -141,6 +166,25 @@ impl Device {
         for name in ["journal.json", "staging", "old"] {
             assert!(!folder.join(name).exists(), "{name} is left");
         }
+    }
+
+    /// The package is refused in `Download`, with all of `words`.
+    pub fn refuses_in_download(&self, package: &[u8], words: &[&str]) {
+        let outcome = self.download_files(&[("a.deb", package)]);
+        assert!(!outcome.success(), "{outcome:?}");
+        for word in words {
+            assert!(outcome.stderr.contains(word), "{word:?} is missing in {}", outcome.stderr);
+        }
+        self.ok("Cleanup");
+        self.is_clean();
+    }
+
+    /// As [`refuses`](Self::refuses), where the repair of an interrupted dpkg may change something before.
+    pub fn refuses_after_repair(&self, packages: &[Package], words: &[&str]) {
+        self.download(packages);
+        let _ = self.client.call("ArtifactInstall").unwrap();
+        self.roll_back();
+        self.refuses(packages, words);
     }
 
     /// The `packages` are refused with all of `words`, and nothing has changed.

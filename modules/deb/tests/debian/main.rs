@@ -7,7 +7,12 @@
 mod broken;
 mod conffiles;
 mod device;
+mod exact;
 mod files;
+mod kinds;
+mod limits;
+mod raw;
 mod refused;
 mod relations;
+mod system;
 mod transaction;

@@ -106,3 +106,104 @@ fn an_older_version_needs_leave() {
     device.client.set("deb", "allow_downgrade = false\n").unwrap();
     device.refuses(&[app("1.0")], &["allow_downgrade"]);
 }
+
+#[test]
+fn a_package_that_disappears_because_others_take_all_its_files_comes_back() {
+    let device = Device::new(&[Package::new("tiny", "1").file("/srv/tiny/file", "of tiny")]);
+    let old = device.state();
+    device.install(&[Package::new("big", "1").field("Replaces", "tiny").file("/srv/tiny/file", "of big")]);
+    assert!(!device.version("tiny").starts_with("ii"), "{}", device.version("tiny"));
+    let said = device.ok("ArtifactRollback");
+    device.is_as_before(&old);
+    assert!(said.contains("rollback complete"), "{said}");
+}
+
+#[test]
+fn a_package_of_two_architectures_shares_its_files() {
+    let native = |version: &str| library(version, &native());
+    let foreign = |version: &str| library(version, "s390x");
+    let device = Device::new(&[]);
+    device.run(&["dpkg", "--add-architecture", "s390x"]);
+    device.dpkg(&[native("1").build().unwrap()]);
+    let one = device.state();
+    device.install(&[foreign("1")]);
+    device.roll_back();
+    device.is_as_before(&one);
+    device.dpkg(&[foreign("1").build().unwrap()]);
+    let both = device.state();
+    device.install(&[native("2"), foreign("2")]);
+    assert_eq!(device.text("/usr/share/libshared/data"), "2");
+    let said = device.ok("ArtifactRollback");
+    device.is_as_before(&both);
+    assert!(said.contains("rollback complete"), "{said}");
+}
+
+fn native() -> String {
+    let said = std::process::Command::new("dpkg").arg("--print-architecture").output().unwrap();
+    String::from_utf8(said.stdout).unwrap().trim().to_owned()
+}
+
+fn library(version: &str, architecture: &str) -> Package {
+    Package::new("libshared", version)
+        .field("Architecture", architecture)
+        .field("Multi-Arch", "same")
+        .file("/usr/share/libshared/data", version)
+        .file(&format!("/usr/lib/{architecture}/libshared.so"), version)
+}
+
+/// Gives the device a source of packages that apt copies from, in the directory `folder`.
+fn source(device: &Device, method: &str, packages: &[Package]) {
+    let folder = device.path("/srv/source");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut index = String::new();
+    for (number, package) in packages.iter().enumerate() {
+        let (name, deb) = (format!("{number}.deb"), package.build().unwrap());
+        let path = folder.join(&name);
+        std::fs::write(&path, &deb).unwrap();
+        let fields = std::process::Command::new("dpkg-deb").arg("--field").arg(&path).output().unwrap();
+        let sum = std::process::Command::new("sha256sum").arg(&path).output().unwrap();
+        let sum = String::from_utf8(sum.stdout).unwrap();
+        index.push_str(std::str::from_utf8(&fields.stdout).unwrap().trim_end());
+        let sum = sum.split(' ').next().unwrap();
+        index.push_str(&format!("\nFilename: ./{name}\nSize: {}\nSHA256: {sum}\n\n", deb.len()));
+    }
+    std::fs::write(folder.join("Packages"), index).unwrap();
+    device.write("/etc/apt/sources.list", &format!("deb [trusted=yes] {method}:/srv/source ./\n"));
+    device.run(&["apt-get", "update"]);
+}
+
+#[test]
+fn what_apt_downloads_is_looked_at_as_the_payload_is() {
+    let needs = app("2.0").field("Depends", "needed");
+    let device = Device::new(&[app("1.0")]);
+    device.write("/srv/mine", "of somebody");
+    source(&device, "copy", &[Package::new("needed", "1").file("/srv/mine", "of needed")]);
+    device.refuses(std::slice::from_ref(&needs), &["needed"]);
+    device.client.set("deb", "network = true\n").unwrap();
+    let old = device.state();
+    device.install(std::slice::from_ref(&needs));
+    assert_eq!(device.version("needed"), "ii 1");
+    assert!(device.run(&["apt-mark", "showauto"]).contains("needed"));
+    let said = device.ok("ArtifactRollback");
+    device.is_as_before(&old);
+    assert!(said.contains("rollback complete"), "{said}");
+    assert_eq!(device.text("/srv/mine"), "of somebody");
+    device.ok("Cleanup");
+    // What a rollback could not undo is refused in a downloaded package, too; and what is not downloaded.
+    source(&device, "copy", &[Package::new("needed", "1").field("Essential", "yes")]);
+    device.refuses(std::slice::from_ref(&needs), &["needed", "essential"]);
+    source(&device, "file", &[Package::new("needed", "1")]);
+    device.refuses(std::slice::from_ref(&needs), &["needed", "file:"]);
+}
+
+#[test]
+fn an_apt_that_does_nothing_and_succeeds_fails_the_update() {
+    let device = Device::new(&[app("1.0")]);
+    let old = device.state();
+    device.write("/etc/apt/apt.conf.d/99test", "APT::Get::Download-Only \"true\";\n");
+    device.download(&[app("2.0")]);
+    let said = device.fails("ArtifactInstall");
+    assert!(said.contains("app") && said.contains("apt has succeeded"), "{said}");
+    std::fs::remove_file(device.path("/etc/apt/apt.conf.d/99test")).unwrap();
+    device.is_as_before(&old);
+}

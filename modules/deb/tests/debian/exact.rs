@@ -1,0 +1,363 @@
+//! What a rollback has to restore, and verifies: beside files, what scripts do to the tables of dpkg and apt.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use mock_client::debian::Package;
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+
+use crate::device::{Device, app};
+use crate::kinds::state;
+use crate::raw::RawPackage;
+
+/// Installs `new` and rolls back: everything has to be as it was, and verified.
+fn there_and_back(device: &Device, new: &[Vec<u8>]) {
+    let before = state(device);
+    device.download_raw(new);
+    device.ok("ArtifactInstall");
+    let said = device.ok("ArtifactRollback");
+    device.differs(&before, &state(device), "the device");
+    assert!(said.contains("rollback complete"), "{said}");
+    device.ok("Cleanup");
+    device.differs(&before, &state(device), "the device");
+    device.is_clean();
+}
+
+/// `new` is refused with all of `words`, and nothing has changed.
+fn refused(device: &Device, new: &[Vec<u8>], words: &[&str]) {
+    let before = state(device);
+    device.download_raw(new);
+    let said = device.fails("ArtifactInstall");
+    for word in words {
+        assert!(said.contains(word), "{word:?} is missing in {said}");
+    }
+    assert!(!said.contains("Unpacking"), "refused too late: {said}");
+    device.roll_back();
+    device.differs(&before, &state(device), "the device");
+    device.is_clean();
+}
+
+#[test]
+fn names_in_every_form_are_the_same_paths() {
+    for prefix in ["", "./", "/", ".//"] {
+        let device = Device::new(&[app("1.0")]);
+        fs::create_dir_all(device.path("/srv/mine")).unwrap();
+        device.write("/srv/mine/file", "of somebody");
+        let new = RawPackage::new("new", "1").prefix(prefix);
+        let new = new.file("/srv/mine/file", "of the package").file("/srv/fresh/file", "x");
+        there_and_back(&device, &[new.build()]);
+        assert_eq!(device.text("/srv/mine/file"), "of somebody");
+        let thief = RawPackage::new("thief", "1").prefix(prefix).file("/usr/share/app/data", "stolen");
+        refused(&device, &[thief.build()], &["thief", "/usr/share/app/data", "app"]);
+    }
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_is_refused() {
+    let device = Device::new(&[]);
+    for name in ["../etc/shadow", "srv/../../etc/shadow", "srv/a\nb"] {
+        let new = RawPackage::new("new", "1").file(name, "x").build();
+        refused(&device, &[new], &["new", "name"]);
+    }
+}
+
+#[test]
+fn paths_through_symlinked_directories_are_where_they_lead() {
+    let device = Device::new(&[]);
+    device.dpkg(&[RawPackage::new("old", "1").file("/usr/lib/old/file", "of old").build()]);
+    // /lib is a symlink to usr/lib.
+    let thief = RawPackage::new("thief", "1").entry_only("/lib/old/file", "stolen");
+    refused(&device, &[thief.build()], &["thief", "old"]);
+    let newer = RawPackage::new("old", "2").entry_only("/lib/old/file", "moved");
+    there_and_back(&device, &[newer.build()]);
+    fs::create_dir_all(device.path("/srv/real")).unwrap();
+    device.write("/srv/real/file", "of somebody");
+    symlink("real", device.path("/srv/link")).unwrap();
+    there_and_back(&device, &[RawPackage::new("new", "1").file("/srv/link/file", "x").build()]);
+}
+
+#[test]
+fn a_conffile_that_is_a_symlink_never_costs_its_target() {
+    let conffile = |version: &str| {
+        let package = RawPackage::new("new", version).file("/etc/new.conf", format!("conf of {version}"));
+        package.member("conffiles", "/etc/new.conf\n")
+    };
+    // One in the package,
+    let device = Device::new(&[]);
+    let linked = RawPackage::new("new", "1").symlink("/etc/new.conf", "passwd");
+    refused(&device, &[linked.member("conffiles", "/etc/new.conf\n").build()], &["new", "/etc/new.conf"]);
+    // one of somebody before the package was there, to a file, over two links, and to nothing,
+    for target in ["passwd", "second", "missing"] {
+        symlink(target, device.path("/etc/new.conf")).unwrap();
+        let _ = symlink("/etc/passwd", device.path("/etc/second"));
+        there_and_back(&device, &[conffile("1").build()]);
+        fs::remove_file(device.path("/etc/new.conf")).unwrap();
+    }
+    // one that a script makes,
+    let script = conffile("1").member("postinst", "ln -sf passwd /etc/new.conf");
+    there_and_back(&device, &[script.build()]);
+    // and one that a script of an upgrade makes.
+    device.dpkg(&[conffile("1").build()]);
+    there_and_back(&device, &[conffile("2").member("postinst", "ln -sf passwd /etc/new.conf").build()]);
+    assert!(device.text("/etc/passwd").contains("root:"));
+}
+
+/// A script that calls dpkg-maintscript-helper with `words`.
+fn helper(package: RawPackage, words: &str) -> RawPackage {
+    ["preinst", "postinst", "postrm"].into_iter().fold(package, |package, script| {
+        package.member(script, &format!("dpkg-maintscript-helper {words} -- \"$@\""))
+    })
+}
+
+#[test]
+fn what_helpers_of_maintainer_scripts_do_is_undone() {
+    let conffile = |version: &str, path: &str| {
+        let package = RawPackage::new("app", version).file(path, "the same conf");
+        package.member("conffiles", &format!("{path}\n"))
+    };
+    let directory = |version: &str| RawPackage::new("app", version).file("/usr/share/app/d/in", version);
+    let link = |version: &str| {
+        let package = RawPackage::new("app", version).file("/usr/share/app/e/in", version);
+        package.symlink("/usr/share/app/d", "e")
+    };
+    let unlinked = |version: &str| RawPackage::new("app", version).file("/usr/share/app/e/in", version);
+    for (old, new, words) in [
+        (directory("1"), link("2"), "dir_to_symlink /usr/share/app/d e 1~"),
+        (directory("1"), link("2"), "dir_to_symlink /usr/share/app/d e 2"),
+        (directory("1"), unlinked("2"), "dir_to_symlink /usr/share/app/d e 2"),
+        (link("1"), directory("2"), "symlink_to_dir /usr/share/app/d e 2"),
+        (
+            conffile("1", "/etc/app/a/conf"),
+            conffile("2", "/etc/app/b/conf"),
+            "mv_conffile /etc/app/a/conf /etc/app/b/conf 2",
+        ),
+        (conffile("1", "/etc/app/conf"), directory("2"), "rm_conffile /etc/app/conf 2"),
+    ] {
+        for changed in [false, true] {
+            for fails in [false, true] {
+                let device = Device::new(&[]);
+                device.dpkg(&[old.build()]);
+                for path in ["/etc/app/a/conf", "/etc/app/conf"] {
+                    if changed && device.path(path).exists() {
+                        device.write(path, "changed by somebody");
+                    }
+                }
+                let new = helper(new.clone(), words);
+                if !fails {
+                    there_and_back(&device, &[new.build()]);
+                    continue;
+                }
+                // The same, interrupted between preinst and postinst by a package that fails.
+                let broken =
+                    RawPackage::new("zz", "1").field("Pre-Depends", "dpkg").member("preinst", "exit 1");
+                let before = state(&device);
+                device.download_raw(&[new.build(), broken.build()]);
+                let said = device.fails("ArtifactInstall");
+                assert!(said.contains("the old is back"), "{words}: {said}");
+                device.differs(&before, &state(&device), words);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_scripts_do_to_the_tables_of_dpkg_and_apt_is_undone() {
+    let device = Device::new(&[
+        app("1.0"),
+        Package::new("other", "1").file("/usr/share/other/tool", "x").file("/usr/share/other/tool2", "x"),
+    ]);
+    let alternative = |priority: &str, tool: &str| {
+        format!("update-alternatives --quiet --install /usr/bin/tool tool /usr/share/other/{tool} {priority}")
+    };
+    let install = alternative("10", "tool");
+    device.run(&install.split(' ').collect::<Vec<_>>());
+    device.run(&["dpkg-statoverride", "--add", "root", "mail", "0640", "/usr/share/other/tool2"]);
+    for script in [
+        "dpkg-statoverride --quiet --update --add root mail 0600 /usr/share/app/data",
+        "dpkg-statoverride --quiet --remove /usr/share/other/tool2",
+        "dpkg-divert --quiet --package extra --rename --divert /usr/share/other/tool.real --add /usr/share/other/tool",
+        "dpkg-divert --quiet --local --no-rename --divert /srv/x --add /srv/y",
+        &alternative("20", "tool2"),
+        "update-alternatives --quiet --set tool /usr/share/other/tool",
+        "update-alternatives --quiet --remove-all tool",
+        "update-alternatives --quiet --install /usr/bin/tool2 tool2 /usr/share/other/tool2 5",
+        "rm /etc/alternatives/tool",
+        "chmod 600 /usr/share/app/data; chown mail /usr/share/app; touch /etc/app.conf",
+        "rm -r /usr/share/app",
+        "mkdir -p /usr/share/app/data.dpkg-backup/deep",
+    ] {
+        let extra = Package::new("extra", "1").script("postinst", script).file("/opt/extra", "x");
+        there_and_back(&device, &[extra.build().unwrap(), app("2.0").build().unwrap()]);
+    }
+}
+
+#[test]
+fn holds_and_marks_of_other_packages_are_restored() {
+    let device = Device::new(&[app("1.0"), Package::new("other", "1"), Package::new("third", "1")]);
+    device.run(&["apt-mark", "hold", "third"]);
+    let hook = "DPkg::Post-Invoke { \"echo other hold | dpkg --set-selections; apt-mark auto other\"; };\n";
+    device.write("/etc/apt/apt.conf.d/99test", hook);
+    let before = state(&device);
+    device.install(&[app("2.0")]);
+    device.run(&["apt-mark", "manual", "third"]);
+    assert!(device.run(&["apt-mark", "showhold"]).contains("other"));
+    let said = device.ok("ArtifactRollback");
+    device.differs(&before, &state(&device), "the device");
+    assert!(said.contains("rollback complete"), "{said}");
+}
+
+#[test]
+fn what_somebody_else_changes_before_the_rollback_stays() {
+    let device = Device::new(&[app("1.0"), Package::new("other", "1"), Package::new("gone", "1")]);
+    device.install(&[app("2.0")]);
+    device.dpkg(&[Package::new("other", "2").build().unwrap(), Package::new("fresh", "1").build().unwrap()]);
+    device.run(&["dpkg", "--purge", "gone"]);
+    device.run(&["apt-mark", "hold", "other"]);
+    let said = device.ok("ArtifactRollback");
+    assert!(
+        said.contains("rollback complete") && said.contains("package other: changed by somebody else"),
+        "{said}"
+    );
+    assert_eq!(device.version("app"), "ii 1.0");
+    assert_eq!(device.version("other"), "hi 2");
+    assert_eq!(device.version("fresh"), "ii 1");
+}
+
+#[test]
+fn an_essential_or_protected_package_is_refused_where_it_is_new() {
+    let device = Device::new(&[]);
+    for (field, value) in [("Essential", "yes"), ("Protected", "yes"), ("Essential", "Yes")] {
+        let new = Package::new("new", "1").field(field, value).build().unwrap();
+        refused(&device, &[new], &["new", "essential or protected"]);
+    }
+    device.dpkg(&[app("1.0").build().unwrap()]);
+    there_and_back(&device, &[app("2.0").field("Essential", "yes").build().unwrap()]);
+    there_and_back(&device, &[app("2.0").field("Protected", "yes").build().unwrap()]);
+}
+
+#[test]
+fn hard_links_stay_together_and_those_to_elsewhere_are_refused() {
+    let device = Device::new(&[]);
+    let linked = |version: &str| {
+        let package = RawPackage::new("app", version).file("/usr/share/app/a", version);
+        package.hard_link("/usr/share/app/b", "/usr/share/app/a")
+    };
+    device.dpkg(&[linked("1").build()]);
+    there_and_back(&device, &[RawPackage::new("app", "2").file("/usr/share/app/a", "x").build()]);
+    let inode = |path: &str| fs::metadata(device.path(path)).unwrap().ino();
+    assert_eq!(inode("/usr/share/app/a"), inode("/usr/share/app/b"));
+    fs::hard_link(device.path("/usr/share/app/a"), device.path("/srv/third")).unwrap();
+    refused(&device, &[linked("2").build()], &["/usr/share/app/a", "hard links"]);
+}
+
+#[test]
+fn attributes_changed_by_hand_survive_the_package_from_the_store() {
+    let device = Device::new(&[]);
+    device.install(&[app("1.0").checksums()]);
+    device.commit();
+    let path = device.path("/usr/share/app/data");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&path, Some(8), Some(8)).unwrap();
+    std::os::unix::fs::chown(device.path("/usr/share/app"), Some(8), Some(8)).unwrap();
+    there_and_back(&device, &[app("2.0").build().unwrap()]);
+}
+
+#[test]
+fn files_that_dpkg_is_told_to_leave_out_are_what_they_were() {
+    let device = Device::new(&[]);
+    let documented =
+        |version: &str| app(version).file("/usr/share/doc/app/readme", version).file("/usr/share/man/x", "x");
+    device.dpkg(&[documented("1.0").build().unwrap()]);
+    assert!(!device.path("/usr/share/doc/app/readme").exists(), "this system leaves documentation out");
+    there_and_back(&device, &[documented("2.0").build().unwrap()]);
+    device.write("/etc/dpkg/dpkg.cfg.d/local", "path-exclude=/usr/share/app/only-in-*\n");
+    there_and_back(&device, &[documented("2.0").build().unwrap()]);
+}
+
+#[test]
+fn copies_are_bounded_by_a_setting() {
+    let device = Device::new(&[]);
+    device.client.set("deb", "backup_mib = 1\n").unwrap();
+    device.write("/srv/large", &"x".repeat(2 << 20));
+    refused(
+        &device,
+        &[RawPackage::new("new", "1").file("/srv/large", "x").build()],
+        &["/srv/large", "backup_mib"],
+    );
+    device.client.set("deb", "").unwrap();
+    there_and_back(&device, &[RawPackage::new("new", "1").file("/srv/large", "x").build()]);
+}
+
+#[test]
+fn a_rollback_that_is_not_exact_fails_and_names_the_path() {
+    let device = Device::new(&[app("1.0")]);
+    device.write("/srv/mine", "of somebody");
+    device.download_raw(&[RawPackage::new("new", "1").file("/srv/mine", "x").build()]);
+    device.ok("ArtifactInstall");
+    let copies = device.client.datastore().join("update-modules/deb/old/places");
+    let is_mine = |path: &std::path::PathBuf| fs::read(path).is_ok_and(|text| text == b"of somebody");
+    let copy = fs::read_dir(copies).unwrap().map(|entry| entry.unwrap().path()).find(is_mine).unwrap();
+    fs::write(&copy, "of nobody").unwrap();
+    let said = device.fails("ArtifactRollback");
+    assert!(said.contains("/srv/mine: its content differs") && !said.contains("rollback complete"), "{said}");
+    fs::write(&copy, "of somebody").unwrap();
+    assert!(device.ok("ArtifactRollback").contains("rollback complete"), "its time is in the record");
+}
+
+#[test]
+fn data_in_a_directory_of_the_new_version_is_left_and_told() {
+    let device = Device::new(&[app("1.0")]);
+    device.install(&[app("2.0").file("/srv/new/file", "x")]);
+    device.write("/srv/new/data", "of a service");
+    let said = device.ok("ArtifactRollback");
+    assert!(said.contains("rollback complete") && said.contains("/srv/new is not empty"), "{said}");
+    assert_eq!(device.text("/srv/new/data"), "of a service");
+    assert!(!device.path("/srv/new/file").exists());
+}
+
+#[test]
+fn a_journal_of_the_version_before_is_understood() {
+    let device = Device::new(&[app("1.0")]);
+    device.write("/etc/app.conf", "changed\n");
+    let before = device.state();
+    device.install(&[app("2.0").file("/usr/share/extra/x", "x")]);
+    let folder = device.client.datastore().join("update-modules/deb");
+    for name in ["record", "tables.before", "tables.after"] {
+        fs::remove_file(folder.join("old").join(name)).unwrap();
+    }
+    let journal = fs::read_to_string(folder.join("journal.json")).unwrap();
+    let begin = journal.find("\"new\":").unwrap();
+    let end = begin + journal[begin..].find("],").unwrap() + 2;
+    fs::write(folder.join("journal.json"), format!("{}{}", &journal[..begin], &journal[end..])).unwrap();
+    let said = device.ok("ArtifactRollback");
+    device.is_as_before(&before);
+    assert!(!said.contains("rollback complete"), "{said}");
+}
+
+#[test]
+fn a_kept_package_that_was_changed_is_not_used() {
+    let device = Device::new(&[app("1.0")]);
+    device.install(&[app("2.0")]);
+    let old = device.client.datastore().join("update-modules/deb/old/app_1.0_all.deb");
+    let kept = fs::read(&old).unwrap();
+    fs::write(&old, app("1.0").script("preinst", "touch /srv/changed").build().unwrap()).unwrap();
+    let said = device.fails("ArtifactRollback");
+    assert!(said.contains("app_1.0_all.deb is not what was kept"), "{said}");
+    assert!(!device.path("/srv/changed").exists());
+    fs::write(&old, kept).unwrap();
+    device.roll_back();
+    assert_eq!(device.version("app"), "ii 1.0");
+}
+
+#[test]
+fn an_immutable_file_or_directory_is_refused() {
+    let device = Device::new(&[app("1.0")]);
+    for path in ["/usr/share/app/data", "/usr/share/app", "/etc/app.conf"] {
+        let file = fs::File::open(device.path(path)).unwrap();
+        let before = ioctl_getflags(&file).unwrap();
+        ioctl_setflags(&file, before | IFlags::IMMUTABLE).unwrap();
+        refused(&device, &[app("2.0").build().unwrap()], &[path, "chattr -i"]);
+        ioctl_setflags(&file, before).unwrap();
+    }
+    there_and_back(&device, &[app("2.0").build().unwrap()]);
+}

@@ -1,0 +1,302 @@
+//! What a system may be like: read-only, half configured, with settings of dpkg and apt of its own, with our own packages.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use mock_client::debian::Package;
+use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_remount};
+
+use crate::device::{Device, app};
+use crate::kinds::state;
+use crate::raw::RawPackage;
+
+/// Makes `/usr` of the device a mount of its own, read-only.
+fn read_only_usr(device: &Device) {
+    let usr = device.path("/usr");
+    // With the mounts in it: the module is one.
+    mount_bind_recursive(&usr, &usr).unwrap();
+    mount_remount(&usr, MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+}
+
+#[test]
+fn a_read_only_root_with_what_changes_on_other_file_systems_is_updated() {
+    let device = Device::new(&[Package::new("data", "1").file("/srv/data/file", "1")]);
+    let root = device.client.device();
+    for name in ["etc", "var", "srv", "tmp", "data", "run"] {
+        let path = root.join(name);
+        fs::create_dir_all(&path).unwrap();
+        mount_bind_recursive(&path, &path).unwrap();
+    }
+    read_only_usr(&device);
+    mount_bind_recursive(root, root).unwrap();
+    mount_remount(root, MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+    assert!(fs::write(root.join("x"), "").is_err());
+    let before = state(&device);
+    device.install(&[Package::new("data", "2").file("/srv/data/file", "2")]);
+    assert_eq!(device.text("/srv/data/file"), "2");
+    let said = device.ok("ArtifactRollback");
+    device.differs(&before, &state(&device), "the device");
+    assert!(said.contains("rollback complete"), "{said}");
+    device.refuses(&[app("1.0")], &["/usr", "read-only"]);
+}
+
+/// A command that remounts `/usr`, without a program for it: mount(2) as perl calls it.
+fn remount(read_only: bool) -> String {
+    let flags = 4096 + 32 + u32::from(read_only); // MS_BIND, MS_REMOUNT, MS_RDONLY
+    let number = if cfg!(target_arch = "x86_64") { 165 } else { 40 };
+    format!(
+        "perl -e 'my ($none, $usr) = (qq(none), qq(/usr)); exit(syscall({number}, $none, $usr, $none, {flags}, 0) != 0)'"
+    )
+}
+
+#[test]
+fn a_read_only_usr_is_refused_before_anything_is_changed() {
+    let device = Device::new(&[app("1.0")]);
+    read_only_usr(&device);
+    device.refuses(&[app("2.0")], &["/usr", "read-only", "DPkg::Pre-Invoke"]);
+    // A command that does not help is none.
+    device.write("/etc/apt/apt.conf.d/99remount", "DPkg::Pre-Invoke { \"true\"; };\n");
+    device.refuses(&[app("2.0")], &["/usr", "read-only", "none of the commands"]);
+}
+
+#[test]
+fn a_read_only_usr_with_commands_that_remount_it_is_updated_and_rolled_back() {
+    let apt = format!(
+        "DPkg::Pre-Invoke {{ \"{}\"; }};\nDPkg::Post-Invoke {{ \"{}\"; }};\n",
+        remount(false),
+        remount(true)
+    );
+    let dpkg = format!("pre-invoke={}\npost-invoke={}\n", remount(false), remount(true));
+    for (path, text) in [("/etc/apt/apt.conf.d/99remount", apt), ("/etc/dpkg/dpkg.cfg.d/remount", dpkg)] {
+        for fails in [false, true] {
+            let device = Device::new(&[app("1.0")]);
+            device.write("/usr/share/of-somebody", "x");
+            device.write(path, &text);
+            read_only_usr(&device);
+            let before = state(&device);
+            let new = app("2.0").file("/usr/share/of-somebody", "y");
+            let new = if fails { new.script("postinst", "exit 1") } else { new };
+            device.download(&[new]);
+            if fails {
+                let said = device.fails("ArtifactInstall");
+                assert!(said.contains("rollback complete"), "{path}: {said}");
+            } else {
+                device.ok("ArtifactInstall");
+                assert_eq!(device.text("/usr/share/app/data"), "the data of 2.0");
+                assert!(fs::write(device.path("/usr/share/x"), "").is_err(), "{path}: still writable");
+                let said = device.ok("ArtifactRollback");
+                assert!(said.contains("rollback complete"), "{path}: {said}");
+            }
+            device.differs(&before, &state(&device), path);
+            assert!(fs::write(device.path("/usr/share/x"), "").is_err(), "{path}: left writable");
+        }
+    }
+}
+
+#[test]
+fn a_rollback_on_a_full_datastore_makes_its_own_space() {
+    let device = Device::new(&[]);
+    device.dpkg(&[app("1.0").build().unwrap()]);
+    let data = device.client.datastore().join("update-modules");
+    fs::create_dir_all(&data).unwrap();
+    mount("tmpfs", &data, "tmpfs", MountFlags::empty(), Some(c"size=8m")).unwrap();
+    device.client.set("deb", "reserve_mib = 0\n").unwrap();
+    let before = state(&device);
+    device.install(&[app("2.0").file("/usr/share/app/large", &"x".repeat(1 << 20))]);
+    let mut filler = fs::File::create(data.join("filler")).unwrap();
+    while filler.write_all(&[0; 4096]).is_ok() {}
+    let said = device.ok("ArtifactRollback");
+    assert!(said.contains("rollback complete"), "{said}");
+    fs::remove_file(data.join("filler")).unwrap();
+    device.differs(&before, &state(&device), "the device");
+    device.ok("Cleanup");
+    device.is_clean();
+}
+
+#[test]
+fn a_mount_point_in_the_place_of_a_file_is_refused() {
+    let device = Device::new(&[app("1.0")]);
+    let path = device.path("/usr/share/app/data");
+    mount_bind(&path, &path).unwrap();
+    device.refuses(&[app("2.0")], &["/usr/share/app/data", "mount point"]);
+}
+
+/// A package whose `postinst` fails at version 1.
+fn half(version: &str) -> Package {
+    Package::new("half", version)
+        .file("/usr/share/half/data", version)
+        .conffile("/etc/half.conf", version)
+        .script("postinst", "test -e /usr/share/helper/helps || test \"$(cat /usr/share/half/data)\" != 1")
+}
+
+#[test]
+fn a_package_that_is_not_configured_is_updated_and_rolled_back_to_that() {
+    for state_before in ["half-configured", "unpacked"] {
+        let device = Device::new(&[app("1.0")]);
+        if state_before == "half-configured" {
+            assert!(device.system().install_packages(&[half("1").build().unwrap()]).is_err());
+        } else {
+            device.write("/tmp/half.deb", "");
+            fs::write(device.path("/tmp/half.deb"), half("1").build().unwrap()).unwrap();
+            device.run(&["dpkg", "--unpack", "/tmp/half.deb"]);
+        }
+        // Whichever it was, the repair tries to configure it.
+        device.refuses_after_repair(&[app("2.0")], &["half is half-configured", "does not repair it"]);
+        let before = state(&device);
+        device.install(&[half("2"), app("2.0")]);
+        assert_eq!(device.version("half"), "ii 2");
+        let said = device.ok("ArtifactRollback");
+        device.differs(&before, &state(&device), state_before);
+        assert!(said.contains("rollback complete"), "{said}");
+        assert!(device.version("half").starts_with("iF"), "{}", device.version("half"));
+        device.ok("Cleanup");
+    }
+}
+
+#[test]
+fn a_package_that_lacks_what_the_payload_brings_is_configured() {
+    let device = Device::new(&[app("1.0")]);
+    let needy = half("1").field("Depends", "helper");
+    assert!(device.system().install_packages(&[needy.build().unwrap()]).is_err());
+    let before = state(&device);
+    device.install(&[Package::new("helper", "1").file("/usr/share/helper/helps", "x")]);
+    assert_eq!((device.version("half"), device.version("helper")), ("ii 1".into(), "ii 1".into()));
+    let said = device.ok("ArtifactRollback");
+    device.differs(&before, &state(&device), "the device");
+    assert!(said.contains("rollback complete"), "{said}");
+}
+
+#[test]
+fn the_modules_policy_for_conffiles_counts_more_than_that_of_dpkg_and_apt() {
+    let dpkg = (
+        "/etc/dpkg/dpkg.cfg.d/local",
+        ["force-confnew\nforce-confmiss\n", "force-confold\n", "force-confdef\nforce-confask\n"],
+    );
+    let apt = (
+        "/etc/apt/apt.conf.d/99local",
+        [
+            "Dpkg::Options { \"--force-confnew\"; \"--force-confmiss\"; };\n",
+            "Dpkg::Options { \"--force-confold\"; };\n",
+            "Dpkg::Options:: \"--force-confask\";\n",
+        ],
+    );
+    for (path, settings) in [dpkg, apt] {
+        for setting in settings {
+            for (policy, live) in [("keep", "changed\n"), ("replace", "the settings of 2.0\n")] {
+                let mut device = Device::new(&[app("1.0").conffile("/etc/app.d/gone", "1")]);
+                device.write("/etc/app.conf", "changed\n");
+                fs::remove_file(device.path("/etc/app.d/gone")).unwrap();
+                device.write(path, setting);
+                let before = state(&device);
+                device.client.set_meta_data(format!(r#"{{"conffiles": "{policy}"}}"#));
+                device.install(&[app("2.0").conffile("/etc/app.d/gone", "2")]);
+                assert_eq!(device.text("/etc/app.conf"), live, "{policy} with {setting}");
+                let is_back = device.path("/etc/app.d/gone").exists();
+                assert_eq!(is_back, policy == "replace", "{policy} with {setting}");
+                device.ok("ArtifactRollback");
+                device.differs(&before, &state(&device), setting);
+                device.ok("Cleanup");
+            }
+        }
+    }
+}
+
+const MODULES: &str = "/usr/share/mender/modules/v3";
+
+/// A package of ours: its maintainer scripts as they are in `debian/`, and the module's executable.
+fn own(name: &str, version: &str, executable: &[u8]) -> RawPackage {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../debian").join(name);
+    let settings = fs::read_to_string(scripts.join(name).with_extension("toml")).unwrap();
+    let conffile = format!("/etc/mender-modules/{name}.toml");
+    let package = RawPackage::new(&format!("mender-update-module-{name}"), version)
+        .file(&format!("{MODULES}/{name}"), executable)
+        .file(&conffile, settings)
+        .member("conffiles", &format!("{conffile}\n"));
+    ["preinst", "prerm", "postrm"].into_iter().fold(package, |package, script| {
+        package.member(script, &fs::read_to_string(scripts.join(script)).unwrap())
+    })
+}
+
+/// Debian's client, with shell modules of the same names.
+fn client() -> RawPackage {
+    let package = RawPackage::new("mender-client", "3.4.0");
+    ["deb", "directory", "single-file"].into_iter().fold(package, |package, name| {
+        package.file(&format!("{MODULES}/{name}"), "#!/bin/sh\n# the module of the client\n")
+    })
+}
+
+#[test]
+fn our_own_packages_are_installed_upgraded_and_rolled_back() {
+    for with_client in [false, true] {
+        for name in ["directory", "deb"] {
+            let device = Device::new_as("module-under-test", &[]);
+            if with_client {
+                device.dpkg(&[client().build()]);
+            }
+            for version in ["1", "2", "2"] {
+                let before = state(&device);
+                let package = own(name, version, b"#!/bin/sh\n# the module of this package\n").build();
+                for commits in [false, true] {
+                    device.download_raw(std::slice::from_ref(&package));
+                    device.ok("ArtifactInstall");
+                    assert!(device.text(&format!("{MODULES}/{name}")).contains("of this package"));
+                    let aside = device.path(&format!("/usr/share/mender/modules/{name}.mender-client"));
+                    assert_eq!(aside.exists(), with_client, "the client's module is moved away");
+                    if commits {
+                        device.commit();
+                    } else {
+                        let said = device.ok("ArtifactRollback");
+                        device.differs(&before, &state(&device), name);
+                        assert!(said.contains("rollback complete"), "{said}");
+                        device.ok("Cleanup");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_module_replaces_itself_and_is_rolled_back_by_the_new_version() {
+    let executable = fs::read(env!("CARGO_BIN_EXE_deb")).unwrap();
+    let device = Device::new_as("module-under-test", &[app("1.0")]);
+    device.dpkg(&[client().build()]);
+    device.dpkg(&[own("deb", "1", &executable).build()]);
+    let before = state(&device);
+    device.download_raw(&[own("deb", "2", &executable).build(), app("2.0").build().unwrap()]);
+    device.ok("ArtifactInstall");
+    assert_eq!(device.version("mender-update-module-deb"), "ii 2");
+    // From here on the client runs the version that has just been installed.
+    let tree = Path::new("/").join(device.client.tree().strip_prefix(device.client.device()).unwrap());
+    let module = format!("{MODULES}/deb");
+    for state in ["ArtifactRollback", "ArtifactFailure"] {
+        device.run(&[&module, state, tree.to_str().unwrap()]);
+    }
+    device.differs(&before, &state(&device), "the device");
+    device.run(&[&module, "Cleanup", tree.to_str().unwrap()]);
+    device.is_clean();
+}
+
+#[test]
+fn the_command_that_the_device_has_is_named() {
+    for (command, other) in [("mender", "mender-update"), ("mender-update", "mender")] {
+        let device = Device::new(&[]);
+        fs::create_dir_all(device.path("/var/lib/mender/update-modules/deb")).unwrap();
+        device.write("/var/lib/mender/update-modules/deb/journal.json", "{}");
+        let tool = RawPackage::new("client", "1").file(&format!("/usr/bin/{command}"), "#!/bin/sh\n");
+        device.dpkg(&[tool.build()]);
+        device.dpkg(&[own_elsewhere().build()]);
+        let removed =
+            device.system().command(&["dpkg", "--remove", "mender-update-module-deb"]).output().unwrap();
+        let said = String::from_utf8_lossy(&removed.stderr).into_owned();
+        assert!(!removed.status.success() && said.contains(&format!("'{command} commit'")), "{said}");
+        assert!(!said.contains(&format!("'{other} commit'")), "{said}");
+    }
+}
+
+/// As [`own`], without the executable: this test's own is in its place.
+fn own_elsewhere() -> RawPackage {
+    let prerm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../debian/deb/prerm");
+    RawPackage::new("mender-update-module-deb", "1").member("prerm", &fs::read_to_string(prerm).unwrap())
+}
