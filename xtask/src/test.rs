@@ -14,6 +14,7 @@ use crate::crash::Crash;
 use crate::debian::{self, Debian};
 use crate::dist::Dist;
 use crate::e2e::E2e;
+use crate::engines::{self, Engines};
 use crate::layer::{Layer, tiers};
 use crate::new;
 use crate::summary::Summary;
@@ -43,6 +44,10 @@ impl Test {
         match debian::obstacle(sh)? {
             Some(why) => summary.skipped("debian", why),
             None => summary.ended("debian", Debian::default().run(sh)),
+        }
+        match engines::obstacle(sh)? {
+            Some(why) => summary.skipped("engines", why),
+            None => summary.ended("engines", Engines::default().run(sh)),
         }
         summary.ended("new module", new::proof(sh)); // before crash, whose report is to be that of our own modules
         summary.ended("crash", Crash::default().run(sh));
