@@ -124,7 +124,7 @@ impl<'a> Device<'a> {
         let mut command = self.start();
         command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
         self.process = Some(command.spawn().context("starting unshare")?);
-        let ready = "systemctl is-system-running --wait > /run/ready 2> /dev/null; [ -s /run/ready ]";
+        let ready = "systemctl is-system-running --wait 2> /dev/null | grep -q -x -e running -e degraded";
         let begun = Instant::now();
         while !self.run(ready).is_ok_and(|said| said.status == 0) {
             let console = || fs::read_to_string(self.folder.join("console")).unwrap_or_default();

@@ -41,13 +41,15 @@ impl Setup {
     /// Its files in `/etc`.
     pub(crate) fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
+            // The host may have no controller for a limit of processes.
             Setup::Podman => &[(
                 "containers/containers.conf",
-                "[engine]\ncompose_providers = [\"/usr/bin/podman-compose\"]\n",
+                "[containers]\npids_limit = 0\n[engine]\ncompose_providers = [\"/usr/bin/podman-compose\"]\n",
             )],
             Setup::PodmanDockerCompose => &[(
                 "containers/containers.conf",
-                "[engine]\ncompose_providers = [\"/usr/libexec/docker/cli-plugins/docker-compose\"]\n",
+                "[containers]\npids_limit = 0\n[engine]\n\
+                 compose_providers = [\"/usr/libexec/docker/cli-plugins/docker-compose\"]\n",
             )],
             Setup::Docker => &[],
             Setup::DockerContainerd => {

@@ -74,7 +74,7 @@ impl<'a> Image<'a> {
 
     /// With a health check of its own, which asks the server.
     pub fn with_health_check(self) -> Special<'a> {
-        let second = 1_000_000_000;
+        let second = 1_000_000_000_i64;
         self.special().with(
             "Healthcheck",
             json!({"Test": ["CMD", "/tiny-http", "check"], "Interval": second, "Retries": 2, "Timeout": 5 * second}),
