@@ -23,25 +23,48 @@ pub struct Engines {
     /// Only this scenario, or this one with one setup: `install`, `install/docker`; may be repeated [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
+    /// Another executable of the module, to see what the scenarios find in it [default: ours is built]
+    #[arg(long, value_name = "PATH")]
+    module: Option<PathBuf>,
+    /// Each scenario with one setup, taken in turn: what `cargo xtask test` runs
+    #[arg(long)]
+    everyday: bool,
     /// Name the scenarios and end.
     #[arg(long)]
     list: bool,
 }
 
 impl Engines {
+    /// What `cargo xtask test` runs.
+    pub fn everyday() -> Self {
+        Self { everyday: true, ..Self::default() }
+    }
+
+    /// How many scenarios an everyday run leaves out.
+    ///
+    /// # Errors
+    /// As [`engines::choose`], which refuses no empty choice.
+    pub fn left_out() -> Result<usize> {
+        let all = engines::choose(&[])?;
+        Ok(all.len() - engines::sample(&all).len())
+    }
+
     /// Makes what is missing, runs the scenarios, and says how many there were.
     ///
     /// # Errors
     /// When a scenario fails: each that did, and where it left everything.
     pub fn run(self, sh: &Shell) -> Result<String> {
-        let chosen = engines::choose(&self.scenarios)?;
+        let mut chosen = engines::choose(&self.scenarios)?;
+        if self.everyday {
+            chosen = engines::sample(&chosen);
+        }
         if self.list {
             let line = |(scenario, setup): &(&engines::Scenario, _)| {
                 format!("{:<36} {}\n", format!("{}/{setup}", scenario.name), scenario.says)
             };
             return Ok(chosen.iter().map(line).collect::<String>().trim_end().to_owned());
         }
-        let suite = suite(sh)?;
+        let suite = suite(sh, self.module)?;
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let played = side_by_side(cores, &chosen, |(scenario, setup)| suite.play(scenario, *setup));
         let failures: Vec<_> = played.into_iter().filter_map(Result::err).collect();
@@ -74,16 +97,18 @@ pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
     packages::obstacle(sh, HOST_PACKAGES)
 }
 
-fn suite(sh: &Shell) -> Result<Suite> {
+fn suite(sh: &Shell, module: Option<PathBuf>) -> Result<Suite> {
     let target = target(sh)?;
     packages::ensure(sh, HOST_PACKAGES)?;
     let system = system::ensure(sh)?;
-    let build = cmd!(sh, "cargo build --locked --package container");
-    step("the module", |step| run(step, build))?;
+    if module.is_none() {
+        let build = cmd!(sh, "cargo build --locked --package container");
+        step("the module", |step| run(step, build))?;
+    }
     let server = server(sh, &target)?;
     Ok(Suite {
         system,
-        module: target.join("debug/container"),
+        module: module.unwrap_or_else(|| target.join("debug/container")),
         server: fs::read(&server).with_context(|| format!("reading {}", server.display()))?,
         folder: target.join("engines"),
     })

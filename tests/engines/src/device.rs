@@ -245,6 +245,16 @@ impl<'a> Device<'a> {
         Ok(())
     }
 
+    /// Reads a file of the device.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>> {
+        let output = self.command(&format!("cat '{path}'"))?.output().context("starting nsenter")?;
+        ensure!(output.status.success(), "reading {path} in the device failed");
+        Ok(output.stdout)
+    }
+
     /// An image for this device that is called `reference`.
     pub fn image(&self, reference: &str, version: &str, mode: Mode) -> Archive {
         self.image_of(reference, version, mode).archive()
@@ -322,9 +332,34 @@ impl<'a> Device<'a> {
     /// # Errors
     /// When it gets another, or none.
     pub fn answers(&self, port: u16, version: &str) -> Result<()> {
-        let ask = format!("busybox wget -q -T 2 -O - http://127.0.0.1:{port}/ 2> /dev/null");
-        self.wait(&format!("[ \"$({ask})\" = '{version}' ]"))
+        self.says(port, "", version)
             .with_context(|| format!("version {version} does not answer at port {port}"))
+    }
+
+    /// Has to get `content` for an answer at `port` when it asks for `path`, now or soon.
+    ///
+    /// # Errors
+    /// When it gets another, or none.
+    pub fn says(&self, port: u16, path: &str, content: &str) -> Result<()> {
+        let ask = format!("busybox wget -q -T 2 -O - http://127.0.0.1:{port}/{path} 2> /dev/null");
+        self.wait(&format!("said=$({ask}); echo \"$said\"; [ \"$said\" = '{content}' ]"))
+    }
+
+    /// Loads `archive` into the engine by hand, as somebody else.
+    ///
+    /// # Errors
+    /// When the engine does not take it.
+    pub fn load(&self, archive: &Archive) -> Result<()> {
+        self.write("/root/theirs.tar", &archive.content)?;
+        self.ok(&format!("{} load --quiet < /root/theirs.tar", self.setup.engine())).map(drop)
+    }
+
+    /// Runs the engine with `words`, which has to succeed, and returns what it says.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn engine(&self, words: &str) -> Result<String> {
+        self.ok(&format!("{} {words}", self.setup.engine()))
     }
 
     /// Every image's ID with one of its names, a line each, sorted.

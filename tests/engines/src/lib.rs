@@ -69,6 +69,19 @@ pub fn choose(names: &[String]) -> Result<Vec<(&'static Scenario, Setup)>> {
     Ok(all().filter(chosen).collect())
 }
 
+/// Of `all`, each scenario with one of its setups, taken in turn.
+pub fn sample(all: &[(&'static Scenario, Setup)]) -> Vec<(&'static Scenario, Setup)> {
+    let mut sample = Vec::new();
+    let mut rest = all;
+    while let Some((scenario, _)) = rest.first() {
+        let end = rest.iter().position(|(other, _)| other.name != scenario.name).unwrap_or(rest.len());
+        let (of_one, others) = rest.split_at(end);
+        sample.extend(of_one.get(sample.len() % of_one.len()));
+        rest = others;
+    }
+    sample
+}
+
 impl Suite {
     /// Runs `scenario` on a fresh device with `setup`; its directory goes when it has succeeded.
     ///

@@ -151,8 +151,12 @@ pub fn digest(bytes: &[u8]) -> String {
     })
 }
 
+/// A tar archive of files: their names, permissions and contents.
+///
+/// # Panics
+/// For a name that is too long for its format.
 #[expect(clippy::expect_used, reason = "nothing that is written to memory fails")]
-fn tar(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
+pub fn tar(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let mut archive = Builder::new(Vec::new());
     for (name, mode, content) in files {
         let mut header = Header::new_ustar();

@@ -1,5 +1,9 @@
 //! The scenarios.
 
+mod compose;
+mod names;
+mod quadlet;
+mod reasons;
 mod updates;
 
 use crate::{Scenario, Setup};
@@ -9,5 +13,7 @@ const ENGINES: &[Setup] = &[Setup::Podman, Setup::Docker, Setup::DockerContainer
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    updates::SCENARIOS.iter()
+    let all =
+        [updates::SCENARIOS, names::SCENARIOS, reasons::SCENARIOS, compose::SCENARIOS, quadlet::SCENARIOS];
+    all.into_iter().flatten()
 }

@@ -6,7 +6,7 @@ use test_image::{Archive, Mode};
 
 use super::ENGINES;
 use crate::Scenario;
-use crate::device::{Device, Release, STATE, release};
+use crate::device::{Device, Release, SETTINGS, STATE, release};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -93,6 +93,7 @@ fn unwell(device: &mut Device) -> Result<()> {
     device.refuses(&shop(device, "2", Mode::Exit), &["this version is broken"])?;
     device.answers(8080, "1")?;
     device.is_clean(&old)?;
+    device.ok(&format!("sed -i 's/^health_seconds.*/health_seconds = 7/' {SETTINGS}"))?;
     // With a health check of the image's own.
     let checked = |version, mode| {
         let image = device.image_of(TAG, version, mode).with_health_check().archive();
