@@ -22,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "aardvark-dns",
     "busybox-static", // wget, which asks the containers
     "ca-certificates",
+    "catatonit", // of podman's pods
     "conmon",
     "crun",
     "dbus",

@@ -20,6 +20,9 @@ use model::Model;
 /// The longest that the provider may take to say something.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// The variable by which podman says nothing of the provider that it starts.
+const QUIET: &str = "PODMAN_COMPOSE_WARNING_LOGS";
+
 /// The compose file that is made here and comes last: what it says of a service counts.
 const IMAGES: &str = "images.json";
 
@@ -98,7 +101,8 @@ fn images_file(
 /// Has the provider read the files: what it does not take is to fail the download.
 fn ask_provider(paths: &[&str], profiles: &[String], around: &Around) -> Result<()> {
     let words = around.engine.words();
-    let compose = || Program::new(&words[0], LIMIT).args(&words[1..]).arg("compose");
+    // Podman would say each time which provider it starts.
+    let compose = || Program::new(&words[0], LIMIT).env(QUIET, "false").args(&words[1..]).arg("compose");
     compose().arg("version").run().context(
         "the artifact has a compose file, and the engine no provider for it: install docker-compose or podman-compose \
          (podman knows them from 4.7 on), or write the project as run or quadlet",
@@ -111,8 +115,9 @@ fn ask_provider(paths: &[&str], profiles: &[String], around: &Around) -> Result<
         .args(["--project-name", &project])
         .args(profiles)
         .args(files)
-        .args(["config", "--quiet"])
-        .run()
+        .arg("config")
+        .output()
+        .map(drop)
         .context("the compose provider does not take the compose files: see its message above")
 }
 
@@ -138,7 +143,9 @@ fn unit(
     compose.extend(paths.iter().flat_map(|path| ["--file", path.as_str()]));
     let mut text = format!(
         "[Unit]\nDescription=The project {project}\nAfter=network.target\n{}StartLimitIntervalSec=0\n\n\
-         [Service]\nType=exec\nRestart=always\nRestartSec=2\nTimeoutStartSec=300\nTimeoutStopSec=120\n",
+         [Service]\nType=exec\nRestart=always\nRestartSec=2\nTimeoutStartSec=300\nTimeoutStopSec=120\n\
+         Environment={QUIET}=false\n\
+         # So docker-compose ends when its containers are stopped.\nSuccessExitStatus=1\n",
         engine.needs()?
     );
     for (reference, id) in ids {

@@ -41,7 +41,7 @@ fn one(name: &str, reference: &str, image: &Archive, text: &str) -> Release {
 }
 
 fn web(image: &str, more: &str) -> String {
-    format!("services:\n  web:\n    image: {image}\n    network_mode: host\n{more}")
+    format!("services:\n  web:\n    image: {image}\n    network_mode: host\n    stop_signal: SIGKILL\n{more}")
 }
 
 fn compose(device: &mut Device) -> Result<()> {
@@ -88,7 +88,7 @@ fn carried(device: &Device, version: &str) -> Release {
     let base = web(TAG, "    env_file: [app.env]\n    volumes: ['./conf:/conf:ro']\n");
     let more = "services:\n  web:\n    environment: {MORE: yes-more}\n  debug:\n    image: localhost/not-here:1\n\
                 \x20   profiles: [debug]\n  extra:\n    image: localhost/shop:1\n    profiles: [extra]\n\
-                \x20   network_mode: host\n    environment: {PORT: '8081'}\n";
+                \x20   network_mode: host\n    environment: {PORT: '8081'}\n    stop_signal: SIGKILL\n";
     let files = tar(&[
         ("./compose.yaml", 0o644, base.as_bytes()),
         ("./more.yaml", 0o644, more.as_bytes()),

@@ -120,7 +120,7 @@ fn archives(device: &mut Device) -> Result<()> {
             ))
             .map(drop)
     };
-    let stop = "systemctl stop docker.service docker.socket; systemctl reset-failed docker.service";
+    let stop = "systemctl stop docker.service docker.socket; systemctl reset-failed docker.service 2> /dev/null || true";
     let restore = device.run("cat /etc/docker/daemon.json")?;
     for (setup, settings) in
         [("classic", "{}"), ("containerd", r#"{"features": {"containerd-snapshotter": true}}"#)]
@@ -135,15 +135,13 @@ fn archives(device: &mut Device) -> Result<()> {
         )?;
         device.ok("docker rmi localhost/saved:1")?;
     }
-    for (setup, format) in [("podman", "docker-archive"), ("oci", "oci-archive")] {
+    let inspect = "podman image inspect --format '{{.Id}}' localhost/saved:1";
+    // Podman writes the configuration anew in this format: its digest is another one.
+    let index = "podman save --quiet --format oci-archive localhost/saved:1 | tar -xO index.json | \
+                 grep -o 'sha256:[0-9a-f]*'";
+    for (setup, format, id) in [("podman", "docker-archive", inspect), ("oci", "oci-archive", index)] {
         let command = format!("podman save --quiet --format {format} localhost/saved:1");
-        save(
-            setup,
-            "true",
-            "podman load",
-            "podman image inspect --format '{{.Id}}' localhost/saved:1",
-            &command,
-        )?;
+        save(setup, "true", "podman load", id, &command)?;
     }
     device.ok("podman rmi localhost/saved:1")?;
     let settings = if restore.status == 0 { restore.text } else { "{}".to_owned() };

@@ -28,7 +28,7 @@ fn carried(device: &Device, version: &str) -> Release {
     let image = device.image_of(TAG, version, Mode::Well).with_volume("/state").archive();
     let text = format!(
         "# Pull=always\n[Container]\nImage={TAG}\nNetwork=host\nVolume=data.volume:/data\nEnvironmentFile=./app.env\n\
-         Volume=./conf:/conf:ro\n\n[Service]\nRestart=always\n"
+         Volume=./conf:/conf:ro\nStopTimeout=1\n\n[Service]\nRestart=always\n"
     );
     let files = tar(&[
         ("web.container", 0o644, text.as_bytes()),
@@ -75,7 +75,7 @@ fn refused(device: &mut Device) -> Result<()> {
     device.engine("pod create --name their-pod")?;
     let nothing = device.images()?;
     let image = device.image(TAG, "1", Mode::Well);
-    let web = |more: &str| format!("[Container]\nImage={TAG}\nNetwork=host\n{more}\n");
+    let web = |more: &str| format!("[Container]\nImage={TAG}\nNetwork=host\nStopTimeout=1\n{more}\n");
     let none = ("more.network", "[Network]\n".to_owned());
     for (number, (files, words)) in [
         ([("web.container", web("ContainerName=theirs")), none.clone()], "theirs is somebody else's"),
