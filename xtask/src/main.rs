@@ -6,6 +6,7 @@ mod crash;
 mod debian;
 mod dist;
 mod e2e;
+mod engines;
 mod image;
 mod layer;
 mod new;
@@ -33,6 +34,7 @@ enum Xtask {
     Debian(debian::Debian),
     Dist(dist::Dist),
     E2e(e2e::E2e),
+    Engines(engines::Engines),
     Image(image::Image),
     Layer(layer::Layer),
     New(new::New),
@@ -69,6 +71,7 @@ fn dispatch() -> Result<()> {
         Xtask::Debian(command) => command.run(&sh).map(|said| println!("{said}")),
         Xtask::Dist(command) => command.run(&sh).map(drop),
         Xtask::E2e(command) => command.run(&sh).map(drop),
+        Xtask::Engines(command) => command.run(&sh).map(|said| println!("{said}")),
         Xtask::Image(command) => command.run(&sh),
         Xtask::Layer(command) => command.run(&sh).map(drop),
         Xtask::New(command) => command.run(&sh),

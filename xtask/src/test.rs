@@ -14,11 +14,13 @@ use crate::crash::Crash;
 use crate::debian::{self, Debian};
 use crate::dist::Dist;
 use crate::e2e::E2e;
+use crate::engines::{self, Engines};
 use crate::layer::{Layer, tiers};
 use crate::new;
 use crate::summary::Summary;
 
-/// Format, lints, unit tests, real packages, every cut, conformance, and the scenarios on the emulated Pis.
+/// Format, lints, unit tests, real packages, every cut, conformance, the scenarios with real container engines, and those on the
+/// emulated Pis.
 #[derive(Args)]
 pub struct Test {
     /// Leave out everything that needs QEMU.
@@ -43,6 +45,17 @@ impl Test {
         match debian::obstacle(sh)? {
             Some(why) => summary.skipped("debian", why),
             None => summary.ended("debian", Debian::default().run(sh)),
+        }
+        match engines::obstacle(sh)? {
+            Some(why) => summary.skipped("engines", why),
+            None if self.every_scenario => summary.ended("engines", Engines::default().run(sh)),
+            None => {
+                summary.ended("engines", Engines::everyday().run(sh));
+                let left_out = Engines::left_out()?;
+                let why =
+                    format!("cargo xtask engines runs the {left_out} that an everyday run leaves out, too");
+                summary.skipped("engines, the rest", why);
+            }
         }
         summary.ended("new module", new::proof(sh)); // before crash, whose report is to be that of our own modules
         summary.ended("crash", Crash::default().run(sh));

@@ -1,13 +1,16 @@
 //! The container engine, podman or docker, run as a program: what both understand in the same way.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use update_module::{Payload, Program, say};
+use serde_json::Value;
+use update_module::{Program, say};
 
 use crate::image::{ImageId, Reference};
 use crate::scratch::Scratch;
@@ -19,6 +22,15 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// Where podman puts temporary files, if it does not say.
 const TMP_DIR: &str = "/var/tmp";
+
+/// The label of containers that units of this module make; its value is the project.
+pub const LABEL: &str = "io.mender.update-module.project";
+
+/// How docker calls containerd's image store among the properties of its storage.
+const CONTAINERD: &str = "io.containerd.snapshotter";
+
+/// Where containerd keeps images, if nobody has told it otherwise.
+const CONTAINERD_STORAGE: &str = "/var/lib/containerd";
 
 /// Where programs are looked for when there is no `PATH`.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -41,6 +53,10 @@ pub struct Engine {
     /// when it starts; and in the record of a version of this module that knew of no such place.
     #[serde(default)]
     pub scratch: Option<Scratch>,
+    /// Docker with containerd's image store: an image that loses its last name is gone, and its ID is not the digest of its
+    /// configuration.
+    #[serde(default)]
+    pub containerd: bool,
     load_seconds: u64,
 }
 
@@ -71,11 +87,12 @@ impl Engine {
             kind,
             storage: PathBuf::new(),
             scratch: None,
+            containerd: false,
             load_seconds: settings.load_seconds,
         };
         let folders = match kind {
             Kind::Podman => "{{.Store.GraphRoot}}\n{{.Store.ImageCopyTmpDir}}",
-            Kind::Docker => "{{.DockerRootDir}}",
+            Kind::Docker => "{{.DockerRootDir}}\n{{json .DriverStatus}}",
         };
         let said = engine.says(["info", "--format", folders]).with_context(|| match kind {
             Kind::Podman => "podman does not work: see what 'podman info' says",
@@ -83,14 +100,21 @@ impl Engine {
                 "docker does not answer: is its service running? 'systemctl start docker.service'"
             }
         })?;
-        let (storage, tmp_dir) = said.trim_end().split_once('\n').unwrap_or((said.trim_end(), TMP_DIR));
+        let (storage, more) = said.trim_end().split_once('\n').unwrap_or((said.trim_end(), ""));
         engine.storage = storage.into();
+        if kind == Kind::Docker && more.contains(CONTAINERD) {
+            engine.containerd = true;
+            // Docker does not say where its containerd keeps images.
+            let usual = Path::new(CONTAINERD_STORAGE);
+            engine.storage = if usual.is_dir() { usual.to_owned() } else { engine.storage };
+        }
         ensure!(
             engine.storage.is_absolute(),
             "the engine says that it keeps images in {said:?}, which is no path"
         );
         if kind == Kind::Podman {
-            let tmp_dir = settings.tmp_dir.as_deref().unwrap_or(Path::new(tmp_dir));
+            let said = if more.is_empty() { TMP_DIR } else { more };
+            let tmp_dir = settings.tmp_dir.as_deref().unwrap_or(Path::new(said));
             ensure!(tmp_dir.is_absolute(), "tmp_dir is {tmp_dir:?}, which is no absolute path");
             engine.scratch = Some(Scratch::within(tmp_dir)?);
         }
@@ -142,14 +166,14 @@ impl Engine {
     ///
     /// # Errors
     /// When it is damaged, does not fit, or does not come to its end.
-    pub fn load(&self, archive: &mut Payload) -> Result<()> {
+    pub fn load(&self, archive: &mut impl Read) -> Result<()> {
         let mut program = self.program(Duration::from_secs(self.load_seconds)).args(["load", "--quiet"]);
         if let Some(scratch) = &self.scratch {
             scratch.make()?;
             program = program.env("TMPDIR", scratch.path());
         }
-        say(String::from_utf8_lossy(&program.feed(archive)?).trim_end());
-        Ok(())
+        // It tells names that this module has given the images for now.
+        program.feed(archive).map(drop)
     }
 
     /// Removes what loads have left of temporary files, or says that it cannot: they only take space, and are no reason to
@@ -188,42 +212,110 @@ impl Engine {
         Ok(())
     }
 
-    /// Containers with the label `label`, running or not.
+    /// The names of containers, running or not: of those with the label `label`, or of all.
     ///
     /// # Errors
     /// When the engine fails.
-    pub fn labelled(&self, label: &str) -> Result<Vec<String>> {
-        let filter = format!("label={label}");
-        let said = self.says(["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])?;
+    pub fn containers(&self, label: Option<&str>) -> Result<Vec<String>> {
+        let filter = label.map(|label| format!("--filter=label={label}"));
+        let list = self.program(LIMIT).args(["ps", "--all"]).args(filter).args(["--format", "{{.Names}}"]);
+        let said = list.output()?;
+        Ok(String::from_utf8_lossy(&said).lines().map(str::to_owned).collect())
+    }
+
+    /// The names of podman's pods.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn pods(&self) -> Result<Vec<String>> {
+        let said = self.says(["pod", "ps", "--format", "{{.Name}}"])?;
         Ok(said.lines().map(str::to_owned).collect())
     }
 
-    /// How the container `name` is.
+    /// How the container `name` is; `None` where there is none.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn container(&self, name: &str) -> Result<ContainerState> {
-        const FORMAT: &str = "{{.Id}} {{.State.Status}} {{.State.ExitCode}} {{.RestartCount}} \
-                              {{if .State.Health}}{{.State.Health.Status}}{{end}}";
-        let said = self.says(["container", "inspect", "--format", FORMAT, name])?;
-        let mut words = said.split_whitespace().map(str::to_owned);
-        let mut word = || words.next().with_context(|| format!("the engine says of {name}: {said:?}"));
-        let (id, status, exit_code, restarts) = (word()?, word()?, word()?, word()?);
-        Ok(ContainerState {
+    /// When the engine fails.
+    pub fn container(&self, name: &str) -> Result<Option<ContainerState>> {
+        // It is not asked about one that is not there: it would complain of that in the log, at every poll.
+        if !self.containers(None)?.iter().any(|found| found == name) {
+            return Ok(None);
+        }
+        let said = self.says(["container", "inspect", name])?;
+        let found: Vec<Inspected> = serde_json::from_str(&said)
+            .with_context(|| format!("what the engine tells of the container {name}"))?;
+        let found = found.into_iter().next();
+        Ok(found.map(|Inspected { id, restarts, state }| ContainerState {
             incarnation: format!("{id} {restarts}"),
-            status,
-            exit_code,
-            health: words.next(),
-        })
+            status: state.status,
+            exit_code: state.exit_code,
+            health: state
+                .health
+                .map(|health| health.status)
+                .filter(|status| !matches!(&**status, "" | "none")),
+        }))
     }
 
-    /// Shows the last words of the container `name` in the deployment log, as far as there are any.
+    /// The directories that the image `id` declares as volumes.
+    ///
+    /// # Errors
+    /// When there is no such image.
+    pub fn declared_volumes(&self, id: &ImageId) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Image {
+            config: Option<Config>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Config {
+            volumes: Option<BTreeMap<String, Value>>,
+        }
+        let said = self.says(["image", "inspect", &id.to_string()])?;
+        let images: Vec<Image> = serde_json::from_str(&said)
+            .with_context(|| format!("what the engine tells of the image {id}"))?;
+        let configs = images.into_iter().filter_map(|image| image.config?.volumes);
+        Ok(configs.flat_map(BTreeMap::into_keys).collect())
+    }
+
+    /// Shows the last log lines of the container `name` in the deployment log, where there is one.
     pub fn show_log(&self, name: &str) {
-        say(format_args!("the last words of the container {name}:"));
+        if !self.containers(None).is_ok_and(|containers| containers.iter().any(|found| found == name)) {
+            return;
+        }
+        say(format_args!("the last log lines of the container {name}:"));
         if let Err(error) = self.program(LIMIT).args(["logs", "--tail", "20", name]).run() {
-            say(format_args!("it has left none: {error:#}"));
+            // It may have ended, and be gone, in this moment.
+            say(format_args!("reading the log failed: container {name}: {error:#}"));
         }
     }
+}
+
+/// What both engines tell of a container, among much else.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    id: String,
+    #[serde(rename = "RestartCount", default)]
+    restarts: i64,
+    state: State,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct State {
+    status: String,
+    exit_code: i64,
+    /// Docker leaves it out where there is no health check; podman then says nothing in it, and before 4 called it so.
+    #[serde(alias = "Healthcheck", default)]
+    health: Option<Health>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Health {
+    #[serde(default)]
+    status: String,
 }
 
 /// What the engine tells of a container.
@@ -232,7 +324,7 @@ pub struct ContainerState {
     /// Changes whenever it is made or started again.
     pub incarnation: String,
     pub status: String,
-    pub exit_code: String,
+    pub exit_code: i64,
     /// None where it has no health check.
     pub health: Option<String>,
 }
@@ -254,4 +346,19 @@ fn listed(line: &str) -> Result<Listed> {
     };
     let named = !reference.contains("<none>");
     Ok(Listed { id: id.to_owned().try_into()?, reference: named.then(|| reference.to_owned()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_engines_answers_are_understood_with_and_without_a_health_check() {
+        let state = |text: &str| serde_json::from_str::<Inspected>(text).unwrap().state;
+        let docker =
+            state(r#"{"Id": "1", "RestartCount": 0, "State": {"Status": "running", "ExitCode": 0}}"#);
+        assert!(docker.health.is_none());
+        let podman = r#"{"Id": "1", "RestartCount": 0, "State": {"Status": "exited", "ExitCode": 3, "Health": {"Status": ""}}}"#;
+        assert_eq!((state(podman).health.unwrap().status.as_str(), state(podman).exit_code), ("", 3));
+    }
 }

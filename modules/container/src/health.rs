@@ -1,7 +1,7 @@
-//! Whether what was started is well, and stays so.
+//! Whether what was started is healthy, and stays so.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::project::{Containers, Project, Service};
 use crate::settings::Settings;
 use crate::systemd::Systemd;
 
-/// Time between two looks.
+/// Time between two polls.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// A service that was started again so often by itself is in a loop: there is nothing to wait for.
@@ -40,19 +40,25 @@ impl Limits {
     }
 }
 
-/// Looks until every service of `project` has been well for the stability window.
+/// Polls until every service of `project`, which was started at `started`, has been healthy for the stability window.
 ///
 /// # Errors
-/// When that does not come within the limit: which service, and its last words in the deployment log.
-pub fn wait(project: &Project, engine: &Engine, systemd: &Systemd, limits: &Limits) -> Result<()> {
+/// When that does not come within the limit: which service, and its last log lines in the deployment log.
+pub fn wait(
+    project: &Project,
+    engine: &Engine,
+    systemd: &Systemd,
+    limits: &Limits,
+    started: SystemTime,
+) -> Result<()> {
     let Limits { limit, stable } = *limits;
     let begun = Instant::now();
-    let mut well: Option<(String, Instant)> = None;
+    let mut healthy: Option<(String, Instant)> = None;
     loop {
         let over = begun.elapsed() >= limit;
         match look(project, engine, systemd) {
             Ok(now) => {
-                let (before, since) = well.get_or_insert_with(|| (now.clone(), Instant::now()));
+                let (before, since) = healthy.get_or_insert_with(|| (now.clone(), Instant::now()));
                 if *before != now {
                     say("a container was started again: waiting for it to stay");
                     (*before, *since) = (now, Instant::now());
@@ -61,21 +67,21 @@ pub fn wait(project: &Project, engine: &Engine, systemd: &Systemd, limits: &Limi
                     return Ok(());
                 }
             }
-            Err(unwell) if over || unwell.hopeless => {
-                show_service(&unwell.service, engine);
-                return Err(unwell.error.context(format!("{} is not well", unwell.service.unit)));
+            Err(unhealthy) if over || unhealthy.hopeless => {
+                show_service(&unhealthy.service, engine, started);
+                return Err(unhealthy.error.context(format!("{} is not healthy", unhealthy.service.unit)));
             }
-            Err(_) => well = None,
+            Err(_) => healthy = None,
         }
-        if over && well.is_some() {
-            bail!("the project was not well for {stable:?} within {limit:?}");
+        if over && healthy.is_some() {
+            bail!("the project was not healthy for {stable:?} within {limit:?}");
         }
         thread::sleep(INTERVAL);
     }
 }
 
-/// A service that is not well now.
-struct Unwell {
+/// A service that is not healthy now.
+struct Unhealthy {
     service: Service,
     error: anyhow::Error,
     /// Waiting is of no use.
@@ -83,38 +89,39 @@ struct Unwell {
 }
 
 /// Looks once; what it returns is another text when one of the containers is another.
-fn look(project: &Project, engine: &Engine, systemd: &Systemd) -> Result<String, Box<Unwell>> {
+fn look(project: &Project, engine: &Engine, systemd: &Systemd) -> Result<String, Box<Unhealthy>> {
     let mut incarnations = String::new();
     for service in &project.services {
-        let unwell = |error, hopeless| Box::new(Unwell { service: service.clone(), error, hopeless });
-        let state = systemd.state(&service.unit).map_err(|error| unwell(error, false))?;
+        let unhealthy = |error, hopeless| Box::new(Unhealthy { service: service.clone(), error, hopeless });
+        let state = systemd.state(&service.unit).map_err(|error| unhealthy(error, false))?;
         if state.restarts() >= LOOP {
             let error = anyhow::anyhow!("it ends and is started again, {} times so far", state.restarts());
-            return Err(unwell(error, true));
+            return Err(unhealthy(error, true));
         }
         if service.oneshot && state.has_succeeded() {
             continue;
         }
         if service.oneshot || !state.is_active() {
-            return Err(unwell(anyhow::anyhow!("systemd says: {}", state.shown()), false));
+            return Err(unhealthy(anyhow::anyhow!("systemd says: {}", state.shown()), false));
         }
-        let containers = containers(service, engine).map_err(|error| unwell(error, false))?;
+        let containers = containers(service, engine).map_err(|error| unhealthy(error, false))?;
         incarnations += &format!("{} {containers} ", state.restarts());
     }
     Ok(incarnations)
 }
 
-/// The incarnations of a service's containers, all of which have to be well.
+/// The incarnations of a service's containers, all of which have to be healthy.
 fn containers(service: &Service, engine: &Engine) -> Result<String> {
     let (names, alone) = match &service.containers {
         Containers::Named(name) => (vec![name.clone()], true),
-        Containers::Labelled(label) => (engine.labelled(label)?, false),
+        Containers::Labelled(label) => (engine.containers(Some(label))?, false),
     };
     ensure!(!names.is_empty(), "it has no containers yet");
     let mut incarnations = String::new();
     for name in names {
         let container = engine.container(&name).with_context(|| format!("the container {name}"))?;
-        let has_succeeded = !alone && container.status == "exited" && container.exit_code == "0";
+        let container = container.with_context(|| format!("there is no container {name}"))?;
+        let has_succeeded = !alone && container.status == "exited" && container.exit_code == 0;
         ensure!(
             container.status == "running" || has_succeeded,
             "the container {name} is {}",
@@ -130,16 +137,18 @@ fn containers(service: &Service, engine: &Engine) -> Result<String> {
     Ok(incarnations)
 }
 
-/// Shows the last words of all containers of `project` in the deployment log.
-pub fn show(project: &Project, engine: &Engine) {
-    project.services.iter().for_each(|service| show_service(service, engine));
+/// Shows the last log lines of all services of `project`, which was started at `started`, in the deployment log.
+pub fn show(project: &Project, engine: &Engine, started: SystemTime) {
+    project.services.iter().for_each(|service| show_service(service, engine, started));
 }
 
-fn show_service(service: &Service, engine: &Engine) {
+fn show_service(service: &Service, engine: &Engine, started: SystemTime) {
     match &service.containers {
         Containers::Named(name) => engine.show_log(name),
         Containers::Labelled(label) => {
-            engine.labelled(label).unwrap_or_default().iter().for_each(|name| engine.show_log(name));
+            engine.containers(Some(label)).unwrap_or_default().iter().for_each(|name| engine.show_log(name));
         }
     }
+    // A container that never came to be, or is gone already, has its reason only there. So has a provider.
+    Systemd::show_journal(&service.unit, started);
 }

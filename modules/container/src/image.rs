@@ -6,6 +6,8 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use update_module::FileName;
 
+use crate::engine::Kind;
+
 /// The ID of an image, the sha256 of its configuration, which has the digests of its layers: whoever has the ID knows
 /// every byte. 64 hexadecimal digits; `sha256:` may stand before them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,6 +46,9 @@ impl fmt::Display for ImageId {
     }
 }
 
+/// The longest reference: what the engines take.
+const LONGEST: usize = 255;
+
 /// A reference with its tag, such as `localhost/shop:latest`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -54,12 +59,38 @@ impl TryFrom<String> for Reference {
 
     fn try_from(text: String) -> Result<Self> {
         let known = |c: char| c.is_ascii_alphanumeric() || "/:._-".contains(c);
-        let tagged = text.rsplit('/').next().is_some_and(|name| name.contains(':'));
+        let (path, name) = text.rsplit_once('/').unwrap_or(("", &text));
+        let (name, tag) = name.rsplit_once(':').unwrap_or((name, ""));
+        let is_part = |part: &str| part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
         ensure!(
-            text.chars().all(known) && !text.starts_with('-') && tagged,
+            text.len() <= LONGEST
+                && text.chars().all(known)
+                && text.split('/').all(|part| part.starts_with(|c: char| c.is_ascii_alphanumeric()))
+                && is_part(name)
+                && !name.contains(|c: char| c.is_ascii_uppercase() || c == ':')
+                && !path.split('/').skip(1).any(|part| part.contains(':'))
+                && tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'),
             "{text:?} is not a reference to an image with its tag, such as \"localhost/app:latest\""
         );
         Ok(Self(text))
+    }
+}
+
+impl Reference {
+    /// The reference as the engine `kind` lists it: docker leaves out its own registry, and podman takes a name without a
+    /// registry for one of this device.
+    pub fn as_listed(&self, kind: Kind) -> Self {
+        let (first, rest) = self.0.split_once('/').unwrap_or(("", &self.0));
+        let is_registry = first.contains(['.', ':']) || first == "localhost";
+        let is_docker = matches!(first, "docker.io" | "index.docker.io");
+        Self(match kind {
+            Kind::Docker if is_docker => rest.strip_prefix("library/").unwrap_or(rest).to_owned(),
+            Kind::Docker if first == "library" => rest.to_owned(),
+            Kind::Podman if is_docker && !rest.contains('/') => format!("docker.io/library/{rest}"),
+            Kind::Podman if is_docker => format!("docker.io/{rest}"),
+            Kind::Podman if !is_registry => format!("localhost/{}", self.0),
+            _ => self.0.clone(),
+        })
     }
 }
 
@@ -110,8 +141,40 @@ mod tests {
             assert!(ImageId::try_from(bad.to_owned()).is_err(), "{bad:?} was taken");
         }
         assert!(Reference::try_from("localhost:5000/a/b:1.0".to_owned()).is_ok());
-        for bad in ["", "app", "--all:x", "a b:c", "localhost:5000/app", "a@sha256:x"] {
+        let bad = [
+            "",
+            "app",
+            "--all:x",
+            "a b:c",
+            "localhost:5000/app",
+            "a@sha256:x",
+            ":x",
+            "a:",
+            "a//b:1",
+            "/a:1",
+            "A:1",
+        ];
+        for bad in bad.into_iter().chain(["a:1:2", "a/b:1/c:2", &format!("{}:1", "a".repeat(260))]) {
             assert!(Reference::try_from(bad.to_owned()).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn references_are_compared_as_the_engine_lists_them() {
+        // As podman 5.4 and docker 26.1 list what they have loaded and tagged under the first name.
+        for (said, podman, docker) in [
+            ("app:1", "localhost/app:1", "app:1"),
+            ("foo/app:1", "localhost/foo/app:1", "foo/app:1"),
+            ("localhost/app:1", "localhost/app:1", "localhost/app:1"),
+            ("docker.io/app:1", "docker.io/library/app:1", "app:1"),
+            ("docker.io/library/app:1", "docker.io/library/app:1", "app:1"),
+            ("index.docker.io/foo/app:1", "docker.io/foo/app:1", "foo/app:1"),
+            ("quay.example/app:1", "quay.example/app:1", "quay.example/app:1"),
+            ("host:5000/app:1", "host:5000/app:1", "host:5000/app:1"),
+        ] {
+            let reference = Reference::try_from(said.to_owned()).unwrap();
+            assert_eq!(reference.as_listed(Kind::Podman).as_ref(), podman, "{said} on podman");
+            assert_eq!(reference.as_listed(Kind::Docker).as_ref(), docker, "{said} on docker");
         }
     }
 }

@@ -5,21 +5,29 @@
 //! kept by the engine, side by side, until the end. Units are put into `/run` at every boot, after recovery: a boot
 //! never starts what a power cut left half-way.
 
+mod archive;
+mod carried;
 mod compose;
+mod conflicts;
 mod definition;
 mod engine;
 mod health;
 mod image;
 mod load;
+mod mount;
 mod name;
+mod order;
 mod project;
 mod quadlet;
 mod run;
 mod scratch;
 mod settings;
 mod systemd;
+mod tags;
+mod tar;
 mod unit;
 mod update;
+mod yaml;
 
 use std::process::ExitCode;
 
@@ -40,6 +48,7 @@ impl Transactional for Container {
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Update> {
         let settings: Settings = update_module::settings::load(Self::NAME)?;
+        settings::check_size(tree)?;
         let meta_data: MetaData = tree
             .meta_data()?
             .context("the artifact has no meta-data: it has to name a project, its images, and what runs")?;

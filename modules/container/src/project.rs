@@ -1,9 +1,11 @@
 //! A project as it is on the device: a folder with the units of its services and a list of what they need.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use update_module::durable::{self, Dir};
 use update_module::{FileName, say};
@@ -14,15 +16,27 @@ use crate::name::Name;
 /// The list, in the project's folder, beside the units.
 const LIST: &str = "project.json";
 
+/// How names begin that keep images from being taken for unused.
+pub const KEPT: &str = "localhost/mender-kept/";
+
+/// The directory of the files that the artifact carries, in the project's.
+pub const FILES: &str = "files";
+
 /// What a project needs and runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Project {
     /// Its images: what units start, and what they were called.
     pub images: Vec<(ImageId, Reference)>,
+    /// The engine's IDs of images that the artifact gave other IDs, by these.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resolved: BTreeMap<ImageId, ImageId>,
     /// In the order in which they are started.
     pub services: Vec<Service>,
     /// Every unit file, those of networks and volumes that services pull in among them.
     pub units: Vec<FileName>,
+    /// The pods that its units make.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<String>,
     /// The folder that it was read from.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -69,7 +83,7 @@ impl Project {
         if !durable::exists(&path)? {
             return Ok(Self::default());
         }
-        let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let text = read_own(&path)?;
         let project: Self = serde_json::from_slice(&text).with_context(|| {
             format!("{} was not written by this module: install the project again", path.display())
         })?;
@@ -80,6 +94,47 @@ impl Project {
     pub fn started(&self) -> Vec<&str> {
         self.services.iter().map(|service| service.unit.as_str()).collect()
     }
+}
+
+/// The name that keeps the image `id` of project `name`.
+///
+/// # Errors
+/// When it is too long for one.
+pub fn keeper(name: &Name, id: &ImageId) -> Result<Reference> {
+    format!("{}{}", keepers(name), id.short()).try_into()
+}
+
+/// How the names that keep images of project `name` begin.
+pub fn keepers(name: &Name) -> String {
+    format!("{KEPT}{name}:")
+}
+
+/// Reads `path`, a file of this module's that says what runs as root.
+///
+/// # Errors
+/// When it, or its directory, is a symlink or may be written to by somebody else.
+pub fn read_own(path: &Path) -> Result<Vec<u8>> {
+    if let Some(folder) = path.parent() {
+        check_own(folder)?;
+    }
+    check_own(path)?;
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Refuses a file or directory that is not this module's alone.
+///
+/// # Errors
+/// When it is a symlink, or belongs to somebody else or may be written to by them.
+pub fn check_own(path: &Path) -> Result<()> {
+    let failed = || format!("looking at {}", path.display());
+    let found = fs::symlink_metadata(path).with_context(failed)?;
+    let me = fs::metadata("/proc/self").context("looking at /proc/self: is /proc mounted?")?.uid();
+    ensure!(
+        !found.is_symlink() && found.uid() == me && found.mode() & 0o022 == 0,
+        "{} is a symlink, or somebody else may write to it: remove it, and install the project again",
+        path.display()
+    );
+    Ok(())
 }
 
 /// The folder of all projects.

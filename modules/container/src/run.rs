@@ -1,15 +1,17 @@
 //! The plain form: a service is one container, said in the meta-data; its unit is made here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use update_module::FileName;
 
 use crate::definition::{Around, Defined};
-use crate::engine::{Engine, Kind};
-use crate::image::{ImageId, Reference};
+use crate::engine::{Kind, LABEL};
+use crate::image::Reference;
+use crate::mount::{self, Short, Source};
 use crate::name::Name;
+use crate::order;
 use crate::project::{Containers, Service};
 use crate::unit::command_line;
 
@@ -56,6 +58,9 @@ fn stop_seconds() -> u32 {
 /// When a service names an image that is not the artifact's, or has words that no unit can have.
 pub fn define(services: &BTreeMap<Name, Run>, around: &Around) -> Result<Defined> {
     ensure!(!services.is_empty(), "the table run has no service");
+    let names: BTreeMap<_, String> = services.keys().map(|name| (name, name.to_string())).collect();
+    let after = |run: &Run| run.after.iter().filter_map(|name| names.get(name).map(String::as_str)).collect();
+    order::check(&services.iter().map(|(name, run)| (names[name].as_str(), after(run))).collect())?;
     let mut defined = Defined::default();
     for (name, run) in services {
         for before in &run.after {
@@ -65,6 +70,7 @@ pub fn define(services: &BTreeMap<Name, Run>, around: &Around) -> Result<Defined
             );
         }
         let unit = unit_name(around.project, name);
+        defined.containers.push(container_name(around.project, name));
         let text = run.unit(name, around).with_context(|| format!("the service {name}"))?;
         defined.services.push(Service {
             unit: unit.clone(),
@@ -96,7 +102,7 @@ impl Run {
              # A device tries again for as long as it lives.\nStartLimitIntervalSec=0\n\n[Service]\n",
             engine.needs()?
         );
-        let start = self.start(&container, around.image(&self.image)?, engine)?;
+        let start = self.start(name, &container, around)?;
         let on = |words: &[&str]| {
             let engine = engine.words();
             command_line(&engine.iter().map(String::as_str).chain(words.iter().copied()).collect::<Vec<_>>())
@@ -125,9 +131,12 @@ impl Run {
     }
 
     /// The command line that makes the container, of the image's ID: what a tag means may change.
-    fn start(&self, container: &str, id: &ImageId, engine: &Engine) -> Result<String> {
+    fn start(&self, service: &Name, container: &str, around: &Around) -> Result<String> {
+        let Around { project, engine, .. } = around;
+        let id = around.image(self.image.as_ref())?;
         let mut words = engine.words();
         words.extend(["run", "--name", container, "--rm", "--pull=never"].map(str::to_owned));
+        words.push(format!("--label={LABEL}={project}"));
         if engine.kind == Kind::Podman {
             words.extend(["--replace", "--cgroups=no-conmon"].map(str::to_owned));
             if !self.oneshot {
@@ -135,9 +144,15 @@ impl Run {
                 words.extend(["--detach", "--sdnotify=conmon"].map(str::to_owned));
             }
         }
+        let mut mounted = option_targets(&self.options, around)?;
+        let volumes = self.volumes.iter().map(|volume| self.volume(service, volume, &mut mounted, around));
+        let mut volumes: Vec<_> = volumes.collect::<Result<_>>()?;
+        for path in around.open_volumes(&id, &mounted)? {
+            volumes.push(format!("{}:{path}", around.volume(&service.to_string(), &path)));
+        }
         let mut option = |name: &str, value: &str| words.push(format!("--{name}={value}"));
         self.ports.iter().for_each(|port| option("publish", port));
-        self.volumes.iter().for_each(|volume| option("volume", volume));
+        volumes.iter().for_each(|volume| option("volume", volume));
         self.env.iter().for_each(|(name, value)| option("env", &format!("{name}={value}")));
         self.network.iter().for_each(|network| option("network", network));
         words.extend(self.options.iter().cloned());
@@ -145,4 +160,34 @@ impl Run {
         words.extend(self.command.iter().cloned());
         command_line(&words)
     }
+
+    /// The volume `text` as the engine is given it: one without a name gets one, and one that is carried its path.
+    fn volume(
+        &self,
+        service: &Name,
+        text: &str,
+        mounted: &mut BTreeSet<String>,
+        around: &Around,
+    ) -> Result<String> {
+        let short = Short::parse(text)?;
+        mounted.insert(short.target.trim_end_matches('/').to_owned());
+        let source = match mount::source(short.source, short.is_read_only(), around.carried)? {
+            Source::Anonymous => around.volume(&service.to_string(), short.target),
+            Source::Volume(source) | Source::Host(source) => source,
+            Source::Carried(path) => around.path(&path)?,
+        };
+        let options = if short.options.is_empty() { String::new() } else { format!(":{}", short.options) };
+        Ok(format!("{source}:{}{options}", short.target))
+    }
+}
+
+/// Where the engine's `options` mount something. They are passed on as they are: paths in them have to be absolute.
+fn option_targets(options: &[String], around: &Around) -> Result<BTreeSet<String>> {
+    let mut targets = BTreeSet::new();
+    for (option, value) in mount::options(options) {
+        let said = mount::option(option, value, around.carried)
+            .with_context(|| format!("the option {option} {value}"))?;
+        targets.extend(said.map(|target| target.trim_end_matches('/').to_owned()));
+    }
+    Ok(targets)
 }

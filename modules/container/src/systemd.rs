@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use update_module::durable;
-use update_module::{Program, say};
+use update_module::{FileName, Program, say};
 
-use crate::project::Project;
+use crate::project::{Project, read_own};
 use crate::settings::{CommandLine, Settings};
 
 /// The longest that systemctl may take: units have time limits of their own.
@@ -31,6 +31,11 @@ impl Systemd {
         Self { command: settings.systemctl.clone(), units_dir: settings.units_dir.clone() }
     }
 
+    /// Where `unit` is made known.
+    pub fn unit_path(&self, unit: &FileName) -> PathBuf {
+        self.units_dir.join(unit)
+    }
+
     /// Makes the units of `project` known.
     ///
     /// # Errors
@@ -43,7 +48,7 @@ impl Systemd {
     fn put(&self, project: &Project) -> Result<()> {
         for unit in &project.units {
             let path = project.folder.join(unit);
-            let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            let text = read_own(&path)?;
             durable::write_file(&self.units_dir.join(unit), &text)?;
         }
         Ok(())
@@ -121,6 +126,19 @@ impl Systemd {
         let said = String::from_utf8_lossy(&said);
         let pairs = said.lines().filter_map(|line| line.split_once('='));
         Ok(UnitState(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
+    }
+
+    /// Shows the last lines of `unit` in systemd's journal, from `since` on, in the deployment log.
+    pub fn show_journal(unit: &str, since: SystemTime) {
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        say(format_args!("the last lines of the unit {unit} in the journal:"));
+        let journal =
+            Program::new("journalctl", LIMIT).args(["--no-pager", "--quiet", "--output=cat", "--lines=30"]);
+        // Systemd's own lines about a unit are not of the unit.
+        let shown = journal.arg(format!("--since=@{since}")).args(["--unit", unit]).run();
+        if let Err(error) = shown {
+            say(format_args!("reading the journal failed: unit {unit}: {error:#}"));
+        }
     }
 
     fn program(&self) -> Program {

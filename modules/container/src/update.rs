@@ -3,42 +3,50 @@
 //! Which version is live is decided by the folder alone, exchanged as `directory` does it. Units and containers follow
 //! from that; images and tags are put in order at the end, when nobody can go back any more.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use update_module::durable::{self, Dir};
 use update_module::{Change, FileName, Payloads, say};
 
+use crate::carried::Carried;
+use crate::conflicts::Claims;
 use crate::definition::{Around, Definition};
-use crate::engine::{Engine, Listed};
+use crate::engine::Engine;
 use crate::health::{self, Limits};
 use crate::image::{Image, ImageId, Reference};
-use crate::load::Loading;
+use crate::load::{Loading, Resolved};
 use crate::name::Name;
-use crate::project::{self, Project};
+use crate::project::{self, FILES, KEPT, Project, check_own, keeper, keepers};
 use crate::settings::{MetaData, Settings};
 use crate::systemd::Systemd;
+use crate::{archive, tags};
 
-/// Where the units of the device itself lie. One of a project in `/run` would go before the one of its name there.
-const UNITS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+/// The most images of an artifact.
+const IMAGES: usize = 100;
 
 /// The record of one update, complete enough to go on with in another process after a power cut.
 #[derive(Serialize, Deserialize)]
 pub struct Update {
     state: PathBuf,
-    name: Name,
+    pub(crate) name: Name,
     definition: Definition,
     images: Vec<Image>,
-    engine: Engine,
+    pub(crate) engine: Engine,
     systemd: Systemd,
     limits: Limits,
     reserve: u64,
     /// What every reference meant before that this update changes.
-    tags_before: BTreeMap<Reference, Option<ImageId>>,
-    /// Those of the images that were on the device before.
-    there_before: BTreeSet<ImageId>,
+    pub(crate) tags_before: BTreeMap<Reference, Option<ImageId>>,
+    /// The images that were on the device before.
+    pub(crate) there_before: BTreeSet<ImageId>,
+    /// The engine's IDs of the artifact's images, known when they have been loaded. One that is missing is the artifact's.
+    #[serde(default)]
+    resolved: Resolved,
     /// Set by `prepare`.
     switch: Option<Switch>,
 }
@@ -56,26 +64,36 @@ impl Update {
     /// # Errors
     /// When they contradict themselves, or the engine does not answer.
     pub fn plan(state: PathBuf, meta_data: MetaData, engine: Engine, settings: &Settings) -> Result<Self> {
-        let MetaData { project: name, images, definition } = meta_data;
+        let MetaData { project: name, mut images, definition } = meta_data;
         definition.check()?;
         ensure!(!images.is_empty(), "the meta-data name no images");
+        ensure!(
+            images.len() <= IMAGES,
+            "the meta-data name {} images, at most {IMAGES} are taken",
+            images.len()
+        );
+        for image in &mut images {
+            image.reference = image.reference.as_listed(engine.kind);
+        }
+        check_references(&images)?;
         let listed = engine.images()?;
         let meant = |reference: &Reference| {
             let found = listed.iter().find(|listed| listed.reference.as_deref() == Some(reference.as_ref()));
             found.map(|listed| listed.id.clone())
         };
-        let mut tags_before = BTreeMap::new();
-        for image in &images {
-            let keeper = keeper(&name, &image.id)?;
-            tags_before.insert(image.reference.clone(), meant(&image.reference));
-            tags_before.insert(keeper.clone(), meant(&keeper));
+        let named = images.iter().map(|image| image.reference.clone());
+        let mut tags_before: BTreeMap<_, _> = named.map(|name| (name.clone(), meant(&name))).collect();
+        let keepers = keepers(&name);
+        for listed in &listed {
+            if let Some(name) = listed.reference.as_ref().filter(|name| name.starts_with(&keepers)) {
+                tags_before.insert(name.clone().try_into()?, Some(listed.id.clone()));
+            }
         }
-        let is_here = |image: &&Image| listed.iter().any(|listed| listed.id == image.id);
-        let there_before = images.iter().filter(is_here).map(|image| image.id.clone()).collect();
+        let there_before = listed.into_iter().map(|listed| listed.id).collect();
         let systemd = Systemd::of(settings);
         let limits = Limits::of(settings)?;
-        let reserve = settings.reserve_mib << 20;
-        let switch = None;
+        let reserve = settings.reserve_mib.checked_mul(1 << 20);
+        let reserve = reserve.context("reserve_mib in /etc/mender-modules/container.toml is too large")?;
         Ok(Self {
             state,
             name,
@@ -87,7 +105,8 @@ impl Update {
             reserve,
             tags_before,
             there_before,
-            switch,
+            resolved: Resolved::new(),
+            switch: None,
         })
     }
 
@@ -95,52 +114,87 @@ impl Update {
     ///
     /// # Errors
     /// When the payload is not what the meta-data say, or does not fit.
-    pub fn stage(&self, payloads: &mut Payloads) -> Result<()> {
+    pub fn stage(&mut self, payloads: &mut Payloads) -> Result<()> {
         durable::remove_tree(&self.staging())?;
-        let Self { name: project, engine, images, definition, .. } = self;
-        let taken = Loading { engine, images, definition, reserve: self.reserve }.take(payloads);
-        engine.tidy();
-        let files = taken?;
+        durable::make_dirs(&self.staged())?;
+        let mut carried = Carried::new(self.staged().join(FILES), self.reserve);
+        let taken = self.load(payloads, &mut carried);
+        self.engine.tidy();
+        self.resolved = taken?;
         self.tag()?;
-        let defined = definition.define(&Around { project, engine, images }, &files, &self.live())?;
-        let project = Project {
-            images: images.iter().map(|image| (image.id.clone(), image.reference.clone())).collect(),
-            services: defined.services,
-            units: defined.units.iter().map(|(name, _)| name.clone()).collect(),
-            folder: PathBuf::new(),
-        };
-        self.check_units(&project)?;
-        project.write(&self.staged(), &[defined.units, defined.files].concat())?;
+        self.drop_loaded_names()?;
+        self.define(&carried)?;
         durable::make_dirs(&project::folder(&self.state))?.sync_filesystem()
+    }
+
+    fn load(&self, payloads: &mut Payloads, carried: &mut Carried) -> Result<Resolved> {
+        let Self { name: project, engine, images, definition, reserve, .. } = self;
+        let mut known = Resolved::new();
+        for other in project::all(&self.state)? {
+            known.extend(other.resolved);
+        }
+        Loading { project, engine, images, definition, reserve: *reserve, known }.take(payloads, carried)
+    }
+
+    /// The engine's ID of `image`.
+    pub(crate) fn engine_id<'a>(&'a self, image: &'a Image) -> &'a ImageId {
+        self.resolved.get(&image.id).unwrap_or(&image.id)
+    }
+
+    pub(crate) fn images(&self) -> impl Iterator<Item = (&Reference, &ImageId)> {
+        self.images.iter().map(|image| (&image.reference, self.engine_id(image)))
     }
 
     /// Every image gets its reference, and a name of this module's that keeps it from being taken for one that nobody
     /// needs.
     fn tag(&self) -> Result<()> {
-        for image in &self.images {
-            self.engine.tag(&image.id, &image.reference)?;
-            self.engine.tag(&image.id, &keeper(&self.name, &image.id)?)?;
+        for (reference, id) in self.images() {
+            self.engine.tag(id, &keeper(&self.name, id)?)?;
+            if let Some(Some(before)) = self.tags_before.get(reference).filter(|_| self.engine.containerd) {
+                // It could not be given its name back, if that was its last.
+                self.engine.tag(before, &keeper(&self.name, before)?)?;
+            }
+            self.engine.tag(id, reference)?;
         }
         Ok(())
     }
 
-    /// A unit has one project, and is nobody else's.
-    fn check_units(&self, new: &Project) -> Result<()> {
-        for unit in &new.units {
-            let theirs = UNITS.iter().map(|folder| Path::new(folder).join(unit)).find(|path| path.exists());
-            if let Some(path) = theirs {
-                bail!("{} is a unit of this device: give the project's another name", path.display());
-            }
+    /// Makes the project's units and writes them.
+    fn define(&self, carried: &Carried) -> Result<()> {
+        let images = self.images().map(|(reference, id)| (reference.clone(), id.clone())).collect();
+        let listed = self.engine.images()?;
+        let around = Around {
+            project: &self.name,
+            engine: &self.engine,
+            images: &images,
+            listed: &listed,
+            others: RefCell::default(),
+            carried,
+            folder: &self.live().join(FILES),
+        };
+        let defined = self.definition.define(&around)?;
+        let others = around.others.into_inner();
+        for (id, _) in &others {
+            self.engine.tag(id, &keeper(&self.name, id)?)?;
         }
-        for other in project::all(&self.state)?.iter().filter(|other| other.folder != self.live()) {
-            if let Some(unit) = new.units.iter().find(|unit| other.units.contains(unit)) {
-                bail!(
-                    "the unit {unit} is in the project {} too: give it another name",
-                    other.folder.display()
-                );
-            }
-        }
-        Ok(())
+        let own = self.images().map(|(reference, id)| (id.clone(), reference.clone()));
+        let project = Project {
+            images: own.chain(others).collect(),
+            resolved: self
+                .resolved
+                .iter()
+                .filter(|(id, engine)| id != engine)
+                .map(|(id, engine)| (id.clone(), engine.clone()))
+                .collect(),
+            services: defined.services,
+            units: defined.units.iter().map(|(name, _)| name.clone()).collect(),
+            pods: defined.pods,
+            folder: PathBuf::new(),
+        };
+        let claims =
+            Claims { new: &project, containers: &defined.containers, state: &self.state, live: &self.live() };
+        claims.check(&self.name, &self.engine, &self.systemd)?;
+        project.write(&self.staged(), &[defined.units, defined.files].concat())
     }
 
     fn live(&self) -> PathBuf {
@@ -187,6 +241,7 @@ impl Update {
 impl Change for Update {
     fn prepare(&mut self) -> Result<()> {
         let new_inode = inode(&self.staged())?.context("the staged project is missing: download again")?;
+        check_own(&self.staging())?;
         self.switch = Some(Switch { new_inode, old_inode: inode(&self.live())? });
         Ok(())
     }
@@ -198,9 +253,10 @@ impl Change for Update {
         self.exchange()?;
         let new = Project::read(&self.live())?;
         self.systemd.publish(&new)?;
-        self.systemd.start(&new).inspect_err(|_| health::show(&new, &self.engine))?;
-        health::wait(&new, &self.engine, &self.systemd, &self.limits)?;
-        say(format_args!("the project {} runs, and is well", self.name));
+        let started = SystemTime::now();
+        self.systemd.start(&new).inspect_err(|_| health::show(&new, &self.engine, started))?;
+        health::wait(&new, &self.engine, &self.systemd, &self.limits, started)?;
+        say(format_args!("the project {} runs and is healthy", self.name));
         Ok(())
     }
 
@@ -241,96 +297,59 @@ impl Change for Update {
 
     fn forget(&self) -> Result<()> {
         self.engine.tidy();
+        self.drop_loaded_names()?;
         let kept = Project::read(&self.staged())?;
         let mut candidates: BTreeSet<_> = kept.images.iter().map(|(id, _)| id.clone()).collect();
         if !self.is_new_live()? {
-            self.restore_tags()?;
-            candidates.extend(self.images.iter().map(|image| image.id.clone()));
+            tags::restore(self)?;
+            candidates.extend(self.images().map(|(_, id)| id.clone()));
             candidates.retain(|id| !self.there_before.contains(id));
         }
         // It only takes space: no later update may have to wait for it.
-        if let Err(error) = self.prune(&candidates, &kept).or_else(|_| self.prune(&candidates, &kept)) {
-            say(format_args!("an image that nobody needs is left, remove it by hand: {error:#}"));
+        let projects = project::all(&self.state)?;
+        let prune = || tags::prune(self, &candidates, &kept, &projects);
+        if let Err(error) = prune().or_else(|_| prune()) {
+            say(format_args!("removing an image that nothing needs failed: {error:#}: remove it by hand"));
         }
         durable::remove_tree(&self.staging())
     }
 }
 
 impl Update {
-    /// Gives every reference the meaning that it had before the update.
-    fn restore_tags(&self) -> Result<()> {
-        let mut listed = self.engine.images()?;
-        for (reference, before) in &self.tags_before {
-            let now = listed.iter().position(|image| image.reference.as_deref() == Some(reference.as_ref()));
-            let is_here = |id: &ImageId| listed.iter().any(|image| image.id == *id);
-            match (before, now) {
-                (Some(before), now) if now.is_none_or(|now| listed[now].id != *before) && is_here(before) => {
-                    self.engine.tag(before, reference)?;
-                }
-                (None, Some(now)) if self.may_lose_tag(&listed[now], &listed) => {
-                    self.engine.remove(reference.as_ref(), &listed[now].id)?;
-                    listed.remove(now);
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Not the last one of an image that was there before: it would go with it.
-    fn may_lose_tag(&self, image: &Listed, listed: &[Listed]) -> bool {
-        !self.there_before.contains(&image.id)
-            || listed.iter().filter(|other| other.id == image.id).count() > 1
-    }
-
-    /// Removes those of `candidates` that no project needs, by the names that `kept` and this module have given them. One
-    /// that has other names is somebody's.
-    fn prune(&self, candidates: &BTreeSet<ImageId>, kept: &Project) -> Result<()> {
-        let (needed, names) = needed(&project::all(&self.state)?)?;
-        for id in candidates {
-            let given = kept.images.iter().filter(|(of, _)| of == id).map(|(_, reference)| reference.clone());
-            let given: BTreeSet<_> =
-                given.chain(self.tags_before.keys().cloned()).chain([keeper(&self.name, id)?]).collect();
-            let is_ours = |listed: &Listed| {
-                let name = listed.reference.as_deref();
-                name.is_none_or(|name| {
-                    given.iter().any(|given| given.as_ref() == name)
-                        && names.iter().all(|other| other.as_ref() != name)
-                })
+    /// Removes the names that images have only while they are loaded. An image that a load has left without another goes
+    /// with its name.
+    fn drop_loaded_names(&self) -> Result<()> {
+        let listed = self.engine.images()?;
+        for image in &listed {
+            let Some(name) = image.reference.as_deref().filter(|name| name.starts_with(archive::LOADED))
+            else {
+                continue;
             };
-            let listed = self.engine.images()?.into_iter().filter(|listed| listed.id == *id);
-            let (ours, others): (Vec<_>, Vec<_>) = listed.partition(is_ours);
-            if needed.contains(id) || !others.is_empty() {
-                say(format_args!("the image {} stays: it is needed, or has another name", id.short()));
-            }
-            if others.is_empty() && needed.contains(id) {
-                continue; // its last names
-            }
-            for listed in ours {
-                self.engine.remove(listed.reference.as_deref().unwrap_or(&id.to_string()), id)?;
+            if tags::is_last_of_others(self, image, &listed) {
+                say(format_args!(
+                    "the image {} keeps the name {name}: it was here before, without one",
+                    image.id.short()
+                ));
+            } else {
+                self.engine.remove(name, &image.id)?;
             }
         }
         Ok(())
     }
 }
 
-/// The images that `projects` need, and all the names that keep them.
-fn needed(projects: &[Project]) -> Result<(BTreeSet<ImageId>, BTreeSet<Reference>)> {
-    let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::new());
-    for project in projects {
-        let name = project.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let name = Name::try_from(name)?;
-        for (id, reference) in &project.images {
-            names.extend([reference.clone(), keeper(&name, id)?]);
-            ids.insert(id.clone());
+/// Refuses names that mean several images, and those that this module uses for itself.
+fn check_references(images: &[Image]) -> Result<()> {
+    let mut ids = BTreeMap::new();
+    for Image { reference, id, .. } in images {
+        let name = reference.as_ref();
+        let reserved = [KEPT, archive::LOADED].iter().any(|prefix| name.starts_with(prefix));
+        ensure!(!reserved, "the ref {reference} is one of this module's own: give the image another name");
+        if let Some(other) = ids.insert(reference, id).filter(|other| *other != id) {
+            bail!("the ref {reference} has two IDs, {other} and {id}: give each image a name of its own");
         }
     }
-    Ok((ids, names))
-}
-
-/// The name that keeps the image `id` of project `name`.
-fn keeper(name: &Name, id: &ImageId) -> Result<Reference> {
-    format!("localhost/mender-kept/{name}:{}", id.short()).try_into()
+    Ok(())
 }
 
 /// The inode number of the folder `path`, `None` where it is absent.

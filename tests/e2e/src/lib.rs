@@ -17,6 +17,7 @@ use host::{folder, status};
 use qemu::{Image, Saved};
 use xshell::Shell;
 
+pub use artifact::Artifact;
 use lab::Lab;
 pub use scenarios::container::MACHINE as CONTAINER_MACHINE;
 

@@ -54,25 +54,42 @@ pub struct Archive {
     pub content: Vec<u8>,
 }
 
-impl Image<'_> {
+/// An image with more than a server in it.
+pub struct Special<'a> {
+    image: Image<'a>,
+    references: Vec<String>,
+    settings: Value,
+}
+
+impl<'a> Image<'a> {
     /// Makes the archive.
-    ///
-    /// # Panics
-    /// Never: what is written to memory fails only for names that are too long, and these are not.
     pub fn archive(&self) -> Archive {
-        let layer = tar(&[("tiny-http", 0o755, self.executable)]);
-        let config = self.config(&digest(&layer)).to_string();
-        let id = digest(config.as_bytes());
-        let config_name = format!("{id}.json");
-        let manifest =
-            json!([{"Config": config_name, "RepoTags": [self.reference], "Layers": ["layer.tar"]}])
-                .to_string();
-        let content = tar(&[
-            (&config_name, 0o644, config.as_bytes()),
-            ("layer.tar", 0o644, &layer),
-            ("manifest.json", 0o644, manifest.as_bytes()),
-        ]);
-        Archive { id, content }
+        archive(self.executable, &[self.reference.to_owned()], |layer| self.config(layer))
+    }
+
+    fn special(self) -> Special<'a> {
+        let references = vec![self.reference.to_owned()];
+        Special { image: self, references, settings: json!({}) }
+    }
+
+    /// With a health check of its own, which asks the server.
+    pub fn with_health_check(self) -> Special<'a> {
+        let second = 1_000_000_000_i64;
+        self.special().with(
+            "Healthcheck",
+            json!({"Test": ["CMD", "/tiny-http", "check"], "Interval": second, "Retries": 2, "Timeout": 5 * second}),
+        )
+    }
+
+    /// With `VOLUME` at `path`.
+    pub fn with_volume(self, path: &str) -> Special<'a> {
+        self.special().with("Volumes", json!({path: {}}))
+    }
+
+    /// With exactly the names `references` in its archive.
+    pub fn called(self, references: &[&str]) -> Special<'a> {
+        let references = references.iter().map(|name| (*name).to_owned()).collect();
+        Special { references, ..self.special() }
     }
 
     fn config(&self, layer: &str) -> Value {
@@ -91,6 +108,41 @@ impl Image<'_> {
     }
 }
 
+impl Special<'_> {
+    /// Sets `key` of the image's configuration.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: Value) -> Self {
+        self.settings[key] = value;
+        self
+    }
+
+    /// Makes the archive.
+    pub fn archive(&self) -> Archive {
+        let config = |layer: &str| {
+            let mut config = self.image.config(layer);
+            for (key, value) in self.settings.as_object().into_iter().flatten() {
+                config["config"][key] = value.clone();
+            }
+            config
+        };
+        archive(self.image.executable, &self.references, config)
+    }
+}
+
+fn archive(executable: &[u8], references: &[String], config: impl Fn(&str) -> Value) -> Archive {
+    let layer = tar(&[("tiny-http", 0o755, executable)]);
+    let config = config(&digest(&layer)).to_string();
+    let id = digest(config.as_bytes());
+    let config_name = format!("{id}.json");
+    let manifest = json!([{"Config": config_name, "RepoTags": references, "Layers": ["layer.tar"]}]);
+    let content = tar(&[
+        (&config_name, 0o644, config.as_bytes()),
+        ("layer.tar", 0o644, &layer),
+        ("manifest.json", 0o644, manifest.to_string().as_bytes()),
+    ]);
+    Archive { id, content }
+}
+
 /// The sha256 of `bytes`, in hexadecimal digits.
 pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
@@ -99,8 +151,12 @@ pub fn digest(bytes: &[u8]) -> String {
     })
 }
 
+/// A tar archive of files: their names, permissions and contents.
+///
+/// # Panics
+/// For a name that is too long for its format.
 #[expect(clippy::expect_used, reason = "nothing that is written to memory fails")]
-fn tar(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
+pub fn tar(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let mut archive = Builder::new(Vec::new());
     for (name, mode, content) in files {
         let mut header = Header::new_ustar();

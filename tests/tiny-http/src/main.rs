@@ -1,5 +1,6 @@
 //! `tiny-http`: the server in the tests' images. It answers every request with its version, and `/health` with whether it
-//! is well. `tiny-http check` asks a running one: the image's health check.
+//! is well. `/env/NAME` is answered with a variable, `/file/PATH` with a file's content, and `/write/PATH` writes the version
+//! there. `tiny-http check` asks a running one: the image's health check.
 //!
 //! `PORT` is where it listens (default 8080), `MODE` how it behaves: see `test_image::Mode`.
 
@@ -44,13 +45,29 @@ fn serve(port: u16, version: &str, well: bool) -> ExitCode {
 fn answer(mut connection: TcpStream, version: &str, well: bool) -> std::io::Result<()> {
     let mut request = [0; 1024];
     let length = connection.read(&mut request)?;
-    let asks_for_health = request[..length].starts_with(b"GET /health");
-    let status = if asks_for_health && !well { "503 Service Unavailable" } else { "200 OK" };
+    let request = String::from_utf8_lossy(&request[..length]);
+    let path = request.split(' ').nth(1).unwrap_or("/");
+    let is_refused = path.starts_with("/health") && !well;
+    let status = if is_refused { "503 Service Unavailable" } else { "200 OK" };
+    let text = content(path, version).unwrap_or_else(|error| error.to_string());
     write!(
         connection,
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{version}",
-        version.len()
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
     )
+}
+
+fn content(path: &str, version: &str) -> std::io::Result<String> {
+    if let Some(name) = path.strip_prefix("/env/") {
+        return Ok(env::var(name).unwrap_or_default());
+    }
+    if let Some(file) = path.strip_prefix("/file") {
+        return std::fs::read_to_string(file);
+    }
+    if let Some(file) = path.strip_prefix("/write") {
+        std::fs::write(file, version)?;
+    }
+    Ok(version.to_owned())
 }
 
 fn check(port: u16) -> ExitCode {

@@ -23,6 +23,21 @@ fn mistakes_in_meta_data_are_told_before_anything_is_loaded() {
         (with("images", json!([])), "no images"),
         (with("images", json!([{"id": "latest", "ref": TAG}])), "ID of an image"),
         (with("images", json!([{"id": image.id, "ref": "--all"}])), "reference"),
+        (
+            with("images", json!([{"id": image.id, "ref": TAG}, {"id": "0".repeat(64), "ref": TAG}])),
+            "has two IDs",
+        ),
+        (
+            with(
+                "images",
+                json!([{"id": image.id, "ref": "a:1"}, {"id": "0".repeat(64), "ref": "localhost/a:1"}]),
+            ),
+            "has two IDs",
+        ),
+        (with("images", json!([{"id": image.id, "ref": "localhost/mender-kept/shop:1"}])), "module's own"),
+        (with("images", json!(vec![json!({"id": image.id, "ref": TAG}); 101])), "at most 100"),
+        (with("profiles", json!(["x"])), "profiles"),
+        (with("padding", json!("x".repeat(600 << 10))), "at most"),
         (with("compose", json!("compose.yaml")), "exactly one"),
         (with("run", json!(null)), "exactly one"),
         (with("run", json!({"web": {"image": TAG, "privileged": true}})), "privileged"),
@@ -41,8 +56,15 @@ fn a_definition_that_does_not_fit_is_refused_and_leaves_nothing() {
     let image = archive(TAG, "1", Mode::Well);
     for (run, words) in [
         (json!({}), "no service"),
-        (json!({"web": {"image": "localhost/other:1"}}), "none of the artifact's images"),
+        (json!({"web": {"image": "localhost/other:1"}}), "neither in the artifact nor on the device"),
         (json!({"web": {"image": TAG, "after": ["db"]}}), "after db"),
+        (json!({"web": {"image": TAG, "after": ["web"]}}), "wait for each other"),
+        (
+            json!({"a": {"image": TAG, "after": ["b"]}, "b": {"image": TAG, "after": ["a"]}}),
+            "wait for each other",
+        ),
+        (json!({"web": {"image": TAG, "volumes": ["./data:/data"]}}), "named volume"),
+        (json!({"web": {"image": TAG, "options": ["-v", "data/x:/data"]}}), "named volume"),
         (json!({"web": {"image": TAG, "command": ["a\nb"]}}), "control character"),
     ] {
         let mut meta_data = one("shop", TAG, &image.id);
@@ -77,6 +99,26 @@ fn compose_without_a_provider_is_told_with_the_remedy() {
     let mut meta_data = one("shop", TAG, &image.id);
     meta_data["run"] = json!(null);
     meta_data["compose"] = json!("compose.yaml");
-    let files: [(&str, &[u8]); 2] = [("compose.yaml", b"services: {}\n"), ("app.tar", &image.content)];
+    let files: [(&str, &[u8]); 2] =
+        [("compose.yaml", b"services: {web: {image: 'localhost/shop:1'}}\n"), ("app.tar", &image.content)];
     refused(&device.download(&meta_data, &files), "podman-compose");
+}
+
+#[test]
+fn sizes_that_overflow_are_told_as_sizes() {
+    let mut device = Device::new();
+    let image = archive(TAG, "1", Mode::Well);
+    for sizes in [[u64::MAX, u64::MAX], [1 << 63, 1 << 63]] {
+        let mut meta_data = one("shop", TAG, &image.id);
+        meta_data["images"] = sizes.iter().enumerate().map(|(number, size)| {
+            json!({"file": "app.tar", "id": image.id, "ref": format!("localhost/shop:{number}"), "size": size})
+        }).collect();
+        refused(&device.download(&meta_data, &[("app.tar", &image.content)]), "free some space");
+        device.ok("Cleanup");
+    }
+    device.set("reserve_mib = 17592186044415\n");
+    refused(&device.download_one("shop", TAG, &image), "free some space");
+    device.ok("Cleanup");
+    device.set("reserve_mib = 9223372036854775807\n");
+    refused(&device.download_one("shop", TAG, &image), "reserve_mib");
 }

@@ -85,7 +85,11 @@ fn a_version_that_is_not_well_is_rolled_back_at_once_and_its_words_are_told() {
         assert!(device.download_one("shop", TAG, &archive(TAG, "2", mode)).success());
         let outcome = device.client.call("ArtifactInstall").unwrap();
         refused(&outcome, words);
-        assert!(outcome.stderr.contains("the last words of the container shop.web"), "{}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains("the last log lines of the container shop.web"),
+            "{}",
+            outcome.stderr
+        );
         assert_eq!(device.running("shop.web"), old.0.first().map(|(_, id)| id.clone()));
         device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
         assert_eq!(device.live(), old);

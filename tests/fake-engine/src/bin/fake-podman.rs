@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use fake_engine::{State, play};
-use serde_json::Value;
+use serde_json::{Value, json};
 use test_image::digest;
 use update_module::FileName;
 use update_module::durable::Dir;
@@ -30,16 +30,31 @@ fn answer(words: &[&str]) -> Result<String> {
         ["load", ..] => load(&state),
         ["tag", id, reference] => state.tag(id, reference).map(|()| String::new()),
         ["rmi", name] => state.remove(name).map(|()| String::new()),
-        ["ps", .., filter, _, _] => {
+        ["ps", "--all", "--external", "--filter", filter, "--format", "{{.Names}}"] => {
             let id = filter.strip_prefix("ancestor=").context("only containers of an image are known")?;
             let running = state.running()?;
             Ok(running.iter().filter(|(_, of)| of == id).map(|(name, _)| format!("{name}\n")).collect())
         }
-        ["container", "inspect", .., name] => {
+        ["ps", "--all", filter @ .., "--format", "{{.Names}}"] => {
+            // A container's only label here is its project, which its name begins with.
+            let label = filter.first().and_then(|filter| filter.rsplit_once('='));
+            let is_one =
+                |name: &str| label.is_none_or(|(_, project)| name.starts_with(&format!("{project}.")));
+            let running = state.running()?;
+            Ok(running.iter().filter(|(name, _)| is_one(name)).map(|(name, _)| format!("{name}\n")).collect())
+        }
+        ["container", "inspect", name] => {
             let running = state.running()?;
             let (_, id) = running.iter().find(|(running, _)| running == name).context("no such container")?;
-            let health = if state.mode(id)? == "unhealthy" { "unhealthy" } else { "healthy" };
-            Ok(format!("{name}-{id} running 0 0 {health}\n"))
+            // As podman does, which says nothing where there is no health check.
+            let health = if state.mode(id)? == "unhealthy" { "unhealthy" } else { "" };
+            let health = json!({"Status": health, "FailingStreak": 0, "Log": null});
+            let status = json!({"Status": "running", "ExitCode": 0, "Health": health});
+            Ok(json!([{"Id": format!("{name}-{id}"), "RestartCount": 0, "State": status}]).to_string())
+        }
+        ["image", "inspect", id] => {
+            state.mode(id)?;
+            Ok(json!([{"Id": id, "Config": {"Entrypoint": ["/tiny-http"]}}]).to_string())
         }
         ["logs", .., name] => Ok(format!("the fake container {name} says nothing\n")),
         _ => bail!("the fake does not know {command:?}"),

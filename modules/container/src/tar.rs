@@ -1,0 +1,355 @@
+//! Headers of tar archives, read from a stream with bounded memory: what an artifact brings is not to be trusted.
+
+use std::io::{self, Read};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The unit of a tar archive.
+pub const BLOCK: usize = 512;
+
+/// The longest path, and the longest extension header, which has little but a path.
+const PATH: usize = 4096;
+const EXTENSION: u64 = 64 << 10;
+
+/// The most entries.
+const ENTRIES: usize = 20_000;
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    Directory,
+    /// A link, a device, or what only some programs understand: its type in the header.
+    Other(u8),
+}
+
+/// An entry's header.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its path as components: without `.`, and with neither `..` nor a slash at the beginning.
+    pub path: String,
+    pub kind: Kind,
+    /// The bytes of its content.
+    pub size: u64,
+    /// Permissions.
+    pub mode: u32,
+    /// The header with its extension headers, as they were in the archive.
+    pub raw: Vec<u8>,
+}
+
+/// A tar archive that is read once, from its beginning to its end.
+pub struct Reader<R> {
+    from: R,
+    /// What is left of the current entry: its content, and what fills its last block.
+    rest: u64,
+    padding: u64,
+    entries: usize,
+}
+
+impl<R: Read> Reader<R> {
+    pub fn new(from: R) -> Self {
+        Self { from, rest: 0, padding: 0, entries: 0 }
+    }
+
+    /// The next entry, `None` at the end. What has not been read of the one before is skipped.
+    ///
+    /// # Errors
+    /// When the archive is truncated or damaged, or has what nobody needs: paths that lead out of it, sparse files, longer
+    /// paths and more entries than are sensible.
+    pub fn next(&mut self) -> Result<Option<Entry>> {
+        let skipped = self.rest.saturating_add(self.padding);
+        let skip =
+            io::copy(&mut (&mut self.from).take(skipped), &mut io::sink()).context("reading the archive")?;
+        ensure!(skip == skipped, "the archive is truncated");
+        (self.rest, self.padding) = (0, 0);
+        let mut raw = Vec::new();
+        let (mut path, mut size) = (None, None);
+        loop {
+            let header = self.block()?;
+            if header.iter().all(|byte| *byte == 0) {
+                return Ok(None);
+            }
+            self.entries += 1;
+            ensure!(self.entries <= ENTRIES, "the archive has more than {ENTRIES} entries");
+            check_sum(&header)?;
+            raw.extend_from_slice(&header);
+            let kind = header[156];
+            let length = number(&header[124..136]).context("the size of an entry")?;
+            match kind {
+                b'x' | b'L' => {
+                    let text = self.extension(length, &mut raw)?;
+                    if kind == b'L' {
+                        path = Some(text.strip_suffix(b"\0").unwrap_or(&text).to_vec());
+                    } else {
+                        pax(&text, &mut path, &mut size)?;
+                    }
+                }
+                // Of a link's target, and of the archive as a whole: passed on and not understood.
+                b'K' => drop(self.extension(length, &mut raw)?),
+                b'g' => {
+                    let text = self.extension(length, &mut raw)?;
+                    let (mut path, mut size) = (None, None);
+                    pax(&text, &mut path, &mut size)?;
+                    ensure!(
+                        path.is_none() && size.is_none(),
+                        "the archive gives all entries one name or size"
+                    );
+                }
+                _ => return self.entry(&header, path, size.unwrap_or(length), raw).map(Some),
+            }
+        }
+    }
+
+    fn entry(&mut self, header: &[u8], path: Option<Vec<u8>>, size: u64, raw: Vec<u8>) -> Result<Entry> {
+        let kind = match header[156] {
+            b'0' | 0 | b'7' => Kind::File,
+            b'5' => Kind::Directory,
+            other => Kind::Other(other),
+        };
+        ensure!(kind != Kind::Other(b'S'), "the archive has a sparse file: write it without --sparse");
+        let path = path.unwrap_or_else(|| short_path(header));
+        let size = if kind == Kind::File { size } else { 0 };
+        ensure!(size <= i64::MAX as u64, "an entry of the archive has a size of {size} bytes");
+        self.rest = size;
+        self.padding = padding(size);
+        Ok(Entry {
+            path: components(&path)?,
+            kind,
+            size,
+            mode: number(&header[100..108]).unwrap_or(0o644) as u32,
+            raw,
+        })
+    }
+
+    /// Reads the content of an extension header, and adds it to `raw`.
+    fn extension(&mut self, length: u64, raw: &mut Vec<u8>) -> Result<Vec<u8>> {
+        ensure!(
+            length <= EXTENSION,
+            "an extension header of the archive has {length} bytes, at most {EXTENSION} are read"
+        );
+        ensure!(raw.len() as u64 <= 4 * EXTENSION, "an entry of the archive has too many extension headers");
+        let mut text = vec![0; (length + padding(length)) as usize];
+        self.from.read_exact(&mut text).context("the archive is truncated")?;
+        raw.extend_from_slice(&text);
+        text.truncate(length as usize);
+        Ok(text)
+    }
+
+    fn block(&mut self) -> Result<[u8; BLOCK]> {
+        let mut block = [0; BLOCK];
+        self.from.read_exact(&mut block).context("the archive is truncated, or no tar archive")?;
+        Ok(block)
+    }
+
+    /// What is behind the end of the archive.
+    pub fn into_inner(self) -> R {
+        self.from
+    }
+}
+
+/// The content of the current entry.
+impl<R: Read> Read for Reader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = buffer.len().min(usize::try_from(self.rest).unwrap_or(usize::MAX));
+        let read = self.from.read(&mut buffer[..length])?;
+        if read == 0 && length > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is truncated"));
+        }
+        self.rest -= read as u64;
+        Ok(read)
+    }
+}
+
+/// What fills the last block of `size` bytes.
+pub fn padding(size: u64) -> u64 {
+    (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
+}
+
+/// A header for the regular file `path`, which is short, of `size` bytes.
+pub fn header(path: &str, size: usize) -> [u8; BLOCK] {
+    let mut header = [0; BLOCK];
+    let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
+    put(0, path.as_bytes());
+    put(100, b"0000644\0");
+    put(108, b"0000000\0");
+    put(116, b"0000000\0");
+    put(124, format!("{size:011o}\0").as_bytes());
+    put(136, b"00000000000\0");
+    put(148, b"        ");
+    put(156, b"0");
+    put(257, b"ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
+fn check_sum(header: &[u8; BLOCK]) -> Result<()> {
+    let sum: u64 = header
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| match at {
+            148..156 => u64::from(b' '),
+            _ => u64::from(*byte),
+        })
+        .sum();
+    let said = number(&header[148..156]);
+    ensure!(
+        said.is_ok_and(|said| said == sum),
+        "the archive is damaged, or no tar archive: the sum of a header is wrong"
+    );
+    Ok(())
+}
+
+/// A number of a header: octal digits, or from GNU tar binary.
+fn number(field: &[u8]) -> Result<u64> {
+    if field[0] & 0x80 != 0 {
+        let (high, low) = field.split_at(field.len().saturating_sub(8));
+        ensure!(
+            high.iter().all(|byte| matches!(byte, 0 | 0x80)),
+            "a number of the archive is too large or negative"
+        );
+        return Ok(low.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
+    }
+    let text = String::from_utf8_lossy(field);
+    let digits = text.trim_matches(|c| c == '\0' || c == ' ');
+    if digits.is_empty() {
+        return Ok(0);
+    }
+    u64::from_str_radix(digits, 8).with_context(|| format!("{digits:?} is no octal number"))
+}
+
+/// The path in a header without extensions.
+fn short_path(header: &[u8]) -> Vec<u8> {
+    let text = |range: &[u8]| range.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+    let (name, prefix) = (text(&header[..100]), text(&header[345..500]));
+    // GNU tar has other things where POSIX has the prefix.
+    if prefix.is_empty() || &header[257..263] != b"ustar\0" { name } else { [prefix, name].join(&b'/') }
+}
+
+/// Takes the records of a pax header apart: path and size.
+fn pax(mut text: &[u8], path: &mut Option<Vec<u8>>, size: &mut Option<u64>) -> Result<()> {
+    while !text.is_empty() {
+        let damaged = || "an extension header of the archive is damaged";
+        let blank = text.iter().take(20).position(|byte| *byte == b' ').with_context(damaged)?;
+        let length: usize = std::str::from_utf8(&text[..blank])
+            .ok()
+            .and_then(|digits| digits.parse().ok())
+            .with_context(damaged)?;
+        ensure!(length > blank + 1 && length <= text.len(), damaged());
+        let (record, rest) = text.split_at(length);
+        let record = record[blank + 1..].strip_suffix(b"\n").with_context(damaged)?;
+        let equals = record.iter().position(|byte| *byte == b'=').with_context(damaged)?;
+        let (key, value) = (&record[..equals], &record[equals + 1..]);
+        match key {
+            b"path" => *path = Some(value.to_vec()),
+            b"size" => {
+                let value = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+                *size = Some(value.context("the size of an entry is no number")?);
+            }
+            _ => ensure!(
+                !key.starts_with(b"GNU.sparse"),
+                "the archive has a sparse file: write it without --sparse"
+            ),
+        }
+        text = rest;
+    }
+    Ok(())
+}
+
+/// `path` without what says nothing.
+fn components(path: &[u8]) -> Result<String> {
+    ensure!(path.len() <= PATH, "a path in the archive is longer than {PATH} bytes");
+    let text = std::str::from_utf8(path).ok();
+    let text = text.with_context(|| {
+        format!("the path {:?} in the archive is not UTF-8", String::from_utf8_lossy(path))
+    })?;
+    if text.chars().any(char::is_control) {
+        bail!("the path {text:?} in the archive has a control character");
+    }
+    let parts: Vec<_> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    ensure!(!parts.contains(&".."), "the path {text:?} leads out of the archive");
+    Ok(parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str, content: &[u8]) -> Vec<u8> {
+        let mut entry = header(path, content.len()).to_vec();
+        entry.extend_from_slice(content);
+        entry.resize(entry.len() + padding(content.len() as u64) as usize, 0);
+        entry
+    }
+
+    fn fails(archive: &[u8]) -> String {
+        let mut reader = Reader::new(archive);
+        loop {
+            match reader.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it was taken"),
+                Err(error) => return format!("{error:#}"),
+            }
+        }
+    }
+
+    fn special(kind: u8, content: &[u8]) -> Vec<u8> {
+        let mut entry = entry("x", content);
+        entry[156] = kind;
+        sum(&mut entry);
+        entry
+    }
+
+    fn sum(entry: &mut [u8]) {
+        entry[148..156].fill(b' ');
+        let sum: u32 = entry[..BLOCK].iter().map(|byte| u32::from(*byte)).sum();
+        entry[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+
+    #[test]
+    fn entries_are_read_with_long_names_and_content() {
+        let long = "d/".repeat(120) + "name";
+        let record = format!("path={long}\n");
+        let length = record.len() + 4;
+        let archive = [
+            entry("./a", b"one"),
+            special(b'x', format!("{length} {record}").as_bytes()),
+            entry("short", b"two"),
+            special(b'L', format!("{long}\0").as_bytes()),
+            entry("short", b""),
+            vec![0; 1024],
+        ];
+        let archive = archive.concat();
+        let mut reader = Reader::new(archive.as_slice());
+        let mut found = Vec::new();
+        while let Some(entry) = reader.next().unwrap() {
+            let mut content = String::new();
+            (&mut reader).take(entry.size).read_to_string(&mut content).unwrap();
+            found.push((entry.path, content));
+        }
+        assert_eq!(found, [("a".into(), "one".into()), (long.clone(), "two".into()), (long, String::new())]);
+    }
+
+    #[test]
+    fn hostile_headers_are_errors_in_bounded_time_and_memory() {
+        assert!(fails(b"x").contains("truncated"));
+        assert!(fails(&entry("a", b"one")[..600]).contains("truncated"));
+        assert!(fails(&[1; 512]).contains("no tar archive"));
+        assert!(fails(&entry("../a", b"")).contains("leads out"));
+        let mut huge = entry("a", b"");
+        huge[124..136].copy_from_slice(b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff");
+        sum(&mut huge);
+        assert!(fails(&huge).contains("18446744073709551615"));
+        let mut long = special(b'L', b"");
+        long[124..136].copy_from_slice(b"77777777777\0");
+        sum(&mut long);
+        assert!(fails(&long).contains("extension header"));
+        assert!(fails(&special(b'x', b"99 path=a\n")).contains("damaged"));
+        assert!(fails(&special(b'x', b"22 GNU.sparse.major=1\n")).contains("sparse"));
+        assert!(fails(&special(b'g', b"10 path=a\n")).contains("one name"));
+        assert!(fails(&special(b'x', b"11 size=-1\n")).contains("no number"));
+        assert!(fails(&special(b'S', b"")).contains("sparse"));
+        let many = entry("a", b"").repeat(ENTRIES + 1);
+        assert!(fails(&many).contains("more than"));
+    }
+}

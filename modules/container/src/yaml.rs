@@ -1,0 +1,228 @@
+//! YAML as a tree of bounded size.
+//!
+//! The parser tells events; the tree is made here, so that an alias costs what it stands for: a file in which each line
+//! names the one before ten times is refused, and does not take all memory.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, anyhow, bail, ensure};
+use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
+use serde_json::{Map, Value};
+
+/// The most nodes, those of aliases counted as often as they are named.
+const NODES: usize = 20_000;
+
+/// The deepest nesting.
+const DEPTH: usize = 64;
+
+/// Reads the one document in `text`. Keys that are no text become text; `<<` takes over the keys of what it names; a tag
+/// that the two compose providers do not know is refused.
+///
+/// # Errors
+/// When it is no YAML, has several documents or a key twice, or is too large.
+pub fn parse(text: &str) -> Result<Value> {
+    let mut builder = Builder { stack: Vec::new(), anchors: BTreeMap::new(), nodes: 0, document: None };
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|error| anyhow!("no valid YAML: {error}"))?;
+        builder.take(event).map_err(|error| error.context(format!("line {}", span.start.line())))?;
+    }
+    Ok(builder.document.unwrap_or_default())
+}
+
+struct Builder {
+    stack: Vec<Open>,
+    /// What anchors stand for, and of how many nodes it is.
+    anchors: BTreeMap<usize, (Value, usize)>,
+    nodes: usize,
+    document: Option<Value>,
+}
+
+/// A collection that has not ended yet.
+struct Open {
+    collection: Collection,
+    anchor: usize,
+    /// How many nodes there were before.
+    nodes: usize,
+}
+
+enum Collection {
+    List(Vec<Value>),
+    Table { table: Map<String, Value>, merged: Vec<Value>, key: Option<String> },
+}
+
+impl Builder {
+    fn take(&mut self, event: Event) -> Result<()> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                self.count(1)?;
+                let value = scalar(&text, style, tag.as_deref())?;
+                self.add(value, anchor, 1)
+            }
+            Event::Alias(anchor) => {
+                let Some((value, nodes)) = self.anchors.get(&anchor).cloned() else {
+                    bail!("an alias names no anchor")
+                };
+                self.count(nodes)?;
+                self.add(value, 0, nodes)
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.open(Collection::List(Vec::new()), anchor, tag.as_deref())
+            }
+            Event::MappingStart(anchor, tag) => {
+                let table = Collection::Table { table: Map::new(), merged: Vec::new(), key: None };
+                self.open(table, anchor, tag.as_deref())
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            _ => Ok(()),
+        }
+    }
+
+    fn count(&mut self, nodes: usize) -> Result<()> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        ensure!(self.nodes <= NODES, "more than {NODES} nodes, aliases counted as what they stand for");
+        Ok(())
+    }
+
+    fn open(&mut self, collection: Collection, anchor: usize, tag: Option<&Tag>) -> Result<()> {
+        check_tag(tag)?;
+        self.count(1)?;
+        ensure!(self.stack.len() < DEPTH, "nested deeper than {DEPTH} levels");
+        self.stack.push(Open { collection, anchor, nodes: self.nodes - 1 });
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let Some(Open { collection, anchor, nodes }) = self.stack.pop() else { return Ok(()) };
+        let value = match collection {
+            Collection::List(list) => Value::Array(list),
+            Collection::Table { mut table, merged, .. } => {
+                for other in merged {
+                    merge(&mut table, other)?;
+                }
+                Value::Object(table)
+            }
+        };
+        self.add(value, anchor, self.nodes - nodes)
+    }
+
+    fn add(&mut self, value: Value, anchor: usize, nodes: usize) -> Result<()> {
+        if anchor != 0 {
+            // A copy is memory, too.
+            self.count(nodes)?;
+            self.anchors.insert(anchor, (value.clone(), nodes));
+        }
+        match self.stack.last_mut().map(|open| &mut open.collection) {
+            None => {
+                ensure!(self.document.is_none(), "more than one document");
+                self.document = Some(value);
+            }
+            Some(Collection::List(list)) => list.push(value),
+            Some(Collection::Table { table, merged, key }) => match key.take() {
+                None => *key = Some(as_key(value)?),
+                Some(key) if key == "<<" => merged.push(value),
+                Some(name) => {
+                    ensure!(!table.contains_key(&name), "the key {name:?} is there twice");
+                    table.insert(name, value);
+                }
+            },
+        }
+        Ok(())
+    }
+}
+
+fn as_key(value: Value) -> Result<String> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
+        _ => bail!("a key is a list or a table"),
+    }
+}
+
+/// Takes over what `table` does not have itself.
+fn merge(table: &mut Map<String, Value>, other: Value) -> Result<()> {
+    match other {
+        Value::Object(other) => {
+            for (key, value) in other {
+                table.entry(key).or_insert(value);
+            }
+            Ok(())
+        }
+        Value::Array(others) => others.into_iter().try_for_each(|other| merge(table, other)),
+        _ => bail!("<< names neither a table nor a list of them"),
+    }
+}
+
+/// `!reset` and `!override` would undo in one file what another says, and with it what has been checked there.
+fn check_tag(tag: Option<&Tag>) -> Result<()> {
+    match tag {
+        Some(tag) if tag.handle != "tag:yaml.org,2002:" => {
+            bail!("the tag {}{} is not known here: write the value without it", tag.handle, tag.suffix)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value> {
+    check_tag(tag)?;
+    if style != ScalarStyle::Plain || tag.is_some_and(|tag| tag.suffix == "str") {
+        return Ok(Value::String(text.to_owned()));
+    }
+    Ok(match text {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "true" | "True" | "TRUE" => Value::Bool(true),
+        "false" | "False" | "FALSE" => Value::Bool(false),
+        // The older YAML of podman-compose; nothing here needs a text of these.
+        _ => match text.parse::<i64>() {
+            Ok(number) => number.into(),
+            Err(_) => Value::String(text.to_owned()),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fails(text: &str) -> String {
+        format!("{:#}", parse(text).unwrap_err())
+    }
+
+    #[test]
+    fn documents_become_trees() {
+        let text = "# a comment\na: &x {b: 1, c: 'true'}\nd:\n  <<: *x\n  b: ~\nlist: [*x, \"y\", yes]\n80: |\n  text\n";
+        let expected = json!({
+            "a": {"b": 1, "c": "true"},
+            "d": {"b": null, "c": "true"},
+            "list": [{"b": 1, "c": "true"}, "y", "yes"],
+            "80": "text\n",
+        });
+        assert_eq!(parse(text).unwrap(), expected);
+        assert_eq!(parse("").unwrap(), Value::Null);
+    }
+
+    #[test]
+    fn hostile_documents_are_refused_in_bounded_time_and_memory() {
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..20 {
+            let names = vec![format!("*a{}", level - 1); 10].join(", ");
+            bomb += &format!("a{level}: &a{level} [{names}]\n");
+        }
+        assert!(fails(&bomb).contains("more than"));
+        assert!(
+            fails(&"- ".repeat(DEPTH + 1)).contains("nested deeper"),
+            "{}",
+            fails(&"- ".repeat(DEPTH + 1))
+        );
+        assert!(fails(&"[".repeat(100_000)).contains("valid YAML"), "{}", fails(&"[".repeat(100_000)));
+        assert!(fails(&"- x\n".repeat(NODES + 1)).contains("more than"));
+        assert!(fails("a: 1\na: 2\n").contains("twice"));
+        assert!(fails("a: 1\n---\nb: 1\n").contains("more than one document"));
+        assert!(fails("a: !reset []\n").contains("!reset"));
+        assert!(fails("a: !override {b: 1}\n").contains("!override"));
+        assert!(fails("a: *nobody\n").contains("valid YAML") || fails("a: *nobody\n").contains("anchor"));
+        assert!(fails("a: [\n").contains("valid YAML"));
+        assert!(fails("<<: 1\n").contains("neither"));
+    }
+}

@@ -1,0 +1,151 @@
+//! Updates of services in the meta-data, from their download to their end.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use test_image::{Archive, Mode};
+
+use super::ENGINES;
+use crate::Scenario;
+use crate::device::{Device, Release, SETTINGS, STATE, release};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "install",
+        says: "a first install rolls back to nothing, installs and commits; an update with the same tag rolls back and commits",
+        on: ENGINES,
+        play: install,
+    },
+    Scenario {
+        name: "unwell",
+        says: "an unhealthy version and one that ends at its start roll back, and the log shows the reason",
+        on: ENGINES,
+        play: unwell,
+    },
+    Scenario {
+        name: "interrupted",
+        says: "a device that is killed in ArtifactInstall, ArtifactRollback or Download boots with the previous version",
+        on: ENGINES,
+        play: interrupted,
+    },
+    Scenario {
+        name: "projects",
+        says: "two projects share an image, one is updated without the other, and both start at a boot",
+        on: ENGINES,
+        play: projects,
+    },
+];
+
+const TAG: &str = "localhost/shop:latest";
+
+/// A service that answers at `port`.
+pub fn service(image: &str, port: u16) -> Value {
+    json!({
+        "image": image,
+        "network": "host",
+        "env": {"PORT": port.to_string()},
+        "volumes": ["data:/data"],
+        "stop_seconds": 1,
+    })
+}
+
+/// A release of `project` with one service.
+pub fn plain(name: &str, project: &str, reference: &str, image: &Archive, port: u16) -> Release {
+    release(name, project, &[(reference, image)], json!({"run": {"web": service(reference, port)}}))
+}
+
+fn shop(device: &Device, version: &str, mode: Mode) -> Release {
+    plain(version, "shop", TAG, &device.image(TAG, version, mode), 8080)
+}
+
+fn install(device: &mut Device) -> Result<()> {
+    let nothing = device.images()?;
+    let first = device.artifact(&shop(device, "1", Mode::Well))?;
+    device.client(&format!("install {first}"), 0)?;
+    device.answers(8080, "1")?;
+    device.client("rollback", 0)?;
+    let engine = device.setup.engine();
+    device.ok(&format!("test -z \"$({engine} ps --all --quiet)\""))?;
+    device.ends("systemctl is-active mender-shop.web.service", 4)?;
+    device.is_clean(&nothing)?;
+    device.client(&format!("install {first}"), 0)?;
+    device.client("commit", 0)?;
+    device.answers(8080, "1")?;
+    let old = device.images()?;
+    let second = device.artifact(&shop(device, "2", Mode::Well))?;
+    device.client(&format!("install {second}"), 0)?;
+    device.answers(8080, "2")?;
+    device.client("rollback", 0)?;
+    device.answers(8080, "1")?;
+    device.is_clean(&old)?;
+    device.client(&format!("install {second}"), 0)?;
+    device.client("commit", 0)?;
+    device.answers(8080, "2")?;
+    ensure!(device.images()?.len() == old.len(), "the previous image is left: {:#?}", device.images()?);
+    device.power_cut()?;
+    device.power_on()?;
+    device.answers(8080, "2").context("after a boot")?;
+    device.ok(&format!("{engine} volume inspect data")).map(drop)
+}
+
+fn unwell(device: &mut Device) -> Result<()> {
+    device.update(&shop(device, "1", Mode::Well))?;
+    let old = device.images()?;
+    device.refuses(&shop(device, "2", Mode::Exit), &["this version is broken"])?;
+    device.answers(8080, "1")?;
+    device.is_clean(&old)?;
+    device.ok(&format!("sed -i 's/^health_seconds.*/health_seconds = 7/' {SETTINGS}"))?;
+    // With a health check of the image's own.
+    let checked = |version, mode| {
+        let image = device.image_of(TAG, version, mode).with_health_check().archive();
+        plain(version, "shop", TAG, &image, 8080)
+    };
+    device.refuses(&checked("3", Mode::Unhealthy), &["version 3 begins", "health check"])?;
+    device.answers(8080, "1")?;
+    device.is_clean(&old)?;
+    device.update(&checked("4", Mode::Well))?;
+    device.answers(8080, "4")
+}
+
+fn interrupted(device: &mut Device) -> Result<()> {
+    device.update(&shop(device, "1", Mode::Well))?;
+    let old = device.images()?;
+    let second = device.artifact(&shop(device, "2", Mode::Well))?;
+    let stopped = "! pidof tiny-http > /dev/null";
+    for (words, phase) in [(format!("install {second}"), "Switching"), ("rollback".to_owned(), "RollingBack")]
+    {
+        if phase == "RollingBack" {
+            device.client(&format!("install {second}"), 0)?;
+            device.answers(8080, "2")?;
+        }
+        let moment = format!("grep -q {phase} {STATE}/journal.json && {stopped}");
+        let mut client = device.client_until(&words, &moment)?;
+        device.power_cut()?;
+        client.wait()?;
+        device.power_on()?;
+        device.answers(8080, "1").with_context(|| format!("killed in {phase}"))?;
+    }
+    device.client("rollback", 0)?;
+    device.answers(8080, "1")?;
+    device.is_clean(&old)?;
+    device.client(&format!("install {second}"), 0)?;
+    device.client("commit", 0)?;
+    device.answers(8080, "2")
+}
+
+fn projects(device: &mut Device) -> Result<()> {
+    let base = device.image("localhost/base:1", "1", Mode::Well);
+    device.update(&plain("shop-1", "shop", "localhost/base:1", &base, 8080))?;
+    device.update(&plain("museum-1", "museum", "localhost/base:1", &base, 8081))?;
+    let second = device.image("localhost/shop:2", "2", Mode::Well);
+    device.update(&plain("shop-2", "shop", "localhost/shop:2", &second, 8080))?;
+    device.power_cut()?;
+    device.power_on()?;
+    device.answers(8080, "2")?;
+    device.answers(8081, "1")?;
+    let third = device.image("localhost/museum:3", "3", Mode::Well);
+    device.update(&plain("museum-3", "museum", "localhost/museum:3", &third, 8081))?;
+    device.answers(8081, "3")?;
+    let left = device.images()?;
+    ensure!(!left.iter().any(|image| image.contains("base")), "the shared image is left: {left:#?}");
+    Ok(())
+}

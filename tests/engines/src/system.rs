@@ -1,0 +1,94 @@
+//! The Debian system that every device is a copy of: made once by mmdebstrap and kept in the user's cache.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use host::command::run;
+use host::packages::as_root;
+use host::status::step;
+use host::{apt, cache, packages};
+use xshell::Shell;
+
+use crate::HOST_PACKAGES;
+
+/// The Debian release.
+const RELEASE: &str = "trixie";
+
+/// What the release may be asked for as, one after the other: a mirror's index can be out of step for one of them.
+const SUITES: &[&str] = &[RELEASE, "stable"];
+
+/// Packages beside Debian's essential ones and apt.
+const PACKAGES: &[&str] = &[
+    "aardvark-dns",
+    "busybox-static", // wget, which asks the containers
+    "ca-certificates",
+    "catatonit", // of podman's pods
+    "conmon",
+    "crun",
+    "dbus",
+    "docker-cli",
+    "docker-compose",
+    "docker.io",
+    "iproute2",
+    "iptables",
+    "mender-client",
+    "netavark",
+    "podman",
+    "podman-compose",
+    "procps",
+    "systemd",
+    "systemd-sysv",
+];
+
+/// Left out of every package.
+const EXCLUDED: &[&str] = &["doc", "info", "lintian", "locale", "man", "zoneinfo"];
+
+/// Run on the finished system.
+const CUSTOMIZE: &str = include_str!("../guest/customize.sh");
+
+/// The tree, made where the cache has none for today's recipe: about two minutes. Nothing in it is ever written to.
+///
+/// # Errors
+/// When host packages are missing and may not be installed, or the mirror does not answer.
+pub fn ensure(sh: &Shell) -> Result<PathBuf> {
+    packages::ensure(sh, HOST_PACKAGES)?;
+    let parts = [RELEASE, CUSTOMIZE].into_iter().chain(PACKAGES.iter().chain(EXCLUDED).copied());
+    let key = format!("{RELEASE}-{}", &cache::key(parts.map(str::as_bytes))[..16]);
+    let folder = cache::entry("engines", &key, |folder| make(sh, folder))
+        .with_context(|| format!("making a Debian system ({RELEASE}) with container engines"))?;
+    Ok(folder.join("root"))
+}
+
+fn make(sh: &Shell, folder: &Path) -> Result<()> {
+    let mirror = apt::mirror(sh)?;
+    let script = folder.join("customize.sh");
+    sh.write_file(&script, CUSTOMIZE)?;
+    let root = folder.join("root");
+    step(format!("a Debian system ({RELEASE}) with container engines"), |step| {
+        let mut errors = String::new();
+        for suite in SUITES {
+            // In a mount namespace of its own: whatever ends this, no mount stays in the directory.
+            let command = as_root(sh, "unshare")?
+                .args(["--mount", "mmdebstrap", "--mode=root", "--variant=apt", "--format=directory"])
+                .arg(format!("--include={}", PACKAGES.join(",")))
+                .arg("--aptopt=APT::Install-Recommends \"false\"")
+                .arg("--aptopt=Acquire::Languages \"none\"")
+                .arg("--aptopt=Acquire::Retries \"3\"")
+                .arg("--aptopt=APT::Sandbox::User \"root\"") // the cache directory is closed to _apt
+                .arg("--dpkgopt=force-unsafe-io") // an interrupted build is thrown away
+                .args(EXCLUDED.iter().map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*")))
+                .arg(format!("--customize-hook=sh '{}' \"$1\" {RELEASE}", script.display()))
+                .arg(suite)
+                .arg(&root)
+                .arg(&mirror);
+            match run(step, command) {
+                Ok(_) => return Ok(()),
+                Err(error) => errors.push_str(&format!("\n{error:#}")),
+            }
+            run(step, as_root(sh, "rm")?.arg("-rf").arg(&root))?;
+        }
+        bail!(
+            "mmdebstrap failed: {RELEASE}: check the network, or try again when the mirror has settled:{errors}"
+        )
+    })
+}
