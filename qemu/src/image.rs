@@ -33,6 +33,14 @@ impl Image {
         Ok(Self { folder, board })
     }
 
+    /// Whether the cache has the image of `board`: making one takes root.
+    ///
+    /// # Errors
+    /// When there is no place for a cache.
+    pub fn is_made(board: &Board) -> Result<bool> {
+        cache::has("image", &recipe::key(board))
+    }
+
     /// The images of `boards`. Those that are missing are made side by side: what takes the time in each is dpkg, on one core.
     ///
     /// # Errors

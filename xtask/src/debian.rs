@@ -6,12 +6,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use host::command::{output, run};
 use host::status::step;
 use host::{apt, cache, packages};
 use xshell::{Shell, cmd};
+
+use crate::needs::Needs;
 
 /// What making the system needs on the host.
 const HOST_PACKAGES: &[&str] = &["debian-archive-keyring", "mmdebstrap"];
@@ -37,6 +39,9 @@ impl Debian {
     /// # Errors
     /// When one fails, or the system cannot be made.
     pub fn run(self, sh: &Shell) -> Result<String> {
+        if let Some(why) = obstacle(sh)? {
+            bail!("the tests cannot begin: {why}");
+        }
         let system = system(sh)?;
         // In a mount namespace of its own: whatever ends it, none of its mounts stays.
         let tests =
@@ -49,6 +54,11 @@ impl Debian {
     }
 }
 
+/// What making and using the system needs of this machine.
+pub fn needs() -> Needs {
+    Needs::packages(HOST_PACKAGES)
+}
+
 /// Why a Debian system cannot be made or used by this user, if it cannot: for what is left out then.
 ///
 /// # Errors
@@ -58,7 +68,7 @@ pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
     if !root {
         return Ok(Some("it runs dpkg by chroot, which takes root: run this as root".to_owned()));
     }
-    packages::obstacle(sh, HOST_PACKAGES)
+    needs().obstacle(sh)
 }
 
 /// A minimal Debian system of the host's release and architecture, made where the cache has none for today's recipe:

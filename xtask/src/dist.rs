@@ -18,9 +18,11 @@ use clap::Args;
 use host::{cache, packages};
 use xshell::Shell;
 
+use crate::needs::Needs;
 use crate::target::{self, TARGETS, Target};
 use inputs::Inputs;
 use modules::{Module, Workspace};
+pub use package::TOOLS;
 use source::Source;
 pub use table::released;
 use toolchain::Toolchain;
@@ -46,15 +48,24 @@ impl Dist {
         Self { arch: targets.to_vec() }
     }
 
+    /// What it needs of this machine.
+    pub fn needs(&self) -> Needs {
+        Needs::dist(&self.targets())
+    }
+
+    fn targets(&self) -> Vec<&'static Target> {
+        TARGETS.iter().filter(|row| self.arch.is_empty() || self.arch.contains(row)).collect()
+    }
+
     /// Brings `dist/` up to date, prints what is in it, and returns every package with its target.
     ///
     /// # Errors
     /// When a toolchain or package cannot be had, or a module does not build or is not fit for Debian.
     pub fn run(self, sh: &Shell) -> Result<Vec<(&'static Target, PathBuf)>> {
+        self.needs().provide(sh)?;
         let workspace = modules::workspace(sh)?;
         let out = workspace.root.join("dist");
-        let chosen: Vec<&'static Target> =
-            TARGETS.iter().filter(|row| self.arch.is_empty() || self.arch.contains(row)).collect();
+        let chosen = self.targets();
         let jobs: Vec<Job> = chosen
             .iter()
             .flat_map(|target| workspace.modules.iter().map(|module| Job::new(&out, module, target)))
@@ -118,7 +129,7 @@ fn bring_up_to_date(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &
     let targets: Vec<&'static Target> =
         TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
     let wanted: Vec<&str> = targets.iter().flat_map(|row| row.packages).copied().collect();
-    packages::ensure(sh, &[&wanted[..], package::TOOLS].concat())?;
+    packages::ensure(sh, &[&wanted[..], TOOLS].concat())?;
     let toolchains = toolchain::provide(sh, &workspace.target, &targets)?;
     let cargo_deb = package::cargo_deb(sh)?;
     build::all(sh, workspace, &toolchains)?;

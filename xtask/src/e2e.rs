@@ -14,6 +14,7 @@ use qemu::{Board, Image};
 use xshell::Shell;
 
 use crate::dist::{self, Dist};
+use crate::needs::Needs;
 use crate::target::{self, TARGETS, Target};
 
 /// Plays the end-to-end scenarios: real client, real packages, emulated Raspberry Pis.
@@ -56,6 +57,20 @@ impl E2e {
         Ok(left_out.collect::<Vec<_>>().join("; "))
     }
 
+    /// What it needs of this machine.
+    ///
+    /// # Errors
+    /// When there is no place for a cache.
+    pub fn needs(&self) -> Result<Needs> {
+        let (targets, boards): (Vec<_>, Vec<_>) = self.chosen().into_iter().unzip();
+        Ok(Needs::machines(&boards)?.and(Needs::dist(&targets)).and(Needs::packages(e2e::HOST_PACKAGES)))
+    }
+
+    fn chosen(&self) -> Vec<(&'static Target, &'static Board)> {
+        let rows = TARGETS.iter().filter_map(|target| Some((target, target.board.as_ref()?)));
+        rows.filter(|(_, board)| self.machine.is_empty() || self.machine.contains(board)).collect()
+    }
+
     /// Makes packages and images where they are missing, plays the scenarios, and says how many there were.
     ///
     /// # Errors
@@ -66,10 +81,8 @@ impl E2e {
             scenarios.iter().for_each(|scenario| println!("{:<18} {}", scenario.name, scenario.says));
             return Ok(String::new());
         }
-        packages::ensure(sh, e2e::HOST_PACKAGES)?;
-        let rows = TARGETS.iter().filter_map(|target| Some((target, target.board.as_ref()?)));
-        let chosen: Vec<_> =
-            rows.filter(|(_, board)| self.machine.is_empty() || self.machine.contains(board)).collect();
+        let chosen = self.chosen();
+        self.needs()?.provide(sh)?;
         let mut stages = stages(sh, &chosen)?;
         let on = |stage: &Stage| self.on(stage, &scenarios);
         save_devices(&mut stages, on)?;

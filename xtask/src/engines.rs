@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use engines::{HOST_PACKAGES, Suite, system};
 use host::command::run;
@@ -16,6 +16,7 @@ use host::status::step;
 use xshell::{Shell, cmd};
 
 use crate::dist::modules;
+use crate::needs::Needs;
 
 /// Run container updates with real podman, docker and systemd in namespaces of this machine, as root.
 #[derive(Args, Default)]
@@ -64,6 +65,9 @@ impl Engines {
             };
             return Ok(chosen.iter().map(line).collect::<String>().trim_end().to_owned());
         }
+        if let Some(why) = obstacle(sh)? {
+            bail!("the scenarios cannot begin: {why}");
+        }
         let suite = suite(sh, self.module)?;
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let played = side_by_side(cores, &chosen, |(scenario, setup)| suite.play(scenario, *setup));
@@ -94,7 +98,12 @@ pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
             "this kernel, or the container that this is run in, does not allow them: {error:#}"
         )));
     }
-    packages::obstacle(sh, HOST_PACKAGES)
+    needs().obstacle(sh)
+}
+
+/// What the scenarios need of this machine.
+pub fn needs() -> Needs {
+    Needs::packages(HOST_PACKAGES)
 }
 
 fn suite(sh: &Shell, module: Option<PathBuf>) -> Result<Suite> {

@@ -5,6 +5,7 @@ use clap::Args;
 use qemu::Board;
 use xshell::Shell;
 
+use crate::needs::Needs;
 use crate::target;
 
 /// Makes the images of the emulated Raspberry Pis.
@@ -20,6 +21,7 @@ impl Image {
     pub fn run(self, sh: &Shell) -> Result<()> {
         let wanted = |row: &&'static Board| self.machine.is_empty() || self.machine.contains(row);
         let boards: Vec<_> = target::boards().filter(wanted).collect();
+        Needs::machines(&boards)?.provide(sh)?;
         for image in qemu::Image::ensure_all(sh, &boards)? {
             println!("{}  {}", image.board().machine, image.folder().display());
         }

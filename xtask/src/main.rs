@@ -9,6 +9,7 @@ mod e2e;
 mod engines;
 mod image;
 mod layer;
+mod needs;
 mod new;
 mod shell;
 mod summary;

@@ -8,6 +8,7 @@ use clap::Args;
 use host::status::step;
 use qemu::{Board, Image, Limit, Machine, Overlay};
 
+use crate::needs::Needs;
 use crate::target;
 
 /// Installing one package: measured 30 s, as apt and dpkg read their databases from a slow card.
@@ -25,6 +26,7 @@ impl Shell {
     /// Boots a fresh overlay; what the person changes in the machine ends with it.
     pub fn run(self, sh: &xshell::Shell) -> Result<()> {
         let board = self.machine;
+        Needs::machines(&[board])?.provide(sh)?;
         let image = Image::ensure(sh, board)?;
         let folder = sh.current_dir().join("target/shell").join(board.machine);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;

@@ -1,21 +1,23 @@
 //! `cargo xtask test`: everything that says whether the work tree is sound, and a closing summary.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use host::command::{output, run};
-use host::packages;
 use host::status::step;
 use xshell::{Cmd, Shell, cmd};
 
-use crate::conformance::Conformance;
+use crate::conformance::{self, Conformance};
 use crate::crash::Crash;
 use crate::debian::{self, Debian};
 use crate::dist::Dist;
 use crate::e2e::E2e;
 use crate::engines::{self, Engines};
 use crate::layer::{Layer, tiers};
+use crate::needs::Needs;
 use crate::new;
 use crate::summary::Summary;
 
@@ -34,6 +36,7 @@ pub struct Test {
 impl Test {
     /// Runs every suite, the later ones even when an earlier one has failed.
     pub fn run(self, sh: &Shell) -> Result<()> {
+        let obstacles = self.obstacles(sh)?;
         let mut summary = Summary::default();
         summary.ended("format", quiet("format", cmd!(sh, "cargo fmt --check")));
         let lints = cmd!(sh, "cargo clippy --workspace --all-targets --locked -- --deny warnings");
@@ -42,46 +45,94 @@ impl Test {
             cmd!(sh, "cargo doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "--deny warnings");
         summary.ended("documentation", quiet("documentation", documentation));
         summary.ended("unit tests", unit_tests(sh));
-        match debian::obstacle(sh)? {
-            Some(why) => summary.skipped("debian", why),
-            None => summary.ended("debian", Debian::default().run(sh)),
+        if !is_root()? {
+            let why = "owners, mounts and attributes of files take root: run this as root";
+            summary.skipped("unit tests of hostile devices (web-file, directory)", why);
         }
-        match engines::obstacle(sh)? {
-            Some(why) => summary.skipped("engines", why),
-            None if self.every_scenario => summary.ended("engines", Engines::default().run(sh)),
-            None => {
-                summary.ended("engines", Engines::everyday().run(sh));
-                let left_out = Engines::left_out()?;
-                let why =
-                    format!("cargo xtask engines runs the {left_out} that an everyday run leaves out, too");
-                summary.skipped("engines, the rest", why);
-            }
+        obstacles.unless(&mut summary, DEBIAN, || Debian::default().run(sh));
+        obstacles.unless(&mut summary, ENGINES, || self.engines().run(sh));
+        if !obstacles.has(ENGINES) && !self.every_scenario {
+            let left_out = Engines::left_out()?;
+            summary.skipped("engines, the rest", format!("cargo xtask engines runs it: {left_out} more"));
         }
         summary.ended("new module", new::proof(sh)); // before crash, whose report is to be that of our own modules
         summary.ended("crash", Crash::default().run(sh));
-        summary.ended("conformance", Conformance::default().run(sh));
-        summary.ended("dist", Dist::default().run(sh).map(|built| format!("{} packages", built.len())));
+        obstacles.unless(&mut summary, CONFORMANCE, || Conformance::default().run(sh));
+        obstacles.unless(&mut summary, DIST, || {
+            Dist::default().run(sh).map(|built| format!("{} packages", built.len()))
+        });
         summary.ended("layer: generated files", Layer::CHECK.run(sh));
         tiers::run(sh, None, &mut summary)?;
-        self.end_to_end(sh, &mut summary)?;
+        obstacles.unless(&mut summary, END_TO_END, || self.end_to_end().run(sh));
+        if !obstacles.has(END_TO_END) && !self.every_scenario {
+            let left_out = E2e::left_out()?;
+            summary.skipped("end to end, the rest", format!("cargo xtask e2e plays it: {left_out}"));
+        }
         summary.close().map(drop)
+    }
+
+    fn engines(&self) -> Engines {
+        if self.every_scenario { Engines::default() } else { Engines::everyday() }
+    }
+
+    fn end_to_end(&self) -> E2e {
+        if self.every_scenario { E2e::default() } else { E2e::everyday() }
+    }
+
+    /// What keeps suites from running on this machine, found out before anything is built. Says it once, and installs what
+    /// the others need.
+    fn obstacles(&self, sh: &Shell) -> Result<Obstacles> {
+        let e2e = self.end_to_end().needs()?;
+        let needs = [
+            (CONFORMANCE, Needs::packages(conformance::HOST_PACKAGES)),
+            (DIST, Dist::default().needs()),
+            (END_TO_END, if self.quick { Needs::default() } else { e2e }),
+        ];
+        let mut obstacles = vec![(DEBIAN, debian::obstacle(sh)?), (ENGINES, engines::obstacle(sh)?)];
+        let mut all = if obstacles[0].1.is_none() { debian::needs() } else { Needs::default() };
+        if obstacles[1].1.is_none() {
+            all = all.and(engines::needs());
+        }
+        for (suite, needs) in needs {
+            let quick = (suite == END_TO_END && self.quick).then(|| "--quick".to_owned());
+            let obstacle = quick.map_or_else(|| needs.obstacle(sh), |why| Ok(Some(why)))?;
+            if obstacle.is_none() {
+                all = all.and(needs);
+            }
+            obstacles.push((suite, obstacle));
+        }
+        for (suite, why) in obstacles.iter().filter_map(|(suite, why)| Some((suite, why.as_ref()?))) {
+            println!("skipped on this machine: {suite}: {why}");
+        }
+        all.provide(sh)?;
+        Ok(Obstacles(obstacles))
     }
 }
 
-impl Test {
-    fn end_to_end(&self, sh: &Shell, summary: &mut Summary) -> Result<()> {
-        let needed = [qemu::PACKAGES, e2e::HOST_PACKAGES].concat();
-        let obstacle = if self.quick { Some("--quick".to_owned()) } else { packages::obstacle(sh, &needed)? };
-        match obstacle {
-            Some(why) => summary.skipped("end to end", why),
-            None if self.every_scenario => summary.ended("end to end", E2e::default().run(sh)),
-            None => {
-                summary.ended("end to end", E2e::everyday().run(sh));
-                let left_out = E2e::left_out()?;
-                summary.skipped("end to end, the rest", format!("cargo xtask e2e plays it: {left_out}"));
-            }
+const DEBIAN: &str = "debian";
+const ENGINES: &str = "engines";
+const CONFORMANCE: &str = "conformance";
+const DIST: &str = "dist";
+const END_TO_END: &str = "end to end";
+
+/// Suites, and what keeps them from running.
+struct Obstacles(Vec<(&'static str, Option<String>)>);
+
+impl Obstacles {
+    fn of(&self, suite: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| *other == suite).and_then(|(_, why)| why.as_deref())
+    }
+
+    fn has(&self, suite: &str) -> bool {
+        self.of(suite).is_some()
+    }
+
+    /// Runs `suite`, or says in the summary what keeps it from running.
+    fn unless(&self, summary: &mut Summary, suite: &'static str, run: impl FnOnce() -> Result<String>) {
+        match self.of(suite) {
+            Some(why) => summary.skipped(suite, why),
+            None => summary.ended(suite, run()),
         }
-        Ok(())
     }
 }
 
@@ -105,6 +156,10 @@ fn unit_tests(sh: &Shell) -> Result<String> {
         .map(str::trim)
         .filter(|line| line.contains("tests run:") || line.starts_with("test result:"));
     Ok(count.collect::<Vec<_>>().join("; "))
+}
+
+fn is_root() -> Result<bool> {
+    Ok(fs::metadata("/proc/self").context("finding out who runs this")?.uid() == 0)
 }
 
 fn has_nextest() -> bool {

@@ -55,9 +55,12 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
     ))
 }
 
+/// The Debian packages that the checks without OE-Core need on the host.
+pub const EVERYWHERE_PACKAGES: &[&str] = &["python3-venv"];
+
 /// A Python with the packages, from the cache.
 fn python(sh: &Shell) -> Result<PathBuf> {
-    packages::ensure(sh, &["python3-venv"])?;
+    packages::ensure(sh, EVERYWHERE_PACKAGES)?;
     let folder = cache::entry("python", &cache::key([REQUIREMENTS.as_bytes()])[..16], |folder| {
         step("Python packages: BitBake's engine, oelint-adv, kas", |step| {
             run_command(step, cmd!(sh, "python3 -m venv {folder}"))?;

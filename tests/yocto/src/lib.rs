@@ -16,6 +16,7 @@ use anyhow::Result;
 
 pub use bitbake::HOST_PACKAGES;
 pub use build::{BUILDS, Build, Built};
+pub use everywhere::EVERYWHERE_PACKAGES;
 pub use release::{Release, compatible, releases};
 
 /// The layer, and what it is tested with.

@@ -65,6 +65,14 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
     Ok(complete)
 }
 
+/// Whether the cache has the entry `kind/key`.
+///
+/// # Errors
+/// As [`folder`].
+pub fn has(kind: &str, key: &str) -> Result<bool> {
+    Ok(folder()?.join(kind).join(key).exists())
+}
+
 /// The file `path`, locked for this process until it is dropped; the kernel unlocks it for one that was killed.
 ///
 /// # Errors

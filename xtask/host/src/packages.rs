@@ -51,6 +51,11 @@ pub fn obstacle(sh: &Shell, packages: &[&str]) -> Result<Option<String>> {
     Ok((!missing.is_empty() && privilege().is_none()).then(|| refusal(&missing)))
 }
 
+/// Whether this user is root, or has a sudo that asks nothing.
+pub fn may_be_root() -> bool {
+    privilege().is_some()
+}
+
 fn refusal(missing: &[&str]) -> String {
     let list = missing.join(" ");
     format!(
@@ -59,7 +64,8 @@ fn refusal(missing: &[&str]) -> String {
     )
 }
 
-fn remedy(list: &str) -> String {
+/// The command line that installs `list`.
+pub fn remedy(list: &str) -> String {
     format!("sudo apt-get update && sudo apt-get install --yes --no-install-recommends {list}")
 }
 
@@ -74,7 +80,10 @@ pub fn as_root<'a>(sh: &'a Shell, program: &str) -> Result<Cmd<'a>> {
 }
 
 /// Those of `packages` that dpkg does not know as installed.
-fn missing<'a>(sh: &Shell, packages: &[&'a str]) -> Result<Vec<&'a str>> {
+///
+/// # Errors
+/// On a host without dpkg.
+pub fn missing<'a>(sh: &Shell, packages: &[&'a str]) -> Result<Vec<&'a str>> {
     let format = "${binary:Package} ${db:Status-Status}\\n";
     let known = cmd!(sh, "dpkg-query --show --showformat={format} {packages...}")
         .quiet()

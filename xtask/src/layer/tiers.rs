@@ -25,7 +25,10 @@ const SCENARIO: (&str, &str) = ("web-file", "install-rollback");
 /// When the layer cannot be tested at all; what a test showed is in `summary`.
 pub fn run(sh: &Shell, oe_core: Option<&Path>, summary: &mut Summary) -> Result<()> {
     let layer = layer(sh)?;
-    summary.ended("layer: parse", layer.everywhere(sh));
+    match packages::obstacle(sh, yocto::EVERYWHERE_PACKAGES)? {
+        Some(why) => summary.skipped("layer: parse", why),
+        None => summary.ended("layer: parse", layer.everywhere(sh)),
+    }
     let Some(folder) = remembered(oe_core)? else {
         let why = "no OE-Core is at hand: cargo xtask layer --test --oe-core DIR";
         summary.skipped("layer: OE-Core", why);
