@@ -16,6 +16,8 @@ mod summary;
 mod target;
 mod test;
 mod theirs;
+#[cfg(test)]
+mod tidy;
 
 use std::env;
 use std::path::PathBuf;

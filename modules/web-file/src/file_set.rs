@@ -268,18 +268,16 @@ impl FileSet {
             let name = &file.name;
             let staged = new.kind(name)?.is_some();
             activated |= !staged;
+            if staged || destination.kind(name)? != Some(Kind::File) {
+                continue;
+            }
             if kept::is_in(keep, name) {
-                if !staged && destination.kind(name)? == Some(Kind::File) {
-                    // Its name is the previous file's again in a moment; without a second one it would be freed then.
-                    let _ = destination.link(name, &new);
-                }
-            } else if !staged
-                && file.is(destination.inode_of(name)?)
-                && destination.kind(name)? == Some(Kind::File)
+                // Its name is the previous file's again in a moment; without a second one it would be freed then.
+                let _ = destination.link(name, &new);
+            } else if file.is(destination.inode_of(name)?)
+                && destination.rename_to_free(name, &new, name).is_err()
             {
-                if destination.rename_to_free(name, &new, name).is_err() {
-                    destination.remove(name)?;
-                }
+                destination.remove(name)?;
             }
         }
         new.sync()?;
