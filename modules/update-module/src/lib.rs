@@ -40,6 +40,15 @@
 //! | `TREE/tmp/` | [`WorkTree::tmp`] | a place of the module's own, until Cleanup |
 //! | `/etc/mender-modules/NAME.toml` | [`settings::load`], [`Guard`] | the device's settings; its tables `units` and `health` go around the switch |
 //! | `DATASTORE/update-modules/NAME/journal.json` | [`Journal`] | how far a change has come |
+//! | `DATASTORE/update-modules/NAME/discard.json` | [`Transaction`] | a change that has ended, while what it has kept is removed |
+//! | `DATASTORE/update-modules/NAME/left-N.json` | [`Transaction`] | one of which something could not be removed |
+//! | `DATASTORE/update-modules/NAME/unrestored-N.json` | [`Transaction`] | one whose previous version could not be restored |
+//!
+//! # One call at a time
+//!
+//! A call that is no query holds a lock on the journal's directory, and ends with the process that has called it: as by a power
+//! loss, with all the programs that it has started. What is on disk between two calls is identified in the journal by device and
+//! inode ([`durable::Destination`], [`durable::Staging`]), and refused where somebody has replaced it.
 //!
 //! # Units and forms
 //!
