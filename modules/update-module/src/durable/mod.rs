@@ -9,6 +9,7 @@
 mod attributes;
 mod destination;
 mod dir;
+mod dir_state;
 mod identity;
 mod kind;
 mod place;
