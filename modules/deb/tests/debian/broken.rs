@@ -52,7 +52,9 @@ fn a_prerm_of_the_old_that_fails_fails_the_update_and_nothing_else() {
 }
 
 /// What a loss of power does, brought about by a maintainer script: everything ends at once.
-const POWER_CUT: &str = "kill -9 0";
+///
+/// The module, which has apt and dpkg in a process group of their own, is the ancestor of the script.
+const POWER_CUT: &str = "{ p=$$; until grep --quiet v3/deb /proc/$p/cmdline; do p=$(sed 's/.*) . \\([0-9]*\\) .*/\\1/' /proc/$p/stat); done; kill -9 $p; kill -9 0; }";
 
 #[test]
 fn a_cut_in_any_script_is_taken_back_by_the_boot_or_by_the_client() {

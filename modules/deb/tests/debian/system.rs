@@ -100,7 +100,7 @@ fn a_rollback_on_a_full_datastore_makes_its_own_space() {
     device.dpkg(&[app("1.0").build().unwrap()]);
     let data = device.client.datastore().join("update-modules");
     fs::create_dir_all(&data).unwrap();
-    mount("tmpfs", &data, "tmpfs", MountFlags::empty(), Some(c"size=8m")).unwrap();
+    mount("tmpfs", &data, "tmpfs", MountFlags::empty(), Some(c"size=8m,mode=755")).unwrap();
     device.client.set("deb", "reserve_mib = 0\n").unwrap();
     let before = state(&device);
     device.install(&[app("2.0").file("/usr/share/app/large", &"x".repeat(1 << 20))]);
