@@ -654,3 +654,20 @@ fn the_recovery_at_boot_finds_a_datastore_that_was_moved_or_says_so() {
     recover(None);
     assert!(!device.staging().exists(), "by the module's setting");
 }
+
+#[test]
+fn a_file_system_without_inodes_is_not_taken_for_a_name_that_comes_twice() {
+    let Some(device) = Device::new() else { return };
+    let small = device.client.device().join("small");
+    fs::create_dir(&small).unwrap();
+    let _mounted = Mounted(vec![small.clone()]);
+    let options = ["-t", "tmpfs", "-o", "mode=755,nr_inodes=10", "tmpfs"].map(OsStr::new);
+    assert!(run("mount", &[&options[..], &[small.as_os_str()]].concat()));
+    device.set(&small.join("html"), "");
+    let names: Vec<String> = (0..20).map(|number| format!("file-{number}")).collect();
+    let payload: Vec<_> = names.iter().map(|name| (OsStr::new(name.as_str()), &b"x"[..])).collect();
+    let outcome = device.client.download(&payload).unwrap();
+    failed(&outcome, "No space left on device");
+    assert!(!outcome.stderr.contains("twice"), "{outcome:?}");
+    assert_eq!(fs::read_dir(&small).unwrap().count(), 0, "its space is not free");
+}

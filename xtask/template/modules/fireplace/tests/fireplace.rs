@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use mock_client::{Generation, MockClient, Outcome, Snapshot};
@@ -55,5 +56,26 @@ fn an_artifact_of_none_or_two_files_is_refused() {
         assert!(!download(&client, files).success(), "{files:?} were taken");
         succeed(&client, &["Cleanup"]);
         assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+    }
+}
+
+#[test]
+fn what_somebody_has_replaced_between_two_calls_is_refused() {
+    for replaced in ["etc", ".etc.fireplace"] {
+        let (client, file) = device();
+        assert!(download(&client, &[("any name", "new")]).success());
+        let (path, aside) = (client.device().join(replaced), client.device().join("aside"));
+        fs::rename(&path, &aside).unwrap();
+        symlink(&aside, &path).unwrap();
+        assert!(!client.call("ArtifactInstall").unwrap().success(), "{replaced} is a symlink now");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("fireplace.conf"), "theirs").unwrap();
+        assert!(!client.call("ArtifactInstall").unwrap().success(), "{replaced} is another directory now");
+        fs::remove_dir_all(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+        succeed(&client, &["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
     }
 }
