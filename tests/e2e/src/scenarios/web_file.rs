@@ -222,12 +222,12 @@ fn refused(lab: &mut Lab) -> Result<()> {
 fn cut_install(lab: &mut Lab) -> Result<()> {
     let old = with_old(lab)?;
     let artifact = lab.artifact(MODULE, "release-2", NEW)?;
-    // The module's first rename in ArtifactInstall is the journal's, the second the first file's: held before the third,
-    // the web root is between old and new.
+    // The module's first rename in ArtifactInstall is the journal's, the second that of the directory of previous files, the
+    // third the first file's: held before the fourth, the web root is between the previous and the new version.
     let between = format!(
         "grep -q Switching {JOURNAL} && test ! -e {STAGING}/new/index.html && test -e {STAGING}/new/style.css"
     );
-    lab.client_held(&format!("install {artifact}"), "renameat2", 3, &between)?;
+    lab.client_held(&format!("install {artifact}"), "renameat2", 4, &between)?;
     lab.power_cut()?;
     lab.power_on()?;
     lab.is_as_before(WWW, &old).context("after the boot")?;
