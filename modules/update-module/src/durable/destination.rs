@@ -109,7 +109,8 @@ impl Destination {
         let mut here = self.base.open()?;
         for name in &self.missing {
             let made = here.make_child(name, 0o755).context("making the destination")?;
-            here.sync()?;
+            made.sync()?; // its mode
+            here.sync()?; // its name
             made.require_private()?;
             self.made.push(made.identity()?);
             here = made;
