@@ -24,6 +24,7 @@ mod rollback;
 mod settings;
 mod shield;
 mod staged;
+mod state_files;
 mod strays;
 mod tables;
 mod touched;

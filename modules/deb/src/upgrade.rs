@@ -212,6 +212,10 @@ impl Change for Upgrade {
         sync()
     }
 
+    fn tidy_cut_download(&self) -> Result<()> {
+        durable::remove_tree(&self.staging())
+    }
+
     fn forget(&self) -> Result<()> {
         let Folders { old, store } = self.folders();
         // The store only saves the next update some work.
