@@ -1,4 +1,4 @@
-//! The change of `deb`: some packages for others, with everything that the way back needs kept before.
+//! The change of `deb`: some packages for others, with everything that a rollback needs kept before.
 
 use std::path::{Path, PathBuf};
 
