@@ -20,6 +20,9 @@ const TEXT_LIMIT: u64 = 128 << 10;
 /// The most bytes of a `preinst`, which is read into memory.
 const SCRIPT_LIMIT: u64 = 1 << 20;
 
+/// The longest name of a file: dpkg appends `.dpkg-new` while it installs it.
+const FILE_NAME_LIMIT: usize = 255 - ".dpkg-new".len();
+
 /// The most bytes of the names of files, for each file that is accepted.
 const NAME_BYTES: usize = 100;
 
@@ -121,7 +124,13 @@ pub fn items(deb: &Path, files: usize, limit: u64) -> Result<(Vec<Item>, u64)> {
                 "too many files: of the files and directories in this artifact's packages that are accepted, {files} are left for \
                  it, and {NAME_BYTES} bytes of its names for each: raise max_files"
             );
-            items.push(Item { path: archive::installed_path(&entry.name)?, kind: kind(entry.kind)? });
+            let path = archive::installed_path(&entry.name)?;
+            ensure!(
+                path.file_name().is_none_or(|name| name.len() <= FILE_NAME_LIMIT),
+                "dpkg cannot install {}: its name is longer than {FILE_NAME_LIMIT} bytes",
+                path.display()
+            );
+            items.push(Item { path, kind: kind(entry.kind)? });
             Ok(())
         })?;
         Ok((items, bytes))

@@ -1,4 +1,8 @@
-//! Mender Update Module `deb`: installs and removes Debian packages, and can take all of it back.
+//! Mender Update Module `deb`: installs and removes Debian packages, and rolls that back exactly.
+//!
+//! What a rollback could not restore is refused before anything is changed ([`touched`]). Every path that an update touches is
+//! recorded ([`record`]), and so are the tables of dpkg and apt ([`tables`]): a rollback restores them, and fails with a list
+//! if one of them is not what it was ([`rollback`]).
 //!
 //! It takes the payload of Mender's own module of this name, bare `.deb` files; packages whose names an artifact cannot
 //! hold come renamed, or in a tar archive. What they are called really, they say themselves.
@@ -24,6 +28,7 @@ mod rollback;
 mod settings;
 mod shield;
 mod staged;
+mod state_files;
 mod strays;
 mod tables;
 mod touched;

@@ -2,7 +2,7 @@
 //! dpkg's own files about a package.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,9 @@ use crate::form;
 /// What dpkg and the maintainer scripts of packages leave beside a configuration file.
 const BESIDE: [&str; 7] =
     [".dpkg-new", ".dpkg-tmp", ".dpkg-old", ".dpkg-dist", ".dpkg-bak", ".dpkg-backup", ".dpkg-remove"];
+
+/// The longest name of a file, in bytes.
+const NAME_MAX: usize = 255;
 
 /// Places, and what was there.
 #[derive(Default, Serialize, Deserialize)]
@@ -158,7 +161,10 @@ pub fn unfinished(path: &Path) -> impl Iterator<Item = PathBuf> {
 
 fn beside(path: &Path, suffixes: &'static [&'static str]) -> impl Iterator<Item = PathBuf> + use<> {
     let name: OsString = path.as_os_str().to_owned();
-    suffixes.iter().map(move |suffix| {
+    let length = path.file_name().map_or(0, OsStr::len);
+    // Nothing can have a longer name.
+    let fits = move |suffix: &&&str| length + suffix.len() <= NAME_MAX;
+    suffixes.iter().filter(fits).map(move |suffix| {
         let mut name = name.clone();
         name.push(suffix);
         name.into()

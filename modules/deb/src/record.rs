@@ -247,7 +247,9 @@ fn clear(path: &Path, recorded: &BTreeSet<PathBuf>) -> Result<()> {
 
 /// As deep as the packages' own paths are.
 fn remove_recorded(directory: &Path, recorded: &BTreeSet<PathBuf>) -> Result<()> {
-    for name in Dir::open(directory)?.names()? {
+    // The directory is closed before the next level is opened.
+    let names = Dir::open(directory)?.names()?;
+    for name in names {
         let path = directory.join(&name);
         if !recorded.contains(&path) && name.as_ref() != Path::new(STAGING) {
             continue;

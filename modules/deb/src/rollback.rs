@@ -93,8 +93,10 @@ impl<'a> Rollback<'a> {
         let names = || left.iter().map(|package| package.key.to_string()).collect::<Vec<_>>().join(", ");
         ensure!(
             left.is_empty(),
-            "these packages are not what they were: {}: see the lines above for the reason, and dpkg --audit",
-            names()
+            "these packages are not what they were: {}: see the lines above for the reason, and dpkg --audit: repair them and roll \
+             back again, or remove {} to accept them",
+            names(),
+            self.folders.old.with_file_name("journal.json").display()
         );
         database::sweep(self.lock_seconds)?;
         marks::sweep()?;
@@ -274,9 +276,10 @@ impl<'a> Rollback<'a> {
         let more = differences.len().saturating_sub(LISTED);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         bail!(
-            "rollback incomplete: {} differences: {}{more}: repair them, then roll back again",
+            "rollback incomplete: {} differences: {}{more}: repair them and roll back again, or remove {} to accept them",
             differences.len(),
-            differences[..differences.len().min(LISTED)].join("; ")
+            differences[..differences.len().min(LISTED)].join("; "),
+            self.folders.old.with_file_name("journal.json").display()
         )
     }
 }

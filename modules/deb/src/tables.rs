@@ -1,16 +1,14 @@
-//! What dpkg and apt keep about the whole device: states, holds, marks, diversions, stat overrides and alternatives. Maintainer
-//! scripts change these, and the rollback restores what the update has changed in them.
+//! What dpkg, apt and their helpers keep about the whole device: states, holds, marks, diversions, stat overrides, alternatives
+//! and enabled units. Maintainer scripts change these, and the rollback restores what the update has changed in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Attributes};
-use update_module::{FileName, say};
+use update_module::{durable, say};
 
 use crate::control::Key;
 use crate::database::{Database, Diversions};
@@ -18,12 +16,12 @@ use crate::dpkg;
 use crate::former::Folders;
 use crate::locks;
 use crate::marks;
-use crate::staged::names;
+use crate::state_files;
 
 const OVERRIDES: &str = "/var/lib/dpkg/statoverride";
 
-/// Where update-alternatives keeps what it knows, and the links that it makes.
-const ALTERNATIVES: [&str; 2] = ["/var/lib/dpkg/alternatives", "/etc/alternatives"];
+/// The longest value that a difference is shown with, in characters.
+const SHOWN: usize = 80;
 
 type Table = BTreeMap<String, String>;
 
@@ -44,8 +42,8 @@ pub struct Tables {
     diversions: Table,
     /// Owner, group and mode by path.
     overrides: Table,
-    /// Kind, modification time, and content of a file or target of a symlink, by path.
-    alternatives: Table,
+    /// Which alternative is chosen and which unit enabled, as [`state_files`] holds it.
+    state_files: Table,
 }
 
 /// What others than the update have changed: the tables at the end of the install, and at the beginning of the rollback.
@@ -89,7 +87,8 @@ impl Tables {
     /// When one cannot be read.
     pub fn read() -> Result<Self> {
         let database = Database::read()?;
-        let mut tables = Self { overrides: overrides()?, alternatives: alternatives()?, ..Self::default() };
+        let mut tables =
+            Self { overrides: overrides()?, state_files: state_files::read()?, ..Self::default() };
         for (key, stanza) in database.all() {
             let state = format!("{} {}", stanza.state(), stanza.field("Version").unwrap_or_default());
             tables.states.insert(key.to_string(), state);
@@ -197,8 +196,13 @@ impl Tables {
     /// When one cannot be restored.
     pub fn restore(&self, others: Option<&Others>) -> Result<()> {
         let now = Self::read()?;
-        for (path, was, _) in self.changed(|tables| &tables.alternatives, others, &now) {
-            restore_alternative(Path::new(path), was)?;
+        let files: Vec<_> = self.changed(|tables| &tables.state_files, others, &now).collect();
+        // What is new goes, innermost first; what was there comes back, outermost first.
+        for (path, was, _) in files.iter().rev().filter(|(_, was, _)| was.is_none()) {
+            state_files::restore(Path::new(path), *was)?;
+        }
+        for (path, was, _) in files.iter().filter(|(_, was, _)| was.is_some()) {
+            state_files::restore(Path::new(path), *was)?;
         }
         let is_there = |name: &str| now.states.get(name).is_some_and(|state| state.starts_with("installed"));
         let marks: Vec<_> = self
@@ -230,14 +234,17 @@ impl Tables {
             ("mark of package", |tables| &tables.automatic),
             ("diversion of", |tables| &tables.diversions),
             ("stat override of", |tables| &tables.overrides),
-            ("alternative", |tables| &tables.alternatives),
+            ("alternative or unit", |tables| &tables.state_files),
         ];
         let mut differences = Vec::new();
         for (what, table) in tables {
             let of_update: Vec<_> = self.changed(table, others, &now).collect();
             for (key, was, is) in &of_update {
-                let text =
-                    |value: &Option<&str>| value.map_or("none".to_owned(), |value| format!("{value:?}"));
+                let text = |value: &Option<&str>| {
+                    value.map_or("none".to_owned(), |value| {
+                        format!("{:?}", value.chars().take(SHOWN).collect::<String>())
+                    })
+                };
                 differences.push(format!("{what} {key}: {} instead of {}", text(is), text(was)));
             }
             for (key, ..) in self.changed(table, None, &now) {
@@ -252,30 +259,6 @@ impl Tables {
     }
 }
 
-/// Makes `path` what its entry in the table says it `was`.
-fn restore_alternative(path: &Path, was: Option<&str>) -> Result<()> {
-    say(format_args!("rollback: restoring the alternative {}", path.display()));
-    let mut fields = was.unwrap_or_default().splitn(4, ' ');
-    let (Some(kind), Some(seconds), Some(nanoseconds), Some(content)) =
-        (fields.next(), fields.next(), fields.next(), fields.next())
-    else {
-        return durable::remove_file(path);
-    };
-    let modified = (seconds.parse()?, nanoseconds.parse()?);
-    if kind == "file" {
-        durable::write_file(path, content.as_bytes())?;
-        let attributes = Attributes { modified, mode: 0o644, ..durable::attributes(path)? };
-        return durable::set_attributes(path, &attributes);
-    }
-    durable::remove_file(path)?;
-    let (parent, name) = path.parent().zip(path.file_name()).context("an alternative has no name")?;
-    let (parent, name) = (durable::make_dirs(parent)?, FileName::new(name)?);
-    parent.symlink(&name, Path::new(content))?;
-    let attributes = Attributes { owner: 0, group: 0, mode: 0o777, modified, extended: Vec::new() };
-    parent.set_attributes_of_name(&name, &attributes)?;
-    parent.sync()
-}
-
 fn overrides() -> Result<Table> {
     let text = match fs::read_to_string(OVERRIDES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -287,40 +270,6 @@ fn overrides() -> Result<Table> {
         Some((line[at + 1..].to_owned(), line[..at].to_owned()))
     });
     Ok(fields.collect())
-}
-
-/// The files of update-alternatives, and every symlink that is named in them.
-fn alternatives() -> Result<Table> {
-    let mut table = Table::new();
-    let mut note = |path: PathBuf| -> Result<Option<String>> {
-        let Some(meta) = durable::look_at(&path)? else { return Ok(None) };
-        let reading = || format!("reading {}", path.display());
-        let modified = format!("{} {}", meta.mtime(), meta.mtime_nsec());
-        if meta.is_symlink() {
-            let target = fs::read_link(&path).with_context(reading)?;
-            table.insert(shown(&path), format!("link {modified} {}", shown(&target)));
-        } else if meta.is_file() {
-            let text = fs::read_to_string(&path).with_context(reading)?;
-            table.insert(shown(&path), format!("file {modified} {text}"));
-            return Ok(Some(text));
-        }
-        Ok(None)
-    };
-    for directory in ALTERNATIVES.map(Path::new) {
-        for name in names(directory)? {
-            // The first lines of a file there: a word, the link, and name and link of every other one that goes with it.
-            let Some(text) = note(directory.join(&name))?.filter(|_| directory == Path::new(ALTERNATIVES[0]))
-            else {
-                continue;
-            };
-            for link in text.lines().skip(1).take_while(|line| !line.is_empty()).step_by(2) {
-                if durable::look_at(Path::new(link))?.is_some_and(|found| found.is_symlink()) {
-                    note(link.into())?;
-                }
-            }
-        }
-    }
-    Ok(table)
 }
 
 fn shown(path: &Path) -> String {

@@ -236,7 +236,9 @@ fn check_directory_in_the_way(package: &Staged, place: &Path, listed: &BTreeSet<
 
 /// The first path below `directory` that is not among `listed`.
 fn first_foreign(directory: &Path, listed: &BTreeSet<PathBuf>) -> Result<Option<PathBuf>> {
-    for name in Dir::open(directory)?.names()? {
+    // The directory is closed before the next level is opened.
+    let names = Dir::open(directory)?.names()?;
+    for name in names {
         let path = directory.join(&name);
         if !listed.contains(&path) {
             return Ok(Some(path));

@@ -1,4 +1,4 @@
-//! The change of `deb`: some packages for others, with everything that the way back needs kept before.
+//! The change of `deb`: some packages for others, with everything that a rollback needs kept before.
 
 use std::path::{Path, PathBuf};
 
@@ -210,6 +210,10 @@ impl Change for Upgrade {
         shield.into_iter().for_each(Shield::lower);
         done?;
         sync()
+    }
+
+    fn tidy_cut_download(&self) -> Result<()> {
+        durable::remove_tree(&self.staging())
     }
 
     fn forget(&self) -> Result<()> {

@@ -123,8 +123,18 @@ impl Was {
             return Ok(());
         }
         match (self, &is) {
-            (Self::File { attributes, .. }, Self::File { .. }) => durable::set_attributes(path, attributes),
+            (Self::File { attributes, .. }, Self::File { attributes: now, .. }) => {
+                remove_additional(path, attributes, now)?;
+                durable::set_attributes(path, attributes)
+            }
+            (Self::Node { attributes, kind, device }, Self::Node { kind: now, device: device_now, .. })
+                if (kind, device) == (now, device_now) =>
+            {
+                let (parent, name) = parts(path)?;
+                Dir::open(parent)?.set_attributes_of_name(&name, attributes)
+            }
             (Self::Directory { attributes, .. }, Self::Directory { attributes: now, .. }) => {
+                remove_additional(path, attributes, now)?;
                 Dir::open(path)?.set_attributes(&Attributes { modified: now.modified, ..attributes.clone() })
             }
             (Self::Directory { attributes, .. }, _) => {
@@ -143,6 +153,17 @@ impl Was {
             _ => Ok(()),
         }
     }
+}
+
+/// Removes the extended attributes that `path` has `now` and `was` without.
+fn remove_additional(path: &Path, was: &Attributes, now: &Attributes) -> Result<()> {
+    for (name, _) in now.extended.iter().filter(|(name, _)| !was.extended.iter().any(|(own, _)| own == name))
+    {
+        rustix::fs::lremovexattr(path, name.as_os_str()).with_context(|| {
+            format!("removing the extended attribute {} of {}", name.to_string_lossy(), path.display())
+        })?;
+    }
+    Ok(())
 }
 
 fn remove_in_the_way(path: &Path, is: &Was) -> Result<()> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use mock_client::debian::Package;
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use rustix::fs::{IFlags, XattrFlags, ioctl_getflags, ioctl_setflags, setxattr};
 
 use crate::device::{Device, app};
 use crate::kinds::state;
@@ -189,6 +189,56 @@ fn what_scripts_do_to_the_tables_of_dpkg_and_apt_is_undone() {
         let extra = Package::new("extra", "1").script("postinst", script).file("/opt/extra", "x");
         there_and_back(&device, &[extra.build().unwrap(), app("2.0").build().unwrap()]);
     }
+}
+
+#[test]
+fn units_that_a_new_version_enables_are_not_enabled_after_a_rollback() {
+    let unit = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";
+    let with = |version: &str, units: &[&str]| {
+        let package = units.iter().fold(app(version), |package, name| {
+            package.file(&format!("/lib/systemd/system/{name}.service"), unit)
+        });
+        let enable: String =
+            units.iter().map(|name| format!("deb-systemd-helper enable {name}.service\n")).collect();
+        package.script("postinst", &enable)
+    };
+    let device = Device::new(&[]);
+    there_and_back(&device, &[with("1.0", &["first"]).build().unwrap()]);
+    device.dpkg(&[with("1.0", &["first"]).build().unwrap()]);
+    let wants = "/etc/systemd/system/multi-user.target.wants";
+    assert!(device.path(wants).join("first.service").symlink_metadata().is_ok());
+    there_and_back(&device, &[with("2.0", &["first", "second"]).build().unwrap()]);
+    // The administrator has disabled it, and the new version's script enables it.
+    device.run(&["env", "DPKG_MAINTSCRIPT_PACKAGE=app", "deb-systemd-helper", "disable", "first.service"]);
+    let enables =
+        with("2.0", &[]).script("postinst", "ln -s /lib/systemd/system/x /etc/systemd/system/x.service");
+    there_and_back(&device, &[enables.build().unwrap()]);
+    device.install(&[with("2.0", &["first", "second"])]);
+    symlink("/dev/null", device.path("/etc/systemd/system/of-the-administrator.service")).unwrap();
+    device.ok("ArtifactRollback");
+    assert!(device.path("/etc/systemd/system/of-the-administrator.service").symlink_metadata().is_ok());
+    assert!(device.path(wants).join("second.service").symlink_metadata().is_err());
+}
+
+#[test]
+fn extended_attributes_that_are_new_are_removed() {
+    let device = Device::new(&[app("1.0")]);
+    let before = state(&device);
+    device.install(&[app("2.0")]);
+    for path in ["/usr/share/app", "/etc/app.conf"] {
+        setxattr(device.path(path), "user.new", b"x", XattrFlags::CREATE).unwrap();
+    }
+    let said = device.ok("ArtifactRollback");
+    device.differs(&before, &state(&device), "the device");
+    assert!(said.contains("rollback complete"), "{said}");
+}
+
+#[test]
+fn names_that_are_too_long_for_dpkg_are_refused() {
+    let device = Device::new(&[]);
+    let file = |length: usize| app("1.0").file(&format!("/srv/{}", "n".repeat(length)), "x").build().unwrap();
+    there_and_back(&device, &[file(246)]);
+    refused(&device, &[file(247)], &["app", "246 bytes"]);
 }
 
 #[test]

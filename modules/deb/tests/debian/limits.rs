@@ -21,7 +21,7 @@ use crate::raw::{RawPackage, append, archive, header, members};
 const MEMORY_KIB: u64 = 16 << 10;
 
 /// The longest that a call may take, on a slow machine that does other things too.
-const TIME: Duration = Duration::from_secs(60);
+const TIME: Duration = Duration::from_secs(120);
 
 /// Downloads `files` and installs them; the outcome of the call that failed, with the module's peak of memory in KiB.
 fn refusal(device: &Device, files: &[(&str, &[u8])]) -> (Outcome, u64) {
