@@ -59,6 +59,7 @@ impl Transactional for Deb {
 
     fn stage(&self, upgrade: &mut Upgrade, payloads: &mut Payloads) -> Result<()> {
         let mut staging = Staging::make(&upgrade.staging(), upgrade.reserve())?;
+        upgrade.note_staging()?;
         for payload in payloads {
             staging.take(payload?)?;
         }

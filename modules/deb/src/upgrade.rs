@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir};
+use update_module::durable::{self, Dir, Known};
 use update_module::{Change, NeedsReboot, say};
 
 use crate::control::Key;
@@ -34,6 +34,11 @@ pub struct Upgrade {
     wishes: Wishes,
     /// Set by `prepare`.
     former: Option<Former>,
+    /// The directories of the payload and of what is kept, once they are there: what has taken their names is refused.
+    #[serde(default)]
+    payload: Option<Known>,
+    #[serde(default)]
+    kept: Option<Known>,
     /// The service to restart in the end: the one that the update runs in, where the update changes it.
     restart: Option<String>,
 }
@@ -41,12 +46,21 @@ pub struct Upgrade {
 impl Upgrade {
     /// One in the module's folder `folder`.
     pub fn new(folder: PathBuf, wishes: Wishes) -> Self {
-        Self { folder, wishes, former: None, restart: None }
+        Self { folder, wishes, former: None, payload: None, kept: None, restart: None }
     }
 
     /// Where its packages are staged.
     pub fn staging(&self) -> PathBuf {
         self.folder.join("staging")
+    }
+
+    /// Records which directory the payload is staged in.
+    ///
+    /// # Errors
+    /// When somebody else may change what it is.
+    pub fn note_staging(&mut self) -> Result<()> {
+        self.payload = Some(Known::own(&self.staging())?);
+        Ok(())
     }
 
     /// Bytes that stay free.
@@ -75,6 +89,7 @@ impl Upgrade {
     }
 
     fn staged(&self, database: &Database) -> Result<Vec<Staged>> {
+        require(self.payload.as_ref())?;
         staged::identify(&self.staging(), database)
     }
 
@@ -136,6 +151,7 @@ impl Upgrade {
 
     fn roll_back(&self) -> Result<()> {
         let (former, folders) = (self.former()?, self.folders());
+        require(self.kept.as_ref()).context("the packages and files that are kept for the rollback")?;
         let rollback = || Rollback::new(former, &folders, self.wishes.lock_seconds);
         if let Some(new) = &former.new {
             // Nothing in it is needed any more, and the rollback may need the space.
@@ -185,6 +201,7 @@ impl Change for Upgrade {
         hooks.check_writable(&touched.paths)?;
         self.former = Some(Former::keep(&touched, &staged, &database, &self.folders(), wishes)?);
         policy::check_space(&staged, wishes.reserve)?;
+        self.kept = Some(Known::own(&self.folders().old)?);
         self.restart = shield::own_unit()?.filter(|unit| changes(&plan, &database, unit));
         Ok(())
     }
@@ -212,8 +229,9 @@ impl Change for Upgrade {
         sync()
     }
 
-    fn tidy_cut_download(&self) -> Result<()> {
-        durable::remove_tree(&self.staging())
+    fn discard_at_boot(&self) -> Result<bool> {
+        durable::remove_tree(&self.staging())?; // none of it is installed
+        Ok(true)
     }
 
     fn forget(&self) -> Result<()> {
@@ -235,6 +253,12 @@ impl Change for Upgrade {
     fn ended(&self) {
         self.restart.iter().for_each(|unit| shield::restart_later(unit));
     }
+}
+
+/// Refuses a directory that somebody has replaced since it was recorded; a journal of version 0.1.0 has none.
+fn require(directory: Option<&Known>) -> Result<()> {
+    let Some(known) = directory else { return Ok(()) };
+    known.open()?.require_private()
 }
 
 /// Whether `plan` changes the package that `unit` belongs to.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{fstat, fstatfs};
 use serde::{Deserialize, Serialize};
 
-use super::{Dir, failed};
+use super::{Dir, failed, require_trusted};
 
 /// statfs(2)'s number of overlayfs, whose inode numbers do not outlive a mount.
 const OVERLAYFS: u64 = 0x794c_7630;
@@ -78,6 +78,14 @@ impl Known {
     /// When the directory cannot be read.
     pub fn new(dir: &Dir) -> Result<Self> {
         Ok(Self { path: dir.path().to_owned(), identity: Some(dir.identity()?) })
+    }
+
+    /// The directory `path`, which nobody but root may change: in the module's own data.
+    ///
+    /// # Errors
+    /// When it is missing, or others may change what it is.
+    pub fn own(path: &Path) -> Result<Self> {
+        Self::new(&Dir::open_exact(&require_trusted(path)?)?)
     }
 
     /// A path of a journal of version 0.1.0.
