@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::image::ImageId;
 use crate::name::Name;
-use crate::tar::{BLOCK, Entry, Kind, Reader, header, padding};
+use crate::tar::{BLOCK, Entry, Kind, Reader, components, header, padding};
 
 /// The largest file that is looked into: those with layers are larger, or have nothing to say.
 const JSON: u64 = 1 << 20;
@@ -25,9 +25,14 @@ const TOLD: usize = 256;
 /// How names begin that loaded images have until they get their own.
 pub const LOADED: &str = "localhost/mender-loaded/";
 
-/// The name that the archive of project `project` gives the image with the digest `digest`.
-pub fn loaded_name(project: &Name, digest: &ImageId) -> String {
-    format!("{LOADED}{project}:{digest}")
+/// The name that the archive of project `project` gives the image with `key`: the digest of its manifest, or of the path of
+/// its configuration.
+pub fn loaded_name(project: &Name, key: &ImageId) -> String {
+    format!("{LOADED}{project}:{key}")
+}
+
+fn digest(bytes: &[u8]) -> Result<ImageId> {
+    format!("{:x}", Sha256::digest(bytes)).try_into()
 }
 
 /// An archive as `docker save` or `podman save` writes it, with other names; read by the engine.
@@ -43,9 +48,9 @@ pub struct Archive<'a, R> {
     ended: bool,
     told: Digests,
     seen: BTreeSet<String>,
-    /// Configurations that the archive's list names, and files by their digest.
-    listed: BTreeSet<ImageId>,
-    files: BTreeSet<ImageId>,
+    /// The paths of configurations that the archive's list names, and files with their digests.
+    listed: BTreeSet<String>,
+    files: BTreeMap<String, ImageId>,
 }
 
 /// What digests in an archive have to do with each other.
@@ -53,6 +58,8 @@ pub struct Archive<'a, R> {
 pub struct Digests {
     /// An index's manifests, and a manifest's configuration.
     below: BTreeMap<ImageId, BTreeSet<ImageId>>,
+    /// What names are made of, by the digests of configurations.
+    keys: BTreeMap<ImageId, BTreeSet<ImageId>>,
 }
 
 impl Digests {
@@ -68,6 +75,14 @@ impl Digests {
         let above: Vec<_> = self.below.keys().filter(is_alone).cloned().collect();
         same.extend(above);
         same
+    }
+
+    /// What the names are made of that an engine may have given the image with the digest `id`.
+    pub fn keys(&self, id: &ImageId) -> BTreeSet<ImageId> {
+        let mut keys = self.same(id);
+        let of_paths: Vec<_> = keys.iter().filter_map(|id| self.keys.get(id)).flatten().cloned().collect();
+        keys.extend(of_paths);
+        keys
     }
 
     /// The configurations below `id`; itself, where there is nothing below.
@@ -93,7 +108,7 @@ impl<'a, R: Read> Archive<'a, R> {
             told: Digests::default(),
             seen: BTreeSet::new(),
             listed: BTreeSet::new(),
-            files: BTreeSet::new(),
+            files: BTreeMap::new(),
         }
     }
 
@@ -138,10 +153,13 @@ impl<'a, R: Read> Archive<'a, R> {
             self.seen.contains("manifest.json") || self.seen.contains("index.json"),
             "the archive has neither manifest.json nor index.json: write it with 'podman save' or 'docker save'"
         );
-        if let Some(missing) = self.listed.iter().find(|config| !self.files.contains(*config)) {
-            bail!(
-                "manifest.json names the configuration {missing}, and the archive has no such file of at most {JSON} bytes"
-            );
+        for path in &self.listed {
+            let Some(config) = self.files.get(path) else {
+                bail!(
+                    "manifest.json names the configuration {path:?}, and the archive has no such file of at most {JSON} bytes"
+                );
+            };
+            self.told.keys.entry(config.clone()).or_default().insert(digest(path.as_bytes())?);
         }
         self.pending = vec![0; 2 * BLOCK];
         Ok(())
@@ -180,11 +198,9 @@ impl<'a, R: Read> Archive<'a, R> {
         ensure!(images.len() <= TOLD, "it lists {} images, at most {TOLD} are read", images.len());
         for image in images {
             let config = image["Config"].as_str().context("an image has no Config")?;
-            let digest = config.rsplit('/').next().unwrap_or(config).trim_end_matches(".json");
-            let digest = ImageId::try_from(digest.to_owned())
-                .with_context(|| format!("the Config {config:?} is not named by its digest"))?;
-            image["RepoTags"] = json!([loaded_name(self.project, &digest)]);
-            self.listed.insert(digest);
+            let path = components(config.as_bytes())?;
+            image["RepoTags"] = json!([loaded_name(self.project, &digest(path.as_bytes())?)]);
+            self.listed.insert(path);
         }
         Ok(())
     }
@@ -208,13 +224,14 @@ impl<'a, R: Read> Archive<'a, R> {
     fn look_into(&mut self, entry: Entry) -> Result<()> {
         let content = self.content_of(&entry)?;
         if content.first() == Some(&b'{') {
-            let digest = ImageId::try_from(format!("{:x}", Sha256::digest(&content)))?;
+            let digest = digest(&content)?;
             ensure!(
                 self.files.len() < TOLD * 4,
                 "the archive has more than {} descriptions of images",
                 TOLD * 4
             );
-            self.files.insert(digest.clone());
+            let other = self.files.insert(entry.path.clone(), digest.clone());
+            ensure!(other.is_none(), "the archive has two files {:?}", entry.path);
             let below = below(&content);
             if !below.is_empty() {
                 self.told.below.insert(digest, below);
@@ -319,7 +336,7 @@ mod tests {
     }
 
     fn digest(content: &str) -> ImageId {
-        format!("{:x}", Sha256::digest(content)).try_into().unwrap()
+        super::digest(content.as_bytes()).unwrap()
     }
 
     #[test]
@@ -336,11 +353,13 @@ mod tests {
         ]);
         let (files, digests) = passed(&archive).unwrap();
         let list: Value = serde_json::from_str(&files["manifest.json"]).unwrap();
-        assert_eq!(list[0]["RepoTags"], json!([format!("localhost/mender-loaded/shop:{id}")]));
+        let key = digest(&format!("{id}.json"));
+        assert_eq!(list[0]["RepoTags"], json!([loaded_name(&project(), &key)]));
         assert_eq!(list[0]["Layers"], json!(["l"]));
         assert_eq!(files["l"].len(), 3000);
         assert!(!files.contains_key("repositories"));
-        assert_eq!(digests.same(&id), BTreeSet::from([id]));
+        assert_eq!(digests.same(&id), BTreeSet::from([id.clone()]));
+        assert_eq!(digests.keys(&id), BTreeSet::from([id, key]));
     }
 
     #[test]
@@ -402,7 +421,10 @@ mod tests {
         assert!(fails(&[("manifest.json", list.as_bytes())]).contains("no such file"));
         assert!(fails(&[("manifest.json", b"{}")]).contains("no list"));
         assert!(fails(&[("manifest.json", b"[1]")]).contains("no Config"));
-        assert!(fails(&[("manifest.json", b"[{\"Config\": \"x\"}]")]).contains("digest"));
+        assert!(fails(&[("manifest.json", b"[{\"Config\": \"../x\"}]")]).contains("leads out"));
+        let twice: [(&str, &[u8]); 3] =
+            [("x", b"{}"), ("./x", b"{ }"), ("manifest.json", b"[{\"Config\": \"x\"}]")];
+        assert!(fails(&twice).contains("two files"));
         assert!(fails(&[("index.json", b"{\"manifests\": [1]}")]).contains("digest"));
         assert!(fails(&[("manifest.json", "[".repeat(1 << 20).as_bytes())]).contains("recursion"));
         let long = format!("[{}]", vec!["1"; TOLD + 1].join(","));

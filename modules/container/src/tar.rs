@@ -257,7 +257,10 @@ fn pax(mut text: &[u8], path: &mut Option<Vec<u8>>, size: &mut Option<u64>) -> R
 }
 
 /// `path` without what says nothing.
-fn components(path: &[u8]) -> Result<String> {
+///
+/// # Errors
+/// When it leads out of its archive, or is no text or too long.
+pub fn components(path: &[u8]) -> Result<String> {
     ensure!(path.len() <= PATH, "a path in the archive is longer than {PATH} bytes");
     let text = std::str::from_utf8(path).ok();
     let text = text.with_context(|| {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 
 /// Where Debian's and Yocto's clients keep their data.
@@ -12,6 +12,9 @@ const DATASTORE: &str = "/var/lib/mender";
 
 /// What a work tree's path ends with, below the datastore. Clients from 4 on know payload 0000 only.
 const TREE_BELOW_DATASTORE: [&str; 5] = ["modules", "v3", "payloads", "0000", "tree"];
+
+/// The longest text that is read of the tree, in bytes: what an artifact brings must not take all memory.
+const LONGEST_TEXT: u64 = 1 << 20;
 
 /// A typed view of the work tree, `<datastore>/modules/v3/payloads/0000/tree`.
 ///
@@ -111,6 +114,12 @@ impl WorkTree {
     /// The content of a file of the tree; `None` where it is absent or empty.
     fn text(&self, name: &str) -> Result<Option<String>> {
         let path = self.path.join(name);
+        let length = fs::metadata(&path).map_or(0, |found| found.len());
+        ensure!(
+            length <= LONGEST_TEXT,
+            "{} has {length} bytes, at most {LONGEST_TEXT} are read: shorten it",
+            path.display()
+        );
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned()).filter(|text| !text.is_empty())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -151,5 +160,8 @@ mod tests {
         write("header/meta-data", "{\"a\": 1}");
         let error = format!("{:#}", tree.meta_data::<Vec<String>>().unwrap_err());
         assert!(error.contains("header/meta-data"), "{error}");
+        write("header/meta-data", &" ".repeat(2 << 20));
+        let error = format!("{:#}", tree.meta_data::<Vec<String>>().unwrap_err());
+        assert!(error.contains("at most"), "{error}");
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 mod device;
+mod hostile;
 mod images;
 mod refused;
 mod scratch;

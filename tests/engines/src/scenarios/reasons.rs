@@ -104,6 +104,11 @@ fn refused(device: &mut Device) -> Result<()> {
         device.answers(8099, "theirs")?;
         device.is_clean(&old).with_context(|| name.to_owned())?;
     }
+    // A file that nobody has named comes before the image, which nobody reads then.
+    let mut stranger = plain("stranger", "shop", TAG, &image, 8080);
+    stranger.files.insert(0, ("notes.txt".to_owned(), vec![b'x'; 300_000]));
+    device.refuses(&stranger, &["notes.txt"])?;
+    device.is_clean(&old)?;
     // An image that the device has needs not be in the artifact.
     let here = json!({"run": {"web": service("localhost/theirs:1", 8080)}});
     device.update(&release("here", "shop", &[(TAG, &image)], here))?;
