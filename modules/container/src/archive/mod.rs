@@ -5,16 +5,19 @@
 //! ones that it gets are made of digests, and tell afterwards which of the engine's images is which: its image ID may be
 //! the digest of the configuration, of the manifest, or of an index, as it likes.
 
+mod digests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::image::ImageId;
 use crate::name::Name;
 use crate::tar::{BLOCK, Entry, Kind, Reader, components, header, padding};
+pub use digests::Digests;
+use digests::{below, digest};
 
 /// The largest file that is looked into: those with layers are larger, or have nothing to say.
 const JSON: u64 = 1 << 20;
@@ -29,10 +32,6 @@ pub const LOADED: &str = "localhost/mender-loaded/";
 /// its configuration.
 pub fn loaded_name(project: &Name, key: &ImageId) -> String {
     format!("{LOADED}{project}:{key}")
-}
-
-fn digest(bytes: &[u8]) -> Result<ImageId> {
-    format!("{:x}", Sha256::digest(bytes)).try_into()
 }
 
 /// An archive as `docker save` or `podman save` writes it, with other names; read by the engine.
@@ -51,47 +50,6 @@ pub struct Archive<'a, R> {
     /// The paths of configurations that the archive's list names, and files with their digests.
     listed: BTreeSet<String>,
     files: BTreeMap<String, ImageId>,
-}
-
-/// What digests in an archive have to do with each other.
-#[derive(Debug, Default)]
-pub struct Digests {
-    /// An index's manifests, and a manifest's configuration.
-    below: BTreeMap<ImageId, BTreeSet<ImageId>>,
-    /// What names are made of, by the digests of configurations.
-    keys: BTreeMap<ImageId, BTreeSet<ImageId>>,
-}
-
-impl Digests {
-    /// Every digest by which an engine may know the image that has the digest `id`, and no other image.
-    pub fn same(&self, id: &ImageId) -> BTreeSet<ImageId> {
-        let mut same = self.leaves(id, 3);
-        same.insert(id.clone());
-        // An index or manifest of this image alone is this image.
-        let is_alone = |above: &&ImageId| {
-            let leaves = self.leaves(above, 3);
-            leaves.len() == 1 && leaves.iter().all(|leaf| same.contains(leaf))
-        };
-        let above: Vec<_> = self.below.keys().filter(is_alone).cloned().collect();
-        same.extend(above);
-        same
-    }
-
-    /// What the names are made of that an engine may have given the image with the digest `id`.
-    pub fn keys(&self, id: &ImageId) -> BTreeSet<ImageId> {
-        let mut keys = self.same(id);
-        let of_paths: Vec<_> = keys.iter().filter_map(|id| self.keys.get(id)).flatten().cloned().collect();
-        keys.extend(of_paths);
-        keys
-    }
-
-    /// The configurations below `id`; itself, where there is nothing below.
-    fn leaves(&self, id: &ImageId, depth: usize) -> BTreeSet<ImageId> {
-        match self.below.get(id).filter(|_| depth > 0) {
-            Some(below) => below.iter().flat_map(|id| self.leaves(id, depth - 1)).collect(),
-            None => BTreeSet::from([id.clone()]),
-        }
-    }
 }
 
 impl<'a, R: Read> Archive<'a, R> {
@@ -242,32 +200,6 @@ impl<'a, R: Read> Archive<'a, R> {
         self.pending.resize(self.pending.len() + padding(entry.size) as usize, 0);
         Ok(())
     }
-}
-
-/// The digests that a manifest or an index names, without those that only attest something of another.
-fn below(content: &[u8]) -> BTreeSet<ImageId> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        digest: String,
-        #[serde(default)]
-        annotations: BTreeMap<String, String>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Description {
-        // Only a manifest has it in this form.
-        #[serde(default)]
-        layers: Option<Vec<serde::de::IgnoredAny>>,
-        #[serde(default)]
-        config: Option<Named>,
-        #[serde(default)]
-        manifests: Vec<Named>,
-    }
-    // Of an image's configuration it is nothing of the kind.
-    let Ok(description) = serde_json::from_slice::<Description>(content) else { return BTreeSet::new() };
-    let config = description.config.filter(|_| description.layers.is_some());
-    let is_image = |named: &Named| !named.annotations.contains_key("vnd.docker.reference.type");
-    let named = description.manifests.into_iter().filter(is_image).chain(config).take(TOLD);
-    named.filter_map(|named| ImageId::try_from(named.digest).ok()).collect()
 }
 
 impl<R: Read> Read for Archive<'_, R> {
