@@ -25,6 +25,10 @@ const JSON: u64 = 1 << 20;
 /// The most files that are looked into and say something, and the most digests that one of them may name.
 const TOLD: usize = 256;
 
+/// The most links, which older archives have for layers, and their longest path.
+const LINKS: usize = 1024;
+const LINK: usize = 256;
+
 /// How names begin that loaded images have until they get their own.
 pub const LOADED: &str = "localhost/mender-loaded/";
 
@@ -50,6 +54,8 @@ pub struct Archive<'a, R> {
     /// The paths of configurations that the archive's list names, and files with their digests.
     listed: BTreeSet<String>,
     files: BTreeMap<String, ImageId>,
+    /// What is neither a file nor a directory.
+    links: BTreeSet<String>,
 }
 
 impl<'a, R: Read> Archive<'a, R> {
@@ -67,6 +73,7 @@ impl<'a, R: Read> Archive<'a, R> {
             seen: BTreeSet::new(),
             listed: BTreeSet::new(),
             files: BTreeMap::new(),
+            links: BTreeSet::new(),
         }
     }
 
@@ -90,6 +97,7 @@ impl<'a, R: Read> Archive<'a, R> {
             return Ok(());
         }
         let Some(entry) = self.entries.next()? else { return self.end() };
+        self.check_links(&entry)?;
         match entry.path.as_str() {
             "manifest.json" => self.replace(&entry, Self::rename_listed),
             "index.json" => self.replace(&entry, Self::rename_indexed),
@@ -103,6 +111,24 @@ impl<'a, R: Read> Archive<'a, R> {
                 Ok(())
             }
         }
+    }
+
+    /// Refuses what would be written through a link to another place, such as over the list of images.
+    fn check_links(&mut self, entry: &Entry) -> Result<()> {
+        let path = &entry.path;
+        let through =
+            path.match_indices('/').map(|(at, _)| &path[..at]).find(|above| self.links.contains(*above));
+        if let Some(link) = through {
+            bail!("the archive has {path:?}, which is below the link {link:?}");
+        }
+        if matches!(entry.kind, Kind::Other(_)) {
+            ensure!(
+                self.links.len() < LINKS && path.len() <= LINK,
+                "the archive has more than {LINKS} links, or longer ones"
+            );
+            self.links.insert(path.clone());
+        }
+        Ok(())
     }
 
     fn end(&mut self) -> Result<()> {
@@ -352,6 +378,13 @@ mod tests {
         assert!(fails(&[("manifest.json", b"[]"), ("./manifest.json", b"[]")]).contains("two files"));
         assert!(fails(&[("manifest.json", list.as_bytes())]).contains("no such file"));
         assert!(fails(&[("manifest.json", b"{}")]).contains("no list"));
+        let mut link = header("a", 0);
+        link[156] = b'2';
+        link[148..156].fill(b' ');
+        let sum: u32 = link.iter().map(|byte| u32::from(*byte)).sum();
+        link[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let through = [&link[..], &tar(&[("a/manifest.json", b"[]")])].concat();
+        assert!(format!("{:#}", passed(&through).unwrap_err()).contains("below the link"));
         assert!(fails(&[("manifest.json", b"[1]")]).contains("no Config"));
         assert!(fails(&[("manifest.json", b"[{\"Config\": \"../x\"}]")]).contains("leads out"));
         let twice: [(&str, &[u8]); 3] =
