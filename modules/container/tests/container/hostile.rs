@@ -90,7 +90,7 @@ fn archives() -> Vec<(&'static str, Vec<u8>)> {
     let mut global = header("x", b'g', huge_size);
     global.resize(HUGE, b'1');
     let record = "6 a=b\n".repeat(10_000);
-    let records = entry("x", b'x', record.as_bytes()).repeat(600);
+    let records = entry("x", b'g', record.as_bytes()).repeat(600);
     vec![
         ("extension header", long_name),
         ("extension header", extension),
