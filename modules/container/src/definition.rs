@@ -153,7 +153,10 @@ impl Around<'_> {
     /// # Errors
     /// When neither has one.
     pub fn image(&self, reference: &str) -> Result<ImageId> {
-        let reference = Reference::try_from(reference.to_owned())?.as_listed(self.engine.kind);
+        let has_tag = reference.rsplit('/').next().is_some_and(|name| name.contains([':', '@']));
+        // What engines and providers take a name without a tag for.
+        let reference = if has_tag { reference.to_owned() } else { format!("{reference}:latest") };
+        let reference = Reference::try_from(reference)?.as_listed(self.engine.kind);
         if let Some(id) = self.images.get(&reference) {
             return Ok(id.clone());
         }

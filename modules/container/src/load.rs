@@ -130,7 +130,7 @@ impl Loading<'_> {
     /// The engine's ID of the image that the artifact gives the ID `id`.
     fn found(&self, id: &ImageId, digests: &Digests, listed: &[Listed]) -> Option<ImageId> {
         let same = digests.same(id);
-        let names: Vec<_> = same.iter().map(|digest| loaded_name(self.project, digest)).collect();
+        let names: Vec<_> = digests.keys(id).iter().map(|key| loaded_name(self.project, key)).collect();
         let is_named = |listed: &&Listed| names.iter().any(|name| listed.reference.as_deref() == Some(name));
         let is_it = |listed: &&Listed| same.contains(&listed.id);
         listed.iter().find(is_named).or_else(|| listed.iter().find(is_it)).map(|listed| listed.id.clone())

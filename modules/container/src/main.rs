@@ -48,7 +48,6 @@ impl Transactional for Container {
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Update> {
         let settings: Settings = update_module::settings::load(Self::NAME)?;
-        settings::check_size(tree)?;
         let meta_data: MetaData = tree
             .meta_data()?
             .context("the artifact has no meta-data: it has to name a project, its images, and what runs")?;

@@ -1,11 +1,9 @@
 //! What the device and the artifact say: `/etc/mender-modules/container.toml` and the artifact's meta-data.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
-use update_module::WorkTree;
 
 use crate::definition::Definition;
 use crate::image::Image;
@@ -99,24 +97,9 @@ pub struct MetaData {
     pub definition: Definition,
 }
 
-/// The longest meta-data: they are read into memory.
-const META_DATA: u64 = 512 << 10;
-
-/// Refuses meta-data that are too long.
-///
-/// # Errors
-/// For these.
-pub fn check_size(tree: &WorkTree) -> Result<()> {
-    let length = fs::metadata(tree.path().join("header/meta-data")).map_or(0, |found| found.len());
-    ensure!(
-        length <= META_DATA,
-        "the artifact's meta-data have {length} bytes, at most {META_DATA} are read"
-    );
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::Path;
 
     use super::*;

@@ -64,6 +64,7 @@ impl<R: Read> Reader<R> {
         (self.rest, self.padding) = (0, 0);
         let mut raw = Vec::new();
         let (mut path, mut size) = (None, None);
+        let (mut extended, mut named) = (false, false);
         loop {
             let header = self.block()?;
             if header.iter().all(|byte| *byte == 0) {
@@ -77,6 +78,14 @@ impl<R: Read> Reader<R> {
             let length = number(&header[124..136]).context("the size of an entry")?;
             match kind {
                 b'x' | b'L' => {
+                    // Programs do not agree on which of several counts.
+                    let seen = if kind == b'x' { &mut extended } else { &mut named };
+                    ensure!(!*seen, "an entry of the archive has two extension headers of a kind");
+                    *seen = true;
+                    ensure!(
+                        !(extended && named),
+                        "an entry of the archive has extension headers of two kinds"
+                    );
                     let text = self.extension(length, &mut raw)?;
                     if kind == b'L' {
                         path = Some(text.strip_suffix(b"\0").unwrap_or(&text).to_vec());
@@ -106,6 +115,14 @@ impl<R: Read> Reader<R> {
             b'5' => Kind::Directory,
             other => Kind::Other(other),
         };
+        // Whether others have content is a matter of the program that reads them.
+        let is_known = !matches!(kind, Kind::Other(other) if !matches!(other, b'1'..=b'4' | b'6' | b'S'));
+        ensure!(
+            is_known,
+            "an entry of the archive has the type {:?}, which is not known",
+            char::from(header[156])
+        );
+        ensure!(&header[508..] != b"tar\0", "the archive is in the format of star: write it with GNU tar");
         ensure!(kind != Kind::Other(b'S'), "the archive has a sparse file: write it without --sparse");
         let path = path.unwrap_or_else(|| short_path(header));
         let size = if kind == Kind::File { size } else { 0 };
@@ -241,7 +258,8 @@ fn pax(mut text: &[u8], path: &mut Option<Vec<u8>>, size: &mut Option<u64>) -> R
         let equals = record.iter().position(|byte| *byte == b'=').with_context(damaged)?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
         match key {
-            b"path" => *path = Some(value.to_vec()),
+            // An empty value is none.
+            b"path" => *path = Some(value.to_vec()).filter(|value| !value.is_empty()),
             b"size" => {
                 let value = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
                 *size = Some(value.context("the size of an entry is no number")?);
@@ -257,7 +275,10 @@ fn pax(mut text: &[u8], path: &mut Option<Vec<u8>>, size: &mut Option<u64>) -> R
 }
 
 /// `path` without what says nothing.
-fn components(path: &[u8]) -> Result<String> {
+///
+/// # Errors
+/// When it leads out of its archive, or is no text or too long.
+pub fn components(path: &[u8]) -> Result<String> {
     ensure!(path.len() <= PATH, "a path in the archive is longer than {PATH} bytes");
     let text = std::str::from_utf8(path).ok();
     let text = text.with_context(|| {
@@ -349,6 +370,13 @@ mod tests {
         assert!(fails(&special(b'g', b"10 path=a\n")).contains("one name"));
         assert!(fails(&special(b'x', b"11 size=-1\n")).contains("no number"));
         assert!(fails(&special(b'S', b"")).contains("sparse"));
+        assert!(fails(&special(b'V', b"content")).contains("not known"));
+        let [name, path] = [special(b'L', b"a\0"), special(b'x', b"10 path=b\n")];
+        for both in [[&name, &path], [&path, &name], [&name, &name], [&path, &path]] {
+            assert!(fails(&both.map(Vec::as_slice).concat()).contains("extension headers of"), "{both:?}");
+        }
+        let empty = [special(b'x', b"8 path=\n"), entry("a", b""), vec![0; 1024]].concat();
+        assert_eq!(Reader::new(empty.as_slice()).next().unwrap().unwrap().path, "a", "an empty path is none");
         let many = entry("a", b"").repeat(ENTRIES + 1);
         assert!(fails(&many).contains("more than"));
     }

@@ -159,6 +159,23 @@ impl Update {
         Ok(())
     }
 
+    /// The images of the new version, each with the name that it has got. One that had its name before, and not from this
+    /// module, has got no other than the one that keeps it: nobody may take its own away later.
+    fn names_given(&self) -> Result<Vec<(ImageId, Reference)>> {
+        let projects = project::all(&self.state)?;
+        let mut given = Vec::new();
+        for (reference, id) in self.images() {
+            let had_it = self.tags_before.get(reference).is_some_and(|before| before.as_ref() == Some(id));
+            let is_ours = |(of, name): &(ImageId, Reference)| {
+                of == id && name.as_listed(self.engine.kind) == *reference
+            };
+            let gave_it = projects.iter().any(|project| project.images.iter().any(is_ours));
+            let name = if had_it && !gave_it { keeper(&self.name, id)? } else { reference.clone() };
+            given.push((id.clone(), name));
+        }
+        Ok(given)
+    }
+
     /// Makes the project's units and writes them.
     fn define(&self, carried: &Carried) -> Result<()> {
         let images = self.images().map(|(reference, id)| (reference.clone(), id.clone())).collect();
@@ -174,12 +191,14 @@ impl Update {
         };
         let defined = self.definition.define(&around)?;
         let others = around.others.into_inner();
-        for (id, _) in &others {
-            self.engine.tag(id, &keeper(&self.name, id)?)?;
+        let mut needed = self.names_given()?;
+        for (id, _) in others {
+            let keeper = keeper(&self.name, &id)?;
+            self.engine.tag(&id, &keeper)?;
+            needed.push((id, keeper));
         }
-        let own = self.images().map(|(reference, id)| (id.clone(), reference.clone()));
         let project = Project {
-            images: own.chain(others).collect(),
+            images: needed,
             resolved: self
                 .resolved
                 .iter()

@@ -43,13 +43,9 @@ const EVERYDAY: &[&str] = &[
     "deb-power-cut",
 ];
 
-/// What an everyday run leaves out everywhere: these take an emulated Pi longest, the one with a provider in Python up to a
-/// quarter of an hour; every cut of `container` beside another project is tried with a played engine.
-const RARE: &[&str] = &["container-compose", "container-projects"];
-
 /// Whether an everyday run plays `scenario` on `machine`.
 pub fn is_everyday(scenario: &Scenario, machine: &str) -> bool {
-    !RARE.contains(&scenario.name) && (machine == container::MACHINE || EVERYDAY.contains(&scenario.name))
+    machine == container::MACHINE || EVERYDAY.contains(&scenario.name)
 }
 
 #[cfg(test)]
@@ -58,7 +54,7 @@ mod tests {
 
     #[test]
     fn an_everyday_run_knows_its_scenarios() {
-        for name in EVERYDAY.iter().chain(RARE) {
+        for name in EVERYDAY {
             assert!(all().any(|scenario| scenario.name == *name), "there is no {name}");
         }
     }

@@ -5,6 +5,7 @@
 //! the error stay in `target/engines/<scenario>/<setup>/`. It takes root.
 
 mod device;
+mod release;
 mod scenarios;
 mod setup;
 pub mod system;

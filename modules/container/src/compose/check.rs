@@ -40,7 +40,7 @@ pub fn file(file: &Value, carried: &Carried) -> Result<()> {
 /// Checks what a file says of one service.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn service(service: &Value, carried: &Carried) -> Result<()> {
     ensure!(
         service.get("build").is_none(),

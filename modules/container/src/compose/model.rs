@@ -82,7 +82,7 @@ impl Model {
         for _ in 0..BASES {
             let Some(found) = service else { break };
             if let Some(image) = &found.image {
-                return tagged(image);
+                return Ok(check_image(image)?.to_owned());
             }
             service = found.base.as_ref().and_then(|base| self.services.get(base));
         }
@@ -136,15 +136,14 @@ impl Service {
     }
 }
 
-/// `image` with the tag that providers give one that has none.
-fn tagged(image: &str) -> Result<String> {
+/// Refuses an image that is not known before the start.
+fn check_image(image: &str) -> Result<&str> {
     ensure!(
         !image.contains('$'),
         "the image {image:?} has a variable, whose value is not known before it starts: write the name itself"
     );
     ensure!(!image.contains('@'), "the image {image:?} has a digest: name it as the artifact's images do");
-    let has_tag = image.rsplit('/').next().is_some_and(|name| name.contains(':'));
-    Ok(if has_tag { image.to_owned() } else { format!("{image}:latest") })
+    Ok(image)
 }
 
 #[cfg(test)]
@@ -165,7 +164,7 @@ mod tests {
         let two = "services:\n  web:\n    image: a:2\n    tmpfs: /tmp:size=1m\n  more:\n    extends: {service: base}\n";
         let model = model(&[one, two]).unwrap();
         assert_eq!(model.image("web").unwrap(), "a:2");
-        assert_eq!(model.image("more").unwrap(), "b:latest");
+        assert_eq!(model.image("more").unwrap(), "b");
         assert!(model.image("none").is_err());
         let web = &model.services["web"];
         assert_eq!(web.targets, BTreeSet::from(["/data".into(), "/tmp".into()]));

@@ -181,6 +181,7 @@ mod tests {
             "Pull=\\\nnever",
             "Rootfs=/srv",
             "Image=b:1",
+            "Image=a",
             "Image=a:%i",
             "Volume=./data:/data",
             "Volume=data/x:/data",

@@ -18,7 +18,7 @@ pub struct Device {
 pub type Live = (Vec<(String, String)>, Vec<(String, String)>, Vec<(String, String)>);
 
 /// The folder of the mock's executables.
-fn fakes() -> &'static Path {
+pub fn fakes() -> &'static Path {
     static FAKES: OnceLock<PathBuf> = OnceLock::new();
     FAKES.get_or_init(|| fake_engine::build().unwrap())
 }

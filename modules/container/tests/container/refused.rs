@@ -37,7 +37,7 @@ fn mistakes_in_meta_data_are_told_before_anything_is_loaded() {
         (with("images", json!([{"id": image.id, "ref": "localhost/mender-kept/shop:1"}])), "module's own"),
         (with("images", json!(vec![json!({"id": image.id, "ref": TAG}); 101])), "at most 100"),
         (with("profiles", json!(["x"])), "profiles"),
-        (with("padding", json!("x".repeat(600 << 10))), "at most"),
+        (with("padding", json!("x".repeat(2 << 20))), "at most"),
         (with("compose", json!("compose.yaml")), "exactly one"),
         (with("run", json!(null)), "exactly one"),
         (with("run", json!({"web": {"image": TAG, "privileged": true}})), "privileged"),

@@ -1,7 +1,7 @@
 //! Updates from their download to their end.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use serde_json::json;
 use test_image::Mode;
@@ -173,4 +173,31 @@ fn what_lies_beside_projects_is_nobodys_and_a_damaged_one_keeps_no_other_away() 
     assert_eq!(device.running("shop.web"), Some(image.id));
     fs::remove_dir_all(projects.join("damaged")).unwrap();
     device.update("shop", TAG, "2");
+}
+
+#[test]
+fn a_project_that_somebody_else_may_write_to_is_not_started() {
+    let mut device = Device::new();
+    device.update("shop", TAG, "1");
+    let project = device.state().join("projects/shop");
+    let unit = project.join("mender-shop.web.service");
+    for (path, mode, good) in
+        [(&project, 0o777, 0o755), (&unit, 0o666, 0o600), (&project.join("project.json"), 0o622, 0o600)]
+    {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        device.engine.lose_power(&device.client.device().join("units")).unwrap();
+        let outcome = device.client.call("--recover").unwrap();
+        assert!(outcome.stderr.contains(path.to_str().unwrap()), "{outcome:?}");
+        assert_eq!(device.running("shop.web"), None, "{}", path.display());
+        fs::set_permissions(path, fs::Permissions::from_mode(good)).unwrap();
+        device.boot();
+        assert!(device.running("shop.web").is_some());
+    }
+    let other = device.state().join("other");
+    fs::rename(&unit, &other).unwrap();
+    symlink(&other, &unit).unwrap();
+    device.engine.lose_power(&device.client.device().join("units")).unwrap();
+    let outcome = device.client.call("--recover").unwrap();
+    assert!(outcome.stderr.contains("is a symlink"), "{outcome:?}");
+    assert_eq!(device.running("shop.web"), None);
 }

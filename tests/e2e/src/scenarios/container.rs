@@ -1,8 +1,9 @@
-//! `container` on the device, with real podman and real systemd: updates, versions that are not well, and every loss of
-//! power. Podman takes seconds for everything on this machine, so a scenario shows several things in one life.
+//! `container` on the device, with real podman and real systemd: install, rollback, and every loss of power. Podman takes
+//! seconds for everything on this machine, so a scenario shows several things in one life. What else there is runs on the
+//! host: `cargo xtask engines`.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use test_image::{Archive, Mode};
 
 use crate::Scenario;
@@ -17,26 +18,6 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "container-install",
         says: "a first install rolls back to nothing, installs and commits; an update of the same tag rolls back and commits",
         play: install,
-    },
-    Scenario {
-        name: "container-unwell",
-        says: "an unhealthy version and one in a restart loop roll back, and the old one answers again",
-        play: unwell,
-    },
-    Scenario {
-        name: "container-projects",
-        says: "two projects with one image stand side by side, and one of them goes without the other",
-        play: projects,
-    },
-    Scenario {
-        name: "container-quadlet",
-        says: "quadlets become units of images by their ID, and start at a boot",
-        play: quadlet,
-    },
-    Scenario {
-        name: "container-compose",
-        says: "a compose file is started by podman-compose, of images by their ID, and rolls back",
-        play: compose,
     },
     Scenario {
         name: "container-power-cut-load",
@@ -69,76 +50,41 @@ fn begin(lab: &mut Lab) -> Result<()> {
     lab.ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 180\\n' > {SETTINGS} && sync")).map(drop)
 }
 
-/// An artifact of one image that is called `reference`, with more `meta_data` and `files`.
-fn artifact(
-    lab: &Lab,
-    name: &str,
-    project: &str,
-    (reference, image): (&str, &Archive),
-    mut meta_data: Value,
-    files: Vec<(&str, Vec<u8>)>,
-) -> Result<String> {
-    meta_data["project"] = json!(project);
-    meta_data["images"] = json!([{"file": "app.tar", "id": image.id, "ref": reference}]);
-    let files = [files, vec![("app.tar", image.content.clone())]].concat();
-    let device_type = lab.device_type();
+/// An artifact of the project shop with one service of `image`, which answers at port 8080.
+fn release(lab: &Lab, version: &str, image: &Archive) -> Result<String> {
+    let web = json!({
+        "image": TAG,
+        "network": "host",
+        "env": {"PORT": "8080"},
+        "volumes": ["data:/data"],
+        "stop_seconds": 1,
+    });
+    let meta_data = json!({
+        "project": "shop",
+        "images": [{"file": "app.tar", "id": image.id, "ref": TAG}],
+        "run": {"web": web},
+    });
+    let files = vec![("app.tar", image.content.clone())];
+    let (name, device_type) = (&*format!("release-{version}"), lab.device_type());
     let meta_data = Some(meta_data.to_string());
     lab.copy_in(&lab.artifact_on_host(Artifact { module: MODULE, name, device_type, files, meta_data })?)
 }
 
-/// One of a project with one service, which answers at `port`.
-fn plain(lab: &Lab, version: &str, mode: Mode, project: &str, port: u16) -> Result<String> {
-    // Each check costs this machine seconds: only where it tells something.
-    let check: &[&str] = match mode {
-        Mode::Unhealthy => {
-            &["--health-cmd=[\"/tiny-http\", \"check\"]", "--health-interval=10s", "--health-retries=1"]
-        }
-        _ => &[],
-    };
-    service(lab, version, &lab.image(TAG, version, mode, 0)?, check, (project, port))
-}
-
-/// One of a project with one service of `image`, which runs with `options` and answers at `port`.
-fn service(
-    lab: &Lab,
-    version: &str,
-    image: &Archive,
-    options: &[&str],
-    (project, port): (&str, u16),
-) -> Result<String> {
-    let web = json!({
-        "image": TAG,
-        "network": "host",
-        "env": {"PORT": port.to_string()},
-        "volumes": ["data:/data"],
-        "options": options,
-        "stop_seconds": 1,
-    });
-    artifact(
-        lab,
-        &format!("release-{version}"),
-        project,
-        (TAG, image),
-        json!({"run": {"web": web}}),
-        Vec::new(),
-    )
-}
-
-/// The same of the project shop, at port 8080.
-fn shop(lab: &Lab, version: &str, mode: Mode) -> Result<String> {
-    plain(lab, version, mode, "shop", 8080)
+/// One with an image of its own.
+fn shop(lab: &Lab, version: &str) -> Result<String> {
+    release(lab, version, &lab.image(TAG, version, Mode::Well, 0)?)
 }
 
 /// Switches on and installs the first version, and returns another image, with `noise` bytes beside its server.
 pub fn with_first_version(lab: &mut Lab, noise: usize) -> Result<Archive> {
     begin(lab)?;
-    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
+    install_and_commit(lab, &shop(lab, "1")?)?;
     lab.image("localhost/other:latest", "other", Mode::Well, noise)
 }
 
 /// An artifact with the second version, in an image with `noise` bytes beside its server.
 pub fn second_version(lab: &Lab, noise: usize) -> Result<String> {
-    service(lab, "2", &lab.image(TAG, "2", Mode::Well, noise)?, &[], ("shop", 8080))
+    release(lab, "2", &lab.image(TAG, "2", Mode::Well, noise)?)
 }
 
 fn install_and_commit(lab: &Lab, artifact: &str) -> Result<()> {
@@ -146,11 +92,11 @@ fn install_and_commit(lab: &Lab, artifact: &str) -> Result<()> {
     lab.client("commit", 0).map(drop)
 }
 
-/// Has to get `version` for an answer at `port`, now or soon: after a boot, systemd comes to it when it does.
-fn answers(lab: &Lab, port: u16, version: &str) -> Result<()> {
-    let ask = format!("busybox wget -q -O - http://127.0.0.1:{port}/ 2>/dev/null");
+/// Has to get `version` for an answer, now or soon: after a boot, systemd comes to it when it does.
+fn answers(lab: &Lab, version: &str) -> Result<()> {
+    let ask = "busybox wget -q -O - http://127.0.0.1:8080/ 2>/dev/null";
     lab.wait(&format!("[ \"$({ask})\" = {version} ]"))
-        .with_context(|| format!("version {version} does not answer at port {port}"))
+        .with_context(|| format!("version {version} does not answer"))
 }
 
 fn images(lab: &Lab) -> Result<Vec<String>> {
@@ -169,111 +115,27 @@ fn is_clean(lab: &Lab, before: &[String]) -> Result<()> {
 
 fn install(lab: &mut Lab) -> Result<()> {
     begin(lab)?;
-    let first = shop(lab, "1", Mode::Well)?;
+    let first = shop(lab, "1")?;
     let nothing = images(lab)?;
     lab.client(&format!("install {first}"), 0)?;
-    answers(lab, 8080, "1")?;
+    answers(lab, "1")?;
     lab.client("rollback", 0)?;
     lab.ok("test -z \"$(podman ps --all --quiet)\" && ! systemctl is-active mender-shop.web.service")?;
     is_clean(lab, &nothing)?;
     install_and_commit(lab, &first)?;
-    answers(lab, 8080, "1")?;
+    answers(lab, "1")?;
     let old = images(lab)?;
     // The old and the new have one tag.
-    let second = shop(lab, "2", Mode::Well)?;
+    let second = shop(lab, "2")?;
     lab.client(&format!("install {second}"), 0)?;
-    answers(lab, 8080, "2")?;
+    answers(lab, "2")?;
     lab.client("rollback", 0)?;
-    answers(lab, 8080, "1")?;
+    answers(lab, "1")?;
     is_clean(lab, &old)?;
     install_and_commit(lab, &second)?;
-    answers(lab, 8080, "2")?;
+    answers(lab, "2")?;
     ensure!(images(lab)?.len() == old.len(), "the old image is still there: {:#?}", images(lab)?);
     lab.ok("podman volume exists data").map(drop)
-}
-
-fn unwell(lab: &mut Lab) -> Result<()> {
-    begin(lab)?;
-    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
-    let old = images(lab)?;
-    let broken = shop(lab, "2", Mode::Exit)?;
-    let said = lab.client(&format!("install {broken}"), 1)?;
-    ensure!(said.contains("started again"), "the log does not tell of a restart loop:\n{said}");
-    answers(lab, 8080, "1")?;
-    is_clean(lab, &old)?;
-    lab.ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 60\\n' > {SETTINGS}"))?;
-    let unhealthy = shop(lab, "3", Mode::Unhealthy)?;
-    let said = lab.client(&format!("install {unhealthy}"), 1)?;
-    ensure!(said.contains("version 3 begins"), "the container's last words are missing:\n{said}");
-    answers(lab, 8080, "1")?;
-    is_clean(lab, &old)
-}
-
-fn projects(lab: &mut Lab) -> Result<()> {
-    begin(lab)?;
-    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
-    install_and_commit(lab, &plain(lab, "1", Mode::Well, "museum", 8081)?)?;
-    answers(lab, 8080, "1")?;
-    answers(lab, 8081, "1")?;
-    install_and_commit(lab, &shop(lab, "2", Mode::Well)?)?;
-    answers(lab, 8080, "2")?;
-    answers(lab, 8081, "1")?;
-    lab.power_cut()?;
-    lab.power_on()?;
-    answers(lab, 8080, "2").context("after a boot")?;
-    answers(lab, 8081, "1").context("after a boot")
-}
-
-fn quadlet(lab: &mut Lab) -> Result<()> {
-    begin(lab)?;
-    let release = |lab: &Lab, version: &str| {
-        let image = lab.image(TAG, version, Mode::Well, 0)?;
-        let text = format!(
-            "[Container]\nImage={TAG}\nNetwork=host\nVolume=quadlet.volume:/data\n\n[Service]\nRestart=always\n"
-        );
-        let files =
-            vec![("quadlet.container", text.into_bytes()), ("quadlet.volume", b"[Volume]\n".to_vec())];
-        let meta_data = json!({"quadlet": ["quadlet.container", "quadlet.volume"]});
-        artifact(lab, &format!("release-{version}"), "quadlet", (TAG, &image), meta_data, files)
-    };
-    install_and_commit(lab, &release(lab, "1")?)?;
-    answers(lab, 8080, "1")?;
-    let second = release(lab, "2")?;
-    lab.client(&format!("install {second}"), 0)?;
-    answers(lab, 8080, "2")?;
-    lab.client("rollback", 0)?;
-    answers(lab, 8080, "1")?;
-    lab.power_cut()?;
-    lab.power_on()?;
-    answers(lab, 8080, "1").context("after a boot")
-}
-
-fn compose(lab: &mut Lab) -> Result<()> {
-    begin(lab)?;
-    let release = |lab: &Lab, version: &str| {
-        let image = lab.image(TAG, version, Mode::Well, 0)?;
-        let text = format!(
-            "services:\n  web:\n    image: {TAG}\n    network_mode: host\n    volumes:\n      - data:/data\n\
-             volumes:\n  data: {{}}\n"
-        );
-        let files = vec![("compose.yaml", text.into_bytes())];
-        let meta_data = json!({"compose": "compose.yaml"});
-        artifact(lab, &format!("release-{version}"), "shop", (TAG, &image), meta_data, files)
-    };
-    install_and_commit(lab, &release(lab, "1")?)?;
-    answers(lab, 8080, "1")?;
-    let old = images(lab)?;
-    let second = release(lab, "2")?;
-    lab.client(&format!("install {second}"), 0)?;
-    answers(lab, 8080, "2")?;
-    lab.client("rollback", 0)?;
-    answers(lab, 8080, "1")?;
-    is_clean(lab, &old)?;
-    let said = lab.ok("journalctl --unit mender-shop.compose.service")?;
-    ensure!(said.contains("Stopped mender-shop.compose.service"), "the journal tells of no stop:\n{said}");
-    // As when systemd kills a provider that nobody has told to stop.
-    ensure!(!said.contains("Failed with result"), "a stop has failed:\n{said}");
-    Ok(())
 }
 
 /// Cuts the power in an update to `second`: after the boot the old version answers by itself, nothing is left of a load, and
@@ -282,16 +144,16 @@ fn cut_and_update_again(lab: &mut Lab, second: &str, before: &[String]) -> Resul
     lab.power_cut()?;
     lab.power_on()?;
     lab.ok(&format!("! ls -d {SCRATCH}")).context("podman's temporary files are left after the boot")?;
-    answers(lab, 8080, "1").context("after the boot")?;
+    answers(lab, "1").context("after the boot")?;
     install_and_commit(lab, second)?;
-    answers(lab, 8080, "2")?;
+    answers(lab, "2")?;
     ensure!(images(lab)?.len() == before.len(), "images are left: {:#?}", images(lab)?);
     Ok(())
 }
 
 fn cut_load(lab: &mut Lab) -> Result<()> {
     begin(lab)?;
-    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
+    install_and_commit(lab, &shop(lab, "1")?)?;
     let old = images(lab)?;
     // Large enough for podman to be met at it.
     let second = second_version(lab, 8 << 20)?;
@@ -304,9 +166,9 @@ fn cut_load(lab: &mut Lab) -> Result<()> {
 
 fn cut_install(lab: &mut Lab) -> Result<()> {
     begin(lab)?;
-    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
+    install_and_commit(lab, &shop(lab, "1")?)?;
     let old = images(lab)?;
-    let second = shop(lab, "2", Mode::Well)?;
+    let second = shop(lab, "2")?;
     // The old has been stopped, and nothing of the new is started yet.
     lab.client_until(
         &format!("install {second}"),
@@ -317,11 +179,11 @@ fn cut_install(lab: &mut Lab) -> Result<()> {
 
 fn cut_rollback(lab: &mut Lab) -> Result<()> {
     begin(lab)?;
-    install_and_commit(lab, &shop(lab, "1", Mode::Well)?)?;
+    install_and_commit(lab, &shop(lab, "1")?)?;
     let old = images(lab)?;
-    let second = shop(lab, "2", Mode::Well)?;
+    let second = shop(lab, "2")?;
     lab.client(&format!("install {second}"), 0)?;
-    answers(lab, 8080, "2")?;
+    answers(lab, "2")?;
     // The new has been stopped, and nothing of the old is started yet.
     lab.client_until(
         "rollback",
@@ -329,8 +191,8 @@ fn cut_rollback(lab: &mut Lab) -> Result<()> {
     )?;
     lab.power_cut()?;
     lab.power_on()?;
-    answers(lab, 8080, "1").context("after the boot")?;
+    answers(lab, "1").context("after the boot")?;
     lab.client("rollback", 0)?;
-    answers(lab, 8080, "1")?;
+    answers(lab, "1")?;
     is_clean(lab, &old)
 }

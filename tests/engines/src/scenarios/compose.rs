@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use test_image::{Archive, Mode, tar};
 
-use crate::device::{Device, Release, release};
+use crate::device::Device;
+use crate::release::{Release, release};
 use crate::{Scenario, Setup};
 
 /// Every provider with every engine.

@@ -6,7 +6,8 @@ use test_image::{Archive, Mode};
 
 use super::ENGINES;
 use super::updates::{plain, service};
-use crate::device::{Device, Release, release};
+use crate::device::Device;
+use crate::release::{Release, release};
 use crate::{Scenario, Setup};
 
 pub const SCENARIOS: &[Scenario] = &[

@@ -7,7 +7,8 @@ use test_image::Mode;
 use super::ENGINES;
 use super::updates::{plain, service};
 use crate::Scenario;
-use crate::device::{Device, release};
+use crate::device::Device;
+use crate::release::release;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -104,8 +105,37 @@ fn refused(device: &mut Device) -> Result<()> {
         device.answers(8099, "theirs")?;
         device.is_clean(&old).with_context(|| name.to_owned())?;
     }
+    // A file that nobody has named comes before the image, which nobody reads then.
+    let mut stranger = plain("stranger", "shop", TAG, &image, 8080);
+    stranger.files.insert(0, ("notes.txt".to_owned(), vec![b'x'; 300_000]));
+    device.refuses(&stranger, &["notes.txt"])?;
+    device.is_clean(&old)?;
     // An image that the device has needs not be in the artifact.
     let here = json!({"run": {"web": service("localhost/theirs:1", 8080)}});
     device.update(&release("here", "shop", &[(TAG, &image)], here))?;
-    device.answers(8080, "theirs")
+    device.answers(8080, "theirs")?;
+    // It is somebody else's, and stays when the project needs it no more; so does one that the artifact names without a file.
+    device.update(&plain("2", "shop", TAG, &image, 8080))?;
+    ensure!(
+        device.images()?.iter().any(|image| image.ends_with("localhost/theirs:1")),
+        "{:#?}",
+        device.images()?
+    );
+    device.load(&device.image("localhost/more:1", "more", Mode::Well))?;
+    let more = device.images()?;
+    let more = more.iter().find(|image| image.ends_with("localhost/more:1")).context("it is not loaded")?;
+    let id = more.split(' ').next().unwrap_or_default();
+    let named = json!({
+        "run": {"web": service("localhost/more:1", 8080)},
+        "images": [{"id": id, "ref": "localhost/more:1"}],
+    });
+    device.update(&release("named", "shop", &[], named))?;
+    device.answers(8080, "more")?;
+    device.update(&plain("3", "shop", TAG, &image, 8080))?;
+    ensure!(
+        device.images()?.iter().any(|image| image.ends_with("localhost/more:1")),
+        "{:#?}",
+        device.images()?
+    );
+    Ok(())
 }

@@ -6,7 +6,8 @@ use test_image::{Archive, Mode};
 
 use super::ENGINES;
 use crate::Scenario;
-use crate::device::{Device, Release, SETTINGS, STATE, release};
+use crate::device::{Device, SETTINGS, STATE};
+use crate::release::{Release, release};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {

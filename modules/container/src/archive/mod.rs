@@ -5,16 +5,19 @@
 //! ones that it gets are made of digests, and tell afterwards which of the engine's images is which: its image ID may be
 //! the digest of the configuration, of the manifest, or of an index, as it likes.
 
+mod digests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::image::ImageId;
 use crate::name::Name;
-use crate::tar::{BLOCK, Entry, Kind, Reader, header, padding};
+use crate::tar::{BLOCK, Entry, Kind, Reader, components, header, padding};
+pub use digests::Digests;
+use digests::{below, digest};
 
 /// The largest file that is looked into: those with layers are larger, or have nothing to say.
 const JSON: u64 = 1 << 20;
@@ -22,12 +25,17 @@ const JSON: u64 = 1 << 20;
 /// The most files that are looked into and say something, and the most digests that one of them may name.
 const TOLD: usize = 256;
 
+/// The most links, which older archives have for layers, and their longest path.
+const LINKS: usize = 1024;
+const LINK: usize = 256;
+
 /// How names begin that loaded images have until they get their own.
 pub const LOADED: &str = "localhost/mender-loaded/";
 
-/// The name that the archive of project `project` gives the image with the digest `digest`.
-pub fn loaded_name(project: &Name, digest: &ImageId) -> String {
-    format!("{LOADED}{project}:{digest}")
+/// The name that the archive of project `project` gives the image with `key`: the digest of its manifest, or of the path of
+/// its configuration.
+pub fn loaded_name(project: &Name, key: &ImageId) -> String {
+    format!("{LOADED}{project}:{key}")
 }
 
 /// An archive as `docker save` or `podman save` writes it, with other names; read by the engine.
@@ -43,40 +51,11 @@ pub struct Archive<'a, R> {
     ended: bool,
     told: Digests,
     seen: BTreeSet<String>,
-    /// Configurations that the archive's list names, and files by their digest.
-    listed: BTreeSet<ImageId>,
-    files: BTreeSet<ImageId>,
-}
-
-/// What digests in an archive have to do with each other.
-#[derive(Debug, Default)]
-pub struct Digests {
-    /// An index's manifests, and a manifest's configuration.
-    below: BTreeMap<ImageId, BTreeSet<ImageId>>,
-}
-
-impl Digests {
-    /// Every digest by which an engine may know the image that has the digest `id`, and no other image.
-    pub fn same(&self, id: &ImageId) -> BTreeSet<ImageId> {
-        let mut same = self.leaves(id, 3);
-        same.insert(id.clone());
-        // An index or manifest of this image alone is this image.
-        let is_alone = |above: &&ImageId| {
-            let leaves = self.leaves(above, 3);
-            leaves.len() == 1 && leaves.iter().all(|leaf| same.contains(leaf))
-        };
-        let above: Vec<_> = self.below.keys().filter(is_alone).cloned().collect();
-        same.extend(above);
-        same
-    }
-
-    /// The configurations below `id`; itself, where there is nothing below.
-    fn leaves(&self, id: &ImageId, depth: usize) -> BTreeSet<ImageId> {
-        match self.below.get(id).filter(|_| depth > 0) {
-            Some(below) => below.iter().flat_map(|id| self.leaves(id, depth - 1)).collect(),
-            None => BTreeSet::from([id.clone()]),
-        }
-    }
+    /// The paths of configurations that the archive's list names, and files with their digests.
+    listed: BTreeSet<String>,
+    files: BTreeMap<String, ImageId>,
+    /// What is neither a file nor a directory.
+    links: BTreeSet<String>,
 }
 
 impl<'a, R: Read> Archive<'a, R> {
@@ -93,7 +72,8 @@ impl<'a, R: Read> Archive<'a, R> {
             told: Digests::default(),
             seen: BTreeSet::new(),
             listed: BTreeSet::new(),
-            files: BTreeSet::new(),
+            files: BTreeMap::new(),
+            links: BTreeSet::new(),
         }
     }
 
@@ -117,6 +97,7 @@ impl<'a, R: Read> Archive<'a, R> {
             return Ok(());
         }
         let Some(entry) = self.entries.next()? else { return self.end() };
+        self.check_links(&entry)?;
         match entry.path.as_str() {
             "manifest.json" => self.replace(&entry, Self::rename_listed),
             "index.json" => self.replace(&entry, Self::rename_indexed),
@@ -132,16 +113,37 @@ impl<'a, R: Read> Archive<'a, R> {
         }
     }
 
+    /// Refuses what would be written through a link to another place, such as over the list of images.
+    fn check_links(&mut self, entry: &Entry) -> Result<()> {
+        let path = &entry.path;
+        let through =
+            path.match_indices('/').map(|(at, _)| &path[..at]).find(|above| self.links.contains(*above));
+        if let Some(link) = through {
+            bail!("the archive has {path:?}, which is below the link {link:?}");
+        }
+        if matches!(entry.kind, Kind::Other(_)) {
+            ensure!(
+                self.links.len() < LINKS && path.len() <= LINK,
+                "the archive has more than {LINKS} links, or longer ones"
+            );
+            self.links.insert(path.clone());
+        }
+        Ok(())
+    }
+
     fn end(&mut self) -> Result<()> {
         self.ended = true;
         ensure!(
             self.seen.contains("manifest.json") || self.seen.contains("index.json"),
             "the archive has neither manifest.json nor index.json: write it with 'podman save' or 'docker save'"
         );
-        if let Some(missing) = self.listed.iter().find(|config| !self.files.contains(*config)) {
-            bail!(
-                "manifest.json names the configuration {missing}, and the archive has no such file of at most {JSON} bytes"
-            );
+        for path in &self.listed {
+            let Some(config) = self.files.get(path) else {
+                bail!(
+                    "manifest.json names the configuration {path:?}, and the archive has no such file of at most {JSON} bytes"
+                );
+            };
+            self.told.keys.entry(config.clone()).or_default().insert(digest(path.as_bytes())?);
         }
         self.pending = vec![0; 2 * BLOCK];
         Ok(())
@@ -180,11 +182,9 @@ impl<'a, R: Read> Archive<'a, R> {
         ensure!(images.len() <= TOLD, "it lists {} images, at most {TOLD} are read", images.len());
         for image in images {
             let config = image["Config"].as_str().context("an image has no Config")?;
-            let digest = config.rsplit('/').next().unwrap_or(config).trim_end_matches(".json");
-            let digest = ImageId::try_from(digest.to_owned())
-                .with_context(|| format!("the Config {config:?} is not named by its digest"))?;
-            image["RepoTags"] = json!([loaded_name(self.project, &digest)]);
-            self.listed.insert(digest);
+            let path = components(config.as_bytes())?;
+            image["RepoTags"] = json!([loaded_name(self.project, &digest(path.as_bytes())?)]);
+            self.listed.insert(path);
         }
         Ok(())
     }
@@ -208,13 +208,14 @@ impl<'a, R: Read> Archive<'a, R> {
     fn look_into(&mut self, entry: Entry) -> Result<()> {
         let content = self.content_of(&entry)?;
         if content.first() == Some(&b'{') {
-            let digest = ImageId::try_from(format!("{:x}", Sha256::digest(&content)))?;
+            let digest = digest(&content)?;
             ensure!(
                 self.files.len() < TOLD * 4,
                 "the archive has more than {} descriptions of images",
                 TOLD * 4
             );
-            self.files.insert(digest.clone());
+            let other = self.files.insert(entry.path.clone(), digest.clone());
+            ensure!(other.is_none(), "the archive has two files {:?}", entry.path);
             let below = below(&content);
             if !below.is_empty() {
                 self.told.below.insert(digest, below);
@@ -225,32 +226,6 @@ impl<'a, R: Read> Archive<'a, R> {
         self.pending.resize(self.pending.len() + padding(entry.size) as usize, 0);
         Ok(())
     }
-}
-
-/// The digests that a manifest or an index names, without those that only attest something of another.
-fn below(content: &[u8]) -> BTreeSet<ImageId> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        digest: String,
-        #[serde(default)]
-        annotations: BTreeMap<String, String>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Description {
-        // Only a manifest has it in this form.
-        #[serde(default)]
-        layers: Option<Vec<serde::de::IgnoredAny>>,
-        #[serde(default)]
-        config: Option<Named>,
-        #[serde(default)]
-        manifests: Vec<Named>,
-    }
-    // Of an image's configuration it is nothing of the kind.
-    let Ok(description) = serde_json::from_slice::<Description>(content) else { return BTreeSet::new() };
-    let config = description.config.filter(|_| description.layers.is_some());
-    let is_image = |named: &Named| !named.annotations.contains_key("vnd.docker.reference.type");
-    let named = description.manifests.into_iter().filter(is_image).chain(config).take(TOLD);
-    named.filter_map(|named| ImageId::try_from(named.digest).ok()).collect()
 }
 
 impl<R: Read> Read for Archive<'_, R> {
@@ -319,7 +294,7 @@ mod tests {
     }
 
     fn digest(content: &str) -> ImageId {
-        format!("{:x}", Sha256::digest(content)).try_into().unwrap()
+        super::digest(content.as_bytes()).unwrap()
     }
 
     #[test]
@@ -336,11 +311,13 @@ mod tests {
         ]);
         let (files, digests) = passed(&archive).unwrap();
         let list: Value = serde_json::from_str(&files["manifest.json"]).unwrap();
-        assert_eq!(list[0]["RepoTags"], json!([format!("localhost/mender-loaded/shop:{id}")]));
+        let key = digest(&format!("{id}.json"));
+        assert_eq!(list[0]["RepoTags"], json!([loaded_name(&project(), &key)]));
         assert_eq!(list[0]["Layers"], json!(["l"]));
         assert_eq!(files["l"].len(), 3000);
         assert!(!files.contains_key("repositories"));
-        assert_eq!(digests.same(&id), BTreeSet::from([id]));
+        assert_eq!(digests.same(&id), BTreeSet::from([id.clone()]));
+        assert_eq!(digests.keys(&id), BTreeSet::from([id, key]));
     }
 
     #[test]
@@ -401,8 +378,18 @@ mod tests {
         assert!(fails(&[("manifest.json", b"[]"), ("./manifest.json", b"[]")]).contains("two files"));
         assert!(fails(&[("manifest.json", list.as_bytes())]).contains("no such file"));
         assert!(fails(&[("manifest.json", b"{}")]).contains("no list"));
+        let mut link = header("a", 0);
+        link[156] = b'2';
+        link[148..156].fill(b' ');
+        let sum: u32 = link.iter().map(|byte| u32::from(*byte)).sum();
+        link[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let through = [&link[..], &tar(&[("a/manifest.json", b"[]")])].concat();
+        assert!(format!("{:#}", passed(&through).unwrap_err()).contains("below the link"));
         assert!(fails(&[("manifest.json", b"[1]")]).contains("no Config"));
-        assert!(fails(&[("manifest.json", b"[{\"Config\": \"x\"}]")]).contains("digest"));
+        assert!(fails(&[("manifest.json", b"[{\"Config\": \"../x\"}]")]).contains("leads out"));
+        let twice: [(&str, &[u8]); 3] =
+            [("x", b"{}"), ("./x", b"{ }"), ("manifest.json", b"[{\"Config\": \"x\"}]")];
+        assert!(fails(&twice).contains("two files"));
         assert!(fails(&[("index.json", b"{\"manifests\": [1]}")]).contains("digest"));
         assert!(fails(&[("manifest.json", "[".repeat(1 << 20).as_bytes())]).contains("recursion"));
         let long = format!("[{}]", vec!["1"; TOLD + 1].join(","));
