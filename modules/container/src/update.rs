@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir};
+use update_module::durable::{self, Dir, Known};
 use update_module::{Change, FileName, Payloads, say};
 
 use crate::carried::Carried;
@@ -47,6 +47,11 @@ pub struct Update {
     /// The engine's IDs of the artifact's images, known when they have been loaded. One that is missing is the artifact's.
     #[serde(default)]
     resolved: Resolved,
+    /// The directory of the staged project, and that of the previous one: what has taken their names is refused.
+    #[serde(default)]
+    new: Option<Known>,
+    #[serde(default)]
+    previous: Option<Known>,
     /// Set by `prepare`.
     switch: Option<Switch>,
 }
@@ -106,6 +111,8 @@ impl Update {
             tags_before,
             there_before,
             resolved: Resolved::new(),
+            new: None,
+            previous: None,
             switch: None,
         })
     }
@@ -124,6 +131,8 @@ impl Update {
         self.tag()?;
         self.drop_loaded_names()?;
         self.define(&carried)?;
+        self.new = Some(Known::own(&self.staged())?);
+        self.previous = if durable::exists(&self.live())? { Some(Known::own(&self.live())?) } else { None };
         durable::make_dirs(&project::folder(&self.state))?.sync_filesystem()
     }
 
@@ -259,6 +268,19 @@ impl Update {
 
 impl Change for Update {
     fn prepare(&mut self) -> Result<()> {
+        if let Some(new) = &self.new {
+            new.open().and_then(|new| new.require_private()).context("the staged project")?;
+            match &self.previous {
+                Some(previous) => {
+                    previous.open().and_then(|old| old.require_private()).context("the previous version")?;
+                }
+                None => ensure!(
+                    !durable::exists(&self.live())?,
+                    "{} is there since the download, and was not before: install again",
+                    self.live().display()
+                ),
+            }
+        }
         let new_inode = inode(&self.staged())?.context("the staged project is missing: download again")?;
         check_own(&self.staging())?;
         self.switch = Some(Switch { new_inode, old_inode: inode(&self.live())? });
