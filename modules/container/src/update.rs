@@ -287,6 +287,10 @@ impl Change for Update {
         Ok(())
     }
 
+    fn conflicts_with(&self, unrestored: &Self) -> bool {
+        self.name == unrestored.name
+    }
+
     fn switch(&self) -> Result<()> {
         let old = Project::read(&self.live())?;
         self.systemd.stop(&old)?;
