@@ -119,7 +119,7 @@ impl WorkTree {
         };
         let mut text = String::new();
         file.take(TEXT_MAX + 1).read_to_string(&mut text).with_context(reading)?;
-        ensure!(text.len() as u64 <= TEXT_MAX, "{}: it has more than {TEXT_MAX} bytes", reading());
+        ensure!(text.len() as u64 <= TEXT_MAX, "{}: too large: at most {TEXT_MAX} bytes are read", reading());
         Ok(Some(text.trim_end_matches('\n').to_owned()).filter(|text| !text.is_empty()))
     }
 }

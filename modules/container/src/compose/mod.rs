@@ -145,7 +145,8 @@ fn unit(
         "[Unit]\nDescription=The project {project}\nAfter=network.target\n{}StartLimitIntervalSec=0\n\n\
          [Service]\nType=exec\nRestart=always\nRestartSec=2\nTimeoutStartSec=300\nTimeoutStopSec=120\n\
          Environment={QUIET}=false\n\
-         # So docker-compose ends when its containers are stopped.\nSuccessExitStatus=1\n",
+         # So docker-compose ends when its containers are stopped; 2 where SIGTERM comes in that moment (a panic of 2.26).\n\
+         SuccessExitStatus=1 2\n",
         engine.needs()?
     );
     for (reference, id) in ids {
