@@ -115,13 +115,15 @@ impl Program {
     }
 
     /// Runs it and lets `read` have what it writes to standard output, however much, while it does. The limit counts from
-    /// the end of that on.
+    /// what it wrote last.
     ///
     /// # Errors
     /// Those of `read`, else as [`run`](Self::run).
     pub fn stream<T>(mut self, read: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
         let mut running = self.start(Stdout::Piped)?;
-        let mut stdout = UntilExit { stdout: take_stdout(&mut running)?, child: &mut running.child };
+        let stdout = take_stdout(&mut running)?;
+        let mut stdout =
+            UntilExit { stdout, child: &mut running.child, limit: self.limit, since: Instant::now() };
         let taken = read(&mut stdout);
         // A program that cannot get rid of the rest would fail for that.
         let rest = if taken.is_ok() { io::copy(&mut stdout, &mut io::sink()) } else { Ok(0) };
@@ -225,6 +227,9 @@ fn end_with_module(command: &mut Command) {
 struct UntilExit<'a> {
     stdout: ChildStdout,
     child: &'a mut Child,
+    /// How long it may be silent, and since when it is.
+    limit: Duration,
+    since: Instant,
 }
 
 impl Read for UntilExit<'_> {
@@ -235,10 +240,15 @@ impl Read for UntilExit<'_> {
             let limit =
                 Timespec { tv_sec: 0, tv_nsec: if ended { 0 } else { i64::from(POLL.subsec_nanos()) } as _ };
             if poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&limit))? > 0 {
+                self.since = Instant::now();
                 return self.stdout.read(buffer);
             }
             if ended {
                 return Ok(0);
+            }
+            if self.since.elapsed() >= self.limit {
+                let silent = format!("it has written nothing for {} s", self.limit.as_secs_f32());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, silent));
             }
         }
     }
@@ -330,6 +340,13 @@ mod tests {
             let left = Command::new("pgrep").args(["-f", &format!("^sleep {mark}")]).output().unwrap().stdout;
             assert!(left.is_empty(), "sleep {mark} is left: {}", String::from_utf8_lossy(&left));
         }
+    }
+
+    #[test]
+    fn a_program_that_falls_silent_is_ended() {
+        let all = |stdout: &mut dyn Read| Ok(io::read_to_string(stdout)?);
+        let silent = Program::new("sh", Duration::from_millis(300)).args(["-c", "echo x; exec sleep 600"]);
+        assert!(said(silent.stream(all)).contains("killed"));
     }
 
     #[test]
