@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
 
 use serde_json::json;
 use test_image::Mode;
@@ -200,4 +201,26 @@ fn a_project_that_somebody_else_may_write_to_is_not_started() {
     let outcome = device.client.call("--recover").unwrap();
     assert!(outcome.stderr.contains("is a symlink"), "{outcome:?}");
     assert_eq!(device.running("shop.web"), None);
+}
+
+#[test]
+fn a_project_that_somebody_has_replaced_since_the_download_is_refused() {
+    for replaced in ["staging/shop", "projects/shop"] {
+        let mut device = Device::new();
+        device.update("shop", TAG, "1");
+        let old = device.running("shop.web");
+        assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Well)).success());
+        let (path, aside) = (device.state().join(replaced), device.state().join("aside"));
+        fs::rename(&path, &aside).unwrap();
+        let copied = Command::new("cp").arg("--archive").arg(&aside).arg(&path).status().unwrap();
+        assert!(copied.success());
+        refused(&device.client.call("ArtifactInstall").unwrap(), "somebody has replaced it");
+        fs::remove_dir_all(&path).unwrap();
+        symlink(&aside, &path).unwrap();
+        refused(&device.client.call("ArtifactInstall").unwrap(), "symlink");
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        assert_eq!(device.running("shop.web"), old);
+        device.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
+    }
 }

@@ -411,3 +411,29 @@ fn an_immutable_file_or_directory_is_refused() {
     }
     there_and_back(&device, &[app("2.0").build().unwrap()]);
 }
+
+#[test]
+fn what_somebody_has_replaced_between_two_calls_is_refused() {
+    let device = Device::new(&[app("1.0")]);
+    let folder = device.client.datastore().join("update-modules/deb");
+    let replace = |name: &str| {
+        fs::rename(folder.join(name), folder.join("aside")).unwrap();
+        fs::create_dir(folder.join(name)).unwrap();
+    };
+    let put_back = |name: &str| {
+        fs::remove_dir_all(folder.join(name)).unwrap();
+        fs::rename(folder.join("aside"), folder.join(name)).unwrap();
+    };
+    device.download(&[app("2.0")]);
+    replace("staging");
+    let said = device.fails("ArtifactInstall");
+    assert!(said.contains("somebody has replaced it"), "{said}");
+    put_back("staging");
+    device.ok("ArtifactInstall");
+    replace("old");
+    let said = device.fails("ArtifactRollback");
+    assert!(said.contains("somebody has replaced it"), "{said}");
+    put_back("old");
+    device.roll_back();
+    assert_eq!(device.version("app"), "ii 1.0");
+}
