@@ -442,8 +442,8 @@ fn a_failed_download_frees_its_space_at_once_and_an_interrupted_one_at_boot() {
 #[test]
 fn cleaning_up_needs_neither_space_nor_inodes() {
     for (options, fill) in [
-        ("size=1m", "dd if=/dev/zero of=$0/fill bs=4k"),
-        ("nr_inodes=60", "while : > $0/fill-$((i+=1)); do :; done"),
+        ("size=1m", "dd if=/dev/zero of=\"$0/fill\" bs=4k"),
+        ("nr_inodes=60", "while : > \"$0/fill-$((i+=1))\"; do :; done"),
     ] {
         let Some(mut device) = Device::new() else { return };
         let small = device.client.device().join("mender");
@@ -473,7 +473,9 @@ fn cleaning_up_needs_neither_space_nor_inodes() {
         let outcome = device.download();
         assert!(outcome.success(), "{outcome:?}");
         device.ok("ArtifactInstall");
-        let _ = Command::new("sh").args(["-c", fill]).arg(&small).output().unwrap();
+        let filled = Command::new("sh").args(["-c", fill]).arg(&small).output().unwrap();
+        let said = String::from_utf8_lossy(&filled.stderr);
+        assert!(said.contains("No space left"), "{options}: {said}");
         device.ok("ArtifactRollback");
         assert_eq!(device.text("index.html"), "old");
         let outcome = device.call("Cleanup");
@@ -555,6 +557,25 @@ fn sigterm_ends_a_call_with_all_that_it_has_started() {
     device.set(&device.www, "");
     device.ok("ArtifactRollback");
     assert_eq!(device.text("index.html"), "old");
+}
+
+#[test]
+fn a_rollback_waits_for_an_install_that_still_runs() {
+    let Some(device) = Device::new() else { return };
+    device.set_health_check("touch begun; sleep 1");
+    assert!(device.download().success());
+    thread::scope(|scope| {
+        let install = scope.spawn(|| device.call("ArtifactInstall"));
+        wait_for("the health check", || device.client.tree().join("begun").exists());
+        device.let_health_checks_pass();
+        device.ok("ArtifactRollback");
+        assert!(install.join().unwrap().success());
+    });
+    let journal = fs::read_to_string(device.journal().join("journal.json")).unwrap();
+    assert!(journal.contains("RolledBack"), "a stale record: {journal}");
+    assert_eq!(device.text("index.html"), "old");
+    device.ok("Cleanup");
+    device.updates_again();
 }
 
 #[test]

@@ -101,6 +101,9 @@ fn whatever_is_replaced_between_two_calls_is_refused_and_root_touches_nothing_el
     }
 }
 
+/// Calls the module with far fewer descriptors than the trees here are deep.
+const FEW_DESCRIPTORS: [&str; 2] = ["prlimit", "--nofile=64"];
+
 /// `depth` directories in each other below `top`, each with a file.
 fn nest(top: &Path, depth: usize) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -114,8 +117,9 @@ fn nest(top: &Path, depth: usize) {
 
 #[test]
 fn a_tree_deeper_than_the_limit_of_open_files_blocks_no_update() {
-    let device = Device::filled(Generation::V5);
-    nest(&device.destination.join("uploads"), 3000);
+    let mut device = Device::filled(Generation::V5);
+    device.client.wrap(FEW_DESCRIPTORS);
+    nest(&device.destination.join("uploads"), 1100);
     for _ in 0..2 {
         update(&device);
         assert!(device.is_clean());
@@ -124,8 +128,9 @@ fn a_tree_deeper_than_the_limit_of_open_files_blocks_no_update() {
 
 #[test]
 fn a_deep_tree_is_kept() {
-    let device = Device::filled(Generation::V5);
-    nest(&device.destination.join("uploads"), 3000);
+    let mut device = Device::filled(Generation::V5);
+    device.client.wrap(FEW_DESCRIPTORS);
+    nest(&device.destination.join("uploads"), 1100);
     device.client.set("directory", "keep = [\"uploads/**\", \"**/nowhere\"]\n").unwrap();
     for _ in 0..2 {
         update(&device);
