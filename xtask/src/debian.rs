@@ -66,7 +66,7 @@ pub fn needs() -> Needs {
 pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
     let root = fs::metadata("/proc/self").context("finding out who runs this")?.uid() == 0;
     if !root {
-        return Ok(Some("it runs dpkg by chroot, which takes root: run this as root".to_owned()));
+        return Ok(Some("root is needed to run dpkg in a chroot: run this as root".to_owned()));
     }
     needs().obstacle(sh)
 }

@@ -85,7 +85,7 @@ impl Engines {
 pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
     let root = fs::metadata("/proc/self").context("finding out who runs this")?.uid() == 0;
     if !root {
-        return Ok(Some("it boots systemd in namespaces, which takes root: run this as root".to_owned()));
+        return Ok(Some("root is needed to boot systemd in namespaces: run this as root".to_owned()));
     }
     if cfg!(not(target_arch = "x86_64")) {
         return Ok(Some("its images are for x86_64: run this on amd64".to_owned()));

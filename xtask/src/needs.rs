@@ -76,7 +76,7 @@ impl Needs {
         if missing.is_empty() && self.root.is_empty() {
             return None;
         }
-        let mut lines = vec!["this user is not root, and sudo asks for a password".to_owned()];
+        let mut lines = vec!["this user is not root, and sudo cannot be used without a password".to_owned()];
         if !missing.is_empty() {
             let list = missing.join(" ");
             lines.push(format!("These Debian packages are missing: {list}. Install them with"));

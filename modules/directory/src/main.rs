@@ -41,6 +41,7 @@ impl Transactional for Directory {
     fn plan(&self, tree: &WorkTree, payloads: &mut Payloads) -> Result<Swap> {
         let settings: Settings = update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree.meta_data()?.unwrap_or_default();
+        meta_data.name_unknown_keys();
         let (destination, spooled) = match meta_data.dest_dir {
             Some(destination) => (destination, None),
             None => official(tree, payloads)?,

@@ -1,8 +1,11 @@
 //! What the device and the artifact say: `/etc/mender-modules/directory.toml` and the artifact's meta-data.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use update_module::say;
 
 use crate::keep::Pattern;
 
@@ -44,6 +47,27 @@ pub struct MetaData {
     pub dest_dir: Option<PathBuf>,
     /// More paths that are carried over.
     pub keep: Vec<Pattern>,
+    /// All other keys.
+    #[serde(flatten)]
+    other: BTreeMap<String, IgnoredAny>,
+}
+
+/// Keys of every module's meta-data.
+const COMMON: [&str; 2] = ["units", "health"];
+
+impl MetaData {
+    /// Names keys that are not known in the log, where the meta-data are of this module's own form: a mistyped `keep` would
+    /// cost data. An artifact that was made for another module may have any.
+    pub fn name_unknown_keys(&self) {
+        let unknown: Vec<&str> =
+            self.other.keys().map(String::as_str).filter(|key| !COMMON.contains(key)).collect();
+        if self.dest_dir.is_some() && !unknown.is_empty() {
+            say(format_args!(
+                "meta-data: unknown keys ignored: {}: known are dest_dir, keep, units and health",
+                unknown.join(", ")
+            ));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -84,6 +84,7 @@ impl Swap {
             "the destination {} is on overlayfs, where a directory cannot be exchanged: name one on another file system",
             path.display()
         );
+        parent.require_writable()?;
         parent.check_space(0, options.reserve)?;
         let Options { keep, reserve, unknown_xattrs } = options;
         Ok(Self { destination: place, staging, keep, reserve, unknown_xattrs, spooled, switch: None })
@@ -173,6 +174,10 @@ impl Change for Swap {
 
     fn make_destination(&mut self) -> Result<bool> {
         self.destination.make_parents()
+    }
+
+    fn kept_in(&self) -> Option<PathBuf> {
+        Some(self.staging.path())
     }
 
     fn conflicts_with(&self, unrestored: &Self) -> bool {

@@ -1,5 +1,7 @@
 //! What a module says about one change, for the library to do it as a [`Transaction`](crate::Transaction).
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,6 +33,12 @@ pub trait Change: Serialize + DeserializeOwned {
     /// Are followed by [`switch_back`](Self::switch_back).
     fn make_destination(&mut self) -> Result<bool> {
         Ok(false)
+    }
+
+    /// The directory that the previous version is kept in, for the message that says what to do when it cannot be restored.
+    /// Default: none.
+    fn kept_in(&self) -> Option<PathBuf> {
+        None
     }
 
     /// Whether an update that could not be rolled back keeps this one from beginning: both change the same things. Default:

@@ -125,6 +125,18 @@ impl Journal {
         Ok(directory.names()?.into_iter().filter(of_prefix).collect())
     }
 
+    /// The record of an update that has not ended, or whose previous version could not be restored.
+    pub(crate) fn under_way(&self) -> Result<Option<PathBuf>> {
+        let Some(directory) = self.open()? else { return Ok(None) };
+        let current = name(CURRENT)?;
+        let record = if directory.kind(&current)?.is_some() {
+            Some(current)
+        } else {
+            self.set_aside_before("unrestored")?.into_iter().next()
+        };
+        Ok(record.map(|record| directory.path().join(record)))
+    }
+
     /// Where the record `record` is.
     pub(crate) fn path_of(&self, record: &FileName) -> PathBuf {
         self.directory.join(record)

@@ -19,7 +19,8 @@ use crate::tree::WorkTree;
 /// Runs `module` as the client called it, `MODULE STATE TREE`, and returns the exit status: 0 for success and
 /// for every state that this library does not know, 1 for failure, with the chain of errors on stderr.
 ///
-/// Beside the protocol, `MODULE --recover [TREE]` is the boot's recovery and `MODULE --version` prints the version.
+/// Beside the protocol, `MODULE --recover [TREE]` is the boot's recovery, `MODULE --version` prints the version, and
+/// `MODULE --under-way` succeeds while an update has not ended: for the package's removal.
 pub fn run<M: UpdateModule>(module: M) -> ExitCode {
     match answer(&module, env::args_os().skip(1).collect()).and_then(write_answer) {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,6 +39,7 @@ fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answe
         [flag] if flag == "--version" => Ok(Some(env!("CARGO_PKG_VERSION"))),
         [flag] if flag == "--recover" => silent(recover_this_device(module)),
         [flag, tree] if flag == "--recover" => silent(recover(module, &WorkTree::new(tree))),
+        [flag] if flag == "--under-way" => under_way(M::NAME),
         [state, tree] => match state.to_str().unwrap_or_default().parse() {
             Ok(state) => {
                 call(module, state, &WorkTree::new(tree)).with_context(|| format!("{state:?} failed"))
@@ -49,6 +51,18 @@ fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answe
              By hand: '{name} --recover [TREE]' ends an interrupted update, '{name} --version' prints the version",
             name = M::NAME
         ),
+    }
+}
+
+/// Fails unless an update of the module `name` has not ended; what it does not know of, the datastore say, is none.
+fn under_way(name: &str) -> Result<Answer> {
+    let journal = Journal::new(&WorkTree::in_datastore(client::datastore(name)?).state_folder(name));
+    match journal.under_way()? {
+        Some(record) => {
+            println!("{}", record.display());
+            Ok(None)
+        }
+        None => bail!("no update is under way"),
     }
 }
 

@@ -99,7 +99,7 @@ fn understand<T: DeserializeOwned>(table: Table, path: &Path) -> Result<T> {
 }
 
 fn mistake(path: &Path) -> String {
-    format!("{} has a mistake: mend it and install again", path.display())
+    format!("invalid settings in {}", path.display())
 }
 
 #[cfg(test)]

@@ -50,7 +50,9 @@ fn watch(parent: Option<Pid>, signals: Option<UnixStream>) {
         }
         match wait(client.as_ref(), signals.as_ref(), log.as_ref()) {
             Event::Signal => {
-                say("call interrupted: a signal asks it to end (the client's time limit?)");
+                say(
+                    "call ended by a signal (Ctrl-C, or the client's time limit): the next call or boot recovers",
+                );
                 processes::end_like_power_loss();
             }
             Event::ClientGone => processes::end_like_power_loss(),

@@ -76,9 +76,13 @@ impl<C: Change> Unrestored<C> {
         if !change.conflicts_with(&self.change) {
             return Ok(());
         }
+        let kept = self.change.kept_in().map(|path| format!("{} and ", path.display()));
+        let from = self.change.kept_in().map(|path| format!(" from {}", path.display()));
         Err(self.error.context(format!(
-            "rollback of the update before failed, and blocks others of the same destination: mend the cause and install \
-             again, or restore by hand what you need and remove {}",
+            "rollback of the update before failed, and blocks others of the same destination: remove the cause and install \
+             again, or restore by hand what you need{}, then remove {}{}",
+            from.unwrap_or_default(),
+            kept.unwrap_or_default(),
             self.record.display()
         )))
     }
@@ -361,10 +365,7 @@ impl<C: Change> Transaction<C> {
             let path = self.journal.path_of(&name);
             let Some(record) = self.understood(self.journal.read_record(&name)?)? else { continue };
             match self.restore(&record, around) {
-                Ok(()) => {
-                    let left = self.journal.set_aside(Some(&name), LEFT)?;
-                    say(format_args!("rollback complete: the one that {} was kept for", left.display()));
-                }
+                Ok(()) => drop(self.journal.set_aside(Some(&name), LEFT)?),
                 Err(error) => {
                     say(format_args!(
                         "rollback of an earlier update failed again: {}: {error:#}",

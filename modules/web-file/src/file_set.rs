@@ -5,6 +5,8 @@
 //! from then on a name that is in `kept/` can always be put back, by one rename and without copying. So the
 //! directories themselves say how far an activation or a rollback has come, name by name, at any crash point.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use update_module::durable::{Destination, Dir, Kind, Staging, Times};
@@ -48,6 +50,7 @@ impl FileSet {
         require_harmless(&destination.path(), Replaces::Files, tree)?;
         let (owner, group) = settings.ids()?;
         let staging = Staging::beside(&destination, "web-file")?;
+        staging.parent()?.require_writable()?;
         staging.parent()?.check_space(0, RESERVE)?;
         destination.base().open()?.require_changeable()?;
         Ok(Self {
@@ -192,6 +195,10 @@ impl Change for FileSet {
 
     fn make_destination(&mut self) -> Result<bool> {
         self.destination.make()
+    }
+
+    fn kept_in(&self) -> Option<PathBuf> {
+        Some(self.staging.path())
     }
 
     fn conflicts_with(&self, unrestored: &Self) -> bool {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use update_module::Accounts;
 
 /// Where files go and what they look like there.
@@ -15,8 +15,10 @@ pub struct Settings {
     /// What happens to files that the artifact does not have.
     pub mode: Mode,
     /// The owner of installed files, a local user's name or number.
+    #[serde(deserialize_with = "account")]
     pub owner: String,
     /// Their group, a local group's name or number.
+    #[serde(deserialize_with = "account")]
     pub group: String,
     /// Their permissions, in octal.
     pub file_mode: FileMode,
@@ -35,6 +37,20 @@ pub enum Mode {
     Replace,
     /// They stay.
     Add,
+}
+
+/// A name, or a number with or without quotation marks.
+fn account<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "an account's name, or its number")]
+    enum Account {
+        Name(String),
+        Number(u32),
+    }
+    Ok(match Account::deserialize(from)? {
+        Account::Name(name) => name,
+        Account::Number(number) => number.to_string(),
+    })
 }
 
 impl Default for Settings {

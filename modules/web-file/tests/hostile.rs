@@ -692,3 +692,61 @@ fn a_file_system_without_inodes_is_not_taken_for_a_name_that_comes_twice() {
     assert!(!outcome.stderr.contains("twice"), "{outcome:?}");
     assert_eq!(fs::read_dir(&small).unwrap().count(), 0, "its space is not free");
 }
+
+#[test]
+fn a_rollback_whose_cause_was_removed_succeeds_at_the_next_update_whatever_came_between() {
+    for between in ["nothing", "a refused update", "an update of another destination of the same name"] {
+        let Some(device) = Device::new() else { return };
+        assert!(device.download().success());
+        device.ok("ArtifactInstall");
+        let aside = device.home.join("aside");
+        fs::rename(&device.www, &aside).unwrap();
+        fs::create_dir(&device.www).unwrap();
+        failed(&device.call("ArtifactRollback"), "somebody has replaced it");
+        device.ok("Cleanup");
+        match between {
+            "nothing" => {}
+            "a refused update" => {
+                let refused = device.download();
+                failed(&refused, "blocks others of the same destination");
+                assert!(refused.stderr.contains(device.staging().to_str().unwrap()), "{}", refused.stderr);
+            }
+            _ => {
+                // Its staging directory is in the same place, and would have the same name.
+                device.set(&device.home.join("missing/html"), "");
+                assert!(device.download().success());
+                device.ok("Cleanup");
+                device.set(&device.www, "");
+            }
+        }
+        fs::remove_dir(&device.www).unwrap();
+        fs::rename(&aside, &device.www).unwrap();
+        let outcome = device.download();
+        assert!(outcome.success() && outcome.stderr.contains("rollback complete"), "{between}: {outcome:?}");
+        assert_eq!(device.text("index.html"), "old", "{between}");
+        device.ok("Cleanup");
+        device.updates_again();
+    }
+}
+
+#[test]
+fn an_update_under_way_is_found_wherever_the_clients_data_are() {
+    let Some(device) = Device::new() else { return };
+    let under_way = |datastore: &str| {
+        let settings = format!("datastore = {datastore}\n");
+        device.set(&device.www, &settings);
+        let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
+        call.arg("--under-way").env("MENDER_MODULES_SETTINGS", device.client.settings());
+        let output = call.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let datastore = device.client.datastore().display().to_string();
+    assert!(!under_way(&format!("\"{datastore}\"")).0, "none has begun");
+    assert!(device.download().success());
+    let journal = format!("{}\n", device.journal().join("journal.json").display());
+    for spelling in [format!("\"{datastore}\""), format!("'{datastore}' # the \"big\" one")] {
+        assert_eq!(under_way(&spelling), (true, journal.clone()));
+    }
+    device.ok("Cleanup");
+    assert!(!under_way(&format!("\"{datastore}\"")).0, "it has ended");
+}

@@ -243,3 +243,37 @@ fn a_destination_that_holds_the_module_or_is_on_overlayfs_is_refused() {
     assert!(Command::new("umount").arg(&merged).status().unwrap().success());
     refused(outcome, "overlayfs");
 }
+
+#[test]
+fn an_empty_previous_tree_outlives_a_refused_update() {
+    let device = Device::new(Generation::V5);
+    fs::create_dir_all(&device.destination).unwrap();
+    device.install(&device.tar(&[]));
+    let aside = device.client.device().join("aside");
+    fs::rename(&device.destination, &aside).unwrap();
+    fs::create_dir(&device.destination).unwrap();
+    refused(device.client.call("ArtifactRollback").unwrap(), "somebody has replaced it");
+    device.ok("Cleanup");
+    refused(device.download(&device.tar(&[])), "blocks others of the same destination");
+    fs::remove_dir(&device.destination).unwrap();
+    fs::rename(&aside, &device.destination).unwrap();
+    let outcome = device.download(&device.tar(&[]));
+    assert!(outcome.success() && outcome.stderr.contains("rollback complete"), "{outcome:?}");
+    assert_eq!(fs::read_dir(&device.destination).unwrap().count(), 0);
+}
+
+#[test]
+fn a_mistyped_key_of_the_meta_data_is_named_in_the_log() {
+    let mut device = Device::filled(Generation::V5);
+    let dest_dir = device.destination.to_str().unwrap().to_owned();
+    for (keys, named) in
+        [("\"keeps\": [\"uploads\"]", true), ("\"keep\": [\"uploads\"], \"units\": {}", false)]
+    {
+        device.client.set_meta_data(format!("{{\"dest_dir\": {dest_dir:?}, {keys}}}"));
+        let outcome = device.download_files(&[("app.tar", &device.tar(&[]))]);
+        assert!(
+            outcome.success() && outcome.stderr.contains("unknown keys ignored: keeps") == named,
+            "{outcome:?}"
+        );
+    }
+}

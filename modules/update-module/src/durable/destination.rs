@@ -108,6 +108,11 @@ impl Destination {
     pub fn make(&mut self) -> Result<bool> {
         let mut here = self.base.open()?;
         for name in &self.missing {
+            ensure!(
+                here.kind(name)?.is_none(),
+                "{}: somebody has made it since the download: remove it, and install again",
+                here.path().join(name).display()
+            );
             let made = here.make_child(name, 0o755).context("making the destination")?;
             made.sync()?; // its mode
             here.sync()?; // its name

@@ -25,9 +25,27 @@ impl Dir {
         let free = self.free_bytes()?;
         ensure!(
             bytes.saturating_add(reserve) <= free,
-            "{bytes} bytes are to be written to {}, which has {free} free, of which {reserve} stay in reserve: \
+            "not enough space in {}: {bytes} bytes are to be written, and {reserve} stay in reserve, but {free} are free: \
              free some space",
             self.path.display()
+        );
+        Ok(())
+    }
+
+    /// Refuses a directory on a file system that is read-only, or that holds no files, as proc and sysfs do not.
+    ///
+    /// # Errors
+    /// Which of the two, and the remedy.
+    pub fn require_writable(&self) -> Result<()> {
+        let found = fs::fstatvfs(&self.fd).with_context(|| failed("asking for free space in", &self.path))?;
+        let shown = self.path.display();
+        ensure!(
+            !found.f_flag.contains(fs::StatVfsMountFlags::RDONLY),
+            "destination refused: {shown}: its file system is read-only: remount it, or name another directory"
+        );
+        ensure!(
+            found.f_blocks > 0,
+            "destination refused: {shown}: its file system holds no files (proc, sysfs): name another directory"
         );
         Ok(())
     }

@@ -113,11 +113,9 @@ impl Known {
         let found = dir.identity()?;
         match &self.identity {
             Some(known) if !known.is(&found) => bail!(
-                "{} refused: another directory has its name since the download (inode {}, found {}): \
-                 somebody has replaced it; put it back, or start the update again",
-                self.path.display(),
-                known.inode,
-                found.inode
+                "{} refused: another directory has its name since the download: somebody has replaced it: put the other \
+                 one back",
+                self.path.display()
             ),
             _ => Ok(()),
         }

@@ -6,13 +6,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, AtFlags};
-use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 use super::destination::NAME_MAX;
 use super::removal::{mount, remove_tree_in};
-use super::{Destination, Dir, Identity, Known, failed};
+use super::{Destination, Dir, Identity, Kind, Known, failed};
 use crate::name::FileName;
 
 /// Random bytes in a staging directory's name where the plain one is taken.
@@ -101,8 +100,8 @@ impl Staging {
         self.parent.open()
     }
 
-    /// Makes it, with the directories `children` in it, all of them empty and closed to everybody else. The journal has to be
-    /// written again before they are used.
+    /// Makes it, with the directories `children` in it, all of them empty and closed to everybody else. The library writes
+    /// the journal after [`Change::make_staging`](crate::Change::make_staging): call it only there.
     ///
     /// # Errors
     /// When one cannot be made.
@@ -184,7 +183,7 @@ impl Staging {
         }
         self.unnoticed(&parent, || {
             if matches!(self.made, Made::No) {
-                return remove_unused(&parent, &self.name).map(drop);
+                return remove_unused(&parent, &self.name);
             }
             remove_tree_in(&parent, &self.name, &self.require(parent.child(&self.name)?)?)
         })
@@ -217,22 +216,28 @@ impl Staging {
 }
 
 /// Removes the directory `name` in `parent` if it is one that was made and not in the journal yet, when power was lost: ours,
-/// with nothing but empty directories in it. Whether the name is free now.
-fn remove_unused(parent: &Dir, name: &FileName) -> Result<bool> {
-    if parent.kind(name)? == Some(super::Kind::Folder) {
-        let directory = parent.child(name)?;
-        if directory.require_private().is_err() {
-            return Ok(false);
+/// with nothing but empty directories in it. Anything else is left as it is.
+fn remove_unused(parent: &Dir, name: &FileName) -> Result<()> {
+    if parent.kind(name)? != Some(Kind::Folder) {
+        return Ok(());
+    }
+    let directory = parent.child(name)?;
+    let children = directory.names()?;
+    let is_empty = |child: &FileName| -> Result<bool> {
+        Ok(directory.kind(child)? == Some(Kind::Folder) && directory.child(child)?.names()?.is_empty())
+    };
+    for child in &children {
+        if !is_empty(child)? {
+            return Ok(());
         }
-        directory.each_name(|child| {
+    }
+    if directory.require_private().is_ok() {
+        for child in &children {
             let _ = fs::unlinkat(&directory.fd, child.as_ref(), AtFlags::REMOVEDIR);
-            Ok(())
-        })?;
+        }
+        let _ = fs::unlinkat(&parent.fd, name.as_ref(), AtFlags::REMOVEDIR);
     }
-    match fs::unlinkat(&parent.fd, name.as_ref(), AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(true),
-        Err(_) => Ok(false),
-    }
+    Ok(())
 }
 
 /// A name in `parent` that is free: the plain one, unless somebody has taken it.
@@ -244,7 +249,7 @@ fn free_name(parent: &Dir, destination: &[u8], purpose: &str) -> Result<FileName
         FileName::new(OsString::from_vec([b".", kept, end.as_bytes()].concat()))
     };
     let plain = name("")?;
-    if remove_unused(parent, &plain)? {
+    if parent.kind(&plain)?.is_none() {
         return Ok(plain);
     }
     let mut random = [0_u8; RANDOM];
@@ -355,5 +360,19 @@ mod tests {
         std_fs::remove_file(made.path().join("file")).unwrap();
         before.remove().unwrap();
         assert!(!made.path().exists());
+    }
+
+    #[test]
+    fn choosing_a_name_touches_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap();
+        let mut other = staging(&real.join("www"));
+        other.create(&["new", "old"]).unwrap();
+        assert_ne!(staging(&real.join("www")).path(), other.path());
+        other.child(&FileName::new("old").unwrap()).unwrap();
+        std_fs::write(other.path().join("old/kept"), "").unwrap();
+        let unmade = Staging { made: Made::No, ..other };
+        unmade.remove().unwrap();
+        assert!(real.join(".www.m/new").exists(), "the empty one of two was removed");
     }
 }

@@ -38,7 +38,7 @@ impl Resolved {
 /// # Errors
 /// For a relative path, a symlink that leads nowhere or that somebody else may have made, and a file on the way.
 pub(super) fn follow(path: &Path) -> Result<Resolved> {
-    ensure!(path.is_absolute(), "{} is not an absolute path", path.display());
+    ensure!(path.is_absolute(), "{path:?} is not an absolute path");
     let mut at = Resolved { existing: "/".into(), missing: Vec::new(), untrusted: None };
     let mut ahead: Vec<OsString> = names(path).rev().collect();
     let mut symlinks = 0;

@@ -67,6 +67,8 @@ fn systemctl(verb: &str, units: &[UnitName]) -> Result<()> {
     let names = units.iter().map(|UnitName(name)| name.as_str());
     let systemctl = Program::new("systemctl", LIMIT).args(["--no-ask-password", "--quiet", verb]).args(names);
     systemctl.run().with_context(|| {
-        format!("the table units wants to {verb} {units:?}: see 'systemctl status' and 'journalctl --unit'")
+        let names: Vec<&str> = units.iter().map(|UnitName(name)| name.as_str()).collect();
+        let names = names.join(" ");
+        format!("{verb} failed: {names}, in the table units: see 'systemctl status {names}' and 'journalctl --unit'")
     })
 }

@@ -78,6 +78,7 @@ impl Transactional for Module {
             find_file(&found, &name)?;
         }
         let staging = Staging::beside(&directory, Self::NAME).context("file in the module's settings")?;
+        staging.parent()?.require_writable()?;
         staging.parent()?.check_space(0, RESERVE)?;
         Ok(OneFile { directory, name, staging, before: None })
     }
@@ -117,6 +118,10 @@ impl Change for OneFile {
 
     fn make_destination(&mut self) -> Result<bool> {
         self.directory.make()
+    }
+
+    fn kept_in(&self) -> Option<PathBuf> {
+        Some(self.staging.path())
     }
 
     fn conflicts_with(&self, unrestored: &Self) -> bool {
