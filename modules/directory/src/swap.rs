@@ -81,7 +81,8 @@ impl Swap {
         // A directory of a lower layer cannot be renamed; one of the upper layer, as in a trial, can.
         ensure!(
             parent.keeps_inodes()?,
-            "the destination {} is on overlayfs, where a directory cannot be exchanged: name one on another file system",
+            "the destination {} is on overlayfs, vfat or exfat, where a directory cannot be exchanged and found again: name \
+             one on another file system",
             path.display()
         );
         parent.require_writable()?;

@@ -58,6 +58,13 @@ impl Journal {
     /// When it cannot be written; the record before is still there then.
     pub fn write<R: Serialize>(&self, record: &R) -> Result<()> {
         let text = serde_json::to_vec(record).context("putting the journal's record into JSON")?;
+        // What cannot be read again must not be begun.
+        ensure!(
+            text.len() as u64 <= RECORD_MAX,
+            "the update cannot be recorded: its record has {} bytes, at most {RECORD_MAX} are read again: it has too many \
+             files, or names that are too long: remove some from the destination or the artifact",
+            text.len()
+        );
         self.made()?.write_file(&name(CURRENT)?, &text)
     }
 
@@ -258,6 +265,16 @@ mod tests {
         assert!(refused(&journal).contains("was not written by this version"));
         fs::write(&path, "").unwrap();
         assert!(refused(&journal).contains("was not written by this version"));
+    }
+
+    #[test]
+    fn a_record_that_could_not_be_read_again_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::new(directory.path());
+        journal.write(&"before").unwrap();
+        let error = format!("{:#}", journal.write(&"x".repeat(RECORD_MAX as usize)).unwrap_err());
+        assert!(error.contains("cannot be recorded"), "{error}");
+        assert_eq!(journal.read::<String>().unwrap().as_deref(), Some("before"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use update_module::durable::{Destination, Dir, Kind, Staging, Times};
 use update_module::{Change, FileName, Payload, Replaces, WorkTree, require_harmless, say};
 
-use crate::kept::{self, Kept};
+use crate::kept;
 use crate::settings::{Mode, Settings};
 use crate::staged::{self, RESERVE, Staged};
 
@@ -36,7 +36,7 @@ struct Switch {
     /// The destination's own times, where it was there.
     times: Option<Times>,
     /// Files that are replaced or removed: they get their second name in `old/`.
-    keep: Vec<Kept>,
+    keep: Vec<FileName>,
 }
 
 impl FileSet {
@@ -114,7 +114,7 @@ impl FileSet {
     }
 
     /// The files in the destination that the activation replaces or removes.
-    fn to_keep(&self, destination: &Dir) -> Result<Vec<Kept>> {
+    fn to_keep(&self, destination: &Dir) -> Result<Vec<FileName>> {
         let mut keep = Vec::new();
         for name in destination.names()? {
             let replaced = self.is_new(&name);
@@ -122,7 +122,7 @@ impl FileSet {
                 refuse_directory(destination, &name)?;
             }
             if replaced || (self.mode == Mode::Replace && destination.kind(&name)? == Some(Kind::File)) {
-                keep.push(Kept::find(destination, name)?);
+                keep.push(name);
             }
         }
         Ok(keep)
@@ -210,7 +210,7 @@ impl Change for FileSet {
         let destination = self.live()?;
         let new = self.staging.child(&new_name()?)?;
         let old = self.staging.child(&old_name()?)?;
-        for Kept { name, .. } in keep {
+        for name in keep {
             destination.link(name, &old)?;
         }
         old.sync()?;
@@ -224,7 +224,7 @@ impl Change for FileSet {
                 new.rename_to_free(name, &destination, name)?;
             }
         }
-        for Kept { name, .. } in keep.iter().filter(|kept| !self.is_new(&kept.name)) {
+        for name in keep.iter().filter(|name| !self.is_new(name)) {
             destination.remove(name)?;
         }
         new.sync()?;
@@ -268,7 +268,7 @@ impl FileSet {
     /// Takes from the destination what was not there before, and returns whether anything had been activated. A file still
     /// staged never came there: one of that name in the destination is somebody else's. It goes back to where it was staged,
     /// because to free the space of a large file takes a while, and belongs to Cleanup.
-    fn remove_new(&self, destination: &Dir, keep: &[Kept]) -> Result<bool> {
+    fn remove_new(&self, destination: &Dir, keep: &[FileName]) -> Result<bool> {
         let new = self.staging.child(&new_name()?)?;
         let mut activated = false;
         for file in &self.new {
@@ -292,7 +292,7 @@ impl FileSet {
     }
 
     /// Refuses to call a rollback complete while one of the new files still has its name.
-    fn require_new_gone(&self, destination: &Dir, keep: &[Kept]) -> Result<()> {
+    fn require_new_gone(&self, destination: &Dir, keep: &[FileName]) -> Result<()> {
         let is_there = |file: &&Staged| -> Result<bool> {
             let inode = destination.inode_of(&file.name)?;
             Ok(inode.is_some() && file.inode == inode && !kept::is_in(keep, &file.name))

@@ -1,7 +1,6 @@
 //! The previous files: each has a second name in `kept/` before it loses its first.
 
 use anyhow::{Result, bail, ensure};
-use serde::{Deserialize, Serialize};
 use update_module::durable::{Dir, Kind};
 use update_module::{FileName, say};
 
@@ -11,76 +10,31 @@ const LISTED: usize = 10;
 /// How many names are tried for what has to make room.
 const NAMES: u32 = 1000;
 
-/// A file of the destination that the activation replaces or removes.
-#[derive(Serialize, Deserialize)]
-#[serde(from = "Form")]
-pub struct Kept {
-    /// Its name, in the destination and in `kept/`.
-    pub name: FileName,
-    /// The number of the file; `None` where the file system has others after a boot.
-    inode: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Form {
-    Whole {
-        name: FileName,
-        inode: Option<u64>,
-    },
-    /// A journal of version 0.1.0 had names only.
-    Name(FileName),
-}
-
-impl From<Form> for Kept {
-    fn from(form: Form) -> Self {
-        match form {
-            Form::Whole { name, inode } => Self { name, inode },
-            Form::Name(name) => Self { name, inode: None },
-        }
-    }
-}
-
-impl Kept {
-    /// The file `name` of `destination`.
-    ///
-    /// # Errors
-    /// When it cannot be looked at.
-    pub fn find(destination: &Dir, name: FileName) -> Result<Self> {
-        let inode = if destination.keeps_inodes()? { destination.inode_of(&name)? } else { None };
-        Ok(Self { name, inode })
-    }
-
-    fn is(&self, inode: Option<u64>) -> bool {
-        self.inode.is_none() || self.inode == inode
-    }
-}
-
 /// Whether `name` is among `keep`, which is sorted.
-pub fn is_in(keep: &[Kept], name: &FileName) -> bool {
-    keep.binary_search_by(|kept| kept.name.cmp(name)).is_ok()
+pub fn is_in(keep: &[FileName], name: &FileName) -> bool {
+    keep.binary_search(name).is_ok()
 }
 
 /// Puts back what has its second name in `old`. One that has none was not touched yet, or is back already.
 ///
 /// # Errors
-/// When a file cannot be put back, or `old` has another one of its name.
-pub fn put_back(keep: &[Kept], old: Option<&Dir>, destination: &Dir) -> Result<()> {
+/// When a file cannot be put back, or another one has its name afterwards.
+pub fn put_back(keep: &[FileName], old: Option<&Dir>, destination: &Dir) -> Result<()> {
     let Some(old) = old else { return Ok(()) };
-    for kept in keep {
-        let name = &kept.name;
-        if old.kind(name)?.is_none() {
+    for name in keep {
+        let inode = old.inode_of(name)?;
+        if inode.is_none() {
             continue;
         }
-        ensure!(
-            kept.is(old.inode_of(name)?),
-            "{name} in {} is not the file that was kept: somebody has replaced it",
-            old.path().display()
-        );
         if destination.kind(name)? == Some(Kind::Folder) {
             make_room(destination, name)?;
         }
         old.rename(name, destination, name)?;
+        ensure!(
+            destination.inode_of(name)? == inode,
+            "rollback incomplete: {}: {name} is another file: somebody has replaced it meanwhile",
+            destination.path().display()
+        );
     }
     Ok(())
 }
@@ -112,25 +66,21 @@ fn make_room(destination: &Dir, name: &FileName) -> Result<()> {
 /// that is missing was removed by somebody else, before it got its second name.
 ///
 /// # Errors
-/// The files that are missing or others than before.
-pub fn require_back(keep: &[Kept], destination: &Dir, activated: bool) -> Result<()> {
-    let mut wrong = Vec::new();
-    for kept in keep {
-        match destination.inode_of(&kept.name)? {
-            None if activated => wrong.push(format!("{} is missing", kept.name)),
-            found if found.is_some() && activated && !kept.is(found) => {
-                wrong.push(format!("{} is another file", kept.name));
-            }
-            _ => {}
+/// The files that are missing.
+pub fn require_back(keep: &[FileName], destination: &Dir, activated: bool) -> Result<()> {
+    let mut missing = Vec::new();
+    for name in keep.iter().filter(|_| activated) {
+        if destination.kind(name)?.is_none() {
+            missing.push(name.to_string());
         }
     }
     ensure!(
-        wrong.is_empty(),
-        "rollback incomplete: {}: {} of {} previous files are not back: {}",
+        missing.is_empty(),
+        "rollback incomplete: {}: {} of {} previous files are missing: {}",
         destination.path().display(),
-        wrong.len(),
+        missing.len(),
         keep.len(),
-        wrong[..wrong.len().min(LISTED)].join(", ")
+        missing[..missing.len().min(LISTED)].join(", ")
     );
     Ok(())
 }

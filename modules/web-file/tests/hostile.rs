@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -749,4 +749,59 @@ fn an_update_under_way_is_found_wherever_the_clients_data_are() {
     }
     device.ok("Cleanup");
     assert!(!under_way(&format!("\"{datastore}\"")).0, "it has ended");
+}
+
+#[test]
+fn a_file_that_an_application_saves_while_its_unit_stops_is_restored() {
+    let Some(mut device) = Device::new() else { return };
+    let save = format!("printf saved > '{0}/x' && mv '{0}/x' '{0}/passwd'", device.www.display());
+    let systemctl = device.client.device().join("systemctl");
+    let first = device.client.device().join("stopped");
+    let script = format!(
+        "#!/bin/sh\ncase $* in *stop*) test -e '{0}' || {{ touch '{0}'; {save}; }};; esac\n",
+        first.display()
+    );
+    fs::write(&systemctl, script).unwrap();
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("PATH={}:/usr/bin:/bin", device.client.device().display());
+    device.client.wrap(["env", &path]);
+    device.set(
+        &device.www,
+        "[units]\nstop = [\"app.service\"]\n[health]\ncommand = [\"false\"]\nlimit_seconds = 1\nstable_seconds = 0\n",
+    );
+    assert!(device.download().success());
+    failed(&device.call("ArtifactInstall"), "the old is back");
+    assert!(first.exists(), "no unit was stopped");
+    for state in ["ArtifactRollback", "Cleanup"] {
+        device.ok(state);
+    }
+    assert_eq!((device.text("index.html"), device.text("passwd")), ("old".into(), "saved".into()));
+    device.client.wrap::<&str>([]);
+    device.set(&device.www, "");
+    device.updates_again();
+}
+
+#[test]
+fn a_log_that_nobody_reads_keeps_no_call_from_ending() {
+    let Some(device) = Device::new() else { return };
+    device.set_health_check("yes flood-4004.5; sleep 4004.5");
+    assert!(device.download().success());
+    let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
+    call.arg("ArtifactInstall")
+        .arg(device.client.tree())
+        .env("MENDER_MODULES_SETTINGS", device.client.settings());
+    // The pipe stays open, and is not read.
+    let mut call = call.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the flood", || runs("^yes flood-4004.5"));
+    thread::sleep(Duration::from_millis(500));
+    assert!(Command::new("kill").arg("-TERM").arg(call.id().to_string()).status().unwrap().success());
+    let begun = Instant::now();
+    while call.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "SIGTERM does not end it");
+        thread::sleep(Duration::from_millis(20));
+    }
+    wait_for("the end of the flood", || !runs("^yes flood-4004.5"));
+    device.let_health_checks_pass();
+    device.ok("ArtifactRollback");
+    assert_eq!(device.text("index.html"), "old");
 }

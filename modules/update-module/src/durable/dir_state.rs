@@ -25,7 +25,7 @@ impl Dir {
         let free = self.free_bytes()?;
         ensure!(
             bytes.saturating_add(reserve) <= free,
-            "not enough space in {}: {bytes} bytes are to be written, and {reserve} stay in reserve, but {free} are free: \
+            "{bytes} bytes are to be written to {}, which has {free} free, of which {reserve} stay in reserve: \
              free some space",
             self.path.display()
         );

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dir, failed, require_trusted};
 
-/// statfs(2)'s number of overlayfs, whose inode numbers do not outlive a mount.
-const OVERLAYFS: u64 = 0x794c_7630;
+/// statfs(2)'s numbers of file systems whose inode numbers do not outlive a mount: overlayfs, vfat, exfat.
+const UNSTABLE: [u64; 3] = [0x794c_7630, 0x4d44, 0x2011_bab0];
 
 /// statfs(2)'s number of file systems in user space, which a user may mount.
 const FUSE: u64 = 0x6573_5546;
@@ -41,7 +41,7 @@ impl Identity {
     pub fn is(&self, found: &Self) -> bool {
         let same_boot = self.boot == found.boot;
         let device = self.device == found.device || (!same_boot && self.filesystem != FUSE);
-        let inode = self.inode == found.inode || (!same_boot && self.filesystem == OVERLAYFS);
+        let inode = self.inode == found.inode || (!same_boot && UNSTABLE.contains(&self.filesystem));
         device && inode && self.filesystem == found.filesystem
     }
 }
@@ -133,7 +133,7 @@ impl Dir {
     /// # Errors
     /// When the file system does not answer.
     pub fn keeps_inodes(&self) -> Result<bool> {
-        Ok(self.identity()?.filesystem != OVERLAYFS)
+        Ok(!UNSTABLE.contains(&self.identity()?.filesystem))
     }
 
     /// What tells this directory from any other.
@@ -185,7 +185,9 @@ mod tests {
         for other in [read(7, 2, 0xef53, "a"), read(1, 3, 0xef53, "b"), read(7, 2, FUSE, "b")] {
             assert!(!before.is(&other), "{other:?}");
         }
-        assert!(read(1, 2, OVERLAYFS, "a").is(&read(4, 5, OVERLAYFS, "b")));
+        for unstable in UNSTABLE {
+            assert!(read(1, 2, unstable, "a").is(&read(4, 5, unstable, "b")));
+        }
         assert!(!read(1, 2, FUSE, "a").is(&read(4, 2, FUSE, "b")));
     }
 
