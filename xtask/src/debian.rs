@@ -2,8 +2,6 @@
 //!
 //! The system is made once and kept in the cache; tests, cuts and the protocol's cases run on copy-on-write mounts of it.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +11,7 @@ use host::status::step;
 use host::{apt, cache, packages};
 use xshell::{Shell, cmd};
 
-use crate::needs::Needs;
+use crate::needs::{Needs, is_root};
 
 /// What making the system needs on the host.
 const HOST_PACKAGES: &[&str] = &["debian-archive-keyring", "mmdebstrap"];
@@ -64,8 +62,7 @@ pub fn needs() -> Needs {
 /// # Errors
 /// On a host without dpkg.
 pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
-    let root = fs::metadata("/proc/self").context("finding out who runs this")?.uid() == 0;
-    if !root {
+    if !is_root()? {
         return Ok(Some("root is needed to run dpkg in a chroot: run this as root".to_owned()));
     }
     needs().obstacle(sh)

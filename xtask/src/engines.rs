@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::num::NonZero;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -16,7 +15,7 @@ use host::status::step;
 use xshell::{Shell, cmd};
 
 use crate::dist::modules;
-use crate::needs::Needs;
+use crate::needs::{Needs, is_root};
 
 /// Run container updates with real podman, docker and systemd in namespaces of this machine, as root.
 #[derive(Args, Default)]
@@ -83,8 +82,7 @@ impl Engines {
 /// # Errors
 /// On a host without dpkg.
 pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
-    let root = fs::metadata("/proc/self").context("finding out who runs this")?.uid() == 0;
-    if !root {
+    if !is_root()? {
         return Ok(Some("root is needed to boot systemd in namespaces: run this as root".to_owned()));
     }
     if cfg!(not(target_arch = "x86_64")) {

@@ -1,6 +1,9 @@
 //! What a command needs of this machine: checked before it begins, and said once.
 
-use anyhow::{Result, bail};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, Result, bail};
 use host::packages;
 use qemu::{Board, Image};
 use xshell::Shell;
@@ -91,6 +94,14 @@ impl Needs {
         }
         Some(lines.join("\n"))
     }
+}
+
+/// Whether root runs this itself: sudo does not help what mounts and changes root in this process.
+///
+/// # Errors
+/// When /proc is not mounted.
+pub fn is_root() -> Result<bool> {
+    Ok(fs::metadata("/proc/self").context("finding out who runs this")?.uid() == 0)
 }
 
 #[cfg(test)]

@@ -1,10 +1,8 @@
 //! `cargo xtask test`: everything that says whether the work tree is sound, and a closing summary.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use host::command::{output, run};
 use host::status::step;
@@ -17,7 +15,7 @@ use crate::dist::Dist;
 use crate::e2e::E2e;
 use crate::engines::{self, Engines};
 use crate::layer::{Layer, tiers};
-use crate::needs::Needs;
+use crate::needs::{Needs, is_root};
 use crate::new;
 use crate::summary::Summary;
 
@@ -156,10 +154,6 @@ fn unit_tests(sh: &Shell) -> Result<String> {
         .map(str::trim)
         .filter(|line| line.contains("tests run:") || line.starts_with("test result:"));
     Ok(count.collect::<Vec<_>>().join("; "))
-}
-
-fn is_root() -> Result<bool> {
-    Ok(fs::metadata("/proc/self").context("finding out who runs this")?.uid() == 0)
 }
 
 fn has_nextest() -> bool {

@@ -23,18 +23,18 @@ const ENTRIES: usize = 2000;
 
 /// The files of a project that is being staged, in a directory of their own.
 pub struct Carried {
-    folder: PathBuf,
+    directory: PathBuf,
     /// Bytes that stay free on its file system.
     reserve: u64,
     files: BTreeSet<String>,
-    folders: BTreeSet<String>,
+    directories: BTreeSet<String>,
     bytes: u64,
 }
 
 impl Carried {
-    /// None yet; they will be in `folder`, which need not exist.
-    pub fn new(folder: PathBuf, reserve: u64) -> Self {
-        Self { folder, reserve, files: BTreeSet::new(), folders: BTreeSet::new(), bytes: 0 }
+    /// None yet; they will be in `directory`, which need not exist.
+    pub fn new(directory: PathBuf, reserve: u64) -> Self {
+        Self { directory, reserve, files: BTreeSet::new(), directories: BTreeSet::new(), bytes: 0 }
     }
 
     /// Takes the payload file `name`, which is a definition.
@@ -64,7 +64,7 @@ impl Carried {
         while let Some(entry) = entries.next()? {
             let path = entry.path;
             ensure!(
-                self.files.len() + self.folders.len() < ENTRIES,
+                self.files.len() + self.directories.len() < ENTRIES,
                 "it has more than {ENTRIES} files and directories"
             );
             match entry.kind {
@@ -87,21 +87,21 @@ impl Carried {
 
     fn make_folders(&mut self, path: &str) -> Result<()> {
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        for folder in ends.map(|end| &path[..end]).filter(|folder| !folder.is_empty()) {
-            ensure!(!self.files.contains(folder), "{folder:?} is a file and a directory");
-            self.folders.insert(folder.to_owned());
+        for directory in ends.map(|end| &path[..end]).filter(|directory| !directory.is_empty()) {
+            ensure!(!self.files.contains(directory), "{directory:?} is a file and a directory");
+            self.directories.insert(directory.to_owned());
         }
-        durable::make_dirs(&self.folder.join(path)).map(drop)
+        durable::make_dirs(&self.directory.join(path)).map(drop)
     }
 
     fn write(&mut self, path: &str, mode: u32, content: &mut impl Read) -> Result<()> {
-        ensure!(!path.is_empty() && !self.folders.contains(path), "{path:?} is a directory and a file");
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        self.make_folders(folder)?;
+        ensure!(!path.is_empty() && !self.directories.contains(path), "{path:?} is a directory and a file");
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        self.make_folders(directory)?;
         ensure!(self.files.insert(path.to_owned()), "it is there twice");
-        let folder = Dir::open(&self.folder.join(folder))?;
-        folder.check_space(0, self.reserve)?;
-        let mut file = folder.create_file(&FileName::new(name)?)?;
+        let directory = Dir::open(&self.directory.join(directory))?;
+        directory.check_space(0, self.reserve)?;
+        let mut file = directory.create_file(&FileName::new(name)?)?;
         io::copy(content, &mut file).context("writing it")?;
         // Nobody but root changes what a version is made of.
         file.set_permissions(Permissions::from_mode(mode & 0o755)).context("setting its mode")
@@ -109,7 +109,7 @@ impl Carried {
 
     /// Whether there is the file or directory `path`, without `.` in it; the empty one is the directory of all.
     pub fn has(&self, path: &str) -> bool {
-        self.has_file(path) || self.folders.contains(path) || (path.is_empty() && !self.files.is_empty())
+        self.has_file(path) || self.directories.contains(path) || (path.is_empty() && !self.files.is_empty())
     }
 
     /// Whether there is the file `path`.
@@ -124,7 +124,7 @@ impl Carried {
     pub fn definition(&self, name: &FileName) -> Result<String> {
         let path = name.as_ref().to_str().unwrap_or_default();
         ensure!(self.has_file(path), "the artifact has no file {name}");
-        let path = self.folder.join(path);
+        let path = self.directory.join(path);
         let length = fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?.len();
         ensure!(length <= DEFINITION, "{name} is longer than a definition may be, {DEFINITION} bytes");
         fs::read_to_string(&path).with_context(|| format!("reading {name}"))
@@ -139,8 +139,8 @@ impl Carried {
     }
 
     /// Where they are while the project is staged.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 }
 
@@ -161,15 +161,15 @@ mod tests {
     }
 
     fn unpack(entries: &[Vec<u8>]) -> Result<(Carried, tempfile::TempDir)> {
-        let folder = tempfile::tempdir()?;
-        let mut carried = Carried::new(folder.path().join("files"), 0);
+        let directory = tempfile::tempdir()?;
+        let mut carried = Carried::new(directory.path().join("files"), 0);
         carried.unpack_from(&mut [entries.concat(), vec![0; 1024]].concat().as_slice())?;
-        Ok((carried, folder))
+        Ok((carried, directory))
     }
 
     #[test]
     fn files_and_directories_are_unpacked_and_nobody_else_may_write_to_them() {
-        let (carried, folder) = unpack(&[
+        let (carried, directory) = unpack(&[
             entry("./conf/", b'5', b""),
             entry("./conf/a/b.env", b'0', b"A=1\n"),
             entry("c.yaml", b'0', b"x"),
@@ -178,7 +178,7 @@ mod tests {
         assert!(
             carried.has("conf") && carried.has("conf/a/b.env") && carried.has("") && !carried.has("conf/x")
         );
-        let path = folder.path().join("files/conf/a/b.env");
+        let path = directory.path().join("files/conf/a/b.env");
         assert_eq!(fs::read(&path).unwrap(), b"A=1\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
         assert_eq!(carried.definition(&FileName::new("c.yaml").unwrap()).unwrap(), "x");

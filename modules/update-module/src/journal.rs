@@ -18,6 +18,9 @@ use crate::name::FileName;
 /// The record of the update under way.
 const CURRENT: &str = "journal.json";
 
+/// What the names of records begin with whose previous version could not be restored.
+pub(crate) const UNRESTORED: &str = "unrestored";
+
 /// The most that a record may have: a hundred thousand names of files.
 const RECORD_MAX: u64 = 32 << 20;
 
@@ -139,7 +142,7 @@ impl Journal {
         let record = if directory.kind(&current)?.is_some() {
             Some(current)
         } else {
-            self.set_aside_before("unrestored")?.into_iter().next()
+            self.set_aside_before(UNRESTORED)?.into_iter().next()
         };
         Ok(record.map(|record| directory.path().join(record)))
     }

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
 use crate::guard::Guard;
-use crate::journal::Journal;
+use crate::journal::{Journal, UNRESTORED};
 use crate::log::say;
 use crate::name::FileName;
 use crate::state::NeedsReboot;
@@ -76,14 +76,14 @@ impl<C: Change> Unrestored<C> {
         if !change.conflicts_with(&self.change) {
             return Ok(());
         }
-        let kept = self.change.kept_in().map(|path| format!("{} and ", path.display()));
-        let from = self.change.kept_in().map(|path| format!(" from {}", path.display()));
+        let record = self.record.display();
+        let by_hand = match self.change.kept_in() {
+            Some(kept) => format!("what you need from {0}, then remove {0} and {record}", kept.display()),
+            None => format!("what you need, then remove {record}"),
+        };
         Err(self.error.context(format!(
             "rollback of the update before failed, and blocks others of the same destination: remove the cause and install \
-             again, or restore by hand what you need{}, then remove {}{}",
-            from.unwrap_or_default(),
-            kept.unwrap_or_default(),
-            self.record.display()
+             again, or restore by hand {by_hand}"
         )))
     }
 }
@@ -95,9 +95,6 @@ fn discard_name() -> Result<FileName> {
 
 /// What the names of records begin with whose changes have left something.
 const LEFT: &str = "left";
-
-/// What the names of records begin with whose previous version could not be restored.
-const UNRESTORED: &str = "unrestored";
 
 /// A change and how far it has come, in the journal.
 pub struct Transaction<C> {

@@ -107,7 +107,7 @@ fn ask_provider(paths: &[&str], profiles: &[String], around: &Around) -> Result<
         "the artifact has a compose file, and the engine no provider for it: install docker-compose or podman-compose \
          (podman knows them from 4.7 on), or write the project as run or quadlet",
     )?;
-    let staged = around.carried.folder();
+    let staged = around.carried.directory();
     let files = paths.iter().flat_map(|path| ["--file".into(), staged.join(path)]);
     let profiles = profiles.iter().flat_map(|profile| ["--profile", profile]);
     let project = around.project.to_string();

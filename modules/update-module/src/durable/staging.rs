@@ -107,8 +107,7 @@ impl Staging {
     /// When one cannot be made.
     pub fn create(&mut self, children: &[&str]) -> Result<()> {
         let parent = self.parent.open()?;
-        let mut made = None;
-        self.unnoticed(&parent, || {
+        self.made = self.unnoticed(&parent, || {
             let directory = self.make_in(&parent)?;
             let make = |name: &&str| {
                 let name = FileName::new(*name)?;
@@ -116,10 +115,8 @@ impl Staging {
                 Ok((name, child.identity()?))
             };
             let children = children.iter().map(make).collect::<Result<Vec<_>>>()?;
-            made = Some(Made::Yes { itself: directory.identity()?, children });
-            Ok(())
+            Ok(Made::Yes { itself: directory.identity()?, children })
         })?;
-        self.made = made.unwrap_or(Made::No);
         Ok(())
     }
 
@@ -205,13 +202,14 @@ impl Staging {
     }
 
     /// Runs `work`, which makes or removes the directory; a destination that it is in keeps its times.
-    fn unnoticed(&self, parent: &Dir, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn unnoticed<T>(&self, parent: &Dir, work: impl FnOnce() -> Result<T>) -> Result<T> {
         if !self.inside {
             return work();
         }
         let times = parent.times()?;
-        work()?;
-        parent.set_times(times)
+        let done = work()?;
+        parent.set_times(times)?;
+        Ok(done)
     }
 }
 
