@@ -17,8 +17,28 @@ FILES:${PN} += "${UPDATE_MODULE_DIR}/${UPDATE_MODULE}"
 RRECOMMENDS:${PN} += "${@bb.utils.contains('BBFILE_COLLECTIONS', 'mender', 'mender-update', '', d)}"
 CONFFILES:${PN} += "${@d.expand('${UPDATE_MODULE_SETTINGS_DIR}/${UPDATE_MODULE}.toml') if d.getVar('UPDATE_MODULE_SETTINGS') else ''}"
 
-inherit_defer ${@'systemd' if d.getVar('UPDATE_MODULE_UNIT') else ''}
-SYSTEMD_SERVICE:${PN} = "${@os.path.basename(d.getVar('UPDATE_MODULE_UNIT'))}"
+# The client's own module of the same name, in the package that UPDATE_MODULES_SPLIT_FROM_CLIENT makes of it.
+RCONFLICTS:${PN} += "mender-client-module-${UPDATE_MODULE}"
+RREPLACES:${PN} += "mender-client-module-${UPDATE_MODULE}"
+
+# The modules that some version of the client in meta-mender-core installs.
+UPDATE_MODULES_OF_CLIENT = "deb directory docker rootfs-image rpm script single-file"
+
+# nooelint: oelint.task.noanonpython - there is no other way to leave a recipe out
+python() {
+    name = d.getVar('UPDATE_MODULE')
+    if 'mender' not in (d.getVar('BBFILE_COLLECTIONS') or '').split():
+        return
+    if name not in d.getVar('UPDATE_MODULES_OF_CLIENT').split():
+        return
+    if name not in (d.getVar('UPDATE_MODULES_SPLIT_FROM_CLIENT') or '').split():
+        raise bb.parse.SkipRecipe(f'the Mender client has a module {name} too: '
+                                  f'add it to UPDATE_MODULES_SPLIT_FROM_CLIENT in your distro or local.conf')
+}
+
+# The unit of the recovery at boot. The systemd class is not inherited: its postinst restarts units when a package is upgraded
+# on the device, which would run the recovery in the middle of an update. The unit is enabled by the links that are shipped.
+FILES:${PN} += "${systemd_system_unitdir}"
 
 # update_module_install EXECUTABLE: for do_install.
 # nooelint: oelint.task.docstrings - a function, no task
@@ -27,7 +47,12 @@ update_module_install() {
     if [ -n "${UPDATE_MODULE_SETTINGS}" ]; then
         install -D -m 0644 "${S}/${UPDATE_MODULE_SETTINGS}" "${D}${UPDATE_MODULE_SETTINGS_DIR}/${UPDATE_MODULE}.toml"
     fi
-    if [ -n "${UPDATE_MODULE_UNIT}" ]; then
-        install -D -m 0644 "${S}/${UPDATE_MODULE_UNIT}" "${D}${systemd_system_unitdir}/$(basename ${UPDATE_MODULE_UNIT})"
+    if [ -n "${UPDATE_MODULE_UNIT}" ] && ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
+        unit=$(basename "${UPDATE_MODULE_UNIT}")
+        install -D -m 0644 "${S}/${UPDATE_MODULE_UNIT}" "${D}${systemd_system_unitdir}/$unit"
+        for target in $(sed -n 's/^WantedBy=//p' "${S}/${UPDATE_MODULE_UNIT}"); do
+            install -d "${D}${systemd_system_unitdir}/$target.wants"
+            ln -s "../$unit" "${D}${systemd_system_unitdir}/$target.wants/$unit"
+        done
     fi
 }
