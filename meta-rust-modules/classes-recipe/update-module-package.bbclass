@@ -12,7 +12,7 @@ UPDATE_MODULE_UNIT ?= ""
 UPDATE_MODULE_DIR = "${datadir}/mender/modules/v3"
 UPDATE_MODULE_SETTINGS_DIR = "${sysconfdir}/mender-modules"
 
-FILES:${PN} += "${UPDATE_MODULE_DIR}/${UPDATE_MODULE}"
+FILES:${PN} += "${UPDATE_MODULE_DIR}/${UPDATE_MODULE} ${systemd_system_unitdir}"
 # Recommended, not required: the client may be in the image by another name, from another layer than meta-mender-core.
 RRECOMMENDS:${PN} += "${@bb.utils.contains('BBFILE_COLLECTIONS', 'mender', 'mender-update', '', d)}"
 CONFFILES:${PN} += "${@d.expand('${UPDATE_MODULE_SETTINGS_DIR}/${UPDATE_MODULE}.toml') if d.getVar('UPDATE_MODULE_SETTINGS') else ''}"
@@ -52,10 +52,6 @@ UPDATE_MODULE_CONFIG_TEXT = "${@update_module_settings(d)}"
 do_install[vardeps] += "UPDATE_MODULE_CONFIG_TEXT"
 UPDATE_MODULE_CONFIG_TEXT[vardepvalue] = "${UPDATE_MODULE_CONFIG_TEXT}"
 
-# The unit of the recovery at boot. The systemd class is not inherited: its postinst restarts units when a package is upgraded
-# on the device, which would run the recovery in the middle of an update. The links that are shipped enable the unit.
-FILES:${PN} += "${systemd_system_unitdir}"
-
 # update_module_install EXECUTABLE: for do_install.
 # nooelint: oelint.task.docstrings - a function, no task
 update_module_install() {
@@ -64,6 +60,8 @@ update_module_install() {
         install -D -m 0644 "${S}/${UPDATE_MODULE_SETTINGS}" "${D}${UPDATE_MODULE_SETTINGS_DIR}/${UPDATE_MODULE}.toml"
         update_module_configure "${D}${UPDATE_MODULE_SETTINGS_DIR}/${UPDATE_MODULE}.toml"
     fi
+    # The systemd class is not inherited: its postinst restarts units when a package is upgraded on the device, which would run
+    # the recovery in the middle of an update. The links that are shipped enable the unit.
     if [ -n "${UPDATE_MODULE_UNIT}" ] && ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
         unit=$(basename "${UPDATE_MODULE_UNIT}")
         install -D -m 0644 "${S}/${UPDATE_MODULE_UNIT}" "${D}${systemd_system_unitdir}/$unit"

@@ -59,9 +59,11 @@ def crates(d, fetched):
 
 def revisions(d):
     """Complains of a source whose revision is found out by asking its server, which happens while recipes are parsed."""
+    if not d.getVar("SRC_URI"):
+        return
     try:
         bb.fetch2.get_hashvalue(d)
-    except bb.fetch2.FetchError as error:
+    except bb.fetch2.BBFetchException as error:
         yield f"parsing it asks the network: {error}"
 
 
@@ -82,10 +84,18 @@ def complaints(d):
 
 def said(builder, recipe, only_parsed):
     """What is to be complained of in one recipe."""
-    d = builder.parseRecipe(recipe, [], "rust-modules")
+    try:
+        d = builder.parseRecipe(recipe, [], "rust-modules")
+    except (bb.parse.ParseError, bb.fetch2.BBFetchException, bb.data_smart.ExpansionError) as error:
+        return [str(error)]
     reason = d.getVar("__SKIPPED")
     wrong = [f"it is left out: {reason}"] if reason else list(revisions(d))
-    return wrong if wrong or only_parsed else list(complaints(d))
+    if wrong or only_parsed:
+        return wrong
+    try:
+        return list(complaints(d))
+    except (OSError, bb.fetch2.BBFetchException) as error:
+        return [str(error)]
 
 
 def main(build, *recipes):
@@ -94,9 +104,13 @@ def main(build, *recipes):
     builder = bb.cookerdata.CookerDataBuilder(bb.cookerdata.CookerConfiguration())
     builder.parseBaseConfiguration()
     wrong = 0
+    unpacked_git = False
     for recipe in recipes:
         name = os.path.basename(recipe).removesuffix(".bb")
         only_parsed = "-bin_" in name or os.path.dirname(recipe) == os.path.join(build, "readme")
+        if name.endswith("_git"):
+            # All of them have one source: the whole repository, and every crate of its workspace.
+            only_parsed, unpacked_git = unpacked_git, True
         complained = said(builder, recipe, only_parsed)
         print(f"{name}: {'; '.join(complained) or ('parsed' if only_parsed else 'ok')}")
         wrong += len(complained)
