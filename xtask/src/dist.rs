@@ -6,6 +6,7 @@ mod inputs;
 pub mod modules;
 mod package;
 mod record;
+pub mod release;
 pub mod source;
 mod table;
 mod toolchain;

@@ -1,6 +1,7 @@
 //! `cargo xtask layer`: keeps the Yocto layer in step with the work tree, and tests it.
 
 mod generated;
+pub mod prebuilt;
 pub mod tiers;
 
 use std::fs;
@@ -9,9 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use host::{cache, folder};
+use prebuilt::Compared;
 use xshell::Shell;
 
-use crate::dist::Dist;
 use crate::dist::modules::{self, Module, Workspace};
 use crate::dist::source::Source;
 use crate::summary::Summary;
@@ -39,6 +40,9 @@ pub struct Layer {
     oe_core: Option<PathBuf>,
 }
 
+/// The file with the checksums of prebuilt packages.
+const PREBUILT: &str = "meta-rust-modules/recipes-mender/update-modules/prebuilt.inc";
+
 /// A file of the layer as it has to be.
 struct Made {
     path: PathBuf,
@@ -61,9 +65,13 @@ impl Layer {
         }
         let workspace = modules::workspace(sh)?;
         let mut made = made(sh, &workspace)?;
-        if self.prebuilt {
-            made.push(prebuilt(sh, &workspace)?);
-        }
+        let path = workspace.root.join(PREBUILT);
+        let content = if self.prebuilt {
+            prebuilt::release(sh, &workspace)?
+        } else {
+            prebuilt::kept(sh, &workspace, &path)?
+        };
+        made.push(Made { path, content });
         let drifted: Vec<_> = made
             .iter()
             .filter(|made| fs::read(&made.path).ok().as_deref() != Some(made.content.as_bytes()))
@@ -71,13 +79,29 @@ impl Layer {
         let names = drifted.iter().map(|made| format!("\n    {}", made.path.display())).collect::<String>();
         ensure!(
             !self.check || drifted.is_empty(),
-            "what was generated no longer agrees with the work tree; run cargo xtask layer and commit:{names}"
+            "generated files do not agree with the work tree: run cargo xtask layer and commit them:{names}"
         );
         for Made { path, content } in &drifted {
             folder::write(path, content)?;
         }
-        println!("{} generated files of {LAYER}, {} of them written:{names}", made.len(), drifted.len());
-        Ok(format!("{} generated files agree with the work tree", made.len()))
+        println!("{} generated files of {LAYER}, {} of them written{names}", made.len(), drifted.len());
+        let agree = format!("{} generated files agree with the work tree", made.len());
+        let prebuilt = match prebuilt::compare(sh, &workspace.root.join(PREBUILT))? {
+            Compared::Agree(of) => format!("checksums of prebuilt packages agree with dist/: {of}"),
+            Compared::NotCompared(why) => format!("checksums of prebuilt packages not compared: {why}"),
+        };
+        println!("{prebuilt}");
+        Ok(agree)
+    }
+}
+
+/// Notes in `summary` whether the checksums of prebuilt packages are those of `dist/`.
+pub fn compare_prebuilt(sh: &Shell, summary: &mut Summary) {
+    const NAME: &str = "layer: prebuilt checksums";
+    match prebuilt::compare(sh, Path::new(PREBUILT)) {
+        Ok(Compared::Agree(of)) => summary.ended(NAME, Ok(of)),
+        Ok(Compared::NotCompared(why)) => summary.skipped(NAME, why),
+        Err(error) => summary.ended(NAME, Err(error)),
     }
 }
 
@@ -103,19 +127,6 @@ fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
     let names = workspace.modules.iter().map(|module| module.debian.as_str());
     made.push(Made { path: layer.join("conf/from-source.inc"), content: generated::providers(names) });
     Ok(made)
-}
-
-/// The checksums of the packages.
-fn prebuilt(sh: &Shell, workspace: &Workspace) -> Result<Made> {
-    let mut sums = Vec::new();
-    for (target, path) in Dist::default().run(sh)? {
-        let package = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
-        let name = file.split('_').next().unwrap_or_default();
-        sums.push((format!("{name}-{}", target.debian), cache::sha256(&package)));
-    }
-    let content = generated::sums("The packages that `cargo xtask dist` makes.", &sums);
-    Ok(Made { path: workspace.root.join(LAYER).join(SHARED).join("prebuilt.inc"), content })
 }
 
 /// The recipe that builds `module`, whose name carries its version.

@@ -53,6 +53,11 @@ impl Inputs {
         Ok(Inputs { files: cache::key(parts.iter().map(Vec::as_slice)), epoch })
     }
 
+    /// The work tree's share in every package, as one hash.
+    pub fn identity(&self) -> String {
+        cache::key([self.files.as_bytes(), self.epoch.as_bytes()])
+    }
+
     /// The key of a package for `target` by `toolchain`.
     pub fn key(&self, toolchain: &Toolchain, target: &Target) -> String {
         cache::key([&self.files, &self.epoch, &toolchain.identity, target.triple].map(str::as_bytes))
