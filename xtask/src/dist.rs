@@ -5,7 +5,9 @@ mod debian_rust;
 mod inputs;
 pub mod modules;
 mod package;
+mod processor;
 mod record;
+mod rust_source;
 pub mod source;
 mod table;
 mod toolchain;
@@ -91,13 +93,13 @@ impl Dist {
 /// When a toolchain cannot be had, or it does not build.
 pub fn test_server(sh: &Shell, target: &'static Target) -> Result<PathBuf> {
     const NAME: &str = "tiny-http";
-    let server = Module { name: NAME.into(), version: String::new(), debian: String::new() };
-    let workspace = Workspace { modules: vec![server], ..modules::workspace(sh)? };
+    let server = || Module { name: NAME.into(), version: String::new(), debian: String::new() };
+    let workspace = Workspace { modules: vec![server()], ..modules::workspace(sh)? };
     packages::ensure(sh, target.packages)?;
     let _lock = cache::lock(&workspace.target.join("dist.lock"))?;
     let toolchains = toolchain::provide(sh, &workspace.target, &[target])?;
     build::all(sh, &workspace, &toolchains)?;
-    Ok(workspace.target.join(target.triple).join("release").join(NAME))
+    Ok(workspace.executable(&server(), target))
 }
 
 impl<'a> Job<'a> {
@@ -128,7 +130,7 @@ fn bring_up_to_date(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &
     workspace.modules.iter().try_for_each(|module| package::check_version(workspace, module))?;
     let targets: Vec<&'static Target> =
         TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
-    let wanted: Vec<&str> = targets.iter().flat_map(|row| row.packages).copied().collect();
+    let wanted: Vec<&str> = targets.iter().flat_map(|row| row.needs()).collect();
     packages::ensure(sh, &[&wanted[..], TOOLS].concat())?;
     let toolchains = toolchain::provide(sh, &workspace.target, &targets)?;
     let cargo_deb = package::cargo_deb(sh)?;
@@ -136,6 +138,9 @@ fn bring_up_to_date(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &
     let out = workspace.root.join("dist");
     fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
     for job in stale {
+        if let Some(processor) = &job.target.processor {
+            processor::start(sh, &workspace.executable(job.module, job.target), processor)?;
+        }
         package::make(sh, workspace, inputs, &cargo_deb, job)?;
     }
     package::lint(sh, stale)?;

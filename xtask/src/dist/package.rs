@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use host::cache;
 use host::command::run;
 use host::status::{Step, step};
+use host::{cache, folder};
 use xshell::{Shell, cmd};
 
 use super::Job;
@@ -23,21 +23,21 @@ const CARGO_DEB: &str = "3.8.0";
 /// first command runs, and nothing but `dist` needs it.
 pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
     let key = cache::key([CARGO_DEB.as_bytes()]);
-    let folder = cache::entry("cargo-deb", &key, |folder| {
+    let root = cache::entry("cargo-deb", &key, |root| {
         step(format!("compiling cargo-deb {CARGO_DEB}, once"), |step| {
-            let objects = folder.join("build");
+            let objects = root.join("build");
             // It packs a few files: compile quickly, and leave compression to Debian's xz.
             let install = cmd!(sh, "cargo install --locked --debug --no-default-features --no-track")
                 .args(["--version", CARGO_DEB, "cargo-deb"])
-                .args([Path::new("--root"), folder, Path::new("--target-dir"), &objects])
+                .args([Path::new("--root"), root, Path::new("--target-dir"), &objects])
                 .env("CARGO_PROFILE_DEV_DEBUG", "false");
             run(step, install).context(
                 "installing cargo-deb from crates.io into the cache folder: is the network up, and the disk not full?",
             )?;
-            host::folder::remove(&objects)
+            folder::remove(&objects)
         })
     })?;
-    Ok(folder.join("bin/cargo-deb"))
+    Ok(root.join("bin/cargo-deb"))
 }
 
 /// Sees to it, before anything is built, that Debian's changelog of `module` begins with Cargo.toml's version.
@@ -50,6 +50,7 @@ pub fn check_version(workspace: &Workspace, module: &Module) -> Result<()> {
 /// Packages `job` twice and keeps one: what two runs make differently cannot be checked by anybody else.
 pub fn make(sh: &Shell, workspace: &Workspace, inputs: &Inputs, cargo_deb: &Path, job: &Job) -> Result<()> {
     step(format!("packaging {} for {}", job.module.debian, job.target.debian), |step| {
+        stage(workspace, job)?;
         let again = workspace.target.join("again.deb");
         for deb in [&job.deb, &again] {
             pack(sh, step, workspace, inputs, cargo_deb, job, deb)?;
@@ -65,6 +66,21 @@ pub fn make(sh: &Shell, workspace: &Workspace, inputs: &Inputs, cargo_deb: &Path
     })
 }
 
+/// Lays out what goes into the package of `job` where cargo-deb looks for it.
+fn stage(workspace: &Workspace, job: &Job) -> Result<()> {
+    let executable = workspace.executable(job.module, job.target);
+    let staged = staging(workspace).join(job.target.packaged).join("release");
+    folder::empty(&staged).context("making a place for the package's files")?;
+    fs::copy(&executable, staged.join(&job.module.name))
+        .with_context(|| format!("copying {}", executable.display()))?;
+    Ok(())
+}
+
+/// The target folder that cargo-deb is told.
+fn staging(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("package")
+}
+
 fn pack(
     sh: &Shell,
     step: &Step,
@@ -75,9 +91,9 @@ fn pack(
     deb: &Path,
 ) -> Result<()> {
     let command = cmd!(sh, "{cargo_deb} --no-build --no-strip --no-dbgsym --locked --offline")
-        .args(["--package", &job.module.name, "--target", job.target.triple])
+        .args(["--package", &job.module.name, "--target", job.target.packaged])
         .args([Path::new("--output"), deb])
-        .env("CARGO_TARGET_DIR", &workspace.target)
+        .env("CARGO_TARGET_DIR", staging(workspace))
         .env("SOURCE_DATE_EPOCH", &inputs.epoch);
     run(step, command).with_context(|| format!("packaging {}", deb.display()))?;
     Ok(())
