@@ -124,7 +124,8 @@ mod tests {
     fn another_c_library_starts_afresh() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("triple");
-        let toolchain = |identity: &str| Toolchain { rustc: None, identity: identity.into() };
+        let toolchain =
+            |identity: &str| Toolchain { rustc: None, release: String::new(), identity: identity.into() };
         forget_other_toolchains(&folder, &toolchain("libc 1")).unwrap();
         fs::write(folder.join("object"), "").unwrap();
         forget_other_toolchains(&folder, &toolchain("libc 1")).unwrap();

@@ -18,6 +18,8 @@ use crate::target::Target;
 pub struct Toolchain {
     /// The compiler; none stands for the active one.
     pub rustc: Option<PathBuf>,
+    /// Its version, and so that of the standard library.
+    pub release: String,
     /// Versions of everything that goes into an executable beside the work tree: compiler, linker, C library.
     pub identity: String,
 }
@@ -51,7 +53,9 @@ pub fn present(sh: &Shell, build: &Path, target: &Target) -> Result<Option<Toolc
         .context("asking dpkg for the versions of linker and C library")?;
     // One version may have standard libraries of several makes: their folder's name in the cache tells them apart.
     let identity = format!("{}\n{compiler}\n{linked}", program.display());
-    Ok(Some(Toolchain { rustc, identity }))
+    let release = compiler.lines().find_map(|line| line.strip_prefix("release: "));
+    let release = release.with_context(|| format!("{} prints no release", program.display()))?.to_owned();
+    Ok(Some(Toolchain { rustc, release, identity }))
 }
 
 /// The toolchains for `targets`, fetched where they are not there yet.
