@@ -11,8 +11,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use host::{cache, folder};
 use prebuilt::Compared;
-use xshell::Shell;
+use xshell::{Shell, cmd};
 
+use crate::dist::copyright;
+use crate::dist::linked::Linked;
 use crate::dist::modules::{self, Module, Workspace};
 use crate::dist::source::Source;
 use crate::summary::Summary;
@@ -108,7 +110,7 @@ pub fn compare_prebuilt(sh: &Shell, summary: &mut Summary) {
 /// Every generated file that depends on the work tree alone.
 fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
     let layer = workspace.root.join(LAYER);
-    let (mut made, mut sums) = (Vec::new(), Vec::new());
+    let (mut made, mut sums, mut licences) = (Vec::new(), Vec::new(), Vec::new());
     for module in &workspace.modules {
         let source = Source::of(sh, workspace, module)?;
         let crates = format!("{}-crates.inc", module.debian);
@@ -117,7 +119,12 @@ fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
             content: generated::crates(source.cargo_lock()?)?,
         });
         sums.push((module.debian.clone(), cache::sha256(&source.archive()?)));
+        licences.push(licence(sh, workspace, module)?);
     }
+    made.push(Made {
+        path: layer.join(SHARED).join("licences.inc"),
+        content: generated::licences(&licences),
+    });
     let lock = workspace.root.join("Cargo.lock");
     let lock = fs::read_to_string(&lock).with_context(|| format!("reading {}", lock.display()))?;
     let path = layer.join(SHARED).join("mender-update-module-git-crates.inc");
@@ -127,6 +134,19 @@ fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
     let names = workspace.modules.iter().map(|module| module.debian.as_str());
     made.push(Made { path: layer.join("conf/from-source.inc"), content: generated::providers(names) });
     Ok(made)
+}
+
+/// What the recipes of `module` say of licences.
+fn licence(sh: &Shell, workspace: &Workspace, module: &Module) -> Result<generated::Licence> {
+    let linked = Linked::of(sh, workspace, module)?;
+    let copyright = copyright::render(workspace, &linked)?;
+    let sum =
+        cmd!(sh, "md5sum").stdin(copyright).quiet().read().context("hashing debian/copyright with md5sum")?;
+    Ok(generated::Licence {
+        module: module.name.clone(),
+        licences: linked.licences().iter().map(|licence| licence.spdx).collect::<Vec<_>>().join(" & "),
+        copyright: sum.split(' ').next().unwrap_or_default().to_owned(),
+    })
 }
 
 /// The recipe that builds `module`, whose name carries its version.

@@ -11,6 +11,7 @@ use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
 use super::modules::Workspace;
+use super::processor;
 use super::toolchain::Toolchain;
 use crate::target::Target;
 
@@ -70,28 +71,35 @@ fn build(
 /// The compiler's flags. They replace the user's own: what is distributed is the same from every machine, and says
 /// nothing of the folders it was built in.
 fn flags(root: &Path) -> Result<String> {
-    let cargo_home = match env::var_os("CARGO_HOME") {
-        Some(folder) => PathBuf::from(folder),
-        None => env::home_dir().context("finding cargo's folder: set HOME or CARGO_HOME")?.join(".cargo"),
-    };
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
-        format!("--remap-path-prefix={}=cargo", cargo_home.display()),
+        format!("--remap-path-prefix={}=cargo", cargo_home()?.display()),
         format!("--remap-path-prefix={}=.", root.display()),
     ];
     Ok(flags.join("\x1f"))
 }
 
-/// Sees to it that nothing dynamic came out, whatever the flags were taken for.
+/// Cargo's folder, whose crates are in the paths of panic messages.
+pub fn cargo_home() -> Result<PathBuf> {
+    Ok(match env::var_os("CARGO_HOME") {
+        Some(folder) => PathBuf::from(folder),
+        None => env::home_dir().context("finding cargo's folder: set HOME or CARGO_HOME")?.join(".cargo"),
+    })
+}
+
+/// Sees to it that nothing dynamic came out, and nothing for newer processors, whatever the flags were taken for.
 fn check(sh: &Shell, step: &Step, workspace: &Workspace, target: &Target) -> Result<()> {
     for module in &workspace.modules {
-        let executable = workspace.target.join(target.triple).join("release").join(&module.name);
+        let executable = workspace.executable(module, target);
         let headers = run(step, cmd!(sh, "readelf --wide --program-headers --dynamic {executable}"))?;
         ensure!(
             is_static(&headers),
             "{} is not static: it asks for an interpreter or a shared library. Look for a dependency that links one",
             executable.display()
         );
+        if let Some(processor) = &target.processor {
+            processor::check(sh, step, &executable, processor)?;
+        }
     }
     Ok(())
 }
@@ -116,7 +124,8 @@ mod tests {
     fn another_c_library_starts_afresh() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("triple");
-        let toolchain = |identity: &str| Toolchain { rustc: None, identity: identity.into() };
+        let toolchain =
+            |identity: &str| Toolchain { rustc: None, release: String::new(), identity: identity.into() };
         forget_other_toolchains(&folder, &toolchain("libc 1")).unwrap();
         fs::write(folder.join("object"), "").unwrap();
         forget_other_toolchains(&folder, &toolchain("libc 1")).unwrap();

@@ -18,6 +18,13 @@ pub struct Workspace {
     pub modules: Vec<Module>,
 }
 
+impl Workspace {
+    /// Where cargo puts the executable of `module` for `target`.
+    pub fn executable(&self, module: &Module, target: &Target) -> PathBuf {
+        self.target.join(target.triple).join("release").join(&module.name)
+    }
+}
+
 /// A package that becomes a Debian package.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module {
@@ -32,7 +39,17 @@ pub struct Module {
 impl Module {
     /// The file name of its package for `target`.
     pub fn deb_name(&self, target: &Target) -> String {
-        format!("{}_{}_{}.deb", self.debian, self.version, target.debian)
+        format!("{}.deb", self.stem(target))
+    }
+
+    /// The file name of that package's bill of materials, beside it.
+    pub fn sbom_name(&self, target: &Target) -> String {
+        format!("{}.spdx.json", self.stem(target))
+    }
+
+    /// What both names begin with.
+    pub fn stem(&self, target: &Target) -> String {
+        format!("{}_{}_{}", self.debian, self.version, target.debian)
     }
 }
 

@@ -1,5 +1,6 @@
-//! Which compiler builds for a target: the active one where it has, or rustup can get it, the target's standard
-//! library; else Debian's. Each target is decided alone, so its package does not depend on what else is built.
+//! Which compiler builds for a target: the active one where it has, or rustup can get it, the target's standard library; else
+//! Debian's; else the active one with a standard library built from its source. Each target is decided alone, so its package
+//! does not depend on what else is built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use host::command::run;
 use host::status::step;
 use xshell::{Shell, cmd};
 
-use super::debian_rust;
+use super::{debian_rust, rust_source};
 use crate::target::Target;
 
 /// A compiler and what it links with.
@@ -17,6 +18,8 @@ use crate::target::Target;
 pub struct Toolchain {
     /// The compiler; none stands for the active one.
     pub rustc: Option<PathBuf>,
+    /// Its version, and so that of the standard library.
+    pub release: String,
     /// Versions of everything that goes into an executable beside the work tree: compiler, linker, C library.
     pub identity: String,
 }
@@ -33,7 +36,10 @@ pub fn present(sh: &Shell, build: &Path, target: &Target) -> Result<Option<Toolc
     } else {
         match fs::read_to_string(remembered(build, target)) {
             Ok(rustc) if Path::new(&rustc).is_file() => Some(PathBuf::from(rustc)),
-            _ => return Ok(None),
+            _ => match rust_source::present(sh, target)? {
+                Some(rustc) => Some(rustc),
+                None => return Ok(None),
+            },
         }
     };
     let program = rustc.as_deref().unwrap_or(Path::new("rustc"));
@@ -45,7 +51,11 @@ pub fn present(sh: &Shell, build: &Path, target: &Target) -> Result<Option<Toolc
         .ignore_stderr()
         .read()
         .context("asking dpkg for the versions of linker and C library")?;
-    Ok(Some(Toolchain { rustc, identity: format!("{compiler}\n{linked}") }))
+    // One version may have standard libraries of several makes: their folder's name in the cache tells them apart.
+    let identity = format!("{}\n{compiler}\n{linked}", program.display());
+    let release = compiler.lines().find_map(|line| line.strip_prefix("release: "));
+    let release = release.with_context(|| format!("{} prints no release", program.display()))?.to_owned();
+    Ok(Some(Toolchain { rustc, release, identity }))
 }
 
 /// The toolchains for `targets`, fetched where they are not there yet.
@@ -65,12 +75,17 @@ pub fn provide(
     };
     add_with_rustup(sh, &missing(sh)?);
     let missing = missing(sh)?;
-    if !missing.is_empty() {
-        let rustc = debian_rust::provide(sh, build, &missing)?;
-        for target in missing {
-            let path = remembered(build, target);
-            fs::write(&path, rustc.as_os_str().as_encoded_bytes())
-                .with_context(|| format!("writing {}", path.display()))?;
+    for target in missing {
+        match debian_rust::provide(sh, build, &[target]) {
+            Ok(rustc) => {
+                let path = remembered(build, target);
+                fs::write(&path, rustc.as_os_str().as_encoded_bytes())
+                    .with_context(|| format!("writing {}", path.display()))?;
+            }
+            Err(error) => {
+                eprintln!("      {error:#}");
+                rust_source::provide(sh, target)?;
+            }
         }
     }
     targets
@@ -94,11 +109,11 @@ fn add_with_rustup(sh: &Shell, targets: &[&Target]) {
         anyhow::Ok(run(step, add).is_ok())
     });
     if !added.unwrap_or(false) {
-        eprintln!("      rustup cannot fetch them; Debian's Rust will do instead");
+        eprintln!("      rustup cannot fetch them; Debian's Rust is looked for");
     }
 }
 
 /// The file that keeps Debian's compiler, once taken, in use: a build does not depend on the network of the day.
 fn remembered(build: &Path, target: &Target) -> PathBuf {
-    build.join(format!("debian-rustc-{}", target.debian))
+    build.join(format!("debian-rustc-{}", target.triple))
 }
