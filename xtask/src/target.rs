@@ -156,6 +156,14 @@ mod tests {
     }
 
     #[test]
+    fn armhf_is_for_armv6_and_newer() {
+        let armhf = find("armhf").unwrap();
+        assert_eq!((armhf.triple, armhf.libraries), ("armv5te-unknown-linux-gnueabi", "armel"));
+        assert_eq!(armhf.processor.as_ref().unwrap().cpu, "arm1176"); // of the Raspberry Pi 1 and Zero
+        assert!(armhf.needs().any(|package| package == "qemu-user-static"));
+    }
+
+    #[test]
     fn boards_are_of_their_targets_architecture() {
         for target in TARGETS {
             assert!(target.board.as_ref().is_none_or(|board| board.architecture == target.debian));

@@ -42,7 +42,7 @@ impl Module {
         format!("{}.deb", self.stem(target))
     }
 
-    /// The file name of that package's bill of materials, beside it.
+    /// The file name of that package's SBOM, beside it.
     pub fn sbom_name(&self, target: &Target) -> String {
         format!("{}.spdx.json", self.stem(target))
     }

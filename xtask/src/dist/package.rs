@@ -7,13 +7,13 @@ use anyhow::{Context, Result, ensure};
 use host::command::run;
 use host::status::{Step, step};
 use host::{cache, folder};
-use toml_edit::{DocumentMut, Value};
+use toml_edit::{DocumentMut, Item, Value};
 use xshell::{Shell, cmd};
 
 use super::inputs::Inputs;
 use super::linked::Linked;
 use super::modules::{Module, Workspace};
-use super::sbom::Bill;
+use super::sbom::Sbom;
 use super::toolchain::Toolchain;
 use super::{Job, c_library, copyright, source};
 
@@ -78,7 +78,8 @@ fn assets(module: &Module) -> [[String; 2]; 2] {
 
 /// Whether `manifest` has `asset` packaged.
 fn lists(manifest: &DocumentMut, asset: &[String; 2]) -> bool {
-    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array();
+    let path = ["package", "metadata", "deb", "assets"];
+    let assets = path.iter().try_fold(manifest.as_item(), |item, key| item.get(key)).and_then(Item::as_array);
     assets.into_iter().flatten().filter_map(Value::as_array).any(|listed| {
         let mut texts = listed.iter().map(Value::as_str);
         asset.iter().all(|part| texts.next().flatten() == Some(part))
@@ -117,11 +118,11 @@ impl Packager<'_> {
         })
     }
 
-    /// Lays out what goes into the package of `job` where cargo-deb looks for it, and the bill of materials beside the package.
+    /// Lays out what goes into the package of `job` where cargo-deb looks for it, and the SBOM beside the package.
     fn stage(&self, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
         let executable = self.workspace.executable(job.module, job.target);
         let content = fs::read(&executable).with_context(|| format!("reading {}", executable.display()))?;
-        let bill = Bill {
+        let sbom = Sbom {
             module: job.module,
             target: job.target,
             linked,
@@ -130,14 +131,14 @@ impl Packager<'_> {
             executable: &cache::sha256(&content),
             created: &self.inputs.time(self.sh)?,
         };
-        let bill =
-            bill.document().with_context(|| format!("listing what {} is made of", job.deb.display()))?;
+        let sbom =
+            sbom.document().with_context(|| format!("listing what {} is made of", job.deb.display()))?;
         let staged = self.staging().join(job.target.packaged).join("release");
         folder::empty(&staged).context("making a place for the package's files")?;
         folder::write(&staged.join(&job.module.name), content)?;
         folder::write(&staged.join("copyright"), copyright::render(self.workspace, linked)?)?;
-        folder::write(&staged.join(format!("{}.spdx.json", job.module.debian)), &bill)?;
-        folder::write(&job.sbom, bill)
+        folder::write(&staged.join(format!("{}.spdx.json", job.module.debian)), &sbom)?;
+        folder::write(&job.sbom, sbom)
     }
 
     /// The target folder that cargo-deb is told.
@@ -188,16 +189,16 @@ mod tests {
     }
 
     #[test]
-    fn copyright_and_bill_of_materials_must_be_packaged() {
+    fn copyright_and_sbom_must_be_packaged() {
         let manifest = |assets: &str| format!("[package.metadata.deb]\nassets = [{assets}]").parse().unwrap();
-        let [copyright, bill] = assets(&module());
+        let [copyright, sbom] = assets(&module());
         let both = manifest(
             "[\"target/release/copyright\", \"usr/share/doc/a-m/copyright\", \"644\"], \
              [\"target/release/a-m.spdx.json\", \"usr/share/doc/a-m/a-m.spdx.json\", \"644\"]",
         );
-        assert!(lists(&both, &copyright) && lists(&both, &bill));
+        assert!(lists(&both, &copyright) && lists(&both, &sbom));
         let none = manifest("[\"target/release/m\", \"usr/share/mender/modules/v3/\", \"755\"]");
-        assert!(!lists(&none, &copyright) && !lists(&"".parse().unwrap(), &bill));
+        assert!(!lists(&none, &copyright) && !lists(&"".parse().unwrap(), &sbom));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What `dist` remembers of a package it has made: the key of its inputs, and the hashes of the file and of its bill of materials.
+//! What `dist` remembers of a package it has made: the key of its inputs, and the hashes of the file and of its SBOM.
 
 use std::fs;
 use std::path::{Path, PathBuf};

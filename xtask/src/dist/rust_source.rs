@@ -27,7 +27,7 @@ const KIND: &str = "rust-std";
 
 /// The active compiler.
 struct Active {
-    /// The folder that has its `bin` and `lib`.
+    /// The directory that has its `bin` and `lib`.
     sysroot: PathBuf,
     /// What `rustc --version --verbose` prints.
     version: String,

@@ -1,4 +1,5 @@
-//! The bill of materials of a package, in SPDX 2.3: scanners see neither crates nor the C library in a static executable.
+//! The SBOM (software bill of materials) of a package, in SPDX 2.3: vulnerability scanners see neither the crates nor the C
+//! library in a static executable.
 //!
 //! It depends on nothing but its content: the same package always has the same one.
 
@@ -20,8 +21,8 @@ const NO_ASSERTION: &str = "NOASSERTION";
 /// The identifier of the module's own package in the document.
 const MODULE: &str = "SPDXRef-Module";
 
-/// What the bill of one package is made of.
-pub struct Bill<'a> {
+/// What the SBOM of one package says.
+pub struct Sbom<'a> {
     /// The module.
     pub module: &'a Module,
     /// What it is built for.
@@ -38,7 +39,7 @@ pub struct Bill<'a> {
     pub created: &'a str,
 }
 
-impl Bill<'_> {
+impl Sbom<'_> {
     /// The document, as JSON.
     ///
     /// # Errors
@@ -190,7 +191,7 @@ mod tests {
 
     fn document(linked: &Linked, executable: &str) -> String {
         let module = Module { name: "web-file".into(), version: "0.1.0".into(), debian: "m-web-file".into() };
-        let bill = Bill {
+        let sbom = Sbom {
             module: &module,
             target: target::find("armhf").unwrap(),
             linked,
@@ -199,7 +200,7 @@ mod tests {
             executable,
             created: "2026-11-24T08:00:00Z",
         };
-        bill.document().unwrap()
+        sbom.document().unwrap()
     }
 
     fn example() -> Linked {

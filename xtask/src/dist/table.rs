@@ -11,8 +11,8 @@ use super::Job;
 
 const HEADINGS: [&str; 5] = ["package", "architecture", "size", "sha256", "path"];
 
-/// One row for each job, and one for each source of `sources`, with paths as seen from the work tree's top. The bills of
-/// materials have no rows: each is in its package.
+/// One row for each job, and one for each source of `sources`, with paths as seen from the work tree's top. The SBOMs
+/// have no rows: each is in its package.
 pub fn rows(root: &Path, jobs: &[Job], sources: &[PathBuf]) -> Result<Vec<[String; 5]>> {
     let packages = jobs.iter().map(|job| (job.module.debian.clone(), job.target.debian, &job.deb));
     let source = |path: &PathBuf| {
@@ -61,7 +61,7 @@ pub fn sums(out: &Path) -> Result<()> {
     fs::write(&path, lines).with_context(|| format!("writing {}", path.display()))
 }
 
-/// The packages, their bills of materials and the sources in `out`, sorted; none where there is no such folder yet.
+/// The packages, their SBOMs and the sources in `out`, sorted; none where there is no such folder yet.
 pub fn released(out: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(out) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

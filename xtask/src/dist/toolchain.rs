@@ -51,7 +51,7 @@ pub fn present(sh: &Shell, build: &Path, target: &Target) -> Result<Option<Toolc
         .ignore_stderr()
         .read()
         .context("asking dpkg for the versions of linker and C library")?;
-    // One version may have standard libraries of several makes: their folder's name in the cache tells them apart.
+    // One version may have standard libraries of several makes: their directory's name in the cache tells them apart.
     let identity = format!("{}\n{compiler}\n{linked}", program.display());
     let release = compiler.lines().find_map(|line| line.strip_prefix("release: "));
     let release = release.with_context(|| format!("{} prints no release", program.display()))?.to_owned();
@@ -84,7 +84,9 @@ pub fn provide(
             }
             Err(error) => {
                 eprintln!("      {error:#}");
-                rust_source::provide(sh, target)?;
+                rust_source::provide(sh, target).with_context(|| {
+                    format!("no standard library of Rust for {0}: run rustup target add {0}", target.triple)
+                })?;
             }
         }
     }
