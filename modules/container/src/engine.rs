@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::{Program, say};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use update_module::{Program, say};
 
 use crate::image::{ImageId, Reference};
 use crate::scratch::Scratch;

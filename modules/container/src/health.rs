@@ -4,8 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::say;
 use serde::{Deserialize, Serialize};
-use update_module::say;
 
 use crate::engine::Engine;
 use crate::project::{Containers, Project, Service};

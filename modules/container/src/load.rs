@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use update_module::durable::Dir;
-use update_module::{Payload, Payloads, say};
+use mender_update_module::durable::Dir;
+use mender_update_module::{Payload, Payloads, say};
 
 use crate::archive::{Archive, COMPRESSED, Digests, loaded_name};
 use crate::carried::Carried;

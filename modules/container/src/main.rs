@@ -32,7 +32,7 @@ mod yaml;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use update_module::{Payloads, Transactional, WorkTree};
+use mender_update_module::{Payloads, Transactional, WorkTree};
 
 use engine::Engine;
 use settings::{MetaData, Settings};
@@ -47,7 +47,7 @@ impl Transactional for Container {
     type Change = Update;
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Update> {
-        let settings: Settings = update_module::settings::load(Self::NAME)?;
+        let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree
             .meta_data()?
             .context("the artifact has no meta-data: it has to name a project, its images, and what runs")?;
@@ -60,11 +60,11 @@ impl Transactional for Container {
     }
 
     fn booted(&self, tree: &WorkTree) -> Result<()> {
-        let settings: Settings = update_module::settings::load(Self::NAME)?;
+        let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         Systemd::of(&settings).start_at_boot(&project::readable(&tree.state_folder(Self::NAME))?)
     }
 }
 
 fn main() -> ExitCode {
-    update_module::run(Container)
+    mender_update_module::run(Container)
 }

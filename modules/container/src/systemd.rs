@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use mender_update_module::durable;
+use mender_update_module::{FileName, Program, say};
 use serde::{Deserialize, Serialize};
-use update_module::durable;
-use update_module::{FileName, Program, say};
 
 use crate::project::{Project, read_own};
 use crate::settings::{CommandLine, Settings};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use update_module::say;
+use mender_update_module::say;
 
 use crate::engine::{Engine, Listed};
 use crate::image::{ImageId, Reference};

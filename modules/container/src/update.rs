@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{self, Dir, Known};
+use mender_update_module::{Change, FileName, Payloads, say};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir, Known};
-use update_module::{Change, FileName, Payloads, say};
 
 use crate::carried::Carried;
 use crate::conflicts::Claims;

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use mender_update_module::{durable, say};
 use rustix::fs::{StatVfsMountFlags, statvfs};
-use update_module::{durable, say};
 
 use crate::dpkg;
 use crate::staged::names;

@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use mender_update_module::say;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
-use update_module::say;
 
 /// The lock of whoever drives dpkg; the first one that everybody takes.
 pub const FRONTEND: &str = "/var/lib/dpkg/lock-frontend";

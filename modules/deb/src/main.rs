@@ -38,7 +38,7 @@ mod was;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use update_module::{Payloads, Transactional, WorkTree, say};
+use mender_update_module::{Payloads, Transactional, WorkTree, say};
 
 use settings::{MetaData, Settings, Wishes};
 use staged::Staging;
@@ -52,7 +52,7 @@ impl Transactional for Deb {
     type Change = Upgrade;
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Upgrade> {
-        let settings: Settings = update_module::settings::load(Self::NAME)?;
+        let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree.meta_data()?.unwrap_or_default();
         Ok(Upgrade::new(tree.state_folder(Self::NAME), Wishes::of(settings, meta_data)))
     }
@@ -73,5 +73,5 @@ impl Transactional for Deb {
 }
 
 fn main() -> ExitCode {
-    update_module::run(Deb)
+    mender_update_module::run(Deb)
 }

@@ -8,8 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use update_module::durable::{self, Dir};
-use update_module::{FileName, say};
+use mender_update_module::durable::{self, Dir};
+use mender_update_module::{FileName, say};
 
 use crate::contents;
 use crate::control::Stanza;

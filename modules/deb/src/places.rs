@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{self, Attributes, Dir};
+use mender_update_module::{FileName, say};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Attributes, Dir};
-use update_module::{FileName, say};
 
 use crate::form;
 

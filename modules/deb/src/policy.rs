@@ -1,8 +1,8 @@
 //! What an update may not do, checked before anything is touched: every refusal names the package and why.
 
 use anyhow::{Result, bail, ensure};
-use update_module::durable::Dir;
-use update_module::say;
+use mender_update_module::durable::Dir;
+use mender_update_module::say;
 
 use crate::control::{Key, Stanza};
 use crate::database::{self, Database};

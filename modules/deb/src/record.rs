@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{self, Dir};
+use mender_update_module::{FileName, say};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir};
-use update_module::{FileName, say};
 
 use crate::form;
 use crate::places;

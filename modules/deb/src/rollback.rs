@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use update_module::{durable, say};
+use mender_update_module::{durable, say};
 
 use crate::control::Stanza;
 use crate::database::{self, Database, Diversions};

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use update_module::{Program, durable, say};
+use mender_update_module::{Program, durable, say};
 
 /// It is there where systemd runs.
 const SYSTEMD: &str = "/run/systemd/system";

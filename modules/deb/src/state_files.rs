@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use update_module::durable::{self, Attributes};
-use update_module::say;
+use mender_update_module::durable::{self, Attributes};
+use mender_update_module::say;
 
 use crate::staged::names;
 use crate::was::parts;

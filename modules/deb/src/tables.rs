@@ -7,8 +7,8 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use mender_update_module::{durable, say};
 use serde::{Deserialize, Serialize};
-use update_module::{durable, say};
 
 use crate::control::Key;
 use crate::database::{Database, Diversions};

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{self, Dir, Known};
+use mender_update_module::{Change, NeedsReboot, say};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir, Known};
-use update_module::{Change, NeedsReboot, say};
 
 use crate::control::Key;
 use crate::database::{self, Database};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use mender_update_module::say;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use update_module::say;
 
 use crate::keep::Pattern;
 

@@ -8,9 +8,9 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{self, Destination, Dir, Staging};
+use mender_update_module::{Change, FileName, Replaces, WorkTree, require_harmless, say};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Destination, Dir, Staging};
-use update_module::{Change, FileName, Replaces, WorkTree, require_harmless, say};
 
 use crate::destination;
 use crate::keep::{self, Pattern};

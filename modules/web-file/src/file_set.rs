@@ -8,9 +8,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{Destination, Dir, Kind, Staging, Times};
+use mender_update_module::{Change, FileName, Payload, Replaces, WorkTree, require_harmless, say};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{Destination, Dir, Kind, Staging, Times};
-use update_module::{Change, FileName, Payload, Replaces, WorkTree, require_harmless, say};
 
 use crate::kept;
 use crate::settings::{Mode, Settings};

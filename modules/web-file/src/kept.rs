@@ -1,8 +1,8 @@
 //! The previous files: each has a second name in `kept/` before it loses its first.
 
 use anyhow::{Result, bail, ensure};
-use update_module::durable::{Dir, Kind};
-use update_module::{FileName, say};
+use mender_update_module::durable::{Dir, Kind};
+use mender_update_module::{FileName, say};
 
 /// How many files an error lists.
 const LISTED: usize = 10;

@@ -3,10 +3,10 @@
 use std::io::{self, Read, Write};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{Dir, Kind};
+use mender_update_module::{FileName, Payload, say};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use update_module::durable::{Dir, Kind};
-use update_module::{FileName, Payload, say};
 
 /// Space that staging leaves free on the destination's file system, in bytes.
 pub const RESERVE: u64 = 4 << 20;

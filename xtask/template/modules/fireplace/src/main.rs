@@ -12,8 +12,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{Destination, Dir, Kind, Staging, Times};
-use update_module::{
+use mender_update_module::durable::{Destination, Dir, Kind, Staging, Times};
+use mender_update_module::{
     Change, FileName, Payloads, Replaces, Transactional, WorkTree, require_harmless, say, settings,
 };
 
@@ -203,7 +203,7 @@ fn old_name() -> Result<FileName> {
 }
 
 fn main() -> ExitCode {
-    update_module::run(Module)
+    mender_update_module::run(Module)
 }
 
 #[cfg(test)]

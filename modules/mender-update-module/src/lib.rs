@@ -5,9 +5,9 @@
 //!
 //! ```no_run
 //! # struct MyModule;
-//! # impl update_module::UpdateModule for MyModule { const NAME: &'static str = "my-module"; }
+//! # impl mender_update_module::UpdateModule for MyModule { const NAME: &'static str = "my-module"; }
 //! fn main() -> std::process::ExitCode {
-//!     update_module::run(MyModule)
+//!     mender_update_module::run(MyModule)
 //! }
 //! ```
 //!
