@@ -32,30 +32,30 @@ mod yaml;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use mender_update_module::{Payloads, Transactional, WorkTree};
+use mender_update_module::{InTransactions, Payloads, Transactional, WorkTree};
 
 use engine::Engine;
 use settings::{MetaData, Settings};
 use systemd::Systemd;
-use update::Update;
+use update::ProjectUpdate;
 
 struct Container;
 
 impl Transactional for Container {
     const NAME: &'static str = "container";
 
-    type Change = Update;
+    type Update = ProjectUpdate;
 
-    fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Update> {
+    fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<ProjectUpdate> {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree
             .meta_data()?
             .context("the artifact has no meta-data: it has to name a project, its images, and what runs")?;
         let engine = Engine::choose(&settings)?;
-        Update::plan(tree.state_folder(Self::NAME), meta_data, engine, &settings)
+        ProjectUpdate::plan(tree.state_folder(Self::NAME), meta_data, engine, &settings)
     }
 
-    fn stage(&self, update: &mut Update, payloads: &mut Payloads) -> Result<()> {
+    fn stage(&self, update: &mut ProjectUpdate, payloads: &mut Payloads) -> Result<()> {
         update.stage(payloads)
     }
 
@@ -66,5 +66,5 @@ impl Transactional for Container {
 }
 
 fn main() -> ExitCode {
-    mender_update_module::run(Container)
+    mender_update_module::run(InTransactions(Container))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use mender_update_module::durable::{self, Dir};
-use mender_update_module::{FileName, say};
+use mender_update_module::{FileName, log};
 use serde::{Deserialize, Serialize};
 
 use crate::image::{ImageId, Reference};
@@ -164,7 +164,7 @@ pub fn readable(state: &Path) -> Result<Vec<Project>> {
     for folder in folders(state)? {
         match Project::read(&folder) {
             Ok(project) => projects.push(project),
-            Err(error) => say(format_args!("not started: {error:#}")),
+            Err(error) => log!("not started: {error:#}"),
         }
     }
     Ok(projects)

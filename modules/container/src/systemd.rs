@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use mender_update_module::durable;
-use mender_update_module::{FileName, Program, say};
+use mender_update_module::{FileName, Program, log};
 use serde::{Deserialize, Serialize};
 
 use crate::project::{Project, read_own};
@@ -71,7 +71,7 @@ impl Systemd {
         for project in projects {
             match self.put(project) {
                 Ok(()) => units.extend(project.started()),
-                Err(error) => say(format_args!("not started: {error:#}")),
+                Err(error) => log!("not started: {error:#}"),
             }
         }
         if units.is_empty() {
@@ -131,13 +131,13 @@ impl Systemd {
     /// Shows the last lines of `unit` in systemd's journal, from `since` on, in the deployment log.
     pub fn show_journal(unit: &str, since: SystemTime) {
         let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        say(format_args!("the last lines of the unit {unit} in the journal:"));
+        log!("the last lines of the unit {unit} in the journal:");
         let journal =
             Program::new("journalctl", LIMIT).args(["--no-pager", "--quiet", "--output=cat", "--lines=30"]);
         // Systemd's own lines about a unit are not of the unit.
         let shown = journal.arg(format!("--since=@{since}")).args(["--unit", unit]).run();
         if let Err(error) = shown {
-            say(format_args!("reading the journal failed: unit {unit}: {error:#}"));
+            log!("reading the journal failed: unit {unit}: {error:#}");
         }
     }
 

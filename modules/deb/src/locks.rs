@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use mender_update_module::say;
+use mender_update_module::log;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
 
@@ -60,7 +60,7 @@ pub fn take(path: &str, seconds: u64) -> Result<Lock> {
             Err(error) => return Err(io::Error::from(error)).with_context(locking),
         }
         if !told {
-            say(format_args!("waiting for {}, which holds {path}", holder(&file)));
+            log!("waiting for {}, which holds {path}", holder(&file));
             told = true;
         }
         thread::sleep(POLL);

@@ -38,7 +38,7 @@ mod was;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use mender_update_module::{Payloads, Transactional, WorkTree, say};
+use mender_update_module::{InTransactions, Payloads, Transactional, WorkTree, log};
 
 use settings::{MetaData, Settings, Wishes};
 use staged::Staging;
@@ -49,7 +49,7 @@ struct Deb;
 impl Transactional for Deb {
     const NAME: &'static str = "deb";
 
-    type Change = Upgrade;
+    type Update = Upgrade;
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Upgrade> {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
@@ -67,11 +67,11 @@ impl Transactional for Deb {
             staging.packages() > 0 || upgrade.removes(),
             "the artifact has neither a package to install nor, as remove in its meta-data, one to remove"
         );
-        say(format_args!("{} packages staged in {}", staging.packages(), upgrade.staging().display()));
+        log!("{} packages staged in {}", staging.packages(), upgrade.staging().display());
         staging.complete()
     }
 }
 
 fn main() -> ExitCode {
-    mender_update_module::run(Deb)
+    mender_update_module::run(InTransactions(Deb))
 }

@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::durable::{self, Dir, Kind};
 use crate::name::FileName;
@@ -19,7 +18,7 @@ use crate::name::FileName;
 const CURRENT: &str = "journal.json";
 
 /// What the names of records begin with whose previous version could not be restored.
-pub(crate) const UNRESTORED: &str = "unrestored";
+pub const UNRESTORED: &str = "unrestored";
 
 /// The most that a record may have: a hundred thousand names of files.
 const RECORD_MAX: u64 = 32 << 20;
@@ -36,8 +35,16 @@ pub struct Journal {
     directory: PathBuf,
 }
 
+/// A record as it is in the journal.
+pub struct Text {
+    /// Its file.
+    pub path: PathBuf,
+    /// What the file holds.
+    pub content: Vec<u8>,
+}
+
 /// The lock of a module's calls, until it is dropped or the process ends, however that ends.
-pub(crate) struct Lock {
+pub struct Lock {
     _directory: Dir,
 }
 
@@ -50,8 +57,8 @@ impl Journal {
     /// The record written last, `None` where there is none.
     ///
     /// # Errors
-    /// When the journal cannot be read, others may write to it, or it is not what this version of the module writes.
-    pub fn read<R: DeserializeOwned>(&self) -> Result<Option<R>> {
+    /// When it cannot be read, or others may write to it.
+    pub fn read(&self) -> Result<Option<Text>> {
         self.read_record(&name(CURRENT)?)
     }
 
@@ -71,16 +78,8 @@ impl Journal {
         self.made()?.write_file(&name(CURRENT)?, &text)
     }
 
-    /// Removes the record; durable on return.
-    ///
-    /// # Errors
-    /// When it cannot be removed.
-    pub fn remove(&self) -> Result<()> {
-        self.remove_record(&name(CURRENT)?)
-    }
-
     /// The record `record`, `None` where there is none.
-    pub(crate) fn read_record<R: DeserializeOwned>(&self, record: &FileName) -> Result<Option<R>> {
+    pub fn read_record(&self, record: &FileName) -> Result<Option<Text>> {
         let Some(directory) = self.open()? else { return Ok(None) };
         let path = directory.path().join(record);
         match directory.kind(record)? {
@@ -91,30 +90,23 @@ impl Journal {
         durable::require_trusted(&path)?;
         let text = read_bounded(&directory.open_for_reading(record)?)
             .with_context(|| format!("reading the journal {}", path.display()))?;
-        let record = serde_json::from_slice(&text).with_context(|| {
-            format!(
-                "{} was not written by this version of the module: see what it says of the interrupted update, \
-                 put its destination in order, and remove it",
-                path.display()
-            )
-        })?;
-        Ok(Some(record))
+        Ok(Some(Text { path, content: text }))
     }
 
     /// Removes the record `record`; durable on return.
-    pub(crate) fn remove_record(&self, record: &FileName) -> Result<()> {
+    pub fn remove_record(&self, record: &FileName) -> Result<()> {
         let Some(directory) = self.open()? else { return Ok(()) };
         directory.remove(record)?;
         directory.sync()
     }
 
     /// Makes the current record the record `to`; durable on return. That takes no space.
-    pub(crate) fn retire(&self, to: &FileName) -> Result<()> {
+    pub fn retire(&self, to: &FileName) -> Result<()> {
         self.rename(&name(CURRENT)?, to)
     }
 
     /// Sets the record `record` aside as the first `PREFIX-N.json` that is free, and returns its path.
-    pub(crate) fn set_aside(&self, record: Option<&FileName>, prefix: &str) -> Result<PathBuf> {
+    pub fn set_aside(&self, record: Option<&FileName>, prefix: &str) -> Result<PathBuf> {
         let current = name(CURRENT)?;
         let record = record.unwrap_or(&current);
         let taken = self.set_aside_before(prefix)?;
@@ -126,7 +118,7 @@ impl Journal {
     }
 
     /// The records that were set aside with `prefix`.
-    pub(crate) fn set_aside_before(&self, prefix: &str) -> Result<Vec<FileName>> {
+    pub fn set_aside_before(&self, prefix: &str) -> Result<Vec<FileName>> {
         let Some(directory) = self.open()? else { return Ok(Vec::new()) };
         let of_prefix = |name: &FileName| {
             let name = name.as_ref().to_string_lossy();
@@ -136,7 +128,7 @@ impl Journal {
     }
 
     /// The record of an update that has not ended, or whose previous version could not be restored.
-    pub(crate) fn under_way(&self) -> Result<Option<PathBuf>> {
+    pub fn under_way(&self) -> Result<Option<PathBuf>> {
         let Some(directory) = self.open()? else { return Ok(None) };
         let current = name(CURRENT)?;
         let record = if directory.kind(&current)?.is_some() {
@@ -148,7 +140,7 @@ impl Journal {
     }
 
     /// Where the record `record` is.
-    pub(crate) fn path_of(&self, record: &FileName) -> PathBuf {
+    pub fn path_of(&self, record: &FileName) -> PathBuf {
         self.directory.join(record)
     }
 
@@ -157,7 +149,7 @@ impl Journal {
     ///
     /// # Errors
     /// When another call does not end, or the directory cannot be made or is not root's.
-    pub(crate) fn lock(&self, make: bool) -> Result<Option<Lock>> {
+    pub fn lock(&self, make: bool) -> Result<Option<Lock>> {
         let directory = if make { Some(self.made()?) } else { self.open()? };
         let Some(directory) = directory else { return Ok(None) };
         let begun = Instant::now();
@@ -221,16 +213,15 @@ mod tests {
     use super::*;
 
     fn refused(journal: &Journal) -> String {
-        format!("{:#}", journal.read::<u32>().unwrap_err())
+        format!("{:#}", journal.read().err().unwrap())
     }
 
     #[test]
     fn records_are_written_set_aside_and_removed() {
         let directory = tempfile::tempdir().unwrap();
         let journal = Journal::new(&directory.path().join("a/b"));
-        assert_eq!(journal.read::<u32>().unwrap(), None);
+        assert!(journal.read().unwrap().is_none());
         assert!(journal.lock(false).unwrap().is_none());
-        journal.remove().unwrap();
         for number in [1, 2] {
             journal.write(&number).unwrap();
             let path = journal.set_aside(None, "left").unwrap();
@@ -238,7 +229,7 @@ mod tests {
         }
         let aside = journal.set_aside_before("left").unwrap();
         assert_eq!(aside.len(), 2);
-        assert_eq!(journal.read_record::<u32>(&aside[0]).unwrap(), Some(1));
+        assert_eq!(journal.read_record(&aside[0]).unwrap().unwrap().content, b"1");
         journal.remove_record(&aside[0]).unwrap();
         assert_eq!(journal.set_aside_before("left").unwrap(), aside[1..]);
     }
@@ -263,11 +254,6 @@ mod tests {
         fs::rename(&path, path.with_file_name("real")).unwrap();
         symlink("real", &path).unwrap();
         assert!(refused(&journal).contains("not a regular file"));
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, "{").unwrap();
-        assert!(refused(&journal).contains("was not written by this version"));
-        fs::write(&path, "").unwrap();
-        assert!(refused(&journal).contains("was not written by this version"));
     }
 
     #[test]
@@ -277,7 +263,7 @@ mod tests {
         journal.write(&"before").unwrap();
         let error = format!("{:#}", journal.write(&"x".repeat(RECORD_MAX as usize)).unwrap_err());
         assert!(error.contains("cannot be recorded"), "{error}");
-        assert_eq!(journal.read::<String>().unwrap().as_deref(), Some("before"));
+        assert_eq!(journal.read().unwrap().unwrap().content, b"\"before\"");
     }
 
     #[test]

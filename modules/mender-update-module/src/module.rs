@@ -1,4 +1,4 @@
-//! What an author of a module writes: one method per state.
+//! The trait of an Update Module: one method for each state.
 
 use anyhow::Result;
 
@@ -6,15 +6,15 @@ use crate::payloads::Payloads;
 use crate::state::NeedsReboot;
 use crate::tree::WorkTree;
 
-/// An Update Module: one method per state of the protocol, each with the default that the protocol gives it.
+/// An Update Module: one method for each state of the protocol, each with the default that the protocol gives it.
 ///
-/// Every method but the queries may be called again after it has succeeded, or after it was cut short by a
-/// power loss, and has to cope. An `Err` fails the state; its whole chain is written to the deployment log.
+/// Every method but the queries may be called again after it has succeeded, or after a power loss has interrupted it. An `Err`
+/// fails the state; its whole chain is written to the deployment log.
 pub trait UpdateModule {
-    /// The payload type, which is the executable's name, the settings file's and the journal folder's.
+    /// The payload type, which is the executable's name, the settings file's and the journal directory's.
     const NAME: &'static str;
 
-    /// May the client tell the size of every file before the download? Default: no.
+    /// Whether the client may announce the size of every file before the download. Default: no.
     ///
     /// # Errors
     /// Fail the download.
@@ -30,18 +30,18 @@ pub trait UpdateModule {
         Ok(())
     }
 
-    /// Makes the new live. Default: does nothing.
+    /// Activates the new version. Default: does nothing.
     ///
     /// # Errors
-    /// Start the rollback chain.
+    /// Start the rollback states.
     fn artifact_install(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
-    /// Does the change need a reboot? Default: no.
+    /// Whether the update needs a reboot. Default: no.
     ///
     /// # Errors
-    /// Start the rollback chain.
+    /// Start the rollback states.
     fn needs_artifact_reboot(&self, _tree: &WorkTree) -> Result<NeedsReboot> {
         Ok(NeedsReboot::No)
     }
@@ -49,29 +49,29 @@ pub trait UpdateModule {
     /// Reboots the device, for a module that answered [`NeedsReboot::Yes`]. Default: does nothing.
     ///
     /// # Errors
-    /// Start the rollback chain.
+    /// Start the rollback states.
     fn artifact_reboot(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
-    /// Checks after the reboot that the new is running. Default: it is.
+    /// Checks after the reboot that the new version runs. Default: it does.
     ///
     /// # Errors
-    /// Start the rollback chain.
+    /// Start the rollback states.
     fn artifact_verify_reboot(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
-    /// Makes the new permanent. What undoes it must outlive this call: when power fails here, the client rolls
+    /// Makes the new version permanent. What a rollback needs must outlive this call: when power fails here, the client rolls
     /// back although the commit may have completed. Default: does nothing.
     ///
     /// # Errors
-    /// Start the rollback chain.
+    /// Start the rollback states.
     fn artifact_commit(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
-    /// Can the module go back? Default: no.
+    /// Whether the module can roll back. Default: no.
     ///
     /// # Errors
     /// Leave the device inconsistent.
@@ -79,7 +79,7 @@ pub trait UpdateModule {
         Ok(false)
     }
 
-    /// Brings the old back, from any prefix of install, an empty one included. Default: does nothing.
+    /// Activates the previous version, from any point that install had reached, none included. Default: does nothing.
     ///
     /// # Errors
     /// Leave the device inconsistent.
@@ -87,15 +87,15 @@ pub trait UpdateModule {
         Ok(())
     }
 
-    /// Reboots into the old, for a module that answered [`NeedsReboot::Yes`]. Default: does nothing.
+    /// Reboots into the previous version, for a module that answered [`NeedsReboot::Yes`]. Default: does nothing.
     ///
     /// # Errors
-    /// Make the client ask [`artifact_verify_rollback_reboot`](Self::artifact_verify_rollback_reboot) all the same.
+    /// Make the client ask [`artifact_verify_rollback_reboot`](Self::artifact_verify_rollback_reboot) nevertheless.
     fn artifact_rollback_reboot(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
-    /// Checks after that reboot that the old is running. Default: it is.
+    /// Checks after that reboot that the previous version runs. Default: it does.
     ///
     /// # Errors
     /// Make the client reboot again.
@@ -103,7 +103,7 @@ pub trait UpdateModule {
         Ok(())
     }
 
-    /// Hears that the update has failed. Default: does nothing.
+    /// Called when the update has failed. Default: does nothing.
     ///
     /// # Errors
     /// Are shown; the failure stays what it was.
@@ -119,11 +119,11 @@ pub trait UpdateModule {
         Ok(())
     }
 
-    /// Called as `MODULE --recover` at boot, before the client starts: brings a change that power cut short
-    /// back to the old. Default: does nothing.
+    /// Called as `MODULE --recover` at boot, before the client starts: rolls back an update that a power loss interrupted.
+    /// Default: does nothing.
     ///
     /// # Errors
-    /// Make the boot's recovery unit fail.
+    /// Make the unit of the recovery at boot fail.
     fn recover(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::log::{LINE_MAX, write_line};
+use crate::deployment_log::{LINE_MAX, write_line};
 
 /// The most of a program's output that is captured.
 const CAPTURE_MAX: usize = 8 << 20;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::client;
 use crate::journal::Journal;
-use crate::log::say;
+use crate::log;
 use crate::module::UpdateModule;
 use crate::payloads::Payloads;
 use crate::state::State;
@@ -25,7 +25,7 @@ pub fn run<M: UpdateModule>(module: M) -> ExitCode {
     match answer(&module, env::args_os().skip(1).collect()).and_then(write_answer) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(format_args!("{}: {error:#}", M::NAME));
+            log!("{}: {error:#}", M::NAME);
             ExitCode::FAILURE
         }
     }
@@ -70,13 +70,13 @@ fn under_way(name: &str) -> Result<Answer> {
 fn recover_this_device<M: UpdateModule>(module: &M) -> Result<()> {
     let datastore = client::datastore(M::NAME)?;
     if !datastore.exists() {
-        say(format_args!(
+        log!(
             "{}: no interrupted update found: {} does not exist: if the Mender client keeps its data elsewhere, name that \
              directory as datastore in /etc/mender-modules/{}.toml",
             M::NAME,
             datastore.display(),
             M::NAME
-        ));
+        );
     }
     recover(module, &WorkTree::in_datastore(datastore))
 }

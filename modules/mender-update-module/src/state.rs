@@ -9,29 +9,29 @@ pub enum State {
     ProvidePayloadFileSizes,
     /// The payload streams in; nothing may become active, for its checksum is not known yet.
     Download,
-    /// As `Download`, with the size of every file told in advance.
+    /// As `Download`, with the size of every file known in advance.
     DownloadWithFileSizes,
-    /// Make the new live.
+    /// Activate the new version.
     ArtifactInstall,
-    /// Query: does the new, or after a rollback the old, need a reboot?
+    /// Query: does the new version, or after a rollback the previous one, need a reboot?
     NeedsArtifactReboot,
     /// Reboot in the module's own way.
     ArtifactReboot,
-    /// After the reboot: is the new running?
+    /// After the reboot: does the new version run?
     ArtifactVerifyReboot,
-    /// Make the new permanent; may still be followed by a rollback.
+    /// Make the new version permanent; may still be followed by a rollback.
     ArtifactCommit,
-    /// Query: can the module go back?
+    /// Query: can the module roll back?
     SupportsRollback,
-    /// Bring the old back, from any point that install had reached.
+    /// Activate the previous version, from any point that install had reached.
     ArtifactRollback,
-    /// Reboot into the old in the module's own way.
+    /// Reboot into the previous version in the module's own way.
     ArtifactRollbackReboot,
-    /// After that reboot: is the old running?
+    /// After that reboot: does the previous version run?
     ArtifactVerifyRollbackReboot,
     /// The update has failed.
     ArtifactFailure,
-    /// The last call: forget the old, remove what was staged.
+    /// The last call: remove the previous version and what was staged.
     Cleanup,
 }
 

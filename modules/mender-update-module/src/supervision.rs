@@ -15,7 +15,7 @@ use rustix::fs::{FileType, fstat};
 use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::log::say_at_once;
+use crate::deployment_log::log_at_once;
 use crate::processes;
 
 /// How often the parent is looked for where the kernel has no pidfd_open(2) (before Linux 5.3).
@@ -50,7 +50,7 @@ fn watch(parent: Option<Pid>, signals: Option<UnixStream>) {
         }
         match wait(client.as_ref(), signals.as_ref(), log.as_ref()) {
             Event::Signal => {
-                say_at_once(
+                log_at_once(
                     "call ended by a signal (Ctrl-C, or the client's time limit): the next call or boot recovers",
                 );
                 processes::end_like_power_loss();

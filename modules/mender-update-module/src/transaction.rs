@@ -1,19 +1,8 @@
-//! Stage, switch, keep, forget: the one way in which a module changes a device.
+//! Stage, activate, roll back, discard: the one way in which a module changes a device.
 //!
-//! A [`Change`] says what is special to a payload, this file in which order its steps come and what the journal holds
-//! meanwhile:
-//!
-//! | phase in the journal | what is live | `ArtifactInstall` | `ArtifactRollback` | next `Download`, or a boot |
-//! |---|---|---|---|---|
-//! | none | the old | fails: nothing is staged | nothing to do | |
-//! | Staging | the old | fails | nothing to do | discard what is staged |
-//! | Staged | the old | switches | nothing to do | Download discards what is staged |
-//! | Switching | old, new or between; or the new, on trial | switches back and fails | switches back | switch back |
-//! | Switched | the new | nothing to do | switches back | Download switches back; a boot leaves it |
-//! | Committed | the new | nothing to do | switches back | Download forgets the old |
-//! | RollingBack | old, new or between | fails | switches back | switch back |
-//! | RolledBack | the old | fails | asks the health gate again | Download forgets |
-//! | Forgetting (version 0.1.0) | as before | fails | nothing to do | Download forgets |
+//! An [`Update`] says what is special to a payload, this file in which order its steps come and what the journal holds
+//! meanwhile. The crate's documentation has the table of phases; version 0.1.0 had one more, Discarding: ArtifactInstall fails,
+//! there is nothing to roll back, and the next Download discards.
 //!
 //! A record of a transaction that has ended gets another name, which takes no space on a full file system:
 //!
@@ -27,57 +16,33 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 
-use crate::change::Change;
 use crate::guard::Guard;
-use crate::journal::{Journal, UNRESTORED};
-use crate::log::say;
+use crate::journal::{Journal, Text, UNRESTORED};
+use crate::log;
 use crate::name::FileName;
+use crate::record::{Phase, RecordOf};
 use crate::state::NeedsReboot;
-
-/// The form of [`Record`]; raised when a record can no longer be read by the version before.
-const FORMAT: u32 = 1;
-
-#[derive(Serialize, Deserialize)]
-struct Record<C> {
-    format: u32,
-    phase: Phase,
-    change: C,
-    #[serde(default)]
-    guard: Guard,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Phase {
-    Staging,
-    Staged,
-    Switching,
-    Switched,
-    Committed,
-    RollingBack,
-    RolledBack,
-    Forgetting,
-}
+use crate::update::{Trigger, Update};
 
 /// A transaction whose previous version could not be restored.
-pub struct Unrestored<C> {
-    change: C,
+pub struct Unrestored<U> {
+    update: U,
     record: PathBuf,
     error: anyhow::Error,
 }
 
-impl<C: Change> Unrestored<C> {
-    /// Refuses `change` where it has the same destination.
+impl<U: Update> Unrestored<U> {
+    /// Refuses `update` where it has the same destination.
     ///
     /// # Errors
     /// Why the other could not be rolled back, and what to do.
-    pub fn refuse(self, change: &C) -> Result<()> {
-        if !change.conflicts_with(&self.change) {
+    pub fn refuse(self, update: &U) -> Result<()> {
+        if !update.conflicts_with(&self.update) {
             return Ok(());
         }
         let record = self.record.display();
-        let by_hand = match self.change.kept_in() {
+        let by_hand = match self.update.kept_in() {
             Some(kept) => format!("what you need from {0}, then remove {0} and {record}", kept.display()),
             None => format!("what you need, then remove {record}"),
         };
@@ -93,153 +58,155 @@ fn discard_name() -> Result<FileName> {
     FileName::new("discard.json")
 }
 
-/// What the names of records begin with whose changes have left something.
+/// What the names of records begin with whose updates have left something.
 const LEFT: &str = "left";
 
-/// A change and how far it has come, in the journal.
-pub struct Transaction<C> {
+/// An update and how far it has come, in the journal.
+pub struct Transaction<U> {
     journal: Journal,
-    change: PhantomData<C>,
+    update: PhantomData<U>,
 }
 
-impl<C: Change> Transaction<C> {
-    /// The transaction that `journal` tells of.
+impl<U: Update> Transaction<U> {
+    /// The transaction in `journal`.
     pub fn new(journal: Journal) -> Self {
-        Self { journal, change: PhantomData }
+        Self { journal, update: PhantomData }
     }
 
-    /// Lets `stage` write `change` to its staging place, between the word that it will be and the word that it is whole
-    /// and on the medium. `guard` will go around its switch.
+    /// Lets `stage` write the payload of `update` to its staging directory. The journal says before that it will, and after
+    /// that all of it is there, durable. `guard` goes around the activation.
     ///
     /// # Errors
     /// When the journal cannot be written, and those of `stage`.
-    pub fn stage(&self, change: C, guard: Guard, stage: impl FnOnce(&mut C) -> Result<()>) -> Result<()> {
-        let mut record = Record { format: FORMAT, phase: Phase::Staging, change, guard };
+    pub fn stage(&self, update: U, guard: Guard, stage: impl FnOnce(&mut U) -> Result<()>) -> Result<()> {
+        let mut record = RecordOf::<U>::new(update, guard);
         self.write(&record)?;
         let staged = record
-            .change
+            .update_mut()
             .make_staging()
             .and_then(|()| self.write(&record))
-            .and_then(|()| stage(&mut record.change))
+            .and_then(|()| stage(record.update_mut()))
             .and_then(|()| self.mark(&mut record, Phase::Staged));
         if staged.is_err() {
             // Its space is needed now, and not at the next update.
             if let Err(error) = self.discard() {
-                say(format_args!("discarding the failed download: {error:#}: the next update tries again"));
+                log!("discarding the failed download: {error:#}: the next update tries again");
             }
         }
         staged
     }
 
-    /// Makes the new live, and makes sure that the device is well with it. When either fails the old is brought back at
-    /// once, as far as that goes.
+    /// Activates the new version and waits for the health check to pass. When either fails, rolls back at once.
     ///
     /// # Errors
-    /// When nothing is staged, the preparation refuses, the switch fails, or the health gate does not open.
+    /// When nothing is staged, the preparation refuses, or the activation or the health check fails.
     pub fn install(&self) -> Result<()> {
         let Some(mut record) = self.read()? else {
-            bail!("nothing is staged: Download comes first");
+            bail!("nothing is staged: Download has to succeed first");
         };
         match record.phase {
             Phase::Staged => {}
-            Phase::Switched | Phase::Committed => return Ok(()),
-            Phase::Switching => {
-                self.back(&mut record, Around::Guarded)?;
-                bail!("this update was cut short, and the old is back: download again");
+            Phase::Active | Phase::Committed => return Ok(()),
+            Phase::Activating => {
+                self.restore_previous(&mut record, Trigger::Call)?;
+                bail!("this update was interrupted and is rolled back: install the artifact again");
             }
-            Phase::Staging | Phase::RollingBack | Phase::RolledBack | Phase::Forgetting => {
-                bail!("this update was cut short or rolled back: download again");
+            Phase::Staging | Phase::RollingBack | Phase::RolledBack | Phase::Discarding => {
+                bail!("this update was interrupted or rolled back: install the artifact again");
             }
         }
-        record.change.prepare()?;
-        self.mark(&mut record, Phase::Switching)?;
-        self.switch(&mut record).map_err(|error| match self.back(&mut record, Around::Guarded) {
-            Ok(()) => error.context("the new could not be made live, and the old is back"),
-            Err(second) => error
-                .context(format!("neither could the new be made live nor the old brought back ({second:#})")),
+        record.prepare()?;
+        self.mark(&mut record, Phase::Activating)?;
+        self.activate(&mut record).map_err(|error| match self.restore_previous(&mut record, Trigger::Call) {
+            Ok(()) => error.context("install failed; rolled back to the previous version"),
+            Err(second) => error.context(format!("install failed, and the rollback too ({second:#})")),
         })
     }
 
-    /// The switch with what goes around it. The journal says Switched only after the health gate: an update that loses
-    /// power before that has not shown that it works, and the boot brings the old back.
-    fn switch(&self, record: &mut Record<C>) -> Result<()> {
+    /// The activation with what goes around it. The journal says Active only after the health check: an update that loses
+    /// power before that has not shown that it works, and the boot rolls it back.
+    fn activate(&self, record: &mut RecordOf<U>) -> Result<()> {
         record.guard.before()?;
-        if record.change.make_destination()? {
+        let (update, prepared) = record.ready_mut()?;
+        if update.make_destination(prepared)? {
             self.write(record)?;
         }
-        record.change.switch()?;
+        let (update, prepared) = record.ready()?;
+        update.activate(prepared)?;
         record.guard.after()?;
-        record.guard.gate()?;
-        self.mark(record, Phase::Switched)
+        record.guard.check_health()?;
+        self.mark(record, Phase::Active)
     }
 
-    /// Whether what the change has made live needs a reboot: the new, or after a rollback the old.
+    /// Whether the active version needs a reboot: the new one, or after a rollback the previous one.
     ///
     /// # Errors
-    /// When the journal cannot be read, or the change cannot tell.
+    /// When the journal cannot be read, or the update cannot tell.
     pub fn needs_reboot(&self) -> Result<NeedsReboot> {
         match self.read()? {
-            Some(record) if matches!(record.phase, Phase::Switched | Phase::RolledBack) => {
-                record.change.needs_reboot()
+            Some(record) if matches!(record.phase, Phase::Active | Phase::RolledBack) => {
+                let (update, prepared) = record.ready()?;
+                update.needs_reboot(prepared)
             }
             _ => Ok(NeedsReboot::No),
         }
     }
 
-    /// Makes the new permanent, and keeps the old until [`finish`](Self::finish) all the same.
+    /// Makes the new version permanent. The previous one is kept until [`finish`](Self::finish) all the same.
     ///
     /// # Errors
-    /// When the new is not live.
+    /// When the new version is not active.
     pub fn commit(&self) -> Result<()> {
         match self.read()? {
-            Some(mut record) if record.phase == Phase::Switched => self.mark(&mut record, Phase::Committed),
+            Some(mut record) if record.phase == Phase::Active => self.mark(&mut record, Phase::Committed),
             Some(record) if record.phase == Phase::Committed => Ok(()),
-            Some(record) => bail!("there is nothing to commit: the update under way is {:?}", record.phase),
-            None => bail!("there is nothing to commit: no update is under way"),
+            Some(record) => bail!("nothing to commit: the update under way is in phase {:?}", record.phase),
+            None => bail!("nothing to commit: no update is under way"),
         }
     }
 
-    /// Brings the old back, if the new has begun to become live, and reports how the device is with it.
+    /// Activates the previous version, if the activation of the new one has begun, and reports the health check.
     ///
     /// # Errors
-    /// When the old cannot be brought back; it may be tried again.
+    /// When that fails; it may be tried again.
     pub fn roll_back(&self) -> Result<()> {
         let Some(mut record) = self.read()? else { return Ok(()) };
         match record.phase {
-            Phase::Switching | Phase::Switched | Phase::Committed | Phase::RollingBack => {
-                self.back(&mut record, Around::Guarded)?;
+            Phase::Activating | Phase::Active | Phase::Committed | Phase::RollingBack => {
+                self.restore_previous(&mut record, Trigger::Call)?;
                 record.guard.report();
             }
             Phase::RolledBack => record.guard.report(),
-            Phase::Staging | Phase::Staged | Phase::Forgetting => {}
+            Phase::Staging | Phase::Staged | Phase::Discarding => {}
         }
         Ok(())
     }
 
-    /// Ends the transaction: what was interrupted is rolled back, and what is no longer needed removed. Returns the change
+    /// Ends the transaction: what was interrupted is rolled back, and what is no longer needed removed. Returns the record
     /// that has ended, if there was one.
     ///
     /// # Errors
     /// When that fails; the next update tries again.
-    pub fn finish(&self) -> Result<Option<C>> {
+    pub fn finish(&self) -> Result<Option<RecordOf<U>>> {
         let Some(mut record) = self.read()? else { return self.finish_discard() };
-        if matches!(record.phase, Phase::Switching | Phase::RollingBack) {
-            self.back(&mut record, Around::Guarded)?;
+        if matches!(record.phase, Phase::Activating | Phase::RollingBack) {
+            self.restore_previous(&mut record, Trigger::Call)?;
         }
         self.discard()
     }
 
-    /// Clears the way for the next transaction: one that was never committed is rolled back. Returns those that cannot be.
+    /// Ends the transaction before, so that the next one can begin: one that was never committed is rolled back. Returns those
+    /// that cannot be.
     ///
     /// # Errors
     /// When the journal cannot be read or changed.
-    pub fn clear(&self) -> Result<Vec<Unrestored<C>>> {
+    pub fn clear(&self) -> Result<Vec<Unrestored<U>>> {
         self.retry_left();
         self.finish_discard()?;
         let cleared = || {
-            if let Some(mut record) = self.read()?.filter(|record| record.phase == Phase::Switched) {
-                say("the update before was neither committed nor rolled back: rolling it back");
-                self.back(&mut record, Around::Guarded)?;
+            if let Some(mut record) = self.read()?.filter(|record| record.phase == Phase::Active) {
+                log!("the update before was neither committed nor rolled back: rolling it back");
+                self.restore_previous(&mut record, Trigger::Call)?;
             }
             self.finish().map(drop)
         };
@@ -247,36 +214,36 @@ impl<C: Change> Transaction<C> {
         if self.read().context("an earlier update was interrupted")?.is_some() {
             if let Err(error) = cleared() {
                 let record = self.journal.set_aside(None, UNRESTORED)?;
-                say(format_args!(
+                log!(
                     "rollback of an earlier update failed: {error:#}: its record is kept in {}",
                     record.display()
-                ));
+                );
             }
         }
-        self.retry_unrestored(Around::Guarded)
+        self.retry_unrestored(Trigger::Call)
     }
 
-    /// Rolls back a change that a power loss interrupted, and discards an interrupted download, which no client resumes; one
+    /// Rolls back an update that a power loss interrupted, and discards an interrupted download, which no client resumes; one
     /// that waits for its commit is left alone. At boot, so units are not touched: systemd starts them later, and would wait
     /// for this call to end.
     ///
     /// # Errors
     /// When that fails; it may be tried again.
     pub fn recover(&self) -> Result<()> {
-        self.retry_left_where(C::discard_at_boot);
+        self.retry_left_where(U::discard_at_boot);
         if let Some(record) = self.read_ended()? {
-            if record.change.discard_at_boot()? {
+            if record.update().discard_at_boot()? {
                 self.finish_discard()?;
             }
         }
-        self.retry_unrestored(Around::Bare)?;
+        self.retry_unrestored(Trigger::Boot)?;
         match self.read()? {
-            Some(mut record) if matches!(record.phase, Phase::Switching | Phase::RollingBack) => {
-                say("update interrupted: rolling back to the previous version");
-                self.back(&mut record, Around::Bare)
+            Some(mut record) if matches!(record.phase, Phase::Activating | Phase::RollingBack) => {
+                log!("update interrupted: rolling back to the previous version");
+                self.restore_previous(&mut record, Trigger::Boot)
             }
             Some(record) if record.phase == Phase::Staging => {
-                if record.change.discard_at_boot()? {
+                if record.update().discard_at_boot()? {
                     self.discard()?;
                 }
                 Ok(())
@@ -285,51 +252,52 @@ impl<C: Change> Transaction<C> {
         }
     }
 
-    fn back(&self, record: &mut Record<C>, around: Around) -> Result<()> {
-        // Neither a journal on a full disk nor a unit that does not stop must keep the old away: the phase before
-        // starts this again just as well, and the server shows what was said.
+    /// Rolls `record` back. At boot, units are not touched: systemd starts them later.
+    fn restore_previous(&self, record: &mut RecordOf<U>, trigger: Trigger) -> Result<()> {
+        // Neither a journal on a full disk nor a unit that does not stop may prevent the rollback: the phase before starts it
+        // again just as well, and the server shows what was logged.
         let guarded = |done: Result<()>, what: &str| {
             if let Err(error) = done {
-                say(format_args!("rolling back all the same: {what}: {error:#}"));
+                log!("rollback continues despite an error: {what}: {error:#}");
             }
         };
-        guarded(self.mark(record, Phase::RollingBack), "the journal");
-        if around == Around::Guarded {
-            guarded(record.guard.before(), "before it");
+        guarded(self.mark(record, Phase::RollingBack), "writing the journal");
+        if trigger == Trigger::Call {
+            guarded(record.guard.before(), "stopping units");
         }
-        self.restore(record, around).context("rolling back to the previous version")?;
-        guarded(self.mark(record, Phase::RolledBack), "the journal");
-        if around == Around::Guarded {
-            guarded(record.guard.after(), "after it");
+        self.roll_back_with(record, trigger).context("rollback to the previous version")?;
+        guarded(self.mark(record, Phase::RolledBack), "writing the journal");
+        if trigger == Trigger::Call {
+            guarded(record.guard.after(), "starting units");
         }
         Ok(())
     }
 
-    /// First the word that there is no rollback any more, then the removal of what it needs.
-    fn discard(&self) -> Result<Option<C>> {
+    /// First the journal says that there is no rollback any more, then what it needs is removed.
+    fn discard(&self) -> Result<Option<RecordOf<U>>> {
         self.journal.retire(&discard_name()?)?;
         self.finish_discard()
     }
 
     /// Removes what a transaction that has ended has staged or kept. What cannot be removed is named, and blocks nothing.
-    fn finish_discard(&self) -> Result<Option<C>> {
+    fn finish_discard(&self) -> Result<Option<RecordOf<U>>> {
         let name = discard_name()?;
         let Some(record) = self.read_ended()? else { return Ok(None) };
-        match record.change.forget() {
+        match record.update().discard(record.prepared()) {
             Ok(()) => self.journal.remove_record(&name)?,
             Err(error) => {
                 let kept = self.journal.set_aside(Some(&name), LEFT)?;
-                say(format_args!(
+                log!(
                     "cleanup incomplete: {error:#}: the next update tries again, as {} says",
                     kept.display()
-                ));
+                );
             }
         }
-        Ok(Some(record.change))
+        Ok(Some(record))
     }
 
-    fn read_ended(&self) -> Result<Option<Record<C>>> {
-        self.understood(self.journal.read_record(&discard_name()?)?)
+    fn read_ended(&self) -> Result<Option<RecordOf<U>>> {
+        decoded::<U>(self.journal.read_record(&discard_name()?)?)
     }
 
     /// Tries again to remove what earlier transactions have left. What still cannot be removed is named.
@@ -337,79 +305,60 @@ impl<C: Change> Transaction<C> {
         self.retry_left_where(|_| Ok(true));
     }
 
-    fn retry_left_where(&self, may: impl Fn(&C) -> Result<bool>) {
+    fn retry_left_where(&self, may: impl Fn(&U) -> Result<bool>) {
         let retry = |name: &FileName| {
-            if let Some(record) = self.understood(self.journal.read_record(name)?)? {
-                if !may(&record.change)? {
+            if let Some(record) = decoded::<U>(self.journal.read_record(name)?)? {
+                if !may(record.update())? {
                     return Ok(());
                 }
-                record.change.forget()?;
+                record.update().discard(record.prepared())?;
             }
             self.journal.remove_record(name)
         };
         for name in self.journal.set_aside_before(LEFT).unwrap_or_default() {
             if let Err(error) = retry(&name) {
                 let path = self.journal.path_of(&name);
-                say(format_args!("cleanup of an earlier update incomplete: {}: {error:#}", path.display()));
+                log!("cleanup of an earlier update incomplete: {}: {error:#}", path.display());
             }
         }
     }
 
     /// Tries again to roll back what could not be; what still cannot is returned.
-    fn retry_unrestored(&self, around: Around) -> Result<Vec<Unrestored<C>>> {
+    fn retry_unrestored(&self, trigger: Trigger) -> Result<Vec<Unrestored<U>>> {
         let mut unrestored = Vec::new();
         for name in self.journal.set_aside_before(UNRESTORED)? {
             let path = self.journal.path_of(&name);
-            let Some(record) = self.understood(self.journal.read_record(&name)?)? else { continue };
-            match self.restore(&record, around) {
+            let Some(record) = decoded::<U>(self.journal.read_record(&name)?)? else { continue };
+            match self.roll_back_with(&record, trigger) {
                 Ok(()) => drop(self.journal.set_aside(Some(&name), LEFT)?),
                 Err(error) => {
-                    say(format_args!(
-                        "rollback of an earlier update failed again: {}: {error:#}",
-                        path.display()
-                    ));
-                    unrestored.push(Unrestored { change: record.change, record: path, error });
+                    log!("rollback of an earlier update failed again: {}: {error:#}", path.display());
+                    unrestored.push(Unrestored { update: record.into_update(), record: path, error });
                 }
             }
         }
         Ok(unrestored)
     }
 
-    fn restore(&self, record: &Record<C>, around: Around) -> Result<()> {
-        match around {
-            Around::Guarded => record.change.switch_back(),
-            Around::Bare => record.change.switch_back_at_boot(),
-        }
+    fn roll_back_with(&self, record: &RecordOf<U>, trigger: Trigger) -> Result<()> {
+        let (update, prepared) = record.ready()?;
+        update.roll_back(prepared, trigger)
     }
 
-    fn read(&self) -> Result<Option<Record<C>>> {
-        self.understood(self.journal.read()?)
+    fn read(&self) -> Result<Option<RecordOf<U>>> {
+        decoded::<U>(self.journal.read()?)
     }
 
-    /// `record`, if it has the form that this version knows.
-    fn understood(&self, record: Option<Record<C>>) -> Result<Option<Record<C>>> {
-        if let Some(Record { format, .. }) = record.as_ref().filter(|record| record.format != FORMAT) {
-            bail!(
-                "the journal has form {format}, this version of the module knows {FORMAT}: \
-                 end the interrupted update with the version that began it"
-            );
-        }
-        Ok(record)
-    }
-
-    fn mark(&self, record: &mut Record<C>, phase: Phase) -> Result<()> {
+    fn mark(&self, record: &mut RecordOf<U>, phase: Phase) -> Result<()> {
         record.phase = phase;
         self.write(record)
     }
 
-    fn write(&self, record: &Record<C>) -> Result<()> {
+    fn write(&self, record: &RecordOf<U>) -> Result<()> {
         self.journal.write(record)
     }
 }
 
-/// Whether units are stopped and started around a way back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Around {
-    Guarded,
-    Bare,
+fn decoded<U: Update>(text: Option<Text>) -> Result<Option<RecordOf<U>>> {
+    text.map(|text| RecordOf::<U>::decode(&text.content, &text.path)).transpose()
 }

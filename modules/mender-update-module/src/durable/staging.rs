@@ -101,7 +101,7 @@ impl Staging {
     }
 
     /// Makes it, with the directories `children` in it, all of them empty and closed to everybody else. The library writes
-    /// the journal after [`Change::make_staging`](crate::Change::make_staging): call it only there.
+    /// the journal after [`Update::make_staging`](crate::Update::make_staging): call it only there.
     ///
     /// # Errors
     /// When one cannot be made.

@@ -1,4 +1,4 @@
-//! The health gate: is the device well with what is live now?
+//! The health check: whether the device is healthy with the active version.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::thread;
@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::log::say;
+use crate::log;
 use crate::program::Program;
 
-/// Time between two looks.
+/// Time between two checks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// The longest that one look at a port or URL may take; a command may take what is left of the limit.
-const LOOK: Duration = Duration::from_secs(5);
+/// The longest that one check of a port or URL may take; a command may take what is left of the limit.
+const CHECK_MAX: Duration = Duration::from_secs(5);
 
-/// What has to succeed, every one that is given: again and again for `stable_seconds`, within `limit_seconds`.
+/// What has to succeed, each of those that are given: in every check for `stable_seconds`, within `limit_seconds`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
@@ -26,10 +26,10 @@ pub struct Health {
     tcp: Option<String>,
     /// `http://…`, which has to answer with a status from 200 to 299.
     url: Option<String>,
-    /// Seconds until the gate fails.
+    /// Seconds until the health check fails.
     #[serde(default = "limit_seconds")]
     limit_seconds: u64,
-    /// Seconds for which every look has to succeed: a service that starts, and dies, and starts again is not healthy.
+    /// Seconds for which every check has to succeed: a service that starts, exits and starts again is not healthy.
     #[serde(default = "stable_seconds")]
     stable_seconds: u64,
 }
@@ -48,9 +48,12 @@ impl Health {
         let Self { command, tcp, url, limit_seconds, stable_seconds } = self;
         ensure!(
             command.is_some() || tcp.is_some() || url.is_some(),
-            "the table health has none of command, tcp and url"
+            "the table health has none of command, tcp and url: set one of them"
         );
-        ensure!(command.as_ref().is_none_or(|words| !words.is_empty()), "the command is empty");
+        ensure!(
+            command.as_ref().is_none_or(|words| !words.is_empty()),
+            "the command is empty: name a program"
+        );
         if let Some(place) = tcp {
             let port = place.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
             ensure!(port.is_some(), "tcp = {place:?} is not of the form \"127.0.0.1:8080\"");
@@ -68,24 +71,24 @@ impl Health {
         Ok(())
     }
 
-    /// Looks until all has been well for the stability window.
+    /// Checks until all have succeeded for the stability window.
     pub(super) fn wait(&self) -> Result<()> {
         let (limit, stable) =
             (Duration::from_secs(self.limit_seconds), Duration::from_secs(self.stable_seconds));
         let begun = Instant::now();
-        let mut well_since = None;
+        let mut healthy_since = None;
         loop {
             let left = limit.saturating_sub(begun.elapsed());
-            match self.look(left) {
-                Ok(()) if well_since.get_or_insert_with(Instant::now).elapsed() >= stable => return Ok(()),
-                Ok(()) if left.is_zero() => bail!("it was not well for {stable:?} within {limit:?}"),
+            match self.check_once(left) {
+                Ok(()) if healthy_since.get_or_insert_with(Instant::now).elapsed() >= stable => return Ok(()),
+                Ok(()) if left.is_zero() => bail!("not healthy for {stable:?} within {limit:?}"),
                 Ok(()) => {}
                 Err(error) if left.is_zero() => {
-                    return Err(error.context(format!("not well within {limit:?}")));
+                    return Err(error.context(format!("not healthy within {limit:?}")));
                 }
                 Err(error) => {
-                    if well_since.take().is_some() {
-                        say(format_args!("the health gate: it was well, and is no more: {error:#}"));
+                    if healthy_since.take().is_some() {
+                        log!("healthy, then unhealthy: {error:#}");
                     }
                 }
             }
@@ -93,8 +96,8 @@ impl Health {
         }
     }
 
-    fn look(&self, left: Duration) -> Result<()> {
-        let short = left.clamp(INTERVAL, LOOK);
+    fn check_once(&self, left: Duration) -> Result<()> {
+        let short = left.clamp(INTERVAL, CHECK_MAX);
         if let Some((program, arguments)) = self.command.as_deref().and_then(<[String]>::split_first) {
             Program::new(program, left.max(INTERVAL)).args(arguments).run()?;
         }

@@ -1,7 +1,7 @@
-//! What may go around a switch, in every module: units that are stopped and started, and a health gate.
+//! What may go around an activation, in every module: units that are stopped and started, and a health check.
 //!
 //! Both are optional and come from two tables, `units` and `health`, of the device's settings or the artifact's
-//! meta-data. A table that the device's settings have is theirs alone: the artifact's of that name is ignored.
+//! meta-data. A table in the device's settings takes precedence: the artifact's of that name is ignored.
 
 mod health;
 mod units;
@@ -9,7 +9,7 @@ mod units;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::log::say;
+use crate::log;
 use crate::settings;
 use crate::tree::WorkTree;
 use health::Health;
@@ -18,8 +18,8 @@ use units::Units;
 /// The names of the tables, which a module's own settings must not use.
 pub(crate) const TABLES: [&str; 2] = ["units", "health"];
 
-/// What goes around one switch. It is in the journal, for what undoes the switch needs it too, and by then settings may
-/// have changed and the artifact's meta-data be gone.
+/// What goes around one activation. It is in the journal, because a rollback needs it too, and by then settings may have
+/// changed and the artifact's meta-data be gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Guard {
@@ -38,12 +38,12 @@ impl Guard {
         let guard =
             Self { units: device.units.or(artifact.units), health: device.health.or(artifact.health) };
         if let Some(health) = &guard.health {
-            health.check().context("the health gate")?;
+            health.check().context("invalid health check")?;
         }
         Ok(guard)
     }
 
-    /// Does what comes before a switch.
+    /// Stops units before an activation or a rollback.
     ///
     /// # Errors
     /// When a unit does not stop.
@@ -51,7 +51,7 @@ impl Guard {
         self.units.as_ref().map_or(Ok(()), Units::before)
     }
 
-    /// Does what comes after a switch.
+    /// Reloads, restarts and starts units after it.
     ///
     /// # Errors
     /// When a unit does not start, or the like.
@@ -62,18 +62,18 @@ impl Guard {
     /// Waits until the device is healthy.
     ///
     /// # Errors
-    /// When it is not within the limit: what was asked last and what came of it.
-    pub(crate) fn gate(&self) -> Result<()> {
+    /// When it is not within the limit: what was checked last, and the result.
+    pub(crate) fn check_health(&self) -> Result<()> {
         let Some(health) = &self.health else { return Ok(()) };
-        health.wait().context("the health gate did not open")?;
-        say("the health gate is open");
+        health.wait().context("health check failed")?;
+        log!("health check passed");
         Ok(())
     }
 
-    /// As [`gate`](Self::gate), for a report only: after a rollback there is nothing better to go to.
+    /// As [`check_health`](Self::check_health), for a report only: after a rollback there is no other version to activate.
     pub(crate) fn report(&self) {
-        if let Err(error) = self.gate() {
-            say(format_args!("with the old in place: {error:#}"));
+        if let Err(error) = self.check_health() {
+            log!("with the previous version active: {error:#}");
         }
     }
 }

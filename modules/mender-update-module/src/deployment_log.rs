@@ -1,6 +1,6 @@
 //! The deployment log: what a module writes to stderr is what the Mender server shows for the deployment.
 
-use std::fmt::Display;
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,10 +16,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Whether the log was not read for that long.
 static UNREAD: AtomicBool = AtomicBool::new(false);
 
-/// Writes one line to the deployment log, in one write: client 5 shows the parts of a line that came in several writes
-/// as messages of their own. Control characters are escaped, so that no name can forge a line. A log that nobody reads
-/// any more is no reason to fail.
-pub fn say(line: impl Display) {
+/// Writes one line to the deployment log, with the arguments of [`format!`], in one write: client 5 shows the parts of a line
+/// that came in several writes as messages of their own. Control characters are escaped, so that no name can forge a line. A
+/// log that nobody reads is no reason to fail.
+///
+/// ```
+/// mender_update_module::log!("activated: {} files in {}", 3, "/var/www");
+/// ```
+#[macro_export]
+macro_rules! log {
+    ($($arguments:tt)*) => {
+        $crate::write_log(::std::format_args!($($arguments)*))
+    };
+}
+
+/// What [`log!`](crate::log) calls.
+#[doc(hidden)]
+pub fn write_log(line: fmt::Arguments) {
     write_line(escaped(&line.to_string()).as_bytes());
 }
 
@@ -37,8 +50,8 @@ pub(crate) fn write_line(line: &[u8]) {
     }
 }
 
-/// Writes `line` as [`say`] does, but waits for nothing: for a process that is about to end.
-pub(crate) fn say_at_once(line: &str) {
+/// Writes `line` as [`log!`](crate::log) does, but waits for nothing: for a process that is about to end.
+pub(crate) fn log_at_once(line: &str) {
     write(format!("{line}\n").as_bytes(), Duration::ZERO);
 }
 
