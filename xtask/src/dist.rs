@@ -2,7 +2,7 @@
 
 mod build;
 mod c_library;
-mod copyright;
+pub mod copyright;
 mod debian_rust;
 mod inputs;
 pub mod licences;
