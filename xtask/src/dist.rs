@@ -119,7 +119,7 @@ pub fn test_server(sh: &Shell, target: &'static Target) -> Result<PathBuf> {
     let _lock = cache::lock(&workspace.target.join("dist.lock"))?;
     let toolchains = toolchain::provide(sh, &workspace.target, &[target])?;
     build::all(sh, &workspace, &toolchains)?;
-    Ok(workspace.executable(&server(), target))
+    Ok(of(&toolchains, target)?.executable(&workspace, &server(), target))
 }
 
 impl<'a> Job<'a> {
@@ -163,10 +163,11 @@ fn bring_up_to_date(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &
     let out = workspace.root.join("dist");
     fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
     for (job, linked) in stale.iter().zip(&linked) {
+        let toolchain = of(&toolchains, job.target)?;
         if let Some(processor) = &job.target.processor {
-            processor::start(sh, &workspace.executable(job.module, job.target), processor)?;
+            processor::start(sh, &toolchain.executable(workspace, job.module, job.target), processor)?;
         }
-        packager.make(job, linked, of(&toolchains, job.target)?)?;
+        packager.make(job, linked, toolchain)?;
     }
     package::lint(sh, stale)?;
     // Only what lintian has passed counts as made.

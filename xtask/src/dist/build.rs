@@ -20,15 +20,15 @@ pub fn all(sh: &Shell, workspace: &Workspace, toolchains: &[(&'static Target, To
     for (target, toolchain) in toolchains {
         forget_other_toolchains(&workspace.target.join(target.triple), toolchain)?;
     }
-    let mut compilers: Vec<_> = toolchains.iter().map(|(_, toolchain)| &toolchain.rustc).collect();
-    compilers.dedup();
-    for rustc in compilers {
-        let targets = toolchains.iter().filter(|(_, toolchain)| toolchain.rustc == *rustc);
-        let targets: Vec<_> = targets.map(|(target, _)| *target).collect();
-        let names: Vec<_> = targets.iter().map(|target| target.debian).collect();
+    // Those of the active compiler at once; every other compiler has a target directory of its own.
+    let (active, others): (Vec<_>, Vec<_>) =
+        toolchains.iter().partition(|(_, toolchain)| toolchain.rustc.is_none());
+    let groups = [active].into_iter().chain(others.into_iter().map(|other| vec![other]));
+    for group in groups.filter(|group| !group.is_empty()) {
+        let names: Vec<_> = group.iter().map(|(target, _)| target.debian).collect();
         step(format!("building for {}", names.join(", ")), |step| {
-            build(sh, step, workspace, rustc.as_deref(), &targets)?;
-            targets.iter().try_for_each(|target| check(sh, step, workspace, target))
+            build(sh, step, workspace, &group)?;
+            group.iter().try_for_each(|(target, toolchain)| check(sh, step, workspace, target, toolchain))
         })?;
     }
     Ok(())
@@ -44,25 +44,25 @@ fn forget_other_toolchains(folder: &Path, toolchain: &Toolchain) -> Result<()> {
     fs::write(&made_by, &toolchain.identity).with_context(|| format!("writing {}", made_by.display()))
 }
 
+/// Builds every module for the targets of `group`, which have one compiler.
 fn build(
     sh: &Shell,
     step: &Step,
     workspace: &Workspace,
-    rustc: Option<&Path>,
-    targets: &[&Target],
+    group: &[&(&'static Target, Toolchain)],
 ) -> Result<()> {
     let packages = workspace.modules.iter().flat_map(|module| ["--package", &module.name]);
-    let triples = targets.iter().flat_map(|target| ["--target", target.triple]);
     let mut cargo = cmd!(sh, "cargo build --release --locked")
         .args(packages)
-        .args(triples)
-        .env("CARGO_TARGET_DIR", &workspace.target)
         .env("CARGO_ENCODED_RUSTFLAGS", flags(&workspace.root)?);
-    for target in targets {
-        cargo = cargo.env(target.variable("LINKER"), target.linker);
-    }
-    if let Some(rustc) = rustc {
-        cargo = cargo.env("RUSTC", rustc);
+    for (target, toolchain) in group {
+        cargo = cargo
+            .args(["--target", target.triple])
+            .env("CARGO_TARGET_DIR", toolchain.target_directory(workspace, target))
+            .env(target.variable("LINKER"), target.linker);
+        if let Some(rustc) = &toolchain.rustc {
+            cargo = cargo.env("RUSTC", rustc);
+        }
     }
     run(step, cargo)?;
     Ok(())
@@ -88,9 +88,15 @@ pub fn cargo_home() -> Result<PathBuf> {
 }
 
 /// Sees to it that nothing dynamic came out, and nothing for newer processors, whatever the flags were taken for.
-fn check(sh: &Shell, step: &Step, workspace: &Workspace, target: &Target) -> Result<()> {
+fn check(
+    sh: &Shell,
+    step: &Step,
+    workspace: &Workspace,
+    target: &Target,
+    toolchain: &Toolchain,
+) -> Result<()> {
     for module in &workspace.modules {
-        let executable = workspace.executable(module, target);
+        let executable = toolchain.executable(workspace, module, target);
         let headers = run(step, cmd!(sh, "readelf --wide --program-headers --dynamic {executable}"))?;
         ensure!(
             is_static(&headers),

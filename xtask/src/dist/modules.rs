@@ -18,13 +18,6 @@ pub struct Workspace {
     pub modules: Vec<Module>,
 }
 
-impl Workspace {
-    /// Where cargo puts the executable of `module` for `target`.
-    pub fn executable(&self, module: &Module, target: &Target) -> PathBuf {
-        self.target.join(target.triple).join("release").join(&module.name)
-    }
-}
-
 /// A package that becomes a Debian package.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module {

@@ -120,7 +120,7 @@ impl Packager<'_> {
 
     /// Lays out what goes into the package of `job` where cargo-deb looks for it, and the SBOM beside the package.
     fn stage(&self, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
-        let executable = self.workspace.executable(job.module, job.target);
+        let executable = toolchain.executable(self.workspace, job.module, job.target);
         let content = fs::read(&executable).with_context(|| format!("reading {}", executable.display()))?;
         let sbom = Sbom {
             module: job.module,

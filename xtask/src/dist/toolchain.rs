@@ -10,6 +10,7 @@ use host::command::run;
 use host::status::step;
 use xshell::{Shell, cmd};
 
+use super::modules::{Module, Workspace};
 use super::{debian_rust, rust_source};
 use crate::target::Target;
 
@@ -22,6 +23,22 @@ pub struct Toolchain {
     pub release: String,
     /// Versions of everything that goes into an executable beside the work tree: compiler, linker, C library.
     pub identity: String,
+}
+
+impl Toolchain {
+    /// Cargo's target directory for `target`. Compilers that share one make cargo build everything again at every change from one
+    /// to the other.
+    pub fn target_directory(&self, workspace: &Workspace, target: &Target) -> PathBuf {
+        match self.rustc {
+            None => workspace.target.clone(),
+            Some(_) => workspace.target.join(target.triple),
+        }
+    }
+
+    /// Where cargo puts the executable of `module` for `target`.
+    pub fn executable(&self, workspace: &Workspace, module: &Module, target: &Target) -> PathBuf {
+        self.target_directory(workspace, target).join(target.triple).join("release").join(&module.name)
+    }
 }
 
 /// The toolchain for `target`, if it is there already. Neither network nor rustup is asked.
