@@ -21,7 +21,7 @@ pub(crate) enum Start {
     Resume,
 }
 
-/// Where QEMU takes commands: sockets in a folder with a short path.
+/// Where QEMU takes commands: sockets in a directory with a short path.
 pub(crate) struct Sockets {
     /// QEMU's monitor, of its own protocol, QMP.
     pub(crate) monitor: PathBuf,

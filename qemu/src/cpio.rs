@@ -12,7 +12,7 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// Adds an empty folder; its parent must have been added before.
+    /// Adds an empty directory; its parent must have been added before.
     pub(crate) fn folder(&mut self, path: &str) {
         self.entry(path, FOLDER, &[]);
     }
@@ -62,7 +62,7 @@ mod tests {
         let bytes = archive.finish();
         assert_eq!(bytes.len() % 4, 0);
         assert_eq!(&bytes[..6], b"070701");
-        assert_eq!(&bytes[54..62], b"00000000"); // size of a folder
+        assert_eq!(&bytes[54..62], b"00000000"); // size of a directory
         let text = String::from_utf8_lossy(&bytes).into_owned();
         assert!(text.contains("bin/x\0") && text.contains("12345\x00\x00\x00070701"), "{text:?}");
         assert!(text.trim_end_matches('\0').ends_with("TRAILER!!!"));

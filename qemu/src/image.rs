@@ -62,7 +62,7 @@ impl Image {
         self.board
     }
 
-    /// The folder in the cache that holds all of it.
+    /// The directory in the cache that holds all of it.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

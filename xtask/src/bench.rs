@@ -48,7 +48,7 @@ pub struct Bench {
     /// How often everything is measured, for the median.
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
-    /// A folder on the medium to measure: an SD card, say [default: cargo's target folder].
+    /// A directory on the medium to measure: an SD card, say [default: cargo's target directory].
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
 }
@@ -69,7 +69,7 @@ impl Bench {
         packages::ensure(sh, HOST_PACKAGES)?;
         let metadata = modules::metadata(sh)?;
         let target =
-            metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
+            metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
         let build = Path::new(target).join("bench");
         let ours = ours(sh, &build)?;
         let contests = self.contests(&ours, &theirs::modules(sh)?)?;

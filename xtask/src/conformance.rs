@@ -25,13 +25,13 @@ pub struct Conformance {
     /// The module's executable, a program or a script. Without it, our own are built and tried.
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
-    /// What it is to install [default: the folder of its name in tests/conformance/payloads].
+    /// What it is to install [default: the directory of its name in tests/conformance/payloads].
     #[arg(long, value_name = "FOLDER", requires = "module")]
     payload: Option<PathBuf>,
     /// Only this case.
     #[arg(long, value_name = "NAME")]
     case: Option<String>,
-    /// Try the shell modules of Debian's mender-client package too, or those of another folder. That they fail is
+    /// Try the shell modules of Debian's mender-client package too, or those of another directory. That they fail is
     /// shown, and fails nothing.
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     theirs: Option<Option<PathBuf>>,

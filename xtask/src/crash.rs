@@ -29,7 +29,7 @@ pub struct Crash {
     /// of deb, whose dpkg makes thousands, unless it is the only module]
     #[arg(long, value_name = "N")]
     most: Option<usize>,
-    /// Cut the shell modules of Debian's mender-client package too, or those of another folder: kills only, and where a
+    /// Cut the shell modules of Debian's mender-client package too, or those of another directory: kills only, and where a
     /// state makes very many calls every k-th. How they fare fails nothing.
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     theirs: Option<Option<PathBuf>>,
@@ -60,7 +60,7 @@ impl Crash {
         let mut names = self.names(sh)?;
         let not_cut = without_debian(sh, &mut names)?;
         let target =
-            metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
+            metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
         let target = Path::new(target);
         let tracer = build(sh, target, &names)?;
         let mut results = Results::default();
@@ -84,7 +84,7 @@ impl Crash {
         println!("{}", results.summary());
         let report = target.join("crash/report.md");
         let text = results.markdown(&self.command(), THEIR_CUTS);
-        fs::create_dir_all(target.join("crash")).context("making the report's folder")?;
+        fs::create_dir_all(target.join("crash")).context("making the report's directory")?;
         fs::write(&report, text).with_context(|| format!("writing {}", report.display()))?;
         println!("in full: {}", report.display());
         let total = results.total(Whose::Ours);
@@ -128,7 +128,7 @@ impl Crash {
             .collect();
         ensure!(
             !modules.is_empty(),
-            "{} has none of the modules {}: give the folder that holds them",
+            "{} has none of the modules {}: give the directory that holds them",
             folder.display(),
             PAYLOAD_TYPES.join(", ")
         );
@@ -147,7 +147,7 @@ impl Crash {
     }
 }
 
-/// The folder that says what module `name` installs.
+/// The directory that says what module `name` installs.
 fn payload(sh: &Shell, name: &str) -> PathBuf {
     sh.current_dir().join(PAYLOADS).join(name)
 }

@@ -96,12 +96,12 @@ pub fn mountable(sh: &Shell) -> Result<PathBuf> {
 fn make(sh: &Shell, release: &str, folder: &Path) -> Result<()> {
     let mirror = apt::mirror(sh)?;
     let excluded = EXCLUDED.iter().map(|folder| format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
-    // In a mount namespace of its own: whatever ends this, no mount stays in the folder.
+    // In a mount namespace of its own: whatever ends this, no mount stays in the directory.
     let mmdebstrap = packages::as_root(sh, "unshare")?
         .args(["--mount", "mmdebstrap", "--mode=root", "--variant=apt", "--format=directory"])
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         .arg("--aptopt=Acquire::Languages \"none\"")
-        .arg("--aptopt=APT::Sandbox::User \"root\"") // the cache folder is closed to _apt
+        .arg("--aptopt=APT::Sandbox::User \"root\"") // the cache directory is closed to _apt
         .arg("--dpkgopt=force-unsafe-io") // an interrupted build is thrown away
         .args(excluded)
         .arg(format!("--customize-hook={CUSTOMIZE}"))

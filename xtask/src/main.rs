@@ -47,7 +47,7 @@ enum Xtask {
 
 /// What every command says of a full disk, which any of the programs it runs may meet.
 const FULL: &str = "A file system is full; df -h shows which. Free some space there, or have another one used: \
-    CARGO_TARGET_DIR is for what is built, XDG_CACHE_HOME for the cache folder, TMPDIR for temporary files.";
+    CARGO_TARGET_DIR is for what is built, XDG_CACHE_HOME for the cache directory, TMPDIR for temporary files.";
 
 fn main() -> ExitCode {
     match dispatch() {
@@ -83,7 +83,7 @@ fn dispatch() -> Result<()> {
     }
 }
 
-/// The work tree's top, whichever folder cargo was called in. Cargo says it at run time: a copied work tree, whose
+/// The work tree's top, whichever directory cargo was called in. Cargo says it at run time: a copied work tree, whose
 /// executable cargo takes for up to date, must not work on the one it was copied from.
 fn work_tree() -> Result<PathBuf> {
     let xtask =

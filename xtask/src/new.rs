@@ -51,13 +51,13 @@ const TAKEN: &[(&[&str], &str)] = &[
         &["docker", "rootfs-image", "rpm", "script", "single-file"],
         "the Mender client has a payload type of its own",
     ),
-    (&["build", "deps", "examples", "incremental"], "cargo keeps a folder of its own"),
+    (&["build", "deps", "examples", "incremental"], "cargo keeps a directory of its own"),
 ];
 
 /// Where a module is written before it is brought into the work tree.
 const STAGING: &str = ".new-module";
 
-/// Where modules' crates are: cargo takes every folder there for one.
+/// Where modules' crates are: cargo takes every directory there for one.
 const MODULES: &str = "modules";
 
 impl New {
@@ -155,7 +155,7 @@ impl Module {
         Ok(files)
     }
 
-    /// What in the work tree is the module's alone: folders, and files in folders that it shares. Its crate comes last.
+    /// What in the work tree is the module's alone: directories, and files in directories that it shares. Its crate comes last.
     fn places(&self, files: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
         let mut places = BTreeSet::new();
         for path in files.keys() {
@@ -213,7 +213,7 @@ impl Module {
     }
 }
 
-/// Removes a file or a folder.
+/// Removes a file or a directory.
 fn remove(path: &Path) -> io::Result<()> {
     if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }

@@ -1,5 +1,5 @@
 //! The shell modules that Debian's mender-client package carries: what ours are compared with. They are downloaded and
-//! unpacked into the cache folder, never installed.
+//! unpacked into the cache directory, never installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ pub const NOT_TRIED: &[(&str, &str)] = &[
     ("rpm", "would install a package on this machine, and needs rpm"),
 ];
 
-/// The folder of the shell modules of the host's release. Once they are there, neither network nor apt is asked: the
-/// version stays what it was until cargo's target folder is cleaned.
+/// The directory of the shell modules of the host's release. Once they are there, neither network nor apt is asked: the
+/// version stays what it was until cargo's target directory is cleaned.
 ///
 /// # Errors
 /// When the package cannot be had or unpacked.
@@ -48,7 +48,7 @@ pub fn modules(sh: &Shell) -> Result<PathBuf> {
     Ok(folder.join(MODULES))
 }
 
-/// The folder of the cache that has the package's newest version, unpacked.
+/// The directory of the cache that has the package's newest version, unpacked.
 fn fetch(sh: &Shell, build: &Path, release: &str) -> Result<PathBuf> {
     let architecture = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
     step(format!("fetching {PACKAGE} of Debian {release}"), |step| {

@@ -15,7 +15,7 @@ use crate::engine::{Engine, Listed};
 use crate::image::{Image, ImageId};
 use crate::name::Name;
 
-/// What podman puts into its temporary folder while it loads an image: the archive, and its layers once more.
+/// What podman puts into its temporary directory while it loads an image: the archive, and its layers once more.
 const COPIES: u64 = 2;
 
 /// What is loaded, and how.

@@ -1,4 +1,4 @@
-//! A project as it is on the device: a folder with the units of its services and a list of what they need.
+//! A project as it is on the device: a directory with the units of its services and a list of what they need.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::{ImageId, Reference};
 use crate::name::Name;
 
-/// The list, in the project's folder, beside the units.
+/// The list, in the project's directory, beside the units.
 const LIST: &str = "project.json";
 
 /// How names begin that keep images from being taken for unused.
@@ -37,7 +37,7 @@ pub struct Project {
     /// The pods that its units make.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<String>,
-    /// The folder that it was read from.
+    /// The directory that it was read from.
     #[serde(skip)]
     pub folder: PathBuf,
 }
@@ -62,7 +62,7 @@ pub enum Containers {
 pub type File = (FileName, String);
 
 impl Project {
-    /// Writes the project with its `files` into the new folder `folder`, not durably yet.
+    /// Writes the project with its `files` into the new directory `folder`, not durably yet.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -137,12 +137,12 @@ pub fn check_own(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The folder of all projects.
+/// The directory of all projects.
 pub fn folder(state: &Path) -> PathBuf {
     state.join("projects")
 }
 
-/// The folder of project `name`.
+/// The directory of project `name`.
 pub fn of(state: &Path, name: &Name) -> PathBuf {
     folder(state).join(name.to_string())
 }
@@ -158,7 +158,7 @@ pub fn all(state: &Path) -> Result<Vec<Project>> {
 /// Every project that is live and can be read: one that is damaged must not keep the others from starting.
 ///
 /// # Errors
-/// When their folder cannot be read.
+/// When their directory cannot be read.
 pub fn readable(state: &Path) -> Result<Vec<Project>> {
     let mut projects = Vec::new();
     for folder in folders(state)? {
@@ -170,7 +170,7 @@ pub fn readable(state: &Path) -> Result<Vec<Project>> {
     Ok(projects)
 }
 
-/// The folders of projects; what else somebody has put beside them is not ours.
+/// The directories of projects; what else somebody has put beside them is not ours.
 fn folders(state: &Path) -> Result<Vec<PathBuf>> {
     let folder = folder(state);
     if !durable::exists(&folder)? {

@@ -1,6 +1,6 @@
-//! The change of `container`: one project's folder for another, and what runs after it.
+//! The change of `container`: one project's directory for another, and what runs after it.
 //!
-//! Which version is live is decided by the folder alone, exchanged as `directory` does it. Units and containers follow
+//! Which version is live is decided by the directory alone, exchanged as `directory` does it. Units and containers follow
 //! from that; images and tags are put in order at the end, when nobody can go back any more.
 
 use std::cell::RefCell;
@@ -60,7 +60,7 @@ pub struct Prepared {
     switch: Switch,
 }
 
-/// The folders that change places, by their inode numbers.
+/// The directories that change places, by their inode numbers.
 #[derive(Serialize, Deserialize)]
 struct Switch {
     new_inode: u64,
@@ -246,12 +246,12 @@ impl ProjectUpdate {
         Ok((Dir::open(&self.staging())?, Dir::open(&project::folder(&self.state))?, name))
     }
 
-    /// Whether the folder of the new project is in its place.
+    /// Whether the directory of the new project is in its place.
     fn is_new_live(&self, prepared: &Prepared) -> Result<bool> {
         Ok(inode(&self.live())? == Some(prepared.switch.new_inode))
     }
 
-    /// Lets the folders change places: in one step, on the medium on return.
+    /// Lets the directories change places: in one step, on the medium on return.
     fn exchange(&self, prepared: &Prepared) -> Result<()> {
         let (staging, live, name) = self.folders()?;
         match (prepared.switch.old_inode, self.is_new_live(prepared)?) {
@@ -398,7 +398,7 @@ fn check_references(images: &[Image]) -> Result<()> {
     Ok(())
 }
 
-/// The inode number of the folder `path`, `None` where it is absent.
+/// The inode number of the directory `path`, `None` where it is absent.
 fn inode(path: &Path) -> Result<Option<u64>> {
     if durable::exists(path)? { Dir::open(path)?.inode().map(Some) } else { Ok(None) }
 }

@@ -17,7 +17,7 @@ use crate::sparse::Part;
 /// The longest path that Linux takes, in bytes.
 const PATH_MAX: usize = 4096;
 
-/// An entry's place in the tree: the names of the folders that lead to it, and its own. Empty for the tree itself.
+/// An entry's place in the tree: the names of the directories that lead to it, and its own. Empty for the tree itself.
 pub type Names = Vec<FileName>;
 
 /// One entry.
@@ -38,7 +38,7 @@ pub struct Entry {
 
 /// What an entry is.
 pub enum Kind {
-    /// A folder.
+    /// A directory.
     Folder,
     /// A file: its size in bytes, and the parts of it that the archive has.
     File(u64, Vec<Part>),
@@ -156,7 +156,7 @@ fn kind(header: &Header, link: Vec<u8>, size: u64, parts: Vec<Part>) -> Result<K
         numbers.0.zip(numbers.1).context("a device file has no numbers")
     };
     Ok(match header.entry_type() {
-        // The oldest form of archive knows folders by the slash at their end.
+        // The oldest form of archive knows directories by the slash at their end.
         EntryType::Regular if header.path_bytes().ends_with(b"/") => Kind::Folder,
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File(size, parts),
         EntryType::Directory => Kind::Folder,

@@ -1,4 +1,4 @@
-//! Paths of the old tree that an update carries over: users' data in a folder that updates replace.
+//! Paths of the old tree that an update carries over: users' data in a directory that updates replace.
 //!
 //! What is carried over is not copied, but gets a second name in the new tree: nothing is written twice, and however
 //! much it is, it takes a moment. So a file that is changed in place after the update is changed in the old tree too,
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 const DEPTH_MAX: usize = 20_000;
 
 /// What a path in the tree has to look like: names with `*`, `?` and `[…]`, separated by slashes; `**` for any number of
-/// folders. What matches is kept with all that is in it.
+/// directories. What matches is kept with all that is in it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern {
@@ -72,7 +72,7 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// How far the patterns have come on the way into a folder: what is left of each that may still match below.
+/// How far the patterns have come on the way into a directory: what is left of each that may still match below.
 type States<'a> = Vec<&'a [Part]>;
 
 /// What is left of `states` below `name`, `None` where one of them has matched.

@@ -1,4 +1,4 @@
-//! A tar archive becomes a tree: beneath one folder, and never through a symlink.
+//! A tar archive becomes a tree: beneath one directory, and never through a symlink.
 //!
 //! Every entry is made in its open parent directory, which was reached from the tree's top name by name without following
 //! symlinks. The names of the directories on the way to the current entry are kept on a stack; one that is left gets its own
@@ -109,13 +109,13 @@ impl Unpacker {
     }
 
     fn top(&mut self, entry: &Entry, attributes: &Attributes) -> Result<()> {
-        ensure!(matches!(entry.kind, Kind::Folder), "the tree itself is no folder in the archive");
+        ensure!(matches!(entry.kind, Kind::Folder), "the tree itself is no directory in the archive");
         self.leave(1)?;
         self.report.has_top = true;
         self.set_folder(attributes)
     }
 
-    /// Comes to the folder `folders`, making what is missing of it.
+    /// Comes to the directory `folders`, making what is missing of it.
     fn enter(&mut self, folders: &[FileName]) -> Result<()> {
         let on_the_way = self.levels[1..].iter().map(|level| level.name.as_ref());
         let common = on_the_way.zip(folders).take_while(|(here, there)| *here == Some(*there)).count();
@@ -126,14 +126,14 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Comes to the folder `name` in the one that entries are made in; one that is missing gets the permissions `mode`.
+    /// Comes to the directory `name` in the one that entries are made in; one that is missing gets the permissions `mode`.
     fn descend(&mut self, name: &FileName, mode: u32) -> Result<()> {
         let here = &self.here;
         let dir = match here.kind(name)? {
             None => here.make_child(name, mode)?,
             Some(Found::Folder) => here.child(name)?,
             Some(_) => bail!(
-                "{name} on its way is no folder in this archive, and is not followed: make the archive of a tree as it is"
+                "{name} on its way is no directory in this archive, and is not followed: make the archive of a tree as it is"
             ),
         };
         self.levels.push(Level { name: Some(name.clone()), place: dir.place()?, times: dir.times()? });
@@ -141,7 +141,7 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Leaves all but the first `stay` folders on the way.
+    /// Leaves all but the first `stay` directories on the way.
     fn leave(&mut self, stay: usize) -> Result<()> {
         while self.levels.len() > stay {
             if let Some(level) = self.levels.pop() {
@@ -159,7 +159,7 @@ impl Unpacker {
         self.set_folder(attributes)
     }
 
-    /// Gives the folder on top `attributes`, its time when it is left.
+    /// Gives the directory on top `attributes`, its time when it is left.
     fn set_folder(&mut self, attributes: &Attributes) -> Result<()> {
         self.here.set_attributes(attributes)?;
         if let Some(level) = self.levels.last_mut() {
@@ -172,7 +172,7 @@ impl Unpacker {
     fn clear(&self, name: &FileName) -> Result<()> {
         match self.here.kind(name)? {
             None => Ok(()),
-            Some(Found::Folder) => bail!("it was a folder before"),
+            Some(Found::Folder) => bail!("it was a directory before"),
             Some(_) => self.here.remove(name),
         }
     }

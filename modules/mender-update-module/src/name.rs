@@ -1,4 +1,4 @@
-//! Names of files in one folder: what an artifact or a directory listing may contain.
+//! Names of files in one directory: what an artifact or a directory listing may contain.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -8,9 +8,9 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// The name of an entry in a folder: any bytes but `/` and NUL, and neither empty, `.` nor `..`.
+/// The name of an entry in a directory: any bytes but `/` and NUL, and neither empty, `.` nor `..`.
 ///
-/// A path cannot be made from it that leads out of its folder. In JSON it is a string, or an array of
+/// A path cannot be made from it that leads out of its directory. In JSON it is a string, or an array of
 /// bytes where it is not UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "Form", into = "Form")]
@@ -25,7 +25,7 @@ impl FileName {
         let name = name.into();
         let bytes = name.as_bytes();
         if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') || bytes.contains(&0) {
-            bail!("{name:?} is not the name of a file in a folder");
+            bail!("{name:?} is not the name of a file in a directory");
         }
         Ok(Self(name))
     }

@@ -15,10 +15,10 @@ use crate::guard::TABLES;
 /// The most bytes that a settings file may have.
 const SETTINGS_MAX: u64 = 1 << 20;
 
-/// The folder of all modules' settings.
+/// The directory of all modules' settings.
 const FOLDER: &str = "/etc/mender-modules";
 
-/// Names another folder than `/etc/mender-modules`: for tests, which must not touch the machine they run on.
+/// Names another directory than `/etc/mender-modules`: for tests, which must not touch the machine they run on.
 const FOLDER_VARIABLE: &str = "MENDER_MODULES_SETTINGS";
 
 /// The key of every module's settings that says where the client keeps its data, where that is not where it is looked for.

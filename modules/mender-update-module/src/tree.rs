@@ -32,12 +32,12 @@ impl WorkTree {
         Self::new(TREE_BELOW_DATASTORE.iter().fold(datastore, |path, part| path.join(part)))
     }
 
-    /// The work tree's folder, which is also the working directory of a call.
+    /// The work tree's directory, which is also the working directory of a call.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The folder of the client's own data, which outlives the work tree: `/var/lib/mender` on a device. A tree in
+    /// The directory of the client's own data, which outlives the work tree: `/var/lib/mender` on a device. A tree in
     /// any other place, as in a test, has its parent for a datastore.
     pub fn datastore(&self) -> &Path {
         let parts = self.path.components().rev().map(|part| part.as_os_str());
@@ -47,7 +47,7 @@ impl WorkTree {
         self.path.ancestors().nth(levels).unwrap_or(&self.path)
     }
 
-    /// The folder of module `name` in the datastore, where its journal lies: outside the work tree, which the
+    /// The directory of module `name` in the datastore, where its journal lies: outside the work tree, which the
     /// client wipes before it downloads.
     pub fn state_folder(&self, name: &str) -> PathBuf {
         self.datastore().join("update-modules").join(name)
@@ -102,7 +102,7 @@ impl WorkTree {
         self.path.join("files")
     }
 
-    /// A folder for the module's own use until `Cleanup`. It survives a reboot, but client 3.4 wipes it when an interrupted
+    /// A directory for the module's own use until `Cleanup`. It survives a reboot, but client 3.4 wipes it when an interrupted
     /// install is followed by another: what a rollback needs belongs into [`state_folder`](Self::state_folder).
     pub fn tmp(&self) -> PathBuf {
         self.path.join("tmp")

@@ -1,4 +1,4 @@
-//! The executable, called as the client calls it, on real folders.
+//! The executable, called as the client calls it, on real directories.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use mock_client::{Generation, MockClient, Outcome, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 
-/// A device whose web root is `www` in its folder.
+/// A device whose web root is `www` in its directory.
 struct Device {
     client: MockClient,
     www: PathBuf,
@@ -74,7 +74,7 @@ impl Device {
     fn content(&self) -> BTreeMap<OsString, String> {
         let entries = fs::read_dir(&self.www).unwrap().map(Result::unwrap);
         entries
-            .map(|entry| (entry.file_name(), fs::read_to_string(entry.path()).unwrap_or("(folder)".into())))
+            .map(|entry| (entry.file_name(), fs::read_to_string(entry.path()).unwrap_or("(directory)".into())))
             .collect()
     }
 
@@ -128,7 +128,7 @@ fn install_and_commit_leave_exactly_the_new() {
         device.ok("ArtifactCommit");
         device.ok("Cleanup");
         let mut expected = is(NEW);
-        expected.insert("uploads".into(), "(folder)".into());
+        expected.insert("uploads".into(), "(directory)".into());
         assert_eq!(device.content(), expected);
         assert_eq!(fs::metadata(device.www.join("index.html")).unwrap().mode() & 0o7777, 0o644);
         assert!(device.is_clean());

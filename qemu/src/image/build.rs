@@ -59,7 +59,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The root file system as the folder `root`, and the kernel's package in the folder `kernel`.
+    /// The root file system as the directory `root`, and the kernel's package in the directory `kernel`.
     fn root(&self, step: &Step) -> Result<()> {
         self.guest_files()?;
         let key = self.folder.join(SSH_KEY);
@@ -103,7 +103,7 @@ impl Work<'_> {
         );
         let excluded =
             recipe::EXCLUDED.iter().map(|folder| format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
-        // In a mount namespace of its own: whatever ends this, no mount stays in the folder, where removing the
+        // In a mount namespace of its own: whatever ends this, no mount stays in the directory, where removing the
         // remains would reach through it into the host.
         let command = as_root(self.sh, "unshare")?
             .args(["--mount", "mmdebstrap"])
@@ -113,7 +113,7 @@ impl Work<'_> {
             .arg("--aptopt=APT::Install-Recommends \"false\"")
             .arg("--aptopt=Acquire::Languages \"none\"")
             .arg("--aptopt=Acquire::Retries \"3\"")
-            .arg("--aptopt=APT::Sandbox::User \"root\"") // the cache folder is closed to _apt
+            .arg("--aptopt=APT::Sandbox::User \"root\"") // the cache directory is closed to _apt
             .arg("--dpkgopt=force-unsafe-io") // an interrupted build is thrown away
             .args(excluded)
             .arg(format!("--extract-hook={kernel}"))
@@ -146,7 +146,7 @@ impl Work<'_> {
 
     /// Drivers, busybox and our init, as the kernel unpacks it.
     fn initrd(&self, step: &Step, lib: &Path, version: &str) -> Result<Vec<u8>> {
-        let base = lib.parent().context("lib lies in a folder")?;
+        let base = lib.parent().context("lib lies in a directory")?;
         if !base.join("lib/modules").exists() {
             std::os::unix::fs::symlink("usr/lib", base.join("lib"))?;
         }

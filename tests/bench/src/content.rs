@@ -28,16 +28,16 @@ pub const OLD: [u8; 3] = *b"old";
 /// The mark of what it installs.
 pub const NEW: [u8; 3] = *b"new";
 
-/// Files in one folder of an archive.
+/// Files in one directory of an archive.
 const PER_FOLDER: usize = 100;
 
 /// Bytes made once and written again and again: more than any compressing file system looks back.
 const BLOCK: usize = 1 << 20;
 
-/// The path of file `number` in a tree that is `flat` or has folders.
+/// The path of file `number` in a tree that is `flat` or has directories.
 pub fn path(number: usize, flat: bool) -> PathBuf {
     let name = format!("file-{number:05}");
-    if flat { name.into() } else { Path::new(&format!("folder-{:03}", number / PER_FOLDER)).join(name) }
+    if flat { name.into() } else { Path::new(&format!("directory-{:03}", number / PER_FOLDER)).join(name) }
 }
 
 /// Writes a tree of `size` to `folder`, every file marked with `edition`.
@@ -109,7 +109,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let size = Size { files: 102, bytes: BLOCK / 64 + 1 };
         write(folder.path(), size, false, NEW).unwrap();
-        let last = folder.path().join("folder-001/file-00101");
+        let last = folder.path().join("directory-001/file-00101");
         assert_eq!(last.metadata().unwrap().len(), size.bytes as u64);
         for (path, place) in marks(size, false) {
             assert_eq!(mark(File::open(folder.path().join(path)).unwrap(), place), Some(NEW));

@@ -87,7 +87,7 @@ impl New {
 pub struct Entry<'a> {
     /// Who it is.
     pub contestant: &'a Contestant,
-    /// The device, with the old on it. The floor has one too, for its folder.
+    /// The device, with the old on it. The floor has one too, for its directory.
     pub device: MockClient,
     new: &'a New,
     /// The files of the artifact that tell the destination.
@@ -107,7 +107,7 @@ impl<'a> Entry<'a> {
         Ok(entry)
     }
 
-    /// The folder whose content is replaced.
+    /// The directory whose content is replaced.
     pub fn destination(&self) -> PathBuf {
         self.device.device().join("srv/app")
     }
@@ -123,7 +123,7 @@ impl<'a> Entry<'a> {
         let dest_dir = text("dest_dir", destination.as_os_str());
         match &self.contestant.means {
             Means::WebFile(_) => {
-                let me = fs::metadata(self.device.device()).context("looking at the device's folder")?;
+                let me = fs::metadata(self.device.device()).context("looking at the device's directory")?;
                 let (owner, group) = (me.uid(), me.gid());
                 let settings =
                     format!("dest_dir = {destination:?}\nowner = \"{owner}\"\ngroup = \"{group}\"\n");

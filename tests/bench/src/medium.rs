@@ -1,4 +1,4 @@
-//! The block device under a folder: synced, and asked what was written to it.
+//! The block device under a directory: synced, and asked what was written to it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;

@@ -65,7 +65,7 @@ fn watch(destination: &Path, marks: &[(PathBuf, SeekFrom); 2], over: &AtomicBool
     }
 }
 
-/// Whether both marks are the old or both the new, read through one handle of the folder.
+/// Whether both marks are the old or both the new, read through one handle of the directory.
 fn is_whole(destination: &Path, marks: &[(PathBuf, SeekFrom); 2]) -> bool {
     let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(folder) = openat(CWD, destination, folder, Mode::empty()) else { return false };

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 /// When everything old was last written: long before any test, so that what is made anew is told from it.
 const LONG_AGO: i64 = 1_234_567_890;
 
-/// Copies what is in `from` to `to`: folders, regular files with their permissions, symbolic links.
+/// Copies what is in `from` to `to`: directories, regular files with their permissions, symbolic links.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     for (path, meta) in below(from)? {
         let copy = to.join(path.strip_prefix(from)?);
@@ -53,7 +53,7 @@ pub fn make_peculiar(folder: &Path) -> Result<()> {
     age(folder, 987_654_321)
 }
 
-/// The deepest folder that has all regular files and links of `trees` in it, relative to each of them.
+/// The deepest directory that has all regular files and links of `trees` in it, relative to each of them.
 pub fn common_folder(trees: &[&Path]) -> Result<PathBuf> {
     let mut folders = Vec::new();
     for tree in trees {
@@ -67,7 +67,7 @@ pub fn common_folder(trees: &[&Path]) -> Result<PathBuf> {
     Ok(folders.into_iter().reduce(common).unwrap_or_default())
 }
 
-/// `folder` and everything in it, each folder after what it has in it.
+/// `folder` and everything in it, each directory after what it has in it.
 fn below(folder: &Path) -> Result<Vec<(PathBuf, Metadata)>> {
     let mut found = Vec::new();
     let context = || format!("looking at {}", folder.display());

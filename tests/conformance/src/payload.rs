@@ -1,4 +1,4 @@
-//! What a module is given to install, and what is to come of it: data, one folder for each module.
+//! What a module is given to install, and what is to come of it: data, one directory for each module.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -11,7 +11,7 @@ use mock_client::{MockClient, Snapshot};
 
 use crate::files;
 
-/// A payload folder, described in `tests/conformance/payloads/README.md`.
+/// A payload directory, described in `tests/conformance/payloads/README.md`.
 pub struct Payload {
     settings: String,
     meta_data: Option<String>,
@@ -56,7 +56,7 @@ impl Payload {
     /// The artifact's files, as they are for `device`.
     ///
     /// # Errors
-    /// When the folder of `device` cannot be looked at.
+    /// When the directory of `device` cannot be looked at.
     pub fn files(&self, device: &MockClient) -> Result<Vec<(OsString, Vec<u8>)>> {
         let mut files = self.files.clone();
         for (_, content) in &mut files {
@@ -67,7 +67,7 @@ impl Payload {
         Ok(files)
     }
 
-    /// Gives module `name`, whose executable is in the folder `beside`, its settings on `device`, and the artifacts for it
+    /// Gives module `name`, whose executable is in the directory `beside`, its settings on `device`, and the artifacts for it
     /// their meta-data.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ impl Payload {
         self.new.as_ref().map(|new| Ok(Snapshot::of(new)?.below(new).contents())).transpose()
     }
 
-    /// The folder that an update changes, relative to the device.
+    /// The directory that an update changes, relative to the device.
     pub(crate) fn destination(&self) -> Result<PathBuf> {
         let trees: Vec<&Path> = [&self.old, &self.new].into_iter().flatten().map(PathBuf::as_path).collect();
         files::common_folder(&trees)
@@ -115,7 +115,7 @@ fn text(path: &Path) -> Result<Option<String>> {
     fs::read_to_string(path).with_context(|| format!("reading {}", path.display())).map(Some)
 }
 
-/// The files in `folder`, where a folder `NAME.tar` stands for the archive of what is in it, and `NAME.deb` for the package.
+/// The files in `folder`, where a directory `NAME.tar` stands for the archive of what is in it, and `NAME.deb` for the package.
 fn artifact(folder: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
     let mut files = Vec::new();
     if !folder.exists() {
@@ -140,7 +140,7 @@ fn pack(folder: &Path) -> Result<Vec<u8>> {
         Some("deb") => return package(folder),
         Some("tar") => {}
         _ => bail!(
-            "{} is a folder: an artifact has files only; one that is to be packed is called NAME.tar or NAME.deb",
+            "{} is a directory: an artifact has files only; one that is to be packed is called NAME.tar or NAME.deb",
             folder.display()
         ),
     }
@@ -149,7 +149,7 @@ fn pack(folder: &Path) -> Result<Vec<u8>> {
     run(tar)
 }
 
-/// The package of which `folder` is the tree, with the folder DEBIAN.
+/// The package of which `folder` is the tree, with the directory DEBIAN.
 fn package(folder: &Path) -> Result<Vec<u8>> {
     let package = tempfile::NamedTempFile::new().context("making a file for a package")?;
     let mut dpkg_deb = Command::new("dpkg-deb");
@@ -167,7 +167,7 @@ fn run(mut command: Command) -> Result<Vec<u8>> {
 
 /// `text` with what only the device knows.
 fn replace(text: &str, device: &MockClient) -> Result<String> {
-    let me = fs::metadata(device.device()).context("looking at the device's folder")?;
+    let me = fs::metadata(device.device()).context("looking at the device's directory")?;
     Ok(text
         .replace("@DEVICE@", &device.device().to_string_lossy())
         .replace("@UID@", &me.uid().to_string())

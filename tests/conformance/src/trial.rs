@@ -84,7 +84,7 @@ impl<'a> Trial<'a> {
     }
 
     /// What the module is there to change, and what it must not leave traces in: the device but for the client's own
-    /// data and the settings. Folders' times are left out; [`peculiar`](Self::peculiar) is about those.
+    /// data and the settings. Directories' times are left out; [`peculiar`](Self::peculiar) is about those.
     pub fn live(&self) -> Result<Snapshot> {
         if let Some(system) = self.device.system() {
             return system.state();
@@ -104,7 +104,7 @@ impl<'a> Trial<'a> {
     /// The destination to the last detail.
     pub fn peculiar(&self) -> Result<Snapshot> {
         let destination = self.subject.payload.destination()?;
-        // The client leaves traces in the top folder, which is the destination where new files lie directly in it.
+        // The client leaves traces in the top directory, which is the destination where new files lie directly in it.
         if destination == Path::new("") { self.live() } else { self.snapshot(&destination) }
     }
 

@@ -96,13 +96,13 @@ pub fn step(subject: &dyn Subject, device: &MockClient, state: &str) -> Result<O
 /// When it does not.
 pub fn succeed(subject: &dyn Subject, device: &MockClient, state: &str) -> Result<()> {
     let outcome = step(subject, device, state)?;
-    // Paths from the device on: the same failure reads the same, whatever the temporary folder is called.
+    // Paths from the device on: the same failure reads the same, whatever the temporary directory is called.
     let shown = || format!("{outcome:?}").replace(&format!("{}/", device.device().display()), "");
     ensure!(outcome.success(), "{state} failed: {}", shown());
     Ok(())
 }
 
-/// Every device has a folder of its own; two snapshots are compared as if it were the same.
+/// Every device has a directory of its own; two snapshots are compared as if it were the same.
 fn relative(snapshot: &Snapshot, device: &MockClient) -> Snapshot {
     snapshot.clone().below(device.device())
 }

@@ -1,4 +1,4 @@
-//! A folder as a file system has it: inodes and names, hard links told from copies. Read from disk, and written back.
+//! A directory as a file system has it: inodes and names, hard links told from copies. Read from disk, and written back.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,16 +15,16 @@ use serde_json::Value;
 /// Seconds and nanoseconds since 1970.
 pub type Time = (i64, i64);
 
-/// A folder with all that is in it. FIFOs, sockets and devices are left out: no module has them in its own places.
+/// A directory with all that is in it. FIFOs, sockets and devices are left out: no module has them in its own places.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Image {
-    /// The key of the folder itself.
+    /// The key of the directory itself.
     pub root: u64,
     /// Every inode. A key is unique for ever; a file system uses an inode's number again.
     pub inodes: BTreeMap<u64, Inode>,
 }
 
-/// A file, folder or symlink, without its names.
+/// A file, directory or symlink, without its names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Inode {
     /// What the file system called it.
@@ -53,7 +53,7 @@ pub enum Kind {
 }
 
 impl Inode {
-    /// What `path` itself is, with a file's content but without the names in a folder; `None` for what an [`Image`]
+    /// What `path` itself is, with a file's content but without the names in a directory; `None` for what an [`Image`]
     /// leaves out.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Inode {
 }
 
 impl Image {
-    /// That of no folder.
+    /// That of no directory.
     pub fn empty() -> Self {
         Self { root: 0, inodes: BTreeMap::new() }
     }
@@ -93,7 +93,7 @@ impl Image {
     /// When something cannot be read, or has a name that is not UTF-8.
     pub fn of(folder: &Path) -> Result<Self> {
         let mut inodes = BTreeMap::new();
-        let root = read_tree(folder, &mut inodes)?.context("an image is of a folder")?;
+        let root = read_tree(folder, &mut inodes)?.context("an image is of a directory")?;
         Ok(Self { root, inodes })
     }
 

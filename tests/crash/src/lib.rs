@@ -3,7 +3,7 @@
 //! destination has to be exactly the old or exactly the new.
 //!
 //! Cuts and failures are made by `crash-tracer`, over all processes of a module. It also records what the calls do,
-//! from which `lost` makes the folders that a loss of power may leave.
+//! from which `lost` makes the directories that a loss of power may leave.
 
 mod course;
 mod drive;

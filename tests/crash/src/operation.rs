@@ -1,4 +1,4 @@
-//! What system calls did to a folder: the tracer writes it down, the replay of lost writes reads it.
+//! What system calls did to a directory: the tracer writes it down, the replay of lost writes reads it.
 
 use std::fs;
 use std::path::Path;
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{Image, Inode, Time};
 
-/// A traced program: the folder as it was when it started, and every call that was to change it.
+/// A traced program: the directory as it was when it started, and every call that was to change it.
 pub struct Recording {
-    /// The folder before the first call.
+    /// The directory before the first call.
     pub before: Image,
     /// The calls, in order; call number N is the N-th of them, from 1.
     pub calls: Vec<Call>,
 }
 
-/// One call that changes the folder, or orders when a change gets to the medium.
+/// One call that changes the directory, or orders when a change gets to the medium.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Call {
     /// For the report: the call and the files that it is about.
@@ -61,14 +61,14 @@ pub enum Operation {
     },
     /// New permissions.
     Mode {
-        /// The file or folder.
+        /// The file or directory.
         inode: u64,
         /// All of `st_mode`.
         mode: u32,
     },
     /// A new owner and group, and the mode that the kernel left.
     Owner {
-        /// The file or folder.
+        /// The file or directory.
         inode: u64,
         /// User and group.
         owner: (u32, u32),
@@ -77,14 +77,14 @@ pub enum Operation {
     },
     /// A new modification time.
     Modified {
-        /// The file or folder.
+        /// The file or directory.
         inode: u64,
         /// The time.
         modified: Time,
     },
     /// An extended attribute set, or removed.
     Attribute {
-        /// The file or folder.
+        /// The file or directory.
         inode: u64,
         /// The attribute's name.
         name: String,
@@ -93,19 +93,19 @@ pub enum Operation {
         /// All of `st_mode`, where it came with the attribute: an access control list sets it, too.
         mode: Option<u32>,
     },
-    /// What was done to this inode before is on the medium: of a folder, its names.
+    /// What was done to this inode before is on the medium: of a directory, its names.
     Sync {
-        /// The file or folder.
+        /// The file or directory.
         inode: u64,
     },
     /// Everything done before is on the medium.
     SyncAll,
 }
 
-/// One name in a folder, before and after.
+/// One name in a directory, before and after.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameChange {
-    /// The folder's inode.
+    /// The directory's inode.
     pub folder: u64,
     /// The name.
     pub name: String,
@@ -116,7 +116,7 @@ pub struct NameChange {
 }
 
 impl Recording {
-    /// Reads what the tracer wrote to `log`: a line with the folder, and one for each call.
+    /// Reads what the tracer wrote to `log`: a line with the directory, and one for each call.
     ///
     /// # Errors
     /// When the log is missing or not whole.
@@ -126,7 +126,7 @@ impl Recording {
         let mut lines = text.lines();
         let before = lines.next().context("the tracer's log is empty")?;
         Ok(Self {
-            before: serde_json::from_str(before).context("reading the folder in the tracer's log")?,
+            before: serde_json::from_str(before).context("reading the directory in the tracer's log")?,
             calls: lines
                 .map(|line| serde_json::from_str(line).with_context(|| format!("reading the call {line}")))
                 .collect::<Result<_>>()?,

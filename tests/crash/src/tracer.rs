@@ -57,7 +57,7 @@ impl Tracer {
         self.log("record", subject, device, state)
     }
 
-    /// As [`record`](Self::record), without the folder before it and without what the calls do.
+    /// As [`record`](Self::record), without the directory before it and without what the calls do.
     ///
     /// # Errors
     /// As there.

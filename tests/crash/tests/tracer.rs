@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use crash::operation::{Operation, Recording};
 use tempfile::TempDir;
 
-/// Runs `script` in a fresh folder under the tracer.
+/// Runs `script` in a fresh directory under the tracer.
 fn trace(mode: &[&str], script: &str) -> (TempDir, Output) {
     let folder = tempfile::tempdir().unwrap();
     let output = trace_in(folder.path(), mode, script);
@@ -114,5 +114,5 @@ fn a_recording_holds_what_was_done() {
     has("removal", &|operation| matches!(operation, Operation::Names(changes) if changes[0].to.is_none()));
     has("sync", &|operation| matches!(operation, Operation::Sync { .. }));
     assert!(recording.calls.iter().any(|call| !call.done), "the second mkdir d fails");
-    assert_eq!(recording.before.inodes.len(), 2, "the folder and the file in it");
+    assert_eq!(recording.before.inodes.len(), 2, "the directory and the file in it");
 }

@@ -24,12 +24,12 @@ pub use scenarios::container::MACHINE as CONTAINER_MACHINE;
 /// Debian packages of the host that the scenarios need beside QEMU's.
 pub const HOST_PACKAGES: &[&str] = &["mender-artifact"];
 
-/// The folder of the saved device, beside those of the scenarios.
+/// The directory of the saved device, beside those of the scenarios.
 const SAVED: &str = "saved-device";
 
 /// One thing that happens to a device, from power-on to what must be true in the end.
 pub struct Scenario {
-    /// Its name on the command line and of its folder.
+    /// Its name on the command line and of its directory.
     pub name: &'static str,
     /// What is shown.
     pub says: &'static str,
@@ -56,7 +56,7 @@ pub struct Stage {
     pub packages: Vec<PathBuf>,
     /// The server of containers' images, for this machine.
     pub server: PathBuf,
-    /// The folder that keeps what failed: `target/e2e/<machine>`.
+    /// The directory that keeps what failed: `target/e2e/<machine>`.
     pub folder: PathBuf,
     /// A device with all packages, for the scenarios that begin with one; without it they install the one they need.
     pub saved: Option<Saved>,
@@ -83,7 +83,7 @@ impl Stage {
     /// that begins so. Where that fails it says why, and every scenario boots.
     ///
     /// # Errors
-    /// When its folder cannot be made.
+    /// When its directory cannot be made.
     pub fn save_device(&self) -> Result<Option<Saved>> {
         let folder = self.folder.join(SAVED);
         folder::empty(&folder)?;
@@ -109,7 +109,7 @@ impl Stage {
     /// Removes the saved device.
     ///
     /// # Errors
-    /// When the folder cannot be removed.
+    /// When the directory cannot be removed.
     pub fn forget_device(&mut self) -> Result<()> {
         match self.saved.take() {
             Some(_) => folder::remove(&self.folder.join(SAVED)),
@@ -117,7 +117,7 @@ impl Stage {
         }
     }
 
-    /// Plays `scenario`; its folder goes when it has succeeded.
+    /// Plays `scenario`; its directory goes when it has succeeded.
     ///
     /// # Errors
     /// When it fails: what was expected, what was seen, and where the rest is kept.

@@ -3,13 +3,13 @@
 //!
 //! It is not what podman does. That is shown by the module's end-to-end scenarios, which use the real one.
 //!
-//! | file in the state folder | content |
+//! | file in the state directory | content |
 //! |---|---|
 //! | `images/ID` | how the image's server behaves |
 //! | `tags/REFERENCE`, with `+` for `/` | the image's ID |
 //! | `running/CONTAINER` | the image's ID |
 //!
-//! A load that is killed leaves a temporary copy of its archive, as podman's does: in `TMPDIR`, else beside the state folder.
+//! A load that is killed leaves a temporary copy of its archive, as podman's does: in `TMPDIR`, else beside the state directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use mender_update_module::durable::{self, Dir};
 
-/// The state folder.
+/// The state directory.
 pub struct State(PathBuf);
 
 /// A running container: its name and its image's ID.
@@ -31,7 +31,7 @@ impl State {
         Self(folder.into())
     }
 
-    /// The folder.
+    /// The directory.
     pub fn folder(&self) -> &Path {
         &self.0
     }
@@ -82,7 +82,7 @@ impl State {
         self.list("running")
     }
 
-    /// Changes files of `kind`, and leaves no trace of that but the files: whoever compares folders is to see containers,
+    /// Changes files of `kind`, and leaves no trace of that but the files: whoever compares directories is to see containers,
     /// and neither when the mock has looked after them nor where it once had one.
     fn change(&self, kind: &str, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let folders = [self.0.join(kind), self.0.clone()];
@@ -200,7 +200,7 @@ pub fn play(program: &str, failure: u8, answer: fn(&[&str]) -> Result<String>) -
     }
 }
 
-/// Builds the mock's executables with cargo, and returns the folder that they are in: cargo builds those of other packages
+/// Builds the mock's executables with cargo, and returns the directory that they are in: cargo builds those of other packages
 /// for no test.
 ///
 /// # Errors

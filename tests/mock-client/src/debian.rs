@@ -1,8 +1,8 @@
 //! A device that is a Debian system of its own, and packages for it.
 //!
-//! dpkg and apt are the real ones, run by chroot on a copy-on-write mount of one folder: nothing of the machine that
+//! dpkg and apt are the real ones, run by chroot on a copy-on-write mount of one directory: nothing of the machine that
 //! runs the tests is touched, and a device costs a few milliseconds. What it is not: there is no systemd in it, and what
-//! is written lies in the folder of temporary files, whatever file system that is.
+//! is written lies in the directory of temporary files, whatever file system that is.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::Snapshot;
 /// Where a module is installed.
 const MODULES: &str = "usr/share/mender/modules/v3";
 
-/// Folders whose content is nobody's business: what runs, logs, caches, and the client's own data.
+/// Directories whose content is nobody's business: what runs, logs, caches, and the client's own data.
 const NOBODYS: [&str; 7] = ["proc", "dev", "tmp", "data", "var/log", "var/cache", "var/lib/apt/lists"];
 
 /// Packages that the tests make have this for a maintainer, by which they are found.
@@ -105,7 +105,7 @@ impl System {
 
     /// Everything by which one can tell whether two moments of this system are the same: what dpkg and apt say, all of
     /// `/etc` and of dpkg's database, every file of the tests' packages, and the name of everything else. Left out are
-    /// logs, caches, dpkg's locks and its backups of the database, the times of folders and of the database, and the
+    /// logs, caches, dpkg's locks and its backups of the database, the times of directories and of the database, and the
     /// file in which apt keeps what `apt-mark` says.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ impl System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        // Lazily, with all that is mounted in it: whatever a module that was killed has left running must not keep the folder.
+        // Lazily, with all that is mounted in it: whatever a module that was killed has left running must not keep the directory.
         if let Err(error) = unmount(&self.root, UnmountFlags::DETACH) {
             eprintln!("unmounting {}: {error}", self.root.display());
         }
@@ -243,7 +243,7 @@ impl Package {
     /// # Errors
     /// When dpkg-deb does not make it.
     pub fn build(&self) -> Result<Vec<u8>> {
-        let folder = tempfile::tempdir().context("making a folder for a package")?;
+        let folder = tempfile::tempdir().context("making a directory for a package")?;
         let tree = folder.path().join("tree");
         let write = |path: PathBuf, content: &str| -> Result<()> {
             let writing = || format!("writing {}", path.display());

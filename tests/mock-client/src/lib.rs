@@ -54,9 +54,9 @@ impl Outcome {
     }
 }
 
-/// A device with one module on it, in a temporary folder that goes with this value.
+/// A device with one module on it, in a temporary directory that goes with this value.
 pub struct MockClient {
-    /// The Debian system that the device is, if it is one. It has to be unmounted before its folder goes.
+    /// The Debian system that the device is, if it is one. It has to be unmounted before its directory goes.
     system: Option<System>,
     /// Removes the device at the end.
     _folder: TempDir,
@@ -71,7 +71,7 @@ impl MockClient {
     /// A device on which the executable `module` is installed. Every path on it has blanks.
     ///
     /// # Errors
-    /// When the temporary folder cannot be made.
+    /// When the temporary directory cannot be made.
     pub fn new(module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
         Self::in_folder(&env::temp_dir(), "with blanks", module, generation)
     }
@@ -79,12 +79,12 @@ impl MockClient {
     /// As [`new`](Self::new), without blanks in its paths: for modules that are known not to bear them.
     ///
     /// # Errors
-    /// When the temporary folder cannot be made, or has blanks in its own path.
+    /// When the temporary directory cannot be made, or has blanks in its own path.
     pub fn without_blanks(module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
         Self::without_blanks_in(&env::temp_dir(), module, generation)
     }
 
-    /// As [`without_blanks`](Self::without_blanks), in `parent` instead of the folder for temporary files.
+    /// As [`without_blanks`](Self::without_blanks), in `parent` instead of the directory for temporary files.
     ///
     /// # Errors
     /// As there.
@@ -95,13 +95,13 @@ impl MockClient {
     ) -> Result<Self> {
         ensure!(
             !parent.to_string_lossy().contains(char::is_whitespace),
-            "{} has blanks in its path, which not every module bears: choose a folder without (for temporary files, with TMPDIR)",
+            "{} has blanks in its path, which not every module bears: choose a directory without (for temporary files, with TMPDIR)",
             parent.display()
         );
         Self::in_folder(parent, "device", module, generation)
     }
 
-    /// The device is a folder in a temporary one without blanks: a shell that splits its path at a blank, and then
+    /// The device is a directory in a temporary one without blanks: a shell that splits its path at a blank, and then
     /// removes what the first half names, is to remove something of ours.
     fn in_folder(
         parent: &Path,
@@ -110,15 +110,15 @@ impl MockClient {
         generation: Generation,
     ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mender-").tempdir_in(parent);
-        let folder = folder.context("making a device's folder")?;
+        let folder = folder.context("making a device's directory")?;
         let device = folder.path().join(name);
-        fs::create_dir_all(device.join("settings")).context("making the settings folder")?;
+        fs::create_dir_all(device.join("settings")).context("making the settings directory")?;
         let meta_data = "null".to_owned(); // what the client writes for an artifact without
         let module = module.into();
         Ok(Self { system: None, _folder: folder, device, module, generation, meta_data, wrapper: Vec::new() })
     }
 
-    /// A device that is a Debian system: a copy of the folder `base` that costs nothing, in which the module runs by
+    /// A device that is a Debian system: a copy of the directory `base` that costs nothing, in which the module runs by
     /// chroot. Its own paths have blanks if `blanks`.
     ///
     /// # Errors
@@ -144,12 +144,12 @@ impl MockClient {
         self.system.as_ref()
     }
 
-    /// The device's folder.
+    /// The device's directory.
     pub fn device(&self) -> &Path {
         &self.device
     }
 
-    /// The folder of the modules' settings.
+    /// The directory of the modules' settings.
     pub fn settings(&self) -> PathBuf {
         self.device().join(if self.system.is_some() { "etc/mender-modules" } else { "settings" })
     }

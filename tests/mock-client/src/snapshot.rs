@@ -1,4 +1,4 @@
-//! Everything of a folder that an update may have changed: to compare exactly, or not at all.
+//! Everything of a directory that an update may have changed: to compare exactly, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::fs::{FileType, lgetxattr, llistxattr};
 
-/// A folder with all that is in it, at one moment.
+/// A directory with all that is in it, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot(BTreeMap<PathBuf, Entry>);
 
@@ -82,8 +82,8 @@ impl Snapshot {
         self
     }
 
-    /// The same without folders' modification times: what is put beside something and removed again leaves a trace in
-    /// the folder around them.
+    /// The same without directories' modification times: what is put beside something and removed again leaves a trace in
+    /// the directory around them.
     pub fn without_folder_times(mut self) -> Self {
         for entry in self.0.values_mut().filter(|entry| FileType::from_raw_mode(entry.mode).is_dir()) {
             entry.modified = (0, 0);
@@ -91,7 +91,7 @@ impl Snapshot {
         self
     }
 
-    /// The same without folders, for what files alone tell, and without files whose names end with `ending`.
+    /// The same without directories, for what files alone tell, and without files whose names end with `ending`.
     pub fn files_except(mut self, ending: &str) -> Self {
         let is_folder = |entry: &Entry| FileType::from_raw_mode(entry.mode).is_dir();
         self.0.retain(|path, entry| !is_folder(entry) && !path.to_string_lossy().ends_with(ending));

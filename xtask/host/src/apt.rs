@@ -83,7 +83,7 @@ impl<'a> Root<'a> {
             "Dir::Etc::sourceparts=/dev/null".to_owned(),
             format!("APT::Architecture={architecture}"),
             format!("APT::Architectures={architecture}"),
-            "APT::Sandbox::User=".to_owned(), // root's cache folder is closed to _apt
+            "APT::Sandbox::User=".to_owned(), // root's cache directory is closed to _apt
         ];
         options.iter().fold(cmd!(self.sh, "{program}"), |command, option| command.args(["-o", option]))
     }

@@ -1,4 +1,4 @@
-//! The user's cache folder. Every entry is keyed by a hash of what made it and may be deleted at any time.
+//! The user's cache directory. Every entry is keyed by a hash of what made it and may be deleted at any time.
 
 use std::env;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::status::step;
 
-/// Our folder in the user's cache: `$XDG_CACHE_HOME/mender-rust-modules`, else `~/.cache/mender-rust-modules`.
+/// Our directory in the user's cache: `$XDG_CACHE_HOME/mender-rust-modules`, else `~/.cache/mender-rust-modules`.
 ///
 /// # Errors
 /// When neither `XDG_CACHE_HOME` nor `HOME` is set.
@@ -18,7 +18,7 @@ pub fn folder() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(
-            env::var_os("HOME").context("finding the cache folder: set HOME or XDG_CACHE_HOME")?,
+            env::var_os("HOME").context("finding the cache directory: set HOME or XDG_CACHE_HOME")?,
         )
         .join(".cache"),
     };
@@ -40,14 +40,14 @@ pub fn sha256(content: &[u8]) -> String {
     format!("{:x}", Sha256::digest(content))
 }
 
-/// The folder `kind/key` of the cache, made by `make` where it is not there yet.
+/// The directory `kind/key` of the cache, made by `make` where it is not there yet.
 ///
-/// `make` gets a temporary folder beside it, which is renamed when `make` has succeeded: an interrupted
+/// `make` gets a temporary directory beside it, which is renamed when `make` has succeeded: an interrupted
 /// attempt is never taken for complete, and its remains go with the next one. Another process that wants the
 /// same entry waits for the first.
 ///
 /// # Errors
-/// What `make` returns, or the folder that cannot be made, locked, removed or renamed.
+/// What `make` returns, or the directory that cannot be made, locked, removed or renamed.
 pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let complete = folder()?.join(kind).join(key);
     if complete.exists() {
@@ -58,7 +58,7 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
         return Ok(complete);
     }
     let partial = complete.with_extension("partial");
-    crate::folder::empty(&partial).context("making a place in the cache folder")?;
+    crate::folder::empty(&partial).context("making a place in the cache directory")?;
     make(&partial)?;
     fs::rename(&partial, &complete)
         .with_context(|| format!("renaming {} to {}", partial.display(), complete.display()))?;
@@ -76,7 +76,7 @@ pub fn has(kind: &str, key: &str) -> Result<bool> {
 /// The file `path`, locked for this process until it is dropped; the kernel unlocks it for one that was killed.
 ///
 /// # Errors
-/// When the file or its folder cannot be made, or the filesystem knows no locks.
+/// When the file or its directory cannot be made, or the filesystem knows no locks.
 pub fn lock(path: &Path) -> Result<File> {
     let context = || format!("locking {}", path.display());
     if let Some(folder) = path.parent() {

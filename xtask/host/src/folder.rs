@@ -1,4 +1,4 @@
-//! Folders of this machine's: emptied, removed, listed, and files written into them.
+//! Directories of this machine's: emptied, removed, listed, and files written into them.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Makes the folder `path`, with nothing in it.
+/// Makes the directory `path`, with nothing in it.
 ///
 /// # Errors
 /// When something in it cannot be removed, or it cannot be made.
@@ -15,7 +15,7 @@ pub fn empty(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))
 }
 
-/// Removes the folder `path` with all that is in it; one that is not there is fine.
+/// Removes the directory `path` with all that is in it; one that is not there is fine.
 ///
 /// # Errors
 /// When something in it cannot be removed.
@@ -26,7 +26,7 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// What is directly in the folder `path`, sorted.
+/// What is directly in the directory `path`, sorted.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -40,10 +40,10 @@ pub fn entries(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
-/// Every file below the folder `path`, sorted. Links to folders are followed.
+/// Every file below the directory `path`, sorted. Links to directories are followed.
 ///
 /// # Errors
-/// When a folder cannot be read.
+/// When a directory cannot be read.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in entries(path)? {
@@ -56,7 +56,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Writes the file `path`, and makes the folders above it.
+/// Writes the file `path`, and makes the directories above it.
 ///
 /// # Errors
 /// When one of them cannot be made, or it cannot be written.

@@ -1,4 +1,4 @@
-//! The machine the toolkit runs on: which packages it has, where caches and folders live, how a command is
+//! The machine the toolkit runs on: which packages it has, where caches and directories live, how a command is
 //! run, and how a person sees that something is going on.
 
 pub mod apt;

@@ -13,7 +13,7 @@ use crate::debian;
 use crate::dist::modules;
 use crate::theirs;
 
-/// One folder for each module's payload.
+/// One directory for each module's payload.
 pub const PAYLOADS: &str = "tests/conformance/payloads";
 
 /// A module that is tried.
@@ -43,7 +43,7 @@ impl Tried {
     }
 }
 
-/// The module that the person names, with the payload folder that they name or that has its name.
+/// The module that the person names, with the payload directory that they name or that has its name.
 pub fn one(sh: &Shell, module: &Path, payload: Option<&Path>) -> Result<Tried> {
     let module = sh.current_dir().join(module);
     ensure!(module.is_file(), "there is no module {}: give the path of its executable", module.display());
@@ -53,7 +53,7 @@ pub fn one(sh: &Shell, module: &Path, payload: Option<&Path>) -> Result<Tried> {
     };
     ensure!(
         payload.is_dir(),
-        "there is no payload folder {}: make one, or name another with --payload",
+        "there is no payload directory {}: make one, or name another with --payload",
         payload.display()
     );
     let mut tried = Tried::new("ours", module, &payload)?;
@@ -87,14 +87,14 @@ pub fn ours(sh: &Shell) -> Result<(Vec<Tried>, Vec<NotTried>)> {
     Ok((tried, not_tried))
 }
 
-/// Builds the modules `names` as the tests build them, and the programs that are played; returns the folder of all those.
+/// Builds the modules `names` as the tests build them, and the programs that are played; returns the directory of all those.
 fn build(sh: &Shell, names: &[String]) -> Result<PathBuf> {
     let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
     step("building what is tried", |step| {
         run(step, cmd!(sh, "cargo build --package fake-engine {selected...}"))
     })?;
     let metadata = modules::metadata(sh)?;
-    let target = metadata["target_directory"].as_str().context("cargo metadata names no target folder")?;
+    let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
     Ok(Path::new(target).join("debug"))
 }
 
@@ -131,10 +131,10 @@ pub fn theirs(sh: &Shell, folder: Option<&Path>) -> Result<(Vec<Tried>, Vec<NotT
         } else if payload.is_dir() {
             tried.push(Tried::new("theirs", folder.join(&name), &payload)?);
         } else {
-            not_tried.push(NotTried { why: format!("has no payload folder {PAYLOADS}/{name}"), name });
+            not_tried.push(NotTried { why: format!("has no payload directory {PAYLOADS}/{name}"), name });
         }
     }
-    ensure!(!tried.is_empty(), "{} has no module with a folder in {PAYLOADS}", folder.display());
+    ensure!(!tried.is_empty(), "{} has no module with a directory in {PAYLOADS}", folder.display());
     Ok((tried, not_tried))
 }
 

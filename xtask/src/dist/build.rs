@@ -69,7 +69,7 @@ fn build(
 }
 
 /// The compiler's flags. They replace the user's own: what is distributed is the same from every machine, and says
-/// nothing of the folders it was built in.
+/// nothing of the directories it was built in.
 fn flags(root: &Path) -> Result<String> {
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
@@ -79,11 +79,11 @@ fn flags(root: &Path) -> Result<String> {
     Ok(flags.join("\x1f"))
 }
 
-/// Cargo's folder, whose crates are in the paths of panic messages.
+/// Cargo's directory, whose crates are in the paths of panic messages.
 pub fn cargo_home() -> Result<PathBuf> {
     Ok(match env::var_os("CARGO_HOME") {
         Some(folder) => PathBuf::from(folder),
-        None => env::home_dir().context("finding cargo's folder: set HOME or CARGO_HOME")?.join(".cargo"),
+        None => env::home_dir().context("finding cargo's directory: set HOME or CARGO_HOME")?.join(".cargo"),
     })
 }
 

@@ -1,8 +1,8 @@
-//! Debian's Rust with the standard libraries of foreign targets, taken apart in the user's cache folder.
+//! Debian's Rust with the standard libraries of foreign targets, taken apart in the user's cache directory.
 //!
 //! Nothing is installed but shared libraries that the compiler needs: apt cannot install the foreign standard
 //! libraries beside the host's (their dependencies clash), and the host's compiler must be of their very version,
-//! which is often not the one that apt would choose. All packages unpack into one folder, which is the sysroot.
+//! which is often not the one that apt would choose. All packages unpack into one directory, which is the sysroot.
 
 use std::fs::{self, Permissions};
 use std::iter;
@@ -37,7 +37,7 @@ struct Choice {
 }
 
 /// The path of a compiler for `targets`, and for no others: a mirror may lack an architecture for a while. Package
-/// lists go to a folder in `build`.
+/// lists go to a directory in `build`.
 pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf> {
     let release = apt::codename()?;
     let host = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
@@ -86,7 +86,7 @@ fn unpack(sh: &Shell, step: &Step, root: &Root, choice: &Choice, host: bool, fol
         let driver = first_dependency(&depends(sh, &library[0])?)?;
         let driver = root.download(step, &[&pinned(&driver)])?;
         let needs = library_names(&depends(sh, &driver[0])?).join("\n");
-        fs::write(folder.join(NEEDS), needs).context("writing the compiler's needs to the cache folder")?;
+        fs::write(folder.join(NEEDS), needs).context("writing the compiler's needs to the cache directory")?;
         debs.extend(driver);
         debs.extend(root.download(step, &[&pinned(choice.compiler)])?);
     }

@@ -10,9 +10,9 @@ use crate::target::Target;
 
 /// The work tree as cargo sees it.
 pub struct Workspace {
-    /// Its top folder.
+    /// Its top directory.
     pub root: PathBuf,
-    /// Cargo's target folder for what is distributed: apart from that of tests, since flags and compiler differ.
+    /// Cargo's target directory for what is distributed: apart from that of tests, since flags and compiler differ.
     pub target: PathBuf,
     /// What is packaged.
     pub modules: Vec<Module>,
@@ -21,7 +21,7 @@ pub struct Workspace {
 /// A package that becomes a Debian package.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module {
-    /// Cargo's name, which is the executable's name and that of the folder under `debian/`.
+    /// Cargo's name, which is the executable's name and that of the directory under `debian/`.
     pub name: String,
     /// Cargo's version, which is Debian's too.
     pub version: String,

@@ -36,7 +36,7 @@ pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
                 .args([Path::new("--root"), root, Path::new("--target-dir"), &objects])
                 .env("CARGO_PROFILE_DEV_DEBUG", "false");
             run(step, install).context(
-                "installing cargo-deb from crates.io into the cache folder: is the network up, and the disk not full?",
+                "installing cargo-deb from crates.io into the cache directory: is the network up, and the disk not full?",
             )?;
             folder::remove(&objects)
         })
@@ -141,7 +141,7 @@ impl Packager<'_> {
         folder::write(&job.sbom, sbom)
     }
 
-    /// The target folder that cargo-deb is told.
+    /// The target directory that cargo-deb is told.
     fn staging(&self) -> PathBuf {
         self.workspace.target.join("package")
     }

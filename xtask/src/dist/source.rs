@@ -22,7 +22,7 @@ const TIME: u64 = 1_153_704_088;
 
 /// A source, as files by their path from its top.
 pub struct Source {
-    /// What its archive is called without its ending, and its top folder with it: `PACKAGE-VERSION`.
+    /// What its archive is called without its ending, and its top directory with it: `PACKAGE-VERSION`.
     pub name: String,
     files: BTreeMap<PathBuf, Vec<u8>>,
 }

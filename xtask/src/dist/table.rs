@@ -61,7 +61,7 @@ pub fn sums(out: &Path) -> Result<()> {
     fs::write(&path, lines).with_context(|| format!("writing {}", path.display()))
 }
 
-/// The packages, their SBOMs and the sources in `out`, sorted; none where there is no such folder yet.
+/// The packages, their SBOMs and the sources in `out`, sorted; none where there is no such directory yet.
 pub fn released(out: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(out) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

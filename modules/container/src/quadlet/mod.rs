@@ -76,7 +76,7 @@ fn check_order(units: &[File]) -> Result<()> {
     order::check(&needs)
 }
 
-/// Runs the generator on `files`, in a folder of their own.
+/// Runs the generator on `files`, in a directory of their own.
 fn generate(generator: &Path, files: &[File]) -> Result<Vec<File>> {
     let scratch = scratch()?;
     let made = || {
@@ -105,7 +105,7 @@ fn units(folder: &Path) -> Result<Vec<File>> {
     let mut units = Vec::new();
     for name in Dir::open(folder)?.names()? {
         let path = folder.join(&name);
-        // What [Install] asks for are folders with links: this module starts the units itself.
+        // What [Install] asks for are directories with links: this module starts the units itself.
         if path.is_file() {
             let text =
                 std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;

@@ -17,7 +17,7 @@ pub struct Device {
 /// What a device is with: running containers, tags, and images.
 pub type Live = (Vec<(String, String)>, Vec<(String, String)>, Vec<(String, String)>);
 
-/// The folder of the mock's executables.
+/// The directory of the mock's executables.
 pub fn fakes() -> &'static Path {
     static FAKES: OnceLock<PathBuf> = OnceLock::new();
     FAKES.get_or_init(|| fake_engine::build().unwrap())
@@ -115,7 +115,7 @@ impl Device {
         !state.join("journal.json").exists() && !state.join("staging").exists()
     }
 
-    /// The module's own folder.
+    /// The module's own directory.
     pub fn state(&self) -> PathBuf {
         self.client.datastore().join("update-modules/container")
     }

@@ -12,10 +12,10 @@ use crate::device::{Device, archive, one, refused};
 
 const TAG: &str = "localhost/shop:1";
 
-/// How the names of folders for the engine's temporary files begin.
+/// How the names of directories for the engine's temporary files begin.
 const PREFIX: &str = "mender-update-module-container-";
 
-/// A device whose engine has the folder that is returned for its temporary files.
+/// A device whose engine has the directory that is returned for its temporary files.
 fn with_tmp_dir(name: &str) -> (Device, PathBuf) {
     let device = Device::new();
     let tmp_dir = device.client.device().join(name);
@@ -24,7 +24,7 @@ fn with_tmp_dir(name: &str) -> (Device, PathBuf) {
     (device, tmp_dir)
 }
 
-/// The engine's copies in `folder`, and in folders there.
+/// The engine's copies in `folder`, and in directories there.
 fn copies(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let copies = entries.flat_map(|path| match path.file_name() {
@@ -50,7 +50,7 @@ fn the_copy_that_a_cut_load_leaves_goes_though_the_setting_has_changed() {
     let name = folder.file_name().unwrap().to_str().unwrap();
     assert_eq!(name.strip_prefix(PREFIX).map(str::len), Some(36), "a UUID makes {name} unguessable");
     assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
-    device.set("tmp_dir = \"/no/such/folder\"\n");
+    device.set("tmp_dir = \"/no/such/directory\"\n");
     device.ok("Cleanup");
     assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), 0);
     assert!(device.is_clean());
@@ -104,7 +104,7 @@ fn every_update_has_a_folder_of_its_own_and_leaves_those_of_others_alone() {
     theirs.iter().for_each(|place| symlink(&elsewhere, place).unwrap());
     cut_load(&mut device, &tmp_dir);
     let first = copies(&tmp_dir).remove(0);
-    // The next download ends the update before, and has its folder removed.
+    // The next download ends the update before, and has its directory removed.
     cut_load(&mut device, &tmp_dir);
     assert_ne!(copies(&tmp_dir).remove(0).parent(), first.parent());
     device.update("shop", TAG, "2");
@@ -118,7 +118,7 @@ fn temporary_files_that_cannot_be_removed_are_told_of_and_fail_nothing() {
     let (mut device, tmp_dir) = with_tmp_dir("tmp");
     let settings = fs::read_to_string(device.client.settings().join("container.toml")).unwrap();
     let engine = settings.split('"').nth(1).unwrap();
-    // Loads, and leaves in the folder's place what is no folder.
+    // Loads, and leaves in the directory's place what is no directory.
     let script = format!(
         "#!/bin/sh\n{engine:?} \"$@\" || exit\n[ \"$2\" != load ] || {{ rm -r \"$TMPDIR\" && : > \"$TMPDIR\"; }}\n"
     );
@@ -149,7 +149,7 @@ fn the_folder_that_podman_makes_in_its_storage_when_it_needs_it_is_made() {
 
 #[test]
 fn a_folder_for_temporary_files_that_is_missing_is_told_with_the_remedy() {
-    for (tmp_dir, words) in [("/no/such/folder", "tmp_dir in"), ("tmp", "absolute")] {
+    for (tmp_dir, words) in [("/no/such/directory", "tmp_dir in"), ("tmp", "absolute")] {
         let mut device = Device::with(&format!("tmp_dir = {tmp_dir:?}\n"));
         refused(&device.download_one("shop", TAG, &archive(TAG, "1", Mode::Well)), words);
     }

@@ -36,7 +36,7 @@ fn destinations_that_cannot_be_replaced_are_refused() {
         ("srv", "absolute"),
         ("/proc", "mount point"),
         ("/srv/\0x", "NUL"),
-        (file.to_str().unwrap(), "not a folder"),
+        (file.to_str().unwrap(), "not a directory"),
         (datastore.to_str().unwrap(), "client's own data"),
         (device.client.device().to_str().unwrap(), "client's own data"),
     ] {

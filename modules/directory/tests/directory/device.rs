@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use mock_client::{Generation, MockClient, Outcome, PayloadFile, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 
-/// A device, the destination on it, and a folder beside it that archives are made of.
+/// A device, the destination on it, and a directory beside it that archives are made of.
 pub struct Device {
     pub client: MockClient,
     pub destination: PathBuf,
@@ -48,7 +48,7 @@ impl Device {
         device
     }
 
-    /// Runs tar in the source folder with more `options`.
+    /// Runs tar in the source directory with more `options`.
     pub fn tar(&self, options: &[&str]) -> Vec<u8> {
         let output = Command::new("tar")
             .args(["--create", "--file=-", "--directory"])

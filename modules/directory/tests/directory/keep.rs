@@ -23,7 +23,7 @@ fn users_data_are_carried_over_and_the_old_tree_stays_exact() {
     assert!(!device.destination.join("gone.html").exists());
     let modified = |name: &str| fs::metadata(device.destination.join(name)).unwrap().modified().unwrap();
     assert_eq!(modified("uploads/deep"), then());
-    assert_eq!(modified(""), top, "a folder that something is kept in has its own time");
+    assert_eq!(modified(""), top, "a directory that something is kept in has its own time");
     device.ok("ArtifactRollback");
     assert_eq!(device.live(), old);
 }

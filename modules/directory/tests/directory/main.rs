@@ -1,4 +1,4 @@
-//! What `directory` does, on real folders and archives of the real tar, with the client played.
+//! What `directory` does, on real directories and archives of the real tar, with the client played.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 

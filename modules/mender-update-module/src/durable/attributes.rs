@@ -34,7 +34,7 @@ impl Times {
     }
 }
 
-/// Owner, group, permissions, modification time and extended attributes of a file, folder, symlink or device.
+/// Owner, group, permissions, modification time and extended attributes of a file, directory, symlink or device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
     /// The owner's number.
@@ -50,7 +50,7 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Those of the open file or folder `fd`.
+    /// Those of the open file or directory `fd`.
     pub(super) fn of(fd: impl AsFd) -> io::Result<Self> {
         let stat = fs::fstat(&fd)?;
         let mut extended = Vec::new();
@@ -85,7 +85,7 @@ impl Attributes {
         }
     }
 
-    /// Gives them to the open file or folder `fd`. The owner comes first, for a change of it clears set-id bits and
+    /// Gives them to the open file or directory `fd`. The owner comes first, for a change of it clears set-id bits and
     /// capabilities; the time last, for everything else may change it.
     pub(super) fn set_on(&self, fd: impl AsFd) -> io::Result<()> {
         require_account(self.owner, self.group)?;
@@ -98,7 +98,7 @@ impl Attributes {
         Ok(fs::futimens(&fd, &self.timestamps())?)
     }
 
-    /// Gives them to `name` in the open folder `folder`, following no symlink.
+    /// Gives them to `name` in the open directory `folder`, following no symlink.
     pub(super) fn set_at(&self, folder: impl AsFd, name: &Path) -> io::Result<()> {
         require_account(self.owner, self.group)?;
         let (owner, group) = (Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)));
@@ -107,7 +107,7 @@ impl Attributes {
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
             fs::chmodat(&folder, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
         }
-        // Extended attributes have no call that takes a folder; the kernel's own link to it does.
+        // Extended attributes have no call that takes a directory; the kernel's own link to it does.
         let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd())).join(name);
         for (name, value) in &self.extended {
             fs::lsetxattr(&path, name.as_os_str(), value, XattrFlags::empty())

@@ -1,4 +1,4 @@
-//! An open folder and what can be done to one name in it.
+//! An open directory and what can be done to one name in it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,17 +16,17 @@ use super::trust::changeable_itself;
 use super::{Kind, Node, failed};
 use crate::name::FileName;
 
-/// An open folder. It stays the same folder even when somebody renames it meanwhile.
+/// An open directory. It stays the same directory even when somebody renames it meanwhile.
 pub struct Dir {
     pub(super) fd: OwnedFd,
     pub(super) path: PathBuf,
 }
 
 impl Dir {
-    /// Opens the folder `path`.
+    /// Opens the directory `path`.
     ///
     /// # Errors
-    /// When it does not exist, is no folder, or may not be opened.
+    /// When it does not exist, is no directory, or may not be opened.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_with(path, OFlags::empty())
     }
@@ -65,14 +65,14 @@ impl Dir {
 
     fn open_with(path: &Path, more: OFlags) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | more;
-        let fd = fs::open(path, flags, Mode::empty()).with_context(|| failed("opening the folder", path))?;
+        let fd = fs::open(path, flags, Mode::empty()).with_context(|| failed("opening the directory", path))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// Opens the folder `name` in this one; a symlink of that name is not followed.
+    /// Opens the directory `name` in this one; a symlink of that name is not followed.
     ///
     /// # Errors
-    /// When it is absent, no folder, or may not be opened.
+    /// When it is absent, no directory, or may not be opened.
     pub fn child(&self, name: &FileName) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = self.path.join(name);
@@ -86,26 +86,26 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// Makes the folder `name` in this one, which must not be there yet, with exactly the permissions `mode`, and opens it.
+    /// Makes the directory `name` in this one, which must not be there yet, with exactly the permissions `mode`, and opens it.
     ///
     /// # Errors
     /// When `name` exists or cannot be made.
     pub fn make_child(&self, name: &FileName, mode: u32) -> Result<Self> {
         fs::mkdirat(&self.fd, name.as_ref(), Mode::RWXU)
-            .with_context(|| failed("making the folder", &self.path.join(name)))?;
+            .with_context(|| failed("making the directory", &self.path.join(name)))?;
         let folder = self.child(name)?;
         folder.set_mode(mode)?;
         Ok(folder)
     }
 
-    /// Makes the folder `path` with exactly the permissions `mode` where it is not there yet, and opens it.
+    /// Makes the directory `path` with exactly the permissions `mode` where it is not there yet, and opens it.
     ///
     /// # Errors
     /// When its parent is missing, or it cannot be made or opened.
     pub fn make(path: &Path, mode: u32) -> Result<Self> {
         match fs::mkdir(path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error).with_context(|| failed("making the folder", path)),
+            Err(error) => return Err(error).with_context(|| failed("making the directory", path)),
         }
         // A symlink that somebody has put into its place is not followed.
         let folder = Self::open_with(path, OFlags::NOFOLLOW)?;
@@ -113,7 +113,7 @@ impl Dir {
         Ok(folder)
     }
 
-    /// Sets this folder's permissions to exactly `mode`: those that mkdir gives are cut by the umask, which an updater does
+    /// Sets this directory's permissions to exactly `mode`: those that mkdir gives are cut by the umask, which an updater does
     /// not choose.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ impl Dir {
         self.fd.as_fd()
     }
 
-    /// Where this folder was opened.
+    /// Where this directory was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -160,10 +160,10 @@ impl Dir {
         }
     }
 
-    /// The names in this folder, without `.` and `..`, in the order of their bytes.
+    /// The names in this directory, without `.` and `..`, in the order of their bytes.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// When the directory cannot be read.
     pub fn names(&self) -> Result<Vec<FileName>> {
         let listing = || -> io::Result<Vec<FileName>> {
             let mut names = Vec::new();
@@ -174,13 +174,13 @@ impl Dir {
             names.sort();
             Ok(names)
         };
-        listing().with_context(|| failed("listing the folder", &self.path))
+        listing().with_context(|| failed("listing the directory", &self.path))
     }
 
     /// What `name` stands for, itself and not where it may point; `None` where it is absent.
     ///
     /// # Errors
-    /// When the folder cannot be searched.
+    /// When the directory cannot be searched.
     pub fn kind(&self, name: &FileName) -> Result<Option<Kind>> {
         match fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
@@ -305,7 +305,7 @@ impl Dir {
     /// Renames `name` to `new_name` in `into`, replacing what has that name there.
     ///
     /// # Errors
-    /// When `name` is absent, `new_name` is a folder, or the two are on different mounts.
+    /// When `name` is absent, `new_name` is a directory, or the two are on different mounts.
     pub fn rename(&self, name: &FileName, into: &Dir, new_name: &FileName) -> Result<()> {
         self.rename_with(name, into, new_name, RenameFlags::empty())
     }
@@ -336,7 +336,7 @@ impl Dir {
     /// Removes the file `name`; one that is not there is fine.
     ///
     /// # Errors
-    /// When it is a folder or may not be removed.
+    /// When it is a directory or may not be removed.
     pub fn remove(&self, name: &FileName) -> Result<()> {
         match fs::unlinkat(&self.fd, name.as_ref(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -344,18 +344,18 @@ impl Dir {
         }
     }
 
-    /// Returns when the names in this folder are on the medium.
+    /// Returns when the names in this directory are on the medium.
     ///
     /// # Errors
     /// When the medium fails.
     pub fn sync(&self) -> Result<()> {
-        fs::fsync(&self.fd).with_context(|| failed("syncing the folder", &self.path))
+        fs::fsync(&self.fd).with_context(|| failed("syncing the directory", &self.path))
     }
 
-    /// Returns when everything written to this folder's filesystem is on the medium: one flush, however many files.
+    /// Returns when everything written to this directory's filesystem is on the medium: one flush, however many files.
     ///
     /// # Errors
-    /// When the medium fails, or has failed since this folder was opened.
+    /// When the medium fails, or has failed since this directory was opened.
     pub fn sync_filesystem(&self) -> Result<()> {
         fs::syncfs(&self.fd).with_context(|| failed("syncing the filesystem of", &self.path))
     }

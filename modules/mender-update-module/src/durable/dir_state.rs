@@ -11,7 +11,7 @@ use super::{Attributes, Dir, Times, failed};
 use crate::name::FileName;
 
 impl Dir {
-    /// Free space on this folder's filesystem, in bytes.
+    /// Free space on this directory's filesystem, in bytes.
     fn free_bytes(&self) -> Result<u64> {
         let space = fs::fstatvfs(&self.fd).with_context(|| failed("asking for free space in", &self.path))?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
@@ -50,7 +50,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Whether this folder and `other` share one filesystem's space, as far as their device numbers say. On btrfs every
+    /// Whether this directory and `other` share one filesystem's space, as far as their device numbers say. On btrfs every
     /// subvolume has a number of its own, so two that share their space count as two filesystems: a check of space that then
     /// asks each for its own part passes although both parts together may not fit, and it is the write that fails.
     ///
@@ -142,18 +142,18 @@ impl Dir {
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// The number that the filesystem knows this folder by, under whatever name.
+    /// The number that the filesystem knows this directory by, under whatever name.
     ///
     /// # Errors
-    /// When the folder cannot be looked at.
+    /// When the directory cannot be looked at.
     pub fn inode(&self) -> Result<u64> {
         Ok(fs::fstat(&self.fd).with_context(|| failed("looking at", &self.path))?.st_ino)
     }
 
-    /// This folder's own times.
+    /// This directory's own times.
     ///
     /// # Errors
-    /// When the folder cannot be looked at.
+    /// When the directory cannot be looked at.
     pub fn times(&self) -> Result<Times> {
         let stat = fs::fstat(&self.fd).with_context(|| failed("looking at", &self.path))?;
         Ok(Times {
@@ -162,7 +162,7 @@ impl Dir {
         })
     }
 
-    /// Sets this folder's own times.
+    /// Sets this directory's own times.
     ///
     /// # Errors
     /// When this process may not.
@@ -171,7 +171,7 @@ impl Dir {
             .with_context(|| failed("setting the times of", &self.path))
     }
 
-    /// Gives this folder itself `attributes`.
+    /// Gives this directory itself `attributes`.
     ///
     /// # Errors
     /// When this process may not, or the filesystem cannot hold them.
@@ -206,7 +206,7 @@ impl Dir {
             .with_context(|| failed("giving its owner, mode and attributes to", &self.path.join(name)))
     }
 
-    /// What this folder is beside what is in it.
+    /// What this directory is beside what is in it.
     ///
     /// # Errors
     /// When it cannot be looked at.

@@ -1,9 +1,9 @@
-//! What a name in a folder may stand for.
+//! What a name in a directory may stand for.
 
-/// What a name in a folder stands for.
+/// What a name in a directory stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A folder.
+    /// A directory.
     Folder,
     /// A regular file.
     File,
@@ -11,7 +11,7 @@ pub enum Kind {
     Other,
 }
 
-/// What has a name in a folder and is neither file, folder nor symlink.
+/// What has a name in a directory and is neither file, directory nor symlink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
     /// A named pipe.

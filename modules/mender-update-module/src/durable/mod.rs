@@ -1,9 +1,9 @@
 //! The only place that creates, links, renames, removes and fsyncs: modules say what, this says how.
 //!
-//! Names from an artifact are [`FileName`]s, and everything here works on one name in an open folder ([`Dir`]):
+//! Names from an artifact are [`FileName`]s, and everything here works on one name in an open directory ([`Dir`]):
 //! no `..`, no absolute path and no symlink leads out of it.
 //!
-//! A name operation is atomic, but on the medium only once its folder has been synced ([`Dir::sync`]); content is
+//! A name operation is atomic, but on the medium only once its directory has been synced ([`Dir::sync`]); content is
 //! there once the file or its whole filesystem has been ([`Dir::sync_filesystem`]).
 
 mod attributes;
@@ -176,7 +176,7 @@ fn replace(
 pub fn look_at(path: &Path) -> Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
-        // The second: something above it is no folder.
+        // The second: something above it is no directory.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
@@ -206,10 +206,10 @@ pub fn remove_file(path: &Path) -> Result<()> {
     folder.sync()
 }
 
-/// Opens the folder `path`, making it and its parents where they are missing: 0755, and on the medium on return.
+/// Opens the directory `path`, making it and its parents where they are missing: 0755, and on the medium on return.
 ///
 /// # Errors
-/// The folder that cannot be made or opened.
+/// The directory that cannot be made or opened.
 pub fn make_dirs(path: &Path) -> Result<Dir> {
     for absent in absent_parents(path)? {
         Dir::make(&absent, 0o755)?;
@@ -220,14 +220,14 @@ pub fn make_dirs(path: &Path) -> Result<Dir> {
     Dir::open(path)
 }
 
-/// Removes the folder `path` if it is empty; one that is not there, or that somebody has put something into, is left.
+/// Removes the directory `path` if it is empty; one that is not there, or that somebody has put something into, is left.
 ///
 /// # Errors
-/// The folder whose removal failed.
+/// The directory whose removal failed.
 pub fn remove_empty_dir(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        done => absent_is_fine(done).with_context(|| failed("removing the empty folder", path)),
+        done => absent_is_fine(done).with_context(|| failed("removing the empty directory", path)),
     }
 }
 
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         remove_file(&path).unwrap();
         remove_file(&path).unwrap();
-        remove_file(Path::new("/no/such/folder/file")).unwrap();
+        remove_file(Path::new("/no/such/directory/file")).unwrap();
     }
 
     #[test]
@@ -309,7 +309,7 @@ mod tests {
         set_attributes(&path("copy"), &attributes(&path("old")).unwrap()).unwrap();
         assert_eq!(fs::metadata(path("copy")).unwrap().modified().unwrap(), then);
         assert!(attributes(&path("second")).is_err(), "a symlink");
-        assert!(copy(folder.path(), &path("folder")).is_err());
+        assert!(copy(folder.path(), &path("directory")).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
     }
 

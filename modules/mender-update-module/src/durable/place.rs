@@ -19,7 +19,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     Ok(trust::follow(path)?.whole())
 }
 
-/// The folders that have to be made for `path` to exist, outermost first; none where it exists.
+/// The directories that have to be made for `path` to exist, outermost first; none where it exists.
 ///
 /// # Errors
 /// When a part of `path` cannot be looked at, or is a symlink that leads nowhere.

@@ -136,7 +136,7 @@ fn durable(operation: &Operation, index: usize, calls: &[(&Call, Option<Operatio
     operation.to_sync().into_iter().map(synced).max().unwrap_or(NEVER)
 }
 
-/// What is on the medium needs what it is built on: a rename the name that it takes away, the removal of a folder that
+/// What is on the medium needs what it is built on: a rename the name that it takes away, the removal of a directory that
 /// it is empty. No file system keeps the one without the other, so syncing the later brings the earlier.
 fn bring_what_is_needed(effects: &mut [Effect]) {
     let mut names: BTreeMap<(u64, String), usize> = BTreeMap::new();
@@ -241,7 +241,7 @@ fn gone(changes: &[NameChange]) -> impl Iterator<Item = u64> {
     changes.iter().filter_map(|change| change.from).filter(move |inode| !gets_one(inode))
 }
 
-/// The folder as `kept` of all `effects` leave it.
+/// The directory as `kept` of all `effects` leave it.
 pub fn image_of(before: &Image, effects: &[Effect], kept: impl Fn(&Effect) -> bool) -> Image {
     let mut image = before.clone();
     for effect in effects {

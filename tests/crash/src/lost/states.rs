@@ -11,18 +11,18 @@ use crate::operation::Recording;
 pub struct State {
     /// For the report: where the cut is, and what was lost.
     pub shown: String,
-    /// The folder.
+    /// The directory.
     pub image: Image,
     /// The program had come to its end: what it has reported as done must be on the medium.
     pub complete: bool,
 }
 
-/// The folder when nothing is lost: what the program has really left, or the tracer has missed something.
+/// The directory when nothing is lost: what the program has really left, or the tracer has missed something.
 pub fn complete(recording: &Recording) -> Image {
     image_of(&recording.before, &effects(recording), |_| true)
 }
 
-/// Every state of the folder that a loss of power after any of the calls may leave and that no kill shows; each once.
+/// Every state of the directory that a loss of power after any of the calls may leave and that no kill shows; each once.
 ///
 /// At every cut: all that was not synced is lost; only the contents are, as with delayed allocation; each single
 /// effect is lost and the later ones are not; each single one is not lost and all others are.

@@ -86,7 +86,7 @@ impl Subject for Container {
 
     fn device(&self) -> Result<MockClient> {
         let mut device = self.module.device()?;
-        let fakes = self.module.executable.parent().context("the module is in a folder")?;
+        let fakes = self.module.executable.parent().context("the module is in a directory")?;
         let (engine, units) = (device.device().join("engine"), Self::units(&device));
         let settings = format!(
             "engine = [{:?}, {engine:?}]\nsystemctl = [{:?}, {engine:?}, {units:?}]\nunits_dir = {units:?}\n\
@@ -109,8 +109,8 @@ impl Subject for Container {
     }
 
     /// Projects, their units, and all that the engine has. Times are left out: what is stopped and started again, or gets
-    /// back a tag, is written anew. So are folders, which say nothing here, and what a cut leaves of a file that was being
-    /// written: units are in memory, and what is in the engine's folder is the mock's.
+    /// back a tag, is written anew. So are directories, which say nothing here, and what a cut leaves of a file that was being
+    /// written: units are in memory, and what is in the engine's directory is the mock's.
     fn live(&self, device: &MockClient) -> Result<Snapshot> {
         let live = Snapshot::of(device.device())?.except(&device.settings()).except(&device.tree());
         Ok(live.files_except(".new").without_times().wherever(device.device()))
@@ -131,7 +131,7 @@ impl Subject for Container {
         for entry in fs::read_dir(device.device()).context("listing the device")? {
             let name = entry.context("listing the device")?.file_name().to_string_lossy().into_owned();
             let is_scratch = name.starts_with("mender-update-module-container-");
-            ensure!(!is_scratch, "the folder for the engine's temporary files is left: {name}");
+            ensure!(!is_scratch, "the directory for the engine's temporary files is left: {name}");
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ impl Subject for Described {
     }
 
     /// The whole device but for what belongs to the client: whatever a module leaves anywhere is found. The client leaves
-    /// traces in the times of folders, too.
+    /// traces in the times of directories, too.
     fn live(&self, device: &MockClient) -> Result<Snapshot> {
         let all = Snapshot::of(device.device())?;
         Ok(all.except(&device.datastore()).except(&device.settings()).without_folder_times())

@@ -1,4 +1,4 @@
-//! `directory`: a folder replaced by the tar archive of the official payload, over an old tree, with files that are
+//! `directory`: a directory replaced by the tar archive of the official payload, over an old tree, with files that are
 //! kept, or where nothing was.
 
 use std::fs::{self, Metadata};
@@ -28,7 +28,7 @@ struct Directory {
 enum Old {
     /// A tree, which the update replaces.
     Tree,
-    /// A tree with a folder that the settings keep.
+    /// A tree with a directory that the settings keep.
     TreeWithUploads,
     /// Not even the destination's parent.
     Nothing,
@@ -75,7 +75,7 @@ impl Subject for Directory {
     }
 
     fn knows_times(&self) -> bool {
-        self.old != Old::Nothing // the folder above the destination is made when the update comes
+        self.old != Old::Nothing // the directory above the destination is made when the update comes
     }
 
     fn is_clean(&self, device: &MockClient) -> Result<()> {

@@ -25,7 +25,7 @@ pub struct Module {
     pub spared: bool,
     /// A Debian system, for a module that is nothing without dpkg.
     pub debian: Option<PathBuf>,
-    /// The folder of its payload in the conformance suite.
+    /// The directory of its payload in the conformance suite.
     pub payload: PathBuf,
 }
 
@@ -65,7 +65,7 @@ impl Module {
     }
 }
 
-/// Nothing of the update by module `name` of `destination`, a folder at the top of the device, may be left.
+/// Nothing of the update by module `name` of `destination`, a directory at the top of the device, may be left.
 fn is_clean(device: &MockClient, destination: &str, name: &str) -> Result<()> {
     let staging = device.device().join(format!(".{destination}.{name}"));
     ensure!(!staging.exists(), "the staging place is left");

@@ -38,7 +38,7 @@ impl Subject for SingleFile {
     }
 
     fn live(&self, device: &MockClient) -> Result<Snapshot> {
-        // The folder's own time is left out: every replacement of a file in it changes that.
+        // The directory's own time is left out: every replacement of a file in it changes that.
         Snapshot::of(&device.device().join("etc/app.conf"))
     }
 

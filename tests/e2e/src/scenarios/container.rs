@@ -40,7 +40,7 @@ pub const MODULE: &str = "container";
 const STATE: &str = "/data/mender/update-modules/container";
 const JOURNAL: &str = "/data/mender/update-modules/container/journal.json";
 const SETTINGS: &str = "/etc/mender-modules/container.toml";
-/// Every folder for podman's temporary files, to a shell.
+/// Every directory for podman's temporary files, to a shell.
 const SCRATCH: &str = "/var/tmp/mender-update-module-container-*";
 const TAG: &str = "localhost/shop:latest";
 

@@ -63,7 +63,7 @@ fn state(lab: &Lab) -> Result<String> {
         "dpkg-query --show --showformat='${binary:Package} ${db:Status-Abbrev} ${Version} ${Conffiles}\\n' \
          && apt-mark showauto && (dpkg --verify app mender-client || true) && find /usr/share/app /opt",
     )?;
-    // Folders' own times are left out: whatever is put beside a file and taken away changes them.
+    // Directories' own times are left out: whatever is put beside a file and taken away changes them.
     let etc = lab.ok(
         "cd /etc && find . ! -type d -printf '%y %m %U:%G %T@ %s %p %l\\n' | sort && find . -type f -exec sha256sum {} + | sort",
     )?;

@@ -1,4 +1,4 @@
-//! Which system calls change a folder, and what each is about.
+//! Which system calls change a directory, and what each is about.
 
 #![expect(non_upper_case_globals, reason = "libc calls them SYS_open and so on")]
 
@@ -16,7 +16,7 @@ use crate::tracee::Tracee;
 pub enum Action {
     /// Open, making the file where it is absent or cutting it to nothing.
     Open(Name),
-    /// Make a folder, symlink or special file.
+    /// Make a directory, symlink or special file.
     Make(Name),
     /// Remove a name.
     Remove(Name),
@@ -36,7 +36,7 @@ pub enum Action {
     Times(Target),
     /// Set or remove the extended attribute of this name.
     Attribute(Target, String),
-    /// Bring a file or folder to the medium.
+    /// Bring a file or directory to the medium.
     Sync(Target),
     /// Bring everything to the medium.
     SyncAll,

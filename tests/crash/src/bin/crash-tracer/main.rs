@@ -1,4 +1,4 @@
-//! `crash-tracer`: runs a program, and cuts it short or makes it fail at the N-th system call that changes a folder.
+//! `crash-tracer`: runs a program, and cuts it short or makes it fail at the N-th system call that changes a directory.
 //!
 //! It counts over the whole process tree, as a machine that loses power stops as a whole: shell scripts and what they
 //! start are cut at any of their calls. It is a prefix command, as strace is, and ends as the program does; after a

@@ -1,4 +1,4 @@
-//! What a call is about: an inode, or a name in a folder, seen from outside the process.
+//! What a call is about: an inode, or a name in a directory, seen from outside the process.
 
 use std::fs::{self, Metadata};
 use std::os::fd::AsRawFd;
@@ -11,10 +11,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use crate::tracee::Tracee;
 
-/// A name in a folder, when a call was entered.
+/// A name in a directory, when a call was entered.
 #[derive(Debug)]
 pub struct Name {
-    /// The folder, without symlinks.
+    /// The directory, without symlinks.
     pub folder: PathBuf,
     /// The name in it.
     pub name: String,
@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 impl Name {
-    /// The name that `path`, relative to `folder`, stands for; `None` where no such folder is, and the call will fail.
+    /// The name that `path`, relative to `folder`, stands for; `None` where no such directory is, and the call will fail.
     pub fn find(tracee: Tracee, folder: i32, path: &Path) -> Option<Self> {
         let path = absolute(tracee, folder, path);
         let name = path.file_name()?.to_str()?.to_owned();
@@ -61,13 +61,13 @@ impl Target {
         Some(Self { shown: path.clone(), path })
     }
 
-    /// The file or folder that is open as `fd`.
+    /// The file or directory that is open as `fd`.
     pub fn open(tracee: Tracee, fd: i32) -> Option<Self> {
         let path = tracee.fd(fd);
         Some(Self { shown: fs::read_link(&path).ok()?, path })
     }
 
-    /// Whether it is below `folder` and a file, folder or symlink: a pipe holds nothing over a loss of power.
+    /// Whether it is below `folder` and a file, directory or symlink: a pipe holds nothing over a loss of power.
     pub fn is_within(&self, folder: &Path) -> bool {
         let lasts = |meta: Metadata| meta.is_file() || meta.is_dir() || meta.is_symlink();
         self.shown.starts_with(folder) && self.metadata().is_ok_and(lasts)
@@ -99,7 +99,7 @@ fn canonical(tracee: Tracee, path: &Path) -> Option<PathBuf> {
     if root == Path::new("/") {
         return path.canonicalize().ok();
     }
-    // What is open, or the working folder, is looked up from outside; the rest as the process sees it.
+    // What is open, or the working directory, is looked up from outside; the rest as the process sees it.
     let mut parts = path.strip_prefix(tracee.own()).map(Path::iter).ok();
     let (begin, rest) = match &mut parts {
         Some(parts) => {

@@ -70,17 +70,17 @@ impl Tracee {
         PathBuf::from(format!("/proc/{}/fd/{fd}", self.0))
     }
 
-    /// The kernel's folder about it.
+    /// The kernel's directory about it.
     pub fn own(self) -> PathBuf {
         PathBuf::from(format!("/proc/{}", self.0))
     }
 
-    /// A path to the working folder.
+    /// A path to the working directory.
     pub fn cwd(self) -> PathBuf {
         self.own().join("cwd")
     }
 
-    /// What it has for `/`: another folder after a chroot.
+    /// What it has for `/`: another directory after a chroot.
     pub fn root(self) -> Result<PathBuf> {
         fs::read_link(format!("/proc/{}/root", self.0)).context("asking for a process's root")
     }

@@ -43,7 +43,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
     let split = arguments.iter().position(|word| word == "--").context(USAGE)?;
     let (own, program) = (&arguments[..split], &arguments[split + 1..]);
     let [folder, mode @ ..] = own else { bail!(USAGE) };
-    let folder = Path::new(folder).canonicalize().context("the folder that is watched")?;
+    let folder = Path::new(folder).canonicalize().context("the directory that is watched")?;
     let mode = parse(mode, &folder)?;
     let root = start(program)?;
     Tracer { mode, folder, root, count: 0, tracees: BTreeMap::new() }.follow()
@@ -63,7 +63,7 @@ fn parse(words: &[OsString], folder: &Path) -> Result<Mode> {
     })
 }
 
-/// Begins the log with the folder as it is now.
+/// Begins the log with the directory as it is now.
 fn begin(log: &str, folder: &Image) -> Result<BufWriter<File>> {
     let mut log = BufWriter::new(File::create(log).with_context(|| format!("making the log {log}"))?);
     write(&mut log, folder)?;

@@ -8,7 +8,7 @@ const OLD: u64 = 2;
 const NEW: u64 = 3;
 const FOLDER: u64 = 4;
 
-/// A folder with the file `app`, content `old`, and the empty folder `d`.
+/// A directory with the file `app`, content `old`, and the empty directory `d`.
 fn before() -> Image {
     let inode = |number, kind| Inode {
         number,
@@ -112,7 +112,7 @@ fn syncing_the_folder_that_gets_a_name_brings_what_the_rename_needs() {
     assert_eq!(
         left([make(FOLDER, "x"), out, sync(FOLDER)], "x"),
         None,
-        "the folder that loses it is not enough"
+        "the directory that loses it is not enough"
     );
 }
 

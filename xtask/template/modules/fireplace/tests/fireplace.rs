@@ -1,4 +1,4 @@
-//! The executable, called as the client calls it, on real folders.
+//! The executable, called as the client calls it, on real directories.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
