@@ -44,7 +44,7 @@ fn sectors(bytes: u64) -> [u8; 4] {
     u32::try_from(bytes / SECTOR).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// A disposable disk: what a machine has changed on top of an image. It survives power cuts.
+/// A disposable disk: what a machine has changed on top of an image. It survives power losses.
 pub struct Overlay {
     path: PathBuf,
 }

@@ -25,7 +25,7 @@ const POWERED_DOWN: &str = "reboot: Power";
 /// Lines of the console that errors show.
 const TAIL: usize = 50;
 
-/// An emulated Raspberry Pi under way. Dropping it is a power cut.
+/// An emulated Raspberry Pi under way. Dropping it is a power loss.
 pub struct Machine {
     qemu: Child,
     console: Console,

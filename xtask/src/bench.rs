@@ -48,7 +48,7 @@ pub struct Bench {
     /// How often everything is measured, for the median.
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
-    /// A directory on the medium to measure: an SD card, say [default: cargo's target directory].
+    /// A directory on the storage to measure, such as an SD card [default: cargo's target directory].
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
 }

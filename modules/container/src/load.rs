@@ -142,7 +142,7 @@ impl Loading<'_> {
     }
 
     /// With what is known in advance: the space that the images take unpacked, and the size of their archive. Each
-    /// filesystem is asked for what is written to it.
+    /// file system is asked for what is written to it.
     fn check_space(&self, archive: Option<u64>, images: &[&Image]) -> Result<()> {
         let sizes = images.iter().filter_map(|image| image.size);
         let unpacked = sizes.fold(0, u64::saturating_add);

@@ -3,7 +3,7 @@
 //! What is live is decided by one directory for each project: systemd units in which every image is given by its ID. An
 //! update exchanges that directory, as `directory` does, and lets systemd stop the old units and start the new. Images are
 //! kept by the engine, side by side, until the end. Units are put into `/run` at every boot, after recovery: a boot
-//! never starts what a power cut left half-way.
+//! never starts what a power loss left half-way.
 
 mod archive;
 mod carried;

@@ -118,7 +118,7 @@ impl Run {
             (false, Kind::Docker) => "Type=exec\nRestart=always\nRestartSec=2\n",
         };
         let clear = on(&["rm", "--force", &container])?;
-        // Podman replaces what a loss of power has left of that name; docker has to be told.
+        // Podman replaces what a power loss has left of that name; docker has to be told.
         let before = match engine.kind {
             Kind::Podman => String::new(),
             Kind::Docker => format!("ExecStartPre=-{clear}\n"),

@@ -29,7 +29,7 @@ use crate::{archive, tags};
 /// The most images of an artifact.
 const IMAGES: usize = 100;
 
-/// The record of one update, complete enough to go on with in another process after a power cut.
+/// The record of one update, complete enough to go on with in another process after a power loss.
 #[derive(Serialize, Deserialize)]
 pub struct ProjectUpdate {
     state: PathBuf,
@@ -251,7 +251,7 @@ impl ProjectUpdate {
         Ok(inode(&self.live())? == Some(prepared.switch.new_inode))
     }
 
-    /// Lets the directories change places: in one step, on the medium on return.
+    /// Lets the directories change places: in one step, durable on return.
     fn exchange(&self, prepared: &Prepared) -> Result<()> {
         let (staging, live, name) = self.folders()?;
         match (prepared.switch.old_inode, self.is_new_live(prepared)?) {

@@ -17,7 +17,7 @@ use crate::sparse::{self, Part};
 pub const BLOCK: usize = 512;
 
 /// The most that an extended header or a long name may have: as many bytes as Linux lets all attributes of a file have
-/// on common filesystems, several times over.
+/// on common file systems, several times over.
 const EXTENSION_MAX: u64 = 1 << 20;
 
 /// The most that all of an archive's extended headers and long names may have, in bytes.

@@ -16,7 +16,7 @@ use mender_update_module::durable;
 /// | a mount point, or has one below it | refused: a mount point cannot be renamed, and what is mounted is not the tree's |
 /// | a directory that holds the Mender client's data | refused: it would carry the update under way off |
 /// | missing, its parents too | made; a rollback removes what was made |
-/// | on another filesystem than the client's data, or with blanks in it | nothing special |
+/// | on another file system than the client's data, or with blanks in it | nothing special |
 ///
 /// # Errors
 /// The row of the table above that refuses it, and what to do instead.
@@ -57,7 +57,9 @@ pub fn refuse_mounts(destination: &Path) -> Result<()> {
     match durable::mounts_at_or_below(destination)?.first() {
         None => Ok(()),
         Some(mount) if mount == destination => {
-            bail!("the destination {shown} is a mount point, which cannot be replaced: name a directory in it")
+            bail!(
+                "the destination {shown} is a mount point, which cannot be replaced: name a directory in it"
+            )
         }
         Some(mount) => bail!(
             "something is mounted on {}, below the destination {shown}: unmount it, or name another directory",

@@ -15,7 +15,7 @@ use crate::keep::Pattern;
 pub struct Settings {
     /// Paths of the old tree that are carried over, whatever the artifact says.
     pub keep: Vec<Pattern>,
-    /// Space that staging leaves free on the destination's filesystem, in MiB.
+    /// Space that staging leaves free on the destination's file system, in MiB.
     pub reserve_mib: u64,
     /// What becomes of extended attributes that Linux does not know.
     pub unknown_xattrs: UnknownXattrs,

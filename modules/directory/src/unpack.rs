@@ -55,7 +55,7 @@ pub struct Report {
     pub has_top: bool,
 }
 
-/// Unpacks the archive `from` below `top`, and leaves `reserve` bytes free on its filesystem. Nothing is synced.
+/// Unpacks the archive `from` below `top`, and leaves `reserve` bytes free on its file system. Nothing is synced.
 ///
 /// # Errors
 /// When the archive is damaged, has an entry that is refused, or does not fit: the entry and the cause.

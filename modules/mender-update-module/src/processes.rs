@@ -71,7 +71,7 @@ pub(crate) fn kill_program(program: u32, before: &[u32]) {
     });
 }
 
-/// Ends this process as a loss of power would, at once and with all its descendants: nothing is written any more.
+/// Ends this process as a power loss would, at once and with all its descendants: nothing is written any more.
 pub(crate) fn end_like_power_loss() -> ! {
     ENDING.store(true, Ordering::SeqCst);
     kill_all(|table| descendants(table, &[process::id()]));

@@ -22,7 +22,7 @@ use crate::processes;
 const POLL: Duration = Duration::from_millis(200);
 
 /// From now on this process ends, with all programs that it has started, as soon as the process that has called it is gone
-/// or asks it to end. It ends as by a loss of power, from which every state recovers.
+/// or asks it to end. It ends as by a power loss, from which every state recovers.
 pub(crate) fn end_with_client() {
     processes::adopt_orphans();
     let parent = getppid();

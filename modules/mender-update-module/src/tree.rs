@@ -15,7 +15,7 @@ const TEXT_MAX: u64 = 1 << 20;
 
 /// A typed view of the work tree, `<datastore>/modules/v3/payloads/0000/tree`.
 ///
-/// Nothing is read before it is asked for: after a power cut in Download the tree is half built, and `Cleanup` gets it
+/// Nothing is read before it is asked for: after a power loss in Download the tree is incomplete, and `Cleanup` gets it
 /// all the same. Texts come without the newline that client 5 ends them with and client 3 does not.
 pub struct WorkTree {
     path: PathBuf,

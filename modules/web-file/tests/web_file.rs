@@ -74,7 +74,9 @@ impl Device {
     fn content(&self) -> BTreeMap<OsString, String> {
         let entries = fs::read_dir(&self.www).unwrap().map(Result::unwrap);
         entries
-            .map(|entry| (entry.file_name(), fs::read_to_string(entry.path()).unwrap_or("(directory)".into())))
+            .map(|entry| {
+                (entry.file_name(), fs::read_to_string(entry.path()).unwrap_or("(directory)".into()))
+            })
             .collect()
     }
 

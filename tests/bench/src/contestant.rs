@@ -50,7 +50,7 @@ impl Means {
     }
 }
 
-/// The new: as a tree on the medium, and as the bytes that the client streams.
+/// The new version: as a tree on the storage, and as the bytes that the client streams.
 pub struct New {
     /// The tree.
     pub tree: PathBuf,

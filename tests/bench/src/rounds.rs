@@ -19,7 +19,7 @@ pub struct Plan {
     pub small: Size,
     /// How often, for the median.
     pub rounds: usize,
-    /// Where: a directory on the medium that is measured.
+    /// Where: a directory on the storage that is measured.
     pub folder: PathBuf,
 }
 

@@ -150,7 +150,7 @@ fn no_install(subject: &Subject) -> Result<()> {
     })
 }
 
-/// After a loss of power the client calls these states again.
+/// After a power loss the client calls these states again.
 fn repeated(subject: &Subject) -> Result<()> {
     let rollback = supports_rollback(subject)?;
     both(subject, |trial| {

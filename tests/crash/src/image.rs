@@ -213,7 +213,7 @@ fn is_record(path: &Path) -> bool {
 }
 
 /// `journal` with the inode numbers in it replaced; a number that nothing has any more becomes 0, lest it be taken
-/// for something that has got it now. `None` when it is no JSON, as a journal that is cut short.
+/// for something that has got it now. `None` when it is no JSON, as a journal that is interrupted.
 fn translate(journal: &[u8], numbers: &BTreeMap<u64, u64>) -> Option<Vec<u8>> {
     fn walk(value: &mut Value, numbers: &BTreeMap<u64, u64>) {
         match value {

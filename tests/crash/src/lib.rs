@@ -3,7 +3,7 @@
 //! destination has to be exactly the old or exactly the new.
 //!
 //! Cuts and failures are made by `crash-tracer`, over all processes of a module. It also records what the calls do,
-//! from which `lost` makes the directories that a loss of power may leave.
+//! from which `lost` makes the directories that a power loss may leave.
 
 mod course;
 mod drive;
@@ -56,7 +56,7 @@ pub trait Subject: Sync {
         false
     }
 
-    /// What a loss of power and the start after it do to `device` before the boot's recovery: what is in memory only goes.
+    /// What a power loss and the start after it do to `device` before the boot's recovery: what is in memory only goes.
     /// Default: nothing.
     ///
     /// # Errors

@@ -93,12 +93,12 @@ pub enum Operation {
         /// All of `st_mode`, where it came with the attribute: an access control list sets it, too.
         mode: Option<u32>,
     },
-    /// What was done to this inode before is on the medium: of a directory, its names.
+    /// What was done to this inode before is durable: of a directory, its names.
     Sync {
         /// The file or directory.
         inode: u64,
     },
-    /// Everything done before is on the medium.
+    /// Everything done before is durable.
     SyncAll,
 }
 

@@ -116,7 +116,7 @@ fn a_module_that_never_syncs_is_right_under_kills_and_wrong_when_writes_are_lost
 fn a_sync_that_is_missing_is_found_and_one_that_another_covers_is_not_asked_for() {
     let cases = [
         ([":", ":", "sync"], true), // the new has its name before the old has its second one
-        (["sync", "sync", ":"], true), // success is reported before it is on the medium
+        (["sync", "sync", ":"], true), // success is reported before it is durable
         ([":", "sync", "sync"], false),
         (["sync", ":", "sync"], false),
     ];

@@ -83,7 +83,7 @@ impl<'a> Lab<'a> {
 
     /// Pulls the plug.
     pub fn power_cut(&mut self) -> Result<()> {
-        self.step.detail("power cut");
+        self.step.detail("power loss");
         self.machine.take().context("the device is not on")?.power_cut()?;
         self.held = None;
         Ok(())
@@ -234,7 +234,7 @@ impl<'a> Lab<'a> {
     }
 
     /// Starts the client and holds the module's call number `number` of the system call `call`, for ever: the moment for
-    /// a power cut. Returns when `reached` succeeds in the device.
+    /// a power loss. Returns when `reached` succeeds in the device.
     pub fn client_held(&mut self, arguments: &str, call: &str, number: usize, reached: &str) -> Result<()> {
         let tracer = format!(
             "strace -f -qq -o /dev/null -e trace={call} -e inject={call}:delay_enter=3600s:when={number}"

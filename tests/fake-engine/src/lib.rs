@@ -175,7 +175,7 @@ impl State {
         fs::read_to_string(self.file("images", id)).with_context(|| format!("{id}: image not known"))
     }
 
-    /// What a loss of power does to containers, and to the units in `units_dir`: they are gone.
+    /// What a power loss does to containers, and to the units in `units_dir`: they are gone.
     ///
     /// # Errors
     /// When something cannot be removed.

@@ -370,7 +370,7 @@ fn download_state(sizes: bool) -> &'static str {
     if sizes { "DownloadWithFileSizes" } else { "Download" }
 }
 
-/// Kills `child` and all that it has started, in whichever process groups: what a loss of power ends. One that has ended
+/// Kills `child` and all that it has started, in whichever process groups: what a power loss ends. One that has ended
 /// already is no error.
 fn kill_group(child: &mut Child) -> Result<()> {
     if child.try_wait()?.is_none() {

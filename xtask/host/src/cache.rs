@@ -76,7 +76,7 @@ pub fn has(kind: &str, key: &str) -> Result<bool> {
 /// The file `path`, locked for this process until it is dropped; the kernel unlocks it for one that was killed.
 ///
 /// # Errors
-/// When the file or its directory cannot be made, or the filesystem knows no locks.
+/// When the file or its directory cannot be made, or the file system knows no locks.
 pub fn lock(path: &Path) -> Result<File> {
     let context = || format!("locking {}", path.display());
     if let Some(folder) = path.parent() {

@@ -69,7 +69,7 @@ impl Results {
              in each course, spread evenly: all with `--module`. deb is cut in a chroot with the real dpkg and apt, without \
              lost writes and pairs; container with an engine and a systemd that are played.\n\
              - **failing calls**: the same calls, each with ENOSPC and with EIO.\n\
-             - **lost-write states**: different states of the device after a loss of power that has cost writes which \
+             - **lost-write states**: different states of the device after a power loss that has cost writes which \
              were not synced; those that a kill leaves too are not counted.\n\
              - **old**, **new**: attempts that ended, after everything that the client calls then, with exactly the \
              one that they have to. **OTHER**: all that did not; in brackets, how many of them \

@@ -86,7 +86,8 @@ fn unpack(sh: &Shell, step: &Step, root: &Root, choice: &Choice, host: bool, fol
         let driver = first_dependency(&depends(sh, &library[0])?)?;
         let driver = root.download(step, &[&pinned(&driver)])?;
         let needs = library_names(&depends(sh, &driver[0])?).join("\n");
-        fs::write(folder.join(NEEDS), needs).context("writing the compiler's needs to the cache directory")?;
+        fs::write(folder.join(NEEDS), needs)
+            .context("writing the compiler's needs to the cache directory")?;
         debs.extend(driver);
         debs.extend(root.download(step, &[&pinned(choice.compiler)])?);
     }

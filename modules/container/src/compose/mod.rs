@@ -152,7 +152,7 @@ fn unit(
     for (reference, id) in ids {
         text += &format!("ExecStartPre={}\n", on(&["tag", &id.to_string(), reference.as_ref()])?);
     }
-    // What a loss of power has left of another version must not be taken for this one's.
+    // What a power loss has left of another version must not be taken for this one's.
     text += &format!("ExecStartPre=-{}\n", on(&[&compose[..], &["down", "--remove-orphans"]].concat())?);
     text +=
         &format!("ExecStart={}\n", on(&[&compose[..], &["up", "--no-build", "--force-recreate"]].concat())?);

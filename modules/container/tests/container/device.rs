@@ -120,7 +120,7 @@ impl Device {
         self.client.datastore().join("update-modules/container")
     }
 
-    /// A loss of power, and the boot after it.
+    /// A power loss, and the boot after it.
     pub fn boot(&self) {
         self.engine.lose_power(&self.client.device().join("units")).unwrap();
         self.ok("--recover");

@@ -185,9 +185,9 @@ fn download_of_size(device: &mut Device, size: u64) -> String {
 fn every_filesystem_is_asked_for_the_space_of_what_is_written_to_it() {
     let mut device = Device::of(Generation::V3, "");
     let said = download_of_size(&mut device, 1 << 60);
-    assert!(said.contains(&(3u64 << 60).to_string()), "one filesystem has to hold all: {said}");
+    assert!(said.contains(&(3u64 << 60).to_string()), "one file system has to hold all: {said}");
     let free = said.split(" free").next().unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap();
-    // There is room for the image, and for nothing of its copies in a filesystem that has none at all.
+    // There is room for the image, and for nothing of its copies in a file system that has none at all.
     device.set("tmp_dir = \"/proc\"\n");
     let said = download_of_size(&mut device, free / 2);
     let demand = format!("{} bytes are to be written to /proc, which has 0 free", free / 2 * 2);

@@ -65,7 +65,8 @@ impl Dir {
 
     fn open_with(path: &Path, more: OFlags) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | more;
-        let fd = fs::open(path, flags, Mode::empty()).with_context(|| failed("opening the directory", path))?;
+        let fd =
+            fs::open(path, flags, Mode::empty()).with_context(|| failed("opening the directory", path))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
@@ -247,13 +248,13 @@ impl Dir {
     /// Gives the file `name` a second name in `into`; one that has it already is left as it is.
     ///
     /// # Errors
-    /// When `name` is absent, immutable, or on a filesystem without hard links.
+    /// When `name` is absent, immutable, or on a file system without hard links.
     pub fn link(&self, name: &FileName, into: &Dir) -> Result<()> {
         match self.try_link(name, into, name) {
             Err(Errno::EXIST) => Ok(()),
             linked => linked.with_context(|| {
                 format!(
-                    "keeping {} as a hard link in {} (an immutable file, a mount point, or a filesystem without hard links?)",
+                    "keeping {} as a hard link in {} (an immutable file, a mount point, or a file system without hard links?)",
                     self.path.join(name).display(),
                     into.path.display()
                 )
@@ -321,10 +322,10 @@ impl Dir {
     /// Makes `name` and `other` in `into` change places, in one step: no moment sees one of them missing.
     ///
     /// # Errors
-    /// When one is absent or a mount point, or the filesystem cannot: ext4, xfs, btrfs, f2fs, ubifs and tmpfs can.
+    /// When one is absent or a mount point, or the file system cannot: ext4, xfs, btrfs, f2fs, ubifs and tmpfs can.
     pub fn exchange(&self, name: &FileName, into: &Dir, other: &FileName) -> Result<()> {
         self.rename_with(name, into, other, RenameFlags::EXCHANGE)
-            .context("exchanging two names (RENAME_EXCHANGE: can this filesystem do it?)")
+            .context("exchanging two names (RENAME_EXCHANGE: can this file system do it?)")
     }
 
     fn rename_with(&self, name: &FileName, into: &Dir, new_name: &FileName, how: RenameFlags) -> Result<()> {
@@ -344,7 +345,7 @@ impl Dir {
         }
     }
 
-    /// Returns when the names in this directory are on the medium.
+    /// Returns when the names in this directory are durable.
     ///
     /// # Errors
     /// When the medium fails.
@@ -352,11 +353,11 @@ impl Dir {
         fs::fsync(&self.fd).with_context(|| failed("syncing the directory", &self.path))
     }
 
-    /// Returns when everything written to this directory's filesystem is on the medium: one flush, however many files.
+    /// Returns when everything written to this directory's file system is durable: one flush, however many files.
     ///
     /// # Errors
     /// When the medium fails, or has failed since this directory was opened.
     pub fn sync_filesystem(&self) -> Result<()> {
-        fs::syncfs(&self.fd).with_context(|| failed("syncing the filesystem of", &self.path))
+        fs::syncfs(&self.fd).with_context(|| failed("syncing the file system of", &self.path))
     }
 }

@@ -11,7 +11,7 @@ use super::{Attributes, Dir, Times, failed};
 use crate::name::FileName;
 
 impl Dir {
-    /// Free space on this directory's filesystem, in bytes.
+    /// Free space on this directory's file system, in bytes.
     fn free_bytes(&self) -> Result<u64> {
         let space = fs::fstatvfs(&self.fd).with_context(|| failed("asking for free space in", &self.path))?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
@@ -20,7 +20,7 @@ impl Dir {
     /// Fails early, with the figures, where writing `bytes` would leave less than `reserve` bytes free here.
     ///
     /// # Errors
-    /// When it would, or the filesystem does not tell.
+    /// When it would, or the file system does not tell.
     pub fn check_space(&self, bytes: u64, reserve: u64) -> Result<()> {
         let free = self.free_bytes()?;
         ensure!(
@@ -50,8 +50,8 @@ impl Dir {
         Ok(())
     }
 
-    /// Whether this directory and `other` share one filesystem's space, as far as their device numbers say. On btrfs every
-    /// subvolume has a number of its own, so two that share their space count as two filesystems: a check of space that then
+    /// Whether this directory and `other` share one file system's space, as far as their device numbers say. On btrfs every
+    /// subvolume has a number of its own, so two that share their space count as two file systems: a check of space that then
     /// asks each for its own part passes although both parts together may not fit, and it is the write that fails.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ impl Dir {
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// The number that the filesystem knows this directory by, under whatever name.
+    /// The number that the file system knows this directory by, under whatever name.
     ///
     /// # Errors
     /// When the directory cannot be looked at.
@@ -174,7 +174,7 @@ impl Dir {
     /// Gives this directory itself `attributes`.
     ///
     /// # Errors
-    /// When this process may not, or the filesystem cannot hold them.
+    /// When this process may not, or the file system cannot hold them.
     pub fn set_attributes(&self, attributes: &Attributes) -> Result<()> {
         attributes
             .set_on(&self.fd)

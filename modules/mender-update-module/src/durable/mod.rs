@@ -3,8 +3,8 @@
 //! Names from an artifact are [`FileName`]s, and everything here works on one name in an open directory ([`Dir`]):
 //! no `..`, no absolute path and no symlink leads out of it.
 //!
-//! A name operation is atomic, but on the medium only once its directory has been synced ([`Dir::sync`]); content is
-//! there once the file or its whole filesystem has been ([`Dir::sync_filesystem`]).
+//! A name operation is atomic, but durable only once its directory has been synced ([`Dir::sync`]); content is
+//! there once the file or its whole file system has been ([`Dir::sync_filesystem`]).
 
 mod attributes;
 mod destination;
@@ -36,7 +36,7 @@ pub use trust::require_trusted;
 
 use crate::name::FileName;
 
-/// Replaces the file at `path` by one with `content`, or makes it; after a power cut it is the old or the new, whole.
+/// Replaces the file at `path` by one with `content`, or makes it; after a power loss it is the old or the new, whole.
 /// Missing parents are made.
 ///
 /// # Errors
@@ -61,7 +61,7 @@ pub fn rewrite_file(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 /// Makes `to` a copy of the regular file or symlink `from`, with its owner, permissions, modification time and extended
-/// attributes. What was there is replaced; after a power cut it is the old or the new, whole.
+/// attributes. What was there is replaced; after a power loss it is the old or the new, whole.
 ///
 /// # Errors
 /// When `from` is neither, cannot be read, or `to` cannot be written; what was there is still there then.
@@ -93,7 +93,7 @@ pub fn attributes(path: &Path) -> Result<Attributes> {
 /// Gives the regular file `path` `attributes`; a symlink of that name is not followed.
 ///
 /// # Errors
-/// When this process may not, or the filesystem cannot hold them.
+/// When this process may not, or the file system cannot hold them.
 pub fn set_attributes(path: &Path, attributes: &Attributes) -> Result<()> {
     let file = open_itself(path)?;
     attributes.set_on(&file).with_context(|| failed("giving its owner, mode and attributes to", path))
@@ -137,7 +137,7 @@ fn copy_symlink(from: &Path, meta: &Metadata, folder: &Dir, name: &FileName) -> 
     folder.sync()
 }
 
-/// What a half-written file is called among files of others, where nobody else calls one so.
+/// The name of an incomplete file among files of others.
 const BESIDE_OTHERS: &str = ".mender-new";
 
 fn partial_name(name: &FileName, suffix: &str) -> Result<FileName> {
@@ -206,7 +206,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
     folder.sync()
 }
 
-/// Opens the directory `path`, making it and its parents where they are missing: 0755, and on the medium on return.
+/// Opens the directory `path`, making it and its parents where they are missing: 0755, and durable on return.
 ///
 /// # Errors
 /// The directory that cannot be made or opened.

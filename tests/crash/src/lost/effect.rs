@@ -1,4 +1,4 @@
-//! The effects of a recording, and from which call on each of them is on the medium.
+//! The effects of a recording, and from which call on each of them is durable.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ const NEVER: usize = usize::MAX;
 pub struct Effect {
     /// The number of the call, from 1.
     pub call: usize,
-    /// The number of the sync from which on it is on the medium.
+    /// The number of the sync from which on it is durable.
     pub durable: usize,
     /// For the report.
     pub shown: String,
@@ -98,7 +98,7 @@ impl Operation {
         }
     }
 
-    /// The inodes that have to be synced for this to be on the medium.
+    /// The inodes that have to be synced for this to be durable.
     fn to_sync(&self) -> Vec<u64> {
         match self {
             Self::Make { .. } | Self::Names(_) => {
@@ -123,7 +123,7 @@ impl Operation {
     }
 }
 
-/// The number of the call from which on `operation`, at `index` in `calls`, is on the medium.
+/// The number of the call from which on `operation`, at `index` in `calls`, is durable.
 fn durable(operation: &Operation, index: usize, calls: &[(&Call, Option<Operation>)]) -> usize {
     let synced = |wanted: u64| {
         let syncs = |(_, later): &(&Call, Option<Operation>)| match later {
@@ -136,7 +136,7 @@ fn durable(operation: &Operation, index: usize, calls: &[(&Call, Option<Operatio
     operation.to_sync().into_iter().map(synced).max().unwrap_or(NEVER)
 }
 
-/// What is on the medium needs what it is built on: a rename the name that it takes away, the removal of a directory that
+/// What is durable needs what it is built on: a rename the name that it takes away, the removal of a directory that
 /// it is empty. No file system keeps the one without the other, so syncing the later brings the earlier.
 fn bring_what_is_needed(effects: &mut [Effect]) {
     let mut names: BTreeMap<(u64, String), usize> = BTreeMap::new();

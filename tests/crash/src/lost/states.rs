@@ -7,13 +7,13 @@ use super::effect::{Effect, effects, image_of};
 use crate::image::Image;
 use crate::operation::Recording;
 
-/// What may be on the medium after a cut.
+/// What may be durable after a cut.
 pub struct State {
     /// For the report: where the cut is, and what was lost.
     pub shown: String,
     /// The directory.
     pub image: Image,
-    /// The program had come to its end: what it has reported as done must be on the medium.
+    /// The program had come to its end: what it has reported as done must be durable.
     pub complete: bool,
 }
 
@@ -22,7 +22,7 @@ pub fn complete(recording: &Recording) -> Image {
     image_of(&recording.before, &effects(recording), |_| true)
 }
 
-/// Every state of the directory that a loss of power after any of the calls may leave and that no kill shows; each once.
+/// Every state of the directory that a power loss after any of the calls may leave and that no kill shows; each once.
 ///
 /// At every cut: all that was not synced is lost; only the contents are, as with delayed allocation; each single
 /// effect is lost and the later ones are not; each single one is not lost and all others are.

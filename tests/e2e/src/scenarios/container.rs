@@ -1,4 +1,4 @@
-//! `container` on the device, with real podman and real systemd: install, rollback, and every loss of power. Podman takes
+//! `container` on the device, with real podman and real systemd: install, rollback, and every power loss. Podman takes
 //! seconds for everything on this machine, so a scenario shows several things in one life. What else there is runs on the
 //! host: `cargo xtask engines`.
 
@@ -157,7 +157,7 @@ fn cut_load(lab: &mut Lab) -> Result<()> {
     let old = images(lab)?;
     // Large enough for podman to be met at it.
     let second = second_version(lab, 8 << 20)?;
-    // Its temporary copy has to be on the medium: the boot is to remove it.
+    // Its temporary copy has to be durable: the boot is to remove it.
     let loads = format!("test -n \"$(ls {SCRATCH} 2> /dev/null)\"");
     lab.client_until(&format!("install {second}"), &format!("{loads} && sleep 1 && sync"))?;
     lab.ok(&loads).context("podman was not met at its load")?;

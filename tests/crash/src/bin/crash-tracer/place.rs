@@ -67,7 +67,7 @@ impl Target {
         Some(Self { shown: fs::read_link(&path).ok()?, path })
     }
 
-    /// Whether it is below `folder` and a file, directory or symlink: a pipe holds nothing over a loss of power.
+    /// Whether it is below `folder` and a file, directory or symlink: a pipe holds nothing over a power loss.
     pub fn is_within(&self, folder: &Path) -> bool {
         let lasts = |meta: Metadata| meta.is_file() || meta.is_dir() || meta.is_symlink();
         self.shown.starts_with(folder) && self.metadata().is_ok_and(lasts)

@@ -195,7 +195,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// Ends every process at once, as a loss of power does, and this one as the sign of it.
+    /// Ends every process at once, as a power loss does, and this one as the sign of it.
     fn cut(&self) {
         // One that is gone already is what is wanted, so errors are none.
         for &pid in self.tracees.keys() {

@@ -1,4 +1,4 @@
-//! What is on the medium after which calls, on recordings made by hand.
+//! What is durable after which calls, on recordings made by hand.
 
 use super::*;
 use crate::lost::states;
