@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what an update costs, ours, theirs, and the floor.
+//! `cargo xtask bench`: what an update costs, with our modules, with upstream's, and at least.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use host::status::step;
 use xshell::{Shell, cmd};
 
 use crate::dist::{Dist, modules};
-use crate::{target, theirs};
+use crate::{target, upstream};
 
 /// GNU time says what memory a module had.
 const HOST_PACKAGES: &[&str] = &["time"];
@@ -21,31 +21,33 @@ const HOST_PACKAGES: &[&str] = &["time"];
 const LEGEND: &str = "\
 # What an update costs
 
-Medians of rounds in which everybody is measured in turn, and of *written* the least, for whoever else writes can only
-add to it; what is *missing or mixed*, and the memory, are of one update. Ours are the executables of our packages, theirs the shell modules of Debian's mender-client, the floor is to
-write the payload once and to sync.
+Medians of rounds in which all are measured in turn; of *written* the least, because other programs can only add to it.
+*Missing or mixed* and the memory are of one update. Ours are the executables of our packages, upstream's the shell modules
+of Debian's mender-client. The lower bound is to write the payload once and to sync.
 
 - *written*: sectors that the block device has counted in a whole update, for each byte of the files' content. The file
   system is synced after each state, as a kernel does by itself within half a minute.
-- *missing or mixed*: for how long a reader beside the module found the destination missing, or one mark of its first
-  file and one of its last from different editions, in ArtifactInstall and ArtifactRollback.
-- *total*: Download, ArtifactInstall, ArtifactCommit and Cleanup, with the syncs, against the floor with its own.
+- *missing or mixed*: for how long a reader beside the module found the destination missing, or its first and last file
+  from different versions, in ArtifactInstall and ArtifactRollback.
+- *total*: Download, ArtifactInstall, ArtifactCommit and Cleanup, with the syncs, against the lower bound with its own.
 - *peak memory*: of the largest process of any state, by GNU time (`ru_maxrss`). A shell module has several.
 - *executable*: of a shell module the script alone, which needs a shell, tar and coreutils beside it.
-- of *container*, on the emulated Raspberry Pi with real podman: what the card has taken, and for how long nobody answered, from the last
-  answer before a silence to the first after it; looked at every few tenths of a second.
+- of *container*, on the emulated Raspberry Pi with real podman: what was written to the card, and the downtime, from the last
+  answer before it to the first after it; polled every few tenths of a second.
 ";
 
-/// Measure what an update costs: bytes written, time, memory. A report goes to target/bench/report.md.
+/// Measures what an update costs: bytes written, time and memory
+///
+/// Takes about 30 minutes on 2 cores. The measurement of container needs QEMU. The report is target/bench/report.md.
 #[derive(Args)]
 pub struct Bench {
-    /// Only this module: web-file, directory, or container, which is measured on an emulated Raspberry Pi.
+    /// Measures this module only: web-file, directory, or container, which is measured on an emulated Raspberry Pi
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
-    /// Small payloads: to see that it works. The figures say little.
+    /// Uses small payloads, to see that it works: the figures say little
     #[arg(long)]
     quick: bool,
-    /// How often everything is measured, for the median.
+    /// How often everything is measured, for the median
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
     /// A directory on the storage to measure, such as an SD card [default: cargo's target directory].
@@ -72,7 +74,7 @@ impl Bench {
             metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
         let build = Path::new(target).join("bench");
         let ours = ours(sh, &build)?;
-        let contests = self.contests(&ours, &theirs::modules(sh)?)?;
+        let contests = self.contests(&ours, &upstream::modules(sh)?)?;
         let folder = self.folder.as_ref().map_or(build.clone(), |folder| sh.current_dir().join(folder));
         let mut report = LEGEND.to_owned();
         for Contest { title, sizes: [large, small], contestants } in contests {
@@ -95,7 +97,7 @@ impl Bench {
         Ok(())
     }
 
-    fn contests(&self, ours: &[PathBuf], theirs: &Path) -> Result<Vec<Contest>> {
+    fn contests(&self, ours: &[PathBuf], upstream: &Path) -> Result<Vec<Contest>> {
         let one = |name: &str| ours.iter().find(|path| path.ends_with(name)).cloned();
         let contestant = |title: &str, means| Contestant { title: title.to_owned(), means };
         let mut contests = Vec::new();
@@ -105,15 +107,18 @@ impl Bench {
                 .into_iter()
                 .collect();
             if single {
-                files.push(contestant("theirs: single-file", Means::SingleFile(theirs.join("single-file"))));
+                files.push(contestant(
+                    "upstream: single-file",
+                    Means::SingleFile(upstream.join("single-file")),
+                ));
             }
-            files.push(contestant("floor: cp, sync", Means::Copy));
+            files.push(contestant("lower bound: cp, sync", Means::Copy));
             let mut archive: Vec<_> = one("directory")
                 .map(|path| contestant("ours: directory", Means::Directory(path)))
                 .into_iter()
                 .collect();
-            archive.push(contestant("theirs: directory", Means::Directory(theirs.join("directory"))));
-            archive.push(contestant("floor: tar -x, sync", Means::Unpack));
+            archive.push(contestant("upstream: directory", Means::Directory(upstream.join("directory"))));
+            archive.push(contestant("lower bound: tar -x, sync", Means::Unpack));
             for (name, contestants) in [("web-file", files), ("directory", archive)] {
                 if self.module.as_deref().is_none_or(|module| module == name) {
                     contests.push(Contest { title: format!("{name}: {what}"), sizes, contestants });
@@ -155,10 +160,10 @@ fn container(sh: &Shell) -> Result<String> {
     let (load, update) = (per_byte(cost.load.0), per_byte(cost.update));
     Ok(format!(
         "{title}An archive of {:.1} MB.\n\n\
-         | | written per payload byte | takes | nobody answers |\n|---|--:|--:|--:|\n\
+         | | written per payload byte | time | downtime |\n|---|--:|--:|--:|\n\
          | `podman load` alone | {load:.2} | {:.1} s | |\n\
          | ours: install, commit | {update:.2}, {:.2} × podman's | | {:.1} s |\n\n\
-         Goal: no more than podman writes, and silence only from stop to start, never while an image is loaded.\n",
+         Goal: no more than podman writes, and downtime only from stop to start, never while an image is loaded.\n",
         cost.payload as f64 / 1e6,
         cost.load.1,
         update / load,
@@ -180,6 +185,6 @@ fn ours(sh: &Shell, build: &Path) -> Result<Vec<PathBuf>> {
         anyhow::Ok(())
     })?;
     let workspace = modules::workspace(sh)?;
-    let shipped = |name: &str| folder.join(theirs::MODULES).join(name);
+    let shipped = |name: &str| folder.join(upstream::MODULES).join(name);
     Ok(workspace.modules.iter().map(|module| shipped(&module.name)).filter(|path| path.is_file()).collect())
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask conformance`: does a module keep to the protocol?
+//! `cargo xtask conformance`: whether a module conforms to the protocol.
 
 mod subjects;
 mod table;
@@ -19,22 +19,24 @@ use table::{Column, Table};
 /// What the cases need on the host.
 pub const HOST_PACKAGES: &[&str] = &["strace"];
 
-/// Try the protocol's sentences on modules, one by one.
+/// Checks that modules conform to the protocol, rule by rule
+///
+/// Takes about 4 minutes on 2 cores. The module deb needs root.
 #[derive(Args, Default)]
 pub struct Conformance {
-    /// The module's executable, a program or a script. Without it, our own are built and tried.
+    /// The module's executable, a program or a script [default: ours are built]
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
-    /// What it is to install [default: the directory of its name in tests/conformance/payloads].
-    #[arg(long, value_name = "FOLDER", requires = "module")]
+    /// The payload that it installs [default: the directory of its name in tests/conformance/payloads]
+    #[arg(long, value_name = "DIR", requires = "module")]
     payload: Option<PathBuf>,
-    /// Only this case.
+    /// Checks this case only
     #[arg(long, value_name = "NAME")]
     case: Option<String>,
-    /// Try the shell modules of Debian's mender-client package too, or those of another directory. That they fail is
-    /// shown, and fails nothing.
+    /// Checks the shell modules of Debian's mender-client package too, or those in DIR: their failures are shown and do not
+    /// count
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
-    theirs: Option<Option<PathBuf>>,
+    upstream: Option<Option<PathBuf>>,
 }
 
 impl Conformance {
@@ -58,15 +60,15 @@ impl Conformance {
             .iter()
             .map(|NotTried { name, why }| format!("; not tried: {name}, which {why}"))
             .collect();
-        let (theirs, theirs_not_tried) = match &self.theirs {
-            Some(folder) => subjects::theirs(sh, folder.as_deref())?,
+        let (upstream, upstream_not_tried) = match &self.upstream {
+            Some(folder) => subjects::upstream(sh, folder.as_deref())?,
             None => Default::default(),
         };
         let modules = ours.len();
-        let columns = ours.into_iter().chain(theirs).map(|module| try_cases(module, &cases));
+        let columns = ours.into_iter().chain(upstream).map(|module| try_cases(module, &cases));
         let table = Table { cases: &cases, columns: columns.collect::<Result<_>>()? };
         println!("{table}");
-        for NotTried { name, why } in not_tried.into_iter().chain(theirs_not_tried) {
+        for NotTried { name, why } in not_tried.into_iter().chain(upstream_not_tried) {
             println!("not tried: {name}, which {why}");
         }
         let (tried, failed) = table.of_ours();

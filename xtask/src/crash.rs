@@ -1,4 +1,5 @@
-//! `cargo xtask crash`: does a module leave exactly the old or exactly the new, whatever call it is cut at?
+//! `cargo xtask crash`: whether a module leaves exactly the previous or exactly the new version, whatever system call it is
+//! interrupted at.
 
 mod table;
 
@@ -16,33 +17,35 @@ use xshell::{Shell, cmd};
 use crate::conformance::PAYLOADS;
 use crate::debian;
 use crate::dist::modules;
-use crate::theirs;
+use crate::upstream;
 use table::{Results, Whose};
 
-/// Cut modules at every system call, make every call fail, and lose every un-synced write.
+/// Interrupts modules at every system call, makes every call fail, and loses every unsynced write
+///
+/// Takes about 15 minutes on 2 cores. The module deb needs root. The report is target/crash/report.md.
 #[derive(Args, Default)]
 pub struct Crash {
-    /// Only this module.
+    /// Tests this module only
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
-    /// At most so many cut points, and so many failing calls, in a course, evenly spread [default: all, and a few of those
-    /// of deb, whose dpkg makes thousands, unless it is the only module]
+    /// Tests at most N crash points and N failing calls of each sequence, evenly spread [default: all; of deb and container,
+    /// whose programs make thousands of calls, a few, unless --module names them]
     #[arg(long, value_name = "N")]
-    most: Option<usize>,
-    /// Cut the shell modules of Debian's mender-client package too, or those of another directory: kills only, and where a
-    /// state makes very many calls every k-th. How they fare fails nothing.
+    sample: Option<usize>,
+    /// Interrupts the shell modules of Debian's mender-client package too, or those in DIR: a sample of crash points, without
+    /// failing calls; their outcomes do not count
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
-    theirs: Option<Option<PathBuf>>,
+    upstream: Option<Option<PathBuf>>,
 }
 
-/// Cut points in a course of somebody else's module: shell scripts make ten times the calls.
-const THEIR_CUTS: usize = 150;
+/// Crash points in a sequence of an upstream module: shell scripts make ten times the calls.
+const UPSTREAM_POINTS: usize = 150;
 
 /// The module that is tried on a Debian system.
 const DEB: &str = "deb";
 
-/// Cut points, failing calls and pairs in a course, of modules whose every step runs programs, unless it is the only one that
-/// is tried: apt and dpkg take seconds.
+/// Crash points, failing calls and pairs in a sequence, of modules whose every step runs programs, unless --module names
+/// them: apt and dpkg take seconds.
 const SPREAD: &[(&str, usize)] = &[("container", 10), (DEB, 4)];
 
 impl Crash {
@@ -54,11 +57,11 @@ impl Crash {
     /// Tries everything, prints a table, writes `target/crash/report.md`, and says how much there was.
     ///
     /// # Errors
-    /// When one of our modules ends in anything but the old or the new, or something could not be tried.
+    /// When one of our modules ends inconsistent, or something could not be tried.
     pub fn run(self, sh: &Shell) -> Result<String> {
         let metadata = modules::metadata(sh)?;
         let mut names = self.names(sh)?;
-        let not_cut = without_debian(sh, &mut names)?;
+        let skipped = without_debian(sh, &mut names)?;
         let target =
             metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
         let target = Path::new(target);
@@ -70,59 +73,58 @@ impl Crash {
             let module = Module { executable, spared: false, debian, payload };
             results.add(name, Whose::Ours, try_module(name, &module, &tracer, self.scope(name))?);
         }
-        if let Some(folder) = &self.theirs {
-            let scope = Scope { failures: false, losses: false, pairs: false, cuts: THEIR_CUTS };
+        if let Some(folder) = &self.upstream {
+            let scope = Scope { failures: false, losses: false, pairs: false, cuts: UPSTREAM_POINTS };
             let folder = match folder {
                 Some(folder) => sh.current_dir().join(folder),
-                None => theirs::modules(sh)?,
+                None => upstream::modules(sh)?,
             };
-            for (name, executable) in self.their_modules(&folder)? {
+            for (name, executable) in self.upstream_modules(&folder)? {
                 let module = Module { executable, spared: true, debian: None, payload: payload(sh, name) };
-                results.add(name, Whose::Theirs, try_module(name, &module, &tracer, scope)?);
+                results.add(name, Whose::Upstream, try_module(name, &module, &tracer, scope)?);
             }
         }
         println!("{}", results.summary());
         let report = target.join("crash/report.md");
-        let text = results.markdown(&self.command(), THEIR_CUTS);
+        let text = results.markdown(&self.command(), UPSTREAM_POINTS);
         fs::create_dir_all(target.join("crash")).context("making the report's directory")?;
         fs::write(&report, text).with_context(|| format!("writing {}", report.display()))?;
         println!("in full: {}", report.display());
         let total = results.total(Whose::Ours);
         ensure!(total.other.is_empty(), "{total}, see {}", report.display());
-        Ok(format!("{total}{not_cut}"))
+        Ok(format!("{total}{skipped}"))
     }
 
     /// What is tried on our module `name`.
     fn scope(&self, name: &str) -> Scope {
         let spread = SPREAD.iter().find(|(module, _)| *module == name && self.module.is_none());
-        let cuts = self.most.unwrap_or(spread.map_or(usize::MAX, |(_, most)| *most));
+        let cuts = self.sample.unwrap_or(spread.map_or(usize::MAX, |(_, sample)| *sample));
         let every_write = name != DEB;
         Scope { losses: every_write, pairs: every_write, cuts, ..Scope::ALL }
     }
 
-    /// Our modules, or the one that was asked for. One that there is nothing to try on is an error: nobody would notice
-    /// that it is never cut.
+    /// Our modules, or the one that was asked for. One without a payload is an error: it would never be tested, unnoticed.
     fn names(&self, sh: &Shell) -> Result<Vec<String>> {
         let ours: Vec<_> = modules::workspace(sh)?.modules.into_iter().map(|module| module.name).collect();
         for name in &ours {
             ensure!(
                 PAYLOAD_TYPES.contains(&name.as_str()) || payload(sh, name).is_dir(),
-                "module {name} is never cut: describe what it installs in {PAYLOADS}/{name}, or devices of its own in \
+                "module {name} is never interrupted: describe what it installs in {PAYLOADS}/{name}, or devices of its own in \
                  tests/crash/src/subjects"
             );
         }
         let Some(wanted) = &self.module else { return Ok(ours) };
         let names: Vec<_> = ours.iter().filter(|name| *name == wanted).cloned().collect();
-        let theirs = self.theirs.is_some() && PAYLOAD_TYPES.contains(&wanted.as_str());
-        ensure!(theirs || !names.is_empty(), "no module {wanted} to cut; there are: {}", ours.join(", "));
+        let upstream = self.upstream.is_some() && PAYLOAD_TYPES.contains(&wanted.as_str());
+        ensure!(upstream || !names.is_empty(), "no module {wanted}: there are {}", ours.join(", "));
         Ok(names)
     }
 
-    fn their_modules(&self, folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
+    fn upstream_modules(&self, folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
         let modules: Vec<_> = PAYLOAD_TYPES
             .iter()
             .filter(|name| self.module.as_deref().is_none_or(|wanted| wanted == **name))
-            .filter(|name| theirs::NOT_TRIED.iter().all(|(other, _)| other != *name))
+            .filter(|name| upstream::NOT_TRIED.iter().all(|(other, _)| other != *name))
             .map(|name| (*name, folder.join(name)))
             .filter(|(_, executable)| executable.is_file())
             .collect();
@@ -138,12 +140,12 @@ impl Crash {
     /// The command that makes the report again.
     fn command(&self) -> String {
         let module = self.module.iter().map(|name| format!(" --module {name}"));
-        let theirs = self.theirs.iter().map(|folder| match folder {
-            Some(folder) => format!(" --theirs {}", folder.display()),
-            None => " --theirs".to_owned(),
+        let upstream = self.upstream.iter().map(|folder| match folder {
+            Some(folder) => format!(" --upstream {}", folder.display()),
+            None => " --upstream".to_owned(),
         });
-        let most = self.most.iter().map(|most| format!(" --most {most}"));
-        format!("cargo xtask crash{}", module.chain(most).chain(theirs).collect::<String>())
+        let sample = self.sample.iter().map(|sample| format!(" --sample {sample}"));
+        format!("cargo xtask crash{}", module.chain(sample).chain(upstream).collect::<String>())
     }
 }
 
@@ -157,11 +159,11 @@ fn without_debian(sh: &Shell, names: &mut Vec<String>) -> Result<String> {
     let obstacle = if names.iter().any(|name| name == DEB) { debian::obstacle(sh)? } else { None };
     let Some(why) = obstacle else { return Ok(String::new()) };
     names.retain(|name| name != DEB);
-    println!("not cut: {DEB}: {why}");
-    Ok(format!("; not cut: {DEB}: {why}"))
+    println!("skipped: {DEB}: {why}");
+    Ok(format!("; skipped: {DEB}: {why}"))
 }
 
-/// Builds the modules, the tracer, and the container engine that is played.
+/// Builds the modules, the tracer, and the mock container engine.
 fn build(sh: &Shell, target: &Path, names: &[String]) -> Result<Tracer> {
     let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
     step("building modules and tracer", |step| {
@@ -173,7 +175,7 @@ fn build(sh: &Shell, target: &Path, names: &[String]) -> Result<Tracer> {
 fn try_module(name: &str, module: &Module, tracer: &Tracer, scope: Scope) -> Result<Vec<Report>> {
     let mut reports = Vec::new();
     for subject in subjects(name, module)? {
-        let shown = format!("cutting {}: {}", module.executable.display(), subject.name());
+        let shown = format!("interrupting {}: {}", module.executable.display(), subject.name());
         let more = step(shown, |_| crash::run(subject.as_ref(), tracer, scope))
             .with_context(|| format!("{}: {}", module.executable.display(), subject.name()))?;
         reports.extend(more);

@@ -23,10 +23,12 @@ const EXCLUDED: &[&str] = &["doc", "info", "lintian", "locale", "man", "zoneinfo
 const CUSTOMIZE: &str = "sed -i /unsafe-io/d \"$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap\" && \
     rm -rf \"$1\"/var/lib/apt/lists/* \"$1\"/var/cache/apt/*.bin";
 
-/// Install, remove and roll back real packages on a Debian system of the host's release, as root.
+/// Installs, removes and rolls back real packages on a Debian system, as root
+///
+/// Takes about 7 minutes on 2 cores. The system is of the host's release, in a chroot.
 #[derive(Args, Default)]
 pub struct Debian {
-    /// Only tests whose names contain this
+    /// Runs only tests whose names contain TEST
     #[arg(value_name = "TEST")]
     test: Option<String>,
 }

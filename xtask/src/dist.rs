@@ -39,7 +39,9 @@ use source::Source;
 pub use table::released;
 use toolchain::Toolchain;
 
-/// Builds and packages the modules.
+/// Builds the modules and packages them for Debian, into dist/
+///
+/// Takes about 5 minutes on 2 cores the first time, seconds when nothing has changed.
 #[derive(Args, Default)]
 pub struct Dist {
     /// Debian's name of an architecture, arm64, armhf or amd64; may be repeated [default: all]

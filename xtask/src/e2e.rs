@@ -17,19 +17,21 @@ use crate::dist::{self, Dist};
 use crate::needs::Needs;
 use crate::target::{self, TARGETS, Target};
 
-/// Plays the end-to-end scenarios: real client, real packages, emulated Raspberry Pis.
+/// Runs the end-to-end scenarios: real client, real packages, emulated Raspberry Pis
+///
+/// All of them take about 45 minutes on 2 cores, --everyday about 15. Needs QEMU, and root once to build the images.
 #[derive(Args, Default)]
 pub struct E2e {
     /// QEMU's name of a machine, raspi3b or raspi2b; may be repeated [default: all, side by side]
     #[arg(long, value_name = "MACHINE", value_parser = target::board)]
     machine: Vec<&'static Board>,
-    /// Only these scenarios [default: all]
+    /// Runs these scenarios only [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// What `cargo xtask test` plays: all but the slowest on raspi3b, on raspi2b one of each kind
+    /// Runs what `cargo xtask test` runs: all but the slowest on raspi3b, one of each kind on raspi2b
     #[arg(long)]
     everyday: bool,
-    /// Name the scenarios and end.
+    /// Lists the scenarios
     #[arg(long)]
     list: bool,
 }
@@ -78,7 +80,8 @@ impl E2e {
     pub fn run(self, sh: &Shell) -> Result<String> {
         let scenarios = e2e::choose(&self.scenarios)?;
         if self.list {
-            scenarios.iter().for_each(|scenario| println!("{:<18} {}", scenario.name, scenario.says));
+            let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or_default();
+            scenarios.iter().for_each(|scenario| println!("{:<width$}  {}", scenario.name, scenario.says));
             return Ok(String::new());
         }
         let chosen = self.chosen();

@@ -17,19 +17,21 @@ use xshell::{Shell, cmd};
 use crate::dist::modules;
 use crate::needs::{Needs, is_root};
 
-/// Run container updates with real podman, docker and systemd in namespaces of this machine, as root.
+/// Runs container updates with real podman, docker and systemd in namespaces, as root
+///
+/// All scenarios take about 30 minutes on 2 cores, --everyday about 10. Needs amd64.
 #[derive(Args, Default)]
 pub struct Engines {
-    /// Only this scenario, or this one with one setup: `install`, `install/docker`; may be repeated [default: all]
+    /// Runs this scenario only, or with one setup: install, install/docker; may be repeated [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// Another executable of the module, to see what the scenarios find in it [default: ours is built]
+    /// Another executable of the module [default: ours is built]
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
-    /// Each scenario with one setup, taken in turn: what `cargo xtask test` runs
+    /// Runs what `cargo xtask test` runs: each scenario with one setup, in turn
     #[arg(long)]
     everyday: bool,
-    /// Name the scenarios and end.
+    /// Lists the scenarios
     #[arg(long)]
     list: bool,
 }
@@ -60,7 +62,7 @@ impl Engines {
         }
         if self.list {
             let line = |(scenario, setup): &(&engines::Scenario, _)| {
-                format!("{:<36} {}\n", format!("{}/{setup}", scenario.name), scenario.says)
+                format!("{:<36}  {}\n", format!("{}/{setup}", scenario.name), scenario.says)
             };
             return Ok(chosen.iter().map(line).collect::<String>().trim_end().to_owned());
         }

@@ -15,9 +15,9 @@ mod shell;
 mod summary;
 mod target;
 mod test;
-mod theirs;
 #[cfg(test)]
 mod tidy;
+mod upstream;
 
 use std::env;
 use std::path::PathBuf;
@@ -27,9 +27,9 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use xshell::Shell;
 
-/// Builds, packages and proves Mender Update Modules.
+/// Builds, packages and tests Mender Update Modules
 #[derive(Parser)]
-#[command(name = "cargo xtask", version)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
 enum Xtask {
     Bench(bench::Bench),
     Conformance(conformance::Conformance),
@@ -45,8 +45,8 @@ enum Xtask {
     Test(test::Test),
 }
 
-/// What every command says of a full disk, which any of the programs it runs may meet.
-const FULL: &str = "A file system is full; df -h shows which. Free some space there, or have another one used: \
+/// The remedy for a full disk, which any of the programs that a command runs may meet.
+const FULL: &str = "A file system is full: df -h shows which. Free some space there, or have another one used: \
     CARGO_TARGET_DIR is for what is built, XDG_CACHE_HOME for the cache directory, TMPDIR for temporary files.";
 
 fn main() -> ExitCode {

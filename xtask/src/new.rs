@@ -18,13 +18,13 @@ use crate::dist::source::{self, manifest};
 use crate::layer::Layer;
 pub use proof::proof;
 
-/// Make a module of your own: crate, tests, settings, Debian package, recipes, and a payload that it is tried with.
+/// Makes a module with its tests, settings, Debian package, recipes and a payload to test it with
 #[derive(Args)]
 pub struct New {
-    /// The payload type, which the module's executable and everything else is called after.
+    /// The payload type: the module's executable and files are named after it
     #[arg(required_unless_present = "test")]
     name: Option<String>,
-    /// Test the template instead: make a module in a copy of the work tree, and try there all that its author would.
+    /// Tests the template instead, in a copy of the work tree; takes about 4 minutes
     #[arg(long, conflicts_with = "name")]
     test: bool,
 }

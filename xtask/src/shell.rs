@@ -14,7 +14,9 @@ use crate::target;
 /// Installing one package: measured 30 s, as apt and dpkg read their databases from a slow card.
 const INSTALL: Limit = Limit::new("INSTALL", 180);
 
-/// Boots an emulated Raspberry Pi with the packages of dist/ and leaves you at its prompt.
+/// Boots an emulated Raspberry Pi with the packages of dist/ and opens a shell in it
+///
+/// Takes about 3 minutes when the image is there. Needs QEMU.
 #[derive(Args)]
 pub struct Shell {
     /// QEMU's name of the machine, raspi3b or raspi2b

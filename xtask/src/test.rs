@@ -19,14 +19,16 @@ use crate::needs::{Needs, is_root};
 use crate::new;
 use crate::summary::Summary;
 
-/// Format, lints, unit tests, real packages, every cut, conformance, the scenarios with real container engines, and those on the
-/// emulated Pis.
+/// Runs all suites: lints, unit tests, real packages, fault injection, conformance, engines, layer, emulated Pis
+///
+/// Takes about 45 minutes on 2 cores when images are built; --quick leaves out QEMU. Without root some suites are skipped, by
+/// name.
 #[derive(Args)]
 pub struct Test {
-    /// Leave out everything that needs QEMU.
+    /// Leaves out what needs QEMU
     #[arg(long)]
     quick: bool,
-    /// Play every scenario on every machine, which takes half an hour more
+    /// Runs every scenario on every machine and with every engine, which takes an hour more
     #[arg(long, conflicts_with = "quick")]
     every_scenario: bool,
 }

@@ -1,4 +1,4 @@
-//! What the cases are tried on: ours, theirs, and what each is given to install.
+//! What the cases are tried on: our modules and upstream's, each with its payload.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use xshell::{Shell, cmd};
 
 use crate::debian;
 use crate::dist::modules;
-use crate::theirs;
+use crate::upstream;
 
 /// One directory for each module's payload.
 pub const PAYLOADS: &str = "tests/conformance/payloads";
@@ -117,19 +117,19 @@ pub fn needs_debian(sh: &Shell, name: &str) -> bool {
 }
 
 /// The modules in `folder`, or else those of Debian's package: those that can be tried, and the others.
-pub fn theirs(sh: &Shell, folder: Option<&Path>) -> Result<(Vec<Tried>, Vec<NotTried>)> {
+pub fn upstream(sh: &Shell, folder: Option<&Path>) -> Result<(Vec<Tried>, Vec<NotTried>)> {
     let folder = match folder {
         Some(folder) => sh.current_dir().join(folder),
-        None => theirs::modules(sh)?,
+        None => upstream::modules(sh)?,
     };
     let (mut tried, mut not_tried) = (Vec::new(), Vec::new());
     for name in names(&folder)? {
         let payload = sh.current_dir().join(PAYLOADS).join(&name);
-        let reason = theirs::NOT_TRIED.iter().find(|(other, _)| *other == name);
+        let reason = upstream::NOT_TRIED.iter().find(|(other, _)| *other == name);
         if let Some((_, why)) = reason {
             not_tried.push(NotTried { name, why: (*why).to_owned() });
         } else if payload.is_dir() {
-            tried.push(Tried::new("theirs", folder.join(&name), &payload)?);
+            tried.push(Tried::new("upstream", folder.join(&name), &payload)?);
         } else {
             not_tried.push(NotTried { why: format!("has no payload directory {PAYLOADS}/{name}"), name });
         }

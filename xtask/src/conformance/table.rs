@@ -74,18 +74,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_of_theirs_are_shown_and_do_not_count() {
+    fn failures_of_upstream_are_shown_and_do_not_count() {
         let cases: Vec<_> = CASES.iter().take(2).collect();
         let column = |title: &str, ours, verdicts| Column { title: title.into(), ours, verdicts };
         let columns = vec![
             column("ours: x", true, vec![Ok(Verdict::Kept), Ok(Verdict::NotApplicable)]),
-            column("theirs: x", false, vec![Err(anyhow!("a reason").context("Cleanup")), Ok(Verdict::Kept)]),
+            column(
+                "upstream: x",
+                false,
+                vec![Err(anyhow!("a reason").context("Cleanup")), Ok(Verdict::Kept)],
+            ),
         ];
         let table = Table { cases: &cases, columns };
         let text = table.to_string();
-        assert!(text.contains("  ours: x  theirs: x\n"), "{text}");
-        assert!(text.contains("unknown-state     ok       FAIL       an unknown"), "{text}");
-        assert!(text.ends_with("\nFAIL theirs: x, unknown-state: Cleanup: a reason"), "{text}");
+        assert!(text.contains("  ours: x  upstream: x\n"), "{text}");
+        assert!(text.contains("unknown-state     ok       FAIL         an unknown"), "{text}");
+        assert!(text.ends_with("\nFAIL upstream: x, unknown-state: Cleanup: a reason"), "{text}");
         assert_eq!(table.of_ours(), (1, 0));
     }
 }

@@ -9,15 +9,15 @@ use crash::Report;
 pub enum Whose {
     /// Of this work tree.
     Ours,
-    /// Somebody else's.
-    Theirs,
+    /// Of Debian's mender-client.
+    Upstream,
 }
 
 impl Whose {
     fn word(self) -> &'static str {
         match self {
             Self::Ours => "ours",
-            Self::Theirs => "theirs",
+            Self::Upstream => "upstream",
         }
     }
 }
@@ -60,21 +60,21 @@ impl Results {
     }
 
     /// The report: what was tried, how it ended, and the command that tries it again.
-    pub fn markdown(&self, command: &str, their_cuts: usize) -> String {
+    pub fn markdown(&self, command: &str, upstream_points: usize) -> String {
         let mut text = format!(
-            "# Every cut\n\nMade by `{command}`. Nothing in it depends on the day.\n\n\
-             - **cut points**: kills of all of a module's processes, before each call that changes the device or syncs, \
-             and after the last. After call N is before call N+1, and counted once. A pair of cuts is one. Of modules \
-             that are theirs at most about {their_cuts} in a course, every k-th; of deb and container, among all modules, a few \
-             in each course, spread evenly: all with `--module`. deb is cut in a chroot with the real dpkg and apt, without \
-             lost writes and pairs; container with an engine and a systemd that are played.\n\
+            "# Fault injection\n\nMade by `{command}`. Nothing in it depends on the day.\n\n\
+             - **crash points**: all of a module's processes are killed before each call that changes the device or syncs, \
+             and after the last. After call N is before call N+1, and counted once. A pair of interruptions is one. Of \
+             upstream modules about {upstream_points} in a sequence, every k-th; of deb and container, among all modules, a \
+             few in each sequence, evenly spread: all with `--module`. deb runs in a chroot with the real dpkg and apt, without \
+             lost writes and pairs; container with mocks of an engine and systemd.\n\
              - **failing calls**: the same calls, each with ENOSPC and with EIO.\n\
-             - **lost-write states**: different states of the device after a power loss that has cost writes which \
+             - **unsynced writes lost**: different states of the device after a power loss that has lost writes which \
              were not synced; those that a kill leaves too are not counted.\n\
-             - **old**, **new**: attempts that ended, after everything that the client calls then, with exactly the \
-             one that they have to. **OTHER**: all that did not; in brackets, how many of them \
-             end in the same way when the state is not cut at all.\n\n\
-             | module | course | cut points | failing calls | lost-write states | old | new | OTHER |\n\
+             - **previous**, **new**: attempts that ended, after all calls of the client that follow, with exactly the \
+             version that they have to. **inconsistent**: all others; in brackets, how many of them \
+             end in the same way without an interruption.\n\n\
+             | module | sequence | crash points | failing calls | unsynced writes lost | previous | new | inconsistent |\n\
              |---|---|--:|--:|--:|--:|--:|--:|\n"
         );
         for (name, whose, reports) in &self.modules {
@@ -87,7 +87,7 @@ impl Results {
         }
         for (name, whose, reports) in &self.modules {
             for report in reports.iter().filter(|report| !report.other.is_empty()) {
-                let _ = writeln!(text, "\n## OTHER: {name} ({}), {}\n", whose.word(), report.course);
+                let _ = writeln!(text, "\n## Inconsistent: {name} ({}), {}\n", whose.word(), report.course);
                 for other in &report.other {
                     let _ = writeln!(text, "- {}", other.to_string().replace('\n', " "));
                 }
@@ -109,20 +109,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_course_and_every_other_is_told() {
+    fn every_sequence_and_every_inconsistent_outcome_is_reported() {
         let mut results = Results::default();
         let mut report = Report::new("update: Download");
         let other = crash::Other { attempt: "killed before call 2".to_owned(), end: "neither".to_owned() };
         (report.cuts, report.old, report.other) = (3, 2, vec![other]);
         results.add("web-file", Whose::Ours, vec![report.clone(), report.clone()]);
         report.wrong_uncut = 1;
-        results.add("directory", Whose::Theirs, vec![report]);
+        results.add("directory", Whose::Upstream, vec![report]);
         let text = results.markdown("cargo xtask crash", 100);
         for part in [
             "| web-file (ours) | update: Download | 3 | 0 | 0 | 2 | 0 | 1 |\n",
             "| web-file (ours) | **all** | 6 | 0 | 0 | 4 | 0 | 2 |\n",
-            "| directory (theirs) | update: Download | 3 | 0 | 0 | 2 | 0 | 1 (1) |\n",
-            "## OTHER: directory (theirs), update: Download\n\n- killed before call 2: neither\n",
+            "| directory (upstream) | update: Download | 3 | 0 | 0 | 2 | 0 | 1 (1) |\n",
+            "## Inconsistent: directory (upstream), update: Download\n\n- killed before call 2: neither\n",
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }

@@ -32,7 +32,7 @@ pub const NOT_TRIED: &[(&str, &str)] = &[
 /// # Errors
 /// When the package cannot be had or unpacked.
 pub fn modules(sh: &Shell) -> Result<PathBuf> {
-    let build = modules::workspace(sh)?.target.join("theirs");
+    let build = modules::workspace(sh)?.target.join("upstream");
     let release = apt::codename()?;
     let remembered = build.join(format!("{PACKAGE}-{release}"));
     if let Some(folder) =
