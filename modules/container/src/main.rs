@@ -29,6 +29,7 @@ mod unit;
 mod update;
 mod yaml;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -43,8 +44,13 @@ struct Container;
 
 impl Transactional for Container {
     const NAME: &'static str = "container";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     type Update = ProjectUpdate;
+
+    fn check_settings(&self, file: &Path) -> Result<()> {
+        mender_update_module::settings::check::<Settings>(file)
+    }
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<ProjectUpdate> {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;

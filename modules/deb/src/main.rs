@@ -35,6 +35,7 @@ mod touched;
 mod upgrade;
 mod was;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
@@ -48,8 +49,13 @@ struct Deb;
 
 impl Transactional for Deb {
     const NAME: &'static str = "deb";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     type Update = Upgrade;
+
+    fn check_settings(&self, file: &Path) -> Result<()> {
+        mender_update_module::settings::check::<Settings>(file)
+    }
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Upgrade> {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;

@@ -35,8 +35,13 @@ const PATH_MAX: u64 = 4096;
 
 impl Transactional for Directory {
     const NAME: &'static str = "directory";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     type Update = Swap;
+
+    fn check_settings(&self, file: &Path) -> Result<()> {
+        mender_update_module::settings::check::<Settings>(file)
+    }
 
     fn plan(&self, tree: &WorkTree, payloads: &mut Payloads) -> Result<Swap> {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;

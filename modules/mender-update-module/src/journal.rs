@@ -139,6 +139,16 @@ impl Journal {
         Ok(record.map(|record| directory.path().join(record)))
     }
 
+    /// Where the record of the update under way is.
+    pub fn current(&self) -> PathBuf {
+        self.directory.join(CURRENT)
+    }
+
+    /// The records of updates whose previous version could not be restored.
+    pub fn unrestored(&self) -> Result<Vec<PathBuf>> {
+        Ok(self.set_aside_before(UNRESTORED)?.iter().map(|record| self.path_of(record)).collect())
+    }
+
     /// Where the record `record` is.
     pub fn path_of(&self, record: &FileName) -> PathBuf {
         self.directory.join(record)

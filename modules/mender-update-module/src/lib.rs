@@ -5,7 +5,7 @@
 //!
 //! ```no_run
 //! # struct MyModule;
-//! # impl mender_update_module::UpdateModule for MyModule { const NAME: &'static str = "my-module"; }
+//! # impl mender_update_module::UpdateModule for MyModule { const NAME: &'static str = "my-module"; const VERSION: &'static str = "1.0.0"; }
 //! fn main() -> std::process::ExitCode {
 //!     mender_update_module::run(MyModule)
 //! }
@@ -86,6 +86,7 @@ mod record;
 mod run;
 pub mod settings;
 mod state;
+mod status;
 mod supervision;
 mod transaction;
 mod transactional;
@@ -105,6 +106,7 @@ pub use protected::{Replaces, require_harmless};
 pub use record::check_journal;
 pub use run::run;
 pub use state::{NeedsReboot, State};
+pub use status::Pending;
 pub use transactional::{InTransactions, Transactional};
 pub use tree::WorkTree;
 pub use update::{Trigger, Update};

@@ -1,9 +1,13 @@
 //! The trait of an Update Module: one method for each state.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use crate::payloads::Payloads;
+use crate::settings;
 use crate::state::NeedsReboot;
+use crate::status::Pending;
 use crate::tree::WorkTree;
 
 /// An Update Module: one method for each state of the protocol, each with the default that the protocol gives it.
@@ -13,6 +17,12 @@ use crate::tree::WorkTree;
 pub trait UpdateModule {
     /// The payload type, which is the executable's name, the settings file's and the journal directory's.
     const NAME: &'static str;
+
+    /// The version that `MODULE --version` prints: `env!("CARGO_PKG_VERSION")`.
+    const VERSION: &'static str;
+
+    /// Whether the tables `units` and `health` of the settings apply. Otherwise a settings file with one of them is refused.
+    const GUARDED: bool = false;
 
     /// Whether the client may announce the size of every file before the download. Default: no.
     ///
@@ -117,6 +127,22 @@ pub trait UpdateModule {
     /// Make the server show a failed deployment, even after a commit: fail only when something is wrong.
     fn cleanup(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
+    }
+
+    /// Checks a settings file, `MODULE --check-settings`. Default: the file has no key of the module's own.
+    ///
+    /// # Errors
+    /// When it has a mistake.
+    fn check_settings(&self, file: &Path) -> Result<()> {
+        settings::check::<settings::NoSettings>(file)
+    }
+
+    /// The update under way, for `MODULE --status`. Default: none is known.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn pending(&self, _tree: &WorkTree) -> Result<Option<Pending>> {
+        Ok(None)
     }
 
     /// Called as `MODULE --recover` at boot, before the client starts: rolls back an update that a power loss interrupted.

@@ -2,7 +2,9 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -12,15 +14,18 @@ use crate::journal::Journal;
 use crate::log;
 use crate::module::UpdateModule;
 use crate::payloads::Payloads;
+use crate::settings;
 use crate::state::State;
+use crate::status::{self, Status};
 use crate::supervision;
 use crate::tree::WorkTree;
 
 /// Runs `module` as the client called it, `MODULE STATE TREE`, and returns the exit status: 0 for success and
 /// for every state that this library does not know, 1 for failure, with the chain of errors on stderr.
 ///
-/// Beside the protocol, `MODULE --recover [TREE]` is the boot's recovery, `MODULE --version` prints the version, and
-/// `MODULE --under-way` succeeds while an update has not ended: for the package's removal.
+/// Beside the protocol, a module answers `--help`, `--version`, `--status [--json]`, `--check-settings [FILE]`,
+/// `--recover [TREE]`, which is the recovery at boot, and `--under-way`, which succeeds while an update has not ended: for the
+/// removal of its package.
 pub fn run<M: UpdateModule>(module: M) -> ExitCode {
     match answer(&module, env::args_os().skip(1).collect()).and_then(write_answer) {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,7 +41,21 @@ type Answer = Option<&'static str>;
 
 fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answer> {
     match arguments.as_slice() {
-        [flag] if flag == "--version" => Ok(Some(env!("CARGO_PKG_VERSION"))),
+        [flag] if flag == "--version" => print(M::VERSION),
+        [flag] if flag == "--help" || flag == "-h" => print(status::help(M::NAME, M::VERSION)),
+        [flag] if flag == "--status" => print(status_of(module)?),
+        [flag, form] if flag == "--status" && form == "--json" => {
+            print(serde_json::to_string(&status_of(module)?).context("writing the status as JSON")?)
+        }
+        [flag] if flag == "--check-settings" => {
+            let file = settings::path(M::NAME);
+            if file.exists() {
+                check_settings(module, &file)
+            } else {
+                print(format!("{}: not there: defaults apply", file.display()))
+            }
+        }
+        [flag, file] if flag == "--check-settings" => check_settings(module, Path::new(file)),
         [flag] if flag == "--recover" => silent(recover_this_device(module)),
         [flag, tree] if flag == "--recover" => silent(recover(module, &WorkTree::new(tree))),
         [flag] if flag == "--under-way" => under_way(M::NAME),
@@ -47,11 +66,34 @@ fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answe
             Err(_) => Ok(None),
         },
         _ => bail!(
-            "the Mender client calls an Update Module as '{name} STATE TREE'. \
-             By hand: '{name} --recover [TREE]' ends an interrupted update, '{name} --version' prints the version",
+            "unknown arguments: the Mender client runs an Update Module as '{name} STATE TREE': see '{name} --help'",
             name = M::NAME
         ),
     }
+}
+
+fn print(text: impl Display) -> Result<Answer> {
+    println!("{text}");
+    Ok(None)
+}
+
+fn check_settings<M: UpdateModule>(module: &M, file: &Path) -> Result<Answer> {
+    module.check_settings(file)?;
+    print(format!("{}: correct", file.display()))
+}
+
+fn status_of<M: UpdateModule>(module: &M) -> Result<Status> {
+    let tree = WorkTree::in_datastore(client::datastore(M::NAME)?);
+    let journal = Journal::new(&tree.state_folder(M::NAME));
+    Ok(Status {
+        module: M::NAME,
+        version: M::VERSION,
+        pending: module.pending(&tree)?,
+        unrestored: journal.unrestored()?,
+        journal: journal.current(),
+        settings: settings::path(M::NAME),
+        log: tree.datastore().join("deployments.*.log"),
+    })
 }
 
 /// Fails unless an update of the module `name` has not ended; what it does not know of, the datastore say, is none.
@@ -93,6 +135,9 @@ fn call<M: UpdateModule>(module: &M, state: State, tree: &WorkTree) -> Result<An
     }
     supervision::end_with_client();
     let begins = matches!(state, State::Download | State::DownloadWithFileSizes);
+    if begins && !M::GUARDED {
+        settings::refuse_tables(M::NAME)?;
+    }
     let _lock = Journal::new(&tree.state_folder(M::NAME)).lock(begins)?;
     answered(module, state, tree)
 }

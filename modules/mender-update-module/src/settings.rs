@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Table;
 
 use crate::durable::require_trusted;
-use crate::guard::TABLES;
+use crate::guard::{Guard, TABLES};
 
 /// The most bytes that a settings file may have.
 const SETTINGS_MAX: u64 = 1 << 20;
@@ -34,17 +35,52 @@ pub fn load<T: DeserializeOwned>(name: &str) -> Result<T> {
     of_module(&path(name))
 }
 
+/// For a module that has no settings of its own.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoSettings {}
+
+/// Checks the settings file `path`, which has to exist: the keys of `T`, and what every module's settings may have.
+///
+/// # Errors
+/// When it cannot be read or has a mistake.
+pub fn check<T: DeserializeOwned>(path: &Path) -> Result<()> {
+    ensure!(path.exists(), "reading the settings {}: no such file", path.display());
+    of_module::<T>(path)?;
+    datastore_in(path)?;
+    let mut table = read(path)?;
+    table.retain(|key, _| TABLES.contains(&key));
+    understand::<Guard>(table, path)?.check().with_context(|| mistake(path))
+}
+
+/// Refuses the tables that have no meaning to module `name`.
+pub(crate) fn refuse_tables(name: &str) -> Result<()> {
+    let path = path(name);
+    let table = read(&path)?;
+    let found = TABLES.iter().find(|key| table.contains_key(**key));
+    ensure!(
+        found.is_none(),
+        "{}: table {}: this module does not support it: remove it",
+        mistake(&path),
+        found.copied().unwrap_or_default()
+    );
+    Ok(())
+}
+
 /// Where module `name`'s settings say that the client keeps its data.
 pub(crate) fn datastore(name: &str) -> Result<Option<PathBuf>> {
-    let path = path(name);
-    let mut table = read(&path)?;
+    datastore_in(&path(name))
+}
+
+fn datastore_in(path: &Path) -> Result<Option<PathBuf>> {
+    let mut table = read(path)?;
     let datastore: Option<PathBuf> =
-        table.remove(DATASTORE).map(toml::Value::try_into).transpose().with_context(|| mistake(&path))?;
+        table.remove(DATASTORE).map(toml::Value::try_into).transpose().with_context(|| mistake(path))?;
     if let Some(datastore) = &datastore {
         ensure!(
             datastore.is_absolute(),
-            "{}: datastore = {datastore:?} is not an absolute path",
-            path.display()
+            "{}: datastore = {datastore:?}: not an absolute path",
+            mistake(path)
         );
     }
     Ok(datastore)
@@ -63,14 +99,28 @@ pub(crate) fn directory() -> PathBuf {
     env::var_os(FOLDER_VARIABLE).map_or_else(|| PathBuf::from(FOLDER), PathBuf::from)
 }
 
-fn path(name: &str) -> PathBuf {
+/// The settings file of module `name`.
+pub(crate) fn path(name: &str) -> PathBuf {
     directory().join(name).with_extension("toml")
 }
 
 fn of_module<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let mut table = read(path)?;
     table.retain(|key, _| !TABLES.contains(&key) && key != DATASTORE);
-    understand(table, path)
+    let understood = table.try_into::<T>();
+    understood.map_err(|error| with_common_keys(error, path))
+}
+
+/// A mistyped `units` or `health` is unknown to the module: its own keys are not all that there are.
+fn with_common_keys(error: toml::de::Error, path: &Path) -> anyhow::Error {
+    let more = if error.message().contains("unknown field") {
+        format!(
+            "; every module also has the key `{DATASTORE}`, and one that supports them the tables `units` and `health`"
+        )
+    } else {
+        String::new()
+    };
+    anyhow!("{}: {}{more}", mistake(path), error.to_string().trim_end())
 }
 
 fn read(path: &Path) -> Result<Table> {
@@ -127,6 +177,7 @@ mod tests {
         fs::write(&path, "dest-dir = \"/srv\"\n").unwrap();
         let error = format!("{:#}", of_module::<Example>(&path).unwrap_err());
         assert!(error.contains("example.toml") && error.contains("dest-dir"), "{error}");
+        assert!(error.contains("`units` and `health`"), "{error}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::log;
 use crate::name::FileName;
 use crate::record::{Phase, RecordOf};
 use crate::state::NeedsReboot;
+use crate::status::Pending;
 use crate::update::{Trigger, Update};
 
 /// A transaction whose previous version could not be restored.
@@ -136,6 +137,15 @@ impl<U: Update> Transaction<U> {
         record.guard.after()?;
         record.guard.check_health()?;
         self.mark(record, Phase::Active)
+    }
+
+    /// The update under way, for a person.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn pending(&self) -> Result<Option<Pending>> {
+        let pending = |record: RecordOf<U>| Pending::new(record.phase, record.update().kept_in());
+        Ok(self.read()?.map(pending))
     }
 
     /// Whether the active version needs a reboot: the new one, or after a rollback the previous one.

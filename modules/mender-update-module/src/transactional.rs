@@ -1,5 +1,7 @@
 //! A module whose updates are transactions, as an [`UpdateModule`].
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use crate::guard::Guard;
@@ -7,7 +9,9 @@ use crate::journal::Journal;
 use crate::log;
 use crate::module::UpdateModule;
 use crate::payloads::Payloads;
+use crate::settings;
 use crate::state::NeedsReboot;
+use crate::status::Pending;
 use crate::transaction::Transaction;
 use crate::tree::WorkTree;
 use crate::update::Update;
@@ -20,6 +24,9 @@ use crate::update::Update;
 pub trait Transactional: Sized {
     /// As [`UpdateModule::NAME`].
     const NAME: &'static str;
+
+    /// As [`UpdateModule::VERSION`].
+    const VERSION: &'static str;
 
     /// One update.
     type Update: Update;
@@ -44,6 +51,15 @@ pub trait Transactional: Sized {
     /// Fail the recovery at boot.
     fn booted(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
+    }
+
+    /// As [`UpdateModule::check_settings`]: a module with settings calls [`settings::check`](crate::settings::check) with their
+    /// type.
+    ///
+    /// # Errors
+    /// As there.
+    fn check_settings(&self, file: &Path) -> Result<()> {
+        settings::check::<settings::NoSettings>(file)
     }
 
     /// As [`UpdateModule::provides_payload_file_sizes`]. Default: yes, for the check of free space.
@@ -193,6 +209,7 @@ pub trait Transactional: Sized {
 ///
 /// impl Transactional for MyModule {
 ///     const NAME: &'static str = "my-module";
+///     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 ///     type Update = MyUpdate;
 ///
 ///     fn plan(&self, _tree: &WorkTree, _payloads: &mut Payloads) -> anyhow::Result<MyUpdate> {
@@ -212,6 +229,16 @@ pub struct InTransactions<M>(pub M);
 
 impl<M: Transactional> UpdateModule for InTransactions<M> {
     const NAME: &'static str = M::NAME;
+    const VERSION: &'static str = M::VERSION;
+    const GUARDED: bool = true;
+
+    fn check_settings(&self, file: &Path) -> Result<()> {
+        self.0.check_settings(file)
+    }
+
+    fn pending(&self, tree: &WorkTree) -> Result<Option<Pending>> {
+        transaction::<M>(tree).pending()
+    }
 
     fn provides_payload_file_sizes(&self, tree: &WorkTree) -> Result<bool> {
         self.0.provides_payload_file_sizes(tree)

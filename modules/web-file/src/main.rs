@@ -5,6 +5,7 @@ mod kept;
 mod settings;
 mod staged;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -17,8 +18,13 @@ struct WebFile;
 
 impl Transactional for WebFile {
     const NAME: &'static str = "web-file";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     type Update = FileSet;
+
+    fn check_settings(&self, file: &Path) -> Result<()> {
+        mender_update_module::settings::check::<Settings>(file)
+    }
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<FileSet> {
         FileSet::plan(&mender_update_module::settings::load::<Settings>(Self::NAME)?, tree)

@@ -37,10 +37,16 @@ impl Guard {
         let artifact: Self = tree.meta_data()?.unwrap_or_default();
         let guard =
             Self { units: device.units.or(artifact.units), health: device.health.or(artifact.health) };
-        if let Some(health) = &guard.health {
-            health.check().context("invalid health check")?;
-        }
+        guard.check()?;
         Ok(guard)
+    }
+
+    /// Refuses a health check that could never succeed.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.health.as_ref().map_or(Ok(()), Health::check).context("invalid health check")
     }
 
     /// Stops units before an activation or a rollback.

@@ -7,7 +7,7 @@
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -64,8 +64,13 @@ struct Before {
 
 impl Transactional for Module {
     const NAME: &'static str = "fireplace";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     type Update = OneFile;
+
+    fn check_settings(&self, file: &Path) -> Result<()> {
+        settings::check::<Settings>(file)
+    }
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<OneFile> {
         let Settings { file } = settings::load(Self::NAME)?;
@@ -203,7 +208,6 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use super::*;
 
