@@ -1,0 +1,133 @@
+//! A module in transactions: it replaces one file and rolls back to the previous one. Units are stopped and started, and a
+//! health check runs, where the settings or the artifact's meta-data have the tables `units` and `health`:
+//!
+//! ```toml
+//! # /etc/mender-modules/one-file.toml
+//! file = "/etc/app/app.conf"
+//!
+//! [units]
+//! restart = ["app.service"]
+//!
+//! [health]
+//! tcp = "127.0.0.1:8080"
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use mender_update_module::anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{Destination, Staging};
+use mender_update_module::{
+    FileName, InTransactions, Payloads, Transactional, Trigger, Update, WorkTree, log, run, settings,
+};
+use serde::{Deserialize, Serialize};
+
+struct OneFile;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// The file that is replaced.
+    file: PathBuf,
+}
+
+/// The update, which the journal holds: after a power loss, the next process has nothing else.
+#[derive(Serialize, Deserialize)]
+struct Replacement {
+    directory: Destination,
+    name: FileName,
+    staging: Staging,
+}
+
+/// What `prepare` finds out.
+#[derive(Serialize, Deserialize)]
+struct Prepared {
+    /// The inode of the file that is replaced, if there is one.
+    previous: Option<u64>,
+}
+
+impl Transactional for OneFile {
+    const NAME: &'static str = "one-file";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    type Update = Replacement;
+
+    fn check_settings(&self, file: &Path) -> Result<()> {
+        settings::check::<Settings>(file)
+    }
+
+    fn plan(&self, _tree: &WorkTree, _payloads: &mut Payloads) -> Result<Replacement> {
+        let Settings { file } = settings::load(Self::NAME)?;
+        let directory = Destination::find(file.parent().context("file has no directory")?)?;
+        let name = FileName::new(file.file_name().context("file has no name")?)?;
+        let staging = Staging::beside(&directory, Self::NAME)?;
+        Ok(Replacement { directory, name, staging })
+    }
+
+    fn stage(&self, update: &mut Replacement, payloads: &mut Payloads) -> Result<()> {
+        let staging = update.staging.open()?;
+        let mut payload = payloads.next().context("the artifact has no file")??;
+        io::copy(&mut payload, &mut staging.create_file(&new()?)?).context("writing the payload")?;
+        ensure!(payloads.next().is_none(), "the artifact has more than one file");
+        staging.sync_filesystem()
+    }
+}
+
+impl Update for Replacement {
+    type Prepared = Prepared;
+
+    fn make_staging(&mut self) -> Result<()> {
+        self.staging.create(&[])
+    }
+
+    fn prepare(&mut self) -> Result<Prepared> {
+        let directory = self.directory.open()?.context("the directory of the file is missing")?;
+        Ok(Prepared { previous: directory.inode_of(&self.name)? })
+    }
+
+    fn activate(&self, prepared: &Prepared) -> Result<()> {
+        let directory = self.directory.open()?.context("the directory of the file is missing")?;
+        let staging = self.staging.open()?;
+        if prepared.previous.is_some() {
+            // A second name for the previous file, durable before it loses its first.
+            directory.link_as(&self.name, &staging, &previous()?)?;
+            staging.sync()?;
+            staging.rename(&new()?, &directory, &self.name)?;
+        } else {
+            staging.rename_to_free(&new()?, &directory, &self.name)?;
+        }
+        directory.sync()?;
+        log!("activated: {}", directory.path().join(&self.name).display());
+        staging.sync()
+    }
+
+    fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
+        let directory = self.directory.open()?.context("the directory of the file is missing")?;
+        let staging = self.staging.open()?;
+        if staging.kind(&previous()?)?.is_some() {
+            staging.rename(&previous()?, &directory, &self.name)?;
+        } else if prepared.previous.is_none() && staging.kind(&new()?)?.is_none() {
+            directory.remove(&self.name)?;
+        }
+        directory.sync()?;
+        ensure!(directory.inode_of(&self.name)? == prepared.previous, "another file is in its place");
+        log!("rollback complete: {}", directory.path().join(&self.name).display());
+        Ok(())
+    }
+
+    fn discard(&self, _prepared: Option<&Prepared>) -> Result<()> {
+        self.staging.remove()
+    }
+}
+
+fn new() -> Result<FileName> {
+    FileName::new("new")
+}
+
+fn previous() -> Result<FileName> {
+    FileName::new("previous")
+}
+
+fn main() -> ExitCode {
+    run(InTransactions(OneFile))
+}
