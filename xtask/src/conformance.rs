@@ -45,6 +45,11 @@ impl Conformance {
         Self { module: Some(module), ..Self::default() }
     }
 
+    /// The cases on `module` with the payload in `payload`.
+    pub fn with(module: PathBuf, payload: PathBuf) -> Self {
+        Self { payload: Some(payload), ..Self::of(module) }
+    }
+
     /// Runs the cases, prints a table, and says how many there were.
     ///
     /// # Errors

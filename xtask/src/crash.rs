@@ -25,9 +25,12 @@ use table::{Results, Whose};
 /// Takes about 15 minutes on 2 cores. The module deb needs root. The report is target/crash/report.md.
 #[derive(Args, Default)]
 pub struct Crash {
-    /// Tests this module only
-    #[arg(long, value_name = "NAME")]
+    /// Tests this module only: the name of one of ours, or the path of an executable, with a slash in it
+    #[arg(long, value_name = "NAME|PATH")]
     module: Option<String>,
+    /// The payload that the executable installs [default: the directory of its name in tests/conformance/payloads]
+    #[arg(long, value_name = "DIR", requires = "module")]
+    payload: Option<PathBuf>,
     /// Tests at most N crash points and N failing calls of each sequence, evenly spread [default: all; of deb and container,
     /// whose programs make thousands of calls, a few, unless --module names them]
     #[arg(long, value_name = "N")]
@@ -54,13 +57,20 @@ impl Crash {
         Self { module: Some(name.to_owned()), ..Self::default() }
     }
 
+    /// A sample of `points` on the executable `module` with the payload in `payload`.
+    pub fn with(module: &Path, payload: PathBuf, points: usize) -> Self {
+        let module = Some(module.display().to_string());
+        Self { module, payload: Some(payload), sample: Some(points), upstream: None }
+    }
+
     /// Tries everything, prints a table, writes `target/crash/report.md`, and says how much there was.
     ///
     /// # Errors
     /// When one of our modules ends inconsistent, or something could not be tried.
     pub fn run(self, sh: &Shell) -> Result<String> {
         let metadata = modules::metadata(sh)?;
-        let mut names = self.names(sh)?;
+        let outside = self.outside(sh)?;
+        let mut names = if outside.is_some() { Vec::new() } else { self.names(sh)? };
         let skipped = without_debian(sh, &mut names)?;
         let target =
             metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
@@ -72,6 +82,9 @@ impl Crash {
             let (executable, payload) = (target.join("debug").join(name), payload(sh, name));
             let module = Module { executable, spared: false, debian, payload };
             results.add(name, Whose::Ours, try_module(name, &module, &tracer, self.scope(name))?);
+        }
+        if let Some((name, module)) = outside {
+            results.add(&name, Whose::Ours, try_module(&name, &module, &tracer, self.scope(&name))?);
         }
         if let Some(folder) = &self.upstream {
             let scope = Scope { failures: false, losses: false, pairs: false, cuts: UPSTREAM_POINTS };
@@ -93,6 +106,28 @@ impl Crash {
         let total = results.total(Whose::Ours);
         ensure!(total.other.is_empty(), "{total}, see {}", report.display());
         Ok(format!("{total}{skipped}"))
+    }
+
+    /// The executable that `--module PATH` names, and its payload.
+    fn outside(&self, sh: &Shell) -> Result<Option<(String, Module)>> {
+        let Some(path) = self.module.as_deref().filter(|module| module.contains('/')) else {
+            ensure!(
+                self.payload.is_none(),
+                "--payload is for --module PATH: our modules have their payloads"
+            );
+            return Ok(None);
+        };
+        let executable = sh.current_dir().join(path);
+        ensure!(executable.is_file(), "no module {}: give the path of its executable", executable.display());
+        let name = executable.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let payload =
+            self.payload.as_ref().map_or_else(|| payload(sh, &name), |path| sh.current_dir().join(path));
+        ensure!(
+            payload.is_dir(),
+            "no payload {}: describe what the module installs there, or name another directory with --payload",
+            payload.display()
+        );
+        Ok(Some((name, Module { executable, spared: false, debian: None, payload })))
     }
 
     /// What is tried on our module `name`.
@@ -139,7 +174,8 @@ impl Crash {
 
     /// The command that makes the report again.
     fn command(&self) -> String {
-        let module = self.module.iter().map(|name| format!(" --module {name}"));
+        let payload = self.payload.iter().map(|path| format!(" --payload {}", path.display()));
+        let module = self.module.iter().map(|name| format!(" --module {name}")).chain(payload);
         let upstream = self.upstream.iter().map(|folder| match folder {
             Some(folder) => format!(" --upstream {}", folder.display()),
             None => " --upstream".to_owned(),

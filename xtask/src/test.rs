@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that says whether the work tree is sound, and a closing summary.
 
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use host::command::{output, run};
 use host::status::step;
@@ -11,7 +12,7 @@ use xshell::{Cmd, Shell, cmd};
 use crate::conformance::{self, Conformance};
 use crate::crash::Crash;
 use crate::debian::{self, Debian};
-use crate::dist::Dist;
+use crate::dist::{Dist, modules};
 use crate::e2e::E2e;
 use crate::engines::{self, Engines};
 use crate::layer::{self, Layer, tiers};
@@ -44,6 +45,11 @@ impl Test {
         let documentation =
             cmd!(sh, "cargo doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "--deny warnings");
         summary.ended("documentation", quiet("documentation", documentation));
+        let package = cmd!(
+            sh,
+            "cargo publish --dry-run --no-verify --allow-dirty --locked --package mender-update-module"
+        );
+        summary.ended("library as a crate", quiet("library as a crate", package));
         summary.ended("unit tests", unit_tests(sh));
         if !is_root()? {
             let why = "owners, mounts and attributes of files take root: run this as root";
@@ -56,6 +62,7 @@ impl Test {
             summary.skipped("engines, the rest", format!("cargo xtask engines runs it: {left_out} more"));
         }
         summary.ended("new module", new::proof(sh)); // before crash, whose report is to be that of our own modules
+        summary.ended("library examples", examples(sh)); // before crash, for the same reason
         summary.ended("crash", Crash::default().run(sh));
         obstacles.unless(&mut summary, CONFORMANCE, || Conformance::default().run(sh));
         obstacles.unless(&mut summary, DIST, || {
@@ -140,6 +147,22 @@ impl Obstacles {
 /// A suite that shows nothing but whether it passes.
 fn quiet(name: &str, command: Cmd) -> Result<String> {
     step(name, |step| run(step, command)).map(|_| String::new())
+}
+
+/// The library's example in transactions, as somebody else's executable: it conforms to the protocol, and a sample of crash
+/// points leaves nothing inconsistent.
+fn examples(sh: &Shell) -> Result<String> {
+    const PACKAGE: &str = "mender-update-module";
+    /// Crash points in each sequence: all of them take half a minute, and the modules have them all.
+    const POINTS: usize = 20;
+    let build = cmd!(sh, "cargo build --locked --package {PACKAGE} --examples");
+    step("the library's examples", |step| run(step, build))?;
+    let metadata = modules::metadata(sh)?;
+    let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+    let example = Path::new(target).join("debug/examples/one-file");
+    let payload = sh.current_dir().join("modules").join(PACKAGE).join("examples/payload");
+    let conforms = Conformance::with(example.clone(), payload.clone()).run(sh)?;
+    Ok(format!("{conforms}; {}", Crash::with(&example, payload, POINTS).run(sh)?))
 }
 
 /// Unit tests, by cargo-nextest where it is installed, and the documentation's examples.

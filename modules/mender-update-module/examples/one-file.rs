@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mender_update_module::anyhow::{Context, Result, ensure};
-use mender_update_module::durable::{Destination, Staging};
+use mender_update_module::durable::{Destination, Staging, Times};
 use mender_update_module::{
     FileName, InTransactions, Payloads, Transactional, Trigger, Update, WorkTree, log, run, settings,
 };
@@ -45,6 +45,10 @@ struct Replacement {
 struct Prepared {
     /// The inode of the file that is replaced, if there is one.
     previous: Option<u64>,
+    /// The inode of the new file.
+    new: Option<u64>,
+    /// The directory's times, where it is there: a rollback restores them too.
+    times: Option<Times>,
 }
 
 impl Transactional for OneFile {
@@ -81,8 +85,17 @@ impl Update for Replacement {
     }
 
     fn prepare(&mut self) -> Result<Prepared> {
-        let directory = self.directory.open()?.context("the directory of the file is missing")?;
-        Ok(Prepared { previous: directory.inode_of(&self.name)? })
+        let mut prepared =
+            Prepared { previous: None, new: self.staging.open()?.inode_of(&new()?)?, times: None };
+        if let Some(directory) = self.directory.open()? {
+            prepared.previous = directory.inode_of(&self.name)?;
+            prepared.times = Some(directory.times()?);
+        }
+        Ok(prepared)
+    }
+
+    fn make_destination(&mut self, _prepared: &Prepared) -> Result<bool> {
+        self.directory.make()
     }
 
     fn activate(&self, prepared: &Prepared) -> Result<()> {
@@ -102,17 +115,26 @@ impl Update for Replacement {
     }
 
     fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
-        let directory = self.directory.open()?.context("the directory of the file is missing")?;
+        // Interrupted before it was made, it is not there.
+        let Some(directory) = self.directory.open()? else { return self.directory.remove_made() };
         let staging = self.staging.open()?;
         if staging.kind(&previous()?)?.is_some() {
             staging.rename(&previous()?, &directory, &self.name)?;
         } else if prepared.previous.is_none() && staging.kind(&new()?)?.is_none() {
             directory.remove(&self.name)?;
         }
+        if let Some(times) = prepared.times {
+            directory.set_times(times)?;
+        }
         directory.sync()?;
-        ensure!(directory.inode_of(&self.name)? == prepared.previous, "another file is in its place");
+        let active = directory.inode_of(&self.name)?;
+        ensure!(
+            active != prepared.new && active.is_some() == prepared.previous.is_some(),
+            "rollback incomplete: {}: not the previous file",
+            directory.path().join(&self.name).display()
+        );
         log!("rollback complete: {}", directory.path().join(&self.name).display());
-        Ok(())
+        self.directory.remove_made()
     }
 
     fn discard(&self, _prepared: Option<&Prepared>) -> Result<()> {

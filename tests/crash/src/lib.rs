@@ -253,7 +253,7 @@ impl Bench<'_> {
             Ok(ends.collect())
         });
         let mut report =
-            Report::new(format!("{}: {install} and then {state}, both cut", self.subject.name()));
+            Report::new(format!("{}: {install} and then {state}, both interrupted", self.subject.name()));
         for pair in pairs {
             for (first, fault, end) in pair? {
                 report.add(Attempt::Cut, &[End::Old], format!("{install} {first}, {state} {fault}"), end);

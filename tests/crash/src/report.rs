@@ -1,4 +1,4 @@
-//! What came out of all attempts of one course.
+//! The outcomes of all attempts in one sequence.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -96,11 +96,12 @@ impl fmt::Display for Report {
         let Self { cuts, failures, losses, old, new, other, wrong_uncut, .. } = self;
         write!(
             formatter,
-            "{cuts} cut points, {failures} failing calls, {losses} lost-write states: {old} old, {new} new, {} OTHER",
+            "{cuts} crash points, {failures} failing calls, {losses} states with unsynced writes lost: {old} previous, {new} new, \
+             {} inconsistent",
             other.len()
         )?;
         if *wrong_uncut > 0 {
-            write!(formatter, " ({wrong_uncut} the same without a cut)")?;
+            write!(formatter, " ({wrong_uncut} the same without an interruption)")?;
         }
         Ok(())
     }
