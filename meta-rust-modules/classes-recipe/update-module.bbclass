@@ -1,20 +1,14 @@
-# An Update Module in Rust, built by cargo. A recipe of one:
-#
-#     SUMMARY = "Update Module that …"
-#     LICENSE = "MIT"
-#     LIC_FILES_CHKSUM = "file://LICENSE;md5=…"
-#     SRC_URI = "git://…;protocol=https;branch=main;tag=v${PV}"
-#     inherit update-module
-#
-# `bitbake -c update_crates RECIPE` writes the list of crates beside it, which is taken up from there.
+# An Update Module in Rust, built by cargo. README.md shows a recipe. `bitbake -c update_crates RECIPE` writes the list of
+# crates beside the recipe, and this class includes it.
 
 inherit cargo cargo-update-recipe-crates update-module-package
 
 # The recipe has to inherit this class itself: in a file that it requires, BPN is that file's.
+UPDATE_MODULE_CRATES ?= "${FILE_DIRNAME}/${BPN}-crates.inc"
 # nooelint: oelint.file.includenotfound,oelint.file.requireinclude - each recipe has its own, and none before update_crates
-include ${FILE_DIRNAME}/${BPN}-crates.inc
+include ${UPDATE_MODULE_CRATES}
 
-# The oldest Rust that builds it. A release with an older one has no such recipe; what is prebuilt can take its place.
+# The oldest Rust that builds it. A release with an older one has no such recipe; the prebuilt one can take its place.
 UPDATE_MODULE_RUST ?= "1.85"
 
 # nooelint: oelint.task.noanonpython - there is no other way to leave a recipe out

@@ -94,6 +94,10 @@ fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
         });
         sums.push((module.debian.clone(), cache::sha256(&source.archive()?)));
     }
+    let lock = workspace.root.join("Cargo.lock");
+    let lock = fs::read_to_string(&lock).with_context(|| format!("reading {}", lock.display()))?;
+    let path = layer.join(SHARED).join("mender-update-module-git-crates.inc");
+    made.push(Made { path, content: generated::crates(&lock)? });
     let content = generated::sums("The archives of sources that `cargo xtask dist` makes.", &sums);
     made.push(Made { path: layer.join(SHARED).join("sources.inc"), content });
     let names = workspace.modules.iter().map(|module| module.debian.as_str());

@@ -8,8 +8,12 @@ PACKAGE_ARCH = "${TUNE_PKGARCH}"
 
 inherit packagegroup
 
+# The engine that container requires is a recipe of meta-virtualization that needs the distro feature of that name.
+RUST_MODULES_HAVE_CONTAINER = "${@bb.utils.contains('DISTRO_FEATURES', 'virtualization', \
+    bb.utils.contains('BBFILE_COLLECTIONS', 'virtualization-layer', '1', '', d), '', d)}"
+
 RDEPENDS:${PN} = "\
-    ${@bb.utils.contains('BBFILE_COLLECTIONS', 'virtualization-layer', 'mender-update-module-container', '', d)} \
+    ${@'mender-update-module-container' if d.getVar('RUST_MODULES_HAVE_CONTAINER') else ''} \
     ${@bb.utils.contains('PACKAGE_CLASSES', 'package_deb', 'mender-update-module-deb', '', d)} \
     mender-update-module-directory \
     mender-update-module-web-file \

@@ -1,9 +1,11 @@
-//! Tier 1, from registries alone: BitBake's engine out of its PyPI package parses every recipe against small stand-ins for OE-Core's
-//! classes, and fetches and unpacks its source; oelint-adv and kas' schema find nothing.
+//! Level 1, from registries alone: BitBake's engine out of its PyPI package parses every recipe against small stand-ins for
+//! OE-Core's classes, and fetches and unpacks its source; oelint-adv and kas' schema find nothing. It needs the archives of
+//! sources, and nothing that is compiled.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use host::command::run as run_command;
 use host::status::step;
 use host::{cache, folder, packages};
@@ -19,21 +21,22 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
     let python = python(sh)?;
     let recipes = &files(&layer.folder, "bb")?;
     let mirror = downloads::mirror(sh, layer)?;
-    let appends = downloads::checksums(layer)?;
     let build = layer.scratch.join("engine");
     folder::remove(&build)?;
+    let shown = &shown(&layer.folder.join("README.md"), &build.join("readme"))?;
     let layers = [layer.tests.join("meta-core"), layer.folder.clone()].map(|path| path.display().to_string());
     folder::write(
         &build.join("conf/bblayers.conf"),
         format!(
-            "BBPATH = \"${{TOPDIR}}\"\nDL_DIR = \"{}\"\nBBLAYERS = \"{}\"\n",
+            "BBPATH = \"${{TOPDIR}}\"\nDL_DIR = \"{}\"\nBBLAYERS = \"{}\"\n{}",
             mirror.display(),
-            layers.join(" ")
+            layers.join(" "),
+            repository(sh)?
         ),
     )?;
     let script = layer.tests.join("python/parse.py");
-    step(format!("BitBake's engine: {} recipes", recipes.len()), |step| {
-        run_command(step, cmd!(sh, "{python} {script} {build} {appends} {recipes...}"))
+    step(format!("BitBake's engine: {} recipes", recipes.len() + shown.len()), |step| {
+        run_command(step, cmd!(sh, "{python} {script} {build} {recipes...} {shown...}"))
     })?;
     let linted =
         &[recipes.clone(), files(&layer.folder, "bbclass")?, vec![layer.folder.join("conf/layer.conf")]]
@@ -48,8 +51,9 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
         run_command(step, cmd!(sh, "{python} {script} {kas...}"))
     })?;
     Ok(format!(
-        "{} recipes parsed, their sources unpacked; {} files without a finding of oelint-adv; {} files of kas'",
+        "{} recipes parsed, {} of the README too, the sources unpacked; {} files without a finding of oelint-adv; {} files of kas'",
         recipes.len(),
+        shown.len(),
         linted.len(),
         kas.len()
     ))
@@ -73,6 +77,34 @@ fn python(sh: &Shell) -> Result<PathBuf> {
         Ok(())
     })?;
     Ok(folder.join("bin/python"))
+}
+
+/// Settings by which the recipes from git take the last commit of this clone.
+fn repository(sh: &Shell) -> Result<String> {
+    let ask = |what: &str| cmd!(sh, "git rev-parse {what}").quiet().read().context("asking git for the last commit");
+    let (root, commit) = (ask("--show-toplevel")?, ask("HEAD")?);
+    Ok(format!(
+        "RUST_MODULES_GIT = \"git://{root};protocol=file;nobranch=1\"\nRUST_MODULES_SRCREV = \"{commit}\"\n"
+    ))
+}
+
+/// Writes the recipes that the README `readme` shows into `folder`, each by the name that its block has as a comment in the
+/// first line, and returns their paths.
+fn shown(readme: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
+    let text = fs::read_to_string(readme).with_context(|| format!("reading {}", readme.display()))?;
+    let mut paths = Vec::new();
+    for block in text.split("```").skip(1).step_by(2) {
+        let Some(name) = block.trim_start().strip_prefix("# ").and_then(|rest| rest.lines().next()) else {
+            continue;
+        };
+        if name.ends_with(".bb") {
+            let path = folder.join(name);
+            folder::write(&path, block.trim_start())?;
+            paths.push(path);
+        }
+    }
+    ensure!(!paths.is_empty(), "{} shows no recipe: a block begins with a line # NAME_VERSION.bb", readme.display());
+    Ok(paths)
 }
 
 /// The files below `folder` with the ending `extension`, sorted.

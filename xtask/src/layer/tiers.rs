@@ -11,7 +11,7 @@ use yocto::{BUILDS, Build, Built, HOST_PACKAGES, Layer, Release};
 
 use super::LAYER;
 use crate::conformance::{Conformance, needs_debian, play_beside};
-use crate::dist::{Dist, modules};
+use crate::dist::{self, Dist, modules};
 use crate::e2e;
 use crate::summary::Summary;
 use crate::target;
@@ -24,7 +24,7 @@ const SCENARIO: (&str, &str) = ("web-file", "install-rollback");
 /// # Errors
 /// When the layer cannot be tested at all; what a test showed is in `summary`.
 pub fn run(sh: &Shell, oe_core: Option<&Path>, summary: &mut Summary) -> Result<()> {
-    let layer = layer(sh)?;
+    let mut layer = layer(sh)?;
     match packages::obstacle(sh, yocto::EVERYWHERE_PACKAGES)? {
         Some(why) => summary.skipped("layer: parse", why),
         None => summary.ended("layer: parse", layer.everywhere(sh)),
@@ -41,6 +41,8 @@ pub fn run(sh: &Shell, oe_core: Option<&Path>, summary: &mut Summary) -> Result<
         return Ok(());
     }
     packages::ensure(sh, HOST_PACKAGES)?;
+    Dist::default().run(sh)?;
+    layer.released = dist::released(&sh.current_dir().join("dist"))?;
     let compatible = yocto::compatible(&layer.folder)?;
     for release in yocto::releases(&folder)? {
         let series = &release.series;
@@ -88,17 +90,16 @@ fn built(sh: &Shell, layer: &Layer, release: &Release, build: &Build) -> Result<
     ))
 }
 
-/// The layer with everything that it is tested with.
+/// The layer with what it is tested with at level 1: sources only, so that nothing has to be compiled.
 fn layer(sh: &Shell) -> Result<Layer> {
     let workspace = modules::workspace(sh)?;
-    Dist::default().run(sh)?;
     let sysroot = cmd!(sh, "rustc --print sysroot").quiet().read().context("asking rustc where it is")?;
     Ok(Layer {
         folder: workspace.root.join(LAYER),
         tests: workspace.root.join("tests/yocto"),
+        released: dist::sources(sh, &workspace.root.join("target/layer/sources"))?,
         scratch: workspace.root.join("target/layer"),
         modules: workspace.modules.into_iter().map(|module| module.name).collect(),
-        released: crate::dist::released(&workspace.root.join("dist"))?,
         toolchain: PathBuf::from(sysroot).join("bin"),
     })
 }

@@ -1,0 +1,6 @@
+SUMMARY = "Mender Update Module that replaces the files of a web root (from git)"
+DESCRIPTION = "Replaces the top-level files of a folder, all or none, and rolls back to exactly what was there: content, names, owner, mode, times, extended attributes."
+
+require mender-update-module-git.inc
+
+inherit update-module

@@ -1,0 +1,1 @@
+# Stands in for OE-Core's class of this name.
