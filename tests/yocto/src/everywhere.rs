@@ -81,7 +81,9 @@ fn python(sh: &Shell) -> Result<PathBuf> {
 
 /// Settings by which the recipes from git take the last commit of this clone.
 fn repository(sh: &Shell) -> Result<String> {
-    let ask = |what: &str| cmd!(sh, "git rev-parse {what}").quiet().read().context("asking git for the last commit");
+    let ask = |what: &str| {
+        cmd!(sh, "git rev-parse {what}").quiet().read().context("asking git for the last commit")
+    };
     let (root, commit) = (ask("--show-toplevel")?, ask("HEAD")?);
     Ok(format!(
         "RUST_MODULES_GIT = \"git://{root};protocol=file;nobranch=1\"\nRUST_MODULES_SRCREV = \"{commit}\"\n"
@@ -103,7 +105,11 @@ fn shown(readme: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
             paths.push(path);
         }
     }
-    ensure!(!paths.is_empty(), "{} shows no recipe: a block begins with a line # NAME_VERSION.bb", readme.display());
+    ensure!(
+        !paths.is_empty(),
+        "{} shows no recipe: a block begins with a line # NAME_VERSION.bb",
+        readme.display()
+    );
     Ok(paths)
 }
 

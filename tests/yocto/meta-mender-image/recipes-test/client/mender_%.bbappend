@@ -6,7 +6,7 @@ python() {
     d.setVar('SRC_URI', source)
     # The licences of the libraries, which are not fetched.
     licences = d.getVar('LIC_FILES_CHKSUM').split()
-    d.setVar('LIC_FILES_CHKSUM', ' '.join(file for file in licences if '/vendor/' not in file.replace('://', '')))
+    d.setVar('LIC_FILES_CHKSUM', ' '.join(file for file in licences if 'vendor/' not in file))
 }
 _MENDER_DISABLE_STRICT_LICENSE_CHECKING = "1"
 

@@ -1,4 +1,4 @@
-SUMMARY = "Stands in for bash, which modules of the client 4 ask for by its path"
+SUMMARY = "Stands in for the shells that packages ask for by their paths"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 
@@ -13,6 +13,11 @@ do_compile[noexec] = "1"
 do_install() {
     install -d ${D}${base_bindir}
     echo "stands in for bash" > ${D}${base_bindir}/bash
+    echo "stands in for a shell" > ${D}${base_bindir}/sh
 }
 
-PACKAGES = "${PN}"
+PACKAGES = "bash busybox"
+FILES:bash = "${base_bindir}/bash"
+FILES:busybox = "${base_bindir}/sh"
+RPROVIDES:bash = "/bin/bash"
+RPROVIDES:busybox = "/bin/sh"
