@@ -38,6 +38,9 @@ pub struct Layer {
     test: bool,
     #[command(flatten)]
     places: Places,
+    /// Test only the suites with this text in their names, such as "wrynose qemuarm64".
+    #[arg(long, value_name = "TEXT", requires = "test")]
+    only: Option<String>,
 }
 
 /// A file of the layer as it has to be.
@@ -48,7 +51,8 @@ struct Made {
 
 impl Layer {
     /// That every generated file agrees with the work tree.
-    pub const CHECK: Self = Self { check: true, prebuilt: false, test: false, places: Places::NONE };
+    pub const CHECK: Self =
+        Self { check: true, prebuilt: false, test: false, places: Places::NONE, only: None };
 
     /// Writes, checks or tests, and says what there was.
     ///
@@ -57,7 +61,7 @@ impl Layer {
     pub fn run(self, sh: &Shell) -> Result<String> {
         if self.test {
             let mut summary = Summary::default();
-            tiers::run(sh, &self.places, &mut summary)?;
+            tiers::run(sh, &self.places, self.only.as_deref(), &mut summary)?;
             return summary.close();
         }
         let workspace = modules::workspace(sh)?;

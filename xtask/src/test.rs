@@ -60,7 +60,7 @@ impl Test {
             Dist::default().run(sh).map(|built| format!("{} packages", built.len()))
         });
         summary.ended("layer: generated files", Layer::CHECK.run(sh));
-        tiers::run(sh, &Places::default(), &mut summary)?;
+        tiers::run(sh, &Places::default(), None, &mut summary)?;
         obstacles.unless(&mut summary, END_TO_END, || self.end_to_end().run(sh));
         if !obstacles.has(END_TO_END) && !self.every_scenario {
             let left_out = E2e::left_out()?;

@@ -11,7 +11,7 @@ use xshell::{Shell, cmd};
 
 use crate::bitbake::BuildFolder;
 use crate::lists::{self, EXAMPLE, GROUP};
-use crate::{Layer, Release, downloads};
+use crate::{Layer, Release, client, downloads};
 
 /// What a masked build folder's `local.conf` says.
 pub const SETTINGS: &str = "require conf/debian-tools.conf\nINIT_MANAGER = \"systemd\"\n\
@@ -91,6 +91,11 @@ pub fn stand_ins(layer: &Layer) -> Vec<PathBuf> {
     ["meta-debian-tools", "meta-virtualization"].map(|name| layer.tests.join(name)).into()
 }
 
+/// The line that asks for the client `version`.
+pub fn preferred(version: &str) -> String {
+    format!("PREFERRED_VERSION_mender = \"{version}\"\n")
+}
+
 /// The layers of the client in `meta_mender`.
 pub fn client_layers(layer: &Layer, meta_mender: &Path) -> [PathBuf; 2] {
     [meta_mender.to_owned(), layer.tests.join("meta-mender-image")]
@@ -111,9 +116,11 @@ pub fn run(
     let mut layers = [stand_ins(layer), under_test].concat();
     let mut settings = SETTINGS.to_owned();
     if let Some(meta_mender) = meta_mender {
+        client::provide(sh, layer, meta_mender)?;
         layers.extend(client_layers(layer, meta_mender));
-        settings += CLIENT_SETTINGS;
-        settings += SPLIT;
+        // Our packages recommend the client, which BitBake builds too then: of a version that is asked for, or it warns.
+        let newest = client::versions(meta_mender)?.pop().unwrap_or_default();
+        settings += &format!("{CLIENT_SETTINGS}{SPLIT}{}", preferred(&newest));
     }
     let folder = BuildFolder::new(sh, layer, release, build.machine, &layers, &settings)?;
     let from_source = builds_from_source(release) && build.compiles;

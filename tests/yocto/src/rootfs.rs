@@ -115,7 +115,7 @@ impl<'a> Suite<'a> {
     fn assemble(&self, version: &str) -> Result<()> {
         let name = format!("{}: root file systems with the client {version}", self.release.series);
         step(name, |step| {
-            let preferred = format!("{}PREFERRED_VERSION_mender = \"{version}\"\n", build::SPLIT);
+            let preferred = format!("{}{}", build::SPLIT, build::preferred(version));
             let folder = self.folder(&format!("client-{version}"), true, &preferred)?;
             // In one command, BitBake would choose between the module from source and the prebuilt one only once.
             for flavours in [&["client-image", "client-image-alone"][..], &["client-image-bin"]] {

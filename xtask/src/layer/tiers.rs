@@ -22,12 +22,13 @@ const SCENARIOS: (&str, &[&str]) = ("web-file", &["install-rollback", "power-cut
 ///
 /// # Errors
 /// When the layer cannot be tested at all; what a test showed is in `summary`.
-pub fn run(sh: &Shell, places: &Places, summary: &mut Summary) -> Result<()> {
+pub fn run(sh: &Shell, places: &Places, only: Option<&str>, summary: &mut Summary) -> Result<()> {
     let places = places.remembered()?;
+    let mut suites = Suites { only, summary };
     let mut layer = layer(sh, &places)?;
     match packages::obstacle(sh, yocto::EVERYWHERE_PACKAGES)? {
-        Some(why) => summary.skipped("layer: parse", why),
-        None => summary.ended("layer: parse", layer.everywhere(sh)),
+        Some(why) => suites.skipped("layer: parse", why),
+        None => suites.run("layer: parse", || layer.everywhere(sh)),
     }
     let without = "no OE-Core is at hand: cargo xtask layer --test --oe-core DIR";
     let why = match &places.oe_core {
@@ -37,7 +38,7 @@ pub fn run(sh: &Shell, places: &Places, summary: &mut Summary) -> Result<()> {
     let (Some(folder), None) = (&places.oe_core, &why) else {
         let why = why.unwrap_or_default();
         for suite in ["layer: OE-Core", "layer: build", "layer: root file system"] {
-            summary.skipped(suite, &why);
+            suites.skipped(suite, &why);
         }
         return Ok(());
     };
@@ -47,13 +48,34 @@ pub fn run(sh: &Shell, places: &Places, summary: &mut Summary) -> Result<()> {
     let compatible = yocto::compatible(&layer.folder)?;
     for release in yocto::releases(folder)? {
         if compatible.contains(&release.series) {
-            tested(sh, &layer, &release, places.meta_mender.as_deref(), summary)?;
+            tested(sh, &layer, &release, places.meta_mender.as_deref(), &mut suites)?;
         } else {
             let why = "the layer does not claim to be compatible with it";
-            summary.skipped(format!("layer: {}", release.series), why);
+            suites.skipped(format!("layer: {}", release.series), why);
         }
     }
     Ok(())
+}
+
+/// The suites of one run, of which some may be left out.
+struct Suites<'a> {
+    /// A part of the names of those that are run.
+    only: Option<&'a str>,
+    summary: &'a mut Summary,
+}
+
+impl Suites<'_> {
+    fn run(&mut self, name: impl Into<String>, suite: impl FnOnce() -> Result<String>) {
+        let name = name.into();
+        match self.only {
+            Some(only) if !name.contains(only) => self.summary.skipped(name, format!("--only {only:?}")),
+            _ => self.summary.ended(name, suite()),
+        }
+    }
+
+    fn skipped(&mut self, name: impl Into<String>, why: impl Into<String>) {
+        self.summary.skipped(name, why);
+    }
 }
 
 /// Runs tiers 2 and 3 on one release.
@@ -62,28 +84,40 @@ fn tested(
     layer: &Layer,
     release: &Release,
     meta_mender: Option<&Path>,
-    summary: &mut Summary,
+    suites: &mut Suites,
 ) -> Result<()> {
     let series = &release.series;
-    let client = meta_mender.map(|folder| yocto::meta_mender(folder, series)).transpose()?.flatten();
-    summary.ended(format!("layer: {series}"), layer.checked(sh, release));
+    let client = client(sh, layer, series, meta_mender)?;
+    suites.run(format!("layer: {series}"), || layer.checked(sh, release));
     for build in BUILDS {
         let name = format!("layer: {series} {}", build.machine);
-        summary.ended(name, built(sh, layer, release, build, client.as_deref()));
+        suites.run(name, || built(sh, layer, release, build, client.as_deref().ok()));
     }
     let name = format!("layer: {series} root file system");
-    let why = match (&client, meta_mender) {
-        (Some(client), _) => layer.client_obstacle(sh, client)?,
-        (None, Some(folder)) => Some(format!("{} has no meta-mender for {series}", folder.display())),
-        (None, None) => {
-            Some("no meta-mender is at hand: cargo xtask layer --test --meta-mender DIR".to_owned())
-        }
-    };
-    match (client, why) {
-        (Some(client), None) => summary.ended(name, layer.assembled(sh, release, &client)),
-        (_, why) => summary.skipped(name, why.unwrap_or_default()),
+    match client {
+        Ok(client) => suites.run(name, || layer.assembled(sh, release, &client)),
+        Err(why) => suites.skipped(name, why),
     }
     Ok(())
+}
+
+/// The client's layer for `series` in `meta_mender`, or why it cannot be tested with.
+fn client(
+    sh: &Shell,
+    layer: &Layer,
+    series: &str,
+    meta_mender: Option<&Path>,
+) -> Result<std::result::Result<PathBuf, String>> {
+    let Some(folder) = meta_mender else {
+        return Ok(Err("no meta-mender is at hand: cargo xtask layer --test --meta-mender DIR".to_owned()));
+    };
+    let Some(client) = yocto::meta_mender(folder, series)? else {
+        return Ok(Err(format!("{} has no meta-mender for {series}", folder.display())));
+    };
+    Ok(match layer.client_obstacle(sh, &client)? {
+        None => Ok(client),
+        Some(why) => Err(why),
+    })
 }
 
 /// Builds for one machine, tries the protocol on every executable, and plays scenarios with a package that was built from source.
