@@ -59,6 +59,8 @@ pub fn run(sh: &Shell, layer: &Layer, release: &Release, meta_mender: &Path) -> 
     }
     suite.refused()?;
     let tasks = suite.unchanged()?;
+    let go =
+        if suite.splits_go_client()? { "; the client in Go is split too (planned, not built)" } else { "" };
     let names: Vec<_> = suite.managers().iter().map(|manager| manager.name).collect();
     let skipped = if layer.opkg.is_some() {
         ""
@@ -67,7 +69,7 @@ pub fn run(sh: &Shell, layer: &Layer, release: &Release, meta_mender: &Path) -> 
     };
     Ok(format!(
         "client {} with all modules, with the prebuilt ones, and alone: {}; refused by each without the split; \
-         {tasks} tasks of the client unchanged without the variable{skipped}",
+         {tasks} tasks of the client unchanged without the variable{go}{skipped}",
         versions.join(" and "),
         names.join(", ")
     ))
@@ -197,6 +199,30 @@ impl<'a> Suite<'a> {
                 );
             }
             Ok(())
+        })
+    }
+
+    /// Whether this meta-mender has the client in Go; if so, its package has to be split too. No compiler here builds it.
+    fn splits_go_client(&self) -> Result<bool> {
+        if !self.meta_mender.join("recipes-mender/mender-client/mender-client_git.bb").is_file() {
+            return Ok(false);
+        }
+        let mut layers = build::stand_ins(self.layer);
+        layers.extend([self.layer.folder.clone(), self.meta_mender.to_owned()]);
+        let settings = format!(
+            "{}{}BBMASK += \"/meta-mender-core/recipes-(?!mender/mender-client/)\"\n",
+            build::SETTINGS,
+            build::SPLIT
+        );
+        let folder = BuildFolder::new(self.sh, self.layer, self.release, "client-go", &layers, &settings)?;
+        step(format!("{}: the client in Go", self.release.series), |step| {
+            let command = ["bitbake-getvar", "--recipe", "mender-client", "--value", "PACKAGESPLITFUNCS"];
+            let functions = folder.run(step, MACHINE, &command)?;
+            ensure!(
+                functions.contains("update_modules_split"),
+                "the package of the client in Go is not split: PACKAGESPLITFUNCS is {functions:?}"
+            );
+            Ok(true)
         })
     }
 
