@@ -32,8 +32,15 @@ pub struct Build {
     pub debian: &'static str,
     /// The command that runs its executables here.
     pub emulator: &'static [&'static str],
-    /// Whether the compiler at hand builds for it: if not, the prebuilt modules alone are built.
-    pub compiles: bool,
+    /// The C library of what the compiler at hand builds for it. Without one, the prebuilt modules alone are built.
+    pub library: Option<Library>,
+}
+
+/// A C library on this host.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Library {
+    folder: &'static str,
+    loader: &'static str,
 }
 
 /// The machines that packages are built for.
@@ -41,21 +48,21 @@ pub const BUILDS: &[Build] = &[
     Build {
         machine: "qemuarm64",
         debian: "arm64",
-        emulator: &["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"],
-        compiles: true,
+        emulator: &["qemu-aarch64-static"],
+        library: Some(Library { folder: "/usr/aarch64-linux-gnu/lib", loader: "ld-linux-aarch64.so.1" }),
     },
     Build {
         machine: "qemuarm",
         debian: "armhf",
-        emulator: &["qemu-arm-static", "-L", "/usr/arm-linux-gnueabihf"],
-        compiles: true,
+        emulator: &["qemu-arm-static"],
+        library: Some(Library { folder: "/usr/arm-linux-gnueabihf/lib", loader: "ld-linux-armhf.so.3" }),
     },
     // Debian's compiler for armhf makes code for ARMv7, and so is the C library that comes with it.
     Build {
         machine: "test-armv6",
         debian: "armhf",
         emulator: &["qemu-arm-static", "-cpu", "arm1176"],
-        compiles: false,
+        library: None,
     },
 ];
 
@@ -123,7 +130,7 @@ pub fn run(
         settings += &format!("{CLIENT_SETTINGS}{SPLIT}{}", preferred(&newest));
     }
     let folder = BuildFolder::new(sh, layer, release, build.machine, &layers, &settings)?;
-    let from_source = builds_from_source(release) && build.compiles;
+    let from_source = builds_from_source(release) && build.library.is_some();
     let names = to_build(layer, release, build);
     let bitbake: Vec<_> = ["bitbake"].into_iter().chain(names.iter().map(String::as_str)).collect();
     step(format!("{}, {}: bitbake, {} recipes", release.series, build.machine, names.len()), |step| {
@@ -150,7 +157,7 @@ const ARTIFACT: &str = "example-artifact";
 /// The recipes that `release` builds for `build`: the group only where it takes the modules that are built anyway.
 fn to_build(layer: &Layer, release: &Release, build: &Build) -> Vec<String> {
     let mut names = recipes(layer, release);
-    if !build.compiles {
+    if !build.library.is_some() {
         names.retain(|name| name.ends_with("-bin"));
         return names;
     }
@@ -213,14 +220,24 @@ fn built(
     let executable = unpacked.join("usr/share/mender/modules/v3").join(module);
     ensure!(executable.is_file(), "{} does not have {}", deb.display(), executable.display());
     let runner = folder.join("runners").join(if from_source { "source" } else { "prebuilt" }).join(module);
-    let (emulator, options) = build.emulator.split_first().context("a build without an emulator")?;
-    let emulator =
-        cmd!(sh, "which {emulator}").quiet().read().with_context(|| format!("finding {emulator}"))?;
-    let options = options.join(" ");
-    let script = format!("#!/bin/sh\nexec {emulator} {options} '{}' \"$@\"\n", executable.display());
+    let script =
+        format!("#!/bin/sh\nexec {} '{}' \"$@\"\n", emulated(sh, build, from_source)?, executable.display());
     folder::write(&runner, &script)?;
     run_command(step, cmd!(sh, "chmod 755 {runner}"))?;
     Ok(Built { module: module.to_owned(), from_source, deb, runner })
+}
+
+/// The words before an executable's path that run it here. Not qemu's option -L: with it, "/" is the C library's folder.
+fn emulated(sh: &Shell, build: &Build, from_source: bool) -> Result<String> {
+    let (emulator, options) = build.emulator.split_first().context("a build without an emulator")?;
+    let emulator =
+        cmd!(sh, "which {emulator}").quiet().read().with_context(|| format!("finding {emulator}"))?;
+    let mut words = vec![emulator];
+    words.extend(options.iter().map(|&option| option.to_owned()));
+    if let (true, Some(Library { folder, loader })) = (from_source, &build.library) {
+        words.extend([format!("{folder}/{loader}"), format!("--library-path {folder}")]);
+    }
+    Ok(words.join(" "))
 }
 
 /// The one file below `folder` whose name `is_it`.
