@@ -36,21 +36,22 @@ python() {
                                   f'add it to UPDATE_MODULES_SPLIT_FROM_CLIENT in your distro or local.conf')
 }
 
-def update_module_settings(d):
-    """The lines of TOML that UPDATE_MODULE_CONFIG[MODULE.KEY] = "VALUE" and UPDATE_MODULE_CONFIG[MODULE.TABLE.KEY] ask for."""
+def update_module_settings(d, in_tables):
+    """The lines of TOML that UPDATE_MODULE_CONFIG[MODULE.KEY] and, in_tables, UPDATE_MODULE_CONFIG[MODULE.TABLE.KEY] ask for."""
     tables = {}
     for flag, value in sorted((d.getVarFlags('UPDATE_MODULE_CONFIG') or {}).items()):
         module, _, key = flag.partition('.')
-        if module == d.getVar('UPDATE_MODULE'):
-            table, _, key = key.rpartition('.')
+        table, _, key = key.rpartition('.')
+        if module == d.getVar('UPDATE_MODULE') and bool(table) == in_tables:
             tables.setdefault(table, []).append(f'{key} = {d.expand(value)}')
-    # Keys outside of tables come first: TOML has no way to leave a table.
-    return '\n'.join('\n'.join([f'[{table}]'] * bool(table) + lines) for table, lines in sorted(tables.items()))
+    lines = [f'[{table}]\n' * in_tables + '\n'.join(keys) for table, keys in sorted(tables.items())]
+    return '\n'.join(['# Set by UPDATE_MODULE_CONFIG when the image was built.'] * bool(lines) + lines)
 
-UPDATE_MODULE_CONFIG_TEXT = "${@update_module_settings(d)}"
-# A signature has a variable's flags only where it is told of them.
-do_install[vardeps] += "UPDATE_MODULE_CONFIG_TEXT"
-UPDATE_MODULE_CONFIG_TEXT[vardepvalue] = "${UPDATE_MODULE_CONFIG_TEXT}"
+UPDATE_MODULE_CONFIG_KEYS = "${@update_module_settings(d, False)}"
+UPDATE_MODULE_CONFIG_TABLES = "${@update_module_settings(d, True)}"
+# A task's signature has the flags of a variable only by their value here.
+UPDATE_MODULE_CONFIG_KEYS[vardepvalue] = "${UPDATE_MODULE_CONFIG_KEYS}"
+UPDATE_MODULE_CONFIG_TABLES[vardepvalue] = "${UPDATE_MODULE_CONFIG_TABLES}"
 
 # update_module_install EXECUTABLE: for do_install.
 # nooelint: oelint.task.docstrings - a function, no task
@@ -72,15 +73,18 @@ update_module_install() {
     fi
 }
 
-# update_module_configure FILE: puts the settings of UPDATE_MODULE_CONFIG before those that FILE has as comments.
+# update_module_configure FILE: adds the settings of UPDATE_MODULE_CONFIG to FILE. Keys come first and tables last: what follows the
+# head of a table in TOML belongs to it.
 # nooelint: oelint.task.docstrings - a function, no task
 update_module_configure() {
-    cat >"${T}/settings.toml" <<'END'
-${UPDATE_MODULE_CONFIG_TEXT}
+    cat >"${T}/settings-keys.toml" <<'END'
+${UPDATE_MODULE_CONFIG_KEYS}
 END
-    if [ -n "$(tr -d '[:space:]' <"${T}/settings.toml")" ]; then
-        { echo "# Set by UPDATE_MODULE_CONFIG when the image was built."; cat "${T}/settings.toml"; echo; cat "$1"; } \
-            >"${T}/settings-all.toml"
-        install -m 0644 "${T}/settings-all.toml" "$1"
+    cat >"${T}/settings-tables.toml" <<'END'
+${UPDATE_MODULE_CONFIG_TABLES}
+END
+    if grep -q . "${T}/settings-keys.toml" "${T}/settings-tables.toml"; then
+        cat "${T}/settings-keys.toml" "$1" "${T}/settings-tables.toml" >"${T}/settings.toml"
+        install -m 0644 "${T}/settings.toml" "$1"
     fi
 }

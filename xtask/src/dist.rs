@@ -1,17 +1,27 @@
 //! `cargo xtask dist`: static executables of every module for every target, their Debian packages, their sources, and a table.
 
 mod build;
+mod c_library;
+pub mod copyright;
 mod debian_rust;
 mod inputs;
+pub mod licences;
+pub mod linked;
 pub mod modules;
 mod package;
+mod processor;
 mod record;
+pub mod release;
+mod rust_source;
+mod sbom;
 pub mod source;
 mod table;
 mod toolchain;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -21,7 +31,9 @@ use xshell::Shell;
 use crate::needs::Needs;
 use crate::target::{self, TARGETS, Target};
 use inputs::Inputs;
+use linked::Linked;
 use modules::{Module, Workspace};
+use package::Packager;
 pub use package::TOOLS;
 use source::Source;
 pub use table::released;
@@ -40,6 +52,7 @@ struct Job<'a> {
     module: &'a Module,
     target: &'static Target,
     deb: PathBuf,
+    sbom: PathBuf,
 }
 
 impl Dist {
@@ -100,18 +113,19 @@ pub fn sources(sh: &Shell, out: &Path) -> Result<Vec<PathBuf>> {
 /// When a toolchain cannot be had, or it does not build.
 pub fn test_server(sh: &Shell, target: &'static Target) -> Result<PathBuf> {
     const NAME: &str = "tiny-http";
-    let server = Module { name: NAME.into(), version: String::new(), debian: String::new() };
-    let workspace = Workspace { modules: vec![server], ..modules::workspace(sh)? };
+    let server = || Module { name: NAME.into(), version: String::new(), debian: String::new() };
+    let workspace = Workspace { modules: vec![server()], ..modules::workspace(sh)? };
     packages::ensure(sh, target.packages)?;
     let _lock = cache::lock(&workspace.target.join("dist.lock"))?;
     let toolchains = toolchain::provide(sh, &workspace.target, &[target])?;
     build::all(sh, &workspace, &toolchains)?;
-    Ok(workspace.target.join(target.triple).join("release").join(NAME))
+    Ok(of(&toolchains, target)?.executable(&workspace, &server(), target))
 }
 
 impl<'a> Job<'a> {
     fn new(out: &Path, module: &'a Module, target: &'static Target) -> Self {
-        Job { module, target, deb: out.join(module.deb_name(target)) }
+        let (deb, sbom) = (out.join(module.deb_name(target)), out.join(module.sbom_name(target)));
+        Job { module, target, deb, sbom }
     }
 }
 
@@ -126,7 +140,7 @@ fn stale<'a>(
     for job in jobs {
         let key = toolchain::present(sh, &workspace.target, job.target)?
             .map(|toolchain| inputs.key(&toolchain, job.target));
-        if !key.is_some_and(|key| record::holds(&workspace.target, &job.deb, &key)) {
+        if !key.is_some_and(|key| record::holds(&workspace.target, &job.deb, &job.sbom, &key)) {
             stale.push(job);
         }
     }
@@ -134,26 +148,48 @@ fn stale<'a>(
 }
 
 fn bring_up_to_date(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job]) -> Result<()> {
-    workspace.modules.iter().try_for_each(|module| package::check_version(workspace, module))?;
+    for module in &workspace.modules {
+        package::check_version(workspace, module)?;
+        package::check_assets(workspace, module)?;
+    }
     let targets: Vec<&'static Target> =
         TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
-    let wanted: Vec<&str> = targets.iter().flat_map(|row| row.packages).copied().collect();
+    let wanted: Vec<&str> = targets.iter().flat_map(|row| row.needs()).collect();
     packages::ensure(sh, &[&wanted[..], TOOLS].concat())?;
     let toolchains = toolchain::provide(sh, &workspace.target, &targets)?;
-    let cargo_deb = package::cargo_deb(sh)?;
+    let packager = Packager { sh, workspace, inputs, cargo_deb: package::cargo_deb(sh)? };
+    let linked = linked(sh, workspace, stale)?;
     build::all(sh, workspace, &toolchains)?;
     let out = workspace.root.join("dist");
     fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
-    for job in stale {
-        package::make(sh, workspace, inputs, &cargo_deb, job)?;
+    for (job, linked) in stale.iter().zip(&linked) {
+        let toolchain = of(&toolchains, job.target)?;
+        if let Some(processor) = &job.target.processor {
+            processor::start(sh, &toolchain.executable(workspace, job.module, job.target), processor)?;
+        }
+        packager.make(job, linked, toolchain)?;
     }
     package::lint(sh, stale)?;
     // Only what lintian has passed counts as made.
     for job in stale {
         let toolchain = of(&toolchains, job.target)?;
-        record::write(&workspace.target, &job.deb, &inputs.key(toolchain, job.target))?;
+        record::write(&workspace.target, &job.deb, &job.sbom, &inputs.key(toolchain, job.target))?;
     }
     Ok(())
+}
+
+/// What is linked into the module of each of `jobs`, looked for once for each module.
+fn linked(sh: &Shell, workspace: &Workspace, jobs: &[&Job]) -> Result<Vec<Rc<Linked>>> {
+    let mut known: BTreeMap<&str, Rc<Linked>> = BTreeMap::new();
+    let mut all = Vec::new();
+    for job in jobs {
+        let name = job.module.name.as_str();
+        if !known.contains_key(name) {
+            known.insert(name, Rc::new(Linked::of(sh, workspace, job.module)?));
+        }
+        all.extend(known.get(name).cloned());
+    }
+    Ok(all)
 }
 
 fn of<'a>(toolchains: &'a [(&Target, Toolchain)], target: &Target) -> Result<&'a Toolchain> {
@@ -174,9 +210,9 @@ fn write_sources(sh: &Shell, workspace: &Workspace, out: &Path) -> Result<Vec<Pa
 
 /// Removes what is of earlier versions and of modules that are no more, so that `dist/` holds what this work tree makes.
 fn forget_others(out: &Path, modules: &[Module], sources: &[PathBuf]) -> Result<()> {
-    let packages =
-        TARGETS.iter().flat_map(|target| modules.iter().map(|module| out.join(module.deb_name(target))));
-    let known: Vec<PathBuf> = packages.chain(sources.iter().cloned()).collect();
+    let all = TARGETS.iter().flat_map(|target| modules.iter().map(move |module| (module, target)));
+    let packages = all.flat_map(|(module, target)| [module.deb_name(target), module.sbom_name(target)]);
+    let known: Vec<PathBuf> = packages.map(|name| out.join(name)).chain(sources.iter().cloned()).collect();
     for path in released(out)?.iter().filter(|path| !known.contains(path)) {
         fs::remove_file(path).with_context(|| format!("removing the outdated {}", path.display()))?;
     }

@@ -2,6 +2,7 @@
 
 mod generated;
 mod places;
+pub mod prebuilt;
 pub mod tiers;
 
 use std::fs;
@@ -10,9 +11,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use host::{cache, folder};
-use xshell::Shell;
+use prebuilt::Compared;
+use xshell::{Shell, cmd};
 
-use crate::dist::Dist;
+use crate::dist::copyright;
+use crate::dist::linked::Linked;
 use crate::dist::modules::{self, Module, Workspace};
 use crate::dist::source::Source;
 use crate::summary::Summary;
@@ -43,6 +46,9 @@ pub struct Layer {
     only: Option<String>,
 }
 
+/// The file with the checksums of prebuilt packages.
+const PREBUILT: &str = "meta-rust-modules/recipes-mender/update-modules/prebuilt.inc";
+
 /// A file of the layer as it has to be.
 struct Made {
     path: PathBuf,
@@ -66,9 +72,13 @@ impl Layer {
         }
         let workspace = modules::workspace(sh)?;
         let mut made = made(sh, &workspace)?;
-        if self.prebuilt {
-            made.push(prebuilt(sh, &workspace)?);
-        }
+        let path = workspace.root.join(PREBUILT);
+        let content = if self.prebuilt {
+            prebuilt::release(sh, &workspace)?
+        } else {
+            prebuilt::kept(sh, &workspace, &path)?
+        };
+        made.push(Made { path, content });
         let drifted: Vec<_> = made
             .iter()
             .filter(|made| fs::read(&made.path).ok().as_deref() != Some(made.content.as_bytes()))
@@ -76,20 +86,36 @@ impl Layer {
         let names = drifted.iter().map(|made| format!("\n    {}", made.path.display())).collect::<String>();
         ensure!(
             !self.check || drifted.is_empty(),
-            "what was generated no longer agrees with the work tree; run cargo xtask layer and commit:{names}"
+            "generated files do not agree with the work tree: run cargo xtask layer and commit them:{names}"
         );
         for Made { path, content } in &drifted {
             folder::write(path, content)?;
         }
-        println!("{} generated files of {LAYER}, {} of them written:{names}", made.len(), drifted.len());
-        Ok(format!("{} generated files agree with the work tree", made.len()))
+        println!("{} generated files of {LAYER}, {} of them written{names}", made.len(), drifted.len());
+        let agree = format!("{} generated files agree with the work tree", made.len());
+        let prebuilt = match prebuilt::compare(sh, &workspace.root.join(PREBUILT))? {
+            Compared::Agree(of) => format!("checksums of prebuilt packages agree with dist/: {of}"),
+            Compared::NotCompared(why) => format!("checksums of prebuilt packages not compared: {why}"),
+        };
+        println!("{prebuilt}");
+        Ok(agree)
+    }
+}
+
+/// Notes in `summary` whether the checksums of prebuilt packages are those of `dist/`.
+pub fn compare_prebuilt(sh: &Shell, summary: &mut Summary) {
+    const NAME: &str = "layer: prebuilt checksums";
+    match prebuilt::compare(sh, Path::new(PREBUILT)) {
+        Ok(Compared::Agree(of)) => summary.ended(NAME, Ok(of)),
+        Ok(Compared::NotCompared(why)) => summary.skipped(NAME, why),
+        Err(error) => summary.ended(NAME, Err(error)),
     }
 }
 
 /// Every generated file that depends on the work tree alone.
 fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
     let layer = workspace.root.join(LAYER);
-    let (mut made, mut sums) = (Vec::new(), Vec::new());
+    let (mut made, mut sums, mut licences) = (Vec::new(), Vec::new(), Vec::new());
     for module in &workspace.modules {
         let source = Source::of(sh, workspace, module)?;
         let crates = format!("{}-crates.inc", module.debian);
@@ -98,7 +124,12 @@ fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
             content: generated::crates(source.cargo_lock()?)?,
         });
         sums.push((module.debian.clone(), cache::sha256(&source.archive()?)));
+        licences.push(licence(sh, workspace, module)?);
     }
+    made.push(Made {
+        path: layer.join(SHARED).join("licences.inc"),
+        content: generated::licences(&licences),
+    });
     let lock = workspace.root.join("Cargo.lock");
     let lock = fs::read_to_string(&lock).with_context(|| format!("reading {}", lock.display()))?;
     let path = layer.join(SHARED).join("mender-update-module-git-crates.inc");
@@ -110,17 +141,17 @@ fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
     Ok(made)
 }
 
-/// The checksums of the packages.
-fn prebuilt(sh: &Shell, workspace: &Workspace) -> Result<Made> {
-    let mut sums = Vec::new();
-    for (target, path) in Dist::default().run(sh)? {
-        let package = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
-        let name = file.split('_').next().unwrap_or_default();
-        sums.push((format!("{name}-{}", target.debian), cache::sha256(&package)));
-    }
-    let content = generated::sums("The packages that `cargo xtask dist` makes.", &sums);
-    Ok(Made { path: workspace.root.join(LAYER).join(SHARED).join("prebuilt.inc"), content })
+/// What the recipes of `module` say of licences.
+fn licence(sh: &Shell, workspace: &Workspace, module: &Module) -> Result<generated::Licence> {
+    let linked = Linked::of(sh, workspace, module)?;
+    let copyright = copyright::render(workspace, &linked)?;
+    let sum =
+        cmd!(sh, "md5sum").stdin(copyright).quiet().read().context("hashing debian/copyright with md5sum")?;
+    Ok(generated::Licence {
+        module: module.name.clone(),
+        licences: linked.licences().iter().map(|licence| licence.spdx).collect::<Vec<_>>().join(" & "),
+        copyright: sum.split(' ').next().unwrap_or_default().to_owned(),
+    })
 }
 
 /// The recipe that builds `module`, whose name carries its version.

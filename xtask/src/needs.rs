@@ -26,8 +26,8 @@ impl Needs {
 
     /// What building packages for `targets` needs.
     pub fn dist(targets: &[&'static Target]) -> Self {
-        let linkers = targets.iter().flat_map(|target| target.packages).copied();
-        Self::packages(&linkers.chain(dist::TOOLS.iter().copied()).collect::<Vec<_>>())
+        let building = targets.iter().flat_map(|target| target.needs());
+        Self::packages(&building.chain(dist::TOOLS.iter().copied()).collect::<Vec<_>>())
     }
 
     /// What the emulated machines of `boards` need; root only where an image has to be made.

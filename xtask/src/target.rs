@@ -10,12 +10,29 @@ pub struct Target {
     pub debian: &'static str,
     /// Rust's name.
     pub triple: &'static str,
+    /// A triple that cargo-deb takes for `debian`.
+    pub packaged: &'static str,
+    /// Debian's name of the architecture whose packages have Rust's standard library for `triple`.
+    pub libraries: &'static str,
     /// The program that links for it on an amd64 Debian.
     pub linker: &'static str,
     /// The Debian packages that bring the linker and the static C library.
     pub packages: &'static [&'static str],
+    /// The oldest processor that it is for, where `debian` does not say it.
+    pub processor: Option<Processor>,
     /// The emulated Raspberry Pi that proves it, where there is one.
     pub board: Option<Board>,
+}
+
+/// A processor of ARMv6, and what runs an executable on it here.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Processor {
+    /// QEMU's name of it.
+    pub cpu: &'static str,
+    /// The program that runs executables for it.
+    pub emulator: &'static str,
+    /// The Debian package that has this program.
+    pub package: &'static str,
 }
 
 /// A container engine with what it needs for containers on the host's network, and a provider for compose files: one of the
@@ -27,8 +44,11 @@ pub const TARGETS: &[Target] = &[
     Target {
         debian: "arm64",
         triple: "aarch64-unknown-linux-gnu",
+        packaged: "aarch64-unknown-linux-gnu",
+        libraries: "arm64",
         linker: "aarch64-linux-gnu-gcc",
         packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+        processor: None,
         board: Some(Board {
             machine: "raspi3b",
             qemu: "qemu-system-aarch64",
@@ -43,11 +63,22 @@ pub const TARGETS: &[Target] = &[
             drivers: &["overlay"],
         }),
     },
+    // Debian's armhf is ARMv7. Raspberry Pi OS has packages of that name for ARMv6 too (Raspberry Pi 1 and Zero), and dpkg
+    // installs ours there. So they carry one static executable for ARMv5TE with floating point in software, which runs on
+    // ARMv6 and newer. Its atomic operations and thread pointer are the kernel's user helpers: the device's kernel needs
+    // CONFIG_KUSER_HELPERS, which is on unless somebody turns it off, and for a 64-bit kernel CONFIG_COMPAT too.
     Target {
         debian: "armhf",
-        triple: "armv7-unknown-linux-gnueabihf",
-        linker: "arm-linux-gnueabihf-gcc",
-        packages: &["gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"],
+        triple: "armv5te-unknown-linux-gnueabi",
+        packaged: "arm-unknown-linux-gnueabihf",
+        libraries: "armel",
+        linker: "arm-linux-gnueabi-gcc",
+        packages: &["gcc-arm-linux-gnueabi", "libc6-dev-armel-cross"],
+        processor: Some(Processor {
+            cpu: "arm1176",
+            emulator: "qemu-arm-static",
+            package: "qemu-user-static",
+        }),
         board: Some(Board {
             machine: "raspi2b",
             qemu: "qemu-system-arm",
@@ -65,8 +96,11 @@ pub const TARGETS: &[Target] = &[
     Target {
         debian: "amd64",
         triple: "x86_64-unknown-linux-gnu",
+        packaged: "x86_64-unknown-linux-gnu",
+        libraries: "amd64",
         linker: "x86_64-linux-gnu-gcc",
         packages: &["gcc", "libc6-dev"],
+        processor: None,
         board: None,
     },
 ];
@@ -103,6 +137,12 @@ impl Target {
     pub fn variable(&self, setting: &str) -> String {
         format!("CARGO_TARGET_{}_{setting}", self.triple.to_uppercase().replace('-', "_"))
     }
+
+    /// The Debian packages that building for it needs: `packages`, and what runs the executable once it is built.
+    pub fn needs(&self) -> impl Iterator<Item = &'static str> {
+        let emulator = self.processor.as_ref().map(|processor| processor.package);
+        self.packages.iter().copied().chain(emulator)
+    }
 }
 
 #[cfg(test)]
@@ -111,8 +151,16 @@ mod tests {
 
     #[test]
     fn an_unknown_architecture_is_told_the_known_ones() {
-        assert_eq!(find("armhf").unwrap().triple, "armv7-unknown-linux-gnueabihf");
+        assert_eq!(find("armhf").unwrap().triple, "armv5te-unknown-linux-gnueabi");
         assert!(find("riscv64").unwrap_err().to_string().ends_with("arm64, armhf, amd64"));
+    }
+
+    #[test]
+    fn armhf_is_for_armv6_and_newer() {
+        let armhf = find("armhf").unwrap();
+        assert_eq!((armhf.triple, armhf.libraries), ("armv5te-unknown-linux-gnueabi", "armel"));
+        assert_eq!(armhf.processor.as_ref().unwrap().cpu, "arm1176"); // of the Raspberry Pi 1 and Zero
+        assert!(armhf.needs().any(|package| package == "qemu-user-static"));
     }
 
     #[test]

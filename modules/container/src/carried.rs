@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use update_module::durable::{self, Dir};
-use update_module::{FileName, Payload};
+use mender_update_module::durable::{self, Dir};
+use mender_update_module::{FileName, Payload};
 
 use crate::tar::{Kind, Reader};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
-use update_module::FileName;
-use update_module::durable;
+use mender_update_module::FileName;
+use mender_update_module::durable;
 
 use crate::compose;
 use crate::engine::{Engine, Kind};

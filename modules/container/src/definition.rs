@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::FileName;
 use serde::{Deserialize, Serialize};
-use update_module::FileName;
 
 use crate::carried::Carried;
 use crate::compose;

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::{Program, log};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use update_module::{Program, say};
 
 use crate::image::{ImageId, Reference};
 use crate::scratch::Scratch;
@@ -180,7 +180,7 @@ impl Engine {
     /// fail an update.
     pub fn tidy(&self) {
         if let Some(Err(error)) = self.scratch.as_ref().map(Scratch::remove) {
-            say(format_args!("temporary files of the engine are left, remove them by hand: {error:#}"));
+            log!("temporary files of the engine are left, remove them by hand: {error:#}");
         }
     }
 
@@ -208,7 +208,7 @@ impl Engine {
         if users.trim().is_empty() {
             return Err(error.context(format!("removing the image {name}")));
         }
-        say(format_args!("the image {name} stays, these containers need it: {}", users.replace('\n', " ")));
+        log!("the image {name} stays, these containers need it: {}", users.replace('\n', " "));
         Ok(())
     }
 
@@ -283,10 +283,10 @@ impl Engine {
         if !self.containers(None).is_ok_and(|containers| containers.iter().any(|found| found == name)) {
             return;
         }
-        say(format_args!("the last log lines of the container {name}:"));
+        log!("the last log lines of the container {name}:");
         if let Err(error) = self.program(LIMIT).args(["logs", "--tail", "20", name]).run() {
             // It may have ended, and be gone, in this moment.
-            say(format_args!("reading the log failed: container {name}: {error:#}"));
+            log!("reading the log failed: container {name}: {error:#}");
         }
     }
 }

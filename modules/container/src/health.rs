@@ -4,8 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::log;
 use serde::{Deserialize, Serialize};
-use update_module::say;
 
 use crate::engine::Engine;
 use crate::project::{Containers, Project, Service};
@@ -60,7 +60,7 @@ pub fn wait(
             Ok(now) => {
                 let (before, since) = healthy.get_or_insert_with(|| (now.clone(), Instant::now()));
                 if *before != now {
-                    say("a container was started again: waiting for it to stay");
+                    log!("a container was started again: waiting for it to stay");
                     (*before, *since) = (now, Instant::now());
                 }
                 if since.elapsed() >= stable {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use anyhow::{Result, ensure};
+use mender_update_module::FileName;
 use serde::{Deserialize, Serialize};
-use update_module::FileName;
 
 use crate::engine::Kind;
 

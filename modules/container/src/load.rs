@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use update_module::durable::Dir;
-use update_module::{Payload, Payloads, say};
+use mender_update_module::durable::Dir;
+use mender_update_module::{Payload, Payloads, log};
 
 use crate::archive::{Archive, COMPRESSED, Digests, loaded_name};
 use crate::carried::Carried;
@@ -52,7 +52,7 @@ impl Loading<'_> {
             } else if images.is_empty() {
                 bail!("the artifact has a file {name}, of which its meta-data know nothing");
             } else if images.iter().all(|image| resolved.contains_key(&image.id)) {
-                say(format_args!("{name}: the device has it already"));
+                log!("{name}: the device has it already");
                 io::copy(&mut payload, &mut io::sink()).with_context(|| format!("reading {name}"))?;
             } else {
                 resolved.extend(self.load(&mut payload, &images)?);
@@ -97,13 +97,11 @@ impl Loading<'_> {
             |id: &&ImageId| !before.contains(id) && !resolved.values().any(|known| known == *id);
         let strangers: BTreeSet<_> = listed.iter().map(|listed| &listed.id).filter(is_stranger).collect();
         for id in strangers {
-            say(format_args!(
-                "{name} has the image {id}, of which the meta-data know nothing: taking it away"
-            ));
+            log!("{name} has the image {id}, of which the meta-data know nothing: taking it away");
             self.remove(id, &listed)?;
         }
         loaded?;
-        say(format_args!("{name}: loaded"));
+        log!("{name}: loaded");
         Ok(resolved)
     }
 

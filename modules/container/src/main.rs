@@ -32,39 +32,39 @@ mod yaml;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use update_module::{Payloads, Transactional, WorkTree};
+use mender_update_module::{InTransactions, Payloads, Transactional, WorkTree};
 
 use engine::Engine;
 use settings::{MetaData, Settings};
 use systemd::Systemd;
-use update::Update;
+use update::ProjectUpdate;
 
 struct Container;
 
 impl Transactional for Container {
     const NAME: &'static str = "container";
 
-    type Change = Update;
+    type Update = ProjectUpdate;
 
-    fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Update> {
-        let settings: Settings = update_module::settings::load(Self::NAME)?;
+    fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<ProjectUpdate> {
+        let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree
             .meta_data()?
             .context("the artifact has no meta-data: it has to name a project, its images, and what runs")?;
         let engine = Engine::choose(&settings)?;
-        Update::plan(tree.state_folder(Self::NAME), meta_data, engine, &settings)
+        ProjectUpdate::plan(tree.state_folder(Self::NAME), meta_data, engine, &settings)
     }
 
-    fn stage(&self, update: &mut Update, payloads: &mut Payloads) -> Result<()> {
+    fn stage(&self, update: &mut ProjectUpdate, payloads: &mut Payloads) -> Result<()> {
         update.stage(payloads)
     }
 
     fn booted(&self, tree: &WorkTree) -> Result<()> {
-        let settings: Settings = update_module::settings::load(Self::NAME)?;
+        let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         Systemd::of(&settings).start_at_boot(&project::readable(&tree.state_folder(Self::NAME))?)
     }
 }
 
 fn main() -> ExitCode {
-    update_module::run(Container)
+    mender_update_module::run(InTransactions(Container))
 }

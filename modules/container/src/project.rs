@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{self, Dir};
+use mender_update_module::{FileName, log};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir};
-use update_module::{FileName, say};
 
 use crate::image::{ImageId, Reference};
 use crate::name::Name;
@@ -164,7 +164,7 @@ pub fn readable(state: &Path) -> Result<Vec<Project>> {
     for folder in folders(state)? {
         match Project::read(&folder) {
             Ok(project) => projects.push(project),
-            Err(error) => say(format_args!("not started: {error:#}")),
+            Err(error) => log!("not started: {error:#}"),
         }
     }
     Ok(projects)

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::FileName;
 use serde::{Deserialize, Serialize};
-use update_module::FileName;
 
 use crate::definition::{Around, Defined};
 use crate::engine::{Kind, LABEL};

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use mender_update_module::durable::{self, Dir};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir};
 
 /// How its name begins.
 const PREFIX: &str = "mender-update-module-container-";

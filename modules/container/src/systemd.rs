@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use mender_update_module::durable;
+use mender_update_module::{FileName, Program, log};
 use serde::{Deserialize, Serialize};
-use update_module::durable;
-use update_module::{FileName, Program, say};
 
 use crate::project::{Project, read_own};
 use crate::settings::{CommandLine, Settings};
@@ -71,7 +71,7 @@ impl Systemd {
         for project in projects {
             match self.put(project) {
                 Ok(()) => units.extend(project.started()),
-                Err(error) => say(format_args!("not started: {error:#}")),
+                Err(error) => log!("not started: {error:#}"),
             }
         }
         if units.is_empty() {
@@ -131,13 +131,13 @@ impl Systemd {
     /// Shows the last lines of `unit` in systemd's journal, from `since` on, in the deployment log.
     pub fn show_journal(unit: &str, since: SystemTime) {
         let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        say(format_args!("the last lines of the unit {unit} in the journal:"));
+        log!("the last lines of the unit {unit} in the journal:");
         let journal =
             Program::new("journalctl", LIMIT).args(["--no-pager", "--quiet", "--output=cat", "--lines=30"]);
         // Systemd's own lines about a unit are not of the unit.
         let shown = journal.arg(format!("--since=@{since}")).args(["--unit", unit]).run();
         if let Err(error) = shown {
-            say(format_args!("reading the journal failed: unit {unit}: {error:#}"));
+            log!("reading the journal failed: unit {unit}: {error:#}");
         }
     }
 

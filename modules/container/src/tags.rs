@@ -3,20 +3,20 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use update_module::say;
+use mender_update_module::log;
 
 use crate::engine::{Engine, Listed};
 use crate::image::{ImageId, Reference};
 use crate::name::Name;
 use crate::project::{Project, keeper, keepers};
-use crate::update::Update;
+use crate::update::ProjectUpdate;
 
 /// Gives every reference the meaning that it had before `update`.
 ///
 /// # Errors
 /// When the engine fails.
-pub fn restore(update: &Update) -> Result<()> {
-    let Update { engine, tags_before, name, .. } = update;
+pub fn restore(update: &ProjectUpdate) -> Result<()> {
+    let ProjectUpdate { engine, tags_before, name, .. } = update;
     let mut listed = engine.images()?;
     let keepers = keepers(name);
     let current = listed.iter().filter_map(|image| image.reference.clone());
@@ -44,7 +44,7 @@ pub fn restore(update: &Update) -> Result<()> {
 }
 
 /// Whether `image` is listed by the last name of an image that was there before `update`: it would go with it.
-pub fn is_last_of_others(update: &Update, image: &Listed, listed: &[Listed]) -> bool {
+pub fn is_last_of_others(update: &ProjectUpdate, image: &Listed, listed: &[Listed]) -> bool {
     update.there_before.contains(&image.id) && listed.iter().filter(|other| other.id == image.id).count() == 1
 }
 
@@ -54,12 +54,12 @@ pub fn is_last_of_others(update: &Update, image: &Listed, listed: &[Listed]) -> 
 /// # Errors
 /// When the engine fails.
 pub fn prune(
-    update: &Update,
+    update: &ProjectUpdate,
     candidates: &BTreeSet<ImageId>,
     kept: &Project,
     projects: &[Project],
 ) -> Result<()> {
-    let Update { engine, .. } = update;
+    let ProjectUpdate { engine, .. } = update;
     let (needed, names) = needed(projects, engine)?;
     for id in candidates {
         let given = kept.images.iter().filter(|(of, _)| of == id).map(|(_, reference)| reference);
@@ -75,7 +75,7 @@ pub fn prune(
         let listed = engine.images()?.into_iter().filter(|listed| listed.id == *id);
         let (ours, others): (Vec<_>, Vec<_>) = listed.partition(is_ours);
         if needed.contains(id) || !others.is_empty() {
-            say(format_args!("the image {} stays: it is needed, or has another name", id.short()));
+            log!("the image {} stays: it is needed, or has another name", id.short());
         }
         if others.is_empty() && needed.contains(id) {
             continue; // its last names
@@ -88,7 +88,7 @@ pub fn prune(
 }
 
 /// Removes the names by which this module has kept images of this project that it needs no more.
-fn sweep(update: &Update, names: &BTreeSet<Reference>) -> Result<()> {
+fn sweep(update: &ProjectUpdate, names: &BTreeSet<Reference>) -> Result<()> {
     let keepers = keepers(&update.name);
     for listed in update.engine.images()? {
         let Some(name) = listed.reference.as_deref().filter(|name| name.starts_with(&keepers)) else {

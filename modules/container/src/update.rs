@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{self, Dir, Known};
+use mender_update_module::{FileName, Payloads, Trigger, Update, log};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir, Known};
-use update_module::{Change, FileName, Payloads, say};
 
 use crate::carried::Carried;
 use crate::conflicts::Claims;
@@ -31,7 +31,7 @@ const IMAGES: usize = 100;
 
 /// The record of one update, complete enough to go on with in another process after a power cut.
 #[derive(Serialize, Deserialize)]
-pub struct Update {
+pub struct ProjectUpdate {
     state: PathBuf,
     pub(crate) name: Name,
     definition: Definition,
@@ -52,8 +52,12 @@ pub struct Update {
     new: Option<Known>,
     #[serde(default)]
     previous: Option<Known>,
-    /// Set by `prepare`.
-    switch: Option<Switch>,
+}
+
+/// What the activation goes by. In the journal, it is the field `switch` of the update.
+#[derive(Serialize, Deserialize)]
+pub struct Prepared {
+    switch: Switch,
 }
 
 /// The folders that change places, by their inode numbers.
@@ -63,7 +67,7 @@ struct Switch {
     old_inode: Option<u64>,
 }
 
-impl Update {
+impl ProjectUpdate {
     /// An update as the artifact's meta-data tell it.
     ///
     /// # Errors
@@ -113,7 +117,6 @@ impl Update {
             resolved: Resolved::new(),
             new: None,
             previous: None,
-            switch: None,
         })
     }
 
@@ -243,20 +246,15 @@ impl Update {
         Ok((Dir::open(&self.staging())?, Dir::open(&project::folder(&self.state))?, name))
     }
 
-    fn prepared(&self) -> Result<&Switch> {
-        self.switch.as_ref().context("the journal has no prepared switch")
-    }
-
     /// Whether the folder of the new project is in its place.
-    fn is_new_live(&self) -> Result<bool> {
-        let Some(Switch { new_inode, .. }) = &self.switch else { return Ok(false) };
-        Ok(inode(&self.live())? == Some(*new_inode))
+    fn is_new_live(&self, prepared: &Prepared) -> Result<bool> {
+        Ok(inode(&self.live())? == Some(prepared.switch.new_inode))
     }
 
     /// Lets the folders change places: in one step, on the medium on return.
-    fn exchange(&self) -> Result<()> {
+    fn exchange(&self, prepared: &Prepared) -> Result<()> {
         let (staging, live, name) = self.folders()?;
-        match (self.prepared()?.old_inode, self.is_new_live()?) {
+        match (prepared.switch.old_inode, self.is_new_live(prepared)?) {
             (Some(_), _) => staging.exchange(&name, &live, &name)?,
             (None, false) => staging.rename_to_free(&name, &live, &name)?,
             (None, true) => live.rename_to_free(&name, &staging, &name)?,
@@ -266,8 +264,10 @@ impl Update {
     }
 }
 
-impl Change for Update {
-    fn prepare(&mut self) -> Result<()> {
+impl Update for ProjectUpdate {
+    type Prepared = Prepared;
+
+    fn prepare(&mut self) -> Result<Prepared> {
         if let Some(new) = &self.new {
             new.open().and_then(|new| new.require_private()).context("the staged project")?;
             match &self.previous {
@@ -283,29 +283,31 @@ impl Change for Update {
         }
         let new_inode = inode(&self.staged())?.context("the staged project is missing: download again")?;
         check_own(&self.staging())?;
-        self.switch = Some(Switch { new_inode, old_inode: inode(&self.live())? });
-        Ok(())
+        Ok(Prepared { switch: Switch { new_inode, old_inode: inode(&self.live())? } })
     }
 
     fn conflicts_with(&self, unrestored: &Self) -> bool {
         self.name == unrestored.name
     }
 
-    fn switch(&self) -> Result<()> {
+    fn activate(&self, prepared: &Prepared) -> Result<()> {
         let old = Project::read(&self.live())?;
         self.systemd.stop(&old)?;
         self.systemd.withdraw(&old)?;
-        self.exchange()?;
+        self.exchange(prepared)?;
         let new = Project::read(&self.live())?;
         self.systemd.publish(&new)?;
         let started = SystemTime::now();
         self.systemd.start(&new).inspect_err(|_| health::show(&new, &self.engine, started))?;
         health::wait(&new, &self.engine, &self.systemd, &self.limits, started)?;
-        say(format_args!("the project {} runs and is healthy", self.name));
+        log!("the project {} runs and is healthy", self.name);
         Ok(())
     }
 
-    fn switch_back(&self) -> Result<()> {
+    fn roll_back(&self, prepared: &Prepared, trigger: Trigger) -> Result<()> {
+        if trigger == Trigger::Boot {
+            return self.restore_directory(prepared);
+        }
         // Whatever is where: all that either version may have started has to end.
         let projects = [Project::read(&self.live())?, Project::read(&self.staged())?];
         let stopped: Vec<_> = projects.iter().map(|project| self.systemd.stop(project)).collect();
@@ -313,7 +315,7 @@ impl Change for Update {
         if stopped.is_ok() {
             projects.iter().try_for_each(|project| self.systemd.withdraw(project))?;
         }
-        self.switch_back_at_boot()?;
+        self.restore_directory(prepared)?;
         let old = Project::read(&self.live())?;
         self.systemd.publish(&old)?;
         self.systemd.start(&old)?;
@@ -321,31 +323,18 @@ impl Change for Update {
         stopped.context("stopping the new version")
     }
 
-    fn switch_back_at_boot(&self) -> Result<()> {
-        if self.is_new_live()? {
-            self.exchange()?;
-        }
-        let live = inode(&self.live())?;
-        ensure!(
-            live == self.prepared()?.old_inode,
-            "{} is neither the old project nor the new: somebody has replaced it. Install the project again",
-            self.live().display()
-        );
-        say(format_args!("the old version of {} is in its place", self.name));
-        Ok(())
-    }
-
     fn discard_at_boot(&self) -> Result<bool> {
         self.engine.tidy();
         Ok(false) // the engine's service may not run yet
     }
 
-    fn forget(&self) -> Result<()> {
+    fn discard(&self, prepared: Option<&Prepared>) -> Result<()> {
         self.engine.tidy();
         self.drop_loaded_names()?;
         let kept = Project::read(&self.staged())?;
         let mut candidates: BTreeSet<_> = kept.images.iter().map(|(id, _)| id.clone()).collect();
-        if !self.is_new_live()? {
+        let is_new_live = prepared.map(|prepared| self.is_new_live(prepared)).transpose()?;
+        if is_new_live != Some(true) {
             tags::restore(self)?;
             candidates.extend(self.images().map(|(_, id)| id.clone()));
             candidates.retain(|id| !self.there_before.contains(id));
@@ -354,13 +343,28 @@ impl Change for Update {
         let projects = project::all(&self.state)?;
         let prune = || tags::prune(self, &candidates, &kept, &projects);
         if let Err(error) = prune().or_else(|_| prune()) {
-            say(format_args!("removing an image that nothing needs failed: {error:#}: remove it by hand"));
+            log!("removing an image that nothing needs failed: {error:#}: remove it by hand");
         }
         durable::remove_tree(&self.staging())
     }
 }
 
-impl Update {
+impl ProjectUpdate {
+    /// Puts the directory of the previous version into its place; what runs is the caller's concern.
+    fn restore_directory(&self, prepared: &Prepared) -> Result<()> {
+        if self.is_new_live(prepared)? {
+            self.exchange(prepared)?;
+        }
+        let live = inode(&self.live())?;
+        ensure!(
+            live == prepared.switch.old_inode,
+            "{} is neither the previous project nor the new one: somebody has replaced it: install the project again",
+            self.live().display()
+        );
+        log!("the previous version of {} is in its place", self.name);
+        Ok(())
+    }
+
     /// Removes the names that images have only while they are loaded. An image that a load has left without another goes
     /// with its name.
     fn drop_loaded_names(&self) -> Result<()> {
@@ -371,10 +375,7 @@ impl Update {
                 continue;
             };
             if tags::is_last_of_others(self, image, &listed) {
-                say(format_args!(
-                    "the image {} keeps the name {name}: it was here before, without one",
-                    image.id.short()
-                ));
+                log!("the image {} keeps the name {name}: it was here before, without one", image.id.short());
             } else {
                 self.engine.remove(name, &image.id)?;
             }
@@ -400,4 +401,40 @@ fn check_references(images: &[Image]) -> Result<()> {
 /// The inode number of the folder `path`, `None` where it is absent.
 fn inode(path: &Path) -> Result<Option<u64>> {
     if durable::exists(path)? { Dir::open(path)?.inode().map(Some) } else { Ok(None) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use mender_update_module::check_journal;
+
+    use super::*;
+
+    /// A package may be upgraded while an update is pending: journals of released versions are read for ever.
+    #[test]
+    fn journals_of_released_versions_are_read() {
+        let journals = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/journals");
+        let mut read = Vec::new();
+        for version in fs::read_dir(journals).unwrap() {
+            for journal in fs::read_dir(version.unwrap().path()).unwrap() {
+                let text = fs::read_to_string(journal.unwrap().path()).unwrap();
+                let mut phases = vec![check_journal::<ProjectUpdate>(text.as_bytes()).unwrap()];
+                for (written, other) in
+                    [("Switched", "Switching"), ("RolledBack", "RollingBack"), ("Staged", "Staging")]
+                {
+                    let text = text.replace(&format!("\"{written}\""), &format!("\"{other}\""));
+                    phases.push(check_journal::<ProjectUpdate>(text.as_bytes()).unwrap());
+                }
+                read.extend(phases);
+            }
+        }
+        read.sort();
+        read.dedup();
+        assert_eq!(
+            read,
+            ["Activating", "Active", "Committed", "RolledBack", "RollingBack", "Staged", "Staging"]
+        );
+    }
 }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use update_module::durable;
+use mender_update_module::durable;
 
 use crate::control::{Key, Stanza};
 use crate::dpkg;

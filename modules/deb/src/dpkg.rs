@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use update_module::Program;
+use mender_update_module::Program;
 
 /// The longest that a look may take.
 const LOOK: Duration = Duration::from_secs(600);

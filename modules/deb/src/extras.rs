@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use mender_update_module::durable::{self, Attributes, Dir};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Attributes, Dir};
 
 /// Files and directories with all that they have, as far as that is more than a package can hold.
 #[derive(Default, Serialize, Deserialize)]

@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{self, Dir};
+use mender_update_module::{FileName, log};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir};
-use update_module::{FileName, say};
 
 use crate::control::{Key, Stanza};
 use crate::database::{Database, Diversions};
@@ -199,9 +199,9 @@ impl Former {
 fn keep_deb(package: &Stanza, diversions: &Diversions, store: &Path, old: &Dir) -> Result<FileName> {
     let name = FileName::new(package.file_name()?)?;
     if original::find(package, store, old, &name)? {
-        say(format_args!("keeping {name} as it was installed"));
+        log!("keeping {name} as it was installed");
     } else {
-        say(format_args!("keeping {name}, rebuilt from the installed files"));
+        log!("keeping {name}, rebuilt from the installed files");
         rebuild::rebuild(package, diversions, old, &name)?;
     }
     Ok(name)

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use mender_update_module::{durable, log};
 use rustix::fs::{StatVfsMountFlags, statvfs};
-use update_module::{durable, say};
 
 use crate::dpkg;
 use crate::staged::names;
@@ -80,7 +80,7 @@ impl Hooks {
 fn run(commands: &[String]) {
     for command in commands {
         if let Err(error) = dpkg::dpkg_tool("sh").args(["-c", command]).run() {
-            say(format_args!("a command around dpkg failed: {error:#}"));
+            log!("a command around dpkg failed: {error:#}");
         }
     }
 }

@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use mender_update_module::log;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
-use update_module::say;
 
 /// The lock of whoever drives dpkg; the first one that everybody takes.
 pub const FRONTEND: &str = "/var/lib/dpkg/lock-frontend";
@@ -60,7 +60,7 @@ pub fn take(path: &str, seconds: u64) -> Result<Lock> {
             Err(error) => return Err(io::Error::from(error)).with_context(locking),
         }
         if !told {
-            say(format_args!("waiting for {}, which holds {path}", holder(&file)));
+            log!("waiting for {}, which holds {path}", holder(&file));
             told = true;
         }
         thread::sleep(POLL);

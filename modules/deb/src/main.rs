@@ -38,7 +38,7 @@ mod was;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use update_module::{Payloads, Transactional, WorkTree, say};
+use mender_update_module::{InTransactions, Payloads, Transactional, WorkTree, log};
 
 use settings::{MetaData, Settings, Wishes};
 use staged::Staging;
@@ -49,10 +49,10 @@ struct Deb;
 impl Transactional for Deb {
     const NAME: &'static str = "deb";
 
-    type Change = Upgrade;
+    type Update = Upgrade;
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Upgrade> {
-        let settings: Settings = update_module::settings::load(Self::NAME)?;
+        let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree.meta_data()?.unwrap_or_default();
         Ok(Upgrade::new(tree.state_folder(Self::NAME), Wishes::of(settings, meta_data)))
     }
@@ -67,11 +67,11 @@ impl Transactional for Deb {
             staging.packages() > 0 || upgrade.removes(),
             "the artifact has neither a package to install nor, as remove in its meta-data, one to remove"
         );
-        say(format_args!("{} packages staged in {}", staging.packages(), upgrade.staging().display()));
+        log!("{} packages staged in {}", staging.packages(), upgrade.staging().display());
         staging.complete()
     }
 }
 
 fn main() -> ExitCode {
-    update_module::run(Deb)
+    mender_update_module::run(InTransactions(Deb))
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use update_module::{FileName, durable};
+use mender_update_module::{FileName, durable};
 
 use crate::control::Key;
 use crate::dpkg;

@@ -8,8 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use update_module::durable::{self, Dir};
-use update_module::{FileName, say};
+use mender_update_module::durable::{self, Dir};
+use mender_update_module::{FileName, log};
 
 use crate::contents;
 use crate::control::Stanza;
@@ -135,7 +135,7 @@ fn shrink(store: &Dir, limit: u64) -> Result<()> {
     packages.sort();
     let mut total = packages.iter().fold(0_u64, |sum, (size, _)| sum.saturating_add(*size));
     while let Some((size, name)) = packages.pop().filter(|_| total > limit) {
-        say(format_args!("{name} is not kept for the next update's rollback: store_mib is full"));
+        log!("{name} is not kept for the next update's rollback: store_mib is full");
         store.remove(&name)?;
         total = total.saturating_sub(size);
     }

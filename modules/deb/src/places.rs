@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{self, Attributes, Dir};
+use mender_update_module::{FileName, log};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Attributes, Dir};
-use update_module::{FileName, say};
 
 use crate::form;
 
@@ -186,7 +186,7 @@ fn put_back(copy: &Path, path: &Path) -> Result<()> {
     if durable::is_copy(copy, path)? {
         return Ok(());
     }
-    say(format_args!("{} as it was before", path.display()));
+    log!("{} as it was before", path.display());
     durable::copy(copy, path)
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use update_module::Program;
+use mender_update_module::Program;
 
 use crate::control::Key;
 use crate::database::Database;

@@ -1,8 +1,8 @@
 //! What an update may not do, checked before anything is touched: every refusal names the package and why.
 
 use anyhow::{Result, bail, ensure};
-use update_module::durable::Dir;
-use update_module::say;
+use mender_update_module::durable::Dir;
+use mender_update_module::log;
 
 use crate::control::{Key, Stanza};
 use crate::database::{self, Database};
@@ -25,11 +25,11 @@ pub fn repair(hooks: &Hooks) -> Result<()> {
     if before.is_empty() && !database::is_interrupted()? {
         return Ok(());
     }
-    say(format_args!("dpkg was interrupted, repairing it first: {}", before.join(", ")));
+    log!("dpkg was interrupted, repairing it first: {}", before.join(", "));
     let options = plan::conffile_options(Conffiles::Keep);
     hooks.around(|| {
         if let Err(error) = dpkg::change("dpkg").args(options).args(["--configure", "--pending"]).run() {
-            say(format_args!("the repair is incomplete: {error:#}"));
+            log!("the repair is incomplete: {error:#}");
         }
         Ok(())
     })

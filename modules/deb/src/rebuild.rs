@@ -10,9 +10,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::FileName;
+use mender_update_module::durable::{self, Dir};
 use tar::{Builder, EntryType, Header};
-use update_module::FileName;
-use update_module::durable::{self, Dir};
 
 use crate::control::Stanza;
 use crate::database::{self, Diversions};

@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{self, Dir};
+use mender_update_module::{FileName, log};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir};
-use update_module::{FileName, say};
 
 use crate::form;
 use crate::places;
@@ -130,7 +130,7 @@ impl Record {
             }
             // The comparison in the end lists it.
             if let Err(error) = was.restore(&path) {
-                say(format_args!("rollback: {}: {error:#}", path.display()));
+                log!("rollback: {}: {error:#}", path.display());
             }
             Ok(())
         })?;
@@ -237,11 +237,11 @@ fn clear(path: &Path, recorded: &BTreeSet<PathBuf>) -> Result<()> {
     aside.push(".mender-aside");
     let aside = FileName::new(aside)?;
     parent.rename_to_free(&name, &parent, &aside)?;
-    say(format_args!(
+    log!(
         "rollback: {} was no directory before this update: what somebody put into it is now in {}: move it where it belongs",
         path.display(),
         parent.path().join(&aside).display()
-    ));
+    );
     parent.sync()
 }
 

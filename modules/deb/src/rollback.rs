@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use update_module::{durable, say};
+use mender_update_module::{durable, log};
 
 use crate::control::Stanza;
 use crate::database::{self, Database, Diversions};
@@ -182,7 +182,7 @@ impl<'a> Rollback<'a> {
         }
         let conffiles = plan::conffile_options(Conffiles::Keep);
         if let Err(error) = dpkg::dpkg().args(FORCE).args(conffiles).arg(verb).args(what).run() {
-            say(format_args!("rollback: {error:#}"));
+            log!("rollback: {error:#}");
         }
     }
 
@@ -246,14 +246,14 @@ impl<'a> Rollback<'a> {
     /// Compares everything with what was recorded.
     fn verify(&self) -> Result<()> {
         let (Some((record, _)), Some(before)) = (&self.record, &self.before) else {
-            say(
-                "rollback done: an earlier version of this module began the update and recorded nothing to verify it with",
+            log!(
+                "rollback done: an earlier version of this module began the update and recorded nothing to verify it with"
             );
             return Ok(());
         };
         let compared = record.compare()?;
         for path in &compared.left {
-            say(format_args!("{} is not empty, and was left: remove it if nobody needs it", path.display()));
+            log!("{} is not empty, and was left: remove it if nobody needs it", path.display());
         }
         let paths = compared.differences.iter();
         let mut differences: Vec<_> = paths.map(|(path, how)| format!("{}: {how}", path.display())).collect();
@@ -266,11 +266,11 @@ impl<'a> Rollback<'a> {
             }
         }
         if differences.is_empty() {
-            say(format_args!(
+            log!(
                 "rollback complete: {} packages and {} paths verified",
                 self.former.packages.len(),
                 compared.compared
-            ));
+            );
             return Ok(());
         }
         let more = differences.len().saturating_sub(LISTED);
@@ -320,10 +320,7 @@ fn silence_scripts(packages: &[&Package]) -> Result<()> {
         for script in ["prerm", "postrm"] {
             let path = database::info_file(now, script)?;
             if durable::exists(&path)? {
-                say(format_args!(
-                    "{} fails, and would keep the former package away: running without it",
-                    path.display()
-                ));
+                log!("{} fails, and would keep the former package away: running without it", path.display());
                 durable::rewrite_file(&path, b"#!/bin/sh\nexit 0\n")?;
             }
         }

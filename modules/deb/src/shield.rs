@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use update_module::{Program, durable, say};
+use mender_update_module::{Program, durable, log};
 
 /// It is there where systemd runs.
 const SYSTEMD: &str = "/run/systemd/system";
@@ -61,7 +61,7 @@ impl Shield {
             self.reload()
         };
         if let Err(error) = lower() {
-            say(format_args!("until the next boot the unit cannot be restarted: {error:#}"));
+            log!("until the next boot the unit cannot be restarted: {error:#}");
         }
     }
 
@@ -106,10 +106,10 @@ pub fn restart_later(unit: &str) {
         .args(["--quiet", "--collect", "--on-active=10s", "--unit=mender-update-module-deb-restart"])
         .args(["systemctl", "try-restart", unit]);
     match restart.run() {
-        Ok(()) => say(format_args!("{unit} will be restarted, because this update has changed it")),
-        Err(error) => say(format_args!(
-            "{unit} has to be restarted by hand, because this update has changed it: {error:#}"
-        )),
+        Ok(()) => log!("{unit} will be restarted, because this update has changed it"),
+        Err(error) => {
+            log!("{unit} has to be restarted by hand, because this update has changed it: {error:#}")
+        }
     }
 }
 

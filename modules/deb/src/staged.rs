@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{self, Dir};
+use mender_update_module::{FileName, Payload};
 use rustix::fs::statvfs;
 use tar::EntryType;
-use update_module::durable::{self, Dir};
-use update_module::{FileName, Payload};
 
 use crate::archive::{self, Of};
 use crate::contents::{self, Control, Item};

@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use update_module::durable::{self, Attributes};
-use update_module::say;
+use mender_update_module::durable::{self, Attributes};
+use mender_update_module::log;
 
 use crate::staged::names;
 use crate::was::parts;
@@ -101,7 +101,7 @@ fn note(path: &Path, table: &mut Table) -> Result<()> {
 /// # Errors
 /// When it cannot be made so.
 pub fn restore(path: &Path, was: Option<&str>) -> Result<()> {
-    say(format_args!("rollback: restoring {}", path.display()));
+    log!("rollback: restoring {}", path.display());
     let Some(was) = was else {
         let is_directory = durable::look_at(path)?.is_some_and(|found| found.is_dir());
         return if is_directory { durable::remove_empty_dir(path) } else { durable::remove_file(path) };

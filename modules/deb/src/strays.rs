@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use update_module::durable;
+use mender_update_module::durable;
 
 use crate::control::Key;
 use crate::database::{self, Database, Diversions};

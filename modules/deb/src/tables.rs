@@ -7,8 +7,8 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use mender_update_module::{durable, log};
 use serde::{Deserialize, Serialize};
-use update_module::{durable, say};
 
 use crate::control::Key;
 use crate::database::{Database, Diversions};
@@ -67,7 +67,7 @@ impl Others {
                 // On a full disk: without it, a change of somebody else may be taken for one of this rollback, if this is
                 // interrupted.
                 if let Err(error) = start.write(&folders.tables_at_rollback()) {
-                    say(format_args!("rolling back all the same: {error:#}"));
+                    log!("rollback continues despite an error: {error:#}");
                 }
                 start
             }
@@ -155,7 +155,7 @@ impl Tables {
     ) -> Result<()> {
         let now = Self::read()?;
         for (from, was, is) in self.changed(|tables| &tables.diversions, others, &now) {
-            say(format_args!("rollback: restoring the diversion of {from}"));
+            log!("rollback: restoring the diversion of {from}");
             if let Some((to, _)) = is.and_then(|is| is.rsplit_once(' ')) {
                 if is_new(Path::new(from)) && durable::exists(Path::new(to))? {
                     durable::remove_file(Path::new(from))?;
@@ -175,7 +175,7 @@ impl Tables {
         let mut overrides = now.overrides.clone();
         let mut differs = false;
         for (path, was, _) in self.changed(|tables| &tables.overrides, others, &now) {
-            say(format_args!("rollback: restoring the stat override of {path}"));
+            log!("rollback: restoring the stat override of {path}");
             differs = true;
             match was {
                 Some(was) => drop(overrides.insert(path.to_owned(), was.to_owned())),
@@ -249,9 +249,7 @@ impl Tables {
             }
             for (key, ..) in self.changed(table, None, &now) {
                 if !of_update.iter().any(|(other, ..)| *other == key) {
-                    say(format_args!(
-                        "{what} {key}: changed by somebody else since the install, and left so"
-                    ));
+                    log!("{what} {key}: changed by somebody else since the install, and left so");
                 }
             }
         }

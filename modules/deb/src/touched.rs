@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{self, Dir};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
-use update_module::durable::{self, Dir};
 
 use crate::contents::{Item, Kind};
 use crate::control::{Key, Stanza};

@@ -1,11 +1,11 @@
-//! The change of `deb`: some packages for others, with everything that a rollback needs kept before.
+//! The update of `deb`: some packages for others, with everything that a rollback needs kept before.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{self, Dir, Known};
+use mender_update_module::{NeedsReboot, Trigger, Update, log};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Dir, Known};
-use update_module::{Change, NeedsReboot, say};
 
 use crate::control::Key;
 use crate::database::{self, Database};
@@ -32,11 +32,16 @@ pub struct Upgrade {
     /// The module's folder, where the packages are staged, the old is kept, and those installed before are stored.
     folder: PathBuf,
     wishes: Wishes,
-    /// Set by `prepare`.
-    former: Option<Former>,
-    /// The directories of the payload and of what is kept, once they are there: what has taken their names is refused.
+    /// The directory of the payload, once it is there: what has taken its name is refused.
     #[serde(default)]
     payload: Option<Known>,
+}
+
+/// What the activation and a rollback go by.
+#[derive(Serialize, Deserialize)]
+pub struct Prepared {
+    former: Former,
+    /// The directory of what is kept: what has taken its name is refused. A journal of version 0.1.0 may have none.
     #[serde(default)]
     kept: Option<Known>,
     /// The service to restart in the end: the one that the update runs in, where the update changes it.
@@ -46,7 +51,7 @@ pub struct Upgrade {
 impl Upgrade {
     /// One in the module's folder `folder`.
     pub fn new(folder: PathBuf, wishes: Wishes) -> Self {
-        Self { folder, wishes, former: None, payload: None, kept: None, restart: None }
+        Self { folder, wishes, payload: None }
     }
 
     /// Where its packages are staged.
@@ -95,8 +100,8 @@ impl Upgrade {
 
     /// Gives packages that were there before, and still are, their marks again: an update is nobody's wish for them. Those
     /// that apt has downloaded are there because others need them.
-    fn keep_marks(&self) -> Result<()> {
-        let (database, former) = (Database::read()?, self.former()?);
+    fn keep_marks(former: &Former) -> Result<()> {
+        let database = Database::read()?;
         let is_former =
             |new: &New| former.packages.iter().any(|package| package.key == new.key && package.deb.is_some());
         let downloaded = former.new.iter().flatten().filter(|new| new.downloaded && !is_former(new));
@@ -149,14 +154,14 @@ impl Upgrade {
         Ok(())
     }
 
-    fn roll_back(&self) -> Result<()> {
-        let (former, folders) = (self.former()?, self.folders());
-        require(self.kept.as_ref()).context("the packages and files that are kept for the rollback")?;
+    fn restore(&self, Prepared { former, kept, .. }: &Prepared) -> Result<()> {
+        let folders = self.folders();
+        require(kept.as_ref()).context("the packages and files that are kept for the rollback")?;
         let rollback = || Rollback::new(former, &folders, self.wishes.lock_seconds);
         if let Some(new) = &former.new {
             // Nothing in it is needed any more, and the rollback may need the space.
             if let Err(error) = durable::remove_tree(&self.staging()) {
-                say(format_args!("rolling back all the same: {error:#}"));
+                log!("rollback continues despite an error: {error:#}");
             }
             return rollback()?.run(new, None);
         }
@@ -166,14 +171,12 @@ impl Upgrade {
         let new = staged.iter().map(New::of).collect::<Result<Vec<_>>>()?;
         rollback()?.run(&new, Some(&staged))
     }
-
-    fn former(&self) -> Result<&Former> {
-        self.former.as_ref().context("the journal has no prepared switch")
-    }
 }
 
-impl Change for Upgrade {
-    fn prepare(&mut self) -> Result<()> {
+impl Update for Upgrade {
+    type Prepared = Prepared;
+
+    fn prepare(&mut self) -> Result<Prepared> {
         let wishes = &self.wishes;
         locks::wait_for_all(wishes.lock_seconds)?;
         // Before dpkg or apt read a package, it has to be within the limits.
@@ -199,31 +202,31 @@ impl Change for Upgrade {
         policy::check_repaired(&plan, &database)?;
         let touched = Touched::by(&plan, &staged, &database)?;
         hooks.check_writable(&touched.paths)?;
-        self.former = Some(Former::keep(&touched, &staged, &database, &self.folders(), wishes)?);
+        let former = Former::keep(&touched, &staged, &database, &self.folders(), wishes)?;
         policy::check_space(&staged, wishes.reserve)?;
-        self.kept = Some(Known::own(&self.folders().old)?);
-        self.restart = shield::own_unit()?.filter(|unit| changes(&plan, &database, unit));
-        Ok(())
+        let kept = Some(Known::own(&self.folders().old)?);
+        let restart = shield::own_unit()?.filter(|unit| changes(&plan, &database, unit));
+        Ok(Prepared { former, kept, restart })
     }
 
-    fn switch(&self) -> Result<()> {
+    fn activate(&self, prepared: &Prepared) -> Result<()> {
         let database = Database::read()?;
         let (staged, asked) = (self.staged(&database)?, self.removals(&database));
         let shield = Shield::raise()?;
         let done = plan::carry_out(&staged, &asked, &self.wishes, &database)
             .and_then(|()| self.check_installed(&staged, &asked))
             .and_then(|()| database::sweep(self.wishes.lock_seconds))
-            .and_then(|()| self.keep_marks())
+            .and_then(|()| Self::keep_marks(&prepared.former))
             .and_then(|()| Tables::read()?.write(&self.folders().tables_after()));
         shield.lower();
         done?;
         sync()
     }
 
-    fn switch_back(&self) -> Result<()> {
+    fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
         let shield =
-            Shield::raise().inspect_err(|error| say(format_args!("rolling back all the same: {error:#}")));
-        let done = self.roll_back();
+            Shield::raise().inspect_err(|error| log!("rollback continues despite an error: {error:#}"));
+        let done = self.restore(prepared);
         shield.into_iter().for_each(Shield::lower);
         done?;
         sync()
@@ -234,24 +237,25 @@ impl Change for Upgrade {
         Ok(true)
     }
 
-    fn forget(&self) -> Result<()> {
+    fn discard(&self, _prepared: Option<&Prepared>) -> Result<()> {
         let Folders { old, store } = self.folders();
         // The store only saves the next update some work.
         if let Err(error) = original::keep_installed(&self.staging(), &store, self.wishes.store) {
-            say(format_args!("the packages are not kept for the next update's rollback: {error:#}"));
+            log!("the packages are not kept for the next update's rollback: {error:#}");
         }
         durable::remove_tree(&self.staging())?;
         durable::remove_tree(&self.downloads())?;
         durable::remove_tree(&old)
     }
 
-    fn needs_reboot(&self) -> Result<NeedsReboot> {
-        let wanted = self.wishes.reboot == Reboot::Automatic || self.former()?.wants_reboot();
+    fn needs_reboot(&self, prepared: &Prepared) -> Result<NeedsReboot> {
+        let wanted = self.wishes.reboot == Reboot::Automatic || prepared.former.wants_reboot();
         Ok(if wanted { NeedsReboot::Automatic } else { NeedsReboot::No })
     }
 
-    fn ended(&self) {
-        self.restart.iter().for_each(|unit| shield::restart_later(unit));
+    fn ended(&self, prepared: Option<&Prepared>) {
+        let restart = prepared.and_then(|prepared| prepared.restart.as_ref());
+        restart.into_iter().for_each(|unit| shield::restart_later(unit));
     }
 }
 
@@ -276,4 +280,40 @@ fn is_same(one: &Path, other: &Path) -> bool {
 /// Returns when all that was written is on the medium: dpkg sees to its own files, scripts do not.
 fn sync() -> Result<()> {
     WRITTEN.iter().try_for_each(|folder| Dir::open(Path::new(folder))?.sync_filesystem())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use mender_update_module::check_journal;
+
+    use super::*;
+
+    /// A package may be upgraded while an update is pending: journals of released versions are read for ever.
+    #[test]
+    fn journals_of_released_versions_are_read() {
+        let journals = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/journals");
+        let mut read = Vec::new();
+        for version in fs::read_dir(journals).unwrap() {
+            for journal in fs::read_dir(version.unwrap().path()).unwrap() {
+                let text = fs::read_to_string(journal.unwrap().path()).unwrap();
+                let mut phases = vec![check_journal::<Upgrade>(text.as_bytes()).unwrap()];
+                for (written, other) in
+                    [("Switched", "Switching"), ("RolledBack", "RollingBack"), ("Staged", "Staging")]
+                {
+                    let text = text.replace(&format!("\"{written}\""), &format!("\"{other}\""));
+                    phases.push(check_journal::<Upgrade>(text.as_bytes()).unwrap());
+                }
+                read.extend(phases);
+            }
+        }
+        read.sort();
+        read.dedup();
+        assert_eq!(
+            read,
+            ["Activating", "Active", "Committed", "RolledBack", "RollingBack", "Staged", "Staging"]
+        );
+    }
 }

@@ -6,10 +6,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::FileName;
+use mender_update_module::durable::{self, Attributes, Dir};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use update_module::FileName;
-use update_module::durable::{self, Attributes, Dir};
 
 use crate::form;
 

@@ -1,7 +1,7 @@
 //! POSIX ACLs: from the text that tar archives have to the extended attribute that Linux has.
 
 use anyhow::{Context, Result, bail};
-use update_module::Accounts;
+use mender_update_module::Accounts;
 
 /// The version of the attribute's form, `POSIX_ACL_XATTR_VERSION` of Linux's `posix_acl_xattr.h`.
 const VERSION: u32 = 2;

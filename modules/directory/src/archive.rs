@@ -247,7 +247,7 @@ mod tests {
         let mut archive = Archive::new(archive);
         let mut entries = 0;
         while let Some(entry) = archive.next()? {
-            entry.attributes(&update_module::Accounts::read()?, UnknownXattrs::Refuse)?;
+            entry.attributes(&mender_update_module::Accounts::read()?, UnknownXattrs::Refuse)?;
             entries += 1;
         }
         Ok(entries)

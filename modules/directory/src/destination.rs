@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use update_module::durable;
+use mender_update_module::durable;
 
 /// The destination that `path` means, with symlinks resolved: a folder, or the absent name of one.
 ///

@@ -5,9 +5,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{Attributes, Node};
+use mender_update_module::{Accounts, FileName};
 use tar::{EntryType, Header};
-use update_module::durable::{Attributes, Node};
-use update_module::{Accounts, FileName};
 
 use crate::acl;
 use crate::pax::Records;

@@ -8,9 +8,9 @@ use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
 use glob::MatchOptions;
+use mender_update_module::FileName;
+use mender_update_module::durable::{Dir, Kind, Times};
 use serde::{Deserialize, Serialize};
-use update_module::FileName;
-use update_module::durable::{Dir, Kind, Times};
 
 /// The deepest directory that is looked into.
 const DEPTH_MAX: usize = 20_000;

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use update_module::{Payload, Payloads, Transactional, WorkTree};
+use mender_update_module::{InTransactions, Payload, Payloads, Transactional, WorkTree};
 
 use settings::{MetaData, Settings};
 use swap::{Options, Swap};
@@ -36,10 +36,10 @@ const PATH_MAX: u64 = 4096;
 impl Transactional for Directory {
     const NAME: &'static str = "directory";
 
-    type Change = Swap;
+    type Update = Swap;
 
     fn plan(&self, tree: &WorkTree, payloads: &mut Payloads) -> Result<Swap> {
-        let settings: Settings = update_module::settings::load(Self::NAME)?;
+        let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree.meta_data()?.unwrap_or_default();
         meta_data.name_unknown_keys();
         let (destination, spooled) = match meta_data.dest_dir {
@@ -118,5 +118,5 @@ fn spool(payload: &mut Payload, path: &Path) -> io::Result<()> {
 }
 
 fn main() -> ExitCode {
-    update_module::run(Directory)
+    mender_update_module::run(InTransactions(Directory))
 }

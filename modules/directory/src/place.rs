@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::FileName;
+use mender_update_module::durable::{Destination, Dir, Identity};
 use serde::{Deserialize, Serialize};
-use update_module::FileName;
-use update_module::durable::{Destination, Dir, Identity};
 
 /// Where the tree is that an update replaces.
 #[derive(Serialize, Deserialize)]

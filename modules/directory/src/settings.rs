@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use mender_update_module::log;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use update_module::say;
 
 use crate::keep::Pattern;
 
@@ -62,10 +62,10 @@ impl MetaData {
         let unknown: Vec<&str> =
             self.other.keys().map(String::as_str).filter(|key| !COMMON.contains(key)).collect();
         if self.dest_dir.is_some() && !unknown.is_empty() {
-            say(format_args!(
+            log!(
                 "meta-data: unknown keys ignored: {}: known are dest_dir, keep, units and health",
                 unknown.join(", ")
-            ));
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The change of `directory`: one tree for another, by one exchange of two names.
+//! The update of `directory`: one tree for another, by one exchange of two names.
 //!
 //! The new tree is staged as `new` in a directory beside the destination. The activation lets `new` and the destination change
 //! places, so that `new` is the previous tree then, whole and untouched, until it is discarded or changes places again. Whether
@@ -8,9 +8,9 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{self, Destination, Dir, Staging};
+use mender_update_module::{FileName, Replaces, Trigger, Update, WorkTree, log, require_harmless};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{self, Destination, Dir, Staging};
-use update_module::{Change, FileName, Replaces, WorkTree, require_harmless, say};
 
 use crate::destination;
 use crate::keep::{self, Pattern};
@@ -33,8 +33,12 @@ pub struct Swap {
     unknown_xattrs: UnknownXattrs,
     /// The archive, where it came before its destination was known.
     spooled: Option<PathBuf>,
-    /// Set by `prepare`.
-    switch: Option<Switch>,
+}
+
+/// What the activation goes by. In the journal, it is the field `switch` of the update.
+#[derive(Serialize, Deserialize)]
+pub struct Prepared {
+    switch: Switch,
 }
 
 /// What the activation does, as `prepare` found the destination.
@@ -88,7 +92,7 @@ impl Swap {
         parent.require_writable()?;
         parent.check_space(0, options.reserve)?;
         let Options { keep, reserve, unknown_xattrs } = options;
-        Ok(Self { destination: place, staging, keep, reserve, unknown_xattrs, spooled, switch: None })
+        Ok(Self { destination: place, staging, keep, reserve, unknown_xattrs, spooled })
     }
 
     /// Tries out in the staging directory whether this file system can do what the activation will need.
@@ -121,12 +125,12 @@ impl Swap {
         if !report.has_top {
             self.inherit_top(&new)?;
         }
-        say(format_args!(
+        log!(
             "{} entries, {} bytes staged in {}",
             report.entries,
             report.bytes,
             self.staging.path().display()
-        ));
+        );
         Ok(())
     }
 
@@ -150,18 +154,16 @@ impl Swap {
     fn new_tree(&self) -> Result<Dir> {
         self.staging.child(&new_name()?)
     }
-
-    fn prepared(&self) -> Result<&Switch> {
-        self.switch.as_ref().context("the journal has no prepared activation")
-    }
 }
 
-impl Change for Swap {
+impl Update for Swap {
+    type Prepared = Prepared;
+
     fn make_staging(&mut self) -> Result<()> {
         self.staging.create(&["new"])
     }
 
-    fn prepare(&mut self) -> Result<()> {
+    fn prepare(&mut self) -> Result<Prepared> {
         destination::refuse_mounts(&self.destination.path())?;
         let new = self.new_tree()?;
         let old = self.destination.tree()?;
@@ -169,11 +171,10 @@ impl Change for Swap {
             parent.require_same_mount(&self.staging.open()?)?;
         }
         let old_inode = old.map(|old| old.inode()).transpose()?;
-        self.switch = Some(Switch { new_inode: new.inode()?, old_inode });
-        Ok(())
+        Ok(Prepared { switch: Switch { new_inode: new.inode()?, old_inode } })
     }
 
-    fn make_destination(&mut self) -> Result<bool> {
+    fn make_destination(&mut self, _prepared: &Prepared) -> Result<bool> {
         self.destination.make_parents()
     }
 
@@ -186,8 +187,8 @@ impl Change for Swap {
         one.starts_with(&other) || other.starts_with(&one)
     }
 
-    fn switch(&self) -> Result<()> {
-        let Switch { old_inode, .. } = self.prepared()?;
+    fn activate(&self, prepared: &Prepared) -> Result<()> {
+        let Switch { old_inode, .. } = &prepared.switch;
         let parent = self.destination.existing_parent()?;
         let (name, staging) = (self.destination.name(), self.staging.open()?);
         let shown = self.destination.path();
@@ -198,24 +199,24 @@ impl Change for Swap {
                 staging.exchange(&new_name()?, &parent, name)?;
                 bail!("{}: somebody has replaced it during the update: install again", shown.display());
             }
-            say(format_args!("activated: the new tree in {}; {kept} files kept", shown.display()));
+            log!("activated: the new tree in {}; {kept} files kept", shown.display());
         } else {
             staging.rename_to_free(&new_name()?, &parent, name)?;
-            say(format_args!("activated: the new tree in {}, where none was", shown.display()));
+            log!("activated: the new tree in {}, where none was", shown.display());
         }
         parent.sync()?;
         staging.sync()
     }
 
-    fn switch_back(&self) -> Result<()> {
-        let Switch { new_inode, old_inode } = self.prepared()?;
+    fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
+        let Switch { new_inode, old_inode } = &prepared.switch;
         let shown = self.destination.path();
         let looking = || format!("looking at the destination {}", shown.display());
         let live = self.destination.inode().with_context(looking)?;
         if live == Some(*new_inode) {
-            self.remove_new(old_inode.is_some())?;
+            self.remove_new(*old_inode)?;
         } else if live.is_none() && old_inode.is_some() {
-            self.put_back()?;
+            self.put_back(*old_inode)?;
         } else if live != *old_inode {
             bail!(
                 "{} is neither the previous tree nor the new one: somebody has replaced it. The previous tree is kept in \
@@ -227,24 +228,24 @@ impl Change for Swap {
         let live = self.destination.inode().with_context(looking)?;
         ensure!(live == *old_inode, "rollback incomplete: {}: it is not the previous tree", shown.display());
         self.destination.remove_made()?;
-        say(format_args!("rollback complete: the previous tree in {}", shown.display()));
+        log!("rollback complete: the previous tree in {}", shown.display());
         Ok(())
     }
 
-    fn forget(&self) -> Result<()> {
+    fn discard(&self, _prepared: Option<&Prepared>) -> Result<()> {
         self.staging.remove()
     }
 }
 
 impl Swap {
-    /// Takes the new tree out of the destination, and puts the previous one into its place if there is `a_previous` one.
-    fn remove_new(&self, a_previous: bool) -> Result<()> {
+    /// Takes the new tree out of the destination, and puts the previous one, `old_inode`, into its place if there was one.
+    fn remove_new(&self, old_inode: Option<u64>) -> Result<()> {
         let (parent, name) = (self.destination.existing_parent()?, self.destination.name());
         let staging = self.staging.open()?;
-        if a_previous {
+        if old_inode.is_some() {
             let kept = staging.inode_of(&new_name()?)?;
             ensure!(
-                kept == self.prepared()?.old_inode,
+                kept == old_inode,
                 "{} is not the previous tree: somebody has replaced it",
                 self.staging.path().join("new").display()
             );
@@ -257,9 +258,9 @@ impl Swap {
     }
 
     /// Puts the previous tree back into a destination that somebody has removed meanwhile.
-    fn put_back(&self) -> Result<()> {
+    fn put_back(&self, old_inode: Option<u64>) -> Result<()> {
         let staging = self.staging.open()?;
-        if staging.inode_of(&new_name()?)? != self.prepared()?.old_inode {
+        if staging.inode_of(&new_name()?)? != old_inode {
             bail!(
                 "{} is missing, and the previous tree is not in {}",
                 self.destination.path().display(),
@@ -277,4 +278,40 @@ impl Swap {
 /// after.
 fn new_name() -> Result<FileName> {
     FileName::new("new")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use mender_update_module::check_journal;
+
+    use super::*;
+
+    /// A package may be upgraded while an update is pending: journals of released versions are read for ever.
+    #[test]
+    fn journals_of_released_versions_are_read() {
+        let journals = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/journals");
+        let mut read = Vec::new();
+        for version in fs::read_dir(journals).unwrap() {
+            for journal in fs::read_dir(version.unwrap().path()).unwrap() {
+                let text = fs::read_to_string(journal.unwrap().path()).unwrap();
+                let mut phases = vec![check_journal::<Swap>(text.as_bytes()).unwrap()];
+                for (written, other) in
+                    [("Switched", "Switching"), ("RolledBack", "RollingBack"), ("Staged", "Staging")]
+                {
+                    let text = text.replace(&format!("\"{written}\""), &format!("\"{other}\""));
+                    phases.push(check_journal::<Swap>(text.as_bytes()).unwrap());
+                }
+                read.extend(phases);
+            }
+        }
+        read.sort();
+        read.dedup();
+        assert_eq!(
+            read,
+            ["Activating", "Active", "Committed", "RolledBack", "RollingBack", "Staged", "Staging"]
+        );
+    }
 }

@@ -10,8 +10,8 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
-use update_module::durable::{Attributes, Dir, Kind as Found, Times};
-use update_module::{Accounts, FileName};
+use mender_update_module::durable::{Attributes, Dir, Kind as Found, Times};
+use mender_update_module::{Accounts, FileName};
 
 use crate::archive::Archive;
 use crate::entry::{Entry, Kind, Names};

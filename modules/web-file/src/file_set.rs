@@ -1,4 +1,4 @@
-//! The change of `web-file`: one set of top-level files for another.
+//! The update of `web-file`: one set of top-level files for another.
 //!
 //! The staging directory holds `new/`, what was downloaded, and `old/`, a hard link to every file that the activation
 //! replaces or removes. When it is complete, and before the first name in the destination changes, it becomes `kept/`, durably;
@@ -8,9 +8,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{Destination, Dir, Kind, Staging, Times};
+use mender_update_module::{FileName, Payload, Replaces, Trigger, Update, WorkTree, log, require_harmless};
 use serde::{Deserialize, Serialize};
-use update_module::durable::{Destination, Dir, Kind, Staging, Times};
-use update_module::{Change, FileName, Payload, Replaces, WorkTree, require_harmless, say};
 
 use crate::kept;
 use crate::settings::{Mode, Settings};
@@ -26,8 +26,12 @@ pub struct FileSet {
     group: u32,
     file_mode: u32,
     new: Vec<Staged>,
-    /// Set by `prepare`.
-    switch: Option<Switch>,
+}
+
+/// What the activation goes by. In the journal, it is the field `switch` of the update.
+#[derive(Serialize, Deserialize)]
+pub struct Prepared {
+    switch: Switch,
 }
 
 /// What the activation does to the destination as `prepare` found it.
@@ -61,7 +65,6 @@ impl FileSet {
             group,
             file_mode: settings.file_mode.0,
             new: Vec::new(),
-            switch: None,
         })
     }
 
@@ -128,11 +131,7 @@ impl FileSet {
         Ok(keep)
     }
 
-    fn prepared(&self) -> Result<&Switch> {
-        self.switch.as_ref().context("the journal says nothing of the activation")
-    }
-
-    fn live(&self) -> Result<Dir> {
+    fn existing(&self) -> Result<Dir> {
         self.destination.open()?.with_context(|| format!("{} is missing", self.destination.path().display()))
     }
 
@@ -171,12 +170,14 @@ impl Previous {
     }
 }
 
-impl Change for FileSet {
+impl Update for FileSet {
+    type Prepared = Prepared;
+
     fn make_staging(&mut self) -> Result<()> {
         self.staging.create(&["new", "old"])
     }
 
-    fn prepare(&mut self) -> Result<()> {
+    fn prepare(&mut self) -> Result<Prepared> {
         self.new.sort_by(|one, other| one.name.cmp(&other.name));
         let new = self.staging.child(&new_name()?)?;
         self.new.iter().try_for_each(|staged| staged.require(&new))?;
@@ -189,11 +190,10 @@ impl Change for FileSet {
             }
             None => (None, Vec::new()),
         };
-        self.switch = Some(Switch { times, keep });
-        Ok(())
+        Ok(Prepared { switch: Switch { times, keep } })
     }
 
-    fn make_destination(&mut self) -> Result<bool> {
+    fn make_destination(&mut self, _prepared: &Prepared) -> Result<bool> {
         self.destination.make()
     }
 
@@ -205,9 +205,9 @@ impl Change for FileSet {
         self.destination.path() == unrestored.destination.path()
     }
 
-    fn switch(&self) -> Result<()> {
-        let Switch { keep, .. } = self.prepared()?;
-        let destination = self.live()?;
+    fn activate(&self, prepared: &Prepared) -> Result<()> {
+        let Switch { keep, .. } = &prepared.switch;
+        let destination = self.existing()?;
         let new = self.staging.child(&new_name()?)?;
         let old = self.staging.child(&old_name()?)?;
         for name in keep {
@@ -229,12 +229,12 @@ impl Change for FileSet {
         }
         new.sync()?;
         destination.sync()?;
-        say(format_args!("activated: {} files in {}", self.new.len(), destination.path().display()));
+        log!("activated: {} files in {}", self.new.len(), destination.path().display());
         Ok(())
     }
 
-    fn switch_back(&self) -> Result<()> {
-        let Switch { times, keep } = self.prepared()?;
+    fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
+        let Switch { times, keep } = &prepared.switch;
         let destination = self.destination.open().with_context(|| {
             format!("the previous files are kept in {}", self.staging.path().join("kept").display())
         })?;
@@ -251,15 +251,11 @@ impl Change for FileSet {
         }
         destination.sync()?;
         self.destination.remove_made()?;
-        say(format_args!(
-            "rollback complete: {} files restored in {}",
-            keep.len(),
-            destination.path().display()
-        ));
+        log!("rollback complete: {} files restored in {}", keep.len(), destination.path().display());
         Ok(())
     }
 
-    fn forget(&self) -> Result<()> {
+    fn discard(&self, _prepared: Option<&Prepared>) -> Result<()> {
         self.staging.remove()
     }
 }
@@ -332,4 +328,40 @@ fn old_name() -> Result<FileName> {
 /// The same, when all of it is there.
 fn kept_name() -> Result<FileName> {
     FileName::new("kept")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use mender_update_module::check_journal;
+
+    use super::*;
+
+    /// A package may be upgraded while an update is pending: journals of released versions are read for ever.
+    #[test]
+    fn journals_of_released_versions_are_read() {
+        let journals = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/journals");
+        let mut read = Vec::new();
+        for version in fs::read_dir(journals).unwrap() {
+            for journal in fs::read_dir(version.unwrap().path()).unwrap() {
+                let text = fs::read_to_string(journal.unwrap().path()).unwrap();
+                let mut phases = vec![check_journal::<FileSet>(text.as_bytes()).unwrap()];
+                for (written, other) in
+                    [("Switched", "Switching"), ("RolledBack", "RollingBack"), ("Staged", "Staging")]
+                {
+                    let text = text.replace(&format!("\"{written}\""), &format!("\"{other}\""));
+                    phases.push(check_journal::<FileSet>(text.as_bytes()).unwrap());
+                }
+                read.extend(phases);
+            }
+        }
+        read.sort();
+        read.dedup();
+        assert_eq!(
+            read,
+            ["Activating", "Active", "Committed", "RolledBack", "RollingBack", "Staged", "Staging"]
+        );
+    }
 }

@@ -1,8 +1,8 @@
 //! The previous files: each has a second name in `kept/` before it loses its first.
 
 use anyhow::{Result, bail, ensure};
-use update_module::durable::{Dir, Kind};
-use update_module::{FileName, say};
+use mender_update_module::durable::{Dir, Kind};
+use mender_update_module::{FileName, log};
 
 /// How many files an error lists.
 const LISTED: usize = 10;
@@ -48,11 +48,11 @@ fn make_room(destination: &Dir, name: &FileName) -> Result<()> {
         if destination.kind(&aside)?.is_none()
             && destination.rename_to_free(name, destination, &aside).is_ok()
         {
-            say(format_args!(
+            log!(
                 "moved aside: {}: the directory {name} is in the place of a previous file, and is called {aside} now: look \
                  at what is in it, and remove it",
                 destination.path().display()
-            ));
+            );
             return Ok(());
         }
     }

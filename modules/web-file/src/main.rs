@@ -8,7 +8,7 @@ mod staged;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use update_module::{Payloads, Transactional, WorkTree};
+use mender_update_module::{InTransactions, Payloads, Transactional, WorkTree};
 
 use file_set::FileSet;
 use settings::Settings;
@@ -18,10 +18,10 @@ struct WebFile;
 impl Transactional for WebFile {
     const NAME: &'static str = "web-file";
 
-    type Change = FileSet;
+    type Update = FileSet;
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<FileSet> {
-        FileSet::plan(&update_module::settings::load::<Settings>(Self::NAME)?, tree)
+        FileSet::plan(&mender_update_module::settings::load::<Settings>(Self::NAME)?, tree)
     }
 
     fn stage(&self, files: &mut FileSet, payloads: &mut Payloads) -> Result<()> {
@@ -37,5 +37,5 @@ impl Transactional for WebFile {
 }
 
 fn main() -> ExitCode {
-    update_module::run(WebFile)
+    mender_update_module::run(InTransactions(WebFile))
 }

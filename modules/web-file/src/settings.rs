@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use mender_update_module::Accounts;
 use serde::{Deserialize, Deserializer, Serialize};
-use update_module::Accounts;
 
 /// Where files go and what they look like there.
 #[derive(Debug, Deserialize)]

@@ -3,10 +3,10 @@
 use std::io::{self, Read, Write};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{Dir, Kind};
+use mender_update_module::{FileName, Payload, log};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use update_module::durable::{Dir, Kind};
-use update_module::{FileName, Payload, say};
 
 /// Space that staging leaves free on the destination's file system, in bytes.
 pub const RESERVE: u64 = 4 << 20;
@@ -112,11 +112,7 @@ pub fn verify(staged: &[Staged], new: &Dir) -> Result<()> {
     new.sync_filesystem()?;
     staged.iter().try_for_each(|file| file.verify(new))?;
     let bytes = staged.iter().fold(0_u64, |sum, file| sum.saturating_add(file.bytes));
-    say(format_args!(
-        "{} files, {bytes} bytes staged and verified in {}",
-        staged.len(),
-        new.path().display()
-    ));
+    log!("{} files, {bytes} bytes staged and verified in {}", staged.len(), new.path().display());
     Ok(())
 }
 

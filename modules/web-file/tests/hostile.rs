@@ -770,7 +770,7 @@ fn a_file_that_an_application_saves_while_its_unit_stops_is_restored() {
         "[units]\nstop = [\"app.service\"]\n[health]\ncommand = [\"false\"]\nlimit_seconds = 1\nstable_seconds = 0\n",
     );
     assert!(device.download().success());
-    failed(&device.call("ArtifactInstall"), "the old is back");
+    failed(&device.call("ArtifactInstall"), "rolled back to the previous version");
     assert!(first.exists(), "no unit was stopped");
     for state in ["ArtifactRollback", "Cleanup"] {
         device.ok(state);

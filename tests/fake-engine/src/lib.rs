@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use update_module::durable::{self, Dir};
+use mender_update_module::durable::{self, Dir};
 
 /// The state folder.
 pub struct State(PathBuf);

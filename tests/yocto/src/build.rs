@@ -157,7 +157,7 @@ const ARTIFACT: &str = "example-artifact";
 /// The recipes that `release` builds for `build`: the group only where it takes the modules that are built anyway.
 fn to_build(layer: &Layer, release: &Release, build: &Build) -> Vec<String> {
     let mut names = recipes(layer, release);
-    if !build.library.is_some() {
+    if build.library.is_none() {
         names.retain(|name| name.ends_with("-bin"));
         return names;
     }

@@ -11,6 +11,7 @@ use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
 use super::modules::Workspace;
+use super::processor;
 use super::toolchain::Toolchain;
 use crate::target::Target;
 
@@ -19,15 +20,15 @@ pub fn all(sh: &Shell, workspace: &Workspace, toolchains: &[(&'static Target, To
     for (target, toolchain) in toolchains {
         forget_other_toolchains(&workspace.target.join(target.triple), toolchain)?;
     }
-    let mut compilers: Vec<_> = toolchains.iter().map(|(_, toolchain)| &toolchain.rustc).collect();
-    compilers.dedup();
-    for rustc in compilers {
-        let targets = toolchains.iter().filter(|(_, toolchain)| toolchain.rustc == *rustc);
-        let targets: Vec<_> = targets.map(|(target, _)| *target).collect();
-        let names: Vec<_> = targets.iter().map(|target| target.debian).collect();
+    // Those of the active compiler at once; every other compiler has a target directory of its own.
+    let (active, others): (Vec<_>, Vec<_>) =
+        toolchains.iter().partition(|(_, toolchain)| toolchain.rustc.is_none());
+    let groups = [active].into_iter().chain(others.into_iter().map(|other| vec![other]));
+    for group in groups.filter(|group| !group.is_empty()) {
+        let names: Vec<_> = group.iter().map(|(target, _)| target.debian).collect();
         step(format!("building for {}", names.join(", ")), |step| {
-            build(sh, step, workspace, rustc.as_deref(), &targets)?;
-            targets.iter().try_for_each(|target| check(sh, step, workspace, target))
+            build(sh, step, workspace, &group)?;
+            group.iter().try_for_each(|(target, toolchain)| check(sh, step, workspace, target, toolchain))
         })?;
     }
     Ok(())
@@ -43,25 +44,25 @@ fn forget_other_toolchains(folder: &Path, toolchain: &Toolchain) -> Result<()> {
     fs::write(&made_by, &toolchain.identity).with_context(|| format!("writing {}", made_by.display()))
 }
 
+/// Builds every module for the targets of `group`, which have one compiler.
 fn build(
     sh: &Shell,
     step: &Step,
     workspace: &Workspace,
-    rustc: Option<&Path>,
-    targets: &[&Target],
+    group: &[&(&'static Target, Toolchain)],
 ) -> Result<()> {
     let packages = workspace.modules.iter().flat_map(|module| ["--package", &module.name]);
-    let triples = targets.iter().flat_map(|target| ["--target", target.triple]);
     let mut cargo = cmd!(sh, "cargo build --release --locked")
         .args(packages)
-        .args(triples)
-        .env("CARGO_TARGET_DIR", &workspace.target)
         .env("CARGO_ENCODED_RUSTFLAGS", flags(&workspace.root)?);
-    for target in targets {
-        cargo = cargo.env(target.variable("LINKER"), target.linker);
-    }
-    if let Some(rustc) = rustc {
-        cargo = cargo.env("RUSTC", rustc);
+    for (target, toolchain) in group {
+        cargo = cargo
+            .args(["--target", target.triple])
+            .env("CARGO_TARGET_DIR", toolchain.target_directory(workspace, target))
+            .env(target.variable("LINKER"), target.linker);
+        if let Some(rustc) = &toolchain.rustc {
+            cargo = cargo.env("RUSTC", rustc);
+        }
     }
     run(step, cargo)?;
     Ok(())
@@ -70,28 +71,41 @@ fn build(
 /// The compiler's flags. They replace the user's own: what is distributed is the same from every machine, and says
 /// nothing of the folders it was built in.
 fn flags(root: &Path) -> Result<String> {
-    let cargo_home = match env::var_os("CARGO_HOME") {
-        Some(folder) => PathBuf::from(folder),
-        None => env::home_dir().context("finding cargo's folder: set HOME or CARGO_HOME")?.join(".cargo"),
-    };
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
-        format!("--remap-path-prefix={}=cargo", cargo_home.display()),
+        format!("--remap-path-prefix={}=cargo", cargo_home()?.display()),
         format!("--remap-path-prefix={}=.", root.display()),
     ];
     Ok(flags.join("\x1f"))
 }
 
-/// Sees to it that nothing dynamic came out, whatever the flags were taken for.
-fn check(sh: &Shell, step: &Step, workspace: &Workspace, target: &Target) -> Result<()> {
+/// Cargo's folder, whose crates are in the paths of panic messages.
+pub fn cargo_home() -> Result<PathBuf> {
+    Ok(match env::var_os("CARGO_HOME") {
+        Some(folder) => PathBuf::from(folder),
+        None => env::home_dir().context("finding cargo's folder: set HOME or CARGO_HOME")?.join(".cargo"),
+    })
+}
+
+/// Sees to it that nothing dynamic came out, and nothing for newer processors, whatever the flags were taken for.
+fn check(
+    sh: &Shell,
+    step: &Step,
+    workspace: &Workspace,
+    target: &Target,
+    toolchain: &Toolchain,
+) -> Result<()> {
     for module in &workspace.modules {
-        let executable = workspace.target.join(target.triple).join("release").join(&module.name);
+        let executable = toolchain.executable(workspace, module, target);
         let headers = run(step, cmd!(sh, "readelf --wide --program-headers --dynamic {executable}"))?;
         ensure!(
             is_static(&headers),
             "{} is not static: it asks for an interpreter or a shared library. Look for a dependency that links one",
             executable.display()
         );
+        if let Some(processor) = &target.processor {
+            processor::check(sh, step, &executable, processor)?;
+        }
     }
     Ok(())
 }
@@ -116,7 +130,8 @@ mod tests {
     fn another_c_library_starts_afresh() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("triple");
-        let toolchain = |identity: &str| Toolchain { rustc: None, identity: identity.into() };
+        let toolchain =
+            |identity: &str| Toolchain { rustc: None, release: String::new(), identity: identity.into() };
         forget_other_toolchains(&folder, &toolchain("libc 1")).unwrap();
         fs::write(folder.join("object"), "").unwrap();
         forget_other_toolchains(&folder, &toolchain("libc 1")).unwrap();

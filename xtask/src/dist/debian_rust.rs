@@ -70,7 +70,7 @@ pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf>
 
 /// The host's architecture, whose library build scripts and macros need, and those of `targets`.
 fn architectures<'a>(host: &'a str, targets: &[&'a Target]) -> Vec<&'a str> {
-    let foreign = targets.iter().map(|target| target.debian).filter(|name| *name != host);
+    let foreign = targets.iter().map(|target| target.libraries).filter(|name| *name != host);
     iter::once(host).chain(foreign).collect()
 }
 
@@ -135,9 +135,9 @@ fn choose(
         }
     }
     anyhow::bail!(
-        "Debian's archive has no Rust of {} or newer in one version for all targets. \
-         Install Rust with rustup, and the targets with rustup target add",
-        env!("CARGO_PKG_RUST_VERSION")
+        "Debian's archive has no Rust of {} or newer in one version for {} and this machine",
+        env!("CARGO_PKG_RUST_VERSION"),
+        targets.iter().map(|target| target.libraries).collect::<Vec<_>>().join(", ")
     )
 }
 
@@ -171,11 +171,11 @@ mod tests {
             "amd64 rustc 1.63.0+dfsg1-2
              amd64 libstd-rust-dev 1.63.0+dfsg1-2
              arm64 libstd-rust-dev 1.63.0+dfsg1-2
-             armhf libstd-rust-dev 1.63.0+dfsg1-2
+             armel libstd-rust-dev 1.63.0+dfsg1-2
              amd64 rustc-web 1.96.0-1 1.90.0-1 1.85.0-1 1.84.0-1
              amd64 libstd-rust-web-dev 1.96.0-1 1.90.0-1 1.85.0-1 1.84.0-1
              arm64 libstd-rust-web-dev 1.90.0-1 1.85.0-1 1.84.0-1
-             armhf libstd-rust-web-dev 1.85.0-1 1.84.0-1",
+             armel libstd-rust-web-dev 1.85.0-1 1.84.0-1",
         );
         let expected =
             Choice { compiler: "rustc-web", library: "libstd-rust-web-dev", version: "1.85.0-1".into() };
@@ -188,16 +188,16 @@ mod tests {
             "amd64 rustc 1.85.1-1
              amd64 libstd-rust-dev 1.85.1-1
              arm64 libstd-rust-dev 1.85.1-1
-             armhf libstd-rust-dev 1.85.1-1
+             armel libstd-rust-dev 1.85.1-1
              amd64 rustc-web 1.96.0-1+b1",
         );
         assert_eq!(choice.unwrap().version, "1.85.1-1");
     }
 
     #[test]
-    fn no_common_version_is_an_error_with_a_remedy() {
+    fn no_common_version_is_an_error() {
         let error = chosen("amd64 rustc 1.85.1-1\namd64 libstd-rust-dev 1.85.1-1").unwrap_err();
-        assert!(error.to_string().contains("rustup target add"), "{error}");
+        assert!(error.to_string().ends_with("for arm64, armel, amd64 and this machine"), "{error}");
     }
 
     #[test]

@@ -53,6 +53,17 @@ impl Inputs {
         Ok(Inputs { files: cache::key(parts.iter().map(Vec::as_slice)), epoch })
     }
 
+    /// The work tree's share in every package, as one hash.
+    pub fn identity(&self) -> String {
+        cache::key([self.files.as_bytes(), self.epoch.as_bytes()])
+    }
+
+    /// The same time, as `2026-11-24T08:00:00Z`.
+    pub fn time(&self, sh: &Shell) -> Result<String> {
+        let date = format!("--date=@{}", self.epoch);
+        Ok(cmd!(sh, "date --utc {date} +%Y-%m-%dT%H:%M:%SZ").quiet().read()?)
+    }
+
     /// The key of a package for `target` by `toolchain`.
     pub fn key(&self, toolchain: &Toolchain, target: &Target) -> String {
         cache::key([&self.files, &self.epoch, &toolchain.identity, target.triple].map(str::as_bytes))
@@ -68,7 +79,8 @@ mod tests {
     fn every_input_changes_the_key() {
         let key = |files: &str, epoch: &str, identity: &str, target| {
             let inputs = Inputs { files: files.into(), epoch: epoch.into() };
-            inputs.key(&Toolchain { rustc: None, identity: identity.into() }, target)
+            let identity = identity.into();
+            inputs.key(&Toolchain { rustc: None, release: String::new(), identity }, target)
         };
         let made = key("files", "1", "rustc 1", &TARGETS[0]);
         assert_eq!(made, key("files", "1", "rustc 1", &TARGETS[0]));

@@ -32,7 +32,17 @@ pub struct Module {
 impl Module {
     /// The file name of its package for `target`.
     pub fn deb_name(&self, target: &Target) -> String {
-        format!("{}_{}_{}.deb", self.debian, self.version, target.debian)
+        format!("{}.deb", self.stem(target))
+    }
+
+    /// The file name of that package's SBOM, beside it.
+    pub fn sbom_name(&self, target: &Target) -> String {
+        format!("{}.spdx.json", self.stem(target))
+    }
+
+    /// What both names begin with.
+    pub fn stem(&self, target: &Target) -> String {
+        format!("{}_{}_{}", self.debian, self.version, target.debian)
     }
 }
 

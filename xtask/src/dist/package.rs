@@ -4,14 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use host::cache;
 use host::command::run;
 use host::status::{Step, step};
+use host::{cache, folder};
+use toml_edit::{DocumentMut, Item, Value};
 use xshell::{Shell, cmd};
 
-use super::Job;
 use super::inputs::Inputs;
+use super::linked::Linked;
 use super::modules::{Module, Workspace};
+use super::sbom::Sbom;
+use super::toolchain::Toolchain;
+use super::{Job, c_library, copyright, source};
 
 /// Debian packages of the programs used here.
 pub const TOOLS: &[&str] = &["binutils", "lintian", "xz-utils"];
@@ -23,21 +27,21 @@ const CARGO_DEB: &str = "3.8.0";
 /// first command runs, and nothing but `dist` needs it.
 pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
     let key = cache::key([CARGO_DEB.as_bytes()]);
-    let folder = cache::entry("cargo-deb", &key, |folder| {
+    let root = cache::entry("cargo-deb", &key, |root| {
         step(format!("compiling cargo-deb {CARGO_DEB}, once"), |step| {
-            let objects = folder.join("build");
+            let objects = root.join("build");
             // It packs a few files: compile quickly, and leave compression to Debian's xz.
             let install = cmd!(sh, "cargo install --locked --debug --no-default-features --no-track")
                 .args(["--version", CARGO_DEB, "cargo-deb"])
-                .args([Path::new("--root"), folder, Path::new("--target-dir"), &objects])
+                .args([Path::new("--root"), root, Path::new("--target-dir"), &objects])
                 .env("CARGO_PROFILE_DEV_DEBUG", "false");
             run(step, install).context(
                 "installing cargo-deb from crates.io into the cache folder: is the network up, and the disk not full?",
             )?;
-            host::folder::remove(&objects)
+            folder::remove(&objects)
         })
     })?;
-    Ok(folder.join("bin/cargo-deb"))
+    Ok(root.join("bin/cargo-deb"))
 }
 
 /// Sees to it, before anything is built, that Debian's changelog of `module` begins with Cargo.toml's version.
@@ -47,40 +51,111 @@ pub fn check_version(workspace: &Workspace, module: &Module) -> Result<()> {
     check_changelog(&text, module).with_context(|| format!("checking {}", changelog.display()))
 }
 
-/// Packages `job` twice and keeps one: what two runs make differently cannot be checked by anybody else.
-pub fn make(sh: &Shell, workspace: &Workspace, inputs: &Inputs, cargo_deb: &Path, job: &Job) -> Result<()> {
-    step(format!("packaging {} for {}", job.module.debian, job.target.debian), |step| {
-        let again = workspace.target.join("again.deb");
-        for deb in [&job.deb, &again] {
-            pack(sh, step, workspace, inputs, cargo_deb, job, deb)?;
-        }
-        let read = |deb: &Path| fs::read(deb).with_context(|| format!("reading {}", deb.display()));
+/// Sees to it, before anything is built, that the manifest of `module` has the files of [`Packager::stage`] packaged: where one
+/// is missing, cargo-deb makes a `copyright` of its own that knows nothing of what is linked.
+pub fn check_assets(workspace: &Workspace, module: &Module) -> Result<()> {
+    let path = workspace.root.join("modules").join(&module.name).join("Cargo.toml");
+    let manifest = source::manifest(&path)?;
+    for asset in assets(module) {
         ensure!(
-            read(&job.deb)? == read(&again)?,
-            "two runs of cargo-deb differ: compare {} and {} with diffoscope",
-            job.deb.display(),
-            again.display()
+            lists(&manifest, &asset),
+            "{}: package.metadata.deb.assets does not have {}: add [\"{}\", \"{}\", \"644\"]",
+            path.display(),
+            asset[1],
+            asset[0],
+            asset[1]
         );
-        fs::remove_file(&again).with_context(|| format!("removing {}", again.display()))
+    }
+    Ok(())
+}
+
+/// What is made for every package beside the executable: where cargo-deb finds it, and its path in the package.
+fn assets(module: &Module) -> [[String; 2]; 2] {
+    let name = &module.debian;
+    ["copyright".to_owned(), format!("{name}.spdx.json")]
+        .map(|file| [format!("target/release/{file}"), format!("usr/share/doc/{name}/{file}")])
+}
+
+/// Whether `manifest` has `asset` packaged.
+fn lists(manifest: &DocumentMut, asset: &[String; 2]) -> bool {
+    let path = ["package", "metadata", "deb", "assets"];
+    let assets = path.iter().try_fold(manifest.as_item(), |item, key| item.get(key)).and_then(Item::as_array);
+    assets.into_iter().flatten().filter_map(Value::as_array).any(|listed| {
+        let mut texts = listed.iter().map(Value::as_str);
+        asset.iter().all(|part| texts.next().flatten() == Some(part))
     })
 }
 
-fn pack(
-    sh: &Shell,
-    step: &Step,
-    workspace: &Workspace,
-    inputs: &Inputs,
-    cargo_deb: &Path,
-    job: &Job,
-    deb: &Path,
-) -> Result<()> {
-    let command = cmd!(sh, "{cargo_deb} --no-build --no-strip --no-dbgsym --locked --offline")
-        .args(["--package", &job.module.name, "--target", job.target.triple])
-        .args([Path::new("--output"), deb])
-        .env("CARGO_TARGET_DIR", &workspace.target)
-        .env("SOURCE_DATE_EPOCH", &inputs.epoch);
-    run(step, command).with_context(|| format!("packaging {}", deb.display()))?;
-    Ok(())
+/// What is the same for every package.
+pub struct Packager<'a> {
+    /// The shell.
+    pub sh: &'a Shell,
+    /// The work tree.
+    pub workspace: &'a Workspace,
+    /// Its state.
+    pub inputs: &'a Inputs,
+    /// The path of cargo-deb.
+    pub cargo_deb: PathBuf,
+}
+
+impl Packager<'_> {
+    /// Packages `job` twice and keeps one: what two runs make differently cannot be checked by anybody else.
+    pub fn make(&self, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
+        step(format!("packaging {} for {}", job.module.debian, job.target.debian), |step| {
+            self.stage(job, linked, toolchain)?;
+            let again = self.workspace.target.join("again.deb");
+            for deb in [&job.deb, &again] {
+                self.pack(step, job, deb)?;
+            }
+            let read = |deb: &Path| fs::read(deb).with_context(|| format!("reading {}", deb.display()));
+            ensure!(
+                read(&job.deb)? == read(&again)?,
+                "two runs of cargo-deb differ: compare {} and {} with diffoscope",
+                job.deb.display(),
+                again.display()
+            );
+            fs::remove_file(&again).with_context(|| format!("removing {}", again.display()))
+        })
+    }
+
+    /// Lays out what goes into the package of `job` where cargo-deb looks for it, and the SBOM beside the package.
+    fn stage(&self, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
+        let executable = toolchain.executable(self.workspace, job.module, job.target);
+        let content = fs::read(&executable).with_context(|| format!("reading {}", executable.display()))?;
+        let sbom = Sbom {
+            module: job.module,
+            target: job.target,
+            linked,
+            rust: &toolchain.release,
+            c_library: &c_library::version(self.sh, job.target)?,
+            executable: &cache::sha256(&content),
+            created: &self.inputs.time(self.sh)?,
+        };
+        let sbom =
+            sbom.document().with_context(|| format!("listing what {} is made of", job.deb.display()))?;
+        let staged = self.staging().join(job.target.packaged).join("release");
+        folder::empty(&staged).context("making a place for the package's files")?;
+        folder::write(&staged.join(&job.module.name), content)?;
+        folder::write(&staged.join("copyright"), copyright::render(self.workspace, linked)?)?;
+        folder::write(&staged.join(format!("{}.spdx.json", job.module.debian)), &sbom)?;
+        folder::write(&job.sbom, sbom)
+    }
+
+    /// The target folder that cargo-deb is told.
+    fn staging(&self) -> PathBuf {
+        self.workspace.target.join("package")
+    }
+
+    fn pack(&self, step: &Step, job: &Job, deb: &Path) -> Result<()> {
+        let (sh, cargo_deb) = (self.sh, &self.cargo_deb);
+        let command = cmd!(sh, "{cargo_deb} --no-build --no-strip --no-dbgsym --locked --offline")
+            .args(["--package", &job.module.name, "--target", job.target.packaged])
+            .args([Path::new("--output"), deb])
+            .env("CARGO_TARGET_DIR", self.staging())
+            .env("SOURCE_DATE_EPOCH", &self.inputs.epoch);
+        run(step, command).with_context(|| format!("packaging {}", deb.display()))?;
+        Ok(())
+    }
 }
 
 fn check_changelog(changelog: &str, module: &Module) -> Result<()> {
@@ -109,9 +184,26 @@ pub fn lint(sh: &Shell, jobs: &[&Job]) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn module() -> Module {
+        Module { name: "m".into(), version: "1.2.3".into(), debian: "a-m".into() }
+    }
+
+    #[test]
+    fn copyright_and_sbom_must_be_packaged() {
+        let manifest = |assets: &str| format!("[package.metadata.deb]\nassets = [{assets}]").parse().unwrap();
+        let [copyright, sbom] = assets(&module());
+        let both = manifest(
+            "[\"target/release/copyright\", \"usr/share/doc/a-m/copyright\", \"644\"], \
+             [\"target/release/a-m.spdx.json\", \"usr/share/doc/a-m/a-m.spdx.json\", \"644\"]",
+        );
+        assert!(lists(&both, &copyright) && lists(&both, &sbom));
+        let none = manifest("[\"target/release/m\", \"usr/share/mender/modules/v3/\", \"755\"]");
+        assert!(!lists(&none, &copyright) && !lists(&"".parse().unwrap(), &sbom));
+    }
+
     #[test]
     fn changelog_and_manifest_agree() {
-        let module = Module { name: "m".into(), version: "1.2.3".into(), debian: "a-m".into() };
+        let module = module();
         check_changelog("a-m (1.2.3) unstable; urgency=medium\n", &module).unwrap();
         for bad in ["", "a-m (1.2.4) unstable", "b-m (1.2.3) unstable", "a-m (1.2.3-1) unstable"] {
             assert!(check_changelog(bad, &module).is_err(), "{bad:?} was taken");

@@ -1,4 +1,4 @@
-//! What `dist` remembers of a package it has made: the key of its inputs and the hash of the file.
+//! What `dist` remembers of a package it has made: the key of its inputs, and the hashes of the file and of its SBOM.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,23 +6,24 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use host::cache;
 
-/// Whether `deb` is the very file that was made of the inputs with this key.
-pub fn holds(target: &Path, deb: &Path, key: &str) -> bool {
-    let (Ok(recorded), Ok(content)) = (fs::read_to_string(path(target, deb)), fs::read(deb)) else {
-        return false;
-    };
-    recorded == line(key, &content)
+/// Whether `deb` and `sbom` are the very files that were made of the inputs with this key.
+pub fn holds(target: &Path, deb: &Path, sbom: &Path, key: &str) -> bool {
+    let recorded = fs::read_to_string(path(target, deb));
+    recorded.is_ok_and(|recorded| line(key, deb, sbom).is_ok_and(|line| line == recorded))
 }
 
-/// Remembers that `deb` was made of the inputs with this key.
-pub fn write(target: &Path, deb: &Path, key: &str) -> Result<()> {
-    let content = fs::read(deb).with_context(|| format!("reading the new package {}", deb.display()))?;
+/// Remembers that `deb` and `sbom` were made of the inputs with this key.
+pub fn write(target: &Path, deb: &Path, sbom: &Path, key: &str) -> Result<()> {
     let path = path(target, deb);
-    fs::write(&path, line(key, &content)).with_context(|| format!("writing {}", path.display()))
+    fs::write(&path, line(key, deb, sbom)?).with_context(|| format!("writing {}", path.display()))
 }
 
-fn line(key: &str, content: &[u8]) -> String {
-    format!("{key} {}\n", cache::sha256(content))
+fn line(key: &str, deb: &Path, sbom: &Path) -> Result<String> {
+    let hash = |path: &Path| {
+        let content = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        anyhow::Ok(cache::sha256(&content))
+    };
+    Ok(format!("{key} {} {}\n", hash(deb)?, hash(sbom)?))
 }
 
 fn path(target: &Path, deb: &Path) -> PathBuf {
@@ -35,17 +36,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deleted_or_altered_package_is_noticed() {
+    fn a_deleted_or_altered_file_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
-        let deb = folder.path().join("a_1_arm64.deb");
-        assert!(!holds(folder.path(), &deb, "key"));
-        fs::write(&deb, "made").unwrap();
-        write(folder.path(), &deb, "key").unwrap();
-        assert!(holds(folder.path(), &deb, "key"));
-        assert!(!holds(folder.path(), &deb, "other key"));
-        fs::write(&deb, "altered").unwrap();
-        assert!(!holds(folder.path(), &deb, "key"));
-        fs::remove_file(&deb).unwrap();
-        assert!(!holds(folder.path(), &deb, "key"));
+        let files = ["a_1_arm64.deb", "a_1_arm64.spdx.json"].map(|name| folder.path().join(name));
+        let holds = |key| holds(folder.path(), &files[0], &files[1], key);
+        assert!(!holds("key"));
+        for altered in &files {
+            files.iter().for_each(|file| fs::write(file, "made").unwrap());
+            write(folder.path(), &files[0], &files[1], "key").unwrap();
+            assert!(holds("key") && !holds("other key"));
+            fs::write(altered, "altered").unwrap();
+            assert!(!holds("key"));
+            fs::remove_file(altered).unwrap();
+            assert!(!holds("key"));
+        }
     }
 }

@@ -11,7 +11,8 @@ use super::Job;
 
 const HEADINGS: [&str; 5] = ["package", "architecture", "size", "sha256", "path"];
 
-/// One row for each job, and one for each source of `sources`, with paths as seen from the work tree's top.
+/// One row for each job, and one for each source of `sources`, with paths as seen from the work tree's top. The SBOMs
+/// have no rows: each is in its package.
 pub fn rows(root: &Path, jobs: &[Job], sources: &[PathBuf]) -> Result<Vec<[String; 5]>> {
     let packages = jobs.iter().map(|job| (job.module.debian.clone(), job.target.debian, &job.deb));
     let source = |path: &PathBuf| {
@@ -60,7 +61,7 @@ pub fn sums(out: &Path) -> Result<()> {
     fs::write(&path, lines).with_context(|| format!("writing {}", path.display()))
 }
 
-/// The packages and sources in `out`, sorted; none where there is no such folder yet.
+/// The packages, their SBOMs and the sources in `out`, sorted; none where there is no such folder yet.
 pub fn released(out: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(out) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -68,7 +69,10 @@ pub fn released(out: &Path) -> Result<Vec<PathBuf>> {
     };
     let mut released: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "deb" || extension == "gz"))
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            [".deb", ".spdx.json", ".tar.gz"].iter().any(|ending| name.ends_with(ending))
+        })
         .collect();
     released.sort();
     Ok(released)
@@ -90,9 +94,11 @@ mod tests {
     fn sums_are_those_of_sha256sum() {
         let out = tempfile::tempdir().unwrap();
         fs::write(out.path().join("a.deb"), "abc").unwrap();
+        fs::write(out.path().join("a.spdx.json"), "abc").unwrap();
         fs::write(out.path().join("note.txt"), "").unwrap();
         sums(out.path()).unwrap();
-        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  a.deb\n";
-        assert_eq!(fs::read_to_string(out.path().join("SHA256SUMS")).unwrap(), abc);
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let expected = format!("{abc}  a.deb\n{abc}  a.spdx.json\n");
+        assert_eq!(fs::read_to_string(out.path().join("SHA256SUMS")).unwrap(), expected);
     }
 }

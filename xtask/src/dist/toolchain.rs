@@ -1,5 +1,6 @@
-//! Which compiler builds for a target: the active one where it has, or rustup can get it, the target's standard
-//! library; else Debian's. Each target is decided alone, so its package does not depend on what else is built.
+//! Which compiler builds for a target: the active one where it has, or rustup can get it, the target's standard library; else
+//! Debian's; else the active one with a standard library built from its source. Each target is decided alone, so its package
+//! does not depend on what else is built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use host::command::run;
 use host::status::step;
 use xshell::{Shell, cmd};
 
-use super::debian_rust;
+use super::modules::{Module, Workspace};
+use super::{debian_rust, rust_source};
 use crate::target::Target;
 
 /// A compiler and what it links with.
@@ -17,8 +19,26 @@ use crate::target::Target;
 pub struct Toolchain {
     /// The compiler; none stands for the active one.
     pub rustc: Option<PathBuf>,
+    /// Its version, and so that of the standard library.
+    pub release: String,
     /// Versions of everything that goes into an executable beside the work tree: compiler, linker, C library.
     pub identity: String,
+}
+
+impl Toolchain {
+    /// Cargo's target directory for `target`. Compilers that share one make cargo build everything again at every change from one
+    /// to the other.
+    pub fn target_directory(&self, workspace: &Workspace, target: &Target) -> PathBuf {
+        match self.rustc {
+            None => workspace.target.clone(),
+            Some(_) => workspace.target.join(target.triple),
+        }
+    }
+
+    /// Where cargo puts the executable of `module` for `target`.
+    pub fn executable(&self, workspace: &Workspace, module: &Module, target: &Target) -> PathBuf {
+        self.target_directory(workspace, target).join(target.triple).join("release").join(&module.name)
+    }
 }
 
 /// The toolchain for `target`, if it is there already. Neither network nor rustup is asked.
@@ -33,7 +53,10 @@ pub fn present(sh: &Shell, build: &Path, target: &Target) -> Result<Option<Toolc
     } else {
         match fs::read_to_string(remembered(build, target)) {
             Ok(rustc) if Path::new(&rustc).is_file() => Some(PathBuf::from(rustc)),
-            _ => return Ok(None),
+            _ => match rust_source::present(sh, target)? {
+                Some(rustc) => Some(rustc),
+                None => return Ok(None),
+            },
         }
     };
     let program = rustc.as_deref().unwrap_or(Path::new("rustc"));
@@ -45,7 +68,11 @@ pub fn present(sh: &Shell, build: &Path, target: &Target) -> Result<Option<Toolc
         .ignore_stderr()
         .read()
         .context("asking dpkg for the versions of linker and C library")?;
-    Ok(Some(Toolchain { rustc, identity: format!("{compiler}\n{linked}") }))
+    // One version may have standard libraries of several makes: their directory's name in the cache tells them apart.
+    let identity = format!("{}\n{compiler}\n{linked}", program.display());
+    let release = compiler.lines().find_map(|line| line.strip_prefix("release: "));
+    let release = release.with_context(|| format!("{} prints no release", program.display()))?.to_owned();
+    Ok(Some(Toolchain { rustc, release, identity }))
 }
 
 /// The toolchains for `targets`, fetched where they are not there yet.
@@ -65,12 +92,19 @@ pub fn provide(
     };
     add_with_rustup(sh, &missing(sh)?);
     let missing = missing(sh)?;
-    if !missing.is_empty() {
-        let rustc = debian_rust::provide(sh, build, &missing)?;
-        for target in missing {
-            let path = remembered(build, target);
-            fs::write(&path, rustc.as_os_str().as_encoded_bytes())
-                .with_context(|| format!("writing {}", path.display()))?;
+    for target in missing {
+        match debian_rust::provide(sh, build, &[target]) {
+            Ok(rustc) => {
+                let path = remembered(build, target);
+                fs::write(&path, rustc.as_os_str().as_encoded_bytes())
+                    .with_context(|| format!("writing {}", path.display()))?;
+            }
+            Err(error) => {
+                eprintln!("      {error:#}");
+                rust_source::provide(sh, target).with_context(|| {
+                    format!("no standard library of Rust for {0}: run rustup target add {0}", target.triple)
+                })?;
+            }
         }
     }
     targets
@@ -94,11 +128,11 @@ fn add_with_rustup(sh: &Shell, targets: &[&Target]) {
         anyhow::Ok(run(step, add).is_ok())
     });
     if !added.unwrap_or(false) {
-        eprintln!("      rustup cannot fetch them; Debian's Rust will do instead");
+        eprintln!("      rustup cannot fetch them; Debian's Rust is looked for");
     }
 }
 
 /// The file that keeps Debian's compiler, once taken, in use: a build does not depend on the network of the day.
 fn remembered(build: &Path, target: &Target) -> PathBuf {
-    build.join(format!("debian-rustc-{}", target.debian))
+    build.join(format!("debian-rustc-{}", target.triple))
 }

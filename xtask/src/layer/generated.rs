@@ -50,6 +50,30 @@ pub fn sums(of: &str, sums: &[(String, String)]) -> String {
     text
 }
 
+/// What the recipes of one module say of licences.
+pub struct Licence {
+    /// The module's name.
+    pub module: String,
+    /// The licences of all that is linked into it but the C library, joined by ` & `.
+    pub licences: String,
+    /// The md5 of `copyright` in its Debian package.
+    pub copyright: String,
+}
+
+/// Variables with a flag for each module.
+pub fn licences(modules: &[Licence]) -> String {
+    let mut text = format!(
+        "{NOTE}# What is linked into each executable, and the file copyright of its Debian package.\n\n"
+    );
+    for Licence { module, licences, .. } in modules {
+        let _ = writeln!(text, "RUST_MODULES_LICENSE[{module}] = \"{licences}\""); // to a String: no error
+    }
+    for Licence { module, copyright, .. } in modules {
+        let _ = writeln!(text, "RUST_MODULES_COPYRIGHT[{module}] = \"{copyright}\"");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use mender_update_module::{FileName, Program};
 use serde_json::{Map, json};
-use update_module::{FileName, Program};
 
 use crate::definition::{Around, Defined};
 use crate::engine::LABEL;

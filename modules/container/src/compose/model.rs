@@ -148,7 +148,7 @@ fn check_image(image: &str) -> Result<&str> {
 
 #[cfg(test)]
 mod tests {
-    use update_module::FileName;
+    use mender_update_module::FileName;
 
     use super::*;
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use update_module::Program;
-use update_module::durable::{self, Dir};
+use mender_update_module::Program;
+use mender_update_module::durable::{self, Dir};
 
 use crate::definition::{Around, Defined};
 use crate::engine::Kind;
@@ -121,9 +121,9 @@ mod tests {
     use super::*;
     use crate::carried::Carried;
     use crate::project::Containers;
+    use mender_update_module::FileName;
     use pin::{Pinned, pin};
     use std::cell::RefCell;
-    use update_module::FileName;
 
     /// Checks a quadlet on a podman whose images declare no volumes.
     fn pinned(name: &str, text: &str) -> Result<Pinned> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use update_module::FileName;
+use mender_update_module::FileName;
 
 use super::ini::{self, Line};
 use crate::definition::Around;

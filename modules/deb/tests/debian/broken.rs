@@ -11,7 +11,7 @@ fn a_failing_postinst_brings_the_old_back_at_once() {
     let old = device.state();
     device.download(&[app("2.0").script("postinst", "echo no luck; exit 1"), Package::new("extra", "1")]);
     let said = device.fails("ArtifactInstall");
-    assert!(said.contains("no luck") && said.contains("the old is back"), "{said}");
+    assert!(said.contains("no luck") && said.contains("rolled back to the previous version"), "{said}");
     device.is_as_before(&old);
     device.roll_back();
     device.is_as_before(&old);

@@ -153,7 +153,7 @@ fn what_helpers_of_maintainer_scripts_do_is_undone() {
                 let before = state(&device);
                 device.download_raw(&[new.build(), broken.build()]);
                 let said = device.fails("ArtifactInstall");
-                assert!(said.contains("the old is back"), "{words}: {said}");
+                assert!(said.contains("rolled back to the previous version"), "{words}: {said}");
                 device.differs(&before, &state(&device), words);
             }
         }

@@ -1,11 +1,11 @@
-//! The health gate.
+//! The health check.
 
 use mock_client::Generation;
 
 use crate::device::{Device, refused};
 
 #[test]
-fn a_health_gate_that_does_not_open_brings_the_old_back() {
+fn a_failed_health_check_rolls_back() {
     let device = Device::filled(Generation::V5);
     let old = device.live();
     let check = device.destination.join("gone.html"); // only the old tree has it
@@ -13,16 +13,16 @@ fn a_health_gate_that_does_not_open_brings_the_old_back() {
         format!("[health]\ncommand = [\"test\", \"-e\", {check:?}]\nlimit_seconds = 1\nstable_seconds = 0\n");
     device.client.set("directory", &settings).unwrap();
     assert!(device.download(&device.tar(&[])).success());
-    refused(device.client.call("ArtifactInstall").unwrap(), "health gate");
+    refused(device.client.call("ArtifactInstall").unwrap(), "health check failed");
     assert_eq!(device.live(), old);
     let rollback = device.client.call("ArtifactRollback").unwrap();
-    assert!(rollback.success() && rollback.stderr.contains("gate is open"), "{rollback:?}");
+    assert!(rollback.success() && rollback.stderr.contains("health check passed"), "{rollback:?}");
     device.ok("Cleanup");
     assert!(device.is_clean());
 }
 
 #[test]
-fn a_health_gate_that_opens_lets_the_new_stay() {
+fn after_a_passed_health_check_the_new_version_stays_active() {
     let mut device = Device::filled(Generation::V3);
     let destination = device.destination.clone();
     let new = destination.join("bin/run me");
@@ -32,7 +32,10 @@ fn a_health_gate_that_opens_lets_the_new_stay() {
     assert!(device.download_files(&[("new.tar", &device.tar(&[]))]).success());
     device.ok("ArtifactInstall");
     assert_eq!(device.text("index.html"), "the new index");
-    // A gate that fails after the rollback is reported, and the rollback has succeeded all the same.
+    // A health check that fails after the rollback is reported, and the rollback has succeeded.
     let rollback = device.client.call("ArtifactRollback").unwrap();
-    assert!(rollback.success() && rollback.stderr.contains("with the old in place"), "{rollback:?}");
+    assert!(
+        rollback.success() && rollback.stderr.contains("with the previous version active"),
+        "{rollback:?}"
+    );
 }

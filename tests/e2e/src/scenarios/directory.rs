@@ -1,4 +1,4 @@
-//! `directory` on the device: its package, both forms of artifact, users' data, a health gate, and every loss of power.
+//! `directory` on the device: its package, both forms of artifact, users' data, a health check, and every power loss.
 
 use anyhow::{Context, Result, ensure};
 
@@ -177,7 +177,7 @@ fn health_gate(lab: &mut Lab) -> Result<()> {
     let old = lab.snapshot(APP)?;
     let broken = official_artifact(lab, NEW)?; // its program exits at once
     let said = lab.client(&format!("install {broken}"), 1)?;
-    ensure!(said.contains("health gate"), "the deployment log does not name the health gate:\n{said}");
+    ensure!(said.contains("health check"), "the deployment log does not name the health check:\n{said}");
     lab.is_as_before(APP, &old)?;
     is_clean(lab)?;
     let answer = "for try in 1 2 3 4 5 6 7 8 9; do busybox wget -q -O - http://127.0.0.1:8080/index.html && break; sleep 1; done";

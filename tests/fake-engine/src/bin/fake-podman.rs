@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use fake_engine::{State, play};
+use mender_update_module::FileName;
+use mender_update_module::durable::Dir;
 use serde_json::{Value, json};
 use test_image::digest;
-use update_module::FileName;
-use update_module::durable::Dir;
 
 fn main() -> ExitCode {
     play("fake-podman", 125, answer)

@@ -11,6 +11,7 @@ do_configure[noexec] = "1"
 do_compile[noexec] = "1"
 do_install[noexec] = "1"
 
-PACKAGES = "podman docker-moby"
+PACKAGES = "podman docker-moby docker-compose"
 ALLOW_EMPTY:podman = "1"
 ALLOW_EMPTY:docker-moby = "1"
+ALLOW_EMPTY:docker-compose = "1"

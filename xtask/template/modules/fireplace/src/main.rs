@@ -11,11 +11,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
-use update_module::durable::{Destination, Dir, Kind, Staging, Times};
-use update_module::{
-    Change, FileName, Payloads, Replaces, Transactional, WorkTree, require_harmless, say, settings,
+use mender_update_module::durable::{Destination, Dir, Kind, Staging, Times};
+use mender_update_module::{
+    FileName, InTransactions, Payloads, Replaces, Transactional, Trigger, Update, WorkTree, log, require_harmless,
+    settings,
 };
+use serde::{Deserialize, Serialize};
 
 /// Permissions of what is installed: everybody may read it. A secret needs others.
 const MODE: u32 = 0o644;
@@ -48,11 +49,9 @@ struct OneFile {
     /// A directory of this update's own from which a rename into `directory` works. It holds `new`, what was downloaded, and
     /// `old`, the second name of what the new one replaces.
     staging: Staging,
-    /// Set by `prepare`.
-    before: Option<Before>,
 }
 
-/// The device as `prepare` found it.
+/// The device as `prepare` found it: what the activation and a rollback go by.
 #[derive(Serialize, Deserialize)]
 struct Before {
     /// The inode of the file that is replaced, if there was one.
@@ -66,7 +65,7 @@ struct Before {
 impl Transactional for Module {
     const NAME: &'static str = "fireplace";
 
-    type Change = OneFile;
+    type Update = OneFile;
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<OneFile> {
         let Settings { file } = settings::load(Self::NAME)?;
@@ -80,11 +79,11 @@ impl Transactional for Module {
         let staging = Staging::beside(&directory, Self::NAME).context("file in the module's settings")?;
         staging.parent()?.require_writable()?;
         staging.parent()?.check_space(0, RESERVE)?;
-        Ok(OneFile { directory, name, staging, before: None })
+        Ok(OneFile { directory, name, staging })
     }
 
-    fn stage(&self, change: &mut OneFile, payloads: &mut Payloads) -> Result<()> {
-        let staging = change.staging.open()?;
+    fn stage(&self, update: &mut OneFile, payloads: &mut Payloads) -> Result<()> {
+        let staging = update.staging.open()?;
         let mut payload = payloads.next().context("the artifact has no file, and needs one")??;
         staging.check_space(payload.size.unwrap_or(0), RESERVE)?;
         let mut file = staging.create_file(&new_name()?)?;
@@ -98,12 +97,14 @@ impl Transactional for Module {
     }
 }
 
-impl Change for OneFile {
+impl Update for OneFile {
+    type Prepared = Before;
+
     fn make_staging(&mut self) -> Result<()> {
         self.staging.create(&[])
     }
 
-    fn prepare(&mut self) -> Result<()> {
+    fn prepare(&mut self) -> Result<Before> {
         let staging = self.staging.open()?;
         let mut before = Before { file: None, new: staging.inode_of(&new_name()?)?, times: None };
         if let Some(directory) = self.directory.open()? {
@@ -112,11 +113,10 @@ impl Change for OneFile {
             before.file = find_file(&directory, &self.name)?;
             before.times = Some(directory.times()?);
         }
-        self.before = Some(before);
-        Ok(())
+        Ok(before)
     }
 
-    fn make_destination(&mut self) -> Result<bool> {
+    fn make_destination(&mut self, _before: &Before) -> Result<bool> {
         self.directory.make()
     }
 
@@ -128,10 +128,10 @@ impl Change for OneFile {
         (self.directory.path(), &self.name) == (unrestored.directory.path(), &unrestored.name)
     }
 
-    fn switch(&self) -> Result<()> {
+    fn activate(&self, before: &Before) -> Result<()> {
         let directory = self.directory.open()?.context("the directory of the file is missing")?;
         let staging = self.staging.open()?;
-        if self.before()?.file.is_some() {
+        if before.file.is_some() {
             // A second name for the previous file, durable before it loses its first: from then on one rename puts it back.
             directory.link_as(&self.name, &staging, &old_name()?)?;
             staging.sync()?;
@@ -141,12 +141,12 @@ impl Change for OneFile {
         }
         staging.sync()?;
         directory.sync()?;
-        say(format_args!("activated: {} in {}", self.name, directory.path().display()));
+        log!("activated: {} in {}", self.name, directory.path().display());
         Ok(())
     }
 
-    fn switch_back(&self) -> Result<()> {
-        let Before { file, new, times } = self.before()?;
+    fn roll_back(&self, before: &Before, _trigger: Trigger) -> Result<()> {
+        let Before { file, new, times } = before;
         // Interrupted before it was made, it is not there.
         let Some(directory) = self.directory.open()? else { return self.directory.remove_made() };
         let staging = self.staging.open()?;
@@ -174,14 +174,8 @@ impl Change for OneFile {
         self.directory.remove_made()
     }
 
-    fn forget(&self) -> Result<()> {
+    fn discard(&self, _before: Option<&Before>) -> Result<()> {
         self.staging.remove()
-    }
-}
-
-impl OneFile {
-    fn before(&self) -> Result<&Before> {
-        self.before.as_ref().context("the journal does not say what was there before")
     }
 }
 
@@ -203,7 +197,7 @@ fn old_name() -> Result<FileName> {
 }
 
 fn main() -> ExitCode {
-    update_module::run(Module)
+    mender_update_module::run(InTransactions(Module))
 }
 
 #[cfg(test)]

@@ -1,0 +1,233 @@
+//! The health check: whether the device is healthy with the active version.
+
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::log;
+use crate::program::Program;
+
+/// Time between two checks.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// The longest that one check of a port or URL may take; a command may take what is left of the limit.
+const CHECK_MAX: Duration = Duration::from_secs(5);
+
+/// What has to succeed, each of those that are given: in every check for `stable_seconds`, within `limit_seconds`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// A program and its arguments, without a shell; it has to exit with 0.
+    command: Option<Vec<String>>,
+    /// `host:port`, which has to accept a connection.
+    tcp: Option<String>,
+    /// `http://…`, which has to answer with a status from 200 to 299.
+    url: Option<String>,
+    /// Seconds until the health check fails.
+    #[serde(default = "limit_seconds")]
+    limit_seconds: u64,
+    /// Seconds for which every check has to succeed: a service that starts, exits and starts again is not healthy.
+    #[serde(default = "stable_seconds")]
+    stable_seconds: u64,
+}
+
+fn limit_seconds() -> u64 {
+    60
+}
+
+fn stable_seconds() -> u64 {
+    5
+}
+
+impl Health {
+    /// Refuses what could never succeed.
+    pub(super) fn check(&self) -> Result<()> {
+        let Self { command, tcp, url, limit_seconds, stable_seconds } = self;
+        ensure!(
+            command.is_some() || tcp.is_some() || url.is_some(),
+            "the table health has none of command, tcp and url: set one of them"
+        );
+        ensure!(
+            command.as_ref().is_none_or(|words| !words.is_empty()),
+            "the command is empty: name a program"
+        );
+        if let Some(place) = tcp {
+            let port = place.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            ensure!(port.is_some(), "tcp = {place:?} is not of the form \"127.0.0.1:8080\"");
+        }
+        if let Some(url) = url {
+            ensure!(
+                url.starts_with("http://"),
+                "url = {url:?}: only http:// is known; for others use command"
+            );
+        }
+        ensure!(
+            stable_seconds < limit_seconds,
+            "stable_seconds = {stable_seconds} has to be less than limit_seconds = {limit_seconds}"
+        );
+        Ok(())
+    }
+
+    /// Checks until all have succeeded for the stability window.
+    pub(super) fn wait(&self) -> Result<()> {
+        let (limit, stable) =
+            (Duration::from_secs(self.limit_seconds), Duration::from_secs(self.stable_seconds));
+        let begun = Instant::now();
+        let mut healthy_since = None;
+        loop {
+            let left = limit.saturating_sub(begun.elapsed());
+            match self.check_once(left) {
+                Ok(()) if healthy_since.get_or_insert_with(Instant::now).elapsed() >= stable => return Ok(()),
+                Ok(()) if left.is_zero() => bail!("not healthy for {stable:?} within {limit:?}"),
+                Ok(()) => {}
+                Err(error) if left.is_zero() => {
+                    return Err(error.context(format!("not healthy within {limit:?}")));
+                }
+                Err(error) => {
+                    if healthy_since.take().is_some() {
+                        log!("healthy, then unhealthy: {error:#}");
+                    }
+                }
+            }
+            thread::sleep(INTERVAL);
+        }
+    }
+
+    fn check_once(&self, left: Duration) -> Result<()> {
+        let short = left.clamp(INTERVAL, CHECK_MAX);
+        if let Some((program, arguments)) = self.command.as_deref().and_then(<[String]>::split_first) {
+            Program::new(program, left.max(INTERVAL)).args(arguments).run()?;
+        }
+        if let Some(place) = &self.tcp {
+            connect(place, short)?;
+        }
+        if let Some(url) = &self.url {
+            get(url, short)?;
+        }
+        Ok(())
+    }
+}
+
+fn connect(place: &str, limit: Duration) -> Result<()> {
+    let addresses: Vec<SocketAddr> =
+        place.to_socket_addrs().with_context(|| format!("resolving {place}"))?.collect();
+    let mut refusal = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, limit) {
+            Ok(_) => return Ok(()),
+            Err(error) => refusal = Some(error),
+        }
+    }
+    match refusal {
+        Some(error) => Err(error).with_context(|| format!("connecting to {place}")),
+        None => bail!("{place} has no address"),
+    }
+}
+
+fn get(url: &str, limit: Duration) -> Result<()> {
+    let response = minreq::get(url)
+        .with_timeout(limit.as_secs().max(1))
+        .send_lazy() // the body is nobody's business, and may be long
+        .with_context(|| format!("asking for {url}"))?;
+    let status = response.status_code;
+    ensure!((200..300).contains(&status), "{url} answers {status} {}", response.reason_phrase);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn health(json: &str) -> Health {
+        let health: Health = serde_json::from_str(json).unwrap();
+        health.check().unwrap();
+        health
+    }
+
+    fn failure(health: &Health) -> String {
+        format!("{:#}", health.wait().unwrap_err())
+    }
+
+    /// Answers every request with the next of `statuses`, and with the last one from then on.
+    fn server(statuses: &'static [u16]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let mut stream = stream.unwrap();
+                let status = statuses[number.min(statuses.len() - 1)];
+                let _ = stream.read(&mut [0; 1024]);
+                let _ =
+                    write!(stream, "HTTP/1.1 {status} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_service_that_needs_a_moment_is_waited_for() {
+        let address = server(&[503, 500, 204]);
+        health(&format!(r#"{{"url": "http://{address}/health", "limit_seconds": 60, "stable_seconds": 1}}"#))
+            .wait()
+            .unwrap();
+    }
+
+    #[test]
+    fn one_that_is_well_only_now_and_then_is_not_healthy() {
+        // Well at every other look: never for the whole window.
+        const LOOP: [u16; 40] = {
+            let mut statuses = [200; 40];
+            let mut odd = 1;
+            while odd < 40 {
+                statuses[odd] = 503;
+                odd += 2;
+            }
+            statuses
+        };
+        let address = server(&LOOP);
+        let health =
+            health(&format!(r#"{{"url": "http://{address}/", "limit_seconds": 3, "stable_seconds": 1}}"#));
+        let said = failure(&health);
+        assert!(said.contains("within 3s"), "{said}");
+    }
+
+    #[test]
+    fn what_was_asked_and_what_came_is_told() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for (json, words) in [
+            (
+                format!(r#"{{"tcp": "{closed}", "limit_seconds": 1, "stable_seconds": 0}}"#),
+                closed.to_string(),
+            ),
+            (
+                r#"{"command": ["sh", "-c", "exit 7"], "limit_seconds": 1, "stable_seconds": 0}"#.to_owned(),
+                "exit status: 7".to_owned(),
+            ),
+            (
+                format!(
+                    r#"{{"url": "http://{}/x", "limit_seconds": 1, "stable_seconds": 0}}"#,
+                    server(&[404])
+                ),
+                "404".to_owned(),
+            ),
+        ] {
+            let said = failure(&health(&json));
+            assert!(said.contains(&words), "{words:?} is missing in {said}");
+        }
+    }
+
+    #[test]
+    fn an_open_port_is_enough() {
+        let open = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = open.local_addr().unwrap();
+        health(&format!(r#"{{"tcp": "{address}", "limit_seconds": 60, "stable_seconds": 0}}"#))
+            .wait()
+            .unwrap();
+    }
+}

@@ -1,0 +1,113 @@
+//! What may go around an activation, in every module: units that are stopped and started, and a health check.
+//!
+//! Both are optional and come from two tables, `units` and `health`, of the device's settings or the artifact's
+//! meta-data. A table in the device's settings takes precedence: the artifact's of that name is ignored.
+
+mod health;
+mod units;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::log;
+use crate::settings;
+use crate::tree::WorkTree;
+use health::Health;
+use units::Units;
+
+/// The names of the tables, which a module's own settings must not use.
+pub(crate) const TABLES: [&str; 2] = ["units", "health"];
+
+/// What goes around one activation. It is in the journal, because a rollback needs it too, and by then settings may have
+/// changed and the artifact's meta-data be gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Guard {
+    units: Option<Units>,
+    health: Option<Health>,
+}
+
+impl Guard {
+    /// The guard that the settings of module `name` and the artifact of `tree` ask for.
+    ///
+    /// # Errors
+    /// When one of the tables has a mistake.
+    pub(crate) fn of(name: &str, tree: &WorkTree) -> Result<Self> {
+        let device: Self = settings::common(name)?;
+        let artifact: Self = tree.meta_data()?.unwrap_or_default();
+        let guard =
+            Self { units: device.units.or(artifact.units), health: device.health.or(artifact.health) };
+        if let Some(health) = &guard.health {
+            health.check().context("invalid health check")?;
+        }
+        Ok(guard)
+    }
+
+    /// Stops units before an activation or a rollback.
+    ///
+    /// # Errors
+    /// When a unit does not stop.
+    pub(crate) fn before(&self) -> Result<()> {
+        self.units.as_ref().map_or(Ok(()), Units::before)
+    }
+
+    /// Reloads, restarts and starts units after it.
+    ///
+    /// # Errors
+    /// When a unit does not start, or the like.
+    pub(crate) fn after(&self) -> Result<()> {
+        self.units.as_ref().map_or(Ok(()), Units::after)
+    }
+
+    /// Waits until the device is healthy.
+    ///
+    /// # Errors
+    /// When it is not within the limit: what was checked last, and the result.
+    pub(crate) fn check_health(&self) -> Result<()> {
+        let Some(health) = &self.health else { return Ok(()) };
+        health.wait().context("health check failed")?;
+        log!("health check passed");
+        Ok(())
+    }
+
+    /// As [`check_health`](Self::check_health), for a report only: after a rollback there is no other version to activate.
+    pub(crate) fn report(&self) {
+        if let Err(error) = self.check_health() {
+            log!("with the previous version active: {error:#}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn tables_come_from_meta_data_and_other_keys_do_not_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("header")).unwrap();
+        let meta_data = |text: &str| fs::write(folder.path().join("header/meta-data"), text).unwrap();
+        let tree = WorkTree::new(folder.path());
+        meta_data("null");
+        assert_eq!(Guard::of("no-such-module", &tree).unwrap(), Guard::default());
+        meta_data(
+            r#"{"dest_dir": "/x", "units": {"stop": ["a.service"]}, "health": {"tcp": "127.0.0.1:1"}}"#,
+        );
+        let guard = Guard::of("no-such-module", &tree).unwrap();
+        assert!(guard.units.is_some() && guard.health.is_some());
+        for bad in [
+            r#"{"units": {"halt": []}}"#,
+            r#"{"units": {"stop": ["-H root@host"]}}"#,
+            r#"{"health": {}}"#,
+            r#"{"health": {"command": []}}"#,
+            r#"{"health": {"url": "https://example.org/"}}"#,
+            r#"{"health": {"tcp": "somewhere"}}"#,
+            r#"{"health": {"tcp": "127.0.0.1:1", "limit_seconds": 2, "stable_seconds": 3}}"#,
+        ] {
+            meta_data(bad);
+            assert!(Guard::of("no-such-module", &tree).is_err(), "{bad} was taken");
+        }
+    }
+}

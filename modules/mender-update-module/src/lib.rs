@@ -1,0 +1,113 @@
+//! The library that every Update Module is written on.
+//!
+//! Mender runs an Update Module once for every state of an update: `MODULE STATE TREE`. Implement [`Transactional`] for a
+//! module that stages, activates and can roll back, or [`UpdateModule`] for any other, and call [`run`]:
+//!
+//! ```no_run
+//! # struct MyModule;
+//! # impl mender_update_module::UpdateModule for MyModule { const NAME: &'static str = "my-module"; }
+//! fn main() -> std::process::ExitCode {
+//!     mender_update_module::run(MyModule)
+//! }
+//! ```
+//!
+//! The protocol's source is `Documentation/update-modules-v3-file-api.md` of mendersoftware/mender.
+//!
+//! # States
+//!
+//! | state | when, and what it does | a failure leads to |
+//! |---|---|---|
+//! | `ProvidePayloadFileSizes` | before the download (client 4+) | a failed download |
+//! | `Download`, `DownloadWithFileSizes` | while the payload streams in | `Cleanup` |
+//! | `ArtifactInstall` | activates the new version | the rollback states |
+//! | `NeedsArtifactReboot` | after install, and again after rollback | the rollback states |
+//! | `ArtifactReboot`, `ArtifactVerifyReboot` | around a reboot | the rollback states |
+//! | `ArtifactCommit` | makes the new version permanent | the rollback states |
+//! | `SupportsRollback` | when a rollback is considered | an inconsistent device |
+//! | `ArtifactRollback` | activates the previous version; after a power loss, repeatedly | an inconsistent device |
+//! | `ArtifactRollbackReboot`, `ArtifactVerifyRollbackReboot` | around the reboot into the previous version | a repetition |
+//! | `ArtifactFailure` | after every failed update | nothing |
+//! | `Cleanup` | last, always; after a power loss in Download on an incomplete tree | a failed deployment |
+//!
+//! # Phases
+//!
+//! What a [`Transactional`] module does depends on the phase in its journal:
+//!
+//! | phase | active version | `ArtifactInstall` | `ArtifactRollback` | next `Download`, or a boot |
+//! |---|---|---|---|---|
+//! | none | previous | fails: nothing is staged | nothing to do | |
+//! | Staging | previous | fails | nothing to do | discards what is staged |
+//! | Staged | previous | activates | nothing to do | Download discards what is staged |
+//! | Activating | either, or between | rolls back and fails | rolls back | rolls back |
+//! | Active | new | nothing to do | rolls back | Download rolls back; a boot leaves it |
+//! | Committed | new | nothing to do | rolls back | Download discards the previous version |
+//! | RollingBack | either, or between | fails | rolls back | rolls back |
+//! | RolledBack | previous | fails | reports the health check again | Download discards |
+//!
+//! # Files
+//!
+//! | file or directory | read by | content |
+//! |---|---|---|
+//! | `TREE/stream-next`, `TREE/streams/*` | [`Payloads`] | FIFOs with the payload, in Download only |
+//! | `TREE/files/` | [`WorkTree::files`] | the payload, for a module that left the download to the client |
+//! | `TREE/header/meta-data` | [`WorkTree::meta_data`] | the artifact's own JSON, `null` where it has none |
+//! | `TREE/header/artifact_name`, `TREE/current_*` | [`WorkTree`] | one line each: names, group, device type |
+//! | `TREE/tmp/` | [`WorkTree::tmp`] | temporary files of the module, until Cleanup |
+//! | `/etc/mender-modules/NAME.toml` | [`settings::load`], [`Guard`] | the device's settings; the tables `units` and `health` apply around the activation |
+//! | `DATASTORE/update-modules/NAME/journal.json` | [`Transactional`] | the update under way and its phase |
+//! | `DATASTORE/update-modules/NAME/discard.json` | [`Transactional`] | an update that has ended, while what it has kept is removed |
+//! | `DATASTORE/update-modules/NAME/left-N.json` | [`Transactional`] | one of which something could not be removed |
+//! | `DATASTORE/update-modules/NAME/unrestored-N.json` | [`Transactional`] | one whose previous version could not be restored |
+//!
+//! # One call at a time
+//!
+//! A call that is no query holds a lock on the journal's directory, and ends with the process that has called it: as by a power
+//! loss, with all the programs that it has started. What is on disk between two calls is identified in the journal by device and
+//! inode ([`durable::Destination`], [`durable::Staging`]), and refused where somebody has replaced it.
+//!
+//! # Units and formats
+//!
+//! Sizes are bytes; file modes are octal strings in settings; every query is answered with one line in one write.
+
+mod accounts;
+mod client;
+mod deployment_log;
+pub mod durable;
+mod guard;
+mod journal;
+mod module;
+mod name;
+mod output;
+mod payloads;
+mod processes;
+mod program;
+mod protected;
+mod record;
+mod run;
+pub mod settings;
+mod state;
+mod supervision;
+mod transaction;
+mod transactional;
+mod tree;
+mod update;
+
+pub use accounts::Accounts;
+pub use client::client_command;
+#[doc(hidden)]
+pub use deployment_log::write_log;
+pub use guard::Guard;
+pub use module::UpdateModule;
+pub use name::FileName;
+pub use payloads::{Payload, Payloads};
+pub use program::Program;
+pub use protected::{Replaces, require_harmless};
+pub use record::check_journal;
+pub use run::run;
+pub use state::{NeedsReboot, State};
+pub use transactional::{InTransactions, Transactional};
+pub use tree::WorkTree;
+pub use update::{Trigger, Update};
+
+/// The error type of everything that fails here, and what makes one.
+pub use anyhow;

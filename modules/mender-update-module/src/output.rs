@@ -1,0 +1,146 @@
+//! What a program writes: passed on to the deployment log, or captured.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::resume_unwind;
+use std::process::ChildStdout;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::deployment_log::{LINE_MAX, write_line};
+
+/// The most of a program's output that is captured.
+const CAPTURE_MAX: usize = 8 << 20;
+
+/// How long is read what is still written when the program has ended: something that it has left running may write for
+/// ever.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long an empty pipe is waited for at a time.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A pipe that is read in a thread, until its end or until the program that wrote to it has ended.
+struct Reader<T> {
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<T>>,
+}
+
+impl<T: Send + 'static> Reader<T> {
+    fn new(read: impl FnOnce(Arc<AtomicBool>) -> T + Send + 'static) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let of_thread = Arc::clone(&ended);
+        Self { ended, thread: Some(thread::spawn(move || read(of_thread))) }
+    }
+
+    /// What was read, after the program has ended.
+    fn join(&mut self) -> Option<T> {
+        self.ended.store(true, Ordering::SeqCst);
+        self.thread.take().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+}
+
+/// Passes what a program writes on to the deployment log, line by line, until this value is dropped.
+pub(crate) struct Log(Reader<()>);
+
+impl From<OwnedFd> for Log {
+    fn from(pipe: OwnedFd) -> Self {
+        Self(Reader::new(move |ended| {
+            let mut lines = Lines::default();
+            read(&pipe, &ended, |bytes| {
+                lines.add(bytes);
+                true
+            });
+            lines.end();
+        }))
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let _ = self.0.join();
+    }
+}
+
+/// What a program writes to standard output, captured while it runs: it would wait for ever once a pipe is full.
+pub(crate) struct Captured(Reader<io::Result<Vec<u8>>>);
+
+impl From<ChildStdout> for Captured {
+    fn from(stdout: ChildStdout) -> Self {
+        Self(Reader::new(move |ended| {
+            let mut output = Vec::new();
+            let pipe = OwnedFd::from(stdout);
+            let whole = read(&pipe, &ended, |bytes| {
+                output.extend_from_slice(bytes);
+                output.len() <= CAPTURE_MAX
+            });
+            if whole { Ok(output) } else { Err(io::Error::other(format!("more than {CAPTURE_MAX} bytes"))) }
+        }))
+    }
+}
+
+impl Captured {
+    /// All of it, after the program has ended.
+    pub(crate) fn whole(mut self) -> io::Result<Vec<u8>> {
+        self.0.join().unwrap_or_else(|| Ok(Vec::new()))
+    }
+}
+
+/// Lets `take` have what comes out of `pipe`, until it wants no more: `false` then.
+fn read(pipe: &OwnedFd, ended: &AtomicBool, mut take: impl FnMut(&[u8]) -> bool) -> bool {
+    let mut buffer = [0; 8192];
+    let mut since_end = None;
+    loop {
+        // Looked at before the pipe: what the program wrote before it ended is there then.
+        let over = ended.load(Ordering::SeqCst);
+        if over && since_end.get_or_insert_with(Instant::now).elapsed() > DRAIN {
+            return true;
+        }
+        let limit =
+            Timespec { tv_sec: 0, tv_nsec: if over { 0 } else { i64::from(POLL.subsec_nanos()) } as _ };
+        match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&limit)) {
+            Ok(0) if over => return true,
+            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+            Ok(_) => {}
+            Err(_) => return true,
+        }
+        match rustix::io::read(pipe, &mut buffer) {
+            Ok(0) => return true,
+            Ok(read) if take(&buffer[..read]) => {}
+            Ok(_) => return false,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+/// Lines as they come, in pieces.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' || self.0.len() + 1 >= LINE_MAX {
+                self.flush();
+            }
+            if byte != b'\n' {
+                self.0.push(byte);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        write_line(&self.0);
+        self.0.clear();
+    }
+
+    fn end(&mut self) {
+        if !self.0.is_empty() {
+            self.flush();
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! From the command line to one method of the module, and back to an exit status.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::client;
+use crate::journal::Journal;
+use crate::log;
+use crate::module::UpdateModule;
+use crate::payloads::Payloads;
+use crate::state::State;
+use crate::supervision;
+use crate::tree::WorkTree;
+
+/// Runs `module` as the client called it, `MODULE STATE TREE`, and returns the exit status: 0 for success and
+/// for every state that this library does not know, 1 for failure, with the chain of errors on stderr.
+///
+/// Beside the protocol, `MODULE --recover [TREE]` is the boot's recovery, `MODULE --version` prints the version, and
+/// `MODULE --under-way` succeeds while an update has not ended: for the package's removal.
+pub fn run<M: UpdateModule>(module: M) -> ExitCode {
+    match answer(&module, env::args_os().skip(1).collect()).and_then(write_answer) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log!("{}: {error:#}", M::NAME);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A query's answer, without its newline; nothing for every other state.
+type Answer = Option<&'static str>;
+
+fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answer> {
+    match arguments.as_slice() {
+        [flag] if flag == "--version" => Ok(Some(env!("CARGO_PKG_VERSION"))),
+        [flag] if flag == "--recover" => silent(recover_this_device(module)),
+        [flag, tree] if flag == "--recover" => silent(recover(module, &WorkTree::new(tree))),
+        [flag] if flag == "--under-way" => under_way(M::NAME),
+        [state, tree] => match state.to_str().unwrap_or_default().parse() {
+            Ok(state) => {
+                call(module, state, &WorkTree::new(tree)).with_context(|| format!("{state:?} failed"))
+            }
+            Err(_) => Ok(None),
+        },
+        _ => bail!(
+            "the Mender client calls an Update Module as '{name} STATE TREE'. \
+             By hand: '{name} --recover [TREE]' ends an interrupted update, '{name} --version' prints the version",
+            name = M::NAME
+        ),
+    }
+}
+
+/// Fails unless an update of the module `name` has not ended; what it does not know of, the datastore say, is none.
+fn under_way(name: &str) -> Result<Answer> {
+    let journal = Journal::new(&WorkTree::in_datastore(client::datastore(name)?).state_folder(name));
+    match journal.under_way()? {
+        Some(record) => {
+            println!("{}", record.display());
+            Ok(None)
+        }
+        None => bail!("no update is under way"),
+    }
+}
+
+/// Recovers at boot, where the device's client keeps its data.
+fn recover_this_device<M: UpdateModule>(module: &M) -> Result<()> {
+    let datastore = client::datastore(M::NAME)?;
+    if !datastore.exists() {
+        log!(
+            "{}: no interrupted update found: {} does not exist: if the Mender client keeps its data elsewhere, name that \
+             directory as datastore in /etc/mender-modules/{}.toml",
+            M::NAME,
+            datastore.display(),
+            M::NAME
+        );
+    }
+    recover(module, &WorkTree::in_datastore(datastore))
+}
+
+fn recover<M: UpdateModule>(module: &M, tree: &WorkTree) -> Result<()> {
+    supervision::end_with_client();
+    let _lock = Journal::new(&tree.state_folder(M::NAME)).lock(false)?;
+    module.recover(tree)
+}
+
+fn call<M: UpdateModule>(module: &M, state: State, tree: &WorkTree) -> Result<Answer> {
+    if state.is_query() {
+        return answered(module, state, tree);
+    }
+    supervision::end_with_client();
+    let begins = matches!(state, State::Download | State::DownloadWithFileSizes);
+    let _lock = Journal::new(&tree.state_folder(M::NAME)).lock(begins)?;
+    answered(module, state, tree)
+}
+
+fn answered<M: UpdateModule>(module: &M, state: State, tree: &WorkTree) -> Result<Answer> {
+    match state {
+        State::ProvidePayloadFileSizes => module.provides_payload_file_sizes(tree).map(yes_or_no),
+        State::Download => silent(module.download(tree, Payloads::without_sizes(tree.path()))),
+        State::DownloadWithFileSizes => silent(module.download(tree, Payloads::with_sizes(tree.path()))),
+        State::ArtifactInstall => silent(module.artifact_install(tree)),
+        State::NeedsArtifactReboot => module.needs_artifact_reboot(tree).map(|needs| Some(needs.word())),
+        State::ArtifactReboot => silent(module.artifact_reboot(tree)),
+        State::ArtifactVerifyReboot => silent(module.artifact_verify_reboot(tree)),
+        State::ArtifactCommit => silent(module.artifact_commit(tree)),
+        State::SupportsRollback => module.supports_rollback(tree).map(yes_or_no),
+        State::ArtifactRollback => silent(module.artifact_rollback(tree)),
+        State::ArtifactRollbackReboot => silent(module.artifact_rollback_reboot(tree)),
+        State::ArtifactVerifyRollbackReboot => silent(module.artifact_verify_rollback_reboot(tree)),
+        State::ArtifactFailure => silent(module.artifact_failure(tree)),
+        State::Cleanup => silent(module.cleanup(tree)),
+    }
+}
+
+fn silent(done: Result<()>) -> Result<Answer> {
+    done.map(|()| None)
+}
+
+fn yes_or_no(yes: bool) -> Answer {
+    Some(if yes { "Yes" } else { "No" })
+}
+
+/// Writes the answer and its newline at once: an answer in two writes is "Too many lines" to the client, and
+/// leaves the device inconsistent.
+fn write_answer(answer: Answer) -> Result<()> {
+    let Some(word) = answer else { return Ok(()) };
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(format!("{word}\n").as_bytes())
+        .and_then(|()| stdout.flush())
+        .with_context(|| format!("writing the answer {word:?} to standard output"))
+}

@@ -1,0 +1,103 @@
+//! A call ends with its client.
+//!
+//! The client runs a module in a process group of its own. Ctrl-C, a lost ssh session or the kernel's OOM killer end the
+//! client alone, and the module would go on: beside the call that the client makes when it is started again, or for ever in
+//! opening a payload stream that nobody writes to.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, fstat};
+use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::deployment_log::log_at_once;
+use crate::processes;
+
+/// How often the parent is looked for where the kernel has no pidfd_open(2) (before Linux 5.3).
+const POLL: Duration = Duration::from_millis(200);
+
+/// From now on this process ends, with all programs that it has started, as soon as the process that has called it is gone
+/// or asks it to end. It ends as by a loss of power, from which every state recovers.
+pub(crate) fn end_with_client() {
+    processes::adopt_orphans();
+    let parent = getppid();
+    let signals = signals();
+    // Without a thread the call works as well, unsupervised.
+    let _ = thread::Builder::new().name("supervision".into()).spawn(move || watch(parent, signals.ok()));
+}
+
+/// What becomes readable when a signal asks this process to end: the client sends SIGTERM at its time limit, and programs in
+/// groups of their own do not get that.
+fn signals() -> io::Result<UnixStream> {
+    let (reader, writer) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(reader)
+}
+
+fn watch(parent: Option<Pid>, signals: Option<UnixStream>) {
+    let client = parent.and_then(|parent| pidfd_open(parent, PidfdFlags::empty()).ok());
+    let log = log_pipe();
+    loop {
+        if getppid() != parent {
+            processes::end_like_power_loss();
+        }
+        match wait(client.as_ref(), signals.as_ref(), log.as_ref()) {
+            Event::Signal => {
+                log_at_once(
+                    "call ended by a signal (Ctrl-C, or the client's time limit): the next call or boot recovers",
+                );
+                processes::end_like_power_loss();
+            }
+            Event::ClientGone => processes::end_like_power_loss(),
+            Event::Nothing => {}
+        }
+    }
+}
+
+enum Event {
+    ClientGone,
+    Signal,
+    Nothing,
+}
+
+fn wait(client: Option<&OwnedFd>, signals: Option<&UnixStream>, log: Option<&OwnedFd>) -> Event {
+    let mut watched = Vec::new();
+    let mut meanings = Vec::new();
+    if let Some(client) = client {
+        watched.push(PollFd::new(client, PollFlags::IN));
+        meanings.push(Event::ClientGone);
+    }
+    if let Some(signals) = signals {
+        watched.push(PollFd::new(signals, PollFlags::IN));
+        meanings.push(Event::Signal);
+    }
+    if let Some(log) = log {
+        // Without events to wait for: the kernel reports all the same that a pipe has no reader any more.
+        watched.push(PollFd::new(log, PollFlags::empty()));
+        meanings.push(Event::ClientGone);
+    }
+    let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(POLL.subsec_nanos()) as _ };
+    // With a pidfd nothing is missed by waiting for ever.
+    let limit = if client.is_some() { None } else { Some(&limit) };
+    if poll(&mut watched, limit).is_err() {
+        thread::sleep(POLL);
+        return Event::Nothing;
+    }
+    let happened = watched.iter().position(|fd| !fd.revents().is_empty());
+    happened.map_or(Event::Nothing, |at| meanings.swap_remove(at))
+}
+
+/// The deployment log, where it is a pipe: the client is at its other end, also one that ended before this process looked
+/// for its parent.
+fn log_pipe() -> Option<OwnedFd> {
+    let log = io::stderr().as_fd().try_clone_to_owned().ok()?;
+    let kind = FileType::from_raw_mode(fstat(&log).ok()?.st_mode);
+    (kind == FileType::Fifo).then_some(log)
+}

@@ -1,0 +1,275 @@
+//! A module whose updates are transactions, as an [`UpdateModule`].
+
+use anyhow::Result;
+
+use crate::guard::Guard;
+use crate::journal::Journal;
+use crate::log;
+use crate::module::UpdateModule;
+use crate::payloads::Payloads;
+use crate::state::NeedsReboot;
+use crate::transaction::Transaction;
+use crate::tree::WorkTree;
+use crate::update::Update;
+
+/// A module whose updates are transactions: staged, activated, and rolled back when the activation or the health check fails,
+/// the client asks for it, or a power loss interrupts it.
+///
+/// [`InTransactions`] makes an [`UpdateModule`] of it, which [`run`](crate::run) takes. The methods with a default are states
+/// of the protocol; a module may replace any of them.
+pub trait Transactional: Sized {
+    /// As [`UpdateModule::NAME`].
+    const NAME: &'static str;
+
+    /// One update.
+    type Update: Update;
+
+    /// Decides where the payload will be staged, if need be after reading the first of `payloads`. Changes nothing: what it
+    /// returns is in the journal before anything is.
+    ///
+    /// # Errors
+    /// Fail the download.
+    fn plan(&self, tree: &WorkTree, payloads: &mut Payloads) -> Result<Self::Update>;
+
+    /// Writes the payload to its staging directory, durably.
+    ///
+    /// # Errors
+    /// Fail the download.
+    fn stage(&self, update: &mut Self::Update, payloads: &mut Payloads) -> Result<()>;
+
+    /// Called at every boot when the recovery is done, before anything else is served: for a module that starts what is
+    /// active. Must not wait for what systemd starts, which waits for this call. Default: does nothing.
+    ///
+    /// # Errors
+    /// Fail the recovery at boot.
+    fn booted(&self, _tree: &WorkTree) -> Result<()> {
+        Ok(())
+    }
+
+    /// As [`UpdateModule::provides_payload_file_sizes`]. Default: yes, for the check of free space.
+    ///
+    /// # Errors
+    /// As there.
+    fn provides_payload_file_sizes(&self, _tree: &WorkTree) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// As [`UpdateModule::download`]. Default: ends the transaction before, plans and stages.
+    ///
+    /// # Errors
+    /// As there.
+    fn download(&self, tree: &WorkTree, mut payloads: Payloads) -> Result<()> {
+        let transaction = transaction::<Self>(tree);
+        let unrestored = transaction.clear()?;
+        let guard = Guard::of(Self::NAME, tree)?;
+        let update = self.plan(tree, &mut payloads)?;
+        unrestored.into_iter().try_for_each(|other| other.refuse(&update))?;
+        transaction.stage(update, guard, |update| self.stage(update, &mut payloads))
+    }
+
+    /// As [`UpdateModule::artifact_install`]. Default: activates what is staged.
+    ///
+    /// # Errors
+    /// As there.
+    fn artifact_install(&self, tree: &WorkTree) -> Result<()> {
+        transaction::<Self>(tree).install()
+    }
+
+    /// As [`UpdateModule::needs_artifact_reboot`]. Default: [`Update::needs_reboot`].
+    ///
+    /// # Errors
+    /// As there.
+    fn needs_artifact_reboot(&self, tree: &WorkTree) -> Result<NeedsReboot> {
+        transaction::<Self>(tree).needs_reboot()
+    }
+
+    /// As [`UpdateModule::artifact_reboot`]. Default: does nothing.
+    ///
+    /// # Errors
+    /// As there.
+    fn artifact_reboot(&self, _tree: &WorkTree) -> Result<()> {
+        Ok(())
+    }
+
+    /// As [`UpdateModule::artifact_verify_reboot`]. Default: does nothing.
+    ///
+    /// # Errors
+    /// As there.
+    fn artifact_verify_reboot(&self, _tree: &WorkTree) -> Result<()> {
+        Ok(())
+    }
+
+    /// As [`UpdateModule::artifact_commit`]. Default: the new version stays.
+    ///
+    /// # Errors
+    /// As there.
+    fn artifact_commit(&self, tree: &WorkTree) -> Result<()> {
+        transaction::<Self>(tree).commit()
+    }
+
+    /// As [`UpdateModule::supports_rollback`]. Default: yes.
+    ///
+    /// # Errors
+    /// As there.
+    fn supports_rollback(&self, _tree: &WorkTree) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// As [`UpdateModule::artifact_rollback`]. Default: activates the previous version.
+    ///
+    /// # Errors
+    /// As there.
+    fn artifact_rollback(&self, tree: &WorkTree) -> Result<()> {
+        transaction::<Self>(tree).roll_back()
+    }
+
+    /// As [`UpdateModule::artifact_rollback_reboot`]. Default: does nothing.
+    ///
+    /// # Errors
+    /// As there.
+    fn artifact_rollback_reboot(&self, _tree: &WorkTree) -> Result<()> {
+        Ok(())
+    }
+
+    /// As [`UpdateModule::artifact_verify_rollback_reboot`]. Default: does nothing.
+    ///
+    /// # Errors
+    /// As there.
+    fn artifact_verify_rollback_reboot(&self, _tree: &WorkTree) -> Result<()> {
+        Ok(())
+    }
+
+    /// As [`UpdateModule::artifact_failure`]. Default: does nothing.
+    ///
+    /// # Errors
+    /// As there.
+    fn artifact_failure(&self, _tree: &WorkTree) -> Result<()> {
+        Ok(())
+    }
+
+    /// As [`UpdateModule::cleanup`]. Default: ends the transaction. What cannot be removed is named, and tried again by the
+    /// next update: a failed Cleanup would make the server show a committed update as failed.
+    ///
+    /// # Errors
+    /// As there.
+    fn cleanup(&self, tree: &WorkTree) -> Result<()> {
+        let transaction = transaction::<Self>(tree);
+        transaction.retry_left();
+        match transaction.finish() {
+            Ok(record) => record.iter().for_each(|record| record.update().ended(record.prepared())),
+            Err(error) => log!("{}: cleanup failed: {error:#}: the next update tries again", Self::NAME),
+        }
+        Ok(())
+    }
+
+    /// As [`UpdateModule::recover`]. Default: rolls an interrupted update back, then [`booted`](Self::booted).
+    ///
+    /// # Errors
+    /// As there.
+    fn recover(&self, tree: &WorkTree) -> Result<()> {
+        // What is active has to be started even where an interrupted update cannot be rolled back.
+        let recovered = transaction::<Self>(tree).recover();
+        let booted = self.booted(tree);
+        recovered.and(booted)
+    }
+}
+
+/// A [`Transactional`] module as an [`UpdateModule`].
+///
+/// ```no_run
+/// # use mender_update_module::{InTransactions, Payloads, Transactional, Trigger, Update, WorkTree};
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct MyUpdate {}
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct Prepared {}
+/// # impl Update for MyUpdate {
+/// #     type Prepared = Prepared;
+/// #     fn prepare(&mut self) -> anyhow::Result<Prepared> { Ok(Prepared {}) }
+/// #     fn activate(&self, _: &Prepared) -> anyhow::Result<()> { Ok(()) }
+/// #     fn roll_back(&self, _: &Prepared, _: Trigger) -> anyhow::Result<()> { Ok(()) }
+/// #     fn discard(&self, _: Option<&Prepared>) -> anyhow::Result<()> { Ok(()) }
+/// # }
+/// struct MyModule;
+///
+/// impl Transactional for MyModule {
+///     const NAME: &'static str = "my-module";
+///     type Update = MyUpdate;
+///
+///     fn plan(&self, _tree: &WorkTree, _payloads: &mut Payloads) -> anyhow::Result<MyUpdate> {
+///         Ok(MyUpdate {})
+///     }
+///
+///     fn stage(&self, _update: &mut MyUpdate, payloads: &mut Payloads) -> anyhow::Result<()> {
+///         payloads.try_for_each(|payload| payload.map(drop))
+///     }
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     mender_update_module::run(InTransactions(MyModule))
+/// }
+/// ```
+pub struct InTransactions<M>(pub M);
+
+impl<M: Transactional> UpdateModule for InTransactions<M> {
+    const NAME: &'static str = M::NAME;
+
+    fn provides_payload_file_sizes(&self, tree: &WorkTree) -> Result<bool> {
+        self.0.provides_payload_file_sizes(tree)
+    }
+
+    fn download(&self, tree: &WorkTree, payloads: Payloads) -> Result<()> {
+        self.0.download(tree, payloads)
+    }
+
+    fn artifact_install(&self, tree: &WorkTree) -> Result<()> {
+        self.0.artifact_install(tree)
+    }
+
+    fn needs_artifact_reboot(&self, tree: &WorkTree) -> Result<NeedsReboot> {
+        self.0.needs_artifact_reboot(tree)
+    }
+
+    fn artifact_reboot(&self, tree: &WorkTree) -> Result<()> {
+        self.0.artifact_reboot(tree)
+    }
+
+    fn artifact_verify_reboot(&self, tree: &WorkTree) -> Result<()> {
+        self.0.artifact_verify_reboot(tree)
+    }
+
+    fn artifact_commit(&self, tree: &WorkTree) -> Result<()> {
+        self.0.artifact_commit(tree)
+    }
+
+    fn supports_rollback(&self, tree: &WorkTree) -> Result<bool> {
+        self.0.supports_rollback(tree)
+    }
+
+    fn artifact_rollback(&self, tree: &WorkTree) -> Result<()> {
+        self.0.artifact_rollback(tree)
+    }
+
+    fn artifact_rollback_reboot(&self, tree: &WorkTree) -> Result<()> {
+        self.0.artifact_rollback_reboot(tree)
+    }
+
+    fn artifact_verify_rollback_reboot(&self, tree: &WorkTree) -> Result<()> {
+        self.0.artifact_verify_rollback_reboot(tree)
+    }
+
+    fn artifact_failure(&self, tree: &WorkTree) -> Result<()> {
+        self.0.artifact_failure(tree)
+    }
+
+    fn cleanup(&self, tree: &WorkTree) -> Result<()> {
+        self.0.cleanup(tree)
+    }
+
+    fn recover(&self, tree: &WorkTree) -> Result<()> {
+        self.0.recover(tree)
+    }
+}
+
+fn transaction<M: Transactional>(tree: &WorkTree) -> Transaction<M::Update> {
+    Transaction::new(Journal::new(&tree.state_folder(M::NAME)))
+}

@@ -1,0 +1,196 @@
+//! The crates that are linked into the executable of a module, with their licences: what Debian's `copyright`, the SBOM and the
+//! recipes of the Yocto layer say of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use toml_edit::{DocumentMut, Item};
+use xshell::{Shell, cmd};
+
+use super::copyright;
+use super::licences::{self, Choice, Licence};
+use super::modules::{Module, Workspace};
+use super::source::manifest;
+use crate::target::{TARGETS, Target};
+
+/// What is linked into the executable of a module.
+pub struct Linked {
+    /// The crates, the module's own first, then by name and version.
+    pub crates: Vec<Crate>,
+}
+
+/// A crate that is linked.
+pub struct Crate {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its licence.
+    pub licence: Choice,
+    /// Who has the copyright, as its files say.
+    pub copyright: Vec<String>,
+    /// The sha256 of its archive on crates.io; `None` for a crate of this work tree.
+    pub checksum: Option<String>,
+    /// The targets that it is linked for.
+    pub targets: Vec<&'static Target>,
+}
+
+impl Linked {
+    /// Asks cargo for what is linked into `module`. What only tests, build scripts and macros need is not.
+    ///
+    /// # Errors
+    /// When cargo cannot tell, or a crate's licence is missing or not accepted.
+    pub fn of(sh: &Shell, workspace: &Workspace, module: &Module) -> Result<Self> {
+        let lock = manifest(&workspace.root.join("Cargo.lock"))?;
+        let mut found: BTreeMap<(String, String), Vec<&'static Target>> = BTreeMap::new();
+        let mut packages = BTreeMap::new();
+        for target in TARGETS {
+            packages.extend(metadata(sh, target)?);
+            for linked in names(&tree(sh, module, target)?)? {
+                found.entry(linked).or_default().push(target);
+            }
+        }
+        let read = |((name, version), targets)| {
+            Crate::read(name, version, targets, &packages, &lock)
+                .with_context(|| format!("reading the licences of what is linked into {}", module.name))
+        };
+        let mut crates = found.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        crates.sort_by_key(|linked| linked.name != module.name);
+        Ok(Self { crates })
+    }
+
+    /// The licences that all of it together is used under, by their SPDX identifiers' order. A static executable has the C
+    /// library's, [`licences::C_LIBRARY`], besides.
+    pub fn licences(&self) -> Vec<&'static Licence> {
+        let used = self.crates.iter().flat_map(|linked| linked.licence.used.iter().copied());
+        let used = used.chain([licences::STANDARD_LIBRARY]).map(|licence| (licence.spdx, licence));
+        used.collect::<BTreeMap<_, _>>().into_values().collect()
+    }
+}
+
+impl Crate {
+    fn read(
+        name: String,
+        version: String,
+        targets: Vec<&'static Target>,
+        packages: &BTreeMap<(String, String), Value>,
+        lock: &DocumentMut,
+    ) -> Result<Self> {
+        let key = (name, version);
+        let package = packages.get(&key);
+        let (name, version) = key;
+        let package =
+            package.with_context(|| format!("{name} {version}: cargo metadata does not list it"))?;
+        let expression = package["license"].as_str();
+        let expression =
+            expression.with_context(|| format!("{name} {version}: its manifest names no license"))?;
+        let licence = licences::choose(expression).with_context(|| format!("{name} {version}"))?;
+        let folder = package["manifest_path"].as_str().and_then(|path| Path::new(path).parent());
+        let folder = folder.with_context(|| format!("{name} {version}: cargo metadata names no manifest"))?;
+        let authors = package["authors"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let copyright = copyright::holders(&name, folder, authors)?;
+        let checksum = checksum(lock, &name, &version);
+        Ok(Self { name, version, licence, copyright, checksum, targets })
+    }
+}
+
+/// Every package that cargo knows for `target`, by name and version.
+fn metadata(sh: &Shell, target: &Target) -> Result<BTreeMap<(String, String), Value>> {
+    let triple = target.triple;
+    let metadata = cmd!(sh, "cargo metadata --format-version 1 --locked --filter-platform {triple}")
+        .quiet()
+        .read()
+        .with_context(|| format!("asking cargo for the packages for {triple}"))?;
+    let mut metadata: Value =
+        serde_json::from_str(&metadata).context("reading the output of cargo metadata")?;
+    let packages = metadata["packages"].as_array_mut().context("cargo metadata lists no packages")?;
+    let text = |package: &Value, key: &str| package[key].as_str().unwrap_or_default().to_owned();
+    let named = |package: Value| ((text(&package, "name"), text(&package, "version")), package);
+    Ok(packages.drain(..).map(named).collect())
+}
+
+/// What is linked for `target`. Unlike cargo metadata, this takes no features from tests and other members.
+fn tree(sh: &Shell, module: &Module, target: &Target) -> Result<String> {
+    let (name, triple) = (&module.name, target.triple);
+    cmd!(sh, "cargo tree --locked --package {name} --target {triple}")
+        .args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--no-dedupe", "--format", "{p}"])
+        .quiet()
+        .read()
+        .with_context(|| format!("asking cargo for what is linked into {name} for {triple}"))
+}
+
+/// The names and versions in the output of cargo tree: lines of `name vVERSION` and, for a crate of ours, its path.
+fn names(tree: &str) -> Result<BTreeSet<(String, String)>> {
+    let parse = |line: &str| {
+        let mut words = line.split(' ');
+        let (name, version) = (words.next(), words.next().and_then(|version| version.strip_prefix('v')));
+        let (name, version) = name.zip(version).with_context(|| format!("cargo tree prints {line:?}"))?;
+        Ok((name.to_owned(), version.to_owned()))
+    };
+    tree.lines().filter(|line| !line.is_empty()).map(parse).collect()
+}
+
+fn checksum(lock: &DocumentMut, name: &str, version: &str) -> Option<String> {
+    let packages = lock.get("package").and_then(Item::as_array_of_tables)?;
+    let text = |package: &toml_edit::Table, key: &str| Some(package.get(key)?.as_str()?.to_owned());
+    let is_it = |package: &&toml_edit::Table| {
+        text(package, "name").as_deref() == Some(name) && text(package, "version").as_deref() == Some(version)
+    };
+    text(packages.iter().find(is_it)?, "checksum")
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A crate of crates.io under `licence`, linked for every target.
+    pub fn linked(name: &str, version: &str, licence: &str) -> Crate {
+        Crate {
+            name: name.into(),
+            version: version.into(),
+            licence: licences::choose(licence).unwrap(),
+            copyright: vec!["2018, Somebody".into()],
+            checksum: Some("abc".into()),
+            targets: TARGETS.iter().collect(),
+        }
+    }
+
+    #[test]
+    fn lines_of_cargo_tree_are_names_and_versions() {
+        let tree = "web-file v0.1.0 (/w/modules/web-file)\nanyhow v1.0.104\ntoml v0.9.12+spec-1.1.0\nanyhow v1.0.104\n";
+        let names = names(tree).unwrap();
+        let expected = [("anyhow", "1.0.104"), ("toml", "0.9.12+spec-1.1.0"), ("web-file", "0.1.0")];
+        assert_eq!(names, expected.map(|(name, version)| (name.to_owned(), version.to_owned())).into());
+        assert!(super::names("warning").is_err());
+    }
+
+    #[test]
+    fn an_unknown_or_missing_licence_names_the_crate() {
+        let lock: DocumentMut =
+            "[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nchecksum = \"abc\"\n".parse().unwrap();
+        let read = |license: &str| {
+            let package = format!(
+                r#"{{"license": {license}, "manifest_path": "/nowhere/Cargo.toml", "authors": ["A <a@b>"]}}"#
+            );
+            let package = serde_json::from_str(&package).unwrap();
+            let key = ("a".to_owned(), "1.0.0".to_owned());
+            Crate::read("a".into(), "1.0.0".into(), Vec::new(), &[(key, package)].into(), &lock)
+        };
+        let error = format!("{:#}", read("\"GPL-3.0-only\"").err().unwrap());
+        assert!(error.starts_with("a 1.0.0: GPL-3.0-only is not accepted"), "{error}");
+        let error = format!("{:#}", read("null").err().unwrap());
+        assert_eq!(error, "a 1.0.0: its manifest names no license");
+        let read = read("\"ISC\"").unwrap();
+        assert_eq!((read.checksum.as_deref(), &read.copyright[..]), (Some("abc"), &["A".to_owned()][..]));
+    }
+
+    #[test]
+    fn licences_are_those_of_all_crates_and_of_the_standard_library() {
+        let linked =
+            Linked { crates: vec![linked("minreq", "3.0.0", "ISC"), linked("zmij", "1.0.0", "MIT")] };
+        let licences: Vec<_> = linked.licences().iter().map(|licence| licence.spdx).collect();
+        assert_eq!(licences, ["Apache-2.0", "ISC", "MIT"]);
+    }
+}
