@@ -124,12 +124,15 @@ impl<'a> BuildFolder<'a> {
         run(step, command)
     }
 
-    /// The directory of the recipe `name` below BitBake's work directory, which has one level for the architecture.
+    /// The directory of the recipe `name` below BitBake's work directory, which has one level for the architecture. Older releases
+    /// append the C library to the name of its folder tmp.
     ///
     /// # Errors
     /// When BitBake has not worked on it.
     pub fn work(&self, name: &str) -> Result<PathBuf> {
-        let architectures = folder::entries(&self.path.join("tmp/work"))?;
+        let work = ["tmp/work", "tmp-glibc/work"].map(|folder| self.path.join(folder));
+        let work = work.iter().find(|folder| folder.is_dir()).context("BitBake has no work directory")?;
+        let architectures = folder::entries(work)?;
         let found =
             architectures.iter().map(|architecture| architecture.join(name)).find(|path| path.is_dir());
         let versions = folder::entries(&found.with_context(|| format!("BitBake has not worked on {name}"))?)?;
