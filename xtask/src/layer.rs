@@ -41,7 +41,7 @@ pub struct Layer {
     test: bool,
     #[command(flatten)]
     places: Places,
-    /// Test only the suites with this text in their names, such as "wrynose qemuarm64".
+    /// Runs only the suites with TEXT in their names, such as "wrynose qemuarm64"
     #[arg(long, value_name = "TEXT", requires = "test")]
     only: Option<String>,
 }

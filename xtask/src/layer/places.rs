@@ -10,16 +10,16 @@ use clap::Args;
 /// Places on this machine; each is remembered in the user's configuration.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Places {
-    /// Checkouts openembedded-core and bitbake, or directories that have them, one for each release. It is remembered.
+    /// Tests with the checkouts openembedded-core and bitbake in DIR, or in directories of DIR, one for each release; remembered
     #[arg(long, value_name = "DIR", requires = "test")]
     pub oe_core: Option<PathBuf>,
-    /// A checkout of meta-mender, or directories that have one, one for each release. It is remembered.
+    /// Tests with the checkout of meta-mender in DIR, or in directories of DIR, one for each release; remembered
     #[arg(long, value_name = "DIR", requires = "test")]
     pub meta_mender: Option<PathBuf>,
-    /// BitBake's DL_DIR of an earlier build with the source of the Mender client [default: from the network]. It is remembered.
+    /// Takes the source of the Mender client from DIR, BitBake's DL_DIR of another build [default: the network]; remembered
     #[arg(long, value_name = "DIR", requires = "test")]
     pub downloads: Option<PathBuf>,
-    /// The program opkg, as opkg-native builds it [default: from PATH]. It is remembered.
+    /// Assembles .ipk packages with the program FILE, as opkg-native builds it [default: opkg in PATH]; remembered
     #[arg(long, value_name = "FILE", requires = "test")]
     pub opkg: Option<PathBuf>,
 }
