@@ -109,21 +109,22 @@ impl E2e {
     }
 }
 
-/// Plays one scenario on the board of `target` with `packages` in the place of those of `dist/`, and returns its name.
+/// Plays `scenarios` on the board of `target` with `packages` in the place of those of `dist/`, and returns its name.
 ///
 /// # Errors
-/// When it fails, or there is no such machine.
+/// When one fails, or there is no such machine.
 pub fn play_with(
     sh: &Shell,
     target: &'static Target,
     packages: Vec<PathBuf>,
-    scenario: &str,
+    scenarios: &[&str],
 ) -> Result<&'static str> {
     packages::ensure(sh, e2e::HOST_PACKAGES)?;
     let board = target.board.as_ref();
     let board = board.with_context(|| format!("there is no emulated Pi for {}", target.debian))?;
     let stage = stage(sh, target, Image::ensure(sh, board)?, packages)?;
-    e2e::choose(&[scenario.to_owned()])?.into_iter().try_for_each(|scenario| stage.play(scenario))?;
+    let scenarios: Vec<_> = scenarios.iter().map(|&name| name.to_owned()).collect();
+    e2e::choose(&scenarios)?.into_iter().try_for_each(|scenario| stage.play(scenario))?;
     Ok(board.machine)
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask layer`: keeps the Yocto layer in step with the work tree, and tests it.
 
 mod generated;
+mod places;
 pub mod prebuilt;
 pub mod tiers;
 
@@ -18,6 +19,7 @@ use crate::dist::linked::Linked;
 use crate::dist::modules::{self, Module, Workspace};
 use crate::dist::source::Source;
 use crate::summary::Summary;
+pub use places::Places;
 
 /// The layer's folder in the work tree.
 const LAYER: &str = "meta-rust-modules";
@@ -37,9 +39,11 @@ pub struct Layer {
     /// Test the layer instead: everywhere BitBake's engine and linters, and where OE-Core is at hand the real BitBake.
     #[arg(long, conflicts_with_all = ["check", "prebuilt"])]
     test: bool,
-    /// Checkouts openembedded-core and bitbake, or folders that have them, one for each release. It is remembered.
-    #[arg(long, value_name = "DIR", requires = "test")]
-    oe_core: Option<PathBuf>,
+    #[command(flatten)]
+    places: Places,
+    /// Runs only the suites with TEXT in their names, such as "wrynose qemuarm64"
+    #[arg(long, value_name = "TEXT", requires = "test")]
+    only: Option<String>,
 }
 
 /// The file with the checksums of prebuilt packages.
@@ -53,7 +57,8 @@ struct Made {
 
 impl Layer {
     /// That every generated file agrees with the work tree.
-    pub const CHECK: Self = Self { check: true, prebuilt: false, test: false, oe_core: None };
+    pub const CHECK: Self =
+        Self { check: true, prebuilt: false, test: false, places: Places::NONE, only: None };
 
     /// Writes, checks or tests, and says what there was.
     ///
@@ -62,7 +67,7 @@ impl Layer {
     pub fn run(self, sh: &Shell) -> Result<String> {
         if self.test {
             let mut summary = Summary::default();
-            tiers::run(sh, self.oe_core.as_deref(), &mut summary)?;
+            tiers::run(sh, &self.places, self.only.as_deref(), &mut summary)?;
             return summary.close();
         }
         let workspace = modules::workspace(sh)?;

@@ -6,17 +6,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use host::command::run;
-use host::folder;
 use host::status::Step;
+use host::{cache, folder};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::{Layer, Release};
 
 /// Debian packages of the host that BitBake and the test layer need.
 pub const HOST_PACKAGES: &[&str] = &[
+    "apt-utils",
     "chrpath",
+    "cmake",
     "cpio",
+    "createrepo-c",
     "diffstat",
+    "dnf",
     "file",
     "g++",
     "g++-aarch64-linux-gnu",
@@ -28,6 +32,7 @@ pub const HOST_PACKAGES: &[&str] = &[
     "lz4",
     "make",
     "mender-artifact",
+    "ninja-build",
     "patch",
     "perl",
     "pseudo",
@@ -78,9 +83,12 @@ impl<'a> BuildFolder<'a> {
             ),
         )?;
         let downloads = layer.scratch.join("downloads");
+        // Without a server for equivalent hashes: two build folders share what either has built.
         let local = format!(
-            "DL_DIR = \"{}\"\nDEPLOY_DIR = \"${{TOPDIR}}/deploy\"\nBB_NO_NETWORK = \"1\"\nBB_SERVER_TIMEOUT = \"0\"\n{settings}",
-            downloads.display()
+            "DL_DIR = \"{}\"\nSSTATE_DIR = \"{}\"\nDEPLOY_DIR = \"${{TOPDIR}}/deploy\"\nBB_NO_NETWORK = \"1\"\n\
+             BB_SERVER_TIMEOUT = \"0\"\nBB_SIGNATURE_HANDLER = \"OEBasicHash\"\nBB_HASHSERVE = \"\"\n{settings}",
+            downloads.display(),
+            state(sh, layer)?.display()
         );
         folder::write(&path.join("conf/local.conf"), &local)?;
         tools(layer)?;
@@ -116,6 +124,21 @@ impl<'a> BuildFolder<'a> {
         run(step, command)
     }
 
+    /// The directory of the recipe `name` below BitBake's work directory, which has one level for the architecture. Older releases
+    /// append the C library to the name of its folder tmp.
+    ///
+    /// # Errors
+    /// When BitBake has not worked on it.
+    pub fn work(&self, name: &str) -> Result<PathBuf> {
+        let work = ["tmp/work", "tmp-glibc/work"].map(|folder| self.path.join(folder));
+        let work = work.iter().find(|folder| folder.is_dir()).context("BitBake has no work directory")?;
+        let architectures = folder::entries(work)?;
+        let found =
+            architectures.iter().map(|architecture| architecture.join(name)).find(|path| path.is_dir());
+        let versions = folder::entries(&found.with_context(|| format!("BitBake has not worked on {name}"))?)?;
+        versions.into_iter().next().with_context(|| format!("BitBake has left nothing of {name}"))
+    }
+
     /// BitBake refuses root: a namespace in which this user has another number will do, and everything stays its own.
     fn unprivileged(&self) -> Result<Cmd<'a>> {
         let id = cmd!(self.sh, "id -u").quiet().read().context("asking who this user is")?;
@@ -140,19 +163,34 @@ impl<'a> BuildFolder<'a> {
 /// home, where rustup's proxies know no toolchain.
 fn tools(layer: &Layer) -> Result<()> {
     let folder = layer.scratch.join("tools");
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    folder::empty(&folder)?;
     fs::create_dir_all(layer.scratch.join("home")).context("making a home for BitBake")?;
-    let script = layer.tests.join("meta-debian-tools/scripts/opkg-build");
-    for tool in [layer.toolchain.join("rustc"), layer.toolchain.join("cargo"), script] {
-        link(&tool, &folder)?;
+    let compiler = ["rustc", "cargo"].map(|name| layer.toolchain.join(name));
+    for tool in compiler.iter().chain(&scripts(layer)?) {
+        link(tool, &folder.join(tool.file_name().unwrap_or_default()))?;
     }
-    Ok(())
+    layer.opkg.iter().try_for_each(|opkg| link(opkg, &folder.join("opkg")))
 }
 
-fn link(tool: &Path, folder: &Path) -> Result<()> {
-    let link = folder.join(tool.file_name().unwrap_or_default());
-    if link.is_symlink() {
-        fs::remove_file(&link).with_context(|| format!("removing {}", link.display()))?;
+/// The scripts that stand in for programs of OE-Core's.
+fn scripts(layer: &Layer) -> Result<Vec<PathBuf>> {
+    folder::entries(&layer.tests.join("meta-debian-tools/scripts"))
+}
+
+fn link(tool: &Path, link: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(tool, link).with_context(|| format!("linking {}", link.display()))
+}
+
+/// The cache in which BitBake keeps what its tasks have made. BitBake's own keys know the recipes, but nothing of the host's tools:
+/// there is one cache for each set of them.
+fn state(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
+    let format = "${Package} ${Version}\n";
+    let host = cmd!(sh, "dpkg-query --show --showformat {format} {HOST_PACKAGES...}").quiet().read();
+    let rustc = layer.toolchain.join("rustc");
+    let rust = cmd!(sh, "{rustc} --version").quiet().read().context("asking rustc for its version")?;
+    let mut parts = vec![host.context("asking dpkg for versions")?.into_bytes(), rust.into_bytes()];
+    for script in scripts(layer)? {
+        parts.push(fs::read(&script).with_context(|| format!("reading {}", script.display()))?);
     }
-    std::os::unix::fs::symlink(tool, &link).with_context(|| format!("linking {}", link.display()))
+    cache::entry("bitbake", &cache::key(parts.iter().map(Vec::as_slice))[..16], |_| Ok(()))
 }

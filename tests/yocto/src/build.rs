@@ -1,4 +1,4 @@
-//! Tier 3: real builds. Every recipe that a release can build, for one machine, to `.deb` and `.ipk`, do_package_qa included.
+//! Tier 3: real builds. Every recipe that a release can build, for one machine, to `.deb`, `.ipk` and `.rpm`, do_package_qa included.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,18 @@ use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
 use crate::bitbake::BuildFolder;
-use crate::{Layer, Release, downloads};
+use crate::lists::{self, EXAMPLE, GROUP};
+use crate::{Layer, Release, client, downloads};
 
 /// What a masked build folder's `local.conf` says.
-pub const SETTINGS: &str = "require conf/debian-tools.conf\nPACKAGE_CLASSES = \"package_deb package_ipk\"\n";
+pub const SETTINGS: &str = "require conf/debian-tools.conf\nINIT_MANAGER = \"systemd\"\n\
+    DISTRO_FEATURES:append = \" ptest virtualization\"\nPACKAGE_CLASSES = \"package_deb package_ipk package_rpm\"\n";
+
+/// What it says too where meta-mender is among the layers.
+pub const CLIENT_SETTINGS: &str = "require conf/mender-image.conf\n";
+
+/// What it says where our modules take the place of the client's.
+pub const SPLIT: &str = "UPDATE_MODULES_SPLIT_FROM_CLIENT = \"deb directory\"\n";
 
 /// One machine to build for.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,8 +30,17 @@ pub struct Build {
     pub machine: &'static str,
     /// Debian's name of the architecture.
     pub debian: &'static str,
-    /// The program that runs its executables here, and the C library's folder.
-    pub emulator: (&'static str, &'static str),
+    /// The command that runs its executables here.
+    pub emulator: &'static [&'static str],
+    /// The C library of what the compiler at hand builds for it. Without one, the prebuilt modules alone are built.
+    pub library: Option<Library>,
+}
+
+/// A C library on this host.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Library {
+    folder: &'static str,
+    loader: &'static str,
 }
 
 /// The machines that packages are built for.
@@ -31,9 +48,22 @@ pub const BUILDS: &[Build] = &[
     Build {
         machine: "qemuarm64",
         debian: "arm64",
-        emulator: ("qemu-aarch64-static", "/usr/aarch64-linux-gnu"),
+        emulator: &["qemu-aarch64-static"],
+        library: Some(Library { folder: "/usr/aarch64-linux-gnu/lib", loader: "ld-linux-aarch64.so.1" }),
     },
-    Build { machine: "qemuarm", debian: "armhf", emulator: ("qemu-arm-static", "/usr/arm-linux-gnueabihf") },
+    Build {
+        machine: "qemuarm",
+        debian: "armhf",
+        emulator: &["qemu-arm-static"],
+        library: Some(Library { folder: "/usr/arm-linux-gnueabihf/lib", loader: "ld-linux-armhf.so.3" }),
+    },
+    // Debian's compiler for armhf makes code for ARMv7, and so is the C library that comes with it.
+    Build {
+        machine: "test-armv6",
+        debian: "armhf",
+        emulator: &["qemu-arm-static", "-cpu", "arm1176"],
+        library: None,
+    },
 ];
 
 /// A package of one of our modules that BitBake has made.
@@ -49,7 +79,7 @@ pub struct Built {
 }
 
 /// Whether `release` has a Rust that builds the modules: scarthgap's is 1.75, and their recipes leave themselves out.
-fn builds_from_source(release: &Release) -> bool {
+pub fn builds_from_source(release: &Release) -> bool {
     release.series != "scarthgap"
 }
 
@@ -68,35 +98,74 @@ pub fn stand_ins(layer: &Layer) -> Vec<PathBuf> {
     ["meta-debian-tools", "meta-virtualization"].map(|name| layer.tests.join(name)).into()
 }
 
-/// Builds everything for `build`, looks at what came out, and returns the packages of our modules.
-pub fn run(sh: &Shell, layer: &Layer, release: &Release, build: &Build) -> Result<Vec<Built>> {
+/// The line that asks for the client `version`.
+pub fn preferred(version: &str) -> String {
+    format!("PREFERRED_VERSION_mender = \"{version}\"\n")
+}
+
+/// The layers of the client in `meta_mender`.
+pub fn client_layers(layer: &Layer, meta_mender: &Path) -> [PathBuf; 2] {
+    [meta_mender.to_owned(), layer.tests.join("meta-mender-image")]
+}
+
+/// Builds everything for `build`, beside the client's layer `meta_mender` where that is at hand, looks at what came out, and returns
+/// the packages of our modules.
+pub fn run(
+    sh: &Shell,
+    layer: &Layer,
+    release: &Release,
+    build: &Build,
+    meta_mender: Option<&Path>,
+) -> Result<Vec<Built>> {
     downloads::mirror(sh, layer)?;
     let under_test =
         vec![layer.folder.clone(), downloads::checksums(layer)?, layer.tests.join("meta-example")];
-    let layers = [stand_ins(layer), under_test].concat();
-    let folder = BuildFolder::new(sh, layer, release, build.machine, &layers, SETTINGS)?;
-    let mut names: Vec<String> =
-        layer.modules.iter().map(|name| format!("mender-update-module-{name}-bin")).collect();
-    names.push("packagegroup-mender-update-modules".to_owned());
-    if builds_from_source(release) {
-        names.extend(layer.modules.iter().map(|name| format!("mender-update-module-{name}")));
-        names.extend(["mender-update-module-example", "example-artifact"].map(str::to_owned));
+    let mut layers = [stand_ins(layer), under_test].concat();
+    let mut settings = SETTINGS.to_owned();
+    if let Some(meta_mender) = meta_mender {
+        client::provide(sh, layer, meta_mender)?;
+        layers.extend(client_layers(layer, meta_mender));
+        // Our packages recommend the client, which BitBake builds too then: of a version that is asked for, or it warns.
+        let newest = client::versions(meta_mender)?.pop().unwrap_or_default();
+        settings += &format!("{CLIENT_SETTINGS}{SPLIT}{}", preferred(&newest));
     }
+    let folder = BuildFolder::new(sh, layer, release, build.machine, &layers, &settings)?;
+    let from_source = builds_from_source(release) && build.library.is_some();
+    let names = to_build(layer, release, build);
     let bitbake: Vec<_> = ["bitbake"].into_iter().chain(names.iter().map(String::as_str)).collect();
     step(format!("{}, {}: bitbake, {} recipes", release.series, build.machine, names.len()), |step| {
         let said = folder.run(step, build.machine, &bitbake)?;
         let complaints: Vec<_> = said.lines().filter(|line| complains(line)).collect();
         ensure!(complaints.is_empty(), "BitBake has built everything, but says:\n{}", complaints.join("\n"));
-        if builds_from_source(release) {
+        if from_source {
             artifact(sh, step, &folder.path)?;
         }
-        let kinds = if builds_from_source(release) { &[true, false][..] } else { &[false][..] };
+        let packaged: Vec<_> = names.iter().filter(|name| *name != ARTIFACT).cloned().collect();
+        lists::check(sh, step, layer, &folder.path.join("deploy"), &packaged)?;
+        let kinds = if from_source { &[true, false][..] } else { &[false][..] };
         let wanted =
             layer.modules.iter().flat_map(|module| kinds.iter().map(move |source| (module, *source)));
         wanted
             .map(|(module, from_source)| built(sh, step, &folder.path, build, module, from_source))
             .collect()
     })
+}
+
+/// The recipe of an artifact.
+const ARTIFACT: &str = "example-artifact";
+
+/// The recipes that `release` builds for `build`: the group only where it takes the modules that are built anyway.
+fn to_build(layer: &Layer, release: &Release, build: &Build) -> Vec<String> {
+    let mut names = recipes(layer, release);
+    if build.library.is_none() {
+        names.retain(|name| name.ends_with("-bin"));
+        return names;
+    }
+    names.push(GROUP.to_owned());
+    if builds_from_source(release) {
+        names.extend([EXAMPLE, ARTIFACT].map(str::to_owned));
+    }
+    names
 }
 
 /// A warning or an error; but that of OE-Core nothing is left, since it is masked, is as it should be.
@@ -151,13 +220,24 @@ fn built(
     let executable = unpacked.join("usr/share/mender/modules/v3").join(module);
     ensure!(executable.is_file(), "{} does not have {}", deb.display(), executable.display());
     let runner = folder.join("runners").join(if from_source { "source" } else { "prebuilt" }).join(module);
-    let (emulator, library) = build.emulator;
-    let emulator =
-        cmd!(sh, "which {emulator}").quiet().read().with_context(|| format!("finding {emulator}"))?;
-    let script = format!("#!/bin/sh\nexec {emulator} -L {library} '{}' \"$@\"\n", executable.display());
+    let script =
+        format!("#!/bin/sh\nexec {} '{}' \"$@\"\n", emulated(sh, build, from_source)?, executable.display());
     folder::write(&runner, &script)?;
     run_command(step, cmd!(sh, "chmod 755 {runner}"))?;
     Ok(Built { module: module.to_owned(), from_source, deb, runner })
+}
+
+/// The words before an executable's path that run it here. Not qemu's option -L: with it, "/" is the C library's folder.
+fn emulated(sh: &Shell, build: &Build, from_source: bool) -> Result<String> {
+    let (emulator, options) = build.emulator.split_first().context("a build without an emulator")?;
+    let emulator =
+        cmd!(sh, "which {emulator}").quiet().read().with_context(|| format!("finding {emulator}"))?;
+    let mut words = vec![emulator];
+    words.extend(options.iter().map(|&option| option.to_owned()));
+    if let (true, Some(Library { folder, loader })) = (from_source, &build.library) {
+        words.extend([format!("{folder}/{loader}"), format!("--library-path {folder}")]);
+    }
+    Ok(words.join(" "))
 }
 
 /// The one file below `folder` whose name `is_it`.

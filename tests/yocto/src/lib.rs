@@ -6,18 +6,21 @@
 mod bitbake;
 mod build;
 mod checks;
+mod client;
 mod downloads;
 mod everywhere;
+mod lists;
 mod release;
+mod rootfs;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 pub use bitbake::HOST_PACKAGES;
 pub use build::{BUILDS, Build, Built};
 pub use everywhere::EVERYWHERE_PACKAGES;
-pub use release::{Release, compatible, releases};
+pub use release::{Release, compatible, meta_mender, releases};
 
 /// The layer, and what it is tested with.
 pub struct Layer {
@@ -33,6 +36,10 @@ pub struct Layer {
     pub released: Vec<PathBuf>,
     /// The folder with the compiler and cargo.
     pub toolchain: PathBuf,
+    /// A DL_DIR of BitBake's that has the source of the Mender client, where one is at hand.
+    pub downloads: Option<PathBuf>,
+    /// The program opkg, where it is at hand.
+    pub opkg: Option<PathBuf>,
 }
 
 impl Layer {
@@ -52,11 +59,33 @@ impl Layer {
         checks::run(sh, self, release)
     }
 
+    /// Why no root file system of `release` can be assembled with the client of `meta_mender`, if so.
+    ///
+    /// # Errors
+    /// When a recipe of the client cannot be read.
+    pub fn client_obstacle(&self, sh: &xshell::Shell, meta_mender: &Path) -> Result<Option<String>> {
+        client::obstacle(sh, self, meta_mender)
+    }
+
+    /// Tier 3, root file systems with the client of `meta_mender` and our packages. Returns what was shown.
+    ///
+    /// # Errors
+    /// When one cannot be assembled, or has other modules than it should.
+    pub fn assembled(&self, sh: &xshell::Shell, release: &Release, meta_mender: &Path) -> Result<String> {
+        rootfs::run(sh, self, release, meta_mender)
+    }
+
     /// Tier 3, one build. Returns the packages of our modules.
     ///
     /// # Errors
     /// When something is not built, or is not as it should be.
-    pub fn built(&self, sh: &xshell::Shell, release: &Release, build: &Build) -> Result<Vec<Built>> {
-        build::run(sh, self, release, build)
+    pub fn built(
+        &self,
+        sh: &xshell::Shell,
+        release: &Release,
+        build: &Build,
+        meta_mender: Option<&Path>,
+    ) -> Result<Vec<Built>> {
+        build::run(sh, self, release, build, meta_mender)
     }
 }

@@ -17,6 +17,21 @@ pub struct Release {
     pub bitbake: PathBuf,
 }
 
+/// The layer meta-mender-core for `series` in `folder`: a checkout of meta-mender, or a folder that has one or several, each in a
+/// folder of its own or two levels down.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn meta_mender(folder: &Path, series: &str) -> Result<Option<PathBuf>> {
+    let candidates = [vec![folder.to_owned()], folder::entries(folder)?].concat();
+    let layers = candidates.iter().flat_map(|folder| [folder.clone(), folder.join("meta-mender")]);
+    let is_it = |layer: &PathBuf| {
+        let compatible = variable(&layer.join("conf/layer.conf"), "LAYERSERIES_COMPAT_mender");
+        compatible.is_ok_and(|compatible| compatible.split_whitespace().any(|found| found == series))
+    };
+    Ok(layers.map(|folder| folder.join("meta-mender-core")).find(is_it))
+}
+
 /// The releases in `folder`, which holds the checkouts `openembedded-core` and `bitbake`, or folders that each do.
 ///
 /// # Errors
@@ -61,6 +76,24 @@ fn variable(path: &Path, name: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn meta_mender_is_chosen_by_its_series() {
+        let folder = tempfile::tempdir().unwrap();
+        for (place, series) in
+            [("meta-mender", "kirkstone"), ("b/meta-mender", "wrynose"), ("c", "scarthgap")]
+        {
+            let conf = folder.path().join(place).join("meta-mender-core/conf");
+            fs::create_dir_all(&conf).unwrap();
+            fs::write(conf.join("layer.conf"), format!("LAYERSERIES_COMPAT_mender = \"{series}\"\n"))
+                .unwrap();
+        }
+        let found = |series: &str| meta_mender(folder.path(), series).unwrap();
+        assert_eq!(found("kirkstone"), Some(folder.path().join("meta-mender/meta-mender-core")));
+        assert_eq!(found("wrynose"), Some(folder.path().join("b/meta-mender/meta-mender-core")));
+        assert_eq!(found("scarthgap"), Some(folder.path().join("c/meta-mender-core")));
+        assert_eq!(found("dunfell"), None);
+    }
 
     #[test]
     fn releases_are_found_alone_and_side_by_side() {

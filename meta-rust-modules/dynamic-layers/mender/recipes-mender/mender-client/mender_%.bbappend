@@ -1,2 +1,3 @@
+inherit update-modules-split
+
 UPDATE_MODULES_CLIENT_PACKAGE = "mender-update"
-require split-modules.inc

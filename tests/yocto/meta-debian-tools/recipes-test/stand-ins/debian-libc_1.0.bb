@@ -19,6 +19,8 @@ do_install() {
 
 # Debian's names: the package that is built is installed on a Debian too.
 PACKAGES = "libc6 libgcc-s1"
+# What rpm asks for beside the libraries.
+RPROVIDES:libc6 = "rtld(GNU_HASH)"
 FILES:libc6 = "${base_libdir}/libc.so.6 ${base_libdir}/ld-linux-*"
 FILES:libgcc-s1 = "${base_libdir}/libgcc_s.so.1"
 

@@ -1,0 +1,116 @@
+//! The source of the Mender client, which meta-mender's recipes take from git: a mirror of it for BitBake, without a network.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use host::command::run;
+use host::status::{Step, step};
+use host::{cache, folder};
+use xshell::{Shell, cmd};
+
+use crate::Layer;
+
+/// What BitBake calls its mirror of the client's repository.
+const MIRROR: &str = "git2/github.com.mendersoftware.mender";
+
+/// Where meta-mender-core has the client's recipes.
+const RECIPES: &str = "recipes-mender/mender-client";
+
+/// The versions of the client that are tried: the newest of every major version for which `meta_mender` has a recipe.
+///
+/// # Errors
+/// When there is none.
+pub fn versions(meta_mender: &Path) -> Result<Vec<String>> {
+    let mut newest: Vec<(Vec<u32>, String)> = Vec::new();
+    for recipe in folder::entries(&meta_mender.join(RECIPES))? {
+        let name = recipe.file_name().unwrap_or_default().to_string_lossy();
+        let Some(version) = name.strip_prefix("mender_").and_then(|rest| rest.strip_suffix(".bb")) else {
+            continue;
+        };
+        let Ok(parts) = version.split('.').map(str::parse).collect::<Result<Vec<u32>, _>>() else { continue };
+        newest.push((parts, version.to_owned()));
+    }
+    newest.sort();
+    newest.dedup_by(|later, earlier| {
+        let same = later.0.first() == earlier.0.first();
+        if same {
+            std::mem::swap(later, earlier);
+        }
+        same
+    });
+    anyhow::ensure!(!newest.is_empty(), "no recipe of the Mender client is in {}", meta_mender.display());
+    Ok(newest.into_iter().map(|(_, version)| version).collect())
+}
+
+/// Why the client's source cannot be had, if so.
+pub fn obstacle(sh: &Shell, layer: &Layer, meta_mender: &Path) -> Result<Option<String>> {
+    if let Some(downloads) = &layer.downloads {
+        let missing = !downloads.join(MIRROR).is_dir();
+        return Ok(missing.then(|| {
+            format!("{} has no {MIRROR}: name a DL_DIR that has, with --downloads DIR", downloads.display())
+        }));
+    }
+    let fetched = step("fetching the source of the Mender client", |step| fetched(sh, step, meta_mender));
+    Ok(fetched.err().map(|error| {
+        let error = format!("{error:#}");
+        let cause = error.lines().last().unwrap_or_default();
+        format!("the source of the Mender client cannot be fetched ({cause}): cargo xtask layer --test --downloads DIR")
+    }))
+}
+
+/// Puts a mirror of the client's source into the tests' DL_DIR.
+///
+/// # Errors
+/// When it cannot be had or copied.
+pub fn provide(sh: &Shell, layer: &Layer, meta_mender: &Path) -> Result<()> {
+    step("the source of the Mender client", |step| {
+        let source = match &layer.downloads {
+            Some(downloads) => downloads.join(MIRROR),
+            None => fetched(sh, step, meta_mender)?,
+        };
+        let mirror = layer.scratch.join("downloads").join(MIRROR);
+        folder::remove(&mirror)?;
+        run(step, cmd!(sh, "git clone --quiet --mirror {source} {mirror}")).map(drop)
+    })
+}
+
+/// A clone of the client's repository from the network, kept until a recipe of the client changes.
+fn fetched(sh: &Shell, step: &Step, meta_mender: &Path) -> Result<PathBuf> {
+    let mut recipes = Vec::new();
+    for recipe in folder::entries(&meta_mender.join(RECIPES))?.iter().filter(|path| path.is_file()) {
+        recipes.push(fs::read_to_string(recipe).with_context(|| format!("reading {}", recipe.display()))?);
+    }
+    let address = recipes.iter().find_map(|recipe| {
+        let address = recipe.split_once("gitsm://")?.1.split(';').next()?;
+        Some(format!("https://{address}"))
+    });
+    let address =
+        address.with_context(|| format!("no recipe in {} names a repository", meta_mender.display()))?;
+    let key = cache::key(recipes.iter().map(String::as_bytes));
+    cache::entry("mender-client", &key[..16], |folder| {
+        let clone = cmd!(sh, "git clone --quiet --mirror {address} {folder}").env("GIT_TERMINAL_PROMPT", "0");
+        run(step, clone).map(drop)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_client_of_every_major_version_is_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(versions(folder.path()).is_err());
+        for name in [
+            "mender_4.0.7.bb",
+            "mender_5.0.9.bb",
+            "mender_5.0.10.bb",
+            "mender_git.bb",
+            "mender-client_3.5.3.bb",
+        ] {
+            folder::write(&folder.path().join(RECIPES).join(name), "").unwrap();
+        }
+        assert_eq!(versions(folder.path()).unwrap(), ["4.0.7", "5.0.10"]);
+    }
+}
