@@ -1,9 +1,10 @@
 //! The source of the Mender client, which meta-mender's recipes take from git: a mirror of it for BitBake, without a network.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use host::command::run;
 use host::status::{Step, step};
 use host::{cache, folder};
@@ -22,25 +23,21 @@ const RECIPES: &str = "recipes-mender/mender-client";
 /// # Errors
 /// When there is none.
 pub fn versions(meta_mender: &Path) -> Result<Vec<String>> {
-    let mut newest: Vec<(Vec<u32>, String)> = Vec::new();
+    let mut newest: BTreeMap<u32, (Vec<u32>, String)> = BTreeMap::new();
     for recipe in folder::entries(&meta_mender.join(RECIPES))? {
         let name = recipe.file_name().unwrap_or_default().to_string_lossy();
-        let Some(version) = name.strip_prefix("mender_").and_then(|rest| rest.strip_suffix(".bb")) else {
-            continue;
-        };
+        let version =
+            name.strip_prefix("mender_").and_then(|rest| rest.strip_suffix(".bb")).unwrap_or_default();
         let Ok(parts) = version.split('.').map(str::parse).collect::<Result<Vec<u32>, _>>() else { continue };
-        newest.push((parts, version.to_owned()));
-    }
-    newest.sort();
-    newest.dedup_by(|later, earlier| {
-        let same = later.0.first() == earlier.0.first();
-        if same {
-            std::mem::swap(later, earlier);
+        let Some(&major) = parts.first() else { continue };
+        let found = (parts, version.to_owned());
+        let known = newest.entry(major).or_insert_with(|| found.clone());
+        if *known < found {
+            *known = found;
         }
-        same
-    });
-    anyhow::ensure!(!newest.is_empty(), "no recipe of the Mender client is in {}", meta_mender.display());
-    Ok(newest.into_iter().map(|(_, version)| version).collect())
+    }
+    ensure!(!newest.is_empty(), "no recipe of the Mender client is in {}", meta_mender.display());
+    Ok(newest.into_values().map(|(_, version)| version).collect())
 }
 
 /// Why the client's source cannot be had, if so.
