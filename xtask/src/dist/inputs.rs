@@ -47,8 +47,9 @@ impl Inputs {
                 parts.extend([name.as_bytes().to_vec(), content]);
             }
         }
-        let epoch = cmd!(sh, "git log -1 --format=%ct -- {PATHS...}").quiet().read().context(needs_git)?;
-        // Nothing is committed yet in a young repository.
+        // Where nothing is committed yet, git log fails; that git works, git ls-files has shown.
+        let epoch = cmd!(sh, "git log -1 --format=%ct -- {PATHS...}").quiet().ignore_status().ignore_stderr();
+        let epoch = epoch.read().context(needs_git)?;
         let epoch = if epoch.is_empty() { "0".to_owned() } else { epoch };
         Ok(Inputs { files: cache::key(parts.iter().map(Vec::as_slice)), epoch })
     }
