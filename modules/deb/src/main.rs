@@ -1,39 +1,30 @@
 //! Mender Update Module `deb`: installs and removes Debian packages, and rolls that back exactly.
 //!
-//! What a rollback could not restore is refused before anything is changed ([`touched`]). Every path that an update touches is
-//! recorded ([`record`]), and so are the tables of dpkg and apt ([`tables`]): a rollback restores them, and fails with a list
-//! if one of them is not what it was ([`rollback`]).
+//! An update goes through these directories:
 //!
-//! It takes the payload of Mender's own module of this name, bare `.deb` files; packages whose names an artifact cannot
-//! hold come renamed, or in a tar archive. What they are called really, they say themselves.
+//! 1. [`payload`] stages the packages and reads what is in them.
+//! 2. [`checks`] refuses what a rollback could not restore, before anything is changed.
+//! 3. [`backup`] keeps the previous packages, copies of files, and a record of every path and table that the
+//!    update affects.
+//! 4. [`apt`] installs and removes the packages.
+//! 5. [`rollback`] restores the backup, and fails with a list of differences if anything is not as recorded.
+//!
+//! The payload is that of Mender's own module of this name: `.deb` files. `mender-artifact` refuses some
+//! names of packages; these come renamed, or in a tar archive. The module reads the real name from the
+//! package.
 
-mod archive;
-mod contents;
-mod control;
-mod database;
+mod apt;
+mod backup;
+mod checks;
 mod dpkg;
-mod extras;
-mod form;
-mod former;
-mod hooks;
-mod locks;
-mod marks;
-mod original;
-mod places;
-mod plan;
-mod policy;
-mod rebuild;
-mod record;
+mod layout;
+mod options;
+mod path_json;
+mod paths;
+mod payload;
+mod restart_inhibitor;
 mod rollback;
-mod settings;
-mod shield;
-mod staged;
-mod state_files;
-mod strays;
-mod tables;
-mod touched;
-mod upgrade;
-mod was;
+mod update;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -41,9 +32,9 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use mender_update_module::{InTransactions, Payloads, Transactional, WorkTree, log};
 
-use settings::{MetaData, Settings, Wishes};
-use staged::Staging;
-use upgrade::Upgrade;
+use options::{MetaData, Options, Settings};
+use payload::staging::Staging;
+use update::PackageUpdate;
 
 struct Deb;
 
@@ -51,30 +42,32 @@ impl Transactional for Deb {
     const NAME: &'static str = "deb";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
-    type Update = Upgrade;
+    type Update = PackageUpdate;
 
     fn check_settings(&self, file: &Path) -> Result<()> {
         mender_update_module::settings::check::<Settings>(file)
     }
 
-    fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<Upgrade> {
+    fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<PackageUpdate> {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree.meta_data()?.unwrap_or_default();
-        Ok(Upgrade::new(tree.state_folder(Self::NAME), Wishes::of(settings, meta_data)))
+        Ok(PackageUpdate::new(tree.state_folder(Self::NAME), Options::new(settings, meta_data)))
     }
 
-    fn stage(&self, upgrade: &mut Upgrade, payloads: &mut Payloads) -> Result<()> {
-        let mut staging = Staging::make(&upgrade.staging(), upgrade.reserve())?;
-        upgrade.note_staging()?;
+    fn stage(&self, update: &mut PackageUpdate, payloads: &mut Payloads) -> Result<()> {
+        let directory = update.staging();
+        let mut staging = Staging::create(&directory, update.reserve())?;
+        update.record_staging()?;
         for payload in payloads {
-            staging.take(payload?)?;
+            staging.receive(payload?)?;
         }
         ensure!(
-            staging.packages() > 0 || upgrade.removes(),
-            "the artifact has neither a package to install nor, as remove in its meta-data, one to remove"
+            staging.packages() > 0 || update.removes_packages(),
+            "invalid artifact: no packages: add a package to install, or name one to remove under remove in \
+             the meta-data"
         );
-        log!("{} packages staged in {}", staging.packages(), upgrade.staging().display());
-        staging.complete()
+        log!("{} packages staged in {}", staging.packages(), directory.display());
+        staging.sync()
     }
 }
 

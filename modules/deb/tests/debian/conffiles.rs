@@ -1,4 +1,4 @@
-//! Configuration files that somebody has changed on the device.
+//! Configuration files that were changed on the device.
 
 use std::fs::File;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -10,12 +10,12 @@ use crate::device::{Device, app};
 
 const CHANGED: &str = "changed on the device\n";
 
-/// A device with a changed configuration file that has a past, and one that its package has given up.
-fn changed() -> Device {
-    let device = Device::new(&[app("0.9").conffile("/etc/app.old.conf", "given up\n")]);
+/// A device with a changed configuration file, an earlier version of it, and an obsolete configuration file.
+fn changed_device() -> Device {
+    let device = Device::new(&[app("0.9").conffile("/etc/app.old.conf", "obsolete\n")]);
     device.system().install_packages(&[app("1.0").build().unwrap()]).unwrap();
     device.write("/etc/app.conf", CHANGED);
-    device.write("/etc/app.conf.dpkg-old", "of long ago\n");
+    device.write("/etc/app.conf.dpkg-old", "an earlier version\n");
     let path = device.path("/etc/app.conf");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
     chown(&path, Some(0), Some(8)).unwrap();
@@ -24,27 +24,27 @@ fn changed() -> Device {
 }
 
 #[test]
-fn the_policy_decides_and_rollback_is_exact() {
-    for (meta_data, live) in [
+fn every_policy_is_followed_and_rolled_back() {
+    for (meta_data, active) in [
         ("null", CHANGED),
         (r#"{"conffiles": "keep"}"#, CHANGED),
         (r#"{"conffiles": "default"}"#, CHANGED),
         (r#"{"conffiles": "replace"}"#, "the settings of 2.0\n"),
     ] {
-        let mut device = changed();
-        let old = device.state();
+        let mut device = changed_device();
+        let previous = device.state();
         device.client.set_meta_data(meta_data);
         device.install(&[app("2.0")]);
-        assert_eq!(device.text("/etc/app.conf"), live, "{meta_data}");
+        assert_eq!(device.text("/etc/app.conf"), active, "{meta_data}");
         assert_eq!(device.version("app"), "ii 2.0");
         device.roll_back();
-        device.is_as_before(&old);
+        device.assert_state(&previous);
     }
 }
 
 #[test]
-fn the_device_has_the_last_word() {
-    let mut device = changed();
+fn the_devices_setting_overrides_the_artifact() {
+    let mut device = changed_device();
     device.client.set("deb", "conffiles = \"keep\"\n").unwrap();
     device.client.set_meta_data(r#"{"conffiles": "replace"}"#);
     device.install(&[app("2.0")]);
@@ -52,37 +52,37 @@ fn the_device_has_the_last_word() {
 }
 
 #[test]
-fn a_removed_conffile_stays_removed_and_a_symlink_a_symlink() {
+fn removed_conffiles_and_symlinks_are_restored() {
     let device = Device::new(&[app("1.0").conffile("/etc/app.d/more", "more of 1.0\n")]);
     std::fs::remove_file(device.path("/etc/app.conf")).unwrap();
     std::fs::rename(device.path("/etc/app.d/more"), device.path("/etc/real")).unwrap();
     device.write("/etc/real", "elsewhere\n");
     symlink("../real", device.path("/etc/app.d/more")).unwrap();
-    let old = device.state();
+    let previous = device.state();
     device.install(&[app("2.0").conffile("/etc/app.d/more", "more of 2.0\n")]);
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
 }
 
 #[test]
-fn a_package_that_was_removed_but_not_purged_is_so_again() {
-    let device = changed();
+fn a_package_in_the_state_config_files_is_restored() {
+    let device = changed_device();
     device.run(&["dpkg", "--remove", "app"]);
-    let old = device.state();
+    let previous = device.state();
     assert!(device.version("app").starts_with("rc"));
     device.install(&[app("2.0").script("postrm", "exit 0").conffile("/etc/new.conf", "")]);
     assert_eq!(device.version("app"), "ii 2.0");
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
 }
 
 #[test]
-fn a_new_package_leaves_a_file_of_that_name_as_it_was() {
+fn a_file_with_the_name_of_a_new_conffile_is_restored() {
     let device = Device::new(&[]);
-    device.write("/etc/app.conf", "nobody's\n");
-    let old = device.state();
+    device.write("/etc/app.conf", "of no package\n");
+    let previous = device.state();
     device.install(&[app("1.0"), Package::new("x", "1").conffile("/etc/x.d/x", "x")]);
     device.roll_back();
-    device.is_as_before(&old);
-    assert_eq!(device.text("/etc/app.conf"), "nobody's\n");
+    device.assert_state(&previous);
+    assert_eq!(device.text("/etc/app.conf"), "of no package\n");
 }

@@ -1,4 +1,4 @@
-//! A Debian system with packages on it, and what the tests do to it.
+//! The device of a test: a Debian system with a mock client.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,17 +12,18 @@ pub struct Device {
 }
 
 impl Device {
-    /// One with `installed` on it, in this order.
+    /// A device with the packages `installed`, which are installed in this order.
     pub fn new(installed: &[Package]) -> Self {
         Self::of_generation(Generation::V5, installed)
     }
 
-    /// As [`new`](Self::new), with the module under another name than its own: a package of its name can be installed.
+    /// As [`new`](Self::new), with the module under another name, so that a package with its real name can be
+    /// installed.
     pub fn new_as(name: &str, installed: &[Package]) -> Self {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let module = folder.path().join(name);
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let module = directory.path().join(name);
         fs::hard_link(env!("CARGO_BIN_EXE_deb"), &module).unwrap();
-        // The mount that it gets keeps the file when its folder goes.
+        // The mount of the file keeps it when its directory is removed.
         Self::with_module(&module, Generation::V5, installed)
     }
 
@@ -66,38 +67,38 @@ impl Device {
         self.system().state().unwrap()
     }
 
-    /// `ii 1.0`, or nothing where dpkg does not know the package.
+    /// State and version such as `ii 1.0`; empty where dpkg does not know the package.
     pub fn version(&self, package: &str) -> String {
         let format = "${db:Status-Abbrev}${Version}";
         self.system().ok(&["dpkg-query", "--show", "--showformat", format, package]).unwrap_or_default()
     }
 
-    /// Installs packages with dpkg, as somebody without this module would.
+    /// Installs packages with dpkg, without the module.
     pub fn dpkg(&self, debs: &[Vec<u8>]) {
         self.system().install_packages(debs).unwrap();
     }
 
-    /// Has to find the system exactly as it was.
-    pub fn is_as_before(&self, before: &Snapshot) {
-        self.differs(before, &self.state(), "the device");
+    /// Asserts that the system is as `before`.
+    pub fn assert_state(&self, before: &Snapshot) {
+        self.assert_same(before, &self.state(), "the device");
     }
 
-    /// Panics with the first path at which `now` differs from `before`.
-    pub fn differs(&self, before: &Snapshot, now: &Snapshot, what: &str) {
-        for path in now.differences(before) {
+    /// Asserts that `now` is as `before`, with the first path that differs in the message.
+    pub fn assert_same(&self, before: &Snapshot, now: &Snapshot, what: &str) {
+        if let Some(path) = now.differences(before).into_iter().next() {
             let [before, now] =
                 [before, now].map(|state| state.text(path).unwrap_or_else(|| "(absent)".into()));
-            let only = |one: &str, other: &str| -> Vec<String> {
+            let only_in = |one: &str, other: &str| -> Vec<String> {
                 one.lines()
                     .filter(|line| !other.lines().any(|other| other == *line))
                     .map(str::to_owned)
                     .collect()
             };
             panic!(
-                "{what}: {} is not as before, apart from what it shares with it: before {:#?}, now {:#?}",
+                "{what}: {} differs; lines that were only there before: {:#?}; lines that are only there now: {:#?}",
                 path.display(),
-                only(&before, &now),
-                only(&now, &before)
+                only_in(&before, &now),
+                only_in(&now, &before)
             );
         }
     }
@@ -108,12 +109,12 @@ impl Device {
         self.client.download(&payload).unwrap()
     }
 
-    /// Downloads `packages` under names that say nothing.
+    /// Downloads `packages` under other names than their own.
     pub fn download(&self, packages: &[Package]) {
         self.download_raw(&built(packages));
     }
 
-    /// Downloads packages that are built already.
+    /// Downloads built packages.
     pub fn download_raw(&self, built: &[Vec<u8>]) {
         let names: Vec<_> = (0..built.len()).map(|number| format!("file-{number}.deb")).collect();
         let files: Vec<_> = names.iter().map(String::as_str).zip(built.iter().map(Vec::as_slice)).collect();
@@ -121,34 +122,35 @@ impl Device {
         assert!(outcome.success(), "{outcome:?}");
     }
 
-    /// Downloads and installs; the deployment log.
+    /// Downloads and installs `packages`. Returns the deployment log.
     pub fn install(&self, packages: &[Package]) -> String {
         self.download(packages);
         self.ok("ArtifactInstall")
     }
 
-    /// Calls a state, which has to succeed and is no query; the deployment log.
+    /// Calls a state that must succeed and answer nothing. Returns the deployment log.
     pub fn ok(&self, state: &str) -> String {
         let outcome = self.client.call(state).unwrap();
         assert!(outcome.success(), "{state}: {}", outcome.stderr);
-        assert_eq!(outcome.stdout, "", "{state} is no query");
+        assert_eq!(outcome.stdout, "", "{state} must not answer");
         outcome.stderr
     }
 
-    /// Calls a state, which has to fail; the deployment log.
+    /// Calls a state that must fail. Returns the deployment log.
     pub fn fails(&self, state: &str) -> String {
         let outcome = self.client.call(state).unwrap();
         assert_eq!(outcome.status.code(), Some(1), "{state}: {outcome:?}");
         outcome.stderr
     }
 
+    /// Calls a query. Returns the answer.
     pub fn answer(&self, query: &str) -> String {
         let outcome = self.client.call(query).unwrap();
         assert!(outcome.success(), "{query}: {outcome:?}");
         outcome.stdout.trim_end().to_owned()
     }
 
-    /// Rolls back and ends, as the client does after a failure.
+    /// Rolls back and cleans up, as the client does after a failure.
     pub fn roll_back(&self) {
         for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
             self.ok(state);
@@ -160,45 +162,46 @@ impl Device {
         self.ok("Cleanup");
     }
 
-    /// Nothing of an update is left but the packages kept for the next one.
-    pub fn is_clean(&self) {
-        let folder = self.client.datastore().join("update-modules/deb");
+    /// Asserts that nothing of an update is left, except the package cache.
+    pub fn assert_clean(&self) {
+        let directory = self.client.datastore().join("update-modules/deb");
         for name in ["journal.json", "staging", "old"] {
-            assert!(!folder.join(name).exists(), "{name} is left");
+            assert!(!directory.join(name).exists(), "{name} is left");
         }
     }
 
-    /// The package is refused in `Download`, with all of `words`.
-    pub fn refuses_in_download(&self, package: &[u8], words: &[&str]) {
+    /// Asserts that the package is refused in `Download` with all of `words`.
+    pub fn assert_refused_in_download(&self, package: &[u8], words: &[&str]) {
         let outcome = self.download_files(&[("a.deb", package)]);
         assert!(!outcome.success(), "{outcome:?}");
         for word in words {
             assert!(outcome.stderr.contains(word), "{word:?} is missing in {}", outcome.stderr);
         }
         self.ok("Cleanup");
-        self.is_clean();
+        self.assert_clean();
     }
 
-    /// As [`refuses`](Self::refuses), where the repair of an interrupted dpkg may change something before.
-    pub fn refuses_after_repair(&self, packages: &[Package], words: &[&str]) {
+    /// As [`assert_refused`](Self::assert_refused), after the repair of an interrupted dpkg, which may change
+    /// something.
+    pub fn assert_refused_after_repair(&self, packages: &[Package], words: &[&str]) {
         self.download(packages);
         let _ = self.client.call("ArtifactInstall").unwrap();
         self.roll_back();
-        self.refuses(packages, words);
+        self.assert_refused(packages, words);
     }
 
-    /// The `packages` are refused with all of `words`, and nothing has changed.
-    pub fn refuses(&self, packages: &[Package], words: &[&str]) {
+    /// Asserts that `packages` are refused with all of `words`, and that nothing has changed.
+    pub fn assert_refused(&self, packages: &[Package], words: &[&str]) {
         let before = self.state();
         self.download(packages);
-        let said = self.fails("ArtifactInstall");
+        let log = self.fails("ArtifactInstall");
         for word in words {
-            assert!(said.contains(word), "{word:?} is missing in {said}");
+            assert!(log.contains(word), "{word:?} is missing in {log}");
         }
-        self.is_as_before(&before);
+        self.assert_state(&before);
         self.roll_back();
-        self.is_as_before(&before);
-        self.is_clean();
+        self.assert_state(&before);
+        self.assert_clean();
     }
 }
 
@@ -206,7 +209,7 @@ pub fn built(packages: &[Package]) -> Vec<Vec<u8>> {
     packages.iter().map(|package| package.build().unwrap()).collect()
 }
 
-/// A package with one file and one configuration file, both of which tell its version.
+/// A package with one file and one configuration file, which have its version in them.
 pub fn app(version: &str) -> Package {
     Package::new("app", version)
         .file("/usr/share/app/data", &format!("the data of {version}"))

@@ -1,4 +1,5 @@
-//! What a rollback has to restore, and verifies: beside files, what scripts do to the tables of dpkg and apt.
+//! What a rollback restores and verifies: files, and the tables of dpkg and apt that maintainer scripts
+//! change.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -10,31 +11,31 @@ use crate::device::{Device, app};
 use crate::kinds::state;
 use crate::raw::RawPackage;
 
-/// Installs `new` and rolls back: everything has to be as it was, and verified.
-fn there_and_back(device: &Device, new: &[Vec<u8>]) {
+/// Installs `new` and rolls back. Everything must be as before, and verified.
+fn install_and_roll_back(device: &Device, new: &[Vec<u8>]) {
     let before = state(device);
     device.download_raw(new);
     device.ok("ArtifactInstall");
-    let said = device.ok("ArtifactRollback");
-    device.differs(&before, &state(device), "the device");
-    assert!(said.contains("rollback complete"), "{said}");
+    let log = device.ok("ArtifactRollback");
+    device.assert_same(&before, &state(device), "the device");
+    assert!(log.contains("rollback complete"), "{log}");
     device.ok("Cleanup");
-    device.differs(&before, &state(device), "the device");
-    device.is_clean();
+    device.assert_same(&before, &state(device), "the device");
+    device.assert_clean();
 }
 
-/// `new` is refused with all of `words`, and nothing has changed.
-fn refused(device: &Device, new: &[Vec<u8>], words: &[&str]) {
+/// Asserts that `new` is refused with all of `words`, and that nothing has changed.
+fn assert_refused(device: &Device, new: &[Vec<u8>], words: &[&str]) {
     let before = state(device);
     device.download_raw(new);
-    let said = device.fails("ArtifactInstall");
+    let log = device.fails("ArtifactInstall");
     for word in words {
-        assert!(said.contains(word), "{word:?} is missing in {said}");
+        assert!(log.contains(word), "{word:?} is missing in {log}");
     }
-    assert!(!said.contains("Unpacking"), "refused too late: {said}");
+    assert!(!log.contains("Unpacking"), "refused too late: {log}");
     device.roll_back();
-    device.differs(&before, &state(device), "the device");
-    device.is_clean();
+    device.assert_same(&before, &state(device), "the device");
+    device.assert_clean();
 }
 
 #[test]
@@ -42,67 +43,74 @@ fn names_in_every_form_are_the_same_paths() {
     for prefix in ["", "./", "/", ".//"] {
         let device = Device::new(&[app("1.0")]);
         fs::create_dir_all(device.path("/srv/mine")).unwrap();
-        device.write("/srv/mine/file", "of somebody");
+        device.write("/srv/mine/file", "of the user");
         let new = RawPackage::new("new", "1").prefix(prefix);
         let new = new.file("/srv/mine/file", "of the package").file("/srv/fresh/file", "x");
-        there_and_back(&device, &[new.build()]);
-        assert_eq!(device.text("/srv/mine/file"), "of somebody");
+        install_and_roll_back(&device, &[new.build()]);
+        assert_eq!(device.text("/srv/mine/file"), "of the user");
         let thief = RawPackage::new("thief", "1").prefix(prefix).file("/usr/share/app/data", "stolen");
-        refused(&device, &[thief.build()], &["thief", "/usr/share/app/data", "app"]);
+        assert_refused(&device, &[thief.build()], &["thief", "/usr/share/app/data", "app"]);
     }
 }
 
 #[test]
-fn a_name_that_leads_elsewhere_is_refused() {
+fn a_name_that_leads_out_of_its_directory_is_refused() {
     let device = Device::new(&[]);
     for name in ["../etc/shadow", "srv/../../etc/shadow", "srv/a\nb"] {
         let new = RawPackage::new("new", "1").file(name, "x").build();
-        refused(&device, &[new], &["new", "name"]);
+        assert_refused(&device, &[new], &["new", "name"]);
     }
 }
 
 #[test]
-fn paths_through_symlinked_directories_are_where_they_lead() {
+fn paths_through_symlinks_to_directories_are_resolved() {
     let device = Device::new(&[]);
     device.dpkg(&[RawPackage::new("old", "1").file("/usr/lib/old/file", "of old").build()]);
     // /lib is a symlink to usr/lib.
     let thief = RawPackage::new("thief", "1").entry_only("/lib/old/file", "stolen");
-    refused(&device, &[thief.build()], &["thief", "old"]);
+    assert_refused(&device, &[thief.build()], &["thief", "old"]);
     let newer = RawPackage::new("old", "2").entry_only("/lib/old/file", "moved");
-    there_and_back(&device, &[newer.build()]);
+    install_and_roll_back(&device, &[newer.build()]);
     fs::create_dir_all(device.path("/srv/real")).unwrap();
-    device.write("/srv/real/file", "of somebody");
+    device.write("/srv/real/file", "of the user");
     symlink("real", device.path("/srv/link")).unwrap();
-    there_and_back(&device, &[RawPackage::new("new", "1").file("/srv/link/file", "x").build()]);
+    install_and_roll_back(&device, &[RawPackage::new("new", "1").file("/srv/link/file", "x").build()]);
 }
 
 #[test]
-fn a_conffile_that_is_a_symlink_never_costs_its_target() {
+fn the_target_of_a_symlink_in_the_place_of_a_conffile_is_never_deleted() {
     let conffile = |version: &str| {
         let package = RawPackage::new("new", version).file("/etc/new.conf", format!("conf of {version}"));
         package.member("conffiles", "/etc/new.conf\n")
     };
-    // One in the package,
+    // A symlink in the package.
     let device = Device::new(&[]);
     let linked = RawPackage::new("new", "1").symlink("/etc/new.conf", "passwd");
-    refused(&device, &[linked.member("conffiles", "/etc/new.conf\n").build()], &["new", "/etc/new.conf"]);
-    // one of somebody before the package was there, to a file, over two links, and to nothing,
+    assert_refused(
+        &device,
+        &[linked.member("conffiles", "/etc/new.conf\n").build()],
+        &["new", "/etc/new.conf"],
+    );
+    // A symlink of the administrator: to a file, to another symlink, to a path that does not exist.
     for target in ["passwd", "second", "missing"] {
         symlink(target, device.path("/etc/new.conf")).unwrap();
         let _ = symlink("/etc/passwd", device.path("/etc/second"));
-        there_and_back(&device, &[conffile("1").build()]);
+        install_and_roll_back(&device, &[conffile("1").build()]);
         fs::remove_file(device.path("/etc/new.conf")).unwrap();
     }
-    // one that a script makes,
+    // A symlink that a maintainer script makes,
     let script = conffile("1").member("postinst", "ln -sf passwd /etc/new.conf");
-    there_and_back(&device, &[script.build()]);
-    // and one that a script of an upgrade makes.
+    install_and_roll_back(&device, &[script.build()]);
+    // also in an upgrade.
     device.dpkg(&[conffile("1").build()]);
-    there_and_back(&device, &[conffile("2").member("postinst", "ln -sf passwd /etc/new.conf").build()]);
+    install_and_roll_back(
+        &device,
+        &[conffile("2").member("postinst", "ln -sf passwd /etc/new.conf").build()],
+    );
     assert!(device.text("/etc/passwd").contains("root:"));
 }
 
-/// A script that calls dpkg-maintscript-helper with `words`.
+/// The package with maintainer scripts that call dpkg-maintscript-helper with `words`.
 fn helper(package: RawPackage, words: &str) -> RawPackage {
     ["preinst", "postinst", "postrm"].into_iter().fold(package, |package, script| {
         package.member(script, &format!("dpkg-maintscript-helper {words} -- \"$@\""))
@@ -110,7 +118,7 @@ fn helper(package: RawPackage, words: &str) -> RawPackage {
 }
 
 #[test]
-fn what_helpers_of_maintainer_scripts_do_is_undone() {
+fn changes_of_dpkg_maintscript_helper_are_rolled_back() {
     let conffile = |version: &str, path: &str| {
         let package = RawPackage::new("app", version).file(path, "the same conf");
         package.member("conffiles", &format!("{path}\n"))
@@ -121,7 +129,7 @@ fn what_helpers_of_maintainer_scripts_do_is_undone() {
         package.symlink("/usr/share/app/d", "e")
     };
     let unlinked = |version: &str| RawPackage::new("app", version).file("/usr/share/app/e/in", version);
-    for (old, new, words) in [
+    for (previous, new, words) in [
         (directory("1"), link("2"), "dir_to_symlink /usr/share/app/d e 1~"),
         (directory("1"), link("2"), "dir_to_symlink /usr/share/app/d e 2"),
         (directory("1"), unlinked("2"), "dir_to_symlink /usr/share/app/d e 2"),
@@ -136,32 +144,32 @@ fn what_helpers_of_maintainer_scripts_do_is_undone() {
         for changed in [false, true] {
             for fails in [false, true] {
                 let device = Device::new(&[]);
-                device.dpkg(&[old.build()]);
+                device.dpkg(&[previous.build()]);
                 for path in ["/etc/app/a/conf", "/etc/app/conf"] {
                     if changed && device.path(path).exists() {
-                        device.write(path, "changed by somebody");
+                        device.write(path, "changed by hand");
                     }
                 }
                 let new = helper(new.clone(), words);
                 if !fails {
-                    there_and_back(&device, &[new.build()]);
+                    install_and_roll_back(&device, &[new.build()]);
                     continue;
                 }
-                // The same, interrupted between preinst and postinst by a package that fails.
+                // Interrupted between preinst and postinst by a package that fails.
                 let broken =
                     RawPackage::new("zz", "1").field("Pre-Depends", "dpkg").member("preinst", "exit 1");
                 let before = state(&device);
                 device.download_raw(&[new.build(), broken.build()]);
-                let said = device.fails("ArtifactInstall");
-                assert!(said.contains("rolled back to the previous version"), "{words}: {said}");
-                device.differs(&before, &state(&device), words);
+                let log = device.fails("ArtifactInstall");
+                assert!(log.contains("rolled back to the previous version"), "{words}: {log}");
+                device.assert_same(&before, &state(&device), words);
             }
         }
     }
 }
 
 #[test]
-fn what_scripts_do_to_the_tables_of_dpkg_and_apt_is_undone() {
+fn changes_of_maintainer_scripts_to_the_tables_of_dpkg_and_apt_are_rolled_back() {
     let device = Device::new(&[
         app("1.0"),
         Package::new("other", "1").file("/usr/share/other/tool", "x").file("/usr/share/other/tool2", "x"),
@@ -187,12 +195,12 @@ fn what_scripts_do_to_the_tables_of_dpkg_and_apt_is_undone() {
         "mkdir -p /usr/share/app/data.dpkg-backup/deep",
     ] {
         let extra = Package::new("extra", "1").script("postinst", script).file("/opt/extra", "x");
-        there_and_back(&device, &[extra.build().unwrap(), app("2.0").build().unwrap()]);
+        install_and_roll_back(&device, &[extra.build().unwrap(), app("2.0").build().unwrap()]);
     }
 }
 
 #[test]
-fn units_that_a_new_version_enables_are_not_enabled_after_a_rollback() {
+fn units_that_the_new_version_enables_are_not_enabled_after_a_rollback() {
     let unit = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";
     let with = |version: &str, units: &[&str]| {
         let package = units.iter().fold(app(version), |package, name| {
@@ -203,16 +211,16 @@ fn units_that_a_new_version_enables_are_not_enabled_after_a_rollback() {
         package.script("postinst", &enable)
     };
     let device = Device::new(&[]);
-    there_and_back(&device, &[with("1.0", &["first"]).build().unwrap()]);
+    install_and_roll_back(&device, &[with("1.0", &["first"]).build().unwrap()]);
     device.dpkg(&[with("1.0", &["first"]).build().unwrap()]);
     let wants = "/etc/systemd/system/multi-user.target.wants";
     assert!(device.path(wants).join("first.service").symlink_metadata().is_ok());
-    there_and_back(&device, &[with("2.0", &["first", "second"]).build().unwrap()]);
-    // The administrator has disabled it, and the new version's script enables it.
+    install_and_roll_back(&device, &[with("2.0", &["first", "second"]).build().unwrap()]);
+    // The administrator has disabled the unit, and the new version's script enables it.
     device.run(&["env", "DPKG_MAINTSCRIPT_PACKAGE=app", "deb-systemd-helper", "disable", "first.service"]);
     let enables =
         with("2.0", &[]).script("postinst", "ln -s /lib/systemd/system/x /etc/systemd/system/x.service");
-    there_and_back(&device, &[enables.build().unwrap()]);
+    install_and_roll_back(&device, &[enables.build().unwrap()]);
     device.install(&[with("2.0", &["first", "second"])]);
     symlink("/dev/null", device.path("/etc/systemd/system/of-the-administrator.service")).unwrap();
     device.ok("ArtifactRollback");
@@ -221,24 +229,24 @@ fn units_that_a_new_version_enables_are_not_enabled_after_a_rollback() {
 }
 
 #[test]
-fn extended_attributes_that_are_new_are_removed() {
+fn new_extended_attributes_are_removed() {
     let device = Device::new(&[app("1.0")]);
     let before = state(&device);
     device.install(&[app("2.0")]);
     for path in ["/usr/share/app", "/etc/app.conf"] {
         setxattr(device.path(path), "user.new", b"x", XattrFlags::CREATE).unwrap();
     }
-    let said = device.ok("ArtifactRollback");
-    device.differs(&before, &state(&device), "the device");
-    assert!(said.contains("rollback complete"), "{said}");
+    let log = device.ok("ArtifactRollback");
+    device.assert_same(&before, &state(&device), "the device");
+    assert!(log.contains("rollback complete"), "{log}");
 }
 
 #[test]
 fn names_that_are_too_long_for_dpkg_are_refused() {
     let device = Device::new(&[]);
     let file = |length: usize| app("1.0").file(&format!("/srv/{}", "n".repeat(length)), "x").build().unwrap();
-    there_and_back(&device, &[file(246)]);
-    refused(&device, &[file(247)], &["app", "246 bytes"]);
+    install_and_roll_back(&device, &[file(246)]);
+    assert_refused(&device, &[file(247)], &["app", "246 bytes"]);
 }
 
 #[test]
@@ -251,22 +259,22 @@ fn holds_and_marks_of_other_packages_are_restored() {
     device.install(&[app("2.0")]);
     device.run(&["apt-mark", "manual", "third"]);
     assert!(device.run(&["apt-mark", "showhold"]).contains("other"));
-    let said = device.ok("ArtifactRollback");
-    device.differs(&before, &state(&device), "the device");
-    assert!(said.contains("rollback complete"), "{said}");
+    let log = device.ok("ArtifactRollback");
+    device.assert_same(&before, &state(&device), "the device");
+    assert!(log.contains("rollback complete"), "{log}");
 }
 
 #[test]
-fn what_somebody_else_changes_before_the_rollback_stays() {
+fn changes_of_other_programs_before_the_rollback_stay() {
     let device = Device::new(&[app("1.0"), Package::new("other", "1"), Package::new("gone", "1")]);
     device.install(&[app("2.0")]);
     device.dpkg(&[Package::new("other", "2").build().unwrap(), Package::new("fresh", "1").build().unwrap()]);
     device.run(&["dpkg", "--purge", "gone"]);
     device.run(&["apt-mark", "hold", "other"]);
-    let said = device.ok("ArtifactRollback");
+    let log = device.ok("ArtifactRollback");
     assert!(
-        said.contains("rollback complete") && said.contains("package other: changed by somebody else"),
-        "{said}"
+        log.contains("rollback complete") && log.contains("package other: changed by another program"),
+        "{log}"
     );
     assert_eq!(device.version("app"), "ii 1.0");
     assert_eq!(device.version("other"), "hi 2");
@@ -274,34 +282,34 @@ fn what_somebody_else_changes_before_the_rollback_stays() {
 }
 
 #[test]
-fn an_essential_or_protected_package_is_refused_where_it_is_new() {
+fn a_new_essential_or_protected_package_is_refused() {
     let device = Device::new(&[]);
     for (field, value) in [("Essential", "yes"), ("Protected", "yes"), ("Essential", "Yes")] {
         let new = Package::new("new", "1").field(field, value).build().unwrap();
-        refused(&device, &[new], &["new", "essential or protected"]);
+        assert_refused(&device, &[new], &["new", "essential or protected"]);
     }
     device.dpkg(&[app("1.0").build().unwrap()]);
-    there_and_back(&device, &[app("2.0").field("Essential", "yes").build().unwrap()]);
-    there_and_back(&device, &[app("2.0").field("Protected", "yes").build().unwrap()]);
+    install_and_roll_back(&device, &[app("2.0").field("Essential", "yes").build().unwrap()]);
+    install_and_roll_back(&device, &[app("2.0").field("Protected", "yes").build().unwrap()]);
 }
 
 #[test]
-fn hard_links_stay_together_and_those_to_elsewhere_are_refused() {
+fn hard_links_are_restored_and_those_to_other_paths_are_refused() {
     let device = Device::new(&[]);
     let linked = |version: &str| {
         let package = RawPackage::new("app", version).file("/usr/share/app/a", version);
         package.hard_link("/usr/share/app/b", "/usr/share/app/a")
     };
     device.dpkg(&[linked("1").build()]);
-    there_and_back(&device, &[RawPackage::new("app", "2").file("/usr/share/app/a", "x").build()]);
+    install_and_roll_back(&device, &[RawPackage::new("app", "2").file("/usr/share/app/a", "x").build()]);
     let inode = |path: &str| fs::metadata(device.path(path)).unwrap().ino();
     assert_eq!(inode("/usr/share/app/a"), inode("/usr/share/app/b"));
     fs::hard_link(device.path("/usr/share/app/a"), device.path("/srv/third")).unwrap();
-    refused(&device, &[linked("2").build()], &["/usr/share/app/a", "hard links"]);
+    assert_refused(&device, &[linked("2").build()], &["/usr/share/app/a", "hard links"]);
 }
 
 #[test]
-fn attributes_changed_by_hand_survive_the_package_from_the_store() {
+fn attributes_changed_by_hand_are_restored_with_a_package_from_the_cache() {
     let device = Device::new(&[]);
     device.install(&[app("1.0").checksums()]);
     device.commit();
@@ -309,92 +317,98 @@ fn attributes_changed_by_hand_survive_the_package_from_the_store() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::chown(&path, Some(8), Some(8)).unwrap();
     std::os::unix::fs::chown(device.path("/usr/share/app"), Some(8), Some(8)).unwrap();
-    there_and_back(&device, &[app("2.0").build().unwrap()]);
+    install_and_roll_back(&device, &[app("2.0").build().unwrap()]);
 }
 
 #[test]
-fn files_that_dpkg_is_told_to_leave_out_are_what_they_were() {
+fn files_that_dpkg_is_configured_to_leave_out_are_as_before() {
     let device = Device::new(&[]);
     let documented =
         |version: &str| app(version).file("/usr/share/doc/app/readme", version).file("/usr/share/man/x", "x");
     device.dpkg(&[documented("1.0").build().unwrap()]);
-    assert!(!device.path("/usr/share/doc/app/readme").exists(), "this system leaves documentation out");
-    there_and_back(&device, &[documented("2.0").build().unwrap()]);
+    assert!(
+        !device.path("/usr/share/doc/app/readme").exists(),
+        "dpkg is configured to leave out documentation"
+    );
+    install_and_roll_back(&device, &[documented("2.0").build().unwrap()]);
     device.write("/etc/dpkg/dpkg.cfg.d/local", "path-exclude=/usr/share/app/only-in-*\n");
-    there_and_back(&device, &[documented("2.0").build().unwrap()]);
+    install_and_roll_back(&device, &[documented("2.0").build().unwrap()]);
 }
 
 #[test]
-fn copies_are_bounded_by_a_setting() {
+fn the_size_of_the_copies_is_limited_by_a_setting() {
     let device = Device::new(&[]);
     device.client.set("deb", "backup_mib = 1\n").unwrap();
     device.write("/srv/large", &"x".repeat(2 << 20));
-    refused(
+    assert_refused(
         &device,
         &[RawPackage::new("new", "1").file("/srv/large", "x").build()],
         &["/srv/large", "backup_mib"],
     );
     device.client.set("deb", "").unwrap();
-    there_and_back(&device, &[RawPackage::new("new", "1").file("/srv/large", "x").build()]);
+    install_and_roll_back(&device, &[RawPackage::new("new", "1").file("/srv/large", "x").build()]);
 }
 
 #[test]
-fn a_rollback_that_is_not_exact_fails_and_names_the_path() {
+fn an_incomplete_rollback_fails_and_names_the_path() {
     let device = Device::new(&[app("1.0")]);
-    device.write("/srv/mine", "of somebody");
+    device.write("/srv/mine", "of the user");
     device.download_raw(&[RawPackage::new("new", "1").file("/srv/mine", "x").build()]);
     device.ok("ArtifactInstall");
     let copies = device.client.datastore().join("update-modules/deb/old/places");
-    let is_mine = |path: &std::path::PathBuf| fs::read(path).is_ok_and(|text| text == b"of somebody");
+    let is_mine = |path: &std::path::PathBuf| fs::read(path).is_ok_and(|text| text == b"of the user");
     let copy = fs::read_dir(copies).unwrap().map(|entry| entry.unwrap().path()).find(is_mine).unwrap();
-    fs::write(&copy, "of nobody").unwrap();
-    let said = device.fails("ArtifactRollback");
-    assert!(said.contains("/srv/mine: its content differs") && !said.contains("rollback complete"), "{said}");
-    fs::write(&copy, "of somebody").unwrap();
-    assert!(device.ok("ArtifactRollback").contains("rollback complete"), "its time is in the record");
+    fs::write(&copy, "changed").unwrap();
+    let log = device.fails("ArtifactRollback");
+    assert!(log.contains("/srv/mine: content differs") && !log.contains("rollback complete"), "{log}");
+    fs::write(&copy, "of the user").unwrap();
+    assert!(
+        device.ok("ArtifactRollback").contains("rollback complete"),
+        "the modification time is in the record"
+    );
 }
 
 #[test]
-fn data_in_a_directory_of_the_new_version_is_left_and_told() {
+fn data_in_a_directory_of_the_new_version_stays_and_is_logged() {
     let device = Device::new(&[app("1.0")]);
     device.install(&[app("2.0").file("/srv/new/file", "x")]);
     device.write("/srv/new/data", "of a service");
-    let said = device.ok("ArtifactRollback");
-    assert!(said.contains("rollback complete") && said.contains("/srv/new is not empty"), "{said}");
+    let log = device.ok("ArtifactRollback");
+    assert!(log.contains("rollback complete") && log.contains("/srv/new is not empty"), "{log}");
     assert_eq!(device.text("/srv/new/data"), "of a service");
     assert!(!device.path("/srv/new/file").exists());
 }
 
 #[test]
-fn a_journal_of_the_version_before_is_understood() {
+fn a_journal_of_a_version_without_records_is_rolled_back() {
     let device = Device::new(&[app("1.0")]);
     device.write("/etc/app.conf", "changed\n");
     let before = device.state();
     device.install(&[app("2.0").file("/usr/share/extra/x", "x")]);
-    let folder = device.client.datastore().join("update-modules/deb");
+    let directory = device.client.datastore().join("update-modules/deb");
     for name in ["record", "tables.before", "tables.after"] {
-        fs::remove_file(folder.join("old").join(name)).unwrap();
+        fs::remove_file(directory.join("old").join(name)).unwrap();
     }
-    let journal = fs::read_to_string(folder.join("journal.json")).unwrap();
+    let journal = fs::read_to_string(directory.join("journal.json")).unwrap();
     let begin = journal.find("\"new\":").unwrap();
     let end = begin + journal[begin..].find("],").unwrap() + 2;
-    fs::write(folder.join("journal.json"), format!("{}{}", &journal[..begin], &journal[end..])).unwrap();
-    let said = device.ok("ArtifactRollback");
-    device.is_as_before(&before);
-    assert!(!said.contains("rollback complete"), "{said}");
+    fs::write(directory.join("journal.json"), format!("{}{}", &journal[..begin], &journal[end..])).unwrap();
+    let log = device.ok("ArtifactRollback");
+    device.assert_state(&before);
+    assert!(!log.contains("rollback complete"), "{log}");
 }
 
 #[test]
 fn a_kept_package_that_was_changed_is_not_used() {
     let device = Device::new(&[app("1.0")]);
     device.install(&[app("2.0")]);
-    let old = device.client.datastore().join("update-modules/deb/old/app_1.0_all.deb");
-    let kept = fs::read(&old).unwrap();
-    fs::write(&old, app("1.0").script("preinst", "touch /srv/changed").build().unwrap()).unwrap();
-    let said = device.fails("ArtifactRollback");
-    assert!(said.contains("app_1.0_all.deb is not what was kept"), "{said}");
+    let path = device.client.datastore().join("update-modules/deb/old/app_1.0_all.deb");
+    let original = fs::read(&path).unwrap();
+    fs::write(&path, app("1.0").script("preinst", "touch /srv/changed").build().unwrap()).unwrap();
+    let log = device.fails("ArtifactRollback");
+    assert!(log.contains("app_1.0_all.deb: changed since the backup was made"), "{log}");
     assert!(!device.path("/srv/changed").exists());
-    fs::write(&old, kept).unwrap();
+    fs::write(&path, original).unwrap();
     device.roll_back();
     assert_eq!(device.version("app"), "ii 1.0");
 }
@@ -406,34 +420,34 @@ fn an_immutable_file_or_directory_is_refused() {
         let file = fs::File::open(device.path(path)).unwrap();
         let before = ioctl_getflags(&file).unwrap();
         ioctl_setflags(&file, before | IFlags::IMMUTABLE).unwrap();
-        refused(&device, &[app("2.0").build().unwrap()], &[path, "chattr -i"]);
+        assert_refused(&device, &[app("2.0").build().unwrap()], &[path, "chattr -i"]);
         ioctl_setflags(&file, before).unwrap();
     }
-    there_and_back(&device, &[app("2.0").build().unwrap()]);
+    install_and_roll_back(&device, &[app("2.0").build().unwrap()]);
 }
 
 #[test]
 fn what_somebody_has_replaced_between_two_calls_is_refused() {
     let device = Device::new(&[app("1.0")]);
-    let folder = device.client.datastore().join("update-modules/deb");
+    let directory = device.client.datastore().join("update-modules/deb");
     let replace = |name: &str| {
-        fs::rename(folder.join(name), folder.join("aside")).unwrap();
-        fs::create_dir(folder.join(name)).unwrap();
+        fs::rename(directory.join(name), directory.join("aside")).unwrap();
+        fs::create_dir(directory.join(name)).unwrap();
     };
-    let put_back = |name: &str| {
-        fs::remove_dir_all(folder.join(name)).unwrap();
-        fs::rename(folder.join("aside"), folder.join(name)).unwrap();
+    let undo = |name: &str| {
+        fs::remove_dir_all(directory.join(name)).unwrap();
+        fs::rename(directory.join("aside"), directory.join(name)).unwrap();
     };
     device.download(&[app("2.0")]);
     replace("staging");
-    let said = device.fails("ArtifactInstall");
-    assert!(said.contains("somebody has replaced it"), "{said}");
-    put_back("staging");
+    let log = device.fails("ArtifactInstall");
+    assert!(log.contains("somebody has replaced it"), "{log}");
+    undo("staging");
     device.ok("ArtifactInstall");
     replace("old");
-    let said = device.fails("ArtifactRollback");
-    assert!(said.contains("somebody has replaced it"), "{said}");
-    put_back("old");
+    let log = device.fails("ArtifactRollback");
+    assert!(log.contains("somebody has replaced it"), "{log}");
+    undo("old");
     device.roll_back();
     assert_eq!(device.version("app"), "ii 1.0");
 }

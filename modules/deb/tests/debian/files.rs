@@ -1,4 +1,4 @@
-//! Files of packages in every shape, that a rebuilt package has to bring back.
+//! Files that a rebuilt package restores.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -8,14 +8,14 @@ use rustix::fs::{XattrFlags, setxattr};
 
 use crate::device::{Device, app};
 
-/// A device whose package has been changed by hand in every way.
+/// A device whose package was changed by hand in many ways.
 fn changed_by_hand() -> Device {
     let long = format!("/usr/share/app/{}/{}", "long".repeat(30), "name".repeat(40));
     let device = Device::new(&[app("1.0")
         .file("/usr/share/app/removed", "removed by hand")
         .file("/usr/share/app/linked", "one of two names")
-        .file("/usr/share/app/name with blanks \u{e4}", "x")
-        .file("/usr/share/app/folder/in", "y")
+        .file("/usr/share/app/name with spaces \u{e4}", "x")
+        .file("/usr/share/app/directory/in", "y")
         .file(&long, "z")]);
     let path = |name: &str| device.path("/usr/share/app").join(name);
     fs::remove_file(path("removed")).unwrap();
@@ -24,36 +24,36 @@ fn changed_by_hand() -> Device {
     chown(path("data"), Some(1), Some(2)).unwrap();
     fs::set_permissions(path("data"), fs::Permissions::from_mode(0o4750)).unwrap();
     setxattr(path("data"), "user.origin", b"by hand", XattrFlags::CREATE).unwrap();
-    fs::rename(path("folder"), device.path("/srv/folder")).unwrap();
-    symlink("/srv/folder", path("folder")).unwrap();
+    fs::rename(path("directory"), device.path("/srv/directory")).unwrap();
+    symlink("/srv/directory", path("directory")).unwrap();
     device
 }
 
 #[test]
-fn a_package_changed_by_hand_comes_back_as_it_was() {
+fn a_package_changed_by_hand_is_restored_with_the_changes() {
     let device = changed_by_hand();
-    let old = device.state();
+    let previous = device.state();
     device.install(&[app("2.0").file("/usr/share/app/linked", "new")]);
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
 }
 
 #[test]
-fn what_no_package_has_is_kept_where_a_new_package_needs_its_place() {
+fn files_of_no_package_are_restored_where_a_new_package_replaces_them() {
     let device = Device::new(&[app("1.0")]);
     fs::create_dir_all(device.path("/opt/mine/empty")).unwrap();
     device.write("/opt/mine/file", "mine");
     symlink("file", device.path("/opt/mine/link")).unwrap();
-    let old = device.state();
+    let previous = device.state();
     let new = Package::new("new", "1")
-        .file("/opt/mine/file", "theirs")
-        .file("/opt/mine/link", "theirs")
-        .file("/opt/mine/empty/file", "theirs")
-        .file("/opt/theirs/file", "theirs");
+        .file("/opt/mine/file", "of the package")
+        .file("/opt/mine/link", "of the package")
+        .file("/opt/mine/empty/file", "of the package")
+        .file("/opt/new/file", "of the package");
     device.install(&[new]);
-    assert_eq!(device.text("/opt/mine/file"), "theirs");
+    assert_eq!(device.text("/opt/mine/file"), "of the package");
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
     assert_eq!(device.text("/opt/mine/file"), "mine");
 }
 
@@ -70,21 +70,21 @@ fn a_diverted_file_stays_diverted() {
         "/usr/share/app/data",
     ]);
     device.write("/usr/share/app/data", "mine");
-    let old = device.state();
+    let previous = device.state();
     device.install(&[app("2.0")]);
     assert_eq!(device.text("/usr/share/app/data.mine"), "the data of 2.0");
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
     assert_eq!(device.text("/usr/share/app/data"), "mine");
 }
 
 #[test]
-fn a_real_package_of_debian_is_rebuilt_and_comes_back() {
-    // Essential, with libraries' version lists, links and documentation that this system leaves out.
+fn a_package_of_debian_is_rebuilt_and_restored() {
+    // Essential, and with documentation that dpkg is configured to leave out.
     let device = Device::new(&[]);
     let version = device.version("hostname").trim_start_matches("ii ").to_owned();
     let architecture = device.run(&["dpkg", "--print-architecture"]);
-    let old = device.state();
+    let previous = device.state();
     let newer = Package::new("hostname", &format!("{version}+new"))
         .field("Architecture", architecture.trim())
         .field("Essential", "yes")
@@ -92,6 +92,6 @@ fn a_real_package_of_debian_is_rebuilt_and_comes_back() {
     device.install(&[newer]);
     assert_eq!(device.run(&["hostname"]), "new\n");
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
     assert_ne!(device.run(&["hostname"]), "new\n");
 }

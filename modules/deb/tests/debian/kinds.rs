@@ -1,5 +1,6 @@
-//! Every change of what has a path: what is there before, by what the new version brings. In each cell either the update is
-//! refused by name with the device untouched, or it is installed and rolled back exactly.
+//! A table of all changes of one path: what is there before, and what the new version has there. In each
+//! cell, the update is either refused with the path, before anything is changed, or installed and rolled back
+//! exactly.
 
 use std::fmt::Debug;
 use std::fs;
@@ -14,19 +15,19 @@ use crate::raw::RawPackage;
 /// The path that changes.
 const PATH: &str = "/srv/place/path";
 
-/// What has the path before the update.
+/// What is at the path before the update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Before {
     Absent,
-    // what no package has
+    // of no package
     File,
     EmptyDirectory,
     Directory,
     LinkToDirectory,
     LinkToFile,
-    Dangling,
+    DanglingLink,
     Fifo,
-    // what the installed version has
+    // of the installed version
     OwnFile,
     OwnDirectory,
     OwnDirectoryWithData,
@@ -40,12 +41,12 @@ enum Before {
     LinkedConffile,
     Diverted,
     Overridden,
-    // what another package has
+    // of another package
     Shared,
     SharedDirectory,
 }
 
-/// What the new version brings there.
+/// What the new version has at the path.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum After {
     Absent,
@@ -69,11 +70,12 @@ const AFTER: [After; 8] = [
     After::Conffile,
 ];
 
-/// What is refused where data of somebody is in a directory: dpkg would delete it. A symlink makes it leave that alone.
-const IN_PLACE_OF_DATA: &[After] = &[After::File, After::HardLink, After::Fifo, After::Conffile];
+/// What is refused where a directory has files of no package, because dpkg would delete them. It leaves the
+/// directory alone where the new version has a symlink.
+const INSTEAD_OF_DATA: &[After] = &[After::File, After::HardLink, After::Fifo, After::Conffile];
 
-/// The installed version, with what `before` says at the path.
-fn old(before: Before) -> RawPackage {
+/// The installed version of the package.
+fn previous_version(before: Before) -> RawPackage {
     let package = RawPackage::new("app", "1").file("/srv/place/other", "other of 1").directory("/srv/aside");
     match before {
         Before::OwnFile | Before::Diverted | Before::Overridden | Before::OwnFileIsDirectory => {
@@ -92,7 +94,8 @@ fn old(before: Before) -> RawPackage {
     }
 }
 
-fn new(after: After) -> RawPackage {
+/// The new version of the package.
+fn new_version(after: After) -> RawPackage {
     let package = RawPackage::new("app", "2")
         .field("Replaces", "neighbour")
         .file("/srv/place/other", "other of 2")
@@ -111,25 +114,25 @@ fn new(after: After) -> RawPackage {
 
 fn device(before: Before) -> Device {
     let device = Device::new(&[]);
-    device.dpkg(&[old(before).build()]);
+    device.dpkg(&[previous_version(before).build()]);
     let path = device.path(PATH);
     fs::create_dir_all(device.path("/srv/mine")).unwrap();
-    device.write("/srv/mine/data", "data of somebody");
+    device.write("/srv/mine/data", "data of the user");
     let data = || {
         fs::create_dir(&path).unwrap();
-        fs::write(path.join("data"), "data of somebody").unwrap();
+        fs::write(path.join("data"), "data of the user").unwrap();
     };
     match before {
-        Before::File => fs::write(&path, "file of somebody").unwrap(),
+        Before::File => fs::write(&path, "file of the user").unwrap(),
         Before::EmptyDirectory => fs::create_dir(&path).unwrap(),
         Before::Directory => data(),
         Before::LinkToDirectory => symlink("../mine", &path).unwrap(),
         Before::LinkToFile => symlink("../mine/data", &path).unwrap(),
-        Before::Dangling => symlink("nowhere", &path).unwrap(),
+        Before::DanglingLink => symlink("nowhere", &path).unwrap(),
         Before::Fifo => {
             mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         }
-        Before::OwnDirectoryWithData => fs::write(path.join("data"), "data of somebody").unwrap(),
+        Before::OwnDirectoryWithData => fs::write(path.join("data"), "data of the user").unwrap(),
         Before::OwnDirectoryMoved => {
             fs::rename(&path, device.path("/srv/mine/moved")).unwrap();
             symlink("/srv/mine/moved", &path).unwrap();
@@ -138,7 +141,7 @@ fn device(before: Before) -> Device {
             fs::remove_file(&path).unwrap();
             data();
         }
-        Before::ChangedConffile => fs::write(&path, "changed by somebody").unwrap(),
+        Before::ChangedConffile => fs::write(&path, "changed by hand").unwrap(),
         Before::RemovedConffile => fs::remove_file(&path).unwrap(),
         Before::LinkedConffile => {
             fs::remove_file(&path).unwrap();
@@ -147,7 +150,7 @@ fn device(before: Before) -> Device {
         Before::Diverted => {
             let to = format!("{PATH}.mine");
             device.run(&["dpkg-divert", "--local", "--rename", "--divert", &to, "--add", PATH]);
-            fs::write(&path, "diverted by somebody").unwrap();
+            fs::write(&path, "diverted by hand").unwrap();
         }
         Before::Overridden => {
             device.run(&["dpkg-statoverride", "--update", "--add", "root", "mail", "0640", PATH]);
@@ -156,7 +159,8 @@ fn device(before: Before) -> Device {
             device.dpkg(&[RawPackage::new("neighbour", "1").file(PATH, "path of the neighbour").build()]);
         }
         Before::SharedDirectory => {
-            let neighbour = RawPackage::new("neighbour", "1").file(&format!("{PATH}/theirs"), "theirs");
+            let neighbour =
+                RawPackage::new("neighbour", "1").file(&format!("{PATH}/file"), "of the neighbour");
             device.dpkg(&[neighbour.build()]);
         }
         _ => {}
@@ -164,49 +168,49 @@ fn device(before: Before) -> Device {
     device
 }
 
-/// All that the table's packages and people have, beside what every test looks at.
+/// The state that every test compares, and everything in `/srv`.
 pub fn state(device: &Device) -> Snapshot {
     let own = Snapshot::of(&device.path("/srv")).unwrap().without_folder_times();
     device.state().and(own.below(device.client.device()))
 }
 
-/// Goes through one row; `refused` are the cells in which nothing may be changed.
-fn row(before: Before, refused: &[After]) {
-    let fails = |after: &After| {
-        let checked = std::panic::catch_unwind(|| cell(before, *after, refused.contains(after)));
+/// Tests one row. The cells in `refused` must be refused.
+fn test_row(before: Before, refused: &[After]) {
+    let failure = |after: &After| {
+        let checked = std::panic::catch_unwind(|| test_cell(before, *after, refused.contains(after)));
         checked.is_err().then(|| format!("{before:?} to {after:?}"))
     };
-    let failed: Vec<_> = AFTER.iter().filter_map(fails).collect();
-    assert!(failed.is_empty(), "these cells are wrong, see above: {failed:#?}");
+    let failed: Vec<_> = AFTER.iter().filter_map(failure).collect();
+    assert!(failed.is_empty(), "these cells failed, see above: {failed:#?}");
 }
 
-fn cell(before: Before, after: After, refused: bool) {
+fn test_cell(before: Before, after: After, refused: bool) {
     let cell = format!("{before:?} to {after:?}");
     let device = device(before);
-    let was = state(&device);
-    device.download_raw(&[new(after).build()]);
+    let previous = state(&device);
+    device.download_raw(&[new_version(after).build()]);
     let outcome = device.client.call("ArtifactInstall").unwrap();
     assert_eq!(!outcome.success(), refused, "{cell}: {}", outcome.stderr);
-    let mut said = outcome.stderr;
+    let mut log = outcome.stderr;
     if refused {
-        assert!(said.contains(PATH) && said.contains("app"), "{cell} names neither path nor package: {said}");
-        assert!(!said.contains("Unpacking"), "{cell} is refused too late: {said}");
+        assert!(log.contains(PATH) && log.contains("app"), "{cell} names neither path nor package: {log}");
+        assert!(!log.contains("Unpacking"), "{cell} is refused too late: {log}");
     } else {
         assert_eq!(device.version("app"), "ii 2", "{cell}");
-        said = device.ok("ArtifactRollback");
+        log = device.ok("ArtifactRollback");
     }
-    device.differs(&was, &state(&device), &cell);
-    assert!(refused || said.contains("rollback complete"), "{cell}: {said}");
+    device.assert_same(&previous, &state(&device), &cell);
+    assert!(refused || log.contains("rollback complete"), "{cell}: {log}");
     device.ok("Cleanup");
-    device.differs(&was, &state(&device), &cell);
-    device.is_clean();
+    device.assert_same(&previous, &state(&device), &cell);
+    device.assert_clean();
 }
 
 macro_rules! rows {
     ($($test:ident: $before:ident refuses $refused:expr;)*) => {
         $(#[test]
         fn $test() {
-            row(Before::$before, $refused);
+            test_row(Before::$before, $refused);
         })*
     };
 }
@@ -215,18 +219,18 @@ rows! {
     kinds_absent: Absent refuses &[];
     kinds_file: File refuses &[];
     kinds_empty_directory: EmptyDirectory refuses &[After::Conffile];
-    kinds_directory: Directory refuses IN_PLACE_OF_DATA;
+    kinds_directory: Directory refuses INSTEAD_OF_DATA;
     kinds_link_to_directory: LinkToDirectory refuses &[After::Conffile];
     kinds_link_to_file: LinkToFile refuses &[];
-    kinds_dangling_link: Dangling refuses &[];
+    kinds_dangling_link: DanglingLink refuses &[];
     kinds_fifo: Fifo refuses &AFTER[1..];
     kinds_own_file: OwnFile refuses &[];
     kinds_own_directory: OwnDirectory refuses &[After::Conffile];
-    kinds_own_directory_with_data: OwnDirectoryWithData refuses IN_PLACE_OF_DATA;
+    kinds_own_directory_with_data: OwnDirectoryWithData refuses INSTEAD_OF_DATA;
     kinds_own_directory_moved: OwnDirectoryMoved refuses &[After::Conffile];
     kinds_own_link_to_directory: OwnLinkToDirectory refuses &[After::Conffile];
     kinds_own_link_to_file: OwnLinkToFile refuses &[];
-    kinds_own_file_is_directory: OwnFileIsDirectory refuses IN_PLACE_OF_DATA;
+    kinds_own_file_is_directory: OwnFileIsDirectory refuses INSTEAD_OF_DATA;
     kinds_conffile: Conffile refuses &[];
     kinds_changed_conffile: ChangedConffile refuses &[];
     kinds_removed_conffile: RemovedConffile refuses &[];
@@ -234,5 +238,5 @@ rows! {
     kinds_diverted: Diverted refuses &[After::Directory];
     kinds_overridden: Overridden refuses &[];
     kinds_shared: Shared refuses &[];
-    kinds_shared_directory: SharedDirectory refuses IN_PLACE_OF_DATA;
+    kinds_shared_directory: SharedDirectory refuses INSTEAD_OF_DATA;
 }

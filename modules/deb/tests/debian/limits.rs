@@ -1,4 +1,4 @@
-//! Hostile payloads: each is refused with its reason, in bounded time and memory.
+//! Hostile payloads: each is refused with the reason, in bounded time and memory.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,17 +17,18 @@ use crate::device::{Device, app};
 use crate::kinds::state;
 use crate::raw::{RawPackage, append, archive, header, members};
 
-/// The most that the module may take at its peak.
+/// The limit of the module's peak memory.
 const MEMORY_KIB: u64 = 16 << 10;
 
-/// The longest that a call may take, on a slow machine that does other things too.
-const TIME: Duration = Duration::from_secs(120);
+/// The time limit of a call, on a slow and busy machine.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// Downloads `files` and installs them; the outcome of the call that failed, with the module's peak of memory in KiB.
-fn refusal(device: &Device, files: &[(&str, &[u8])]) -> (Outcome, u64) {
+/// Downloads `files` and installs them. Returns the outcome of the last call, and the module's peak memory in
+/// KiB.
+fn download_and_install(device: &Device, files: &[(&str, &[u8])]) -> (Outcome, u64) {
     let peak = AtomicU64::new(0);
     let ended = AtomicBool::new(false);
-    let begun = Instant::now();
+    let start = Instant::now();
     let outcome = thread::scope(|scope| {
         scope.spawn(|| {
             while !ended.load(Ordering::Relaxed) {
@@ -42,17 +43,17 @@ fn refusal(device: &Device, files: &[(&str, &[u8])]) -> (Outcome, u64) {
         ended.store(true, Ordering::Relaxed);
         outcome
     });
-    assert!(begun.elapsed() < TIME, "it took {:?}: {}", begun.elapsed(), outcome.stderr);
+    assert!(start.elapsed() < TIME_LIMIT, "it took {:?}: {}", start.elapsed(), outcome.stderr);
     (outcome, peak.into_inner())
 }
 
-/// The peak of memory of the processes that run this device's module.
+/// The peak memory of the processes that run this device's module, in KiB.
 fn peak_of_modules(device: &Device) -> u64 {
     let root = device.client.device();
     let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     let of_device = processes.filter(|process| {
-        let leads = |name: &str| fs::read_link(process.join(name)).unwrap_or_default();
-        leads("root") == root && leads("exe").file_name().is_some_and(|name| name == "deb")
+        let target = |name: &str| fs::read_link(process.join(name)).unwrap_or_default();
+        target("root") == root && target("exe").file_name().is_some_and(|name| name == "deb")
     });
     let peak = |process: std::path::PathBuf| {
         let status = fs::read_to_string(process.join("status")).ok()?;
@@ -63,20 +64,20 @@ fn peak_of_modules(device: &Device) -> u64 {
     of_device.filter_map(peak).max().unwrap_or_default()
 }
 
-/// Has to see `files` refused with `word`, within the limits, and the device as it was.
-fn is_refused(what: &str, files: &[(&str, &[u8])], word: &str) {
+/// Asserts that `files` are refused with `word` within the limits, and that the device is unchanged.
+fn assert_refused(what: &str, files: &[(&str, &[u8])], word: &str) {
     let device = Device::new(&[app("1.0")]);
     let before = state(&device);
-    // A call that ends between two looks at it was not measured: it is made again.
-    let measured = (0..10).map(|_| refusal(&device, files)).find(|(_, peak)| *peak > 0);
-    let (outcome, peak) = measured.unwrap_or_else(|| panic!("{what}: the module was never seen"));
+    // A call that ends between two polls was not measured, and is repeated.
+    let measured = (0..10).map(|_| download_and_install(&device, files)).find(|(_, peak)| *peak > 0);
+    let (outcome, peak) = measured.unwrap_or_else(|| panic!("{what}: the module's memory was not measured"));
     assert_eq!(outcome.status.code(), Some(1), "{what}: {outcome:?}");
     assert!(outcome.stderr.contains(word), "{what}: {word:?} is missing in {}", outcome.stderr);
     assert!(peak <= MEMORY_KIB, "{what}: {peak} KiB of memory");
     eprintln!("{what}: {peak} KiB");
     device.roll_back();
-    device.differs(&before, &state(&device), what);
-    device.is_clean();
+    device.assert_same(&before, &state(&device), what);
+    device.assert_clean();
 }
 
 /// A tar archive of one entry with a long name of `size` bytes, and a file after it.
@@ -140,9 +141,9 @@ fn limits_of_names() {
         } else {
             "314572800 bytes"
         };
-        is_refused("data", &[("a.deb", &package(&control_with("md5sums", 1), &long))], word);
-        is_refused("control", &[("a.deb", &package(&long, &data))], word);
-        is_refused("payload", &[("a.tar", &long)], "314572800 bytes");
+        assert_refused("data", &[("a.deb", &package(&control_with("md5sums", 1), &long))], word);
+        assert_refused("control", &[("a.deb", &package(&long, &data))], word);
+        assert_refused("payload", &[("a.tar", &long)], "314572800 bytes");
     }
 }
 
@@ -158,7 +159,7 @@ fn limits_of_control_archives() {
         ("./md5sums", LARGE, "33554432"),
     ] {
         let deb = package(&control_with(name, size), &data);
-        is_refused(name, &[("a.deb", &deb)], word);
+        assert_refused(name, &[("a.deb", &deb)], word);
     }
     let bomb = control_with("./md5sums", LARGE);
     let many: Vec<u8> = (0..80_000).flat_map(|_| b"6 a=b\n".to_vec()).collect();
@@ -167,11 +168,11 @@ fn limits_of_control_archives() {
     pax.set_size(many.len() as u64);
     let mut tar = Vec::new();
     append(&mut tar, pax, &many);
-    is_refused("pax", &[("a.tar", &tar)], "480000 bytes");
-    // Cut anywhere, it is damaged and nothing worse.
+    assert_refused("pax", &[("a.tar", &tar)], "480000 bytes");
+    // A truncated package is refused as invalid.
     let deb = package(&bomb[..4096], &data);
     for length in [9, 68, 100, 140, deb.len() - 40, deb.len() - 1] {
-        is_refused("truncated", &[("a.deb", &deb[..length])], "invalid package");
+        assert_refused("truncated", &[("a.deb", &deb[..length])], "invalid package");
     }
 }
 
@@ -184,14 +185,14 @@ fn limits_of_data_archives() {
         file.set_path(format!("srv/{}/{number}", "name".repeat(20))).unwrap();
         append(&mut tar, file, b"");
     }
-    is_refused("many", &[("a.deb", &package(&control, &tar))], "max_files");
+    assert_refused("many", &[("a.deb", &package(&control, &tar))], "max_files");
     let mut tar = Vec::new();
     for number in 0..400_000 {
         let mut file = header(EntryType::Regular, 0o644);
         file.set_path(format!("s/{number}")).unwrap();
         append(&mut tar, file, b"");
     }
-    is_refused("many short", &[("a.deb", &package(&control, &tar))], "max_files");
+    assert_refused("many short", &[("a.deb", &package(&control, &tar))], "max_files");
     for size in [8 << 40, i64::MAX as u64, u64::MAX / 2 + 7, u64::MAX - 7] {
         let mut tar = Vec::new();
         for name in ["a", "b"] {
@@ -200,8 +201,8 @@ fn limits_of_data_archives() {
             file.set_size(size);
             append(&mut tar, file, b"x");
         }
-        is_refused("size", &[("a.deb", &package(&control, &tar))], "invalid package");
-        is_refused("size", &[("a.tar", &tar)], "a.tar");
+        assert_refused("size", &[("a.deb", &package(&control, &tar))], "invalid package");
+        assert_refused("size", &[("a.tar", &tar)], "a.tar");
     }
 }
 
@@ -215,9 +216,9 @@ fn limits_of_announced_sizes() {
     ] {
         let with =
             |name: &str, size: &str| Package::new(name, "1").field("Installed-Size", size).build().unwrap();
-        is_refused(first, &[("a.deb", &with("one", first)), ("b.deb", &with("two", second))], "free");
+        assert_refused(first, &[("a.deb", &with("one", first)), ("b.deb", &with("two", second))], "free");
     }
-    // Numbers that are none count as nothing.
+    // An invalid number counts as 0.
     for size in ["-1", "x", "99999999999999999999999"] {
         let device = Device::new(&[]);
         device.download(&[Package::new("one", "1").field("Installed-Size", size)]);
@@ -230,24 +231,24 @@ fn limits_of_announced_sizes() {
         .client
         .set("deb", &format!("reserve_mib = {largest}\nstore_mib = {largest}\nbackup_mib = {largest}\nlock_seconds = {largest}\n"))
         .unwrap();
-    device.refuses_in_download(&app("2.0").build().unwrap(), &["free", "reserve"]);
+    device.assert_refused_in_download(&app("2.0").build().unwrap(), &["free", "reserve"]);
 }
 
 #[test]
 fn limits_of_names_of_packages() {
     let long = "x".repeat(300);
-    is_refused("name", &[("a.deb", &RawPackage::new(&long, "1").build())], "255");
-    is_refused("version", &[("a.deb", &RawPackage::new("a", &long).build())], "255");
-    is_refused("slash", &[("a.deb", &RawPackage::new("a/b", "1").build())], "Package");
+    assert_refused("name", &[("a.deb", &RawPackage::new(&long, "1").build())], "255");
+    assert_refused("version", &[("a.deb", &RawPackage::new("a", &long).build())], "255");
+    assert_refused("slash", &[("a.deb", &RawPackage::new("a/b", "1").build())], "Package");
     let empty = archive(&[0; 1024], &[0; 1024]);
-    is_refused("empty", &[("a.deb", &empty)], "no control file");
+    assert_refused("empty", &[("a.deb", &empty)], "no control file");
     let twice = RawPackage::new("a", "1").field("X", "y\n\nPackage: b").build();
-    is_refused("twice", &[("a.deb", &twice)], "two paragraphs");
+    assert_refused("twice", &[("a.deb", &twice)], "two paragraphs");
 }
 
 #[test]
-fn a_large_package_is_no_hostile_one() {
-    // As many files as a distribution's largest have, and more bytes of checksums.
+fn a_large_package_is_accepted() {
+    // As many files as the largest packages of Debian, and more bytes of checksums.
     let device = Device::new(&[]);
     let mut tar = Vec::new();
     for number in 0..19_000 {
@@ -261,7 +262,7 @@ fn a_large_package_is_no_hostile_one() {
     }
     tar.extend([0; 1024]);
     let deb = package(&control_with("./md5sums", 8 << 20), &tar);
-    let (outcome, peak) = refusal(&device, &[("a.deb", &deb)]);
+    let (outcome, peak) = download_and_install(&device, &[("a.deb", &deb)]);
     assert!(outcome.success(), "{}", outcome.stderr);
     eprintln!("large: {peak} KiB");
     assert!(peak <= MEMORY_KIB, "{peak} KiB of memory");

@@ -1,6 +1,7 @@
-//! What `deb` does with the real dpkg and apt, on a Debian system of its own for each test; the client is played.
+//! Tests of `deb` with the real dpkg and apt, on a Debian system of its own for each test, and with a mock
+//! client.
 //!
-//! `cargo xtask debian` makes the system, names it in `MENDER_TEST_DEBIAN`, and runs this.
+//! `cargo xtask debian` makes the system, sets `MENDER_TEST_DEBIAN` to its path, and runs the tests.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 

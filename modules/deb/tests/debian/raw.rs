@@ -1,10 +1,10 @@
-//! Packages entry by entry, also such as dpkg-deb would not make: directories, links, pipes, odd names, any file.
+//! Builds packages entry by entry, also those that dpkg-deb would not build: links, pipes, unusual names.
 
 use std::io::Write;
 
 use tar::{Builder, EntryType, Header};
 
-/// A package to be, written without any tool that would correct it.
+/// The contents of a package, built without a tool that would correct them.
 #[derive(Clone)]
 pub struct RawPackage {
     control: String,
@@ -35,13 +35,13 @@ impl RawPackage {
         self
     }
 
-    /// What every name in `data.tar` begins with from now on: `./` where nothing else is said.
+    /// Sets the beginning of the names in `data.tar` from now on. Default: `./`.
     pub fn prefix(mut self, prefix: &'static str) -> Self {
         self.prefix = prefix;
         self
     }
 
-    /// Adds a file to the control archive; scripts get their first line.
+    /// Adds a file to the control archive. A maintainer script gets its first line.
     pub fn member(mut self, name: &str, content: &str) -> Self {
         let is_script = ["preinst", "postinst", "prerm", "postrm"].contains(&name);
         let content = if is_script { format!("#!/bin/sh\nset -e\n{content}\n") } else { content.into() };
@@ -63,7 +63,7 @@ impl RawPackage {
         self.entry(path, EntryType::Symlink, Vec::new(), target, 0o777)
     }
 
-    /// A file without the directories above it.
+    /// Adds a file without its parent directories.
     pub fn entry_only(mut self, path: &str, content: &str) -> Self {
         let name = format!("{}{}", self.prefix, path.trim_start_matches('/'));
         let (kind, target) = (EntryType::Regular, String::new());
@@ -124,7 +124,7 @@ impl RawPackage {
     }
 }
 
-/// A header with nothing of this machine in it.
+/// A header that is the same on every machine.
 pub fn header(kind: EntryType, mode: u32) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
@@ -134,7 +134,7 @@ pub fn header(kind: EntryType, mode: u32) -> Header {
     header
 }
 
-/// Appends an entry to a tar archive, whatever its header says.
+/// Appends an entry to a tar archive, even if the header is wrong.
 pub fn append(tar: &mut Vec<u8>, mut header: Header, content: &[u8]) {
     header.set_cksum();
     tar.extend(header.as_bytes());
@@ -142,7 +142,7 @@ pub fn append(tar: &mut Vec<u8>, mut header: Header, content: &[u8]) {
     tar.resize(tar.len().next_multiple_of(512), 0);
 }
 
-/// The package of two tar archives.
+/// A package made of two tar archives.
 pub fn archive(control: &[u8], data: &[u8]) -> Vec<u8> {
     members(&[("debian-binary", b"2.0\n"), ("control.tar", control), ("data.tar", data)])
 }

@@ -1,4 +1,4 @@
-//! What an update may not do: the system stays as it was, and the deployment log says which package and why.
+//! Refused updates: the system is unchanged, and the deployment log names the package and the reason.
 
 use std::fs::File;
 use std::thread;
@@ -12,35 +12,38 @@ use crate::device::{Device, app};
 #[test]
 fn a_missing_dependency() {
     let device = Device::new(&[app("1.0")]);
-    device.refuses(&[app("2.0").field("Depends", "libmissing (>= 3)")], &["app", "libmissing (>= 3)"]);
+    device.assert_refused(&[app("2.0").field("Depends", "libmissing (>= 3)")], &["app", "libmissing (>= 3)"]);
 }
 
 #[test]
 fn a_held_package() {
     let device = Device::new(&[app("1.0")]);
     device.run(&["apt-mark", "hold", "app"]);
-    device.refuses(&[app("2.0")], &["app", "held"]);
+    device.assert_refused(&[app("2.0")], &["app", "held"]);
 }
 
 #[test]
 fn a_package_for_another_machine() {
     let device = Device::new(&[]);
-    device.refuses(&[Package::new("app", "1").field("Architecture", "s390x")], &["app", "s390x"]);
+    device.assert_refused(&[Package::new("app", "1").field("Architecture", "s390x")], &["app", "s390x"]);
 }
 
 #[test]
-fn a_removal_that_nobody_asked_for_and_one_of_an_essential_package() {
+fn an_unrequested_removal_and_one_of_an_essential_package() {
     let mut device = Device::new(&[app("1.0")]);
-    device.refuses(&[Package::new("enemy", "1").field("Conflicts", "app")], &["app", "would be removed"]);
+    device.assert_refused(
+        &[Package::new("enemy", "1").field("Conflicts", "app")],
+        &["app", "would be removed"],
+    );
     device.client.set_meta_data(r#"{"remove": ["hostname"]}"#);
-    device.refuses(&[], &["hostname", "essential"]);
+    device.assert_refused(&[], &["hostname", "essential"]);
 }
 
 #[test]
 fn an_update_that_does_not_fit() {
     let device = Device::new(&[app("1.0")]);
     let terabytes = (8_u64 << 40 >> 10).to_string();
-    device.refuses(
+    device.assert_refused(
         &[app("2.0").field("Installed-Size", &terabytes)],
         &["free", "reserve", "8796093022208 bytes"],
     );
@@ -49,20 +52,20 @@ fn an_update_that_does_not_fit() {
 #[test]
 fn the_same_package_twice() {
     let device = Device::new(&[]);
-    device.refuses(&[app("1.0"), app("2.0")], &["app", "twice"]);
+    device.assert_refused(&[app("1.0"), app("2.0")], &["app", "twice"]);
 }
 
 #[test]
-fn a_database_that_is_locked_is_waited_for_but_not_for_ever() {
+fn a_locked_database_is_waited_for_up_to_a_limit() {
     let device = Device::new(&[app("1.0")]);
     device.client.set("deb", "lock_seconds = 1\n").unwrap();
     for lock in ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/cache/apt/archives/lock"] {
         let file = File::options().write(true).create(true).truncate(false).open(device.path(lock)).unwrap();
         device.download(&[app("2.0")]);
         fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
-        let said = device.fails("ArtifactInstall");
-        assert!(said.contains(lock) && said.contains("lock_seconds"), "{said}");
-        assert!(said.contains(&std::process::id().to_string()), "{said}");
+        let log = device.fails("ArtifactInstall");
+        assert!(log.contains(lock) && log.contains("lock_seconds"), "{log}");
+        assert!(log.contains(&std::process::id().to_string()), "{log}");
         drop(file);
         device.roll_back();
     }

@@ -1,15 +1,15 @@
-//! Packages that have to do with each other.
+//! Packages that depend on, replace or conflict with each other.
 
 use mock_client::debian::Package;
 
 use crate::device::{Device, app};
 
 #[test]
-fn a_package_that_replaces_another() {
+fn a_package_replaces_another() {
     let device = Device::new(&[app("1.0")]);
     device.run(&["apt-mark", "auto", "app"]);
     device.write("/etc/app.conf", "changed\n");
-    let old = device.state();
+    let previous = device.state();
     let successor = Package::new("app-ng", "1")
         .field("Conflicts", "app")
         .field("Replaces", "app")
@@ -20,21 +20,21 @@ fn a_package_that_replaces_another() {
     assert_eq!(device.version("app-ng"), "ii 1");
     assert!(!device.version("app").starts_with("ii"));
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
 }
 
 #[test]
-fn a_package_that_takes_a_file_from_one_that_stays() {
-    let device = Device::new(&[app("1.0").file("/usr/share/app/moved", "in the old place")]);
-    let old = device.state();
+fn a_package_replaces_a_file_of_another() {
+    let device = Device::new(&[app("1.0").file("/usr/share/app/moved", "in the previous place")]);
+    let previous = device.state();
     let taker =
         Package::new("app-data", "1").field("Replaces", "app").file("/usr/share/app/moved", "taken over");
     device.install(std::slice::from_ref(&taker));
     assert_eq!(device.text("/usr/share/app/moved"), "taken over");
     assert_eq!(device.version("app"), "ii 1.0");
     device.roll_back();
-    device.is_as_before(&old);
-    device.refuses(
+    device.assert_state(&previous);
+    device.assert_refused(
         &[Package::new("thief", "1").file("/usr/share/app/moved", "stolen")],
         &["thief", "/usr/share/app/moved", "app"],
     );
@@ -50,72 +50,72 @@ fn two_packages_that_depend_on_each_other() {
         ]
     };
     let device = Device::new(&pair("1.0"));
-    let old = device.state();
+    let previous = device.state();
     device.install(&pair("2.0"));
     assert_eq!((device.version("left"), device.version("right")), ("ii 2.0".into(), "ii 2.0".into()));
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
     let [left, _] = pair("2.0");
-    device.refuses(&[left], &["left", "right (= 2.0)"]);
+    device.assert_refused(&[left], &["left", "right (= 2.0)"]);
 }
 
 #[test]
-fn packages_are_removed_and_come_back() {
+fn removed_packages_are_restored() {
     let mut device =
         Device::new(&[app("1.0"), Package::new("plugin", "1").field("Depends", "app").file("/opt/p", "p")]);
     device.write("/etc/app.conf", "changed\n");
     device.run(&["apt-mark", "auto", "plugin"]);
-    let old = device.state();
+    let previous = device.state();
     device.client.set_meta_data(r#"{"remove": ["plugin", "app", "never-there"]}"#);
     device.install(&[]);
     assert!(device.version("app").starts_with("rc") && !device.path("/opt/p").exists());
     device.ok("ArtifactCommit");
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
     device.install(&[Package::new("instead", "1")]);
     assert!(!device.version("plugin").starts_with("ii"));
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
     device.client.set_meta_data(r#"{"remove": ["app"]}"#);
-    device.refuses(&[], &["plugin", "would be removed"]);
+    device.assert_refused(&[], &["plugin", "would be removed"]);
 }
 
 #[test]
-fn a_dependency_in_the_payload_is_new_and_goes_again() {
+fn a_new_dependency_in_the_payload_is_removed_by_the_rollback() {
     let device = Device::new(&[app("1.0")]);
-    let old = device.state();
+    let previous = device.state();
     let library = Package::new("libapp", "1").file("/usr/lib/libapp.so", "code").script(
         "prerm",
-        "test -e /usr/share/app/data", // whatever needs it
+        "test -e /usr/share/app/data", // which the package that depends on it has
     );
     device.install(&[app("2.0").field("Depends", "libapp"), library]);
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
 }
 
 #[test]
-fn an_older_version_needs_leave() {
+fn a_downgrade_has_to_be_allowed() {
     let mut device = Device::new(&[app("2.0")]);
-    device.refuses(&[app("1.0")], &["app", "1.0", "2.0", "allow_downgrade"]);
-    let old = device.state();
+    device.assert_refused(&[app("1.0")], &["app", "1.0", "2.0", "allow_downgrade"]);
+    let previous = device.state();
     device.client.set_meta_data(r#"{"allow_downgrade": true}"#);
     device.install(&[app("1.0")]);
     assert_eq!(device.version("app"), "ii 1.0");
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
     device.client.set("deb", "allow_downgrade = false\n").unwrap();
-    device.refuses(&[app("1.0")], &["allow_downgrade"]);
+    device.assert_refused(&[app("1.0")], &["allow_downgrade"]);
 }
 
 #[test]
-fn a_package_that_disappears_because_others_take_all_its_files_comes_back() {
+fn a_package_that_disappears_because_another_has_all_its_files_is_restored() {
     let device = Device::new(&[Package::new("tiny", "1").file("/srv/tiny/file", "of tiny")]);
-    let old = device.state();
+    let previous = device.state();
     device.install(&[Package::new("big", "1").field("Replaces", "tiny").file("/srv/tiny/file", "of big")]);
     assert!(!device.version("tiny").starts_with("ii"), "{}", device.version("tiny"));
-    let said = device.ok("ArtifactRollback");
-    device.is_as_before(&old);
-    assert!(said.contains("rollback complete"), "{said}");
+    let log = device.ok("ArtifactRollback");
+    device.assert_state(&previous);
+    assert!(log.contains("rollback complete"), "{log}");
 }
 
 #[test]
@@ -128,19 +128,19 @@ fn a_package_of_two_architectures_shares_its_files() {
     let one = device.state();
     device.install(&[foreign("1")]);
     device.roll_back();
-    device.is_as_before(&one);
+    device.assert_state(&one);
     device.dpkg(&[foreign("1").build().unwrap()]);
     let both = device.state();
     device.install(&[native("2"), foreign("2")]);
     assert_eq!(device.text("/usr/share/libshared/data"), "2");
-    let said = device.ok("ArtifactRollback");
-    device.is_as_before(&both);
-    assert!(said.contains("rollback complete"), "{said}");
+    let log = device.ok("ArtifactRollback");
+    device.assert_state(&both);
+    assert!(log.contains("rollback complete"), "{log}");
 }
 
 fn native() -> String {
-    let said = std::process::Command::new("dpkg").arg("--print-architecture").output().unwrap();
-    String::from_utf8(said.stdout).unwrap().trim().to_owned()
+    let log = std::process::Command::new("dpkg").arg("--print-architecture").output().unwrap();
+    String::from_utf8(log.stdout).unwrap().trim().to_owned()
 }
 
 fn library(version: &str, architecture: &str) -> Package {
@@ -151,14 +151,14 @@ fn library(version: &str, architecture: &str) -> Package {
         .file(&format!("/usr/lib/{architecture}/libshared.so"), version)
 }
 
-/// Gives the device a source of packages that apt copies from, in the directory `folder`.
+/// Configures a package source of apt with `packages` on the device.
 fn source(device: &Device, method: &str, packages: &[Package]) {
-    let folder = device.path("/srv/source");
-    std::fs::create_dir_all(&folder).unwrap();
+    let directory = device.path("/srv/source");
+    std::fs::create_dir_all(&directory).unwrap();
     let mut index = String::new();
     for (number, package) in packages.iter().enumerate() {
         let (name, deb) = (format!("{number}.deb"), package.build().unwrap());
-        let path = folder.join(&name);
+        let path = directory.join(&name);
         std::fs::write(&path, &deb).unwrap();
         let fields = std::process::Command::new("dpkg-deb").arg("--field").arg(&path).output().unwrap();
         let sum = std::process::Command::new("sha256sum").arg(&path).output().unwrap();
@@ -167,43 +167,43 @@ fn source(device: &Device, method: &str, packages: &[Package]) {
         let sum = sum.split(' ').next().unwrap();
         index.push_str(&format!("\nFilename: ./{name}\nSize: {}\nSHA256: {sum}\n\n", deb.len()));
     }
-    std::fs::write(folder.join("Packages"), index).unwrap();
+    std::fs::write(directory.join("Packages"), index).unwrap();
     device.write("/etc/apt/sources.list", &format!("deb [trusted=yes] {method}:/srv/source ./\n"));
     device.run(&["apt-get", "update"]);
 }
 
 #[test]
-fn what_apt_downloads_is_looked_at_as_the_payload_is() {
+fn downloaded_packages_are_checked_like_the_payload() {
     let needs = app("2.0").field("Depends", "needed");
     let device = Device::new(&[app("1.0")]);
-    device.write("/srv/mine", "of somebody");
+    device.write("/srv/mine", "of the user");
     source(&device, "copy", &[Package::new("needed", "1").file("/srv/mine", "of needed")]);
-    device.refuses(std::slice::from_ref(&needs), &["needed"]);
+    device.assert_refused(std::slice::from_ref(&needs), &["needed"]);
     device.client.set("deb", "network = true\n").unwrap();
-    let old = device.state();
+    let previous = device.state();
     device.install(std::slice::from_ref(&needs));
     assert_eq!(device.version("needed"), "ii 1");
     assert!(device.run(&["apt-mark", "showauto"]).contains("needed"));
-    let said = device.ok("ArtifactRollback");
-    device.is_as_before(&old);
-    assert!(said.contains("rollback complete"), "{said}");
-    assert_eq!(device.text("/srv/mine"), "of somebody");
+    let log = device.ok("ArtifactRollback");
+    device.assert_state(&previous);
+    assert!(log.contains("rollback complete"), "{log}");
+    assert_eq!(device.text("/srv/mine"), "of the user");
     device.ok("Cleanup");
-    // What a rollback could not undo is refused in a downloaded package, too; and what is not downloaded.
+    // A downloaded package that a rollback could not remove is refused, and one that apt does not download.
     source(&device, "copy", &[Package::new("needed", "1").field("Essential", "yes")]);
-    device.refuses(std::slice::from_ref(&needs), &["needed", "essential"]);
+    device.assert_refused(std::slice::from_ref(&needs), &["needed", "essential"]);
     source(&device, "file", &[Package::new("needed", "1")]);
-    device.refuses(std::slice::from_ref(&needs), &["needed", "file:"]);
+    device.assert_refused(std::slice::from_ref(&needs), &["needed", "file:"]);
 }
 
 #[test]
 fn an_apt_that_does_nothing_and_succeeds_fails_the_update() {
     let device = Device::new(&[app("1.0")]);
-    let old = device.state();
+    let previous = device.state();
     device.write("/etc/apt/apt.conf.d/99test", "APT::Get::Download-Only \"true\";\n");
     device.download(&[app("2.0")]);
-    let said = device.fails("ArtifactInstall");
-    assert!(said.contains("app") && said.contains("apt has succeeded"), "{said}");
+    let log = device.fails("ArtifactInstall");
+    assert!(log.contains("app") && log.contains("apt has succeeded"), "{log}");
     std::fs::remove_file(device.path("/etc/apt/apt.conf.d/99test")).unwrap();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
 }

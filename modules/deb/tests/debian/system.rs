@@ -1,4 +1,5 @@
-//! What a system may be like: read-only, half configured, with settings of dpkg and apt of its own, with our own packages.
+//! Special systems: read-only, half configured, with settings of dpkg and apt, and with the packages of this
+//! project.
 
 use std::fs;
 use std::io::Write;
@@ -11,16 +12,16 @@ use crate::device::{Device, app};
 use crate::kinds::state;
 use crate::raw::RawPackage;
 
-/// Makes `/usr` of the device a mount of its own, read-only.
+/// Makes the device's `/usr` a read-only mount.
 fn read_only_usr(device: &Device) {
     let usr = device.path("/usr");
-    // With the mounts in it: the module is one.
+    // Recursively, because the module is a mount in it.
     mount_bind_recursive(&usr, &usr).unwrap();
     mount_remount(&usr, MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
 }
 
 #[test]
-fn a_read_only_root_with_what_changes_on_other_file_systems_is_updated() {
+fn a_read_only_root_is_updated_where_other_file_systems_have_the_changed_paths() {
     let device = Device::new(&[Package::new("data", "1").file("/srv/data/file", "1")]);
     let root = device.client.device();
     for name in ["etc", "var", "srv", "tmp", "data", "run"] {
@@ -35,13 +36,13 @@ fn a_read_only_root_with_what_changes_on_other_file_systems_is_updated() {
     let before = state(&device);
     device.install(&[Package::new("data", "2").file("/srv/data/file", "2")]);
     assert_eq!(device.text("/srv/data/file"), "2");
-    let said = device.ok("ArtifactRollback");
-    device.differs(&before, &state(&device), "the device");
-    assert!(said.contains("rollback complete"), "{said}");
-    device.refuses(&[app("1.0")], &["/usr", "read-only"]);
+    let log = device.ok("ArtifactRollback");
+    device.assert_same(&before, &state(&device), "the device");
+    assert!(log.contains("rollback complete"), "{log}");
+    device.assert_refused(&[app("1.0")], &["/usr", "read-only"]);
 }
 
-/// A command that remounts `/usr`, without a program for it: mount(2) as perl calls it.
+/// A command that remounts `/usr` with mount(2), called by perl, because the system has no program for it.
 fn remount(read_only: bool) -> String {
     let flags = 4096 + 32 + u32::from(read_only); // MS_BIND, MS_REMOUNT, MS_RDONLY
     let number = if cfg!(target_arch = "x86_64") { 165 } else { 40 };
@@ -54,10 +55,10 @@ fn remount(read_only: bool) -> String {
 fn a_read_only_usr_is_refused_before_anything_is_changed() {
     let device = Device::new(&[app("1.0")]);
     read_only_usr(&device);
-    device.refuses(&[app("2.0")], &["/usr", "read-only", "DPkg::Pre-Invoke"]);
-    // A command that does not help is none.
+    device.assert_refused(&[app("2.0")], &["/usr", "read-only", "DPkg::Pre-Invoke"]);
+    // A command that does not remount it makes no difference.
     device.write("/etc/apt/apt.conf.d/99remount", "DPkg::Pre-Invoke { \"true\"; };\n");
-    device.refuses(&[app("2.0")], &["/usr", "read-only", "none of the commands"]);
+    device.assert_refused(&[app("2.0")], &["/usr", "read-only", "none of the commands"]);
 }
 
 #[test]
@@ -71,31 +72,31 @@ fn a_read_only_usr_with_commands_that_remount_it_is_updated_and_rolled_back() {
     for (path, text) in [("/etc/apt/apt.conf.d/99remount", apt), ("/etc/dpkg/dpkg.cfg.d/remount", dpkg)] {
         for fails in [false, true] {
             let device = Device::new(&[app("1.0")]);
-            device.write("/usr/share/of-somebody", "x");
+            device.write("/usr/share/of-the-user", "x");
             device.write(path, &text);
             read_only_usr(&device);
             let before = state(&device);
-            let new = app("2.0").file("/usr/share/of-somebody", "y");
+            let new = app("2.0").file("/usr/share/of-the-user", "y");
             let new = if fails { new.script("postinst", "exit 1") } else { new };
             device.download(&[new]);
             if fails {
-                let said = device.fails("ArtifactInstall");
-                assert!(said.contains("rollback complete"), "{path}: {said}");
+                let log = device.fails("ArtifactInstall");
+                assert!(log.contains("rollback complete"), "{path}: {log}");
             } else {
                 device.ok("ArtifactInstall");
                 assert_eq!(device.text("/usr/share/app/data"), "the data of 2.0");
                 assert!(fs::write(device.path("/usr/share/x"), "").is_err(), "{path}: still writable");
-                let said = device.ok("ArtifactRollback");
-                assert!(said.contains("rollback complete"), "{path}: {said}");
+                let log = device.ok("ArtifactRollback");
+                assert!(log.contains("rollback complete"), "{path}: {log}");
             }
-            device.differs(&before, &state(&device), path);
+            device.assert_same(&before, &state(&device), path);
             assert!(fs::write(device.path("/usr/share/x"), "").is_err(), "{path}: left writable");
         }
     }
 }
 
 #[test]
-fn a_rollback_on_a_full_datastore_makes_its_own_space() {
+fn a_rollback_on_a_full_file_system_frees_space() {
     let device = Device::new(&[]);
     device.dpkg(&[app("1.0").build().unwrap()]);
     let data = device.client.datastore().join("update-modules");
@@ -106,12 +107,12 @@ fn a_rollback_on_a_full_datastore_makes_its_own_space() {
     device.install(&[app("2.0").file("/usr/share/app/large", &"x".repeat(1 << 20))]);
     let mut filler = fs::File::create(data.join("filler")).unwrap();
     while filler.write_all(&[0; 4096]).is_ok() {}
-    let said = device.ok("ArtifactRollback");
-    assert!(said.contains("rollback complete"), "{said}");
+    let log = device.ok("ArtifactRollback");
+    assert!(log.contains("rollback complete"), "{log}");
     fs::remove_file(data.join("filler")).unwrap();
-    device.differs(&before, &state(&device), "the device");
+    device.assert_same(&before, &state(&device), "the device");
     device.ok("Cleanup");
-    device.is_clean();
+    device.assert_clean();
 }
 
 #[test]
@@ -119,7 +120,7 @@ fn a_mount_point_in_the_place_of_a_file_is_refused() {
     let device = Device::new(&[app("1.0")]);
     let path = device.path("/usr/share/app/data");
     mount_bind(&path, &path).unwrap();
-    device.refuses(&[app("2.0")], &["/usr/share/app/data", "mount point"]);
+    device.assert_refused(&[app("2.0")], &["/usr/share/app/data", "mount point"]);
 }
 
 /// A package whose `postinst` fails at version 1.
@@ -131,7 +132,7 @@ fn half(version: &str) -> Package {
 }
 
 #[test]
-fn a_package_that_is_not_configured_is_updated_and_rolled_back_to_that() {
+fn an_unconfigured_package_is_updated_and_rolled_back() {
     for state_before in ["half-configured", "unpacked"] {
         let device = Device::new(&[app("1.0")]);
         if state_before == "half-configured" {
@@ -141,34 +142,34 @@ fn a_package_that_is_not_configured_is_updated_and_rolled_back_to_that() {
             fs::write(device.path("/tmp/half.deb"), half("1").build().unwrap()).unwrap();
             device.run(&["dpkg", "--unpack", "/tmp/half.deb"]);
         }
-        // Whichever it was, the repair tries to configure it.
-        device.refuses_after_repair(&[app("2.0")], &["half is half-configured", "does not repair it"]);
+        // The repair tries to configure the package in both cases.
+        device.assert_refused_after_repair(&[app("2.0")], &["half is half-configured", "does not repair it"]);
         let before = state(&device);
         device.install(&[half("2"), app("2.0")]);
         assert_eq!(device.version("half"), "ii 2");
-        let said = device.ok("ArtifactRollback");
-        device.differs(&before, &state(&device), state_before);
-        assert!(said.contains("rollback complete"), "{said}");
+        let log = device.ok("ArtifactRollback");
+        device.assert_same(&before, &state(&device), state_before);
+        assert!(log.contains("rollback complete"), "{log}");
         assert!(device.version("half").starts_with("iF"), "{}", device.version("half"));
         device.ok("Cleanup");
     }
 }
 
 #[test]
-fn a_package_that_lacks_what_the_payload_brings_is_configured() {
+fn a_package_with_a_dependency_in_the_payload_is_configured() {
     let device = Device::new(&[app("1.0")]);
     let needy = half("1").field("Depends", "helper");
     assert!(device.system().install_packages(&[needy.build().unwrap()]).is_err());
     let before = state(&device);
     device.install(&[Package::new("helper", "1").file("/usr/share/helper/helps", "x")]);
     assert_eq!((device.version("half"), device.version("helper")), ("ii 1".into(), "ii 1".into()));
-    let said = device.ok("ArtifactRollback");
-    device.differs(&before, &state(&device), "the device");
-    assert!(said.contains("rollback complete"), "{said}");
+    let log = device.ok("ArtifactRollback");
+    device.assert_same(&before, &state(&device), "the device");
+    assert!(log.contains("rollback complete"), "{log}");
 }
 
 #[test]
-fn the_modules_policy_for_conffiles_counts_more_than_that_of_dpkg_and_apt() {
+fn the_modules_policy_for_conffiles_overrides_that_of_dpkg_and_apt() {
     let dpkg = (
         "/etc/dpkg/dpkg.cfg.d/local",
         ["force-confnew\nforce-confmiss\n", "force-confold\n", "force-confdef\nforce-confask\n"],
@@ -183,7 +184,7 @@ fn the_modules_policy_for_conffiles_counts_more_than_that_of_dpkg_and_apt() {
     );
     for (path, settings) in [dpkg, apt] {
         for setting in settings {
-            for (policy, live) in [("keep", "changed\n"), ("replace", "the settings of 2.0\n")] {
+            for (policy, active) in [("keep", "changed\n"), ("replace", "the settings of 2.0\n")] {
                 let mut device = Device::new(&[app("1.0").conffile("/etc/app.d/gone", "1")]);
                 device.write("/etc/app.conf", "changed\n");
                 fs::remove_file(device.path("/etc/app.d/gone")).unwrap();
@@ -191,11 +192,11 @@ fn the_modules_policy_for_conffiles_counts_more_than_that_of_dpkg_and_apt() {
                 let before = state(&device);
                 device.client.set_meta_data(format!(r#"{{"conffiles": "{policy}"}}"#));
                 device.install(&[app("2.0").conffile("/etc/app.d/gone", "2")]);
-                assert_eq!(device.text("/etc/app.conf"), live, "{policy} with {setting}");
-                let is_back = device.path("/etc/app.d/gone").exists();
-                assert_eq!(is_back, policy == "replace", "{policy} with {setting}");
+                assert_eq!(device.text("/etc/app.conf"), active, "{policy} with {setting}");
+                let exists = device.path("/etc/app.d/gone").exists();
+                assert_eq!(exists, policy == "replace", "{policy} with {setting}");
                 device.ok("ArtifactRollback");
-                device.differs(&before, &state(&device), setting);
+                device.assert_same(&before, &state(&device), setting);
                 device.ok("Cleanup");
             }
         }
@@ -204,7 +205,7 @@ fn the_modules_policy_for_conffiles_counts_more_than_that_of_dpkg_and_apt() {
 
 const MODULES: &str = "/usr/share/mender/modules/v3";
 
-/// A package of ours: its maintainer scripts as they are in `debian/`, and the module's executable.
+/// A package of this project, with the maintainer scripts in `debian/` and `executable`.
 fn own(name: &str, version: &str, executable: &[u8]) -> RawPackage {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../debian").join(name);
     let settings = fs::read_to_string(scripts.join(name).with_extension("toml")).unwrap();
@@ -218,7 +219,7 @@ fn own(name: &str, version: &str, executable: &[u8]) -> RawPackage {
     })
 }
 
-/// Debian's client, with shell modules of the same names.
+/// Debian's package of the client, with modules of the same names.
 fn client() -> RawPackage {
     let package = RawPackage::new("mender-client", "3.4.0");
     ["deb", "directory", "single-file"].into_iter().fold(package, |package, name| {
@@ -227,7 +228,7 @@ fn client() -> RawPackage {
 }
 
 #[test]
-fn our_own_packages_are_installed_upgraded_and_rolled_back() {
+fn the_packages_of_this_project_are_installed_upgraded_and_rolled_back() {
     for with_client in [false, true] {
         for name in ["directory", "deb"] {
             let device = Device::new_as("module-under-test", &[]);
@@ -241,14 +242,14 @@ fn our_own_packages_are_installed_upgraded_and_rolled_back() {
                     device.download_raw(std::slice::from_ref(&package));
                     device.ok("ArtifactInstall");
                     assert!(device.text(&format!("{MODULES}/{name}")).contains("of this package"));
-                    let aside = device.path(&format!("/usr/share/mender/modules/{name}.mender-client"));
-                    assert_eq!(aside.exists(), with_client, "the client's module is moved away");
+                    let diverted = device.path(&format!("/usr/share/mender/modules/{name}.mender-client"));
+                    assert_eq!(diverted.exists(), with_client, "the client's module is not diverted");
                     if commits {
                         device.commit();
                     } else {
-                        let said = device.ok("ArtifactRollback");
-                        device.differs(&before, &state(&device), name);
-                        assert!(said.contains("rollback complete"), "{said}");
+                        let log = device.ok("ArtifactRollback");
+                        device.assert_same(&before, &state(&device), name);
+                        assert!(log.contains("rollback complete"), "{log}");
                         device.ok("Cleanup");
                     }
                 }
@@ -267,36 +268,36 @@ fn the_module_replaces_itself_and_is_rolled_back_by_the_new_version() {
     device.download_raw(&[own("deb", "2", &executable).build(), app("2.0").build().unwrap()]);
     device.ok("ArtifactInstall");
     assert_eq!(device.version("mender-update-module-deb"), "ii 2");
-    // From here on the client runs the version that has just been installed.
+    // From here on, the client runs the version that was just installed.
     let tree = Path::new("/").join(device.client.tree().strip_prefix(device.client.device()).unwrap());
     let module = format!("{MODULES}/deb");
     for state in ["ArtifactRollback", "ArtifactFailure"] {
         device.run(&[&module, state, tree.to_str().unwrap()]);
     }
-    device.differs(&before, &state(&device), "the device");
+    device.assert_same(&before, &state(&device), "the device");
     device.run(&[&module, "Cleanup", tree.to_str().unwrap()]);
-    device.is_clean();
+    device.assert_clean();
 }
 
 #[test]
-fn the_command_that_the_device_has_is_named() {
+fn the_refused_removal_names_the_command_that_the_device_has() {
     for (command, other) in [("mender", "mender-update"), ("mender-update", "mender")] {
         let device = Device::new(&[]);
         fs::create_dir_all(device.path("/var/lib/mender/update-modules/deb")).unwrap();
         device.write("/var/lib/mender/update-modules/deb/journal.json", "{}");
         let tool = RawPackage::new("client", "1").file(&format!("/usr/bin/{command}"), "#!/bin/sh\n");
         device.dpkg(&[tool.build()]);
-        device.dpkg(&[own_elsewhere().build()]);
+        device.dpkg(&[own_without_executable().build()]);
         let removed =
             device.system().command(&["dpkg", "--remove", "mender-update-module-deb"]).output().unwrap();
-        let said = String::from_utf8_lossy(&removed.stderr).into_owned();
-        assert!(!removed.status.success() && said.contains(&format!("'{command} commit'")), "{said}");
-        assert!(!said.contains(&format!("'{other} commit'")), "{said}");
+        let log = String::from_utf8_lossy(&removed.stderr).into_owned();
+        assert!(!removed.status.success() && log.contains(&format!("'{command} commit'")), "{log}");
+        assert!(!log.contains(&format!("'{other} commit'")), "{log}");
     }
 }
 
-/// As [`own`], without the executable: this test's own is in its place.
-fn own_elsewhere() -> RawPackage {
+/// The package of `deb` without its executable, because the test has its own in that place.
+fn own_without_executable() -> RawPackage {
     let prerm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../debian/deb/prerm");
     RawPackage::new("mender-update-module-deb", "1").member("prerm", &fs::read_to_string(prerm).unwrap())
 }

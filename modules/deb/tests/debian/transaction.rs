@@ -1,4 +1,4 @@
-//! An update from its download to its end.
+//! Updates from Download to Cleanup.
 
 use mock_client::Generation;
 use mock_client::debian::Package;
@@ -10,9 +10,9 @@ fn the_official_payload_installs_rolls_back_exactly_and_commits() {
     for generation in [Generation::V3, Generation::V5] {
         for commit in [false, true] {
             let device = Device::of_generation(generation, &[app("1.0")]);
-            let old = device.state();
+            let previous = device.state();
             device.download(&[app("2.0"), Package::new("extra", "1").file("/opt/extra/file", "x")]);
-            device.is_as_before(&old);
+            device.assert_state(&previous);
             device.ok("ArtifactInstall");
             assert_eq!(device.version("app"), "ii 2.0");
             assert_eq!(device.version("extra"), "ii 1");
@@ -23,12 +23,12 @@ fn the_official_payload_installs_rolls_back_exactly_and_commits() {
             }
             for _ in 0..2 {
                 device.ok("ArtifactRollback");
-                device.is_as_before(&old);
+                device.assert_state(&previous);
             }
             device.ok("ArtifactFailure");
             device.ok("Cleanup");
-            device.is_as_before(&old);
-            device.is_clean();
+            device.assert_state(&previous);
+            device.assert_clean();
         }
     }
 }
@@ -41,45 +41,45 @@ fn a_committed_update_stays() {
     for state in ["ArtifactInstall", "ArtifactCommit", "ArtifactCommit", "Cleanup", "Cleanup", "--recover"] {
         device.ok(state);
     }
-    device.is_as_before(&new);
-    device.is_clean();
+    device.assert_state(&new);
+    device.assert_clean();
 }
 
 #[test]
-fn the_next_update_finds_the_package_in_the_store() {
+fn the_next_update_finds_the_package_in_the_cache() {
     let device = Device::new(&[app("1.0")]);
-    let said = device.install(&[app("2.0").checksums()]);
-    assert!(said.contains("rebuilt from the installed files"), "{said}");
+    let log = device.install(&[app("2.0").checksums()]);
+    assert!(log.contains("rebuilt from the installed files"), "{log}");
     device.commit();
     let second = device.state();
-    let said = device.install(&[app("3.0")]);
-    assert!(said.contains("as it was installed"), "{said}");
+    let log = device.install(&[app("3.0")]);
+    assert!(log.contains("the original package"), "{log}");
     device.roll_back();
-    device.is_as_before(&second);
+    device.assert_state(&second);
     device.write("/usr/share/app/data", "changed by hand");
     let changed = device.state();
-    let said = device.install(&[app("3.0")]);
-    assert!(said.contains("rebuilt from the installed files"), "{said}");
+    let log = device.install(&[app("3.0")]);
+    assert!(log.contains("rebuilt from the installed files"), "{log}");
     device.roll_back();
-    device.is_as_before(&changed);
+    device.assert_state(&changed);
     assert_eq!(device.text("/usr/share/app/data"), "changed by hand");
 }
 
 #[test]
-fn a_package_of_the_same_version_is_installed_again_and_taken_back() {
+fn another_build_of_the_same_version_is_installed_and_rolled_back() {
     let build = |number: &str| {
         app("1.0").file("/usr/share/app/build", number).file(&format!("/usr/share/app/of-build-{number}"), "")
     };
     let device = Device::new(&[build("1")]);
-    let old = device.state();
+    let previous = device.state();
     device.install(&[build("2")]);
     assert_eq!(device.text("/usr/share/app/build"), "2");
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
 }
 
 #[test]
-fn packages_arrive_renamed_or_in_an_archive() {
+fn packages_are_accepted_renamed_or_in_an_archive() {
     let awkward = Package::new("lib++a", "1:1.0+b1~rc1").file("/usr/share/lib++a/x", "x");
     let [first, second] = [awkward.build().unwrap(), app("1.0").build().unwrap()];
     let mut archive = tar::Builder::new(Vec::new());
@@ -92,48 +92,48 @@ fn packages_arrive_renamed_or_in_an_archive() {
     let archive = archive.into_inner().unwrap();
     for files in [vec![("packages.tar", archive.as_slice())], vec![("a", &first), ("b.bin", &second)]] {
         let device = Device::new(&[]);
-        let old = device.state();
+        let previous = device.state();
         let outcome = device.download_files(&files);
         assert!(outcome.success(), "{outcome:?}");
         device.ok("ArtifactInstall");
         assert_eq!(device.version("lib++a"), "ii 1:1.0+b1~rc1");
         assert_eq!(device.version("app"), "ii 1.0");
         device.roll_back();
-        device.is_as_before(&old);
+        device.assert_state(&previous);
     }
 }
 
 #[test]
-fn what_is_no_package_is_refused() {
+fn other_files_than_packages_are_refused() {
     let deb = app("1.0").build().unwrap();
     let device = Device::new(&[]);
     for (content, words) in [(&b"#!/bin/sh\n"[..], "neither"), (&deb[..100], ""), (b"", "neither")] {
         let outcome = device.download_files(&[("x.deb", content)]);
-        let said = if words.is_empty() {
-            assert!(outcome.success(), "what is in it, nobody asks before it has been checked");
+        let log = if words.is_empty() {
+            assert!(outcome.success(), "packages are read only after the client has checked the payload");
             device.fails("ArtifactInstall")
         } else {
             outcome.stderr
         };
-        assert!(said.contains(words), "{words:?} is missing in {said}");
+        assert!(log.contains(words), "{words:?} is missing in {log}");
         device.ok("Cleanup");
     }
     let outcome = device.download_files(&[]);
-    assert!(outcome.stderr.contains("neither a package to install"), "{outcome:?}");
+    assert!(outcome.stderr.contains("no packages"), "{outcome:?}");
     device.ok("Cleanup");
-    device.is_clean();
+    device.assert_clean();
 }
 
 #[test]
-fn a_reboot_is_asked_for_by_a_package_or_by_the_artifact() {
+fn a_package_or_the_artifact_requests_a_reboot() {
     let mut device = Device::new(&[app("1.0")]);
     device.install(&[app("2.0").script("postinst", "touch /run/reboot-required")]);
     assert_eq!(device.answer("NeedsArtifactReboot"), "Automatic");
     device.ok("ArtifactRollback");
-    assert_eq!(device.answer("NeedsArtifactReboot"), "Automatic", "the old is to be used again");
+    assert_eq!(device.answer("NeedsArtifactReboot"), "Automatic", "the previous version has to be started");
     device.ok("Cleanup");
     device.install(&[app("2.0")]);
-    assert_eq!(device.answer("NeedsArtifactReboot"), "No", "somebody else has asked before");
+    assert_eq!(device.answer("NeedsArtifactReboot"), "No", "the request is from before the update");
     device.roll_back();
     device.client.set_meta_data(r#"{"reboot": "automatic"}"#);
     device.install(&[app("2.0")]);
@@ -143,24 +143,24 @@ fn a_reboot_is_asked_for_by_a_package_or_by_the_artifact() {
 }
 
 #[test]
-fn marks_stay_what_they_were() {
+fn marks_stay_as_before() {
     let device = Device::new(&[app("1.0"), Package::new("other", "1")]);
     device.run(&["apt-mark", "auto", "app"]);
-    let old = device.state();
+    let previous = device.state();
     device.install(&[app("2.0"), Package::new("new", "1")]);
-    assert!(device.run(&["apt-mark", "showauto"]).contains("app"), "an update is no wish for the package");
+    assert!(device.run(&["apt-mark", "showauto"]).contains("app"), "the update has changed the mark");
     assert!(device.run(&["apt-mark", "showmanual"]).contains("new"));
     device.roll_back();
-    device.is_as_before(&old);
+    device.assert_state(&previous);
 }
 
 #[test]
 fn an_interrupted_update_is_rolled_back_by_the_next_download() {
     let device = Device::new(&[app("1.0")]);
-    let old = device.state();
+    let previous = device.state();
     device.install(&[app("2.0")]);
     device.download(&[app("3.0")]);
-    device.is_as_before(&old);
+    device.assert_state(&previous);
     device.ok("Cleanup");
-    device.is_clean();
+    device.assert_clean();
 }

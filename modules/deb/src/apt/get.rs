@@ -1,0 +1,181 @@
+//! apt-get: simulates, downloads and carries out a transaction.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use mender_update_module::Program;
+
+use crate::dpkg::conffile_policy::conffile_options;
+use crate::dpkg::database::Database;
+use crate::dpkg::program;
+use crate::dpkg::stanza::PackageKey;
+use crate::options::{Conffiles, Options};
+use crate::payload::package::StagedPackage;
+
+/// The packages that one transaction changes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// The packages that are installed, upgraded, downgraded or reinstalled.
+    pub install: Vec<PackageKey>,
+    /// The packages that are removed.
+    pub remove: Vec<PackageKey>,
+    /// The packages that are configured.
+    pub configure: Vec<PackageKey>,
+}
+
+impl Transaction {
+    /// Every package that is installed or removed.
+    pub fn packages(&self) -> impl Iterator<Item = &PackageKey> {
+        self.install.iter().chain(&self.remove)
+    }
+}
+
+/// Finds out what apt would do to install `staged` and remove `remove`. Everything is allowed here: apt's own
+/// refusal would not name the package, [`policy`](crate::checks::policy) does.
+///
+/// # Errors
+/// When apt finds no solution: the unmet dependencies.
+pub fn simulate(
+    staged: &[StagedPackage],
+    remove: &[PackageKey],
+    options: &Options,
+    database: &Database,
+) -> Result<Transaction> {
+    if staged.is_empty() && remove.is_empty() {
+        return Ok(Transaction::default());
+    }
+    let mut apt = apt_get(staged, remove, options, database).args([
+        "--simulate",
+        "--allow-downgrades",
+        "--allow-change-held-packages",
+        "--allow-remove-essential",
+    ]);
+    let (status, output) = apt.answer()?;
+    let output = String::from_utf8_lossy(&output);
+    if !status.success() {
+        let reasons = unmet_dependencies(&output).unwrap_or("see the lines of apt-get above");
+        bail!("update refused: apt cannot install the artifact's packages: {reasons}");
+    }
+    parse(&output).with_context(|| format!("invalid output of apt-get --simulate: {output}"))
+}
+
+/// Installs `staged` and removes `remove`. The deployment log gets apt's output.
+pub fn install(
+    staged: &[StagedPackage],
+    remove: &[PackageKey],
+    options: &Options,
+    database: &Database,
+) -> Result<()> {
+    if staged.is_empty() && remove.is_empty() {
+        return Ok(());
+    }
+    let downgrade = options.allow_downgrade.then_some("--allow-downgrades");
+    apt_get(staged, remove, options, database).args(downgrade).run()
+}
+
+/// Downloads the packages that the installation of `staged` needs into `directory`, and changes nothing else.
+pub fn download(
+    staged: &[StagedPackage],
+    remove: &[PackageKey],
+    options: &Options,
+    database: &Database,
+    directory: &Path,
+) -> Result<()> {
+    let downgrade = options.allow_downgrade.then_some("--allow-downgrades");
+    apt_get(staged, remove, options, database)
+        .args(["--download-only", "-o"])
+        .arg(format!("Dir::Cache::Archives={}", directory.display()))
+        .args(downgrade)
+        .run()
+}
+
+fn apt_get(
+    staged: &[StagedPackage],
+    remove: &[PackageKey],
+    options: &Options,
+    database: &Database,
+) -> Program {
+    let always = [
+        "Dpkg::Use-Pty=0".to_owned(),
+        "APT::Sandbox::User=root".to_owned(), // apt's own user cannot read the staging directory
+        // apt takes a larger number for a negative one, and waits without a limit.
+        format!("DPkg::Lock::Timeout={}", options.lock_seconds.min(i32::MAX as u64)),
+    ];
+    // Without network, apt must ignore its package lists, and the caches that it made of them.
+    let offline = [
+        "Dir::Etc::SourceList=/dev/null",
+        "Dir::Etc::SourceParts=/dev/null",
+        "Dir::Cache::pkgcache=",
+        "Dir::Cache::srcpkgcache=",
+    ];
+    let offline = offline.iter().filter(|_| !options.network).map(|option| (*option).to_owned());
+    let force = conffile_options(options.conffiles).iter().map(|option| format!("Dpkg::Options::={option}"));
+    let settings =
+        always.into_iter().chain(offline).chain(force).flat_map(|option| ["-o".to_owned(), option]);
+    // Without --fix-broken, apt refuses to do anything while a package has unmet dependencies, even if the
+    // payload has them.
+    let repairs = database.unfinished().next().map(|_| "--fix-broken");
+    program::change("apt-get")
+        .args(repairs)
+        .env(ucf_variable(options.conffiles), "1")
+        .args(["--quiet", "--yes", "--reinstall", "--no-install-recommends"])
+        .args(settings)
+        .arg("install")
+        .args(staged.iter().map(|package| package.path.as_path()))
+        .args(remove.iter().map(|key| format!("{key}-")))
+}
+
+/// The environment variable that makes ucf follow `policy` for changed configuration files.
+fn ucf_variable(policy: Conffiles) -> &'static str {
+    if policy == Conffiles::Replace { "UCF_FORCE_CONFFNEW" } else { "UCF_FORCE_CONFFOLD" }
+}
+
+/// The lines `Inst NAME …`, `Remv NAME …`, `Purg NAME …` and `Conf NAME …`.
+fn parse(output: &str) -> Result<Transaction> {
+    let mut transaction = Transaction::default();
+    for line in output.lines() {
+        let Some((word, rest)) = line.split_once(' ') else { continue };
+        let list = match word {
+            "Inst" => &mut transaction.install,
+            "Remv" | "Purg" => &mut transaction.remove,
+            "Conf" => &mut transaction.configure,
+            _ => continue,
+        };
+        let name = rest.split(' ').next().filter(|name| !name.is_empty());
+        list.push(PackageKey::from_apt(name.with_context(|| format!("{line:?}: no package name"))?));
+    }
+    Ok(transaction)
+}
+
+/// apt's lines about unmet dependencies: ` package : Depends: other (>= 1) but it is not installable`.
+fn unmet_dependencies(output: &str) -> Option<&str> {
+    let (_, reasons) = output.split_once("unmet dependencies:\n")?;
+    Some(reasons.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_about_packages_are_parsed_and_others_ignored() {
+        let output = "Reading package lists...\nThe following packages will be REMOVED:\n  a\n\
+                    0 upgraded, 1 newly installed, 1 to remove and 0 not upgraded.\n\
+                    Remv a [1.0] [x:armhf ]\nPurg gone [1]\nInst c (1.0 local-deb [all])\n\
+                    Inst d:armhf [1.0] (2.0~rc1+x local-deb [armhf])\nConf c (1.0 local-deb [all])\n";
+        let transaction = parse(output).unwrap();
+        let names = |keys: &[PackageKey]| keys.iter().map(PackageKey::to_string).collect::<Vec<_>>();
+        assert_eq!(names(&transaction.install), ["c", "d:armhf"]);
+        assert_eq!(names(&transaction.remove), ["a", "gone"]);
+        assert_eq!(names(&transaction.configure), ["c"]);
+        assert_eq!(transaction.packages().count(), 4);
+    }
+
+    #[test]
+    fn unmet_dependencies_are_found() {
+        let output = "The following packages have unmet dependencies:\n b : Depends: a (>= 2.0) but 1.0 is \
+                      to be installed\n";
+        assert_eq!(unmet_dependencies(output), Some(" b : Depends: a (>= 2.0) but 1.0 is to be installed"));
+        assert_eq!(unmet_dependencies("other"), None);
+    }
+}

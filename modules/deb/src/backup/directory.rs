@@ -1,0 +1,39 @@
+//! The directory of the backup. Its names are those of version 0.1.0, whose pending updates this version can
+//! roll back.
+
+use std::path::PathBuf;
+
+/// The directory that the backup of one update is in.
+pub struct BackupDirectory(pub PathBuf);
+
+impl BackupDirectory {
+    /// The directory of the copies of files.
+    pub fn files(&self) -> PathBuf {
+        self.0.join("places")
+    }
+
+    /// The directory of the symlinks in the place of directories, which versions without a record have kept.
+    pub fn moved_directories(&self) -> PathBuf {
+        self.0.join("moved")
+    }
+
+    /// The record of every path that the update affects.
+    pub fn record(&self) -> PathBuf {
+        self.0.join("record")
+    }
+
+    /// The tables of dpkg and apt before the install.
+    pub fn tables_before(&self) -> PathBuf {
+        self.0.join("tables.before")
+    }
+
+    /// The tables of dpkg and apt at the end of the install.
+    pub fn tables_after(&self) -> PathBuf {
+        self.0.join("tables.after")
+    }
+
+    /// The tables of dpkg and apt at the beginning of the rollback.
+    pub fn tables_at_rollback(&self) -> PathBuf {
+        self.0.join("tables.rollback")
+    }
+}

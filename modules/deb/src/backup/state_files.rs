@@ -1,0 +1,132 @@
+//! The small files and symlinks of alternatives and enabled units. Maintainer scripts change them with
+//! update-alternatives, deb-systemd-helper and update-rc.d.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use mender_update_module::durable::{self, Attributes};
+use mender_update_module::log;
+
+use crate::paths::{is_directory, names, parent_and_name};
+
+/// The directory of update-alternatives. Its files name the symlinks that it makes.
+const ALTERNATIVES: &str = "/var/lib/dpkg/alternatives";
+
+/// The directories of state files.
+const DIRECTORIES: [&str; 7] = [
+    ALTERNATIVES,
+    "/etc/alternatives",
+    "/etc/systemd/system",
+    "/etc/systemd/user",
+    "/var/lib/systemd/deb-systemd-helper-enabled",
+    "/var/lib/systemd/deb-systemd-helper-masked",
+    "/var/lib/systemd/deb-systemd-user-helper-enabled",
+];
+
+/// The runlevels, with a directory of enabled init scripts each: `/etc/rc0.d` to `/etc/rcS.d`.
+const RUNLEVELS: &str = "0123456S";
+
+/// The size limit of a state file in bytes. Larger files in these directories are others.
+const LIMIT: u64 = 64 << 10;
+
+/// Type, mode, owner, group, modification time, and content or target, by path.
+pub type Table = BTreeMap<String, String>;
+
+/// Reads all state files.
+pub fn read() -> Result<Table> {
+    let mut table = Table::new();
+    let runlevels = RUNLEVELS.chars().map(|level| format!("/etc/rc{level}.d"));
+    for directory in DIRECTORIES.map(str::to_owned).into_iter().chain(runlevels) {
+        read_directory(Path::new(&directory), &mut table)?;
+    }
+    for name in names(Path::new(ALTERNATIVES))? {
+        // The first lines of a file there: the mode, the link, then name and link of each slave alternative.
+        let text = fs::read(Path::new(ALTERNATIVES).join(&name)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        for link in text.lines().skip(1).take_while(|line| !line.is_empty()).step_by(2) {
+            add(Path::new(link), &mut table)?;
+        }
+    }
+    Ok(table)
+}
+
+/// Reads two levels, for paths such as `multi-user.target.wants/x.service`.
+fn read_directory(directory: &Path, table: &mut Table) -> Result<()> {
+    if !directory.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    for name in names(directory)? {
+        let path = directory.join(&name);
+        add(&path, table)?;
+        if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            for name in names(&path)? {
+                add(&path.join(&name), table)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add(path: &Path, table: &mut Table) -> Result<()> {
+    let Some(found) = durable::look_at(path)? else { return Ok(()) };
+    let reading = || format!("reading {}", path.display());
+    let (kind, content) = if found.is_symlink() {
+        ("link", fs::read_link(path).with_context(reading)?.into_os_string().into_string().ok())
+    } else if found.is_dir() {
+        ("directory", Some(String::new()))
+    } else if found.is_file() && found.len() <= LIMIT {
+        ("file", String::from_utf8(fs::read(path).with_context(reading)?).ok())
+    } else {
+        return Ok(());
+    };
+    // These programs write UTF-8 only.
+    if let (Some(content), Some(key)) = (content, path.to_str()) {
+        let time = if kind == "directory" { (0, 0) } else { (found.mtime(), found.mtime_nsec()) };
+        let (mode, owner, group) = (found.mode() & 0o7777, found.uid(), found.gid());
+        let value = format!("{kind} {mode} {owner} {group} {} {} {content}", time.0, time.1);
+        table.insert(key.to_owned(), value);
+    }
+    Ok(())
+}
+
+/// Restores `path` from its entry in the table; removes it where there is no entry.
+pub fn restore(path: &Path, entry: Option<&str>) -> Result<()> {
+    log!("rollback: restoring {}", path.display());
+    let Some(entry) = entry else {
+        return if is_directory(path)? {
+            durable::remove_empty_dir(path)
+        } else {
+            durable::remove_file(path)
+        };
+    };
+    let damaged = || format!("restoring {} failed: its entry in the backup is damaged", path.display());
+    let mut fields = entry.splitn(7, ' ');
+    let mut field = || fields.next().with_context(damaged);
+    let kind = field()?;
+    let (mode, owner, group) = (field()?.parse()?, field()?.parse()?, field()?.parse()?);
+    let modified = (field()?.parse()?, field()?.parse()?);
+    let attributes = Attributes { owner, group, mode, modified, extended: Vec::new() };
+    let content = field()?;
+    match kind {
+        "directory" => {
+            let directory = durable::make_dirs(path)?;
+            let modified = directory.attributes()?.modified;
+            directory.set_attributes(&Attributes { modified, ..attributes })
+        }
+        "file" => {
+            durable::write_file(path, content.as_bytes())?;
+            durable::set_attributes(path, &attributes)
+        }
+        _ => {
+            durable::remove_file(path)?;
+            let (parent, name) = parent_and_name(path)?;
+            let parent = durable::make_dirs(parent)?;
+            parent.symlink(&name, Path::new(content))?;
+            parent.set_attributes_of_name(&name, &attributes)?;
+            parent.sync()
+        }
+    }
+}

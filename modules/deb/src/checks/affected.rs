@@ -1,0 +1,196 @@
+//! The packages and paths that an update affects.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use mender_update_module::durable;
+
+use crate::apt::get::Transaction;
+use crate::checks::restorable;
+use crate::dpkg::database::{self, Database, Owners};
+use crate::dpkg::diversions::Diversions;
+use crate::dpkg::related_files;
+use crate::dpkg::stanza::PackageKey;
+use crate::paths::is_directory;
+use crate::payload::deb::{Item, Kind};
+use crate::payload::package::StagedPackage;
+
+/// What an update affects.
+#[derive(Default)]
+pub struct Affected {
+    /// The packages that change: those of the transaction, and those that lose a file to a package that
+    /// replaces it.
+    pub packages: BTreeSet<PackageKey>,
+    /// The files that have to be copied because no package restores them: configuration files, files of no
+    /// package, and dpkg's info files.
+    pub copied: BTreeSet<PathBuf>,
+    /// All paths, those of the previous packages and of the new ones, and the directories that they are in.
+    pub paths: BTreeSet<PathBuf>,
+    /// The directories among `paths` that no other package has: a rollback restores their times, too.
+    pub exclusive: BTreeSet<PathBuf>,
+}
+
+/// What every path of the new packages is compared with.
+struct Device<'a> {
+    transaction: &'a Transaction,
+    owners: Owners,
+    diversions: &'a Diversions,
+}
+
+impl Affected {
+    /// Finds what `transaction` affects.
+    ///
+    /// # Errors
+    /// When a rollback could not restore a path: the path, the package, and the remedy.
+    pub fn find(transaction: &Transaction, staged: &[StagedPackage], database: &Database) -> Result<Self> {
+        let diversions = Diversions::read()?;
+        let mut affected = Self { packages: transaction.packages().cloned().collect(), ..Self::default() };
+        // The update configures unfinished packages even where it does not install them.
+        for package in database.unfinished() {
+            affected.packages.insert(package.key(&database.native)?);
+        }
+        affected.add_new_paths(transaction, staged, database, &diversions)?;
+        let listed = affected.add_previous_packages(database, &diversions)?;
+        for package in staged {
+            affected.add_replaced_conffiles(package);
+            check_replaced_directories(package, &listed, &diversions)?;
+        }
+        affected.exclusive = exclusive_directories(&listed, &affected.packages, database)?;
+        affected.paths.extend(listed);
+        affected.add_surroundings()?;
+        affected.paths.iter().try_for_each(|path| restorable::check_replaceable(path))?;
+        Ok(affected)
+    }
+
+    fn add_new_paths(
+        &mut self,
+        transaction: &Transaction,
+        staged: &[StagedPackage],
+        database: &Database,
+        diversions: &Diversions,
+    ) -> Result<()> {
+        let paths = staged.iter().flat_map(|package| {
+            let both = |path| [path, diversions.installed_path(path, &package.key.name)];
+            package.items.iter().flat_map(move |item| both(&item.path))
+        });
+        let device = Device { transaction, owners: database.owners(paths)?, diversions };
+        for package in staged {
+            restorable::check_conffiles(package)?;
+            restorable::check_parents(package, staged, diversions)?;
+            for item in &package.items {
+                self.add_new_path(package, item, &device)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the path of `item` with what the device has there.
+    fn add_new_path(&mut self, package: &StagedPackage, item: &Item, device: &Device) -> Result<()> {
+        let installed = device.diversions.installed_path(&item.path, &package.key.name);
+        self.paths.insert(installed.to_owned());
+        let Some(found) = durable::look_at(installed)? else { return Ok(()) };
+        let owners = device.owners_of(&item.path, installed);
+        if owners.is_empty() && !found.is_dir() {
+            restorable::check_copyable(package, installed, &found)?;
+            self.copied.insert(installed.to_owned());
+        }
+        // Packages share directories. The same package for two architectures shares its files.
+        let is_shared = found.is_dir() || (item.kind == Kind::Directory && installed.is_dir());
+        for owner in owners.into_iter().filter(|owner| owner.name != package.key.name && !is_shared) {
+            ensure!(
+                device.transaction.packages().any(|key| key == owner)
+                    || package.control.replaces(&owner.name)
+                    || package.diverts,
+                "package {} refused: it has the file {} of package {owner}, and neither replaces that \
+                 package nor diverts the file",
+                package.key,
+                item.path.display()
+            );
+            self.packages.insert(owner.clone());
+        }
+        Ok(())
+    }
+
+    /// Adds what has to be copied of the packages that change. Returns the paths of these packages.
+    fn add_previous_packages(
+        &mut self,
+        database: &Database,
+        diversions: &Diversions,
+    ) -> Result<BTreeSet<PathBuf>> {
+        let mut listed = BTreeSet::new();
+        for package in self.packages.iter().filter_map(|key| database.find(key)) {
+            let name = package.required("Package")?;
+            let paths = database::files_of(package)?;
+            listed.extend(paths.iter().map(|path| diversions.installed_path(path, name).to_owned()));
+            self.copied.extend(database::info_files(package)?);
+            let conffiles = package.conffiles().map(|(path, _)| Path::new(path));
+            self.copied.extend(conffiles.flat_map(related_files::of_conffile));
+        }
+        Ok(listed)
+    }
+
+    fn add_replaced_conffiles(&mut self, package: &StagedPackage) {
+        self.copied.extend(package.conffiles.iter().flat_map(|path| related_files::of_conffile(path)));
+    }
+
+    /// Adds the files of dpkg beside all paths, and the directories that the paths are in.
+    fn add_surroundings(&mut self) -> Result<()> {
+        self.paths.extend(self.copied.iter().cloned());
+        for path in &self.paths {
+            for beside in related_files::beside(path).filter(|beside| !self.paths.contains(beside)) {
+                if durable::exists(&beside)? {
+                    self.copied.insert(beside);
+                }
+            }
+        }
+        self.paths.extend(self.copied.iter().cloned());
+        let parents: BTreeSet<_> =
+            self.paths.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
+        self.paths.extend(parents);
+        Ok(())
+    }
+}
+
+impl Device<'_> {
+    /// The packages whose file `path`, diverted or not, is installed under `installed`.
+    fn owners_of(&self, path: &Path, installed: &Path) -> Vec<&PackageKey> {
+        let of = |path: &Path| {
+            let is_there =
+                |owner: &&PackageKey| self.diversions.installed_path(path, &owner.name) == installed;
+            self.owners.of(path).iter().filter(is_there).collect::<Vec<_>>()
+        };
+        let mut owners = of(path);
+        if installed != path {
+            owners.extend(of(installed));
+        }
+        owners
+    }
+}
+
+fn check_replaced_directories(
+    package: &StagedPackage,
+    listed: &BTreeSet<PathBuf>,
+    diversions: &Diversions,
+) -> Result<()> {
+    // dpkg leaves a directory alone where a package has a symlink.
+    let replaces = |item: &&Item| !matches!(item.kind, Kind::Directory | Kind::Symlink);
+    for item in package.items.iter().filter(replaces) {
+        let installed = diversions.installed_path(&item.path, &package.key.name);
+        restorable::check_replaced_directory(package, installed, listed)?;
+    }
+    Ok(())
+}
+
+/// The directories among `listed` that belong to none but `packages`.
+fn exclusive_directories(
+    listed: &BTreeSet<PathBuf>,
+    packages: &BTreeSet<PackageKey>,
+    database: &Database,
+) -> Result<BTreeSet<PathBuf>> {
+    let directories: BTreeSet<_> =
+        listed.iter().filter(|path| is_directory(path).unwrap_or_default()).cloned().collect();
+    let owners = database.owners(&directories)?;
+    let is_exclusive = |path: &PathBuf| owners.of(path).iter().all(|owner| packages.contains(owner));
+    Ok(directories.into_iter().filter(is_exclusive).collect())
+}

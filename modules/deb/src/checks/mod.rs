@@ -1,0 +1,5 @@
+//! What is refused before anything is changed.
+
+pub mod affected;
+pub mod policy;
+pub mod restorable;

@@ -1,0 +1,152 @@
+//! Refuses what a rollback could not restore. Every message names the path or the package, and the remedy.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{self, Dir};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
+use crate::dpkg::database::Database;
+use crate::dpkg::diversions::Diversions;
+use crate::dpkg::related_files;
+use crate::dpkg::stanza::Stanza;
+use crate::paths::is_directory;
+use crate::payload::deb::Kind;
+use crate::payload::package::StagedPackage;
+
+/// Refuses new essential packages, which dpkg would not remove.
+pub fn check_removable(staged: &[StagedPackage], database: &Database) -> Result<()> {
+    let is_new = |package: &&StagedPackage| !database.find(&package.key).is_some_and(Stanza::has_files);
+    for package in staged.iter().filter(is_new) {
+        ensure!(
+            !package.control.is_essential(),
+            "package {} refused: it is new and essential or protected, and dpkg would not remove it in a \
+             rollback: install it by hand",
+            package.key
+        );
+    }
+    Ok(())
+}
+
+/// Refuses configuration files that are symlinks: dpkg follows them, and deletes the target when it purges
+/// the package.
+pub fn check_conffiles(package: &StagedPackage) -> Result<()> {
+    for conffile in &package.conffiles {
+        let kind = package.items.iter().find(|item| item.path == *conffile).map(|item| item.kind);
+        ensure!(
+            kind.is_none_or(|kind| kind == Kind::File),
+            "package {} refused: its configuration file {} is not a regular file, and a rollback would \
+             delete what it leads to",
+            package.key,
+            conffile.display()
+        );
+        ensure!(
+            !is_directory(&related_files::symlink_target(conffile))?,
+            "package {} refused: its configuration file {} is a directory on this device: move it away",
+            package.key,
+            conffile.display()
+        );
+    }
+    Ok(())
+}
+
+/// Refuses files below a path that is no directory on this device and does not become one: dpkg would remove
+/// the path, and fail.
+pub fn check_parents(
+    package: &StagedPackage,
+    staged: &[StagedPackage],
+    diversions: &Diversions,
+) -> Result<()> {
+    let becomes_directory = |path: &Path| {
+        let items = staged.iter().flat_map(|package| &package.items);
+        items.into_iter().any(|item| item.kind == Kind::Directory && item.path == path)
+    };
+    let mut seen = BTreeSet::new();
+    for parent in package.items.iter().flat_map(|item| item.path.ancestors().skip(1)) {
+        if !seen.insert(parent) || parent.is_dir() || !durable::exists(parent)? {
+            continue;
+        }
+        ensure!(
+            becomes_directory(parent) && diversions.installed_path(parent, &package.key.name) == parent,
+            "package {} refused: it has files in {}, which is not a directory on this device: move it away",
+            package.key,
+            parent.display()
+        );
+    }
+    Ok(())
+}
+
+/// Refuses a device, pipe or socket of no package, which cannot be copied.
+pub fn check_copyable(package: &StagedPackage, path: &Path, found: &std::fs::Metadata) -> Result<()> {
+    ensure!(
+        found.is_file() || found.is_symlink(),
+        "package {} refused: it has {}, which on this device is a pipe, device or socket of no package, and \
+         a rollback could not restore it: remove it, or move it away",
+        package.key,
+        path.display()
+    );
+    Ok(())
+}
+
+/// Refuses a file of `package` where the device has a directory with more in it than the paths in `listed`,
+/// those of the previous packages: dpkg deletes the directory with all its contents.
+pub fn check_replaced_directory(
+    package: &StagedPackage,
+    path: &Path,
+    listed: &BTreeSet<PathBuf>,
+) -> Result<()> {
+    if !is_directory(path)? {
+        return Ok(());
+    }
+    if let Some(unlisted) = first_unlisted(path, listed)? {
+        bail!(
+            "package {} refused: it has {}, which on this device is a directory, and {} in it belongs to \
+             none of the packages that change: move it away, because a rollback could not restore it",
+            package.key,
+            path.display(),
+            unlisted.display()
+        );
+    }
+    Ok(())
+}
+
+/// The first path below `directory` that is not in `listed`.
+fn first_unlisted(directory: &Path, listed: &BTreeSet<PathBuf>) -> Result<Option<PathBuf>> {
+    // The directory is closed before the next level is opened, so that depth needs no file descriptors.
+    let names = Dir::open(directory)?.names()?;
+    for name in names {
+        let path = directory.join(&name);
+        if !listed.contains(&path) {
+            return Ok(Some(path));
+        }
+        // The depth is that of the packages' own paths.
+        if is_directory(&path)? {
+            if let Some(unlisted) = first_unlisted(&path, listed)? {
+                return Ok(Some(unlisted));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses what dpkg can neither replace nor restore: immutable files, and mount points in the place of
+/// files.
+pub fn check_replaceable(path: &Path) -> Result<()> {
+    let Some(found) = durable::look_at(path)? else { return Ok(()) };
+    let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
+        .with_context(|| format!("examining {}", path.display()))?;
+    let has = |attribute: StatxAttributes| stat.stx_attributes.contains(attribute);
+    let shown = path.display();
+    ensure!(
+        !has(StatxAttributes::IMMUTABLE) && !has(StatxAttributes::APPEND),
+        "update refused: {shown} is immutable, and neither the update nor a rollback could replace it: run \
+         chattr -i -a {shown}"
+    );
+    ensure!(
+        found.is_dir() || !has(StatxAttributes::MOUNT_ROOT),
+        "update refused: {shown} is a mount point, and neither the update nor a rollback could replace it: \
+         unmount it"
+    );
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! dpkg's diversions.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+const DIVERSIONS: &str = "/var/lib/dpkg/diversions";
+
+/// Files that dpkg installs under another path, because another package or the administrator needs their own.
+pub struct Diversions(Vec<Diversion>);
+
+/// One diversion.
+pub struct Diversion {
+    pub from: PathBuf,
+    pub to: PathBuf,
+    /// The package that has made it; `:` for the administrator.
+    pub owner: String,
+}
+
+impl Diversions {
+    /// Reads dpkg's file of diversions.
+    pub fn read() -> Result<Self> {
+        match fs::read_to_string(DIVERSIONS) {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self(Vec::new())),
+            Err(error) => Err(error).with_context(|| format!("reading {DIVERSIONS}")),
+        }
+    }
+
+    /// Three lines each: from, to, and the owner.
+    fn parse(text: &str) -> Self {
+        let lines: Vec<_> = text.lines().collect();
+        let diversions = lines.chunks_exact(3).map(|lines| Diversion {
+            from: lines[0].into(),
+            to: lines[1].into(),
+            owner: lines[2].to_owned(),
+        });
+        Self(diversions.collect())
+    }
+
+    pub fn all(&self) -> &[Diversion] {
+        &self.0
+    }
+
+    /// The path that dpkg installs the file `path` of `package` under.
+    pub fn installed_path<'a>(&'a self, path: &'a Path, package: &str) -> &'a Path {
+        let diversion = self.0.iter().find(|diversion| diversion.from == path && diversion.owner != package);
+        diversion.map_or(path, |diversion| &diversion.to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_diverted_except_for_the_owner_of_the_diversion() {
+        let diversions =
+            Diversions::parse("/bin/sh\n/bin/sh.distrib\ndash\n/etc/x\n/etc/x.local\n:\n/half\n");
+        let path = |path, name| diversions.installed_path(Path::new(path), name).to_owned();
+        assert_eq!(path("/bin/sh", "bash"), Path::new("/bin/sh.distrib"));
+        assert_eq!(path("/bin/sh", "dash"), Path::new("/bin/sh"));
+        assert_eq!(path("/etc/x", "any"), Path::new("/etc/x.local"));
+        assert_eq!(path("/half", "any"), Path::new("/half"));
+    }
+}

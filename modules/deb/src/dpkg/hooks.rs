@@ -1,0 +1,155 @@
+//! The administrator's commands before and after dpkg, which may remount a read-only file system: apt's
+//! `DPkg::Pre-Invoke` and `DPkg::Post-Invoke`, and dpkg's `pre-invoke` and `post-invoke`. The rollback runs
+//! them like the install.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use mender_update_module::{durable, log};
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
+use crate::dpkg::program;
+use crate::paths::{is_directory, names};
+
+/// dpkg's configuration.
+const DPKG_CONFIGURATION: [&str; 2] = ["/etc/dpkg/dpkg.cfg", "/etc/dpkg/dpkg.cfg.d"];
+
+/// The commands, in the order in which they run.
+pub struct Hooks {
+    before: Vec<String>,
+    after: Vec<String>,
+    /// Whether dpkg runs some of them itself: after that, a file system may be read-only again.
+    dpkg_runs_some: bool,
+}
+
+impl Hooks {
+    /// Reads the configuration of apt and dpkg.
+    pub fn read() -> Result<Self> {
+        let (mut before, mut after) = (apt_option("DPkg::Pre-Invoke")?, apt_option("DPkg::Post-Invoke")?);
+        let text = dpkg_configuration()?;
+        let (dpkg_before, dpkg_after) = (dpkg_option(&text, "pre-invoke"), dpkg_option(&text, "post-invoke"));
+        let dpkg_runs_some = !dpkg_before.is_empty() || !dpkg_after.is_empty();
+        before.extend(dpkg_before);
+        after.extend(dpkg_after);
+        Ok(Self { before, after, dpkg_runs_some })
+    }
+
+    /// Runs `work` between the commands.
+    ///
+    /// # Errors
+    /// Those of `work`. A failed command is only logged: `work` fails if the command was needed.
+    pub fn run_around<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        run(&self.before);
+        let result = work();
+        run(&self.after);
+        result
+    }
+
+    /// Runs the commands before dpkg again, because dpkg has run those after it.
+    pub fn repeat_before(&self) {
+        if self.dpkg_runs_some {
+            run(&self.before);
+        }
+    }
+
+    /// Refuses an update of `paths` on a file system that is read-only and that the commands do not make
+    /// writable.
+    pub fn check_writable(&self, paths: &BTreeSet<PathBuf>) -> Result<()> {
+        let directories = parent_directories(paths)?;
+        if first_read_only(&directories)?.is_none() {
+            return Ok(());
+        }
+        if let Some(directory) = self.run_around(|| first_read_only(&directories))? {
+            let hooks = if self.before.is_empty() { "no command" } else { "none of the commands" };
+            bail!(
+                "update refused: {} is on a read-only file system, and {hooks} under apt's DPkg::Pre-Invoke \
+                 makes it writable: remount it there (\"mount -o remount,rw …\"), and read-only again under \
+                 DPkg::Post-Invoke",
+                directory.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+fn run(commands: &[String]) {
+    for command in commands {
+        if let Err(error) = program::change_under_lock("sh").args(["-c", command]).run() {
+            log!("a pre-invoke or post-invoke command failed: {error:#}");
+        }
+    }
+}
+
+/// The directories in which dpkg creates `paths`, each once. For an existing directory, it creates nothing.
+fn parent_directories(paths: &BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    for path in paths {
+        if is_directory(path)? {
+            continue;
+        }
+        for parent in path.ancestors().skip(1) {
+            if found.contains(parent) {
+                break;
+            }
+            if durable::exists(parent)? && parent.is_dir() {
+                found.insert(parent.to_owned());
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn first_read_only(directories: &BTreeSet<PathBuf>) -> Result<Option<&Path>> {
+    for directory in directories {
+        let system = statvfs(directory)
+            .with_context(|| format!("examining the file system of {}", directory.display()))?;
+        if system.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Ok(Some(directory));
+        }
+    }
+    Ok(None)
+}
+
+fn apt_option(name: &str) -> Result<Vec<String>> {
+    let output =
+        program::query("apt-config").args(["dump", "--no-empty", "--format", "%v%n", name]).output()?;
+    Ok(program::text(output)?.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+fn dpkg_configuration() -> Result<String> {
+    let [file, directory] = DPKG_CONFIGURATION.map(Path::new);
+    let mut text = String::new();
+    let files = names(directory)?.into_iter().map(|name| directory.join(name));
+    for path in files.chain([file.to_owned()]).filter(|path| path.is_file()) {
+        let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        text.push_str(&String::from_utf8_lossy(&content));
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// The values of dpkg's option `name`, in the form `name=value` or `name value`.
+fn dpkg_option(text: &str, name: &str) -> Vec<String> {
+    let value = |line: &str| {
+        let value = line.trim().strip_prefix(name)?;
+        let value = value.strip_prefix(['=', ' ', '\t'])?.trim();
+        Some(value.trim_matches('"').to_owned()).filter(|value| !value.is_empty())
+    };
+    text.lines().filter_map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dpkgs_options_are_parsed_in_both_forms() {
+        let text =
+            "# pre-invoke=no\npre-invoke=mount -o remount,rw /usr\n pre-invoke \"sh /x y\"\npre-invoked=z\n";
+        assert_eq!(dpkg_option(text, "pre-invoke"), ["mount -o remount,rw /usr", "sh /x y"]);
+        assert!(dpkg_option(text, "post-invoke").is_empty());
+    }
+}

@@ -1,0 +1,51 @@
+//! Paths in JSON: a string, or an array of bytes where the path is not UTF-8.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum PathJson {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl PathJson {
+    fn new(path: &Path) -> Self {
+        match path.as_os_str().to_owned().into_string() {
+            Ok(text) => Self::Text(text),
+            Err(bytes) => Self::Bytes(bytes.into_vec()),
+        }
+    }
+
+    fn into_path(self) -> PathBuf {
+        match self {
+            Self::Text(text) => text.into(),
+            Self::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        }
+    }
+}
+
+pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    PathJson::new(path).serialize(serializer)
+}
+
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    PathJson::deserialize(deserializer).map(PathJson::into_path)
+}
+
+/// The same for an optional path.
+pub mod optional {
+    use super::{Deserialize, Deserializer, PathBuf, PathJson, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+        path.as_deref().map(PathJson::new).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+        Ok(Option::<PathJson>::deserialize(deserializer)?.map(PathJson::into_path))
+    }
+}

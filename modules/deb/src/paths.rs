@@ -1,0 +1,48 @@
+//! Operations on one path that several parts of the module need.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use mender_update_module::FileName;
+use mender_update_module::durable::{self, Dir};
+use sha2::{Digest, Sha256};
+
+/// The longest name of a file, in bytes.
+pub const NAME_MAX: usize = 255;
+
+/// The names in `directory`; none where it does not exist.
+pub fn names(directory: &Path) -> Result<Vec<FileName>> {
+    if durable::exists(directory)? { Dir::open(directory)?.names() } else { Ok(Vec::new()) }
+}
+
+/// Removes `path`, unless it is absent or a directory.
+pub fn remove_unless_directory(path: &Path) -> Result<()> {
+    match durable::look_at(path)? {
+        Some(found) if !found.is_dir() => durable::remove_file(path),
+        _ => Ok(()),
+    }
+}
+
+/// Whether `path` is a directory, and no symlink to one.
+pub fn is_directory(path: &Path) -> Result<bool> {
+    Ok(durable::look_at(path)?.is_some_and(|found| found.is_dir()))
+}
+
+/// The parent directory and the name of `path`.
+///
+/// # Errors
+/// For the root directory, which has neither.
+pub fn parent_and_name(path: &Path) -> Result<(&Path, FileName)> {
+    let (parent, name) = path.parent().zip(path.file_name()).context("cannot replace the root directory")?;
+    Ok((parent, FileName::new(name)?))
+}
+
+/// The checksum of the regular file `path`, in hexadecimal digits.
+pub fn sha256(path: &Path) -> Result<String> {
+    let reading = || format!("reading {}", path.display());
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path).with_context(reading)?, &mut hash).with_context(reading)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,157 @@
+//! Reads the contents of a `.deb` within limits, before dpkg or apt read it.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use tar::EntryType;
+
+use crate::dpkg::program;
+use crate::dpkg::stanza::Stanza;
+use crate::paths::NAME_MAX;
+use crate::payload::tar_reader::{self, Origin};
+
+/// The limit of an unpacked control archive in bytes. Debian's largest have some MiB of checksums.
+const CONTROL_LIMIT: u64 = 32 << 20;
+
+/// The limit of a control file and of a list of configuration files in bytes, because both are kept in
+/// memory. Debian's largest have some 20 KiB.
+const TEXT_LIMIT: u64 = 128 << 10;
+
+/// The limit of a `preinst` in bytes, because it is read into memory.
+const SCRIPT_LIMIT: u64 = 1 << 20;
+
+/// The longest name of a file in bytes: dpkg appends `.dpkg-new` while it installs the file.
+const FILE_NAME_LIMIT: usize = NAME_MAX - ".dpkg-new".len();
+
+/// The limit of all names of files in bytes, for each file that is accepted.
+const NAME_BYTES: usize = 100;
+
+/// What the control archive of a package has.
+pub struct Control {
+    pub stanza: Stanza,
+    /// The configuration files.
+    pub conffiles: Vec<PathBuf>,
+    /// Whether its `preinst` calls dpkg-divert: the package may then have files of another package.
+    pub diverts: bool,
+}
+
+/// The type of one path of a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Directory,
+    File,
+    Symlink,
+    HardLink,
+    Node,
+}
+
+/// One path of a package.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub path: PathBuf,
+    pub kind: Kind,
+}
+
+/// Reads the control archive of the package `deb`.
+///
+/// # Errors
+/// When it is damaged, exceeds a limit, or has no control file.
+pub fn control(deb: &Path) -> Result<Control> {
+    let invalid = || format!("invalid package {}", deb.display());
+    let (mut control, mut conffiles, mut preinst) = (None, Vec::new(), Vec::new());
+    each_control_file(deb, |name, size, content| {
+        let (into, limit) = match name {
+            "control" => (control.insert(Vec::new()), TEXT_LIMIT),
+            "conffiles" => (&mut conffiles, TEXT_LIMIT),
+            "preinst" => (&mut preinst, SCRIPT_LIMIT),
+            _ => return Ok(()),
+        };
+        ensure!(size <= limit, "{name}: {size} bytes, and at most {limit} are accepted");
+        into.clear();
+        content.read_to_end(into)?;
+        Ok(())
+    })
+    .with_context(invalid)?;
+    let text = control.context("no control file").with_context(invalid)?;
+    let text = String::from_utf8(text).context("control: not UTF-8").with_context(invalid)?;
+    let stanza = Stanza(text.trim_matches('\n').to_owned());
+    ensure!(!stanza.0.contains("\n\n"), "{}: control: two paragraphs", invalid());
+    let conffiles = String::from_utf8(conffiles).context("conffiles: not UTF-8").with_context(invalid)?;
+    // A flag may come before the path.
+    let paths =
+        conffiles.lines().filter_map(|line| line.find('/').map(|at| PathBuf::from(line[at..].trim_end())));
+    let diverts = preinst.windows(DIVERT.len()).any(|window| window == DIVERT);
+    Ok(Control { stanza, conffiles: paths.collect(), diverts })
+}
+
+const DIVERT: &[u8] = b"dpkg-divert";
+
+/// Calls `take` with the name, size and content of every file in the control archive of `deb`.
+///
+/// # Errors
+/// Those of `take`; when the archive is damaged or exceeds [`CONTROL_LIMIT`].
+pub fn each_control_file(
+    deb: &Path,
+    mut take: impl FnMut(&str, u64, &mut dyn Read) -> Result<()>,
+) -> Result<()> {
+    program::query("dpkg-deb").arg("--ctrl-tarfile").arg(deb).stream(|archive| {
+        let mut total = 0_u64;
+        tar_reader::read(archive.take(2 * CONTROL_LIMIT), Origin::Package, |entry| {
+            total = total.saturating_add(entry.size).saturating_add(512);
+            ensure!(
+                total <= CONTROL_LIMIT,
+                "control archive: more than {CONTROL_LIMIT} bytes unpacked, which is not accepted"
+            );
+            let path = tar_reader::installed_path(&entry.name)?;
+            match path.file_name().and_then(|name| name.to_str()) {
+                Some(name) if entry.kind == EntryType::Regular => take(name, entry.size, entry.content),
+                _ => Ok(()),
+            }
+        })
+    })
+}
+
+/// The paths of the package `deb`, at most `max_files`, and the size of all its files, at most `free` bytes.
+///
+/// # Errors
+/// When the package is damaged or exceeds a limit.
+pub fn items(deb: &Path, max_files: usize, free: u64) -> Result<(Vec<Item>, u64)> {
+    let listed = program::query("dpkg-deb").arg("--fsys-tarfile").arg(deb).stream(|archive| {
+        let (mut items, mut bytes, mut names) = (Vec::new(), 0_u64, 0);
+        tar_reader::read(archive, Origin::Package, |entry| {
+            bytes = bytes.saturating_add(entry.size);
+            names += entry.name.len();
+            ensure!(
+                bytes <= free,
+                "its files are larger than the {free} bytes that are free: free some space"
+            );
+            ensure!(
+                items.len() < max_files && names <= max_files.saturating_mul(NAME_BYTES),
+                "too many files: after the artifact's other packages, {max_files} files and directories are \
+                 accepted, with {NAME_BYTES} bytes of names for each: raise max_files"
+            );
+            let path = tar_reader::installed_path(&entry.name)?;
+            ensure!(
+                path.file_name().is_none_or(|name| name.len() <= FILE_NAME_LIMIT),
+                "{}: the file name is longer than {FILE_NAME_LIMIT} bytes, which dpkg cannot install",
+                path.display()
+            );
+            items.push(Item { path, kind: kind(entry.kind)? });
+            Ok(())
+        })?;
+        Ok((items, bytes))
+    });
+    listed.with_context(|| format!("invalid package {}", deb.display()))
+}
+
+fn kind(of: EntryType) -> Result<Kind> {
+    Ok(match of {
+        EntryType::Directory => Kind::Directory,
+        EntryType::Regular => Kind::File,
+        EntryType::Symlink => Kind::Symlink,
+        EntryType::Link => Kind::HardLink,
+        EntryType::Char | EntryType::Block | EntryType::Fifo => Kind::Node,
+        other => bail!("entry of type {:?}: not supported", char::from(other.as_byte())),
+    })
+}

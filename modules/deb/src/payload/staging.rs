@@ -1,0 +1,123 @@
+//! The staging directory, while the payload streams into it.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{self, Dir};
+use mender_update_module::{FileName, Payload};
+use tar::EntryType;
+
+use crate::payload::tar_reader::{self, Origin};
+
+/// The beginning of a Debian package, which is an `ar` archive.
+const DEB_MAGIC: &[u8; 8] = b"!<arch>\n";
+
+/// The size of the header of a tar archive.
+const TAR_HEADER: usize = 512;
+
+/// The magic value of a tar archive, and its offset in the header.
+const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
+
+/// Bytes that are read at a time: the capacity of a FIFO.
+const BUFFER: usize = 64 << 10;
+
+/// The staging directory of one update.
+pub struct Staging {
+    directory: Dir,
+    reserve: u64,
+    packages: usize,
+}
+
+impl Staging {
+    /// Creates an empty staging directory at `path`. At least `reserve` bytes will stay free.
+    pub fn create(path: &Path, reserve: u64) -> Result<Self> {
+        durable::remove_tree(path)?;
+        durable::make_dirs(path)?;
+        Ok(Self { directory: Dir::make(path, 0o700)?, reserve, packages: 0 })
+    }
+
+    /// The number of packages that were received.
+    pub fn packages(&self) -> usize {
+        self.packages
+    }
+
+    /// Writes one file of the payload, a package or a tar archive of packages, to the directory.
+    ///
+    /// # Errors
+    /// When the file is neither, is truncated, or does not fit.
+    pub fn receive(&mut self, mut payload: Payload) -> Result<()> {
+        let name = payload.name.clone();
+        self.directory.check_space(payload.size.unwrap_or_default(), self.reserve)?;
+        let mut head = Vec::new();
+        let reading = || format!("reading the payload file {name}");
+        (&mut payload).take(TAR_HEADER as u64).read_to_end(&mut head).with_context(reading)?;
+        let is_deb = head.starts_with(DEB_MAGIC);
+        let is_tar = head.get(TAR_MAGIC.0..).is_some_and(|rest| rest.starts_with(TAR_MAGIC.1));
+        let announced = payload.size;
+        let content = head.as_slice().chain(payload);
+        if is_deb {
+            let read = self.receive_package(content).with_context(reading)?;
+            ensure!(
+                announced.is_none_or(|size| size == read),
+                "invalid payload file {name}: {read} bytes instead of the {} that the artifact announces",
+                announced.unwrap_or_default()
+            );
+            Ok(())
+        } else if is_tar {
+            self.receive_archive(content).with_context(reading)
+        } else {
+            bail!("invalid payload file {name}: neither a Debian package nor a tar archive of packages");
+        }
+    }
+
+    /// Writes every package in a tar archive, which may have directories and no other files.
+    fn receive_archive(&mut self, content: impl Read) -> Result<()> {
+        tar_reader::read(content, Origin::Payload, |entry| {
+            if entry.kind == EntryType::Directory {
+                return Ok(());
+            }
+            let path = Path::new(OsStr::from_bytes(&entry.name));
+            let shown = path.display();
+            ensure!(entry.kind == EntryType::Regular, "invalid archive: {shown}: not a regular file");
+            ensure!(
+                path.extension().is_some_and(|name| name == "deb"),
+                "invalid archive: {shown}: not a .deb file"
+            );
+            self.directory.check_space(entry.size, self.reserve)?;
+            let read = self
+                .receive_package(entry.content)
+                .with_context(|| format!("reading {shown} in the archive"))?;
+            ensure!(read == entry.size, "invalid archive: {shown}: truncated");
+            Ok(())
+        })
+    }
+
+    /// Writes one package under a number. Its real name is read only after the client has checked the
+    /// payload.
+    fn receive_package(&mut self, mut content: impl Read) -> Result<u64> {
+        self.packages += 1;
+        let name = FileName::new(format!("{}.deb", self.packages))?;
+        let mut file = self.directory.create_file(&name)?;
+        let mut buffer = vec![0; BUFFER];
+        let mut total = 0_u64;
+        loop {
+            let read = content.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(total);
+            }
+            total = total.saturating_add(read as u64);
+            file.write_all(&buffer[..read]).with_context(|| {
+                let path = self.directory.path().join(&name);
+                format!("writing {} (if the file system is full, free some space)", path.display())
+            })?;
+        }
+    }
+
+    /// Makes all that was received durable.
+    pub fn sync(&self) -> Result<()> {
+        self.directory.sync_filesystem()
+    }
+}

@@ -1,0 +1,36 @@
+//! Compares the device with the record of paths.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::backup::path_record::{PathRecord, RecordedPath};
+use crate::backup::path_state::PathState;
+
+/// The result of a comparison.
+#[derive(Default)]
+pub struct Comparison {
+    /// The number of paths that were compared.
+    pub compared: usize,
+    /// The paths that differ from the record, each with a description.
+    pub differences: BTreeMap<PathBuf, String>,
+    /// Directories that were absent, and now have files of other programs in them.
+    pub not_empty: Vec<PathBuf>,
+}
+
+/// Compares every path in `record` with its previous state.
+pub fn compare(record: &PathRecord) -> Result<Comparison> {
+    let mut comparison = Comparison::default();
+    record.for_each(|RecordedPath { path, previous }| {
+        comparison.compared += 1;
+        let now = PathState::read(&path)?;
+        if previous == PathState::Absent && matches!(now, PathState::Directory { .. }) {
+            comparison.not_empty.push(path);
+        } else if let Some(difference) = previous.difference(&now, &path)? {
+            comparison.differences.insert(path, difference);
+        }
+        Ok(())
+    })?;
+    Ok(comparison)
+}

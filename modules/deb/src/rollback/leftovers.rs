@@ -1,0 +1,83 @@
+//! Removes new files that no package has after the rollback.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use mender_update_module::durable;
+
+use crate::backup::contents::Backup;
+use crate::dpkg::database::{self, Database};
+use crate::dpkg::diversions::Diversions;
+use crate::dpkg::related_files::{self, BACKUP_SUFFIX};
+use crate::dpkg::stanza::{PackageKey, Stanza};
+use crate::paths::{is_directory, remove_unless_directory};
+use crate::payload::package::StagedPackage;
+
+/// Removes `paths`, which were absent before the update, directories after what is in them. Paths of packages
+/// that the update does not change stay, and so do directories that are not empty.
+pub fn remove(paths: &[PathBuf], backup: &Backup) -> Result<()> {
+    let owners = Database::read()?.owners(paths)?;
+    let is_of_update = |owner: &PackageKey| backup.package(owner).is_some();
+    for path in paths.iter().filter(|path| owners.of(path).iter().all(is_of_update)) {
+        let is_helper_backup = path.to_string_lossy().ends_with(BACKUP_SUFFIX);
+        if is_helper_backup && owners.of(path).is_empty() && is_directory(path)? {
+            // dpkg-maintscript-helper has moved a directory of the previous package there, which is restored.
+            durable::remove_tree(path).with_context(|| removing(path))?;
+        } else {
+            remove_path(path)?;
+        }
+    }
+    remove_new_info_files(backup)
+}
+
+/// Does the same for an update without a record: removes the files of `staged` that no package has.
+pub fn remove_unrecorded(staged: &[StagedPackage], backup: &Backup) -> Result<()> {
+    let paths = staged.iter().flat_map(|package| package.items.iter().map(|item| &item.path));
+    let (owners, diversions) = (Database::read()?.owners(paths)?, Diversions::read()?);
+    for package in staged {
+        let mut paths: Vec<_> = package.items.iter().map(|item| &item.path).collect();
+        paths.sort();
+        // Directories come after what is in them.
+        for path in paths.iter().rev() {
+            let installed = diversions.installed_path(path, &package.key.name);
+            remove_temporary(installed)?;
+            if owners.of(path).is_empty() && !backup.files.contains(installed) {
+                remove_path(installed)?;
+            }
+        }
+    }
+    for package in previous_stanzas(backup) {
+        database::files_of(package)?.iter().try_for_each(|path| remove_temporary(path))?;
+    }
+    remove_new_info_files(backup)
+}
+
+/// Removes `path`, unless it is a directory that is not empty.
+fn remove_path(path: &Path) -> Result<()> {
+    let removed =
+        if is_directory(path)? { durable::remove_empty_dir(path) } else { remove_unless_directory(path) };
+    removed.with_context(|| removing(path))
+}
+
+fn removing(path: &Path) -> String {
+    format!("removing {}, which the update has made", path.display())
+}
+
+/// Removes the files that dpkg uses while it installs `path`.
+fn remove_temporary(path: &Path) -> Result<()> {
+    related_files::temporary(path).try_for_each(|path| remove_unless_directory(&path))
+}
+
+/// Removes the info files of previous packages that these did not have.
+fn remove_new_info_files(backup: &Backup) -> Result<()> {
+    for package in previous_stanzas(backup) {
+        for path in database::info_files(package)?.iter().filter(|path| !backup.files.contains(path)) {
+            remove_unless_directory(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn previous_stanzas(backup: &Backup) -> impl Iterator<Item = &Stanza> {
+    backup.packages.iter().filter_map(|package| package.stanza.as_ref())
+}

@@ -1,0 +1,73 @@
+//! What a rollback reads.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::backup::contents::{Backup, NewPackage};
+use crate::backup::directory::BackupDirectory;
+use crate::backup::path_record::PathRecord;
+use crate::dpkg::hooks::Hooks;
+use crate::payload::package::StagedPackage;
+use crate::rollback::table_changes::TableChanges;
+
+/// The backup with everything else that a rollback reads.
+pub struct Source<'a> {
+    pub backup: &'a Backup,
+    pub directory: BackupDirectory,
+    pub new: New<'a>,
+    /// The recorded paths; `None` if a version without records began the update.
+    pub record: Option<Recorded>,
+    /// What has changed in the tables of dpkg and apt; `None` if a version without records began the update.
+    pub tables: Option<TableChanges>,
+    pub hooks: Hooks,
+    pub lock_seconds: u64,
+}
+
+/// The packages that the update installs.
+pub struct New<'a> {
+    pub packages: &'a [NewPackage],
+    /// The staged packages; only where a version without records began the update.
+    pub staged: Option<&'a [StagedPackage]>,
+}
+
+/// The record, and the paths in it.
+pub struct Recorded {
+    pub record: PathRecord,
+    pub paths: BTreeSet<PathBuf>,
+}
+
+impl<'a> Source<'a> {
+    /// Reads the backup in `directory`.
+    pub fn read(
+        backup: &'a Backup,
+        directory: BackupDirectory,
+        new: New<'a>,
+        lock_seconds: u64,
+    ) -> Result<Self> {
+        let record = Recorded::read(&directory)?;
+        let tables = TableChanges::read(&directory)?;
+        Ok(Self { backup, directory, new, record, tables, hooks: Hooks::read()?, lock_seconds })
+    }
+
+    pub fn is_recorded(&self, path: &Path) -> bool {
+        self.record.as_ref().is_some_and(|recorded| recorded.paths.contains(path))
+    }
+
+    /// The journal, which an administrator may remove to accept an incomplete rollback.
+    pub fn journal(&self) -> PathBuf {
+        self.directory.0.with_file_name("journal.json")
+    }
+}
+
+impl Recorded {
+    fn read(directory: &BackupDirectory) -> Result<Option<Self>> {
+        let record = PathRecord::new(directory.record());
+        if !record.exists()? {
+            return Ok(None);
+        }
+        let paths = record.paths()?;
+        Ok(Some(Self { record, paths }))
+    }
+}

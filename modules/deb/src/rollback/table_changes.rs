@@ -1,0 +1,66 @@
+//! The changes of the tables of dpkg and apt since the backup, without those of other programs.
+
+use anyhow::Result;
+use mender_update_module::log;
+
+use crate::backup::directory::BackupDirectory;
+use crate::backup::tables::{Change, Select, Tables};
+
+/// The tables at the points in time that tell changes of this update from changes of other programs.
+pub struct TableChanges {
+    before: Tables,
+    /// `None` where the install was interrupted: all changes count as those of the update then.
+    others: Option<OtherPrograms>,
+}
+
+/// The tables between which other programs have changed something.
+struct OtherPrograms {
+    after_install: Tables,
+    at_rollback: Tables,
+}
+
+impl TableChanges {
+    /// Reads the tables in `directory`; `None` if a version without them began the update.
+    pub fn read(directory: &BackupDirectory) -> Result<Option<Self>> {
+        let Some(before) = Tables::from_file(&directory.tables_before())? else { return Ok(None) };
+        Ok(Some(Self { before, others: OtherPrograms::read(directory)? }))
+    }
+
+    /// The changes of the update from the backup to `now`.
+    pub fn of_update<'a>(&'a self, select: Select, now: &'a Tables) -> Vec<Change<'a>> {
+        let changes = self.before.changes(select, now);
+        changes.filter(|change| !self.is_of_others(select, change.key)).collect()
+    }
+
+    /// The changes of other programs from the backup to `now`.
+    pub fn of_others<'a>(&'a self, select: Select, now: &'a Tables) -> Vec<Change<'a>> {
+        let changes = self.before.changes(select, now);
+        changes.filter(|change| self.is_of_others(select, change.key)).collect()
+    }
+
+    fn is_of_others(&self, select: Select, key: &str) -> bool {
+        self.others.as_ref().is_some_and(|others| others.have_changed(select, key))
+    }
+}
+
+impl OtherPrograms {
+    /// Reads the tables after the install and at the beginning of the rollback. The latter are written once,
+    /// because an interrupted rollback has already changed tables itself.
+    fn read(directory: &BackupDirectory) -> Result<Option<Self>> {
+        let Some(after_install) = Tables::from_file(&directory.tables_after())? else { return Ok(None) };
+        if let Some(at_rollback) = Tables::from_file(&directory.tables_at_rollback())? {
+            return Ok(Some(Self { after_install, at_rollback }));
+        }
+        let at_rollback = Tables::read()?;
+        // Without the file, as on a full file system, a repeated rollback may take a change of another
+        // program for its own.
+        if let Err(error) = at_rollback.write(&directory.tables_at_rollback()) {
+            log!("rollback continues despite an error: {error:#}");
+        }
+        Ok(Some(Self { after_install, at_rollback }))
+    }
+
+    fn have_changed(&self, select: Select, key: &str) -> bool {
+        select(&self.after_install).get(key) != select(&self.at_rollback).get(key)
+    }
+}

@@ -1,0 +1,104 @@
+//! The verification at the end of a rollback: compares paths, tables and dpkg's database with the backup.
+//! Changes nothing.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use mender_update_module::log;
+
+use crate::backup::tables::{Change, Select, Tables};
+use crate::dpkg::database::Database;
+use crate::rollback::comparison::compare;
+use crate::rollback::source::Source;
+use crate::rollback::table_changes::TableChanges;
+
+/// How many differences the message lists.
+const LISTED_MAX: usize = 20;
+
+/// How many characters of a value the message shows.
+const SHOWN_MAX: usize = 80;
+
+/// Compares everything with the backup.
+///
+/// # Errors
+/// The list of differences. Changes of other programs since the install are only logged.
+pub fn verify(source: &Source) -> Result<()> {
+    let (Some(recorded), Some(tables)) = (&source.record, &source.tables) else {
+        log!(
+            "rollback finished without verification: the version of this module that began the update kept \
+             no record to compare with"
+        );
+        return Ok(());
+    };
+    let compared = compare(&recorded.record)?;
+    for path in &compared.not_empty {
+        log!("rollback: {} is not empty, and stays: remove it if it is not needed", path.display());
+    }
+    let of_paths = compared.differences.iter();
+    let mut differences: Vec<_> =
+        of_paths.map(|(path, difference)| format!("{}: {difference}", path.display())).collect();
+    differences.extend(table_differences(tables)?);
+    differences.extend(package_differences(source)?);
+    if !differences.is_empty() {
+        return fail(source, &differences);
+    }
+    log!(
+        "rollback complete: all {} packages restored, {} paths verified",
+        source.backup.packages.len(),
+        compared.compared
+    );
+    Ok(())
+}
+
+fn fail(source: &Source, differences: &[String]) -> Result<()> {
+    let listed = differences[..differences.len().min(LISTED_MAX)].join("; ");
+    let more = differences.len().saturating_sub(LISTED_MAX);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    bail!(
+        "rollback incomplete: {} differences: {listed}{more}: repair them and roll back again, or remove {} \
+         to accept them",
+        differences.len(),
+        source.journal().display()
+    )
+}
+
+fn package_differences(source: &Source) -> Result<Vec<String>> {
+    let database = Database::read()?;
+    let stanzas: BTreeMap<_, _> = database.all().collect();
+    let differs = source
+        .backup
+        .packages
+        .iter()
+        .filter(|package| stanzas.get(&package.key).copied() != package.stanza.as_ref());
+    Ok(differs
+        .map(|package| format!("package {}: its entry in dpkg's database differs", package.key))
+        .collect())
+}
+
+/// What the rollback has not restored in the tables. Logs changes of other programs.
+fn table_differences(changes: &TableChanges) -> Result<Vec<String>> {
+    let now = Tables::read()?;
+    let tables: [(&str, Select); 6] = [
+        ("package", |tables| &tables.states),
+        ("selection of package", |tables| &tables.selections),
+        ("mark of package", |tables| &tables.automatic),
+        ("diversion of", |tables| &tables.diversions),
+        ("stat override of", |tables| &tables.overrides),
+        ("alternative or unit", |tables| &tables.state_files),
+    ];
+    let mut differences = Vec::new();
+    for (name, table) in tables {
+        for Change { key, before, now } in changes.of_update(table, &now) {
+            differences.push(format!("{name} {key}: {} instead of {}", shown(now), shown(before)));
+        }
+        for change in changes.of_others(table, &now) {
+            log!("rollback: {name} {}: changed by another program since the install, and stays", change.key);
+        }
+    }
+    Ok(differences)
+}
+
+fn shown(value: Option<&str>) -> String {
+    let start = |value: &str| format!("{:?}", value.chars().take(SHOWN_MAX).collect::<String>());
+    value.map_or("none".to_owned(), start)
+}
