@@ -20,6 +20,7 @@ const REQUIREMENTS: &str = include_str!("../python/requirements.txt");
 pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
     let python = python(sh)?;
     let recipes = &files(&layer.folder, "bb")?;
+    require_recipes(recipes, &layer.modules)?;
     let mirror = downloads::mirror(sh, layer)?;
     let build = layer.scratch.join("engine");
     folder::remove(&build)?;
@@ -79,6 +80,20 @@ fn python(sh: &Shell) -> Result<PathBuf> {
     Ok(folder.join("bin/python"))
 }
 
+/// Makes sure that each of `modules` has a recipe from source and a prebuilt one.
+fn require_recipes(recipes: &[PathBuf], modules: &[String]) -> Result<()> {
+    let names: Vec<_> = recipes.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    for module in modules {
+        for kind in ["", "-bin"] {
+            let recipe = format!("mender-update-module-{module}{kind}_");
+            let versions =
+                names.iter().filter(|name| name.starts_with(&recipe) && !name.ends_with("_git.bb"));
+            ensure!(versions.count() == 1, "the layer has not exactly one recipe {recipe}VERSION.bb");
+        }
+    }
+    Ok(())
+}
+
 /// Settings by which the recipes from git take the last commit of this clone.
 fn repository(sh: &Shell) -> Result<String> {
     let ask = |what: &str| {
@@ -118,4 +133,22 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut files = folder::files(folder)?;
     files.retain(|path| path.extension().is_some_and(|found| found == extension));
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_recipe_is_noticed() {
+        let recipes = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let modules = ["deb".to_owned()];
+        let all = ["r/mender-update-module-deb_0.1.0.bb", "r/mender-update-module-deb-bin_0.1.0.bb"];
+        require_recipes(&recipes(&all), &modules).unwrap();
+        let git = "r/mender-update-module-deb_git.bb";
+        for left in [&[all[0], git][..], &[all[1], git]] {
+            let error = require_recipes(&recipes(left), &modules).unwrap_err().to_string();
+            assert!(error.contains("mender-update-module-deb"), "{error}");
+        }
+    }
 }
