@@ -1,9 +1,9 @@
 //! `cargo xtask layer`: keeps the Yocto layer in step with the work tree, and tests it.
 
 mod generated;
+pub mod levels;
 mod places;
 pub mod prebuilt;
-pub mod tiers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ impl Layer {
     pub fn run(self, sh: &Shell) -> Result<String> {
         if self.test {
             let mut summary = Summary::default();
-            tiers::run(sh, &self.places, self.only.as_deref(), &mut summary)?;
+            levels::run(sh, &self.places, self.only.as_deref(), &mut summary)?;
             return summary.close();
         }
         let workspace = modules::workspace(sh)?;

@@ -15,7 +15,7 @@ use crate::debian::{self, Debian};
 use crate::dist::{Dist, modules};
 use crate::e2e::E2e;
 use crate::engines::{self, Engines};
-use crate::layer::{self, Layer, Places, tiers};
+use crate::layer::{self, Layer, Places, levels};
 use crate::needs::{Needs, is_root};
 use crate::new;
 use crate::summary::Summary;
@@ -70,7 +70,7 @@ impl Test {
         });
         summary.ended("layer: generated files", Layer::CHECK.run(sh));
         layer::compare_prebuilt(sh, &mut summary);
-        tiers::run(sh, &Places::default(), None, &mut summary)?;
+        levels::run(sh, &Places::default(), None, &mut summary)?;
         obstacles.unless(&mut summary, END_TO_END, || self.end_to_end().run(sh));
         if !obstacles.has(END_TO_END) && !self.every_scenario {
             let left_out = E2e::left_out()?;

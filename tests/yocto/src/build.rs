@@ -1,4 +1,4 @@
-//! Tier 3: real builds. Every recipe that a release can build, for one machine, to `.deb`, `.ipk` and `.rpm`, do_package_qa included.
+//! Level 3: real builds. Every recipe that a release can build, for one machine, to `.deb`, `.ipk` and `.rpm`, do_package_qa included.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Tier 2: BitBake with OE-Core parses the layer among all of OE-Core's recipes, finds every recipe, and yocto-check-layer, the
+//! Level 2: BitBake with OE-Core parses the layer among all of OE-Core's recipes, finds every recipe, and yocto-check-layer, the
 //! Yocto Project's own check, is content.
 
 use anyhow::{Context, Result, ensure};

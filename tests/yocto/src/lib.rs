@@ -1,4 +1,4 @@
-//! The Yocto layer under test, in three tiers: BitBake's engine alone, everywhere; BitBake with OE-Core, where that is at hand;
+//! The Yocto layer under test, in three levels: BitBake's engine alone, everywhere; BitBake with OE-Core, where that is at hand;
 //! and there real builds, with Debian's tools in the place of the native ones that OE-Core would download and build.
 //!
 //! Nothing here needs a network but the crates and the Python packages, from the registries that the host is set up for.
@@ -43,7 +43,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Tier 1. Returns what was shown.
+    /// Level 1. Returns what was shown.
     ///
     /// # Errors
     /// When a recipe does not parse, its source is not what it says, or a linter finds something.
@@ -51,7 +51,7 @@ impl Layer {
         everywhere::run(sh, self)
     }
 
-    /// Tier 2, on one release. Returns what was shown.
+    /// Level 2, on one release. Returns what was shown.
     ///
     /// # Errors
     /// When the layer does not parse, lacks a recipe, or is not compatible.
@@ -67,7 +67,7 @@ impl Layer {
         client::obstacle(sh, self, meta_mender)
     }
 
-    /// Tier 3, root file systems with the client of `meta_mender` and our packages. Returns what was shown.
+    /// Level 3, root file systems with the client of `meta_mender` and our packages. Returns what was shown.
     ///
     /// # Errors
     /// When one cannot be assembled, or has other modules than it should.
@@ -75,7 +75,7 @@ impl Layer {
         rootfs::run(sh, self, release, meta_mender)
     }
 
-    /// Tier 3, one build. Returns the packages of our modules.
+    /// Level 3, one build. Returns the packages of our modules.
     ///
     /// # Errors
     /// When something is not built, or is not as it should be.

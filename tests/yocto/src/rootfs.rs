@@ -1,4 +1,4 @@
-//! Tier 3: root file systems with meta-mender's client and our packages, assembled by each package manager that BitBake knows.
+//! Level 3: root file systems with meta-mender's client and our packages, assembled by each package manager that BitBake knows.
 //! The client is packaged by meta-mender's own recipe; its executables alone are stand-ins (see meta-mender-image).
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -18,7 +18,7 @@ use crate::target;
 /// The scenarios that a package of BitBake's is played with, and the module that they are about.
 const SCENARIOS: (&str, &[&str]) = ("web-file", &["install-rollback", "power-cut-install"]);
 
-/// Runs tier 1 and, where OE-Core is at hand, tiers 2 and 3; root file systems with the client where meta-mender is at hand too.
+/// Runs level 1 and, where OE-Core is at hand, levels 2 and 3; root file systems with the client where meta-mender is at hand too.
 ///
 /// # Errors
 /// When the layer cannot be tested at all; what a test showed is in `summary`.
@@ -78,7 +78,7 @@ impl Suites<'_> {
     }
 }
 
-/// Runs tiers 2 and 3 on one release.
+/// Runs levels 2 and 3 on one release.
 fn tested(
     sh: &Shell,
     layer: &Layer,
