@@ -12,8 +12,9 @@ B = "${WORKDIR}/artifact"
 
 ARTIFACT_NAME ?= "${PN}-${PV}"
 ARTIFACT_DEVICE_TYPES ?= "${@d.getVar('MENDER_DEVICE_TYPES_COMPATIBLE') or d.getVar('MACHINE')}"
-# An update of the root file system takes away what was installed there: only what lies on the data partition outlives it.
-ARTIFACT_SOFTWARE_FILESYSTEM ?= "${@'data-partition' if update_module_destination(d).startswith('/data/') else 'rootfs-image'}"
+# An update of the root file system removes what was installed there: only what is on the data partition stays.
+ARTIFACT_SOFTWARE_FILESYSTEM ?= "${@'data-partition' if (update_module_destination(d) + '/').startswith('/data/') else 'rootfs-image'}"
+ARTIFACT_SOFTWARE_FILESYSTEM[vardepvalue] = "${ARTIFACT_SOFTWARE_FILESYSTEM}"
 UPDATE_MODULE ?= ""
 ARTIFACT_FILES ?= ""
 ARTIFACT_IMAGE_FILES ?= ""
@@ -33,7 +34,7 @@ do_compile[noexec] = "1"
 do_install[noexec] = "1"
 
 # The recipes that deploy what ARTIFACT_IMAGE_FILES names.
-do_deploy[depends] += "${@' '.join(f'{recipe}:do_deploy' for recipe in d.getVar('ARTIFACT_DEPENDS').split())}"
+do_deploy[depends] += "${@' '.join(recipe if ':' in recipe else f'{recipe}:do_deploy' for recipe in d.getVar('ARTIFACT_DEPENDS').split())}"
 # Files that no SRC_URI names are part of the signature too.
 do_deploy[file-checksums] += "${@update_module_artifact_inputs(d)}"
 
@@ -76,11 +77,15 @@ do_deploy() {
         if [ -z "${ARTIFACT_DEST_DIR}" ]; then
             bbfatal "${PN}: no destination for ${ARTIFACT_DIRECTORY}: set ARTIFACT_DEST_DIR to the path on the device"
         fi
+        if [ -z "$(ls -A "${ARTIFACT_DIRECTORY}")" ]; then
+            bbfatal "${PN}: no payload: ${ARTIFACT_DIRECTORY} is empty"
+        fi
         # The payload of the client's own module directory, which ours takes too.
         printf '%s\n' "${ARTIFACT_DEST_DIR}" >"${B}/dest_dir"
         tar --create --file "${B}/update.tar" --directory "${ARTIFACT_DIRECTORY}" --sort=name --format=posix \
             --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime \
-            --mtime="@${@d.getVar('SOURCE_DATE_EPOCH') or '0'}" --owner=0 --group=0 --numeric-owner .
+            --mtime="@${@d.getVar('SOURCE_DATE_EPOCH') or '0'}" --owner=0 --group=0 --numeric-owner --mode=u-s,g-s .
+        touch --date="@${@d.getVar('SOURCE_DATE_EPOCH') or '0'}" "${B}/dest_dir" "${B}/update.tar"
         set -- "$@" --file "${B}/dest_dir" --file "${B}/update.tar"
     fi
     if [ -n "${ARTIFACT_META_DATA}" ]; then
@@ -92,6 +97,10 @@ do_deploy() {
     mender-artifact write module-image --type "${UPDATE_MODULE}" --artifact-name "${ARTIFACT_NAME}" \
         --software-filesystem "${ARTIFACT_SOFTWARE_FILESYSTEM}" ${ARTIFACT_EXTRA_ARGS} \
         --output-path "${DEPLOYDIR}/${ARTIFACT_NAME}-${MACHINE}.mender" "$@"
+    # Of some errors, such as unreadable meta-data, it reports success.
+    if [ ! -s "${DEPLOYDIR}/${ARTIFACT_NAME}-${MACHINE}.mender" ]; then
+        bbfatal "${PN}: no artifact was written: see the error of mender-artifact above"
+    fi
 }
 # After the sysroot with mender-artifact in it, which do_unpack does not wait for.
 addtask deploy before do_build after do_unpack do_prepare_recipe_sysroot

@@ -32,18 +32,25 @@ python() {
     if name not in d.getVar('UPDATE_MODULES_OF_CLIENT').split():
         return
     if name not in (d.getVar('UPDATE_MODULES_SPLIT_FROM_CLIENT') or '').split():
-        raise bb.parse.SkipRecipe(f'the Mender client has a module {name} too: '
+        raise bb.parse.SkipRecipe(f'the Mender client, or an older version of it, has a module {name} too: '
                                   f'add it to UPDATE_MODULES_SPLIT_FROM_CLIENT in your distro or local.conf')
 }
 
 def update_module_settings(d, in_tables):
     """The lines of TOML that UPDATE_MODULE_CONFIG[MODULE.KEY] and, in_tables, UPDATE_MODULE_CONFIG[MODULE.TABLE.KEY] ask for."""
+    import re
     tables = {}
     for flag, value in sorted((d.getVarFlags('UPDATE_MODULE_CONFIG') or {}).items()):
         module, _, key = flag.partition('.')
         table, _, key = key.rpartition('.')
-        if module == d.getVar('UPDATE_MODULE') and bool(table) == in_tables:
-            tables.setdefault(table, []).append(f'{key} = {d.expand(value)}')
+        if module != d.getVar('UPDATE_MODULE') or bool(table) != in_tables:
+            continue
+        value = d.expand(value).strip()
+        # What begins a value in TOML: a string, an array, a table, a number, true or false.
+        if not key or not re.match(r"""["'\[{+0-9-]|(true|false)$""", value) or '\n' in value:
+            bb.fatal(f'invalid UPDATE_MODULE_CONFIG[{flag}]: {value}: not a value of TOML in one line: '
+                     f'a string needs quotes of its own, as in "\'/data/www\'"')
+        tables.setdefault(table, []).append(f'{key} = {value}')
     lines = [f'[{table}]\n' * in_tables + '\n'.join(keys) for table, keys in sorted(tables.items())]
     return '\n'.join(['# Set by UPDATE_MODULE_CONFIG when the image was built.'] * bool(lines) + lines)
 

@@ -1,5 +1,5 @@
 SUMMARY = "Mender Update Module that installs Debian packages"
-DESCRIPTION = "Installs, upgrades and removes packages with apt and dpkg, and rolls back to exactly the former set of packages and configuration files."
+DESCRIPTION = "Installs, upgrades and removes packages with apt and dpkg, and rolls back to exactly the previous set of packages and configuration files."
 
 require mender-update-module.inc
 

@@ -1,4 +1,4 @@
 SUMMARY = "Mender Update Module that replaces the files of a web root (prebuilt, static)"
-DESCRIPTION = "Replaces the top-level files of a folder, all or none, and rolls back to exactly what was there: content, names, owner, mode, times, extended attributes."
+DESCRIPTION = "Replaces the top-level files of a directory, all or none, and rolls back to exactly the previous ones: content, names, owner, mode, times, extended attributes."
 
 require mender-update-module-bin.inc

@@ -32,6 +32,7 @@ pub const HOST_PACKAGES: &[&str] = &[
     "lz4",
     "make",
     "mender-artifact",
+    "openssl",
     "ninja-build",
     "patch",
     "perl",

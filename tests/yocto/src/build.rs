@@ -11,11 +11,18 @@ use xshell::{Shell, cmd};
 
 use crate::bitbake::BuildFolder;
 use crate::lists::{self, EXAMPLE, GROUP};
-use crate::{Layer, Release, client, downloads};
+use crate::{Layer, Release, artifacts, client, downloads};
 
 /// What a masked build folder's `local.conf` says.
 pub const SETTINGS: &str = "require conf/debian-tools.conf\nINIT_MANAGER = \"systemd\"\n\
-    DISTRO_FEATURES:append = \" ptest virtualization\"\nPACKAGE_CLASSES = \"package_deb package_ipk package_rpm\"\n";
+    DISTRO_FEATURES:append = \" ptest virtualization\"\nPACKAGE_CLASSES = \"package_deb package_ipk package_rpm\"\n\
+    UPDATE_MODULE_CONFIG[web-file.mode] = '\"replace\"'\nUPDATE_MODULE_CONFIG[web-file.units.stop] = '[]'\n";
+
+/// What the settings of web-file begin and end with then: keys before tables.
+const CONFIGURED: (&str, &str) = (
+    "# Set by UPDATE_MODULE_CONFIG when the image was built.\nmode = \"replace\"\n",
+    "# Set by UPDATE_MODULE_CONFIG when the image was built.\n[units]\nstop = []\n",
+);
 
 /// What it says too where meta-mender is among the layers.
 pub const CLIENT_SETTINGS: &str = "require conf/mender-image.conf\n";
@@ -130,6 +137,7 @@ pub fn run(
         settings += &format!("{CLIENT_SETTINGS}{SPLIT}{}", preferred(&newest));
     }
     let folder = BuildFolder::new(sh, layer, release, build.machine, &layers, &settings)?;
+    artifacts::prepare(sh, &folder.path)?;
     let from_source = builds_from_source(release) && build.library.is_some();
     let names = to_build(layer, release, build);
     let bitbake: Vec<_> = ["bitbake"].into_iter().chain(names.iter().map(String::as_str)).collect();
@@ -137,10 +145,11 @@ pub fn run(
         let said = folder.run(step, build.machine, &bitbake)?;
         let complaints: Vec<_> = said.lines().filter(|line| complains(line)).collect();
         ensure!(complaints.is_empty(), "BitBake has built everything, but says:\n{}", complaints.join("\n"));
-        if from_source {
-            artifact(sh, step, &folder.path)?;
+        if build.library.is_some() {
+            artifacts::check(sh, step, &folder.path)?;
         }
-        let packaged: Vec<_> = names.iter().filter(|name| *name != ARTIFACT).cloned().collect();
+        let packaged: Vec<_> =
+            names.iter().filter(|name| !artifacts::RECIPES.contains(&name.as_str())).cloned().collect();
         lists::check(sh, step, layer, &folder.path.join("deploy"), &packaged)?;
         let kinds = if from_source { &[true, false][..] } else { &[false][..] };
         let wanted =
@@ -151,9 +160,6 @@ pub fn run(
     })
 }
 
-/// The recipe of an artifact.
-const ARTIFACT: &str = "example-artifact";
-
 /// The recipes that `release` builds for `build`: the group only where it takes the modules that are built anyway.
 fn to_build(layer: &Layer, release: &Release, build: &Build) -> Vec<String> {
     let mut names = recipes(layer, release);
@@ -162,8 +168,9 @@ fn to_build(layer: &Layer, release: &Release, build: &Build) -> Vec<String> {
         return names;
     }
     names.push(GROUP.to_owned());
+    names.extend(artifacts::RECIPES.map(str::to_owned));
     if builds_from_source(release) {
-        names.extend([EXAMPLE, ARTIFACT].map(str::to_owned));
+        names.push(EXAMPLE.to_owned());
     }
     names
 }
@@ -172,20 +179,6 @@ fn to_build(layer: &Layer, release: &Release, build: &Build) -> Vec<String> {
 fn complains(line: &str) -> bool {
     (line.starts_with("WARNING") || line.starts_with("ERROR"))
         && !line.contains("No bb files in default matched BBFILE_PATTERN_core")
-}
-
-/// The artifact that the example's recipe deploys has to be one.
-fn artifact(sh: &Shell, step: &Step, folder: &Path) -> Result<()> {
-    let file = found(&folder.join("deploy/images"), |name| {
-        name.starts_with("example-artifact-1.0-") && name.ends_with(".mender")
-    })?;
-    let said = run_command(step, cmd!(sh, "mender-artifact read {file}"))?;
-    ensure!(
-        said.contains("web-file") && said.contains("index.html"),
-        "{} is not the artifact that was asked for:\n{said}",
-        file.display()
-    );
-    Ok(())
 }
 
 /// Looks at the packages of one module, unpacks it, and makes its executable runnable here.
@@ -217,6 +210,13 @@ fn built(
         );
     }
     run_command(step, cmd!(sh, "dpkg-deb --extract {deb} {unpacked}"))?;
+    if module == "web-file" {
+        let settings = unpacked.join("etc/mender-modules/web-file.toml");
+        let text =
+            fs::read_to_string(&settings).with_context(|| format!("reading {}", settings.display()))?;
+        let (first, last) = CONFIGURED;
+        ensure!(text.starts_with(first) && text.ends_with(last), "UPDATE_MODULE_CONFIG is not in {text}");
+    }
     let executable = unpacked.join("usr/share/mender/modules/v3").join(module);
     ensure!(executable.is_file(), "{} does not have {}", deb.display(), executable.display());
     let runner = folder.join("runners").join(if from_source { "source" } else { "prebuilt" }).join(module);
@@ -241,7 +241,7 @@ fn emulated(sh: &Shell, build: &Build, from_source: bool) -> Result<String> {
 }
 
 /// The one file below `folder` whose name `is_it`.
-fn found(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
+pub fn found(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
     let is_it = |path: &PathBuf| path.file_name().is_some_and(|name| is_it(&name.to_string_lossy()));
     folder::files(folder)?.into_iter().find(is_it).with_context(|| {
         format!("BitBake has succeeded, but what it should have made is not in {}", folder.display())

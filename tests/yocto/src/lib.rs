@@ -3,6 +3,7 @@
 //!
 //! Nothing here needs a network but the crates and the Python packages, from the registries that the host is set up for.
 
+mod artifacts;
 mod bitbake;
 mod build;
 mod checks;
