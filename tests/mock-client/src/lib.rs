@@ -5,6 +5,7 @@
 
 pub mod debian;
 mod feed;
+mod journals;
 mod snapshot;
 
 use std::env;
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 
 use debian::System;
 use feed::Course;
+pub use journals::released_journals;
 pub use snapshot::Snapshot;
 
 /// Which client is played: they write the same tree with small differences.
