@@ -30,8 +30,8 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    pub(crate) fn in_folder(folder: &Path) -> Self {
-        Self { monitor: folder.join("monitor"), debugger: folder.join("debugger") }
+    pub(crate) fn in_directory(directory: &Path) -> Self {
+        Self { monitor: directory.join("monitor"), debugger: directory.join("debugger") }
     }
 }
 

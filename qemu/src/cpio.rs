@@ -1,6 +1,6 @@
 //! The kernel's format for initial RAM disks: cpio "newc", see Linux's `driver-api/early-userspace/buffer-format`.
 
-const FOLDER: u32 = 0o040_755;
+const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 
 /// An archive under way. Everything in it is root's, may be read and executed by all, and is dated 1970,
@@ -13,8 +13,8 @@ pub(crate) struct Archive {
 
 impl Archive {
     /// Adds an empty directory; its parent must have been added before.
-    pub(crate) fn folder(&mut self, path: &str) {
-        self.entry(path, FOLDER, &[]);
+    pub(crate) fn directory(&mut self, path: &str) {
+        self.entry(path, DIRECTORY, &[]);
     }
 
     /// Adds a file, executable, since an initial RAM disk has hardly anything else.
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn entries_are_aligned_and_the_trailer_is_last() {
         let mut archive = Archive::default();
-        archive.folder("bin");
+        archive.directory("bin");
         archive.file("bin/x", b"12345");
         let bytes = archive.finish();
         assert_eq!(bytes.len() % 4, 0);

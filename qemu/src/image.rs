@@ -14,7 +14,7 @@ use crate::board::Board;
 
 /// What a machine starts from. Nothing in it is ever written to: machines run on overlays.
 pub struct Image {
-    folder: PathBuf,
+    directory: PathBuf,
     board: &'static Board,
 }
 
@@ -28,9 +28,10 @@ impl Image {
     /// full. What an interrupted attempt leaves is removed by the next one.
     pub fn ensure(sh: &Shell, board: &'static Board) -> Result<Self> {
         host::packages::ensure(sh, crate::PACKAGES)?;
-        let folder = cache::entry("image", &recipe::key(board), |folder| build::image(sh, board, folder))
-            .with_context(|| format!("making the image for {}", board.machine))?;
-        Ok(Self { folder, board })
+        let directory =
+            cache::entry("image", &recipe::key(board), |directory| build::image(sh, board, directory))
+                .with_context(|| format!("making the image for {}", board.machine))?;
+        Ok(Self { directory, board })
     }
 
     /// Whether the cache has the image of `board`: making one takes root.
@@ -63,28 +64,28 @@ impl Image {
     }
 
     /// The directory in the cache that holds all of it.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub(crate) fn card(&self) -> PathBuf {
-        self.folder.join(build::CARD)
+        self.directory.join(build::CARD)
     }
 
     pub(crate) fn kernel(&self) -> PathBuf {
-        self.folder.join(build::KERNEL)
+        self.directory.join(build::KERNEL)
     }
 
     pub(crate) fn initrd(&self) -> PathBuf {
-        self.folder.join(build::INITRD)
+        self.directory.join(build::INITRD)
     }
 
     pub(crate) fn device_tree(&self) -> PathBuf {
-        self.folder.join(build::DEVICE_TREE)
+        self.directory.join(build::DEVICE_TREE)
     }
 
     /// The private key that opens root's account in every machine of this image.
     pub(crate) fn ssh_key(&self) -> PathBuf {
-        self.folder.join(build::SSH_KEY)
+        self.directory.join(build::SSH_KEY)
     }
 }

@@ -30,21 +30,21 @@ pub struct Machine {
     qemu: Child,
     console: Console,
     ssh: Ssh,
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Machine {
     /// Switches a machine with `image` and `overlay` on, and returns when commands can be run: 15 s on
     /// `raspi3b`, 37 s on `raspi2b`.
     ///
-    /// Everything about the run goes to `folder`: `command` (QEMU's exact command line), `console.log`,
+    /// Everything about the run goes to `directory`: `command` (QEMU's exact command line), `console.log`,
     /// `qemu.log`, and `ssh_config` for a person. What an earlier boot left there is kept as `….previous`.
     ///
     /// # Errors
     /// When QEMU does not start, the limit `BOOT` or `CONNECT` expires, or the console shows trouble: with the
     /// console's last lines.
-    pub fn boot(step: &Step, image: &Image, overlay: &Overlay, folder: &Path) -> Result<Self> {
-        let machine = Self::start(image, overlay, folder, Start::PowerOn)?;
+    pub fn boot(step: &Step, image: &Image, overlay: &Overlay, directory: &Path) -> Result<Self> {
+        let machine = Self::start(image, overlay, directory, Start::PowerOn)?;
         machine.wait(step, READY, limit::BOOT).context("the machine did not come up")?;
         machine.ssh.connect().map_err(|error| machine.explain(error))?;
         Ok(machine)
@@ -56,8 +56,8 @@ impl Machine {
     ///
     /// # Errors
     /// As [`boot`](Self::boot), with the limit `RESUME`.
-    pub fn resume(step: &Step, image: &Image, overlay: &Overlay, folder: &Path) -> Result<Self> {
-        let machine = Self::start(image, overlay, folder, Start::Resume)?;
+    pub fn resume(step: &Step, image: &Image, overlay: &Overlay, directory: &Path) -> Result<Self> {
+        let machine = Self::start(image, overlay, directory, Start::Resume)?;
         saved::wake(&machine.sockets()).map_err(|error| machine.explain(error))?;
         machine.wait(step, saved::PLUGGED, limit::RESUME).context("the machine did not go on")?;
         machine.ssh.connect().map_err(|error| machine.explain(error))?;
@@ -67,29 +67,29 @@ impl Machine {
     }
 
     /// Starts QEMU, and returns at once.
-    pub(crate) fn start(image: &Image, overlay: &Overlay, folder: &Path, start: Start) -> Result<Self> {
-        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    pub(crate) fn start(image: &Image, overlay: &Overlay, directory: &Path, start: Start) -> Result<Self> {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         let port = command::free_port()?;
-        let ssh = Ssh::new(port, &image.ssh_key(), folder)?;
-        let sockets = Sockets::in_folder(ssh.sockets());
+        let ssh = Ssh::new(port, &image.ssh_key(), directory)?;
+        let sockets = Sockets::in_directory(ssh.sockets());
         let mut command = command::qemu(image, overlay, port, start, &sockets, now()?);
         let line = format!("{command:?}\n");
-        log(folder, "command")?.write_all(line.as_bytes()).context("writing QEMU's command line")?;
+        log(directory, "command")?.write_all(line.as_bytes()).context("writing QEMU's command line")?;
         let mut qemu = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log(folder, "qemu.log")?)
+            .stderr(log(directory, "qemu.log")?)
             .spawn()
             .with_context(|| format!("starting {}: is it installed?", image.board().qemu))?;
         // The console is QEMU's standard output: it is there before the machine runs its first instruction.
         let stream = qemu.stdout.take().context("QEMU's standard output is piped")?;
-        let console = Console::follow(stream, log(folder, "console.log")?);
-        Ok(Self { qemu, console, ssh, folder: folder.to_owned() })
+        let console = Console::follow(stream, log(directory, "console.log")?);
+        Ok(Self { qemu, console, ssh, directory: directory.to_owned() })
     }
 
     /// Where QEMU itself takes commands.
     pub(crate) fn sockets(&self) -> Sockets {
-        Sockets::in_folder(self.ssh.sockets())
+        Sockets::in_directory(self.ssh.sockets())
     }
 
     /// Runs `command`, a line for the machine's shell, as root, and returns what it answered, whatever its
@@ -212,7 +212,7 @@ impl Machine {
             Waited::Seen => return Ok(()),
             Waited::Trouble(line) => anyhow!("the console shows trouble: {line}"),
             Waited::Closed => {
-                let log = fs::read_to_string(self.folder.join("qemu.log")).unwrap_or_default();
+                let log = fs::read_to_string(self.directory.join("qemu.log")).unwrap_or_default();
                 anyhow!("QEMU has ended: {}", log.trim())
             }
             Waited::Expired => anyhow!("{limit} expired"),
@@ -223,7 +223,7 @@ impl Machine {
     /// `error` with the console's last lines and where everything lies.
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         let tail = self.console.tail(TAIL);
-        anyhow!("{error:#}\nThe console's last lines, all of it in {}:\n{tail}", self.folder.display())
+        anyhow!("{error:#}\nThe console's last lines, all of it in {}:\n{tail}", self.directory.display())
     }
 
     fn kill(&mut self) -> Result<ExitStatus> {
@@ -244,11 +244,11 @@ fn now() -> Result<u64> {
     Ok(now.as_secs())
 }
 
-/// The file `name` in `folder`, empty; an earlier one is kept beside it.
-fn log(folder: &Path, name: &str) -> Result<File> {
-    let path = folder.join(name);
+/// The file `name` in `directory`, empty; an earlier one is kept beside it.
+fn log(directory: &Path, name: &str) -> Result<File> {
+    let path = directory.join(name);
     if path.exists() {
-        let kept = folder.join(format!("{name}.previous"));
+        let kept = directory.join(format!("{name}.previous"));
         fs::rename(&path, &kept)
             .with_context(|| format!("renaming {} to {}", path.display(), kept.display()))?;
     }

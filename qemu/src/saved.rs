@@ -49,7 +49,13 @@ impl Saved {
     ///
     /// # Errors
     /// When the machine does not shut down or come up, QEMU cannot save it, as on a full disk, or it does not go on.
-    pub fn of(step: &Step, machine: Machine, image: &Image, overlay: Overlay, folder: &Path) -> Result<Self> {
+    pub fn of(
+        step: &Step,
+        machine: Machine,
+        image: &Image,
+        overlay: Overlay,
+        directory: &Path,
+    ) -> Result<Self> {
         let units = "/etc/systemd/system";
         machine.check(
             &format!(
@@ -60,15 +66,15 @@ impl Saved {
             limit::CONNECT,
         )?;
         machine.power_off(step)?;
-        let machine = Machine::start(image, &overlay, folder, Start::Unplugged)?;
+        let machine = Machine::start(image, &overlay, directory, Start::Unplugged)?;
         machine
             .wait(step, UNPLUGGED, limit::BOOT)
             .context("the machine did not come up without a network")?;
         Monitor::connect(&machine.sockets().monitor)?.typed(&format!("savevm {TAG}"))?;
         machine.power_cut()?;
         let saved = Self { overlay };
-        let tried = saved.overlay(&folder.join("tried.qcow2"))?;
-        Machine::resume(step, image, &tried, folder)?.power_cut()?;
+        let tried = saved.overlay(&directory.join("tried.qcow2"))?;
+        Machine::resume(step, image, &tried, directory)?.power_cut()?;
         Ok(saved)
     }
 

@@ -51,13 +51,13 @@ pub(crate) struct Ssh {
 }
 
 impl Ssh {
-    /// Settings for the machine whose ssh answers at `port` of this host, written into `folder`.
-    pub(crate) fn new(port: u16, key: &Path, folder: &Path) -> Result<Self> {
+    /// Settings for the machine whose ssh answers at `port` of this host, written into `directory`.
+    pub(crate) fn new(port: u16, key: &Path, directory: &Path) -> Result<Self> {
         let sockets = tempfile::Builder::new()
             .prefix("pi-")
             .tempdir_in("/tmp")
             .context("making a directory in /tmp")?;
-        let config = folder.join("ssh_config");
+        let config = directory.join("ssh_config");
         // The key of the machine is as disposable as the machine, and the connection never leaves this host.
         let text = format!(
             "Host pi\n HostName 127.0.0.1\n Port {port}\n User root\n IdentityFile \"{}\"\n IdentitiesOnly yes\n \

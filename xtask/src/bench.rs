@@ -52,7 +52,7 @@ pub struct Bench {
     rounds: u8,
     /// A directory on the storage to measure, such as an SD card [default: cargo's target directory].
     #[arg(long, value_name = "DIR")]
-    folder: Option<PathBuf>,
+    directory: Option<PathBuf>,
 }
 
 /// One table: who installs what.
@@ -75,10 +75,12 @@ impl Bench {
         let build = Path::new(target).join("bench");
         let ours = ours(sh, &build)?;
         let contests = self.contests(&ours, &upstream::modules(sh)?)?;
-        let folder = self.folder.as_ref().map_or(build.clone(), |folder| sh.current_dir().join(folder));
+        let directory =
+            self.directory.as_ref().map_or(build.clone(), |directory| sh.current_dir().join(directory));
         let mut report = LEGEND.to_owned();
         for Contest { title, sizes: [large, small], contestants } in contests {
-            let plan = Plan { large, small, rounds: self.rounds.into(), folder: folder.join("devices") };
+            let plan =
+                Plan { large, small, rounds: self.rounds.into(), directory: directory.join("devices") };
             let comparison =
                 step(&title, |step| bench::compare(plan, &contestants, |what| step.detail(what)))
                     .with_context(|| format!("measuring {title}"))?;
@@ -176,15 +178,15 @@ fn ours(sh: &Shell, build: &Path) -> Result<Vec<PathBuf>> {
     let architecture = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
     let target = target::find(&architecture).context("measuring on this machine")?;
     let debs = Dist::of(&[target]).run(sh)?;
-    let folder = build.join("shipped");
-    host::folder::empty(&folder)?;
+    let directory = build.join("shipped");
+    host::directory::empty(&directory)?;
     step("unpacking our packages", |step| {
         for (_, deb) in &debs {
-            run(step, cmd!(sh, "dpkg-deb --extract {deb} {folder}"))?;
+            run(step, cmd!(sh, "dpkg-deb --extract {deb} {directory}"))?;
         }
         anyhow::Ok(())
     })?;
     let workspace = modules::workspace(sh)?;
-    let shipped = |name: &str| folder.join(upstream::MODULES).join(name);
+    let shipped = |name: &str| directory.join(upstream::MODULES).join(name);
     Ok(workspace.modules.iter().map(|module| shipped(&module.name)).filter(|path| path.is_file()).collect())
 }

@@ -66,7 +66,7 @@ impl Conformance {
             .map(|NotTried { name, why }| format!("; not tried: {name}, which {why}"))
             .collect();
         let (upstream, upstream_not_tried) = match &self.upstream {
-            Some(folder) => subjects::upstream(sh, folder.as_deref())?,
+            Some(directory) => subjects::upstream(sh, directory.as_deref())?,
             None => Default::default(),
         };
         let modules = ours.len();

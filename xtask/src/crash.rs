@@ -86,13 +86,13 @@ impl Crash {
         if let Some((name, module)) = outside {
             results.add(&name, Whose::Ours, try_module(&name, &module, &tracer, self.scope(&name))?);
         }
-        if let Some(folder) = &self.upstream {
+        if let Some(directory) = &self.upstream {
             let scope = Scope { failures: false, losses: false, pairs: false, cuts: UPSTREAM_POINTS };
-            let folder = match folder {
-                Some(folder) => sh.current_dir().join(folder),
+            let directory = match directory {
+                Some(directory) => sh.current_dir().join(directory),
                 None => upstream::modules(sh)?,
             };
-            for (name, executable) in self.upstream_modules(&folder)? {
+            for (name, executable) in self.upstream_modules(&directory)? {
                 let module = Module { executable, spared: true, debian: None, payload: payload(sh, name) };
                 results.add(name, Whose::Upstream, try_module(name, &module, &tracer, scope)?);
             }
@@ -155,18 +155,18 @@ impl Crash {
         Ok(names)
     }
 
-    fn upstream_modules(&self, folder: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
+    fn upstream_modules(&self, directory: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
         let modules: Vec<_> = PAYLOAD_TYPES
             .iter()
             .filter(|name| self.module.as_deref().is_none_or(|wanted| wanted == **name))
             .filter(|name| upstream::NOT_TRIED.iter().all(|(other, _)| other != *name))
-            .map(|name| (*name, folder.join(name)))
+            .map(|name| (*name, directory.join(name)))
             .filter(|(_, executable)| executable.is_file())
             .collect();
         ensure!(
             !modules.is_empty(),
             "{} has none of the modules {}: give the directory that holds them",
-            folder.display(),
+            directory.display(),
             PAYLOAD_TYPES.join(", ")
         );
         Ok(modules)
@@ -176,8 +176,8 @@ impl Crash {
     fn command(&self) -> String {
         let payload = self.payload.iter().map(|path| format!(" --payload {}", path.display()));
         let module = self.module.iter().map(|name| format!(" --module {name}")).chain(payload);
-        let upstream = self.upstream.iter().map(|folder| match folder {
-            Some(folder) => format!(" --upstream {}", folder.display()),
+        let upstream = self.upstream.iter().map(|directory| match directory {
+            Some(directory) => format!(" --upstream {}", directory.display()),
             None => " --upstream".to_owned(),
         });
         let sample = self.sample.iter().map(|sample| format!(" --sample {sample}"));

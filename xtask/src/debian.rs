@@ -80,9 +80,9 @@ pub fn system(sh: &Shell) -> Result<PathBuf> {
     let release = apt::codename()?;
     let parts = [release.as_str(), CUSTOMIZE].into_iter().chain(EXCLUDED.iter().copied());
     let key = format!("{release}-{}", &cache::key(parts.map(str::as_bytes))[..16]);
-    let folder = cache::entry("debian", &key, |folder| make(sh, &release, folder))
+    let directory = cache::entry("debian", &key, |directory| make(sh, &release, directory))
         .with_context(|| format!("making a Debian system ({release})"))?;
-    Ok(folder.join("root"))
+    Ok(directory.join("root"))
 }
 
 /// As [`system`], for suites that mount it in this process: it has mounts of its own from now on.
@@ -95,9 +95,10 @@ pub fn mountable(sh: &Shell) -> Result<PathBuf> {
     Ok(system)
 }
 
-fn make(sh: &Shell, release: &str, folder: &Path) -> Result<()> {
+fn make(sh: &Shell, release: &str, directory: &Path) -> Result<()> {
     let mirror = apt::mirror(sh)?;
-    let excluded = EXCLUDED.iter().map(|folder| format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
+    let excluded =
+        EXCLUDED.iter().map(|directory| format!("--dpkgopt=path-exclude=/usr/share/{directory}/*"));
     // In a mount namespace of its own: whatever ends this, no mount stays in the directory.
     let mmdebstrap = packages::as_root(sh, "unshare")?
         .args(["--mount", "mmdebstrap", "--mode=root", "--variant=apt", "--format=directory"])
@@ -108,7 +109,7 @@ fn make(sh: &Shell, release: &str, folder: &Path) -> Result<()> {
         .args(excluded)
         .arg(format!("--customize-hook={CUSTOMIZE}"))
         .arg(release)
-        .arg(folder.join("root"))
+        .arg(directory.join("root"))
         .arg(mirror);
     step(format!("a Debian system ({release}) for tests"), |step| run(step, mmdebstrap)).map(drop)
 }

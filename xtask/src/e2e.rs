@@ -152,8 +152,8 @@ fn stages(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Ve
 }
 
 fn stage(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBuf>) -> Result<Stage> {
-    let folder = sh.current_dir().join("target/e2e").join(image.board().machine);
-    Ok(Stage { server: dist::test_server(sh, target)?, image, packages, folder, saved: None })
+    let directory = sh.current_dir().join("target/e2e").join(image.board().machine);
+    Ok(Stage { server: dist::test_server(sh, target)?, image, packages, directory, saved: None })
 }
 
 /// Saves a device with the packages for every machine that more than one scenario is played on: it pays from the second.

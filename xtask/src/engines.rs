@@ -119,7 +119,7 @@ fn suite(sh: &Shell, module: Option<PathBuf>) -> Result<Suite> {
         system,
         module: module.unwrap_or_else(|| target.join("debug/container")),
         server: fs::read(&server).with_context(|| format!("reading {}", server.display()))?,
-        folder: target.join("engines"),
+        directory: target.join("engines"),
     })
 }
 
@@ -131,9 +131,10 @@ fn target(sh: &Shell) -> Result<PathBuf> {
 
 /// The server in the images, which have nothing but it.
 fn server(sh: &Shell, target: &Path) -> Result<PathBuf> {
-    let folder = target.join("static");
-    let build = cmd!(sh, "cargo rustc --locked --package tiny-http --profile release --target-dir {folder}")
-        .args(["--", "-C", "target-feature=+crt-static"]);
+    let directory = target.join("static");
+    let build =
+        cmd!(sh, "cargo rustc --locked --package tiny-http --profile release --target-dir {directory}")
+            .args(["--", "-C", "target-feature=+crt-static"]);
     step("the server in the images", |step| run(step, build))?;
-    Ok(folder.join("release/tiny-http"))
+    Ok(directory.join("release/tiny-http"))
 }

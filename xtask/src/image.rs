@@ -25,7 +25,7 @@ impl Image {
         let boards: Vec<_> = target::boards().filter(wanted).collect();
         Needs::machines(&boards)?.provide(sh)?;
         for image in qemu::Image::ensure_all(sh, &boards)? {
-            println!("{}  {}", image.board().machine, image.folder().display());
+            println!("{}  {}", image.board().machine, image.directory().display());
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use host::{cache, folder};
+use host::{cache, directory};
 use prebuilt::Compared;
 use xshell::{Shell, cmd};
 
@@ -21,7 +21,7 @@ use crate::dist::source::Source;
 use crate::summary::Summary;
 pub use places::Places;
 
-/// The layer's folder in the work tree.
+/// The layer's directory in the work tree.
 const LAYER: &str = "meta-rust-modules";
 
 /// Where in the layer the files lie that all recipes share.
@@ -91,7 +91,7 @@ impl Layer {
             "generated files do not agree with the work tree: run cargo xtask layer and commit them:{names}"
         );
         for Made { path, content } in &drifted {
-            folder::write(path, content)?;
+            directory::write(path, content)?;
         }
         println!("{} generated files of {LAYER}, {} of them written{names}", made.len(), drifted.len());
         let agree = format!("{} generated files agree with the work tree", made.len());
@@ -159,7 +159,8 @@ fn licence(sh: &Shell, workspace: &Workspace, module: &Module) -> Result<generat
 /// The recipe that builds `module`, whose name carries its version.
 fn recipe(layer: &Path, module: &Module) -> Result<PathBuf> {
     let name = format!("{}_{}.bb", module.debian, module.version);
-    let folders = [SHARED.into(), format!("dynamic-layers/virtualization-layer/{SHARED}")];
-    let found = folders.iter().map(|folder| layer.join(folder).join(&name)).find(|path| path.is_file());
+    let directories = [SHARED.into(), format!("dynamic-layers/virtualization-layer/{SHARED}")];
+    let found =
+        directories.iter().map(|directory| layer.join(directory).join(&name)).find(|path| path.is_file());
     found.with_context(|| format!("{name} is nowhere in {LAYER}: every module has a recipe"))
 }

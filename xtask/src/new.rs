@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use host::command::run;
-use host::folder;
+use host::directory;
 use host::status::step;
 use xshell::{Shell, cmd};
 
@@ -93,7 +93,7 @@ impl Module {
         let lock = read(&root.join("Cargo.lock"))?;
         if let Err(error) = self.take_in(sh, &root, &files, &places) {
             places.iter().for_each(|place| drop(remove(&root.join(place))));
-            drop(folder::remove(&root.join(STAGING)));
+            drop(directory::remove(&root.join(STAGING)));
             drop(fs::write(root.join("Cargo.lock"), lock));
             return Err(error).context("the module could not be made, and its files are removed again");
         }
@@ -143,7 +143,7 @@ impl Module {
             |text: String| words.iter().fold(text, |text, (word, own)| text.replace(word, own));
         let template = root.join(TEMPLATE);
         let mut files = BTreeMap::new();
-        for file in folder::files(&template)? {
+        for file in directory::files(&template)? {
             let path = file.strip_prefix(&template)?.to_string_lossy().into_owned();
             files.insert(from_template(path).into(), from_template(read(&file)?));
         }
@@ -159,7 +159,7 @@ impl Module {
     fn places(&self, files: &BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
         let mut places = BTreeSet::new();
         for path in files.keys() {
-            let outermost = path.ancestors().filter(|folder| folder.ends_with(&self.name)).last();
+            let outermost = path.ancestors().filter(|directory| directory.ends_with(&self.name)).last();
             places.insert(outermost.unwrap_or(path).to_owned());
         }
         let mut places: Vec<_> = places.into_iter().collect();
@@ -178,16 +178,16 @@ impl Module {
     ) -> Result<()> {
         let name = &self.name;
         let staging = root.join(STAGING);
-        folder::empty(&staging)?;
+        directory::empty(&staging)?;
         for (path, content) in files {
-            folder::write(&staging.join(path), content)?;
+            directory::write(&staging.join(path), content)?;
         }
         for place in places {
             let (from, to) = (staging.join(place), root.join(place));
             fs::rename(&from, &to)
                 .with_context(|| format!("renaming {} to {}", from.display(), to.display()))?;
         }
-        folder::remove(&staging)?;
+        directory::remove(&staging)?;
         source::update_lock(sh, root).with_context(|| format!("taking {name} into the workspace"))?;
         // A name of another length than the template's breaks lines elsewhere. Debian's rustfmt has a package of its own.
         let formatted = step("cargo fmt", |step| run(step, cmd!(sh, "cargo fmt --package {name}")));
@@ -254,13 +254,13 @@ mod tests {
     }
 
     #[test]
-    fn a_module_has_three_folders_and_two_recipes_and_its_crate_comes_last() {
+    fn a_module_has_three_directories_and_two_recipes_and_its_crate_comes_last() {
         let module = Module { name: "heat-pump".to_owned() };
         let files = module.files(&Shell::new().unwrap(), root()).unwrap();
         let places = module.places(&files);
-        let folders: Vec<_> = places.iter().filter(|place| place.ends_with("heat-pump")).collect();
+        let directories: Vec<_> = places.iter().filter(|place| place.ends_with("heat-pump")).collect();
         assert_eq!(
-            folders,
+            directories,
             ["debian/heat-pump", "tests/conformance/payloads/heat-pump", "modules/heat-pump"]
                 .map(Path::new)
                 .each_ref()

@@ -30,11 +30,11 @@ impl Shell {
         let board = self.machine;
         Needs::machines(&[board])?.provide(sh)?;
         let image = Image::ensure(sh, board)?;
-        let folder = sh.current_dir().join("target/shell").join(board.machine);
-        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let directory = sh.current_dir().join("target/shell").join(board.machine);
+        fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
         let machine = step(format!("booting {}", board.machine), |step| {
-            let overlay = Overlay::create(step, &image, &folder.join("card.qcow2"))?;
-            Machine::boot(step, &image, &overlay, &folder)
+            let overlay = Overlay::create(step, &image, &directory.join("card.qcow2"))?;
+            Machine::boot(step, &image, &overlay, &directory)
         })?;
         let packages = packages(sh, board)?;
         for package in &packages {

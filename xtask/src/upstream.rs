@@ -35,17 +35,17 @@ pub fn modules(sh: &Shell) -> Result<PathBuf> {
     let build = modules::workspace(sh)?.target.join("upstream");
     let release = apt::codename()?;
     let remembered = build.join(format!("{PACKAGE}-{release}"));
-    if let Some(folder) =
-        fs::read_to_string(&remembered).ok().map(|folder| PathBuf::from(folder).join(MODULES))
+    if let Some(directory) =
+        fs::read_to_string(&remembered).ok().map(|directory| PathBuf::from(directory).join(MODULES))
     {
-        if folder.is_dir() {
-            return Ok(folder);
+        if directory.is_dir() {
+            return Ok(directory);
         }
     }
-    let folder = fetch(sh, &build.join("apt"), &release)?;
-    fs::write(&remembered, folder.as_os_str().as_encoded_bytes())
+    let directory = fetch(sh, &build.join("apt"), &release)?;
+    fs::write(&remembered, directory.as_os_str().as_encoded_bytes())
         .with_context(|| format!("writing {}", remembered.display()))?;
-    Ok(folder.join(MODULES))
+    Ok(directory.join(MODULES))
 }
 
 /// The directory of the cache that has the package's newest version, unpacked.
@@ -56,10 +56,10 @@ fn fetch(sh: &Shell, build: &Path, release: &str) -> Result<PathBuf> {
         let version = root.versions(PACKAGE)?.into_iter().next();
         let version = version.with_context(|| format!("Debian {release} has no package {PACKAGE}"))?;
         let key = cache::key([release, &architecture, &version].map(str::as_bytes));
-        cache::entry(PACKAGE, &key, |folder| {
+        cache::entry(PACKAGE, &key, |directory| {
             for deb in root.download(step, &[&format!("{PACKAGE}={version}")])? {
-                run(step, cmd!(sh, "dpkg-deb --extract {deb} {folder}"))
-                    .with_context(|| format!("unpacking {} into {}", deb.display(), folder.display()))?;
+                run(step, cmd!(sh, "dpkg-deb --extract {deb} {directory}"))
+                    .with_context(|| format!("unpacking {} into {}", deb.display(), directory.display()))?;
             }
             Ok(())
         })

@@ -68,7 +68,7 @@ impl Carried {
                 "it has more than {ENTRIES} files and directories"
             );
             match entry.kind {
-                Kind::Directory => self.make_folders(&path)?,
+                Kind::Directory => self.make_directories(&path)?,
                 Kind::File => {
                     self.bytes = self.bytes.saturating_add(entry.size);
                     ensure!(self.bytes <= ALL, "its files have more than {ALL} bytes");
@@ -85,7 +85,7 @@ impl Carried {
         Ok(())
     }
 
-    fn make_folders(&mut self, path: &str) -> Result<()> {
+    fn make_directories(&mut self, path: &str) -> Result<()> {
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         for directory in ends.map(|end| &path[..end]).filter(|directory| !directory.is_empty()) {
             ensure!(!self.files.contains(directory), "{directory:?} is a file and a directory");
@@ -97,7 +97,7 @@ impl Carried {
     fn write(&mut self, path: &str, mode: u32, content: &mut impl Read) -> Result<()> {
         ensure!(!path.is_empty() && !self.directories.contains(path), "{path:?} is a directory and a file");
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
-        self.make_folders(directory)?;
+        self.make_directories(directory)?;
         ensure!(self.files.insert(path.to_owned()), "it is there twice");
         let directory = Dir::open(&self.directory.join(directory))?;
         directory.check_space(0, self.reserve)?;

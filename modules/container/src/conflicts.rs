@@ -51,16 +51,17 @@ impl Claims<'_> {
 
     fn check_units(&self, old: &Project, systemd: &Systemd) -> Result<()> {
         for unit in &self.new.units {
-            let theirs = UNITS.iter().map(|folder| Path::new(folder).join(unit)).find(|path| path.exists());
+            let theirs =
+                UNITS.iter().map(|directory| Path::new(directory).join(unit)).find(|path| path.exists());
             if let Some(path) = theirs {
                 bail!("{} is a unit of this device: give the project's another name", path.display());
             }
         }
-        for other in project::all(self.state)?.iter().filter(|other| other.folder != self.live) {
+        for other in project::all(self.state)?.iter().filter(|other| other.directory != self.live) {
             if let Some(unit) = self.new.units.iter().find(|unit| other.units.contains(unit)) {
                 bail!(
                     "the unit {unit} is in the project {} too: give it another name",
-                    other.folder.display()
+                    other.directory.display()
                 );
             }
         }

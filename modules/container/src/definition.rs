@@ -67,7 +67,7 @@ pub struct Around<'a> {
     /// The files that the artifact carries.
     pub carried: &'a Carried,
     /// Where these will be.
-    pub folder: &'a Path,
+    pub directory: &'a Path,
 }
 
 /// What came of it.
@@ -172,7 +172,7 @@ impl Around<'_> {
 
     /// Where the carried file or directory `path` will be.
     pub fn path(&self, path: &str) -> Result<String> {
-        let path = if path.is_empty() { self.folder.to_owned() } else { self.folder.join(path) };
+        let path = if path.is_empty() { self.directory.to_owned() } else { self.directory.join(path) };
         Ok(path.to_str().context("the path of the project is not UTF-8")?.to_owned())
     }
 

@@ -90,11 +90,11 @@ impl Engine {
             containerd: false,
             load_seconds: settings.load_seconds,
         };
-        let folders = match kind {
+        let directories = match kind {
             Kind::Podman => "{{.Store.GraphRoot}}\n{{.Store.ImageCopyTmpDir}}",
             Kind::Docker => "{{.DockerRootDir}}\n{{json .DriverStatus}}",
         };
-        let said = engine.says(["info", "--format", folders]).with_context(|| match kind {
+        let said = engine.says(["info", "--format", directories]).with_context(|| match kind {
             Kind::Podman => "podman does not work: see what 'podman info' says",
             Kind::Docker => {
                 "docker does not answer: is its service running? 'systemctl start docker.service'"
@@ -331,7 +331,8 @@ pub struct ContainerState {
 
 fn installed() -> Option<CommandLine> {
     let path = env::var_os("PATH").unwrap_or_else(|| OsString::from(PATH));
-    let is_there = |name: &&str| env::split_paths(&path).any(|folder: PathBuf| is_file(&folder.join(name)));
+    let is_there =
+        |name: &&str| env::split_paths(&path).any(|directory: PathBuf| is_file(&directory.join(name)));
     let program = ["podman", "docker"].into_iter().find(is_there)?.to_owned();
     Some(CommandLine { program, options: Vec::new() })
 }

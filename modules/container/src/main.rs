@@ -58,7 +58,7 @@ impl Transactional for Container {
             .meta_data()?
             .context("the artifact has no meta-data: it has to name a project, its images, and what runs")?;
         let engine = Engine::choose(&settings)?;
-        ProjectUpdate::plan(tree.state_folder(Self::NAME), meta_data, engine, &settings)
+        ProjectUpdate::plan(tree.state_directory(Self::NAME), meta_data, engine, &settings)
     }
 
     fn stage(&self, update: &mut ProjectUpdate, payloads: &mut Payloads) -> Result<()> {
@@ -67,7 +67,7 @@ impl Transactional for Container {
 
     fn booted(&self, tree: &WorkTree) -> Result<()> {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
-        Systemd::of(&settings).start_at_boot(&project::readable(&tree.state_folder(Self::NAME))?)
+        Systemd::of(&settings).start_at_boot(&project::readable(&tree.state_directory(Self::NAME))?)
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Project {
     pub pods: Vec<String>,
     /// The directory that it was read from.
     #[serde(skip)]
-    pub folder: PathBuf,
+    pub directory: PathBuf,
 }
 
 /// A unit that is started, and its containers.
@@ -62,24 +62,24 @@ pub enum Containers {
 pub type File = (FileName, String);
 
 impl Project {
-    /// Writes the project with its `files` into the new directory `folder`, not durably yet.
+    /// Writes the project with its `files` into the new directory `directory`, not durably yet.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn write(&self, folder: &Path, files: &[File]) -> Result<()> {
+    pub fn write(&self, directory: &Path, files: &[File]) -> Result<()> {
         let list = serde_json::to_string_pretty(self).context("putting the project into JSON")?;
         for (name, content) in files.iter().chain([&(FileName::new(LIST)?, list)]) {
-            durable::write_file(&folder.join(name), content.as_bytes())?;
+            durable::write_file(&directory.join(name), content.as_bytes())?;
         }
         Ok(())
     }
 
-    /// The project in `folder`; one that runs nothing where there is none.
+    /// The project in `directory`; one that runs nothing where there is none.
     ///
     /// # Errors
     /// When its list cannot be read.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(LIST);
+    pub fn read(directory: &Path) -> Result<Self> {
+        let path = directory.join(LIST);
         if !durable::exists(&path)? {
             return Ok(Self::default());
         }
@@ -87,7 +87,7 @@ impl Project {
         let project: Self = serde_json::from_slice(&text).with_context(|| {
             format!("{} was not written by this module: install the project again", path.display())
         })?;
-        Ok(Self { folder: folder.to_owned(), ..project })
+        Ok(Self { directory: directory.to_owned(), ..project })
     }
 
     /// The names of the units that are started.
@@ -114,8 +114,8 @@ pub fn keepers(name: &Name) -> String {
 /// # Errors
 /// When it, or its directory, is a symlink or may be written to by somebody else.
 pub fn read_own(path: &Path) -> Result<Vec<u8>> {
-    if let Some(folder) = path.parent() {
-        check_own(folder)?;
+    if let Some(directory) = path.parent() {
+        check_own(directory)?;
     }
     check_own(path)?;
     fs::read(path).with_context(|| format!("reading {}", path.display()))
@@ -138,13 +138,13 @@ pub fn check_own(path: &Path) -> Result<()> {
 }
 
 /// The directory of all projects.
-pub fn folder(state: &Path) -> PathBuf {
+pub fn directory(state: &Path) -> PathBuf {
     state.join("projects")
 }
 
 /// The directory of project `name`.
 pub fn of(state: &Path, name: &Name) -> PathBuf {
-    folder(state).join(name.to_string())
+    directory(state).join(name.to_string())
 }
 
 /// Every project that is live.
@@ -152,7 +152,7 @@ pub fn of(state: &Path, name: &Name) -> PathBuf {
 /// # Errors
 /// When one cannot be read: what it needs must not be taken for unused.
 pub fn all(state: &Path) -> Result<Vec<Project>> {
-    folders(state)?.iter().map(|folder| Project::read(folder)).collect()
+    directories(state)?.iter().map(|directory| Project::read(directory)).collect()
 }
 
 /// Every project that is live and can be read: one that is damaged must not keep the others from starting.
@@ -161,8 +161,8 @@ pub fn all(state: &Path) -> Result<Vec<Project>> {
 /// When their directory cannot be read.
 pub fn readable(state: &Path) -> Result<Vec<Project>> {
     let mut projects = Vec::new();
-    for folder in folders(state)? {
-        match Project::read(&folder) {
+    for directory in directories(state)? {
+        match Project::read(&directory) {
             Ok(project) => projects.push(project),
             Err(error) => log!("not started: {error:#}"),
         }
@@ -171,18 +171,18 @@ pub fn readable(state: &Path) -> Result<Vec<Project>> {
 }
 
 /// The directories of projects; what else somebody has put beside them is not ours.
-fn folders(state: &Path) -> Result<Vec<PathBuf>> {
-    let folder = folder(state);
-    if !durable::exists(&folder)? {
+fn directories(state: &Path) -> Result<Vec<PathBuf>> {
+    let directory = directory(state);
+    if !durable::exists(&directory)? {
         return Ok(Vec::new());
     }
     let is_name = |name: &&FileName| {
         let text = name.as_ref().to_str().map(str::to_owned);
         text.is_some_and(|text| Name::try_from(text).is_ok())
     };
-    let names = Dir::open(&folder)?.names()?;
-    let mut folders: Vec<_> = names.iter().filter(is_name).map(|name| folder.join(name)).collect();
+    let names = Dir::open(&directory)?.names()?;
+    let mut directories: Vec<_> = names.iter().filter(is_name).map(|name| directory.join(name)).collect();
     // One that cannot be looked at stays: it is told of, and what it needs is not taken for unused.
-    folders.retain(|folder| durable::exists(&folder.join(LIST)).unwrap_or(true));
-    Ok(folders)
+    directories.retain(|directory| durable::exists(&directory.join(LIST)).unwrap_or(true));
+    Ok(directories)
 }

@@ -47,7 +47,7 @@ impl Systemd {
 
     fn put(&self, project: &Project) -> Result<()> {
         for unit in &project.units {
-            let path = project.folder.join(unit);
+            let path = project.directory.join(unit);
             let text = read_own(&path)?;
             durable::write_file(&self.units_dir.join(unit), &text)?;
         }

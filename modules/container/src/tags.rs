@@ -105,7 +105,7 @@ fn sweep(update: &ProjectUpdate, names: &BTreeSet<Reference>) -> Result<()> {
 fn needed(projects: &[Project], engine: &Engine) -> Result<(BTreeSet<ImageId>, BTreeSet<Reference>)> {
     let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::new());
     for project in projects {
-        let name = project.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = project.directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = Name::try_from(name)?;
         for (id, reference) in &project.images {
             names.extend([reference.as_listed(engine.kind), keeper(&name, id)?]);

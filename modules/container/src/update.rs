@@ -136,7 +136,7 @@ impl ProjectUpdate {
         self.define(&carried)?;
         self.new = Some(Known::own(&self.staged())?);
         self.previous = if durable::exists(&self.live())? { Some(Known::own(&self.live())?) } else { None };
-        durable::make_dirs(&project::folder(&self.state))?.sync_filesystem()
+        durable::make_dirs(&project::directory(&self.state))?.sync_filesystem()
     }
 
     fn load(&self, payloads: &mut Payloads, carried: &mut Carried) -> Result<Resolved> {
@@ -199,7 +199,7 @@ impl ProjectUpdate {
             listed: &listed,
             others: RefCell::default(),
             carried,
-            folder: &self.live().join(FILES),
+            directory: &self.live().join(FILES),
         };
         let defined = self.definition.define(&around)?;
         let others = around.others.into_inner();
@@ -220,7 +220,7 @@ impl ProjectUpdate {
             services: defined.services,
             units: defined.units.iter().map(|(name, _)| name.clone()).collect(),
             pods: defined.pods,
-            folder: PathBuf::new(),
+            directory: PathBuf::new(),
         };
         let claims =
             Claims { new: &project, containers: &defined.containers, state: &self.state, live: &self.live() };
@@ -241,9 +241,9 @@ impl ProjectUpdate {
         self.staging().join(self.name.to_string())
     }
 
-    fn folders(&self) -> Result<(Dir, Dir, FileName)> {
+    fn directories(&self) -> Result<(Dir, Dir, FileName)> {
         let name = FileName::new(self.name.to_string())?;
-        Ok((Dir::open(&self.staging())?, Dir::open(&project::folder(&self.state))?, name))
+        Ok((Dir::open(&self.staging())?, Dir::open(&project::directory(&self.state))?, name))
     }
 
     /// Whether the directory of the new project is in its place.
@@ -253,7 +253,7 @@ impl ProjectUpdate {
 
     /// Lets the directories change places: in one step, durable on return.
     fn exchange(&self, prepared: &Prepared) -> Result<()> {
-        let (staging, live, name) = self.folders()?;
+        let (staging, live, name) = self.directories()?;
         match (prepared.switch.old_inode, self.is_new_live(prepared)?) {
             (Some(_), _) => staging.exchange(&name, &live, &name)?,
             (None, false) => staging.rename_to_free(&name, &live, &name)?,

@@ -51,7 +51,7 @@ impl Transactional for Deb {
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<PackageUpdate> {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree.meta_data()?.unwrap_or_default();
-        Ok(PackageUpdate::new(tree.state_folder(Self::NAME), Options::new(settings, meta_data)))
+        Ok(PackageUpdate::new(tree.state_directory(Self::NAME), Options::new(settings, meta_data)))
     }
 
     fn stage(&self, update: &mut PackageUpdate, payloads: &mut Payloads) -> Result<()> {

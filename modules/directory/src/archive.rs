@@ -228,18 +228,18 @@ mod tests {
 
     /// An archive of the real tar, with extended headers, long names, links and sparse files of both forms.
     fn sample(format: &str) -> Vec<u8> {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let long = "n".repeat(150);
-        std::fs::create_dir(folder.path().join(&long)).unwrap();
-        std::fs::write(folder.path().join(&long).join("file"), "content").unwrap();
-        std::fs::hard_link(folder.path().join(&long).join("file"), folder.path().join("link")).unwrap();
-        let sparse = std::fs::File::create(folder.path().join("sparse")).unwrap();
+        std::fs::create_dir(directory.path().join(&long)).unwrap();
+        std::fs::write(directory.path().join(&long).join("file"), "content").unwrap();
+        std::fs::hard_link(directory.path().join(&long).join("file"), directory.path().join("link")).unwrap();
+        let sparse = std::fs::File::create(directory.path().join("sparse")).unwrap();
         for part in 0..8 {
             std::os::unix::fs::FileExt::write_all_at(&sparse, b"part", part << 16).unwrap();
         }
         let mut tar = std::process::Command::new("tar");
         let output =
-            tar.args(["--create", "--sparse", format, "--directory"]).arg(folder.path()).arg(".").output();
+            tar.args(["--create", "--sparse", format, "--directory"]).arg(directory.path()).arg(".").output();
         output.unwrap().stdout
     }
 

@@ -95,8 +95,8 @@ mod tests {
 
     #[test]
     fn symlinks_lead_to_what_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let real = folder.path().canonicalize().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap();
         fs::create_dir_all(real.join("data/app")).unwrap();
         fs::write(real.join("file"), "").unwrap();
         for (name, target) in

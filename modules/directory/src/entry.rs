@@ -39,7 +39,7 @@ pub struct Entry {
 /// What an entry is.
 pub enum Kind {
     /// A directory.
-    Folder,
+    Directory,
     /// A file: its size in bytes, and the parts of it that the archive has.
     File(u64, Vec<Part>),
     /// Another name of the file at this place.
@@ -137,7 +137,7 @@ fn names(path: &[u8]) -> Result<Names> {
         path.len()
     );
     if path.first() == Some(&b'/') {
-        bail!("it has an absolute path: make the archive with 'tar --create --directory FOLDER .'");
+        bail!("it has an absolute path: make the archive with 'tar --create --directory DIRECTORY .'");
     }
     let mut names = Vec::new();
     for part in path.split(|&byte| byte == b'/') {
@@ -157,11 +157,11 @@ fn kind(header: &Header, link: Vec<u8>, size: u64, parts: Vec<Part>) -> Result<K
     };
     Ok(match header.entry_type() {
         // The oldest form of archive knows directories by the slash at their end.
-        EntryType::Regular if header.path_bytes().ends_with(b"/") => Kind::Folder,
+        EntryType::Regular if header.path_bytes().ends_with(b"/") => Kind::Directory,
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File(size, parts),
-        EntryType::Directory => Kind::Folder,
+        EntryType::Directory => Kind::Directory,
         // A directory with a list of its names, of GNU tar's --incremental.
-        other if other.as_byte() == b'D' => Kind::Folder,
+        other if other.as_byte() == b'D' => Kind::Directory,
         EntryType::Link => Kind::HardLink(names(&link).context("the file that it is another name of")?),
         EntryType::Symlink => Kind::Symlink(OsString::from_vec(link).into()),
         EntryType::Fifo => Kind::Node(Node::Fifo),

@@ -27,7 +27,7 @@ pub struct Pattern {
 #[derive(Clone)]
 enum Part {
     /// `**`
-    AnyFolders,
+    AnyDirectories,
     Name(glob::Pattern),
 }
 
@@ -48,7 +48,7 @@ impl Pattern {
                 "a name between slashes is empty, '.' or '..': write a path below the destination, such as \"uploads\" or \
                  \"uploads/**\""
             );
-            Ok(if part == "**" { Part::AnyFolders } else { Part::Name(glob::Pattern::new(part)?) })
+            Ok(if part == "**" { Part::AnyDirectories } else { Part::Name(glob::Pattern::new(part)?) })
         };
         let parts = text.split('/').map(parse).collect::<Result<Vec<_>>>();
         let parts = parts.with_context(|| format!("keep has {text:?}"))?;
@@ -82,7 +82,7 @@ fn advance<'a>(states: &States<'a>, name: &FileName) -> Option<States<'a>> {
     let mut open = states.clone();
     while let Some(state) = open.pop() {
         match state {
-            [Part::AnyFolders, rest @ ..] => {
+            [Part::AnyDirectories, rest @ ..] => {
                 below.push(state);
                 open.push(rest);
             }
@@ -92,7 +92,7 @@ fn advance<'a>(states: &States<'a>, name: &FileName) -> Option<States<'a>> {
             _ => {}
         }
     }
-    let matched = |state: &&[Part]| state.iter().all(|part| matches!(part, Part::AnyFolders));
+    let matched = |state: &&[Part]| state.iter().all(|part| matches!(part, Part::AnyDirectories));
     if below.iter().any(matched) { None } else { Some(below) }
 }
 
@@ -160,7 +160,7 @@ impl Level<'_> {
         }
         let (directory, found) = match parent.kind(name)? {
             None => (parent.make_child(name, 0o700)?, false),
-            Some(Kind::Folder) => (parent.child(name)?, true),
+            Some(Kind::Directory) => (parent.child(name)?, true),
             Some(_) => bail!(
                 "{} is a directory of which something is to be kept, but none in the artifact: change one of them",
                 parent.path().join(name).display()
@@ -185,7 +185,7 @@ impl Walk<'_> {
             };
             let below = level.states.as_ref().and_then(|states| advance(states, &name));
             match (self.old.kind(&name)?, below) {
-                (Some(Kind::Folder), below) if below.as_ref().is_none_or(|states| !states.is_empty()) => {
+                (Some(Kind::Directory), below) if below.as_ref().is_none_or(|states| !states.is_empty()) => {
                     self.enter(name, below)?;
                 }
                 (Some(Kind::File | Kind::Other), None) => self.keep(&name)?,
@@ -236,7 +236,7 @@ impl<'a> Walk<'a> {
         let new = self.new.as_ref().context("a directory on the way was not made")?;
         match new.kind(name)? {
             None => {}
-            Some(Kind::Folder) => bail!(
+            Some(Kind::Directory) => bail!(
                 "{} is to be kept, but a directory in the artifact: change one of them",
                 self.old.path().join(name).display()
             ),

@@ -84,10 +84,10 @@ impl Unpacker {
     fn write<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<()> {
         self.report.entries += 1;
         let attributes = entry.attributes(&self.accounts, self.unknown_xattrs)?;
-        let Some((name, folders)) = entry.names.split_last() else { return self.top(entry, &attributes) };
-        self.enter(folders)?;
+        let Some((name, directories)) = entry.names.split_last() else { return self.top(entry, &attributes) };
+        self.enter(directories)?;
         match &entry.kind {
-            Kind::Folder => return self.folder(name, &attributes),
+            Kind::Directory => return self.directory(name, &attributes),
             Kind::File(size, parts) => {
                 self.clear(name)?;
                 let file = self.file(name, *size, parts, archive)?;
@@ -109,18 +109,18 @@ impl Unpacker {
     }
 
     fn top(&mut self, entry: &Entry, attributes: &Attributes) -> Result<()> {
-        ensure!(matches!(entry.kind, Kind::Folder), "the tree itself is no directory in the archive");
+        ensure!(matches!(entry.kind, Kind::Directory), "the tree itself is no directory in the archive");
         self.leave(1)?;
         self.report.has_top = true;
-        self.set_folder(attributes)
+        self.set_directory(attributes)
     }
 
-    /// Comes to the directory `folders`, making what is missing of it.
-    fn enter(&mut self, folders: &[FileName]) -> Result<()> {
+    /// Comes to the directory `directories`, making what is missing of it.
+    fn enter(&mut self, directories: &[FileName]) -> Result<()> {
         let on_the_way = self.levels[1..].iter().map(|level| level.name.as_ref());
-        let common = on_the_way.zip(folders).take_while(|(here, there)| *here == Some(*there)).count();
+        let common = on_the_way.zip(directories).take_while(|(here, there)| *here == Some(*there)).count();
         self.leave(1 + common)?;
-        for name in &folders[common..] {
+        for name in &directories[common..] {
             self.descend(name, 0o755)?;
         }
         Ok(())
@@ -131,7 +131,7 @@ impl Unpacker {
         let here = &self.here;
         let dir = match here.kind(name)? {
             None => here.make_child(name, mode)?,
-            Some(Found::Folder) => here.child(name)?,
+            Some(Found::Directory) => here.child(name)?,
             Some(_) => bail!(
                 "{name} on its way is no directory in this archive, and is not followed: make the archive of a tree as it is"
             ),
@@ -154,13 +154,13 @@ impl Unpacker {
         Ok(())
     }
 
-    fn folder(&mut self, name: &FileName, attributes: &Attributes) -> Result<()> {
+    fn directory(&mut self, name: &FileName, attributes: &Attributes) -> Result<()> {
         self.descend(name, 0o700)?;
-        self.set_folder(attributes)
+        self.set_directory(attributes)
     }
 
     /// Gives the directory on top `attributes`, its time when it is left.
-    fn set_folder(&mut self, attributes: &Attributes) -> Result<()> {
+    fn set_directory(&mut self, attributes: &Attributes) -> Result<()> {
         self.here.set_attributes(attributes)?;
         if let Some(level) = self.levels.last_mut() {
             level.times = Times::at(attributes.modified);
@@ -172,7 +172,7 @@ impl Unpacker {
     fn clear(&self, name: &FileName) -> Result<()> {
         match self.here.kind(name)? {
             None => Ok(()),
-            Some(Found::Folder) => bail!("it was a directory before"),
+            Some(Found::Directory) => bail!("it was a directory before"),
             Some(_) => self.here.remove(name),
         }
     }
@@ -197,21 +197,21 @@ impl Unpacker {
     }
 
     fn hard_link(&mut self, name: &FileName, target: &Names) -> Result<()> {
-        let (target_name, folders) =
+        let (target_name, directories) =
             target.split_last().context("it is to be another name of the tree itself")?;
         let before = "the file that it is another name of has to come before it: make the archive with tar, in one run";
-        let mut folder = self.top.reopen()?;
-        for name in folders {
-            folder = folder.child(name).context(before)?;
+        let mut directory = self.top.reopen()?;
+        for name in directories {
+            directory = directory.child(name).context(before)?;
         }
-        if folder.kind(target_name)?.is_none() {
+        if directory.kind(target_name)?.is_none() {
             bail!("{before}");
         }
-        if self.here.place()? == folder.place()? && name == target_name {
+        if self.here.place()? == directory.place()? && name == target_name {
             return Ok(()); // another name of itself
         }
         self.clear(name)?;
-        folder.link_as(target_name, &self.here, name)
+        directory.link_as(target_name, &self.here, name)
     }
 }
 

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_leave_the_folder_are_refused() {
+    fn names_that_leave_the_directory_are_refused() {
         for name in ["", ".", "..", "/", "a/b", "../x", "/etc/passwd", "a\0b"] {
             assert!(FileName::new(name).is_err(), "{name:?} was taken");
         }

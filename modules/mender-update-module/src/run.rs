@@ -84,7 +84,7 @@ fn check_settings<M: UpdateModule>(module: &M, file: &Path) -> Result<Answer> {
 
 fn status_of<M: UpdateModule>(module: &M) -> Result<Status> {
     let tree = WorkTree::in_datastore(client::datastore(M::NAME)?);
-    let journal = Journal::new(&tree.state_folder(M::NAME));
+    let journal = Journal::new(&tree.state_directory(M::NAME));
     Ok(Status {
         module: M::NAME,
         version: M::VERSION,
@@ -98,7 +98,7 @@ fn status_of<M: UpdateModule>(module: &M) -> Result<Status> {
 
 /// Fails unless an update of the module `name` has not ended; what it does not know of, the datastore say, is none.
 fn under_way(name: &str) -> Result<Answer> {
-    let journal = Journal::new(&WorkTree::in_datastore(client::datastore(name)?).state_folder(name));
+    let journal = Journal::new(&WorkTree::in_datastore(client::datastore(name)?).state_directory(name));
     match journal.under_way()? {
         Some(record) => {
             println!("{}", record.display());
@@ -125,7 +125,7 @@ fn recover_this_device<M: UpdateModule>(module: &M) -> Result<()> {
 
 fn recover<M: UpdateModule>(module: &M, tree: &WorkTree) -> Result<()> {
     supervision::end_with_client();
-    let _lock = Journal::new(&tree.state_folder(M::NAME)).lock(false)?;
+    let _lock = Journal::new(&tree.state_directory(M::NAME)).lock(false)?;
     module.recover(tree)
 }
 
@@ -138,7 +138,7 @@ fn call<M: UpdateModule>(module: &M, state: State, tree: &WorkTree) -> Result<An
     if begins && !M::GUARDED {
         settings::refuse_tables(M::NAME)?;
     }
-    let _lock = Journal::new(&tree.state_folder(M::NAME)).lock(begins)?;
+    let _lock = Journal::new(&tree.state_directory(M::NAME)).lock(begins)?;
     answered(module, state, tree)
 }
 

@@ -17,10 +17,10 @@ use crate::guard::{Guard, TABLES};
 const SETTINGS_MAX: u64 = 1 << 20;
 
 /// The directory of all modules' settings.
-const FOLDER: &str = "/etc/mender-modules";
+const DIRECTORY: &str = "/etc/mender-modules";
 
 /// Names another directory than `/etc/mender-modules`: for tests, which must not touch the machine they run on.
-const FOLDER_VARIABLE: &str = "MENDER_MODULES_SETTINGS";
+const DIRECTORY_VARIABLE: &str = "MENDER_MODULES_SETTINGS";
 
 /// The key of every module's settings that says where the client keeps its data, where that is not where it is looked for.
 const DATASTORE: &str = "datastore";
@@ -96,7 +96,7 @@ pub(crate) fn common<T: DeserializeOwned>(name: &str) -> Result<T> {
 
 /// The directory of all modules' settings.
 pub(crate) fn directory() -> PathBuf {
-    env::var_os(FOLDER_VARIABLE).map_or_else(|| PathBuf::from(FOLDER), PathBuf::from)
+    env::var_os(DIRECTORY_VARIABLE).map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from)
 }
 
 /// The settings file of module `name`.
@@ -167,8 +167,8 @@ mod tests {
 
     #[test]
     fn a_missing_file_means_defaults_and_a_mistake_names_file_and_key() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("example.toml");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("example.toml");
         assert_eq!(of_module::<Example>(&path).unwrap(), Example::default());
         fs::write(&path, "dest_dir = \"/srv\"\n").unwrap();
         assert_eq!(of_module::<Example>(&path).unwrap(), Example { dest_dir: "/srv".into() });

@@ -298,5 +298,5 @@ impl<M: Transactional> UpdateModule for InTransactions<M> {
 }
 
 fn transaction<M: Transactional>(tree: &WorkTree) -> Transaction<M::Update> {
-    Transaction::new(Journal::new(&tree.state_folder(M::NAME)))
+    Transaction::new(Journal::new(&tree.state_directory(M::NAME)))
 }

@@ -49,7 +49,7 @@ impl WorkTree {
 
     /// The directory of module `name` in the datastore, where its journal lies: outside the work tree, which the
     /// client wipes before it downloads.
-    pub fn state_folder(&self, name: &str) -> PathBuf {
+    pub fn state_directory(&self, name: &str) -> PathBuf {
         self.datastore().join("update-modules").join(name)
     }
 
@@ -103,7 +103,7 @@ impl WorkTree {
     }
 
     /// A directory for the module's own use until `Cleanup`. It survives a reboot, but client 3.4 wipes it when an interrupted
-    /// install is followed by another: what a rollback needs belongs into [`state_folder`](Self::state_folder).
+    /// install is followed by another: what a rollback needs belongs into [`state_directory`](Self::state_directory).
     pub fn tmp(&self) -> PathBuf {
         self.path.join("tmp")
     }
@@ -135,17 +135,17 @@ mod tests {
         let device = WorkTree::new("/data/mender/modules/v3/payloads/0000/tree");
         assert_eq!(device.datastore(), Path::new("/data/mender"));
         assert_eq!(WorkTree::in_datastore("/data/m".into()).datastore(), Path::new("/data/m"));
-        assert_eq!(device.state_folder("web-file"), Path::new("/data/mender/update-modules/web-file"));
+        assert_eq!(device.state_directory("web-file"), Path::new("/data/mender/update-modules/web-file"));
         assert_eq!(WorkTree::new("/tmp/x y/tree").datastore(), Path::new("/tmp/x y"));
         assert_eq!(WorkTree::new("tree").datastore(), Path::new(""));
     }
 
     #[test]
     fn both_clients_forms_are_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let tree = WorkTree::new(folder.path());
-        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-        fs::create_dir(folder.path().join("header")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let tree = WorkTree::new(directory.path());
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        fs::create_dir(directory.path().join("header")).unwrap();
         write("current_artifact_name", "release-1\n");
         write("current_artifact_group", "");
         write("header/artifact_name", "release-2");

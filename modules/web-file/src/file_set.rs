@@ -306,7 +306,7 @@ impl FileSet {
 }
 
 fn refuse_directory(destination: &Dir, name: &FileName) -> Result<()> {
-    if destination.kind(name)? == Some(Kind::Folder) {
+    if destination.kind(name)? == Some(Kind::Directory) {
         bail!(
             "the artifact has a file {name}, which is a directory in {}: nothing was changed; rename one of them",
             destination.path().display()

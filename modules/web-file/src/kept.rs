@@ -26,7 +26,7 @@ pub fn put_back(keep: &[FileName], old: Option<&Dir>, destination: &Dir) -> Resu
         if inode.is_none() {
             continue;
         }
-        if destination.kind(name)? == Some(Kind::Folder) {
+        if destination.kind(name)? == Some(Kind::Directory) {
             make_room(destination, name)?;
         }
         old.rename(name, destination, name)?;

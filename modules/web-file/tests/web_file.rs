@@ -86,9 +86,9 @@ impl Device {
 
     /// Nothing of an update is left: no staging place beside or in the web root, no journal.
     fn is_clean(&self) -> bool {
-        let hidden = |folder: &Path| {
-            folder.exists()
-                && fs::read_dir(folder)
+        let hidden = |directory: &Path| {
+            directory.exists()
+                && fs::read_dir(directory)
                     .unwrap()
                     .any(|entry| entry.unwrap().file_name().as_bytes().starts_with(b"."))
         };
@@ -98,14 +98,14 @@ impl Device {
     }
 }
 
-/// Gives everything in `folder`, and itself, times that only a real restoration brings back.
-fn age(folder: &Path) {
+/// Gives everything in `directory`, and itself, times that only a real restoration brings back.
+fn age(directory: &Path) {
     let then = SystemTime::UNIX_EPOCH + Duration::new(1_234_567_890, 987_654_321);
-    for found in fs::read_dir(folder).unwrap() {
+    for found in fs::read_dir(directory).unwrap() {
         let path = found.unwrap().path();
         fs::File::open(path).unwrap().set_modified(then).unwrap();
     }
-    fs::File::open(folder).unwrap().set_modified(then).unwrap();
+    fs::File::open(directory).unwrap().set_modified(then).unwrap();
 }
 
 fn failed(outcome: Outcome, words: &[&str]) {
@@ -268,7 +268,7 @@ fn awkward_names_are_safe() {
 }
 
 #[test]
-fn a_name_that_is_a_folder_fails_before_anything_is_touched() {
+fn a_name_that_is_a_directory_fails_before_anything_is_touched() {
     let device = Device::filled(Generation::V3);
     fs::create_dir(device.www.join("added.css")).unwrap();
     age(&device.www);
@@ -280,7 +280,7 @@ fn a_name_that_is_a_folder_fails_before_anything_is_touched() {
 }
 
 #[test]
-fn a_folder_made_between_download_and_install_is_noticed_too() {
+fn a_directory_made_between_download_and_install_is_noticed_too() {
     let device = Device::filled(Generation::V3);
     assert!(device.download(NEW).success());
     fs::remove_file(device.www.join("index.html")).unwrap();

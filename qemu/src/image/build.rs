@@ -24,11 +24,11 @@ pub(super) const INITRD: &str = "initrd.img";
 pub(super) const DEVICE_TREE: &str = "board.dtb";
 pub(super) const SSH_KEY: &str = "ssh_key";
 
-/// Makes the image of `board` in `folder`, which is empty.
-pub(super) fn image(sh: &Shell, board: &Board, folder: &Path) -> Result<()> {
-    let work = folder.join("work");
+/// Makes the image of `board` in `directory`, which is empty.
+pub(super) fn image(sh: &Shell, board: &Board, directory: &Path) -> Result<()> {
+    let work = directory.join("work");
     fs::create_dir_all(&work)?;
-    let work = Work { sh, board, folder, work: &work };
+    let work = Work { sh, board, directory, work: &work };
     let what = format!("image for {}: ", board.machine);
     step(format!("{what}registering {} programs", board.architecture), |step| work.binfmt(step))?;
     step(format!("{what}Debian {} {}", recipe::RELEASE, board.architecture), |step| work.root(step))?;
@@ -42,7 +42,7 @@ struct Work<'a> {
     sh: &'a Shell,
     board: &'a Board,
     /// What stays.
-    folder: &'a Path,
+    directory: &'a Path,
     /// What goes when all is done.
     work: &'a Path,
 }
@@ -50,7 +50,7 @@ struct Work<'a> {
 impl Work<'_> {
     fn binfmt(&self, step: &Step) -> Result<()> {
         // Two boards at a time must not both find the registry missing and mount it.
-        let _lock = cache::lock(&cache::folder()?.join("binfmt.lock"))?;
+        let _lock = cache::lock(&cache::directory()?.join("binfmt.lock"))?;
         let script = as_root(self.sh, "sh")?.args(["-c", recipe::BINFMT, "sh", self.board.binfmt]);
         run(step, script).context(
             "the kernel must let this machine run ARM programs through qemu-user-static: \
@@ -62,7 +62,7 @@ impl Work<'_> {
     /// The root file system as the directory `root`, and the kernel's package in the directory `kernel`.
     fn root(&self, step: &Step) -> Result<()> {
         self.guest_files()?;
-        let key = self.folder.join(SSH_KEY);
+        let key = self.directory.join(SSH_KEY);
         run(step, cmd!(self.sh, "ssh-keygen -q -t ed25519 -C emulated-pi -N {EMPTY} -f {key}"))?;
         let mirror = host::apt::mirror(self.sh)?;
         let mut errors = String::new();
@@ -88,7 +88,7 @@ impl Work<'_> {
 
     fn mmdebstrap(&self, suite: &str, mirror: &str) -> Result<Command> {
         let work = self.work.display();
-        let key = self.folder.join(SSH_KEY);
+        let key = self.directory.join(SSH_KEY);
         // mmdebstrap's own apt knows the release's packages already; the kernel is taken apart, never installed.
         let kernel = format!(
             "cd '{work}/kernel' && export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" && \
@@ -101,8 +101,9 @@ impl Work<'_> {
             self.board.device_type,
             recipe::RELEASE
         );
-        let excluded =
-            recipe::EXCLUDED.iter().map(|folder| format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
+        let excluded = recipe::EXCLUDED
+            .iter()
+            .map(|directory| format!("--dpkgopt=path-exclude=/usr/share/{directory}/*"));
         // In a mount namespace of its own: whatever ends this, no mount stays in the directory, where removing the
         // remains would reach through it into the host.
         let command = as_root(self.sh, "unshare")?
@@ -131,16 +132,16 @@ impl Work<'_> {
         run(step, cmd!(sh, "dpkg-deb --extract {package} {tree}"))?;
         let kernel = only(&tree.join("boot"), |path| name(path).starts_with("vmlinuz-"))?;
         let version = name(&kernel).trim_start_matches("vmlinuz-").to_owned();
-        sh.copy_file(&kernel, self.folder.join(KERNEL))?;
+        sh.copy_file(&kernel, self.directory.join(KERNEL))?;
         // Debian 13 has them below usr/lib; earlier kernels below lib.
         let lib = if tree.join("usr/lib/modules").exists() { tree.join("usr/lib") } else { tree.join("lib") };
         let file = self.board.device_tree;
         let found = cmd!(sh, "find {tree} -name {file}").quiet().read()?;
         let device_tree =
             found.lines().next().with_context(|| format!("{} has no {file}", package.display()))?;
-        sh.copy_file(device_tree, self.folder.join(DEVICE_TREE))?;
+        sh.copy_file(device_tree, self.directory.join(DEVICE_TREE))?;
         let initrd = self.initrd(step, &lib, &version)?;
-        sh.write_file(self.folder.join(INITRD), initrd)?;
+        sh.write_file(self.directory.join(INITRD), initrd)?;
         Ok(())
     }
 
@@ -152,8 +153,8 @@ impl Work<'_> {
         }
         run(step, cmd!(self.sh, "/usr/sbin/depmod -b {base} {version}"))?;
         let mut archive = Archive::default();
-        for folder in ["bin", "dev", "proc", "root", "sys", "lib", "lib/modules"] {
-            archive.folder(folder);
+        for directory in ["bin", "dev", "proc", "root", "sys", "lib", "lib/modules"] {
+            archive.directory(directory);
         }
         archive.file("init", recipe::INIT.as_bytes());
         let busybox = self.work.join("root/usr/bin/busybox");
@@ -195,7 +196,7 @@ impl Work<'_> {
         // /data is a partition of its own: what the root has there becomes its content.
         run(step, as_root(self.sh, "mv")?.arg(root.join("data")).arg(&data))?;
         run(step, as_root(self.sh, "mkdir")?.arg(root.join("data")))?;
-        let card = self.folder.join(CARD);
+        let card = self.directory.join(CARD);
         let file = File::create(&card).with_context(|| format!("creating {}", card.display()))?;
         file.set_len(disk::CARD)?;
         file.write_all_at(&disk::partition_table(&[disk::ROOT, disk::DATA]), 0)?;
@@ -222,10 +223,9 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The first entry of `folder` that `wanted` accepts.
-fn only(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<PathBuf> {
-    host::folder::entries(folder)?
-        .into_iter()
-        .find(|path| wanted(path))
-        .with_context(|| format!("{} has not got what the kernel's package should bring", folder.display()))
+/// The first entry of `directory` that `wanted` accepts.
+fn only(directory: &Path, wanted: impl Fn(&Path) -> bool) -> Result<PathBuf> {
+    host::directory::entries(directory)?.into_iter().find(|path| wanted(path)).with_context(|| {
+        format!("{} has not got what the kernel's package should bring", directory.display())
+    })
 }

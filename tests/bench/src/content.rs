@@ -29,7 +29,7 @@ pub const OLD: [u8; 3] = *b"old";
 pub const NEW: [u8; 3] = *b"new";
 
 /// Files in one directory of an archive.
-const PER_FOLDER: usize = 100;
+const PER_DIRECTORY: usize = 100;
 
 /// Bytes made once and written again and again: more than any compressing file system looks back.
 const BLOCK: usize = 1 << 20;
@@ -37,15 +37,15 @@ const BLOCK: usize = 1 << 20;
 /// The path of file `number` in a tree that is `flat` or has directories.
 pub fn path(number: usize, flat: bool) -> PathBuf {
     let name = format!("file-{number:05}");
-    if flat { name.into() } else { Path::new(&format!("directory-{:03}", number / PER_FOLDER)).join(name) }
+    if flat { name.into() } else { Path::new(&format!("directory-{:03}", number / PER_DIRECTORY)).join(name) }
 }
 
-/// Writes a tree of `size` to `folder`, every file marked with `edition`.
-pub fn write(folder: &Path, size: Size, flat: bool, edition: [u8; 3]) -> Result<()> {
+/// Writes a tree of `size` to `directory`, every file marked with `edition`.
+pub fn write(directory: &Path, size: Size, flat: bool, edition: [u8; 3]) -> Result<()> {
     let block = noise(edition);
     for number in 0..size.files {
-        let path = folder.join(path(number, flat));
-        let written = fs::create_dir_all(path.parent().unwrap_or(folder))
+        let path = directory.join(path(number, flat));
+        let written = fs::create_dir_all(path.parent().unwrap_or(directory))
             .and_then(|()| File::create(&path))
             .and_then(|file| write_file(file, size.bytes, number, &block, edition));
         written.with_context(|| format!("writing {}", path.display()))?;
@@ -106,13 +106,13 @@ mod tests {
 
     #[test]
     fn trees_have_their_size_and_their_marks() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let size = Size { files: 102, bytes: BLOCK / 64 + 1 };
-        write(folder.path(), size, false, NEW).unwrap();
-        let last = folder.path().join("directory-001/file-00101");
+        write(directory.path(), size, false, NEW).unwrap();
+        let last = directory.path().join("directory-001/file-00101");
         assert_eq!(last.metadata().unwrap().len(), size.bytes as u64);
         for (path, place) in marks(size, false) {
-            assert_eq!(mark(File::open(folder.path().join(path)).unwrap(), place), Some(NEW));
+            assert_eq!(mark(File::open(directory.path().join(path)).unwrap(), place), Some(NEW));
         }
         assert_ne!(noise(OLD), noise(NEW));
     }

@@ -62,9 +62,9 @@ pub struct New {
 }
 
 impl New {
-    /// Makes the tree in `folder` and, with `archive`, packs it.
-    pub fn make(folder: &Path, size: Size, archive: bool) -> Result<Self> {
-        let tree = folder.join(format!("new-{}-{}", size.files, size.bytes));
+    /// Makes the tree in `directory` and, with `archive`, packs it.
+    pub fn make(directory: &Path, size: Size, archive: bool) -> Result<Self> {
+        let tree = directory.join(format!("new-{}-{}", size.files, size.bytes));
         content::write(&tree, size, !archive, content::NEW)?;
         let files = if archive {
             let mut tar = Command::new("tar");
@@ -95,10 +95,10 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// Puts the old on a fresh device in `folder`.
-    pub fn new(folder: &Path, contestant: &'a Contestant, new: &'a New) -> Result<Self> {
+    /// Puts the old on a fresh device in `directory`.
+    pub fn new(directory: &Path, contestant: &'a Contestant, new: &'a New) -> Result<Self> {
         let module = contestant.means.module().unwrap_or(Path::new("none"));
-        let device = MockClient::without_blanks_in(folder, module, Generation::V5)?;
+        let device = MockClient::without_blanks_in(directory, module, Generation::V5)?;
         let mut entry = Self { contestant, device, new, told: Vec::new() };
         entry.tell_destination()?;
         if contestant.means.module().is_some() {

@@ -15,22 +15,22 @@ const SECTORS_WRITTEN: usize = 6;
 
 /// The file system that is measured.
 pub struct Medium {
-    folder: File,
+    directory: File,
     counters: PathBuf,
 }
 
 impl Medium {
-    /// The one that `folder` lies on.
-    pub fn of(folder: &Path) -> Result<Self> {
-        let opened = File::open(folder).with_context(|| format!("opening {}", folder.display()))?;
-        let device = opened.metadata().with_context(|| format!("looking at {}", folder.display()))?.dev();
+    /// The one that `directory` lies on.
+    pub fn of(directory: &Path) -> Result<Self> {
+        let opened = File::open(directory).with_context(|| format!("opening {}", directory.display()))?;
+        let device = opened.metadata().with_context(|| format!("looking at {}", directory.display()))?.dev();
         let counters = format!("/sys/dev/block/{}:{}/stat", major(device), minor(device));
-        Ok(Self { folder: opened, counters: counters.into() })
+        Ok(Self { directory: opened, counters: counters.into() })
     }
 
     /// Brings everything written so far to the medium.
     pub fn sync(&self) -> Result<()> {
-        syncfs(&self.folder).context("syncing the file system that is measured")
+        syncfs(&self.directory).context("syncing the file system that is measured")
     }
 
     /// The bytes ever written to it, by anybody; none where no block device can be told, as on tmpfs or btrfs.

@@ -200,7 +200,7 @@ mod tests {
         };
         let floor = Figures { written: None, total: milliseconds(1_000), ..Figures::default() };
         let size = |bytes| Size { files: 1, bytes };
-        let plan = Plan { large: size(1_000), small: size(10), rounds: 1, folder: "/".into() };
+        let plan = Plan { large: size(1_000), small: size(10), rounds: 1, directory: "/".into() };
         let text =
             render("x", &Comparison { plan, rows: vec![("ours".into(), ours), ("floor".into(), floor)] });
         let judged: Vec<_> = text.lines().last().unwrap_or_default().split('|').map(str::trim).collect();

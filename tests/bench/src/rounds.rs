@@ -20,7 +20,7 @@ pub struct Plan {
     /// How often, for the median.
     pub rounds: usize,
     /// Where: a directory on the storage that is measured.
-    pub folder: PathBuf,
+    pub directory: PathBuf,
 }
 
 /// What came of one payload.
@@ -68,13 +68,14 @@ struct Samples {
 /// # Errors
 /// When a contestant fails, or something cannot be measured.
 pub fn compare(plan: Plan, contestants: &[Contestant], progress: impl Fn(String)) -> Result<Comparison> {
-    let folder = &plan.folder;
-    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    let medium = Medium::of(folder)?;
+    let directory = &plan.directory;
+    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+    let medium = Medium::of(directory)?;
     progress("making the payloads".into());
     let archive = contestants.first().context("nobody is measured")?.means.is_archive();
-    let news = [New::make(folder, plan.large, archive)?, New::make(folder, plan.small, archive)?];
-    let enter = |new| contestants.iter().map(|one| Entry::new(folder, one, new)).collect::<Result<Vec<_>>>();
+    let news = [New::make(directory, plan.large, archive)?, New::make(directory, plan.small, archive)?];
+    let enter =
+        |new| contestants.iter().map(|one| Entry::new(directory, one, new)).collect::<Result<Vec<_>>>();
     let [large, small] = [enter(&news[0])?, enter(&news[1])?];
     let mut figures: Vec<_> = contestants.iter().map(|_| Figures::default()).collect();
     let mut samples: Vec<_> = contestants.iter().map(|_| Samples::default()).collect();

@@ -67,10 +67,10 @@ fn watch(destination: &Path, marks: &[(PathBuf, SeekFrom); 2], over: &AtomicBool
 
 /// Whether both marks are the old or both the new, read through one handle of the directory.
 fn is_whole(destination: &Path, marks: &[(PathBuf, SeekFrom); 2]) -> bool {
-    let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(folder) = openat(CWD, destination, folder, Mode::empty()) else { return false };
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(directory) = openat(CWD, destination, directory, Mode::empty()) else { return false };
     let open = |path: &Path| {
-        openat(&folder, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from).ok()
+        openat(&directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from).ok()
     };
     let [(first, at_first), (second, at_second)] = marks;
     let Some(file) = open(first) else { return false };
@@ -87,10 +87,10 @@ mod tests {
     use crate::content::{Size, marks, write};
 
     #[test]
-    fn a_missing_folder_is_noticed() {
-        let folder = tempfile::tempdir().unwrap();
+    fn a_missing_directory_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
         let size = Size { files: 2, bytes: 10 };
-        let (here, away) = (folder.path().join("here"), folder.path().join("away"));
+        let (here, away) = (directory.path().join("here"), directory.path().join("away"));
         write(&here, size, true, OLD).unwrap();
         let pause = Duration::from_millis(20);
         let (_, seen) = while_watched(&here, &marks(size, true), || thread::sleep(pause));

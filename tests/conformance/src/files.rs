@@ -28,21 +28,21 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes `folder` and everything in it last written [`LONG_AGO`] and `nanoseconds`.
-pub fn age(folder: &Path, nanoseconds: i64) -> Result<()> {
+/// Makes `directory` and everything in it last written [`LONG_AGO`] and `nanoseconds`.
+pub fn age(directory: &Path, nanoseconds: i64) -> Result<()> {
     let then = Timespec { tv_sec: LONG_AGO, tv_nsec: nanoseconds as _ };
     let times = Timestamps { last_access: then, last_modification: then };
-    for (path, _) in below(folder)? {
+    for (path, _) in below(directory)? {
         utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)
             .with_context(|| format!("setting the times of {}", path.display()))?;
     }
     Ok(())
 }
 
-/// Gives every regular file in `folder` what a careless copy loses: permissions that no umask makes, an extended
+/// Gives every regular file in `directory` what a careless copy loses: permissions that no umask makes, an extended
 /// attribute where the file system knows them, and times to the nanosecond.
-pub fn make_peculiar(folder: &Path) -> Result<()> {
-    for (path, _) in below(folder)?.iter().filter(|(_, meta)| meta.is_file()) {
+pub fn make_peculiar(directory: &Path) -> Result<()> {
+    for (path, _) in below(directory)?.iter().filter(|(_, meta)| meta.is_file()) {
         fs::set_permissions(path, Permissions::from_mode(0o604))
             .with_context(|| format!("setting the permissions of {}", path.display()))?;
         match setxattr(path, "user.origin", b"factory", XattrFlags::empty()) {
@@ -50,28 +50,28 @@ pub fn make_peculiar(folder: &Path) -> Result<()> {
             set => set.with_context(|| format!("setting an attribute of {}", path.display()))?,
         }
     }
-    age(folder, 987_654_321)
+    age(directory, 987_654_321)
 }
 
 /// The deepest directory that has all regular files and links of `trees` in it, relative to each of them.
-pub fn common_folder(trees: &[&Path]) -> Result<PathBuf> {
-    let mut folders = Vec::new();
+pub fn common_directory(trees: &[&Path]) -> Result<PathBuf> {
+    let mut directories = Vec::new();
     for tree in trees {
         for (path, _) in below(tree)?.iter().filter(|(_, meta)| !meta.is_dir()) {
-            folders.extend(path.strip_prefix(tree)?.parent().map(Path::to_owned));
+            directories.extend(path.strip_prefix(tree)?.parent().map(Path::to_owned));
         }
     }
     let common = |one: PathBuf, other: PathBuf| {
         one.components().zip(other.components()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
     };
-    Ok(folders.into_iter().reduce(common).unwrap_or_default())
+    Ok(directories.into_iter().reduce(common).unwrap_or_default())
 }
 
-/// `folder` and everything in it, each directory after what it has in it.
-fn below(folder: &Path) -> Result<Vec<(PathBuf, Metadata)>> {
+/// `directory` and everything in it, each directory after what it has in it.
+fn below(directory: &Path) -> Result<Vec<(PathBuf, Metadata)>> {
     let mut found = Vec::new();
-    let context = || format!("looking at {}", folder.display());
-    for entry in fs::read_dir(folder).with_context(context)? {
+    let context = || format!("looking at {}", directory.display());
+    for entry in fs::read_dir(directory).with_context(context)? {
         let path = entry.with_context(context)?.path();
         let meta = fs::symlink_metadata(&path).with_context(|| format!("looking at {}", path.display()))?;
         if meta.is_dir() {
@@ -80,6 +80,6 @@ fn below(folder: &Path) -> Result<Vec<(PathBuf, Metadata)>> {
             found.push((path, meta));
         }
     }
-    found.push((folder.to_owned(), fs::symlink_metadata(folder).with_context(context)?));
+    found.push((directory.to_owned(), fs::symlink_metadata(directory).with_context(context)?));
     Ok(found)
 }

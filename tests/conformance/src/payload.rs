@@ -22,17 +22,20 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Reads `folder`; any part of it may be missing.
+    /// Reads `directory`; any part of it may be missing.
     ///
     /// # Errors
     /// When a part that is there cannot be read.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let tree = |name| Some(folder.join(name)).filter(|tree| tree.is_dir());
+    pub fn read(directory: &Path) -> Result<Self> {
+        let tree = |name| Some(directory.join(name)).filter(|tree| tree.is_dir());
         Ok(Self {
-            settings: text(&folder.join("settings.toml"))?.unwrap_or_default(),
-            meta_data: text(&folder.join("meta-data.json"))?,
-            files: artifact(&folder.join("files"))?,
-            installed: artifact(&folder.join("installed"))?.into_iter().map(|(_, package)| package).collect(),
+            settings: text(&directory.join("settings.toml"))?.unwrap_or_default(),
+            meta_data: text(&directory.join("meta-data.json"))?,
+            files: artifact(&directory.join("files"))?,
+            installed: artifact(&directory.join("installed"))?
+                .into_iter()
+                .map(|(_, package)| package)
+                .collect(),
             old: tree("old"),
             new: tree("new"),
         })
@@ -103,7 +106,7 @@ impl Payload {
     /// The directory that an update changes, relative to the device.
     pub(crate) fn destination(&self) -> Result<PathBuf> {
         let trees: Vec<&Path> = [&self.old, &self.new].into_iter().flatten().map(PathBuf::as_path).collect();
-        files::common_folder(&trees)
+        files::common_directory(&trees)
     }
 }
 
@@ -115,14 +118,14 @@ fn text(path: &Path) -> Result<Option<String>> {
     fs::read_to_string(path).with_context(|| format!("reading {}", path.display())).map(Some)
 }
 
-/// The files in `folder`, where a directory `NAME.tar` stands for the archive of what is in it, and `NAME.deb` for the package.
-fn artifact(folder: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
+/// The files in `directory`, where a directory `NAME.tar` stands for the archive of what is in it, and `NAME.deb` for the package.
+fn artifact(directory: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
     let mut files = Vec::new();
-    if !folder.exists() {
+    if !directory.exists() {
         return Ok(files);
     }
-    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
-        let path = entry.with_context(|| format!("listing {}", folder.display()))?.path();
+    for entry in fs::read_dir(directory).with_context(|| format!("listing {}", directory.display()))? {
+        let path = entry.with_context(|| format!("listing {}", directory.display()))?.path();
         let content = if path.is_dir() {
             pack(&path)?
         } else {
@@ -134,28 +137,28 @@ fn artifact(folder: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
     Ok(files)
 }
 
-/// Packs what is in `folder`, by tar itself: that is what makes the payloads of Mender's own generators.
-fn pack(folder: &Path) -> Result<Vec<u8>> {
-    match folder.extension().and_then(OsStr::to_str) {
-        Some("deb") => return package(folder),
+/// Packs what is in `directory`, by tar itself: that is what makes the payloads of Mender's own generators.
+fn pack(directory: &Path) -> Result<Vec<u8>> {
+    match directory.extension().and_then(OsStr::to_str) {
+        Some("deb") => return package(directory),
         Some("tar") => {}
         _ => bail!(
             "{} is a directory: an artifact has files only; one that is to be packed is called NAME.tar or NAME.deb",
-            folder.display()
+            directory.display()
         ),
     }
     let mut tar = Command::new("tar");
-    tar.args(["--create", "--sort=name", "--directory"]).args([folder, Path::new(".")]);
+    tar.args(["--create", "--sort=name", "--directory"]).args([directory, Path::new(".")]);
     run(tar)
 }
 
-/// The package of which `folder` is the tree, with the directory DEBIAN.
-fn package(folder: &Path) -> Result<Vec<u8>> {
+/// The package of which `directory` is the tree, with the directory DEBIAN.
+fn package(directory: &Path) -> Result<Vec<u8>> {
     let package = tempfile::NamedTempFile::new().context("making a file for a package")?;
     let mut dpkg_deb = Command::new("dpkg-deb");
-    dpkg_deb.args(["--root-owner-group", "-Znone", "--build"]).args([folder, package.path()]);
+    dpkg_deb.args(["--root-owner-group", "-Znone", "--build"]).args([directory, package.path()]);
     run(dpkg_deb)?;
-    fs::read(package.path()).with_context(|| format!("reading the package made of {}", folder.display()))
+    fs::read(package.path()).with_context(|| format!("reading the package made of {}", directory.display()))
 }
 
 /// What `command` writes to standard output.

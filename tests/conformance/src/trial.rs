@@ -89,7 +89,7 @@ impl<'a> Trial<'a> {
         if let Some(system) = self.device.system() {
             return system.state();
         }
-        Ok(self.snapshot(Path::new(""))?.without_folder_times())
+        Ok(self.snapshot(Path::new(""))?.without_directory_times())
     }
 
     /// Gives the old all that a careless copy loses, and returns it.
@@ -108,9 +108,9 @@ impl<'a> Trial<'a> {
         if destination == Path::new("") { self.live() } else { self.snapshot(&destination) }
     }
 
-    fn snapshot(&self, folder: &Path) -> Result<Snapshot> {
+    fn snapshot(&self, directory: &Path) -> Result<Snapshot> {
         let device = self.device.device();
-        let all = Snapshot::of(&device.join(folder))?;
+        let all = Snapshot::of(&device.join(directory))?;
         Ok(all.except(&self.device.datastore()).except(&self.device.settings()).below(device))
     }
 

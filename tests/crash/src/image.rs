@@ -45,7 +45,7 @@ pub struct Inode {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// Names, and the inodes' keys.
-    Folder(BTreeMap<String, u64>),
+    Directory(BTreeMap<String, u64>),
     /// Content.
     File(Vec<u8>),
     /// Where it points.
@@ -62,7 +62,7 @@ impl Inode {
         let reading = || format!("reading {}", path.display());
         let meta = fs::symlink_metadata(path).with_context(reading)?;
         let kind = if meta.is_dir() {
-            Kind::Folder(BTreeMap::new())
+            Kind::Directory(BTreeMap::new())
         } else if meta.is_file() {
             Kind::File(fs::read(path).with_context(reading)?)
         } else if meta.is_symlink() {
@@ -87,13 +87,13 @@ impl Image {
         Self { root: 0, inodes: BTreeMap::new() }
     }
 
-    /// The image of `folder`.
+    /// The image of `directory`.
     ///
     /// # Errors
     /// When something cannot be read, or has a name that is not UTF-8.
-    pub fn of(folder: &Path) -> Result<Self> {
+    pub fn of(directory: &Path) -> Result<Self> {
         let mut inodes = BTreeMap::new();
-        let root = read_tree(folder, &mut inodes)?.context("an image is of a directory")?;
+        let root = read_tree(directory, &mut inodes)?.context("an image is of a directory")?;
         Ok(Self { root, inodes })
     }
 
@@ -103,7 +103,7 @@ impl Image {
         let (mut reached, mut next) = (BTreeMap::new(), vec![self.root]);
         while let Some(key) = next.pop() {
             if let Some(inode) = self.inodes.remove(&key) {
-                if let Kind::Folder(names) = &inode.kind {
+                if let Kind::Directory(names) = &inode.kind {
                     next.extend(names.values());
                 }
                 reached.insert(key, inode);
@@ -117,7 +117,7 @@ impl Image {
         let (mut listing, mut next) = (BTreeMap::new(), vec![(PathBuf::new(), self.root)]);
         while let Some((path, key)) = next.pop() {
             let mut inode = Inode { number: 0, modified: (0, 0), ..self.inodes[&key].clone() };
-            if let Kind::Folder(names) = &mut inode.kind {
+            if let Kind::Directory(names) = &mut inode.kind {
                 next.extend(std::mem::take(names).into_iter().map(|(name, key)| (path.join(name), key)));
             }
             listing.insert(path, inode);
@@ -125,16 +125,16 @@ impl Image {
         listing
     }
 
-    /// Makes `folder`, which exists, what this image is. Inodes get new numbers on the way, which a medium that has
+    /// Makes `directory`, which exists, what this image is. Inodes get new numbers on the way, which a medium that has
     /// lost power keeps; so where a record of the journal tells of one, under a key that ends in `inode`, it is made to tell
     /// of the new number.
     ///
     /// # Errors
     /// When something cannot be removed or written.
-    pub fn write_to(&self, folder: &Path) -> Result<()> {
-        empty(folder).with_context(|| format!("emptying {}", folder.display()))?;
-        let mut paths = BTreeMap::from([(self.root, folder.to_owned())]);
-        self.make_names(self.root, folder, &mut paths)?;
+    pub fn write_to(&self, directory: &Path) -> Result<()> {
+        empty(directory).with_context(|| format!("emptying {}", directory.display()))?;
+        let mut paths = BTreeMap::from([(self.root, directory.to_owned())]);
+        self.make_names(self.root, directory, &mut paths)?;
         let mut numbers = BTreeMap::new();
         for (key, path) in &paths {
             let now = fs::symlink_metadata(path).with_context(|| format!("looking at {}", path.display()))?;
@@ -146,14 +146,14 @@ impl Image {
         Ok(())
     }
 
-    /// Makes every name below `folder`, empty; `paths` collects the first name of each inode.
-    fn make_names(&self, folder: u64, at: &Path, paths: &mut BTreeMap<u64, PathBuf>) -> Result<()> {
-        let Kind::Folder(names) = &self.inodes[&folder].kind else { return Ok(()) };
+    /// Makes every name below `directory`, empty; `paths` collects the first name of each inode.
+    fn make_names(&self, directory: u64, at: &Path, paths: &mut BTreeMap<u64, PathBuf>) -> Result<()> {
+        let Kind::Directory(names) = &self.inodes[&directory].kind else { return Ok(()) };
         for (name, key) in names {
             let path = at.join(name);
             let made = match (paths.get(key), &self.inodes[key].kind) {
                 (Some(first), _) => fs::hard_link(first, &path),
-                (None, Kind::Folder(_)) => fs::create_dir(&path),
+                (None, Kind::Directory(_)) => fs::create_dir(&path),
                 (None, Kind::File(_)) => File::create(&path).map(drop),
                 (None, Kind::Symlink(target)) => symlink(target, &path),
             };
@@ -193,7 +193,7 @@ impl Inode {
 fn read_tree(path: &Path, inodes: &mut BTreeMap<u64, Inode>) -> Result<Option<u64>> {
     let Some(mut inode) = Inode::read(path)? else { return Ok(None) };
     let key = inode.number;
-    if let Kind::Folder(names) = &mut inode.kind {
+    if let Kind::Directory(names) = &mut inode.kind {
         for entry in fs::read_dir(path).with_context(|| format!("listing {}", path.display()))? {
             let entry = entry.with_context(|| format!("listing {}", path.display()))?;
             if let Some(found) = read_tree(&entry.path(), inodes)? {
@@ -236,8 +236,8 @@ fn translate(journal: &[u8], numbers: &BTreeMap<u64, u64>) -> Option<Vec<u8>> {
     serde_json::to_vec(&value).ok()
 }
 
-fn empty(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
+fn empty(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             fs::remove_dir_all(entry.path())?;
@@ -298,8 +298,8 @@ mod tests {
 
     #[test]
     fn an_image_is_laid_out_as_it_was_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
         fs::create_dir(at("d")).unwrap();
         fs::write(at("d/one"), "content").unwrap();
         fs::hard_link(at("d/one"), at("two")).unwrap();
@@ -313,11 +313,11 @@ mod tests {
             format!("{{\"a\":[{{\"old_inode\":{inode},\"inode\":1}}],\"n\":{inode}}}"),
         )
         .unwrap();
-        let snapshot = || mock_client::Snapshot::of(folder.path()).unwrap();
-        let (image, before) = (Image::of(folder.path()).unwrap(), snapshot());
+        let snapshot = || mock_client::Snapshot::of(directory.path()).unwrap();
+        let (image, before) = (Image::of(directory.path()).unwrap(), snapshot());
         fs::remove_dir_all(at("d")).unwrap();
         fs::write(at("added"), "").unwrap();
-        image.write_to(folder.path()).unwrap();
+        image.write_to(directory.path()).unwrap();
         let after = snapshot();
         assert_eq!(after.differences(&before), [at("journal.json")]);
         assert_eq!(fs::metadata(at("two")).unwrap().ino(), fs::metadata(at("d/one")).unwrap().ino());

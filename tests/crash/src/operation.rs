@@ -106,7 +106,7 @@ pub enum Operation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameChange {
     /// The directory's inode.
-    pub folder: u64,
+    pub directory: u64,
     /// The name.
     pub name: String,
     /// The inode that had the name.

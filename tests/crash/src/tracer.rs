@@ -72,8 +72,8 @@ impl Tracer {
         device: &mut MockClient,
         state: &str,
     ) -> Result<Recording> {
-        let folder = tempfile::tempdir()?; // outside of the device: the log is none of its files
-        let log = folder.path().join("calls.log");
+        let directory = tempfile::tempdir()?; // outside of the device: the log is none of its files
+        let log = directory.path().join("calls.log");
         device.wrap(self.command(device.device(), [mode.into(), log.clone().into()]));
         succeed(subject, device, state)?;
         device.wrap([""; 0]);

@@ -19,7 +19,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A shell module that replaces one file; `$app` is the file, `$new` its new content, `$kept` where the old is kept.
 struct Script {
-    folder: TempDir,
+    directory: TempDir,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -31,14 +31,14 @@ impl Script {
              case \"$1\" in\nArtifactInstall)\n{install}\n;;\nArtifactRollback|Download)\n{rollback}\n;;\n\
              Cleanup)\nrm -f \"$kept\" \"$app.new\"\n;;\nesac\n"
         );
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("script"), script).unwrap();
-        fs::set_permissions(folder.path().join("script"), fs::Permissions::from_mode(0o755)).unwrap();
-        Self { folder, _alone: alone }
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("script"), script).unwrap();
+        fs::set_permissions(directory.path().join("script"), fs::Permissions::from_mode(0o755)).unwrap();
+        Self { directory, _alone: alone }
     }
 
     fn module(&self) -> PathBuf {
-        self.folder.path().join("script")
+        self.directory.path().join("script")
     }
 
     /// Everything in one report: kills alone, or losses of writes alone.

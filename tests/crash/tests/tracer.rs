@@ -13,23 +13,23 @@ use tempfile::TempDir;
 
 /// Runs `script` in a fresh directory under the tracer.
 fn trace(mode: &[&str], script: &str) -> (TempDir, Output) {
-    let folder = tempfile::tempdir().unwrap();
-    let output = trace_in(folder.path(), mode, script);
-    (folder, output)
+    let directory = tempfile::tempdir().unwrap();
+    let output = trace_in(directory.path(), mode, script);
+    (directory, output)
 }
 
-fn trace_in(folder: &Path, mode: &[&str], script: &str) -> Output {
+fn trace_in(directory: &Path, mode: &[&str], script: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_crash-tracer"))
-        .arg(folder)
+        .arg(directory)
         .args(mode)
         .args(["--", "/bin/sh", "-c", script])
-        .current_dir(folder)
+        .current_dir(directory)
         .output()
         .unwrap()
 }
 
-fn names(folder: &TempDir) -> Vec<String> {
-    let entries = fs::read_dir(folder.path()).unwrap();
+fn names(directory: &TempDir) -> Vec<String> {
+    let entries = fs::read_dir(directory.path()).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
@@ -48,27 +48,27 @@ fn calls_of_children_count_and_a_cut_ends_them_all() {
     for (mode, call, left) in
         [("kill-before", "1", 0), ("kill-after", "1", 1), ("kill-before", "3", 2), ("kill-after", "3", 3)]
     {
-        let (folder, output) = trace(&[mode, call], script);
+        let (directory, output) = trace(&[mode, call], script);
         assert_eq!(output.status.signal(), Some(9), "{output:?}");
-        assert_eq!(names(&folder), ["a", "b", "c"][..left], "{mode} {call}");
+        assert_eq!(names(&directory), ["a", "b", "c"][..left], "{mode} {call}");
         assert!(output.stdout.is_empty(), "it went on after {mode} {call}");
     }
 }
 
 #[test]
 fn a_cut_leaves_no_process_behind() {
-    let (folder, output) =
+    let (directory, output) =
         trace(&["kill-after", "1"], "(sleep 0.3; mkdir late) & (sleep 0.1; mkdir a); wait");
     assert_eq!(output.status.signal(), Some(9));
     std::thread::sleep(std::time::Duration::from_millis(500));
-    assert_eq!(names(&folder), ["a"]);
+    assert_eq!(names(&directory), ["a"]);
 }
 
 #[test]
 fn a_failing_call_does_nothing() {
-    let (folder, output) = trace(&["fail", "2", "ENOSPC"], "mkdir a; mkdir b; mkdir c");
+    let (directory, output) = trace(&["fail", "2", "ENOSPC"], "mkdir a; mkdir b; mkdir c");
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(names(&folder), ["a", "c"]);
+    assert_eq!(names(&directory), ["a", "c"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("No space left"), "{output:?}");
 }
 
@@ -88,9 +88,9 @@ fn what_is_outside_and_what_is_read_does_not_count() {
 
 #[test]
 fn a_recording_holds_what_was_done() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
-    let device = folder.path().join("device");
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let device = directory.path().join("device");
     fs::create_dir(&device).unwrap();
     fs::write(device.join("old"), "content").unwrap();
     let script = "echo more >>old; ln old second; ln -s x link; mkdir d; mv second d/third; chmod 600 old; \

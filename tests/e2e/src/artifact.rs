@@ -21,13 +21,13 @@ pub struct Artifact<'a> {
 }
 
 impl Artifact<'_> {
-    /// Writes it to `folder` and returns its path.
+    /// Writes it to `directory` and returns its path.
     ///
     /// # Errors
     /// When mender-artifact fails.
-    pub fn write(&self, sh: &Shell, folder: &Path) -> Result<PathBuf> {
+    pub fn write(&self, sh: &Shell, directory: &Path) -> Result<PathBuf> {
         let Self { module, name, device_type, files, meta_data } = self;
-        let payload = folder.join(format!("{name}.payload"));
+        let payload = directory.join(format!("{name}.payload"));
         fs::create_dir_all(&payload).with_context(|| format!("making {}", payload.display()))?;
         let put = |path: &Path, content: &[u8]| {
             fs::write(path, content).with_context(|| format!("writing {}", path.display()))
@@ -39,11 +39,11 @@ impl Artifact<'_> {
             arguments.extend(["--file".into(), path.into_os_string()]);
         }
         if let Some(json) = meta_data {
-            let path = folder.join(format!("{name}.meta-data"));
+            let path = directory.join(format!("{name}.meta-data"));
             put(&path, json.as_bytes())?;
             arguments.extend(["--meta-data".into(), path.into_os_string()]);
         }
-        let artifact = folder.join(format!("{name}.mender"));
+        let artifact = directory.join(format!("{name}.mender"));
         cmd!(sh, "mender-artifact write module-image --type {module} --artifact-name {name} --device-type {device_type}")
             .args(["--software-filesystem", "data-partition"])
             .arg("--output-path")
@@ -61,8 +61,8 @@ impl Artifact<'_> {
 ///
 /// # Errors
 /// When tar fails.
-pub fn archive(sh: &Shell, folder: &Path, files: &[(&str, &str)]) -> Result<Vec<u8>> {
-    let tree = folder.join("tree");
+pub fn archive(sh: &Shell, directory: &Path, files: &[(&str, &str)]) -> Result<Vec<u8>> {
+    let tree = directory.join("tree");
     for (name, content) in files {
         let path = tree.join(name);
         sh.write_file(&path, content).with_context(|| format!("writing {}", path.display()))?;
@@ -79,20 +79,23 @@ pub fn archive(sh: &Shell, folder: &Path, files: &[(&str, &str)]) -> Result<Vec<
     Ok(archive)
 }
 
-/// The package `deb` with a version that is a little newer and everything else unchanged, taken apart in `folder`.
+/// The package `deb` with a version that is a little newer and everything else unchanged, taken apart in `directory`.
 ///
 /// # Errors
 /// When dpkg-deb fails.
-pub fn newer(sh: &Shell, deb: &Path, folder: &Path) -> Result<Vec<u8>> {
-    cmd!(sh, "dpkg-deb --raw-extract {deb} {folder}").quiet().run()?;
-    let control = folder.join("DEBIAN/control");
+pub fn newer(sh: &Shell, deb: &Path, directory: &Path) -> Result<Vec<u8>> {
+    cmd!(sh, "dpkg-deb --raw-extract {deb} {directory}").quiet().run()?;
+    let control = directory.join("DEBIAN/control");
     let newer = |line: &str| {
         if line.starts_with("Version: ") { format!("{line}+newer\n") } else { format!("{line}\n") }
     };
     let text: String = sh.read_file(&control)?.lines().map(newer).collect();
     sh.write_file(&control, text)?;
-    let packed = folder.with_extension("deb");
+    let packed = directory.with_extension("deb");
     // gzip: an emulated CPU takes a minute for what xz saves.
-    cmd!(sh, "dpkg-deb --root-owner-group -Zgzip --build {folder} {packed}").quiet().ignore_stdout().run()?;
+    cmd!(sh, "dpkg-deb --root-owner-group -Zgzip --build {directory} {packed}")
+        .quiet()
+        .ignore_stdout()
+        .run()?;
     fs::read(&packed).with_context(|| format!("reading {}", packed.display()))
 }

@@ -2,7 +2,7 @@
 //! card whose writes could be counted alone nor a systemd to spare.
 
 use anyhow::{Context, Result};
-use host::{folder, status};
+use host::{directory, status};
 use xshell::Shell;
 
 use crate::Stage;
@@ -34,12 +34,12 @@ const WATCH: &str = "while :; do busybox wget -q -T 2 -O /dev/null http://127.0.
 /// When the update fails, or the machine does.
 pub fn measure(stage: &Stage) -> Result<Cost> {
     let sh = &Shell::new()?;
-    let folder = stage.folder.join("cost");
-    folder::empty(&folder)?;
+    let directory = stage.directory.join("cost");
+    directory::empty(&directory)?;
     let cost = status::step("raspi3b: the cost of a container's update", |step| {
-        costs(&mut Lab::new(sh, stage, &folder, step)?)
+        costs(&mut Lab::new(sh, stage, &directory, step)?)
     })?;
-    folder::remove(&folder)?;
+    directory::remove(&directory)?;
     Ok(cost)
 }
 

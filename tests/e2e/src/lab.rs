@@ -32,7 +32,7 @@ const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get";
 pub struct Lab<'a> {
     sh: &'a Shell,
     stage: &'a Stage,
-    folder: &'a Path,
+    directory: &'a Path,
     step: &'a Step,
     overlay: Overlay,
     machine: Option<Machine>,
@@ -42,15 +42,15 @@ pub struct Lab<'a> {
 
 impl<'a> Lab<'a> {
     /// A device that has never been switched on.
-    pub fn new(sh: &'a Shell, stage: &'a Stage, folder: &'a Path, step: &'a Step) -> Result<Self> {
-        let overlay = Overlay::create(step, &stage.image, &folder.join("card.qcow2"))?;
-        Ok(Self { sh, stage, folder, step, overlay, machine: None, held: None })
+    pub fn new(sh: &'a Shell, stage: &'a Stage, directory: &'a Path, step: &'a Step) -> Result<Self> {
+        let overlay = Overlay::create(step, &stage.image, &directory.join("card.qcow2"))?;
+        Ok(Self { sh, stage, directory, step, overlay, machine: None, held: None })
     }
 
     /// Switches the device on, and returns when it takes commands.
     pub fn power_on(&mut self) -> Result<()> {
         self.step.detail("booting");
-        self.machine = Some(Machine::boot(self.step, &self.stage.image, &self.overlay, self.folder)?);
+        self.machine = Some(Machine::boot(self.step, &self.stage.image, &self.overlay, self.directory)?);
         Ok(())
     }
 
@@ -61,8 +61,8 @@ impl<'a> Lab<'a> {
             return self.install_package(module);
         };
         self.step.detail("going on with the saved device");
-        self.overlay = saved.overlay(&self.folder.join("card.qcow2"))?;
-        match Machine::resume(self.step, &self.stage.image, &self.overlay, self.folder) {
+        self.overlay = saved.overlay(&self.directory.join("card.qcow2"))?;
+        match Machine::resume(self.step, &self.stage.image, &self.overlay, self.directory) {
             Ok(machine) => self.machine = Some(machine),
             // QEMU promises it for none of these boards, and a scenario is about what comes after: its card has the packages.
             Err(error) => {
@@ -78,7 +78,7 @@ impl<'a> Lab<'a> {
     pub fn save(self) -> Result<Saved> {
         self.step.detail("saving the device");
         let machine = self.machine.context("the device is not on")?;
-        Saved::of(self.step, machine, &self.stage.image, self.overlay, self.folder)
+        Saved::of(self.step, machine, &self.stage.image, self.overlay, self.directory)
     }
 
     /// Pulls the plug.
@@ -150,7 +150,7 @@ impl<'a> Lab<'a> {
 
     /// Puts a file called `name` with `content` into the device and returns where it is there.
     pub fn put(&self, name: &str, content: &[u8]) -> Result<String> {
-        let path = self.folder.join(name);
+        let path = self.directory.join(name);
         fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
         self.copy_in(&path)
     }
@@ -158,11 +158,11 @@ impl<'a> Lab<'a> {
     /// Debian's mender-client for this device, in a version that is newer than the one it has.
     pub fn newer_client(&self) -> Result<Vec<u8>> {
         let release = self.ok(". /etc/os-release && echo $VERSION_CODENAME")?;
-        let apt = self.folder.join("apt");
+        let apt = self.directory.join("apt");
         let apt = Root::new(self.sh, self.step, &apt, release.trim(), self.stage.image.board().architecture)?;
         let debs = apt.download(self.step, &["mender-client"])?;
         let deb = debs.first().context("nothing was downloaded")?;
-        artifact::newer(self.sh, deb, &self.folder.join("mender-client"))
+        artifact::newer(self.sh, deb, &self.directory.join("mender-client"))
     }
 
     /// Makes an artifact of text files for this device and `module`, and copies it in.
@@ -179,12 +179,12 @@ impl<'a> Lab<'a> {
 
     /// Makes an artifact and leaves it on the host.
     pub fn artifact_on_host(&self, artifact: Artifact) -> Result<PathBuf> {
-        artifact.write(self.sh, self.folder)
+        artifact.write(self.sh, self.directory)
     }
 
     /// An archive of `files`.
     pub fn archive(&self, files: &[(&str, &str)]) -> Result<Vec<u8>> {
-        artifact::archive(self.sh, self.folder, files)
+        artifact::archive(self.sh, self.directory, files)
     }
 
     /// An image of the tests' server for this device, with `noise` bytes behind it that are nothing else's.
@@ -261,18 +261,18 @@ impl<'a> Lab<'a> {
         self.expect(&wait, HELD, 0).map(drop)
     }
 
-    /// All of `folder` that an update may change, as text.
-    pub fn snapshot(&self, folder: &str) -> Result<String> {
+    /// All of `directory` that an update may change, as text.
+    pub fn snapshot(&self, directory: &str) -> Result<String> {
         self.ok(&format!(
-            "if [ -e '{folder}' ]; then cd '{folder}' && find . -printf '%y %m %U:%G %T@ %s %p %l\\n' | sort \
+            "if [ -e '{directory}' ]; then cd '{directory}' && find . -printf '%y %m %U:%G %T@ %s %p %l\\n' | sort \
              && find . -type f -exec sha256sum {{}} + | sort && getfattr -R -d -m - . ; else echo missing; fi"
         ))
     }
 
-    /// Has to find `folder` as it was when the snapshot `before` was taken.
-    pub fn is_as_before(&self, folder: &str, before: &str) -> Result<()> {
-        let now = self.snapshot(folder)?;
-        ensure!(now == before, "{folder} is not what it was.\nbefore:\n{before}\nnow:\n{now}");
+    /// Has to find `directory` as it was when the snapshot `before` was taken.
+    pub fn is_as_before(&self, directory: &str, before: &str) -> Result<()> {
+        let now = self.snapshot(directory)?;
+        ensure!(now == before, "{directory} is not what it was.\nbefore:\n{before}\nnow:\n{now}");
         Ok(())
     }
 }

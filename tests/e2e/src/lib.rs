@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use host::status::Step;
-use host::{folder, status};
+use host::{directory, status};
 use qemu::{Image, Saved};
 use xshell::Shell;
 
@@ -57,7 +57,7 @@ pub struct Stage {
     /// The server of containers' images, for this machine.
     pub server: PathBuf,
     /// The directory that keeps what failed: `target/e2e/<machine>`.
-    pub folder: PathBuf,
+    pub directory: PathBuf,
     /// A device with all packages, for the scenarios that begin with one; without it they install the one they need.
     pub saved: Option<Saved>,
 }
@@ -85,11 +85,11 @@ impl Stage {
     /// # Errors
     /// When its directory cannot be made.
     pub fn save_device(&self) -> Result<Option<Saved>> {
-        let folder = self.folder.join(SAVED);
-        folder::empty(&folder)?;
+        let directory = self.directory.join(SAVED);
+        directory::empty(&directory)?;
         let machine = self.image.board().machine;
         status::step(format!("{machine}: saving a device with the packages"), |step| {
-            let saved = self.device_with_packages(&folder, step);
+            let saved = self.device_with_packages(&directory, step);
             if let Err(error) = &saved {
                 step.note(format!("every scenario boots instead: {error:#}"));
             }
@@ -97,9 +97,9 @@ impl Stage {
         })
     }
 
-    fn device_with_packages(&self, folder: &Path, step: &Step) -> Result<Saved> {
+    fn device_with_packages(&self, directory: &Path, step: &Step) -> Result<Saved> {
         let sh = &Shell::new()?;
-        let mut lab = Lab::new(sh, self, folder, step)?;
+        let mut lab = Lab::new(sh, self, directory, step)?;
         lab.power_on()?;
         let mut modules = scenarios::modules(self.image.board().machine);
         modules.try_for_each(|module| lab.install_package(module))?;
@@ -112,7 +112,7 @@ impl Stage {
     /// When the directory cannot be removed.
     pub fn forget_device(&mut self) -> Result<()> {
         match self.saved.take() {
-            Some(_) => folder::remove(&self.folder.join(SAVED)),
+            Some(_) => directory::remove(&self.directory.join(SAVED)),
             None => Ok(()),
         }
     }
@@ -123,18 +123,18 @@ impl Stage {
     /// When it fails: what was expected, what was seen, and where the rest is kept.
     pub fn play(&self, scenario: &Scenario) -> Result<()> {
         let sh = &Shell::new()?;
-        let folder = self.folder.join(scenario.name);
-        folder::empty(&folder)?;
+        let directory = self.directory.join(scenario.name);
+        directory::empty(&directory)?;
         let machine = self.image.board().machine;
         let played = status::step(format!("{machine}: {}", scenario.name), |step| {
-            (scenario.play)(&mut Lab::new(sh, self, &folder, step)?)
+            (scenario.play)(&mut Lab::new(sh, self, &directory, step)?)
         });
         if let Err(error) = &played {
-            let path = folder.join("error");
+            let path = directory.join("error");
             fs::write(&path, format!("{error:#}\n"))
                 .with_context(|| format!("writing {}", path.display()))?;
         }
-        played.with_context(|| format!("{}: kept in {}", scenario.says, folder.display()))?;
-        folder::remove(&folder)
+        played.with_context(|| format!("{}: kept in {}", scenario.says, directory.display()))?;
+        directory::remove(&directory)
     }
 }

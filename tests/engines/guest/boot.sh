@@ -1,15 +1,15 @@
 #!/bin/sh
-# boot.sh TREE FOLDER: the device's process 1. Mounts the tree with the device's own writes above it, the storage of the
+# boot.sh TREE DIRECTORY: the device's process 1. Mounts the tree with the device's own writes above it, the storage of the
 # engines from an ext4 image, and becomes systemd.
 set -eu
-tree=$1 folder=$2
-root=$folder/root
+tree=$1 directory=$2
+root=$directory/root
 mount --make-rprivate /
-mkdir -p "$root" "$folder/upper" "$folder/work"
-mount -t overlay overlay -o "lowerdir=$tree,upperdir=$folder/upper,workdir=$folder/work" "$root"
+mkdir -p "$root" "$directory/upper" "$directory/work"
+mount -t overlay overlay -o "lowerdir=$tree,upperdir=$directory/upper,workdir=$directory/work" "$root"
 cd "$root"
 mkdir -p data
-mount -o loop "$folder/data.img" data
+mount -o loop "$directory/data.img" data
 for engine in docker containers containerd; do
     mkdir -p "data/$engine" "var/lib/$engine"
     mount --bind "data/$engine" "var/lib/$engine"

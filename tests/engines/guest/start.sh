@@ -1,9 +1,9 @@
 #!/bin/sh
-# start.sh TREE FOLDER NAME GUEST: gives the device namespaces of its own, and a control group of its own in a
+# start.sh TREE DIRECTORY NAME GUEST: gives the device namespaces of its own, and a control group of its own in a
 # hierarchy that the host need not have mounted: two devices must not share one, because each has a systemd.
 set -eu
-tree=$1 folder=$2 name=$3 guest=$4
-groups=$folder/groups
+tree=$1 directory=$2 name=$3 guest=$4
+groups=$directory/groups
 mkdir -p "$groups"
 mount --make-rprivate /
 mount -t cgroup2 cgroup2 "$groups"
@@ -13,4 +13,4 @@ mount -t cgroup2 cgroup2 "$groups"
 mkdir -p "$groups/$name"
 echo $$ >"$groups/$name/cgroup.procs"
 umount "$groups"
-exec unshare --pid --uts --ipc --net --cgroup --mount --fork --kill-child sh "$guest/boot.sh" "$tree" "$folder"
+exec unshare --pid --uts --ipc --net --cgroup --mount --fork --kill-child sh "$guest/boot.sh" "$tree" "$directory"

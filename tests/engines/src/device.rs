@@ -39,7 +39,7 @@ pub struct Device<'a> {
     suite: &'a Suite,
     /// What runs containers on it.
     pub setup: Setup,
-    folder: PathBuf,
+    directory: PathBuf,
     name: String,
     step: &'a Step,
     process: Option<Child>,
@@ -54,13 +54,13 @@ pub struct Said {
 }
 
 impl<'a> Device<'a> {
-    /// A device with the module installed, in `folder`, that has never been booted.
-    pub fn new(suite: &'a Suite, setup: Setup, folder: &Path, name: &str, step: &'a Step) -> Result<Self> {
+    /// A device with the module installed, in `directory`, that has never been booted.
+    pub fn new(suite: &'a Suite, setup: Setup, directory: &Path, name: &str, step: &'a Step) -> Result<Self> {
         let device = Self {
             sh: Shell::new()?,
             suite,
             setup,
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
             name: name.to_owned(),
             step,
             process: None,
@@ -70,10 +70,10 @@ impl<'a> Device<'a> {
     }
 
     fn prepare(&self) -> Result<()> {
-        let (sh, upper) = (&self.sh, self.folder.join("upper"));
-        sh.write_file(self.folder.join("guest/start.sh"), START)?;
-        sh.write_file(self.folder.join("guest/boot.sh"), BOOT)?;
-        let data = self.folder.join("data.img");
+        let (sh, upper) = (&self.sh, self.directory.join("upper"));
+        sh.write_file(self.directory.join("guest/start.sh"), START)?;
+        sh.write_file(self.directory.join("guest/boot.sh"), BOOT)?;
+        let data = self.directory.join("data.img");
         fs::File::create(&data)?.set_len(4 << 30)?;
         cmd!(sh, "/usr/sbin/mke2fs -q -F -t ext4 {data}").quiet().run()?;
         let module = upper.join("usr/share/mender/modules/v3/container");
@@ -86,9 +86,9 @@ impl<'a> Device<'a> {
         )?;
         let etc = upper.join("etc");
         let wants = |target: &str, unit: &str| -> Result<()> {
-            let folder = etc.join("systemd/system").join(target);
-            sh.create_dir(&folder)?;
-            let link = folder.join(unit);
+            let directory = etc.join("systemd/system").join(target);
+            sh.create_dir(&directory)?;
+            let link = directory.join(unit);
             Ok(std::os::unix::fs::symlink(Path::new("/usr/lib/systemd/system").join(unit), link)?)
         };
         wants("sysinit.target.wants", unit)?;
@@ -110,14 +110,14 @@ impl<'a> Device<'a> {
     /// When it does not come up: with the last lines of its console.
     pub fn power_on(&mut self) -> Result<()> {
         self.step.detail("booting");
-        let console = fs::File::create(self.folder.join("console"))?;
+        let console = fs::File::create(self.directory.join("console"))?;
         let mut command = self.start();
         command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
         self.process = Some(command.spawn().context("starting unshare")?);
         let ready = "systemctl is-system-running --wait 2> /dev/null | grep -q -x -e running -e degraded";
         let begun = Instant::now();
         while !self.run(ready).is_ok_and(|said| said.status == 0) {
-            let console = || fs::read_to_string(self.folder.join("console")).unwrap_or_default();
+            let console = || fs::read_to_string(self.directory.join("console")).unwrap_or_default();
             ensure!(begun.elapsed() < PATIENCE, "the device did not boot:\n{}", console());
             thread::sleep(Duration::from_millis(50));
         }
@@ -126,9 +126,9 @@ impl<'a> Device<'a> {
 
     fn start(&self) -> Command {
         let mut command = Command::new("unshare");
-        let guest = self.folder.join("guest");
+        let guest = self.directory.join("guest");
         command.args(["--mount", "sh"]).arg(guest.join("start.sh"));
-        command.args([&self.suite.system, &self.folder]).arg(&self.name).arg(guest);
+        command.args([&self.suite.system, &self.directory]).arg(&self.name).arg(guest);
         command
     }
 
@@ -264,7 +264,7 @@ impl<'a> Device<'a> {
         let meta_data = Some(release.meta_data.to_string());
         let name = release.name.as_str();
         let artifact = Artifact { module: "container", name, device_type: "test-device", files, meta_data };
-        let path = artifact.write(&self.sh, &self.folder)?;
+        let path = artifact.write(&self.sh, &self.directory)?;
         let inside = format!("/root/{name}.mender");
         self.write(&inside, &fs::read(&path)?)?;
         Ok(inside)

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use host::{folder, status};
+use host::{directory, status};
 
 use device::Device;
 pub use setup::Setup;
@@ -43,7 +43,7 @@ pub struct Suite {
     /// The server in the containers' images: a static executable.
     pub server: Vec<u8>,
     /// The directory that keeps what failed.
-    pub folder: PathBuf,
+    pub directory: PathBuf,
 }
 
 /// Every scenario with every setup that it is for, of those whose `scenario` or `scenario/setup` is among `names`; all where
@@ -90,20 +90,20 @@ impl Suite {
     /// When it fails: what was expected, what was seen, and where the rest is kept.
     pub fn play(&self, scenario: &Scenario, setup: Setup) -> Result<()> {
         let name = format!("{}/{setup}", scenario.name);
-        let folder = self.folder.join(&name);
-        folder::empty(&folder)?;
+        let directory = self.directory.join(&name);
+        directory::empty(&directory)?;
         let group = format!("mender-engines-{}-{}-{setup}", std::process::id(), scenario.name);
         let played = status::step(&name, |step| {
-            let mut device = Device::new(self, setup, &folder, &group, step)?;
+            let mut device = Device::new(self, setup, &directory, &group, step)?;
             device.power_on()?;
             (scenario.play)(&mut device)
         });
         if let Err(error) = &played {
-            let path = folder.join("error");
+            let path = directory.join("error");
             fs::write(&path, format!("{error:#}\n"))
                 .with_context(|| format!("writing {}", path.display()))?;
         }
-        played.with_context(|| format!("{name}: {}: kept in {}", scenario.says, folder.display()))?;
-        folder::remove(&folder)
+        played.with_context(|| format!("{name}: {}: kept in {}", scenario.says, directory.display()))?;
+        directory::remove(&directory)
     }
 }

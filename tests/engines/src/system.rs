@@ -54,16 +54,16 @@ pub fn ensure(sh: &Shell) -> Result<PathBuf> {
     packages::ensure(sh, HOST_PACKAGES)?;
     let parts = [RELEASE, CUSTOMIZE].into_iter().chain(PACKAGES.iter().chain(EXCLUDED).copied());
     let key = format!("{RELEASE}-{}", &cache::key(parts.map(str::as_bytes))[..16]);
-    let folder = cache::entry("engines", &key, |folder| make(sh, folder))
+    let directory = cache::entry("engines", &key, |directory| make(sh, directory))
         .with_context(|| format!("making a Debian system ({RELEASE}) with container engines"))?;
-    Ok(folder.join("root"))
+    Ok(directory.join("root"))
 }
 
-fn make(sh: &Shell, folder: &Path) -> Result<()> {
+fn make(sh: &Shell, directory: &Path) -> Result<()> {
     let mirror = apt::mirror(sh)?;
-    let script = folder.join("customize.sh");
+    let script = directory.join("customize.sh");
     sh.write_file(&script, CUSTOMIZE)?;
-    let root = folder.join("root");
+    let root = directory.join("root");
     step(format!("a Debian system ({RELEASE}) with container engines"), |step| {
         let mut errors = String::new();
         for suite in SUITES {

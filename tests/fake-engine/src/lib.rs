@@ -26,23 +26,23 @@ pub struct State(PathBuf);
 pub type Container = (String, String);
 
 impl State {
-    /// The one in `folder`.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self(folder.into())
+    /// The one in `directory`.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self(directory.into())
     }
 
     /// The directory.
-    pub fn folder(&self) -> &Path {
+    pub fn directory(&self) -> &Path {
         &self.0
     }
 
     fn list(&self, kind: &str) -> Result<Vec<(String, String)>> {
-        let folder = self.0.join(kind);
-        if !folder.exists() {
+        let directory = self.0.join(kind);
+        if !directory.exists() {
             return Ok(Vec::new());
         }
         let mut found = Vec::new();
-        for entry in fs::read_dir(&folder)? {
+        for entry in fs::read_dir(&directory)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             // What a cut has left of a file that was being written.
@@ -85,13 +85,15 @@ impl State {
     /// Changes files of `kind`, and leaves no trace of that but the files: whoever compares directories is to see containers,
     /// and neither when the mock has looked after them nor where it once had one.
     fn change(&self, kind: &str, change: impl FnOnce() -> Result<()>) -> Result<()> {
-        let folders = [self.0.join(kind), self.0.clone()];
-        let times = folders.each_ref().map(|folder| Dir::open(folder).and_then(|folder| folder.times()).ok());
+        let directories = [self.0.join(kind), self.0.clone()];
+        let times = directories
+            .each_ref()
+            .map(|directory| Dir::open(directory).and_then(|directory| directory.times()).ok());
         change()?;
-        for (folder, times) in folders.iter().zip(times) {
-            durable::remove_empty_dir(folder)?;
-            if let (Ok(folder), Some(times)) = (Dir::open(folder), times) {
-                folder.set_times(times)?;
+        for (directory, times) in directories.iter().zip(times) {
+            durable::remove_empty_dir(directory)?;
+            if let (Ok(directory), Some(times)) = (Dir::open(directory), times) {
+                directory.set_times(times)?;
             }
         }
         Ok(())
@@ -214,6 +216,6 @@ pub fn build() -> Result<PathBuf> {
         .context("starting cargo")?;
     anyhow::ensure!(status.success(), "building the fake engine failed");
     let test = std::env::current_exe().context("where this test is")?;
-    let folder = test.ancestors().nth(2).context("tests are in target/debug/deps")?;
-    Ok(folder.to_owned())
+    let directory = test.ancestors().nth(2).context("tests are in target/debug/deps")?;
+    Ok(directory.to_owned())
 }

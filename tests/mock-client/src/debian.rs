@@ -32,9 +32,9 @@ pub struct System {
 }
 
 impl System {
-    /// Mounts `base` at `root`; what is written goes to `folder`.
-    pub(crate) fn mount(base: &Path, folder: &Path, root: &Path) -> Result<Self> {
-        let (upper, work) = (folder.join("upper"), folder.join("work"));
+    /// Mounts `base` at `root`; what is written goes to `directory`.
+    pub(crate) fn mount(base: &Path, directory: &Path, root: &Path) -> Result<Self> {
+        let (upper, work) = (directory.join("upper"), directory.join("work"));
         for made in [&upper, &work] {
             fs::create_dir_all(made).with_context(|| format!("making {}", made.display()))?;
         }
@@ -121,7 +121,7 @@ impl System {
         let mut snapshot = Snapshot::of(&self.root.join("etc"))?
             .and(Snapshot::of(&self.root.join("var/lib/dpkg"))?.without_times())
             .without(|path| self.is_ephemeral(path))
-            .without_folder_times();
+            .without_directory_times();
         if !names.is_empty() {
             let verify: Vec<_> = ["dpkg", "--verify"].into_iter().chain(names.iter().copied()).collect();
             // It exits with 1 where something differs, and says what.
@@ -156,14 +156,14 @@ impl System {
             || inside.ends_with("/triggers/Lock")
     }
 
-    fn list(&self, folder: &Path, all: &mut String) -> Result<()> {
-        let reading = || format!("listing {}", folder.display());
-        let mut entries = fs::read_dir(folder).with_context(reading)?.collect::<Result<Vec<_>, _>>()?;
+    fn list(&self, directory: &Path, all: &mut String) -> Result<()> {
+        let reading = || format!("listing {}", directory.display());
+        let mut entries = fs::read_dir(directory).with_context(reading)?.collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
             let inside = path.strip_prefix(&self.root)?.to_owned();
-            if NOBODYS.iter().any(|folder| inside.starts_with(folder)) || self.is_ephemeral(&path) {
+            if NOBODYS.iter().any(|directory| inside.starts_with(directory)) || self.is_ephemeral(&path) {
                 continue;
             }
             all.push_str(&format!("{}\n", inside.display()));
@@ -243,8 +243,8 @@ impl Package {
     /// # Errors
     /// When dpkg-deb does not make it.
     pub fn build(&self) -> Result<Vec<u8>> {
-        let folder = tempfile::tempdir().context("making a directory for a package")?;
-        let tree = folder.path().join("tree");
+        let directory = tempfile::tempdir().context("making a directory for a package")?;
+        let tree = directory.path().join("tree");
         let write = |path: PathBuf, content: &str| -> Result<()> {
             let writing = || format!("writing {}", path.display());
             fs::create_dir_all(path.parent().unwrap_or(&path)).with_context(writing)?;
@@ -269,7 +269,7 @@ impl Package {
                 Command::new("md5sum").args(names).current_dir(&tree).output().context("starting md5sum")?;
             fs::write(tree.join("DEBIAN/md5sums"), sums.stdout).context("writing a package's checksums")?;
         }
-        let deb = folder.path().join("package.deb");
+        let deb = directory.path().join("package.deb");
         let built = Command::new("dpkg-deb")
             .args(["--root-owner-group", "--uniform-compression", "-Znone", "--build"])
             .args([&tree, &deb])

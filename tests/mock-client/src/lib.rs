@@ -61,7 +61,7 @@ pub struct MockClient {
     /// The Debian system that the device is, if it is one. It has to be unmounted before its directory goes.
     system: Option<System>,
     /// Removes the device at the end.
-    _folder: TempDir,
+    _directory: TempDir,
     device: PathBuf,
     module: PathBuf,
     generation: Generation,
@@ -75,7 +75,7 @@ impl MockClient {
     /// # Errors
     /// When the temporary directory cannot be made.
     pub fn new(module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
-        Self::in_folder(&env::temp_dir(), "with blanks", module, generation)
+        Self::in_directory(&env::temp_dir(), "with blanks", module, generation)
     }
 
     /// As [`new`](Self::new), without blanks in its paths: for modules that are known not to bear them.
@@ -100,24 +100,32 @@ impl MockClient {
             "{} has blanks in its path, which not every module bears: choose a directory without (for temporary files, with TMPDIR)",
             parent.display()
         );
-        Self::in_folder(parent, "device", module, generation)
+        Self::in_directory(parent, "device", module, generation)
     }
 
     /// The device is a directory in a temporary one without blanks: a shell that splits its path at a blank, and then
     /// removes what the first half names, is to remove something of ours.
-    fn in_folder(
+    fn in_directory(
         parent: &Path,
         name: &str,
         module: impl Into<PathBuf>,
         generation: Generation,
     ) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("mender-").tempdir_in(parent);
-        let folder = folder.context("making a device's directory")?;
-        let device = folder.path().join(name);
+        let directory = tempfile::Builder::new().prefix("mender-").tempdir_in(parent);
+        let directory = directory.context("making a device's directory")?;
+        let device = directory.path().join(name);
         fs::create_dir_all(device.join("settings")).context("making the settings directory")?;
         let meta_data = "null".to_owned(); // what the client writes for an artifact without
         let module = module.into();
-        Ok(Self { system: None, _folder: folder, device, module, generation, meta_data, wrapper: Vec::new() })
+        Ok(Self {
+            system: None,
+            _directory: directory,
+            device,
+            module,
+            generation,
+            meta_data,
+            wrapper: Vec::new(),
+        })
     }
 
     /// A device that is a Debian system: a copy of the directory `base` that costs nothing, in which the module runs by
@@ -126,17 +134,17 @@ impl MockClient {
     /// # Errors
     /// When it cannot be made, which takes root.
     pub fn debian(base: &Path, module: &Path, generation: Generation, blanks: bool) -> Result<Self> {
-        let mut client = Self::in_folder(
+        let mut client = Self::in_directory(
             &env::temp_dir(),
             if blanks { "with blanks" } else { "device" },
             module,
             generation,
         )?;
-        let system = System::mount(base, client._folder.path(), &client.device)?;
+        let system = System::mount(base, client._directory.path(), &client.device)?;
         client.module = system.install(module)?;
         client.system = Some(system);
-        for folder in [client.datastore(), client.settings()] {
-            fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        for directory in [client.datastore(), client.settings()] {
+            fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
         }
         Ok(client)
     }
@@ -334,9 +342,9 @@ impl MockClient {
     fn make_tree(&self) -> Result<()> {
         self.delete_tree()?;
         let tree = self.tree();
-        for folder in ["header", "tmp", "files", "streams"] {
-            fs::create_dir_all(tree.join(folder))
-                .with_context(|| format!("making {folder}/ of the work tree"))?;
+        for directory in ["header", "tmp", "files", "streams"] {
+            fs::create_dir_all(tree.join(directory))
+                .with_context(|| format!("making {directory}/ of the work tree"))?;
         }
         let newline = if self.generation == Generation::V5 { "\n" } else { "" };
         let texts = [

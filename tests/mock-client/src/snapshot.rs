@@ -68,9 +68,9 @@ impl Snapshot {
         paths.into_iter().filter(differs).map(PathBuf::as_path).collect()
     }
 
-    /// The same with paths relative to `folder`: to compare what lies in different places.
-    pub fn below(self, folder: &Path) -> Self {
-        let relative = |path: PathBuf| path.strip_prefix(folder).map(Path::to_owned).unwrap_or(path);
+    /// The same with paths relative to `directory`: to compare what lies in different places.
+    pub fn below(self, directory: &Path) -> Self {
+        let relative = |path: PathBuf| path.strip_prefix(directory).map(Path::to_owned).unwrap_or(path);
         Self(self.0.into_iter().map(|(path, entry)| (relative(path), entry)).collect())
     }
 
@@ -84,7 +84,7 @@ impl Snapshot {
 
     /// The same without directories' modification times: what is put beside something and removed again leaves a trace in
     /// the directory around them.
-    pub fn without_folder_times(mut self) -> Self {
+    pub fn without_directory_times(mut self) -> Self {
         for entry in self.0.values_mut().filter(|entry| FileType::from_raw_mode(entry.mode).is_dir()) {
             entry.modified = (0, 0);
         }
@@ -93,8 +93,8 @@ impl Snapshot {
 
     /// The same without directories, for what files alone tell, and without files whose names end with `ending`.
     pub fn files_except(mut self, ending: &str) -> Self {
-        let is_folder = |entry: &Entry| FileType::from_raw_mode(entry.mode).is_dir();
-        self.0.retain(|path, entry| !is_folder(entry) && !path.to_string_lossy().ends_with(ending));
+        let is_directory = |entry: &Entry| FileType::from_raw_mode(entry.mode).is_dir();
+        self.0.retain(|path, entry| !is_directory(entry) && !path.to_string_lossy().ends_with(ending));
         self
     }
 
@@ -126,15 +126,15 @@ impl Snapshot {
         self
     }
 
-    /// The same with nothing but `folder` and everything in it.
+    /// The same with nothing but `directory` and everything in it.
     #[must_use]
-    pub fn within(self, folder: &Path) -> Self {
-        self.without(|path| !path.starts_with(folder))
+    pub fn within(self, directory: &Path) -> Self {
+        self.without(|path| !path.starts_with(directory))
     }
 
-    /// The same without `folder` and everything in it.
-    pub fn except(mut self, folder: &Path) -> Self {
-        self.0.retain(|path, _| !path.starts_with(folder));
+    /// The same without `directory` and everything in it.
+    pub fn except(mut self, directory: &Path) -> Self {
+        self.0.retain(|path, _| !path.starts_with(directory));
         self
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use host::command::run;
-use host::folder;
+use host::directory;
 use host::status::Step;
 use xshell::{Shell, cmd};
 
@@ -16,7 +16,7 @@ pub const RECIPES: [&str; 3] =
 
 /// Makes what the recipes name and no SRC_URI has: a key, and a file, in the build directory.
 pub fn prepare(sh: &Shell, build: &Path) -> Result<()> {
-    folder::write(&build.join("outside.html"), "outside of SRC_URI\n")?;
+    directory::write(&build.join("outside.html"), "outside of SRC_URI\n")?;
     let (key, public) = (build.join("signing.key"), build.join("signing.pub"));
     let make = cmd!(sh, "openssl ecparam -name prime256v1 -genkey -noout -out {key}").quiet();
     make.run().context("making a key with openssl")?;

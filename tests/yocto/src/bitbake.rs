@@ -1,4 +1,4 @@
-//! A build folder of BitBake's, and how commands run in it.
+//! A build directory of BitBake's, and how commands run in it.
 
 use std::env;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use host::command::run;
 use host::status::Step;
-use host::{cache, folder};
+use host::{cache, directory};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::{Layer, Release};
@@ -50,8 +50,8 @@ pub const HOST_PACKAGES: &[&str] = &[
 /// The language that BitBake insists on.
 const LOCALE: &str = "en_US.UTF-8";
 
-/// A build folder for one release and one machine.
-pub struct BuildFolder<'a> {
+/// A build directory for one release and one machine.
+pub struct BuildDirectory<'a> {
     sh: &'a Shell,
     layer: &'a Layer,
     release: &'a Release,
@@ -60,8 +60,8 @@ pub struct BuildFolder<'a> {
     locales: PathBuf,
 }
 
-impl<'a> BuildFolder<'a> {
-    /// The build folder `name` of `release`, with `layers` beside OE-Core, and `settings` in its `local.conf`.
+impl<'a> BuildDirectory<'a> {
+    /// The build directory `name` of `release`, with `layers` beside OE-Core, and `settings` in its `local.conf`.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -74,9 +74,9 @@ impl<'a> BuildFolder<'a> {
         settings: &str,
     ) -> Result<Self> {
         let path = layer.scratch.join(&release.series).join(name);
-        folder::remove(&path)?;
+        directory::remove(&path)?;
         let list: String = layers.iter().map(|layer| format!("    {} \\\n", layer.display())).collect();
-        folder::write(
+        directory::write(
             &path.join("conf/bblayers.conf"),
             format!(
                 "BBPATH = \"${{TOPDIR}}\"\nBBFILES ?= \"\"\nBBLAYERS ?= \" \\\n    {}/meta \\\n{list}\"\n",
@@ -84,32 +84,32 @@ impl<'a> BuildFolder<'a> {
             ),
         )?;
         let downloads = layer.scratch.join("downloads");
-        // Without a server for equivalent hashes: two build folders share what either has built.
+        // Without a server for equivalent hashes: two build directories share what either has built.
         let local = format!(
             "DL_DIR = \"{}\"\nSSTATE_DIR = \"{}\"\nDEPLOY_DIR = \"${{TOPDIR}}/deploy\"\nBB_NO_NETWORK = \"1\"\n\
              BB_SERVER_TIMEOUT = \"0\"\nBB_SIGNATURE_HANDLER = \"OEBasicHash\"\nBB_HASHSERVE = \"\"\n{settings}",
             downloads.display(),
             state(sh, layer)?.display()
         );
-        folder::write(&path.join("conf/local.conf"), &local)?;
+        directory::write(&path.join("conf/local.conf"), &local)?;
         tools(layer)?;
         let locales = layer.scratch.join("locales");
         Ok(Self { sh, layer, release, path, locales })
     }
 
-    /// Runs `command` in the folder, with BitBake and the test's tools before everything else in PATH, and returns its output.
+    /// Runs `command` in the directory, with BitBake and the test's tools before everything else in PATH, and returns its output.
     ///
     /// # Errors
     /// When it fails: its last lines.
     pub fn run(&self, step: &Step, machine: &str, command: &[&str]) -> Result<String> {
         self.locales(step)?;
-        let folders = [
+        let directories = [
             self.layer.scratch.join("tools"),
             self.release.oe_core.join("scripts"),
             self.release.bitbake.join("bin"),
         ];
         let inherited = env::var_os("PATH").unwrap_or_default();
-        let path = env::join_paths(folders.into_iter().chain(env::split_paths(&inherited)))
+        let path = env::join_paths(directories.into_iter().chain(env::split_paths(&inherited)))
             .context("joining PATH")?;
         let _here = self.sh.push_dir(&self.path);
         let command = self
@@ -126,17 +126,19 @@ impl<'a> BuildFolder<'a> {
     }
 
     /// The directory of the recipe `name` below BitBake's work directory, which has one level for the architecture. Older releases
-    /// append the C library to the name of its folder tmp.
+    /// append the C library to the name of its directory tmp.
     ///
     /// # Errors
     /// When BitBake has not worked on it.
     pub fn work(&self, name: &str) -> Result<PathBuf> {
-        let work = ["tmp/work", "tmp-glibc/work"].map(|folder| self.path.join(folder));
-        let work = work.iter().find(|folder| folder.is_dir()).context("BitBake has no work directory")?;
-        let architectures = folder::entries(work)?;
+        let work = ["tmp/work", "tmp-glibc/work"].map(|directory| self.path.join(directory));
+        let work =
+            work.iter().find(|directory| directory.is_dir()).context("BitBake has no work directory")?;
+        let architectures = directory::entries(work)?;
         let found =
             architectures.iter().map(|architecture| architecture.join(name)).find(|path| path.is_dir());
-        let versions = folder::entries(&found.with_context(|| format!("BitBake has not worked on {name}"))?)?;
+        let versions =
+            directory::entries(&found.with_context(|| format!("BitBake has not worked on {name}"))?)?;
         versions.into_iter().next().with_context(|| format!("BitBake has left nothing of {name}"))
     }
 
@@ -149,7 +151,7 @@ impl<'a> BuildFolder<'a> {
         })
     }
 
-    /// The language, made in a folder of ours where the host does not have it.
+    /// The language, made in a directory of ours where the host does not have it.
     fn locales(&self, step: &Step) -> Result<()> {
         let made = self.locales.join(LOCALE);
         if made.exists() {
@@ -160,22 +162,22 @@ impl<'a> BuildFolder<'a> {
     }
 }
 
-/// Makes the folder with the tools that stand in for others, and with the compiler that the host uses: BitBake runs it under another
+/// Makes the directory with the tools that stand in for others, and with the compiler that the host uses: BitBake runs it under another
 /// home, where rustup's proxies know no toolchain.
 fn tools(layer: &Layer) -> Result<()> {
-    let folder = layer.scratch.join("tools");
-    folder::empty(&folder)?;
+    let directory = layer.scratch.join("tools");
+    directory::empty(&directory)?;
     fs::create_dir_all(layer.scratch.join("home")).context("making a home for BitBake")?;
     let compiler = ["rustc", "cargo"].map(|name| layer.toolchain.join(name));
     for tool in compiler.iter().chain(&scripts(layer)?) {
-        link(tool, &folder.join(tool.file_name().unwrap_or_default()))?;
+        link(tool, &directory.join(tool.file_name().unwrap_or_default()))?;
     }
-    layer.opkg.iter().try_for_each(|opkg| link(opkg, &folder.join("opkg")))
+    layer.opkg.iter().try_for_each(|opkg| link(opkg, &directory.join("opkg")))
 }
 
 /// The scripts that stand in for programs of OE-Core's.
 fn scripts(layer: &Layer) -> Result<Vec<PathBuf>> {
-    folder::entries(&layer.tests.join("meta-debian-tools/scripts"))
+    directory::entries(&layer.tests.join("meta-debian-tools/scripts"))
 }
 
 fn link(tool: &Path, link: &Path) -> Result<()> {

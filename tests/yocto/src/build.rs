@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use host::command::run as run_command;
-use host::folder;
+use host::directory;
 use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
-use crate::bitbake::BuildFolder;
+use crate::bitbake::BuildDirectory;
 use crate::lists::{self, EXAMPLE, GROUP};
 use crate::{Layer, Release, artifacts, client, downloads};
 
-/// What a masked build folder's `local.conf` says.
+/// What a masked build directory's `local.conf` says.
 pub const SETTINGS: &str = "require conf/debian-tools.conf\nINIT_MANAGER = \"systemd\"\n\
     DISTRO_FEATURES:append = \" ptest virtualization\"\nPACKAGE_CLASSES = \"package_deb package_ipk package_rpm\"\n\
     UPDATE_MODULE_CONFIG[web-file.mode] = '\"replace\"'\nUPDATE_MODULE_CONFIG[web-file.units.stop] = '[]'\n";
@@ -46,7 +46,7 @@ pub struct Build {
 /// A C library on this host.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Library {
-    folder: &'static str,
+    directory: &'static str,
     loader: &'static str,
 }
 
@@ -56,13 +56,13 @@ pub const BUILDS: &[Build] = &[
         machine: "qemuarm64",
         debian: "arm64",
         emulator: &["qemu-aarch64-static"],
-        library: Some(Library { folder: "/usr/aarch64-linux-gnu/lib", loader: "ld-linux-aarch64.so.1" }),
+        library: Some(Library { directory: "/usr/aarch64-linux-gnu/lib", loader: "ld-linux-aarch64.so.1" }),
     },
     Build {
         machine: "qemuarm",
         debian: "armhf",
         emulator: &["qemu-arm-static"],
-        library: Some(Library { folder: "/usr/arm-linux-gnueabihf/lib", loader: "ld-linux-armhf.so.3" }),
+        library: Some(Library { directory: "/usr/arm-linux-gnueabihf/lib", loader: "ld-linux-armhf.so.3" }),
     },
     // Debian's compiler for armhf makes code for ARMv7, and so is the C library that comes with it.
     Build {
@@ -126,7 +126,7 @@ pub fn run(
 ) -> Result<Vec<Built>> {
     downloads::mirror(sh, layer)?;
     let under_test =
-        vec![layer.folder.clone(), downloads::checksums(layer)?, layer.tests.join("meta-example")];
+        vec![layer.directory.clone(), downloads::checksums(layer)?, layer.tests.join("meta-example")];
     let mut layers = [stand_ins(layer), under_test].concat();
     let mut settings = SETTINGS.to_owned();
     if let Some(meta_mender) = meta_mender {
@@ -136,26 +136,26 @@ pub fn run(
         let newest = client::versions(meta_mender)?.pop().unwrap_or_default();
         settings += &format!("{CLIENT_SETTINGS}{SPLIT}{}", preferred(&newest));
     }
-    let folder = BuildFolder::new(sh, layer, release, build.machine, &layers, &settings)?;
-    artifacts::prepare(sh, &folder.path)?;
+    let directory = BuildDirectory::new(sh, layer, release, build.machine, &layers, &settings)?;
+    artifacts::prepare(sh, &directory.path)?;
     let from_source = builds_from_source(release) && build.library.is_some();
     let names = to_build(layer, release, build);
     let bitbake: Vec<_> = ["bitbake"].into_iter().chain(names.iter().map(String::as_str)).collect();
     step(format!("{}, {}: bitbake, {} recipes", release.series, build.machine, names.len()), |step| {
-        let said = folder.run(step, build.machine, &bitbake)?;
+        let said = directory.run(step, build.machine, &bitbake)?;
         let complaints: Vec<_> = said.lines().filter(|line| complains(line)).collect();
         ensure!(complaints.is_empty(), "BitBake has built everything, but says:\n{}", complaints.join("\n"));
         if build.library.is_some() {
-            artifacts::check(sh, step, &folder.path)?;
+            artifacts::check(sh, step, &directory.path)?;
         }
         let packaged: Vec<_> =
             names.iter().filter(|name| !artifacts::RECIPES.contains(&name.as_str())).cloned().collect();
-        lists::check(sh, step, layer, &folder.path.join("deploy"), &packaged)?;
+        lists::check(sh, step, layer, &directory.path.join("deploy"), &packaged)?;
         let kinds = if from_source { &[true, false][..] } else { &[false][..] };
         let wanted =
             layer.modules.iter().flat_map(|module| kinds.iter().map(move |source| (module, *source)));
         wanted
-            .map(|(module, from_source)| built(sh, step, &folder.path, build, module, from_source))
+            .map(|(module, from_source)| built(sh, step, &directory.path, build, module, from_source))
             .collect()
     })
 }
@@ -185,20 +185,20 @@ fn complains(line: &str) -> bool {
 fn built(
     sh: &Shell,
     step: &Step,
-    folder: &Path,
+    directory: &Path,
     build: &Build,
     module: &str,
     from_source: bool,
 ) -> Result<Built> {
     let recipe = format!("mender-update-module-{module}{}", if from_source { "" } else { "-bin" });
     let package = |kind: &str, ending: &str| {
-        found(&folder.join("deploy").join(kind), |name| {
+        found(&directory.join("deploy").join(kind), |name| {
             name.starts_with(&format!("{recipe}_")) && name.ends_with(ending)
         })
     };
     let deb = package("deb", &format!("_{}.deb", build.debian))?;
     let ipk = package("ipk", ".ipk")?;
-    let unpacked = folder.join("unpacked").join(&recipe);
+    let unpacked = directory.join("unpacked").join(&recipe);
     fs::create_dir_all(&unpacked).with_context(|| format!("making {}", unpacked.display()))?;
     for package in [&deb, &ipk] {
         let listed = run_command(step, cmd!(sh, "dpkg-deb --info {package} conffiles"))?;
@@ -219,31 +219,31 @@ fn built(
     }
     let executable = unpacked.join("usr/share/mender/modules/v3").join(module);
     ensure!(executable.is_file(), "{} does not have {}", deb.display(), executable.display());
-    let runner = folder.join("runners").join(if from_source { "source" } else { "prebuilt" }).join(module);
+    let runner = directory.join("runners").join(if from_source { "source" } else { "prebuilt" }).join(module);
     let script =
         format!("#!/bin/sh\nexec {} '{}' \"$@\"\n", emulated(sh, build, from_source)?, executable.display());
-    folder::write(&runner, &script)?;
+    directory::write(&runner, &script)?;
     run_command(step, cmd!(sh, "chmod 755 {runner}"))?;
     Ok(Built { module: module.to_owned(), from_source, deb, runner })
 }
 
-/// The words before an executable's path that run it here. Not qemu's option -L: with it, "/" is the C library's folder.
+/// The words before an executable's path that run it here. Not qemu's option -L: with it, "/" is the C library's directory.
 fn emulated(sh: &Shell, build: &Build, from_source: bool) -> Result<String> {
     let (emulator, options) = build.emulator.split_first().context("a build without an emulator")?;
     let emulator =
         cmd!(sh, "which {emulator}").quiet().read().with_context(|| format!("finding {emulator}"))?;
     let mut words = vec![emulator];
     words.extend(options.iter().map(|&option| option.to_owned()));
-    if let (true, Some(Library { folder, loader })) = (from_source, &build.library) {
-        words.extend([format!("{folder}/{loader}"), format!("--library-path {folder}")]);
+    if let (true, Some(Library { directory, loader })) = (from_source, &build.library) {
+        words.extend([format!("{directory}/{loader}"), format!("--library-path {directory}")]);
     }
     Ok(words.join(" "))
 }
 
-/// The one file below `folder` whose name `is_it`.
-pub fn found(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
+/// The one file below `directory` whose name `is_it`.
+pub fn found(directory: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
     let is_it = |path: &PathBuf| path.file_name().is_some_and(|name| is_it(&name.to_string_lossy()));
-    folder::files(folder)?.into_iter().find(is_it).with_context(|| {
-        format!("BitBake has succeeded, but what it should have made is not in {}", folder.display())
+    directory::files(directory)?.into_iter().find(is_it).with_context(|| {
+        format!("BitBake has succeeded, but what it should have made is not in {}", directory.display())
     })
 }

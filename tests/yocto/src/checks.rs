@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use host::status::step;
 use xshell::Shell;
 
-use crate::bitbake::BuildFolder;
+use crate::bitbake::BuildDirectory;
 use crate::{Layer, Release, build, downloads};
 
 /// What OE-Core calls the machine that the checks are made for.
@@ -22,9 +22,10 @@ pub fn run(sh: &Shell, layer: &Layer, release: &Release) -> Result<String> {
 
 /// Parses everything, and returns how BitBake counts it.
 fn parsed(sh: &Shell, layer: &Layer, release: &Release) -> Result<String> {
-    let folder = BuildFolder::new(sh, layer, release, "parse", std::slice::from_ref(&layer.folder), "")?;
+    let directory =
+        BuildDirectory::new(sh, layer, release, "parse", std::slice::from_ref(&layer.directory), "")?;
     let said = step(format!("{}: bitbake -p with all of OE-Core", release.series), |step| {
-        folder.run(step, MACHINE, &["bitbake", "-p"])
+        directory.run(step, MACHINE, &["bitbake", "-p"])
     })?;
     let count = said.lines().find_map(|line| line.strip_prefix("Parsing of ")?.split(" complete").next());
     Ok(format!("{} parsed", count.context("BitBake does not say what it has parsed")?))
@@ -32,10 +33,10 @@ fn parsed(sh: &Shell, layer: &Layer, release: &Release) -> Result<String> {
 
 /// Has `bitbake-layers` show the layer's recipes, and returns how many they are.
 fn shown(sh: &Shell, layer: &Layer, release: &Release) -> Result<usize> {
-    let layers = [build::stand_ins(layer), vec![layer.folder.clone()]].concat();
-    let folder = BuildFolder::new(sh, layer, release, "recipes", &layers, build::SETTINGS)?;
+    let layers = [build::stand_ins(layer), vec![layer.directory.clone()]].concat();
+    let directory = BuildDirectory::new(sh, layer, release, "recipes", &layers, build::SETTINGS)?;
     let said = step(format!("{}: bitbake-layers show-recipes", release.series), |step| {
-        folder.run(step, MACHINE, &["bitbake-layers", "show-recipes", "mender-update-module-*"])
+        directory.run(step, MACHINE, &["bitbake-layers", "show-recipes", "mender-update-module-*"])
     })?;
     let recipes = build::recipes(layer, release);
     let is_shown = |name: &&String| said.lines().any(|line| line.strip_suffix(':') == Some(name.as_str()));
@@ -44,13 +45,13 @@ fn shown(sh: &Shell, layer: &Layer, release: &Release) -> Result<usize> {
     Ok(recipes.len())
 }
 
-/// Runs yocto-check-layer on a build folder without the layer, which it adds itself.
+/// Runs yocto-check-layer on a build directory without the layer, which it adds itself.
 fn compatible(sh: &Shell, layer: &Layer, release: &Release) -> Result<()> {
     let layers = build::stand_ins(layer);
-    let folder = BuildFolder::new(sh, layer, release, "check-layer", &layers, build::SETTINGS)?;
-    let path = layer.folder.display().to_string();
+    let directory = BuildDirectory::new(sh, layer, release, "check-layer", &layers, build::SETTINGS)?;
+    let path = layer.directory.display().to_string();
     let said = step(format!("{}: yocto-check-layer", release.series), |step| {
-        folder.run(step, MACHINE, &["yocto-check-layer", "--no-auto-dependency", &path])
+        directory.run(step, MACHINE, &["yocto-check-layer", "--no-auto-dependency", &path])
     })?;
     ensure!(said.contains("meta-rust-modules ... PASS"), "yocto-check-layer does not say PASS:\n{said}");
     Ok(())

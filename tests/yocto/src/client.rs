@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use host::command::run;
 use host::status::{Step, step};
-use host::{cache, folder};
+use host::{cache, directory};
 use xshell::{Shell, cmd};
 
 use crate::Layer;
@@ -24,7 +24,7 @@ const RECIPES: &str = "recipes-mender/mender-client";
 /// When there is none.
 pub fn versions(meta_mender: &Path) -> Result<Vec<String>> {
     let mut newest: BTreeMap<u32, (Vec<u32>, String)> = BTreeMap::new();
-    for recipe in folder::entries(&meta_mender.join(RECIPES))? {
+    for recipe in directory::entries(&meta_mender.join(RECIPES))? {
         let name = recipe.file_name().unwrap_or_default().to_string_lossy();
         let version =
             name.strip_prefix("mender_").and_then(|rest| rest.strip_suffix(".bb")).unwrap_or_default();
@@ -67,7 +67,7 @@ pub fn provide(sh: &Shell, layer: &Layer, meta_mender: &Path) -> Result<()> {
             None => fetched(sh, step, meta_mender)?,
         };
         let mirror = layer.scratch.join("downloads").join(MIRROR);
-        folder::remove(&mirror)?;
+        directory::remove(&mirror)?;
         run(step, cmd!(sh, "git clone --quiet --mirror {source} {mirror}")).map(drop)
     })
 }
@@ -75,7 +75,7 @@ pub fn provide(sh: &Shell, layer: &Layer, meta_mender: &Path) -> Result<()> {
 /// A clone of the client's repository from the network, kept until a recipe of the client changes.
 fn fetched(sh: &Shell, step: &Step, meta_mender: &Path) -> Result<PathBuf> {
     let mut recipes = Vec::new();
-    for recipe in folder::entries(&meta_mender.join(RECIPES))?.iter().filter(|path| path.is_file()) {
+    for recipe in directory::entries(&meta_mender.join(RECIPES))?.iter().filter(|path| path.is_file()) {
         recipes.push(fs::read_to_string(recipe).with_context(|| format!("reading {}", recipe.display()))?);
     }
     let address = recipes.iter().find_map(|recipe| {
@@ -85,8 +85,9 @@ fn fetched(sh: &Shell, step: &Step, meta_mender: &Path) -> Result<PathBuf> {
     let address =
         address.with_context(|| format!("no recipe in {} names a repository", meta_mender.display()))?;
     let key = cache::key(recipes.iter().map(String::as_bytes));
-    cache::entry("mender-client", &key[..16], |folder| {
-        let clone = cmd!(sh, "git clone --quiet --mirror {address} {folder}").env("GIT_TERMINAL_PROMPT", "0");
+    cache::entry("mender-client", &key[..16], |directory| {
+        let clone =
+            cmd!(sh, "git clone --quiet --mirror {address} {directory}").env("GIT_TERMINAL_PROMPT", "0");
         run(step, clone).map(drop)
     })
 }
@@ -97,8 +98,8 @@ mod tests {
 
     #[test]
     fn the_newest_client_of_every_major_version_is_tried() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(versions(folder.path()).is_err());
+        let directory = tempfile::tempdir().unwrap();
+        assert!(versions(directory.path()).is_err());
         for name in [
             "mender_4.0.7.bb",
             "mender_5.0.9.bb",
@@ -106,8 +107,8 @@ mod tests {
             "mender_git.bb",
             "mender-client_3.5.3.bb",
         ] {
-            folder::write(&folder.path().join(RECIPES).join(name), "").unwrap();
+            directory::write(&directory.path().join(RECIPES).join(name), "").unwrap();
         }
-        assert_eq!(versions(folder.path()).unwrap(), ["4.0.7", "5.0.10"]);
+        assert_eq!(versions(directory.path()).unwrap(), ["4.0.7", "5.0.10"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The mirror that BitBake fetches from: a folder with every crate and everything that is released, under the names by which
+//! The mirror that BitBake fetches from: a directory with every crate and everything that is released, under the names by which
 //! recipes ask for them.
 
 use std::env;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use host::command::run;
 use host::status::step;
-use host::{cache, folder};
+use host::{cache, directory};
 use xshell::{Shell, cmd};
 
 use crate::Layer;
@@ -17,36 +17,38 @@ use crate::Layer;
 pub fn mirror(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
     // Building on this host has fetched the crates of this host's platform only; Cargo.lock names those of all.
     step("fetching crates", |step| run(step, cmd!(sh, "cargo fetch --locked")))?;
-    let folder = layer.scratch.join("downloads");
-    folder::empty(&folder)?;
+    let directory = layer.scratch.join("downloads");
+    directory::empty(&directory)?;
     for file in crates()?.iter().chain(&layer.released) {
         let name = file.file_name().with_context(|| format!("{} has no file name", file.display()))?;
-        fs::copy(file, folder.join(name)).with_context(|| format!("copying {}", file.display()))?;
+        fs::copy(file, directory.join(name)).with_context(|| format!("copying {}", file.display()))?;
     }
-    Ok(folder)
+    Ok(directory)
 }
 
 /// Every crate in cargo's cache.
 fn crates() -> Result<Vec<PathBuf>> {
     let home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
-        None => PathBuf::from(env::var_os("HOME").context("finding cargo's folder: set HOME or CARGO_HOME")?)
-            .join(".cargo"),
+        None => {
+            PathBuf::from(env::var_os("HOME").context("finding cargo's directory: set HOME or CARGO_HOME")?)
+                .join(".cargo")
+        }
     };
     let mut crates = Vec::new();
-    for registry in folder::entries(&home.join("registry/cache"))? {
-        crates.extend(folder::entries(&registry)?);
+    for registry in directory::entries(&home.join("registry/cache"))? {
+        crates.extend(directory::entries(&registry)?);
     }
     Ok(crates)
 }
 
 /// Writes a layer with the checksums of the packages that this work tree has made, in the place of the release's, and returns
-/// its folder: compilers differ from machine to machine, and with them what they make.
+/// its directory: compilers differ from machine to machine, and with them what they make.
 pub fn checksums(layer: &Layer) -> Result<PathBuf> {
-    let folder = layer.scratch.join("meta-checksums");
-    folder::remove(&folder)?;
-    folder::write(
-        &folder.join("conf/layer.conf"),
+    let directory = layer.scratch.join("meta-checksums");
+    directory::remove(&directory)?;
+    directory::write(
+        &directory.join("conf/layer.conf"),
         "BBFILES += \"${LAYERDIR}/recipes-*/*/*.bbappend\"\nBBFILE_COLLECTIONS += \"checksums\"\n\
          BBFILE_PATTERN_checksums = \"^${LAYERDIR}/\"\nLAYERSERIES_COMPAT_checksums = \"wrynose scarthgap\"\n",
     )?;
@@ -66,10 +68,10 @@ pub fn checksums(layer: &Layer) -> Result<PathBuf> {
                     &format!("SRC_URI[{name}-{architecture}.sha256sum] = \"{}\"\n", cache::sha256(&content));
             }
         }
-        folder::write(
-            &folder.join(format!("recipes-mender/prebuilt/mender-update-module-{module}-bin_%.bbappend")),
+        directory::write(
+            &directory.join(format!("recipes-mender/prebuilt/mender-update-module-{module}-bin_%.bbappend")),
             &append,
         )?;
     }
-    Ok(folder)
+    Ok(directory)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use host::command::run as run_command;
 use host::status::step;
-use host::{cache, folder, packages};
+use host::{cache, directory, packages};
 use xshell::{Shell, cmd};
 
 use crate::{Layer, downloads};
@@ -19,14 +19,15 @@ const REQUIREMENTS: &str = include_str!("../python/requirements.txt");
 /// Runs everything and says what it showed.
 pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
     let python = python(sh)?;
-    let recipes = &files(&layer.folder, "bb")?;
+    let recipes = &files(&layer.directory, "bb")?;
     require_recipes(recipes, &layer.modules)?;
     let mirror = downloads::mirror(sh, layer)?;
     let build = layer.scratch.join("engine");
-    folder::remove(&build)?;
-    let shown = &shown(&layer.folder.join("README.md"), &build.join("readme"))?;
-    let layers = [layer.tests.join("meta-core"), layer.folder.clone()].map(|path| path.display().to_string());
-    folder::write(
+    directory::remove(&build)?;
+    let shown = &shown(&layer.directory.join("README.md"), &build.join("readme"))?;
+    let layers =
+        [layer.tests.join("meta-core"), layer.directory.clone()].map(|path| path.display().to_string());
+    directory::write(
         &build.join("conf/bblayers.conf"),
         format!(
             "BBPATH = \"${{TOPDIR}}\"\nDL_DIR = \"{}\"\nBBLAYERS = \"{}\"\n{}",
@@ -39,14 +40,17 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
     step(format!("BitBake's engine: {} recipes", recipes.len() + shown.len()), |step| {
         run_command(step, cmd!(sh, "{python} {script} {build} {recipes...} {shown...}"))
     })?;
-    let linted =
-        &[recipes.clone(), files(&layer.folder, "bbclass")?, vec![layer.folder.join("conf/layer.conf")]]
-            .concat();
+    let linted = &[
+        recipes.clone(),
+        files(&layer.directory, "bbclass")?,
+        vec![layer.directory.join("conf/layer.conf")],
+    ]
+    .concat();
     step(format!("oelint-adv: {} files", linted.len()), |step| {
-        let _here = sh.push_dir(&layer.folder); // for its settings, the layer's exceptions
+        let _here = sh.push_dir(&layer.directory); // for its settings, the layer's exceptions
         run_command(step, cmd!(sh, "{python} -m oelint_adv --quiet --mode=all {linted...}"))
     })?;
-    let kas = &files(&layer.folder.join("kas"), "yml")?;
+    let kas = &files(&layer.directory.join("kas"), "yml")?;
     let script = layer.tests.join("python/kas_schema.py");
     step(format!("kas' schema: {} files", kas.len()), |step| {
         run_command(step, cmd!(sh, "{python} {script} {kas...}"))
@@ -66,18 +70,18 @@ pub const EVERYWHERE_PACKAGES: &[&str] = &["python3-venv"];
 /// A Python with the packages, from the cache.
 fn python(sh: &Shell) -> Result<PathBuf> {
     packages::ensure(sh, EVERYWHERE_PACKAGES)?;
-    let folder = cache::entry("python", &cache::key([REQUIREMENTS.as_bytes()])[..16], |folder| {
+    let directory = cache::entry("python", &cache::key([REQUIREMENTS.as_bytes()])[..16], |directory| {
         step("Python packages: BitBake's engine, oelint-adv, kas", |step| {
-            run_command(step, cmd!(sh, "python3 -m venv {folder}"))?;
-            let requirements = folder.join("requirements.txt");
-            folder::write(&requirements, REQUIREMENTS)?;
-            let python = folder.join("bin/python");
+            run_command(step, cmd!(sh, "python3 -m venv {directory}"))?;
+            let requirements = directory.join("requirements.txt");
+            directory::write(&requirements, REQUIREMENTS)?;
+            let python = directory.join("bin/python");
             run_command(step, cmd!(sh, "{python} -m pip install --quiet --requirement {requirements}"))
                 .context("installing Python packages: is the network up?")
         })?;
         Ok(())
     })?;
-    Ok(folder.join("bin/python"))
+    Ok(directory.join("bin/python"))
 }
 
 /// Makes sure that each of `modules` has a recipe from source and a prebuilt one.
@@ -105,9 +109,9 @@ fn repository(sh: &Shell) -> Result<String> {
     ))
 }
 
-/// Writes the recipes that the README `readme` shows into `folder`, each by the name that its block has as a comment in the
+/// Writes the recipes that the README `readme` shows into `directory`, each by the name that its block has as a comment in the
 /// first line, and returns their paths.
-fn shown(readme: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
+fn shown(readme: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
     let text = fs::read_to_string(readme).with_context(|| format!("reading {}", readme.display()))?;
     let mut paths = Vec::new();
     for block in text.split("```").skip(1).step_by(2) {
@@ -115,8 +119,8 @@ fn shown(readme: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
             continue;
         };
         if name.ends_with(".bb") {
-            let path = folder.join(name);
-            folder::write(&path, block.trim_start())?;
+            let path = directory.join(name);
+            directory::write(&path, block.trim_start())?;
             paths.push(path);
         }
     }
@@ -128,9 +132,9 @@ fn shown(readme: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The files below `folder` with the ending `extension`, sorted.
-fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-    let mut files = folder::files(folder)?;
+/// The files below `directory` with the ending `extension`, sorted.
+fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut files = directory::files(directory)?;
     files.retain(|path| path.extension().is_some_and(|found| found == extension));
     Ok(files)
 }

@@ -25,9 +25,9 @@ pub use release::{Release, compatible, meta_mender, releases};
 
 /// The layer, and what it is tested with.
 pub struct Layer {
-    /// Its folder.
-    pub folder: PathBuf,
-    /// The folder of these tests, with the layers that stand in for others.
+    /// Its directory.
+    pub directory: PathBuf,
+    /// The directory of these tests, with the layers that stand in for others.
     pub tests: PathBuf,
     /// Where everything is made.
     pub scratch: PathBuf,
@@ -35,7 +35,7 @@ pub struct Layer {
     pub modules: Vec<String>,
     /// The sources and packages that its recipes would download, as `cargo xtask dist` has made them.
     pub released: Vec<PathBuf>,
-    /// The folder with the compiler and cargo.
+    /// The directory with the compiler and cargo.
     pub toolchain: PathBuf,
     /// A DL_DIR of BitBake's that has the source of the Mender client, where one is at hand.
     pub downloads: Option<PathBuf>,

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use host::command::run;
-use host::folder;
+use host::directory;
 use host::status::Step;
 use xshell::{Shell, cmd};
 
@@ -75,7 +75,7 @@ fn packages(layer: &Layer, recipe: &str) -> Result<Lists> {
 fn installed(layer: &Layer, module: &str) -> Result<Vec<String>> {
     let unit = format!("mender-update-module-{module}-recover.service");
     let units = "/usr/lib/systemd/system";
-    let source = layer.folder.with_file_name("debian").join(module).join(&unit);
+    let source = layer.directory.with_file_name("debian").join(module).join(&unit);
     let text = fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
     let targets = text.lines().filter_map(|line| line.strip_prefix("WantedBy="));
     let links = targets.flat_map(str::split_whitespace);
@@ -90,10 +90,10 @@ fn installed(layer: &Layer, module: &str) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// The packages of this project's in `folder`.
-fn found(sh: &Shell, step: &Step, folder: &Path) -> Result<Lists> {
+/// The packages of this project's in `directory`.
+fn found(sh: &Shell, step: &Step, directory: &Path) -> Result<Lists> {
     let mut lists = Lists::new();
-    for package in folder::files(folder)? {
+    for package in directory::files(directory)? {
         let file = package.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !file.starts_with("mender-update-module-") && !file.starts_with(GROUP) {
             continue;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use host::folder;
+use host::directory;
 
 /// A release at hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,35 +17,35 @@ pub struct Release {
     pub bitbake: PathBuf,
 }
 
-/// The layer meta-mender-core for `series` in `folder`: a checkout of meta-mender, or a folder that has one or several, each in a
-/// folder of its own or two levels down.
+/// The layer meta-mender-core for `series` in `directory`: a checkout of meta-mender, or a directory that has one or several, each in a
+/// directory of its own or two levels down.
 ///
 /// # Errors
-/// When the folder cannot be read.
-pub fn meta_mender(folder: &Path, series: &str) -> Result<Option<PathBuf>> {
-    let candidates = [vec![folder.to_owned()], folder::entries(folder)?].concat();
-    let layers = candidates.iter().flat_map(|folder| [folder.clone(), folder.join("meta-mender")]);
+/// When the directory cannot be read.
+pub fn meta_mender(directory: &Path, series: &str) -> Result<Option<PathBuf>> {
+    let candidates = [vec![directory.to_owned()], directory::entries(directory)?].concat();
+    let layers = candidates.iter().flat_map(|directory| [directory.clone(), directory.join("meta-mender")]);
     let is_it = |layer: &PathBuf| {
         let compatible = variable(&layer.join("conf/layer.conf"), "LAYERSERIES_COMPAT_mender");
         compatible.is_ok_and(|compatible| compatible.split_whitespace().any(|found| found == series))
     };
-    Ok(layers.map(|folder| folder.join("meta-mender-core")).find(is_it))
+    Ok(layers.map(|directory| directory.join("meta-mender-core")).find(is_it))
 }
 
-/// The releases in `folder`, which holds the checkouts `openembedded-core` and `bitbake`, or folders that each do.
+/// The releases in `directory`, which holds the checkouts `openembedded-core` and `bitbake`, or directories that each do.
 ///
 /// # Errors
 /// When it has none, or one that does not say its series.
-pub fn releases(folder: &Path) -> Result<Vec<Release>> {
-    let candidates = [vec![folder.to_owned()], folder::entries(folder)?].concat();
-    let pair = |folder: &PathBuf| (folder.join("openembedded-core"), folder.join("bitbake"));
+pub fn releases(directory: &Path) -> Result<Vec<Release>> {
+    let candidates = [vec![directory.to_owned()], directory::entries(directory)?].concat();
+    let pair = |directory: &PathBuf| (directory.join("openembedded-core"), directory.join("bitbake"));
     let complete =
         |(oe_core, bitbake): &(PathBuf, PathBuf)| oe_core.join("meta").is_dir() && bitbake.is_dir();
     let found: Vec<_> = candidates.iter().map(pair).filter(complete).map(release).collect::<Result<_>>()?;
     ensure!(
         !found.is_empty(),
-        "{} has no release: it needs checkouts openembedded-core and bitbake, or folders with them, one for each",
-        folder.display()
+        "{} has no release: it needs checkouts openembedded-core and bitbake, or directories with them, one for each",
+        directory.display()
     );
     Ok(found)
 }
@@ -55,12 +55,12 @@ fn release((oe_core, bitbake): (PathBuf, PathBuf)) -> Result<Release> {
     Ok(Release { series, oe_core, bitbake })
 }
 
-/// The series that the layer in `folder` says it is compatible with.
+/// The series that the layer in `directory` says it is compatible with.
 ///
 /// # Errors
 /// When it says none.
-pub fn compatible(folder: &Path) -> Result<Vec<String>> {
-    let series = variable(&folder.join("conf/layer.conf"), "LAYERSERIES_COMPAT_rust-modules")?;
+pub fn compatible(directory: &Path) -> Result<Vec<String>> {
+    let series = variable(&directory.join("conf/layer.conf"), "LAYERSERIES_COMPAT_rust-modules")?;
     Ok(series.split_whitespace().map(str::to_owned).collect())
 }
 
@@ -79,35 +79,37 @@ mod tests {
 
     #[test]
     fn meta_mender_is_chosen_by_its_series() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (place, series) in
             [("meta-mender", "kirkstone"), ("b/meta-mender", "wrynose"), ("c", "scarthgap")]
         {
-            let conf = folder.path().join(place).join("meta-mender-core/conf");
+            let conf = directory.path().join(place).join("meta-mender-core/conf");
             fs::create_dir_all(&conf).unwrap();
             fs::write(conf.join("layer.conf"), format!("LAYERSERIES_COMPAT_mender = \"{series}\"\n"))
                 .unwrap();
         }
-        let found = |series: &str| meta_mender(folder.path(), series).unwrap();
-        assert_eq!(found("kirkstone"), Some(folder.path().join("meta-mender/meta-mender-core")));
-        assert_eq!(found("wrynose"), Some(folder.path().join("b/meta-mender/meta-mender-core")));
-        assert_eq!(found("scarthgap"), Some(folder.path().join("c/meta-mender-core")));
+        let found = |series: &str| meta_mender(directory.path(), series).unwrap();
+        assert_eq!(found("kirkstone"), Some(directory.path().join("meta-mender/meta-mender-core")));
+        assert_eq!(found("wrynose"), Some(directory.path().join("b/meta-mender/meta-mender-core")));
+        assert_eq!(found("scarthgap"), Some(directory.path().join("c/meta-mender-core")));
         assert_eq!(found("dunfell"), None);
     }
 
     #[test]
     fn releases_are_found_alone_and_side_by_side() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(releases(folder.path()).unwrap_err().to_string().contains("openembedded-core and bitbake"));
+        let directory = tempfile::tempdir().unwrap();
+        assert!(
+            releases(directory.path()).unwrap_err().to_string().contains("openembedded-core and bitbake")
+        );
         for (place, series) in [("b", "wrynose"), ("a", "scarthgap")] {
-            let conf = folder.path().join(place).join("openembedded-core/meta/conf");
+            let conf = directory.path().join(place).join("openembedded-core/meta/conf");
             fs::create_dir_all(&conf).unwrap();
-            fs::create_dir(folder.path().join(place).join("bitbake")).unwrap();
+            fs::create_dir(directory.path().join(place).join("bitbake")).unwrap();
             fs::write(conf.join("layer.conf"), format!("X = \"1\"\nLAYERSERIES_CORENAMES = \"{series}\"\n"))
                 .unwrap();
         }
         let names = |found: Vec<Release>| found.into_iter().map(|release| release.series).collect::<Vec<_>>();
-        assert_eq!(names(releases(folder.path()).unwrap()), ["scarthgap", "wrynose"]);
-        assert_eq!(names(releases(&folder.path().join("b")).unwrap()), ["wrynose"]);
+        assert_eq!(names(releases(directory.path()).unwrap()), ["scarthgap", "wrynose"]);
+        assert_eq!(names(releases(&directory.path().join("b")).unwrap()), ["wrynose"]);
     }
 }

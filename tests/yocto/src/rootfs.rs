@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use host::command::run as run_command;
-use host::folder;
+use host::directory;
 use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
-use crate::bitbake::BuildFolder;
+use crate::bitbake::BuildDirectory;
 use crate::build::{self, builds_from_source};
 use crate::{Layer, Release, client, downloads, lists};
 
@@ -89,19 +89,19 @@ impl<'a> Suite<'a> {
         MANAGERS.iter().filter(|manager| manager.kind != "ipk" || self.layer.opkg.is_some()).collect()
     }
 
-    /// A build folder with the client's layer, and with ours if `ours`.
-    fn folder(&self, name: &str, ours: bool, settings: &str) -> Result<BuildFolder<'a>> {
+    /// A build directory with the client's layer, and with ours if `ours`.
+    fn directory(&self, name: &str, ours: bool, settings: &str) -> Result<BuildDirectory<'a>> {
         let mut layers = build::stand_ins(self.layer);
         if ours {
-            layers.extend([self.layer.folder.clone(), downloads::checksums(self.layer)?]);
+            layers.extend([self.layer.directory.clone(), downloads::checksums(self.layer)?]);
         }
         layers.extend(build::client_layers(self.layer, self.meta_mender));
         let settings = format!("{}{}{settings}", build::SETTINGS, build::CLIENT_SETTINGS);
-        BuildFolder::new(self.sh, self.layer, self.release, name, &layers, &settings)
+        BuildDirectory::new(self.sh, self.layer, self.release, name, &layers, &settings)
     }
 
     /// Has BitBake assemble the images of `flavours` for every package manager.
-    fn images(&self, step: &Step, folder: &BuildFolder, flavours: &[&str]) -> Result<String> {
+    fn images(&self, step: &Step, directory: &BuildDirectory, flavours: &[&str]) -> Result<String> {
         let images = flavours.iter().flat_map(|flavour| {
             self.managers().into_iter().map(move |manager| format!("{flavour}-{}", manager.kind))
         });
@@ -110,7 +110,7 @@ impl<'a> Suite<'a> {
             .into_iter()
             .chain(images.iter().map(String::as_str))
             .collect();
-        folder.run(step, MACHINE, &command)
+        directory.run(step, MACHINE, &command)
     }
 
     /// Root file systems with the client `version`: with our modules, with the prebuilt ones, and with the client alone.
@@ -118,12 +118,12 @@ impl<'a> Suite<'a> {
         let name = format!("{}: root file systems with the client {version}", self.release.series);
         step(name, |step| {
             let preferred = format!("{}{}", build::SPLIT, build::preferred(version));
-            let folder = self.folder(&format!("client-{version}"), true, &preferred)?;
+            let directory = self.directory(&format!("client-{version}"), true, &preferred)?;
             // In one command, BitBake would choose between the module from source and the prebuilt one only once.
             for flavours in [&["client-image", "client-image-alone"][..], &["client-image-bin"]] {
-                self.images(step, &folder, flavours)?;
+                self.images(step, &directory, flavours)?;
             }
-            let own = self.modules(step, &folder, |name| {
+            let own = self.modules(step, &directory, |name| {
                 name == "mender-update" || name.starts_with("mender-client-module-")
             })?;
             ensure!(
@@ -138,7 +138,7 @@ impl<'a> Suite<'a> {
                     .iter()
                     .map(|name| format!("mender-update-module-{name}{ending}"))
                     .collect();
-                self.modules(step, &folder, |name| names.iter().any(|own| own == name))
+                self.modules(step, &directory, |name| names.iter().any(|own| own == name))
             };
             let chosen = ours(if builds_from_source(self.release) { "" } else { "-bin" })?;
             let flavours = [
@@ -148,23 +148,28 @@ impl<'a> Suite<'a> {
             ];
             for (flavour, ours) in flavours {
                 for manager in self.managers() {
-                    compare(&folder, &format!("{flavour}-{}", manager.kind), &own, &ours)?;
+                    compare(&directory, &format!("{flavour}-{}", manager.kind), &own, &ours)?;
                 }
             }
             Ok(())
         })
     }
 
-    /// The modules in those `.deb` packages of `folder` whose name `is_it`.
-    fn modules(&self, step: &Step, folder: &BuildFolder, is_it: impl Fn(&str) -> bool) -> Result<Modules> {
+    /// The modules in those `.deb` packages of `directory` whose name `is_it`.
+    fn modules(
+        &self,
+        step: &Step,
+        directory: &BuildDirectory,
+        is_it: impl Fn(&str) -> bool,
+    ) -> Result<Modules> {
         let mut modules = Modules::new();
-        for package in folder::files(&folder.path.join("deploy/deb"))? {
+        for package in directory::files(&directory.path.join("deploy/deb"))? {
             let name = package.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let Some((name, _)) = name.strip_suffix(".deb").and_then(|name| name.split_once('_')) else {
                 continue;
             };
             if is_it(name) {
-                let unpacked = folder.path.join("unpacked").join(name);
+                let unpacked = directory.path.join("unpacked").join(name);
                 fs::create_dir_all(&unpacked).with_context(|| format!("making {}", unpacked.display()))?;
                 run_command(step, cmd!(self.sh, "dpkg-deb --extract {package} {unpacked}"))?;
                 modules.extend(read(&unpacked)?);
@@ -178,14 +183,14 @@ impl<'a> Suite<'a> {
         let name = format!("{}: the same without the split is refused", self.release.series);
         step(name, |step| {
             let masked = format!("{}BBMASK += \"/dynamic-layers/mender/\"\n", build::SPLIT);
-            let folder = self.folder("client-refused", true, &masked)?;
-            let Err(_) = self.images(step, &folder, &["client-image"]) else {
+            let directory = self.directory("client-refused", true, &masked)?;
+            let Err(_) = self.images(step, &directory, &["client-image"]) else {
                 bail!(
                     "two packages with the same module are in one root file system, and nothing was refused"
                 );
             };
             for manager in self.managers() {
-                let work = folder.work(&format!("client-image-{}", manager.kind))?;
+                let work = directory.work(&format!("client-image-{}", manager.kind))?;
                 let log = work.join("temp/log.do_rootfs");
                 let said = fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
                 // opkg breaks its sentence into lines.
@@ -208,16 +213,17 @@ impl<'a> Suite<'a> {
             return Ok(false);
         }
         let mut layers = build::stand_ins(self.layer);
-        layers.extend([self.layer.folder.clone(), self.meta_mender.to_owned()]);
+        layers.extend([self.layer.directory.clone(), self.meta_mender.to_owned()]);
         let settings = format!(
             "{}{}BBMASK += \"/meta-mender-core/recipes-(?!mender/mender-client/)\"\n",
             build::SETTINGS,
             build::SPLIT
         );
-        let folder = BuildFolder::new(self.sh, self.layer, self.release, "client-go", &layers, &settings)?;
+        let directory =
+            BuildDirectory::new(self.sh, self.layer, self.release, "client-go", &layers, &settings)?;
         step(format!("{}: the client in Go", self.release.series), |step| {
             let command = ["bitbake-getvar", "--recipe", "mender-client", "--value", "PACKAGESPLITFUNCS"];
-            let functions = folder.run(step, MACHINE, &command)?;
+            let functions = directory.run(step, MACHINE, &command)?;
             ensure!(
                 functions.contains("update_modules_split"),
                 "the package of the client in Go is not split: PACKAGESPLITFUNCS is {functions:?}"
@@ -232,9 +238,9 @@ impl<'a> Suite<'a> {
         let name = format!("{}: the client's tasks without the variable", self.release.series);
         step(name, |step| {
             let signatures = |name: &str, ours: bool, settings: &str| {
-                let folder = self.folder(name, ours, settings)?;
-                folder.run(step, MACHINE, &["bitbake", "-S", "lockedsigs", "mender"])?;
-                signatures(&folder.path.join("locked-sigs.inc"))
+                let directory = self.directory(name, ours, settings)?;
+                directory.run(step, MACHINE, &["bitbake", "-S", "lockedsigs", "mender"])?;
+                signatures(&directory.path.join("locked-sigs.inc"))
             };
             let without = signatures("client-without", false, "")?;
             let changed: Vec<_> =
@@ -260,8 +266,8 @@ fn signatures(path: &Path) -> Result<BTreeSet<String>> {
 
 /// Compares the modules in the root file system of `image` with those of the client, and `ours` in the place of those of the same
 /// name.
-fn compare(folder: &BuildFolder, image: &str, client: &Modules, ours: &Modules) -> Result<()> {
-    let root = folder.work(image)?.join("rootfs");
+fn compare(directory: &BuildDirectory, image: &str, client: &Modules, ours: &Modules) -> Result<()> {
+    let root = directory.work(image)?.join("rootfs");
     let found = read(&root)?;
     let mut expected = client.clone();
     expected.extend(ours.clone());
@@ -286,7 +292,7 @@ fn read(root: &Path) -> Result<Modules> {
         return Ok(Modules::new());
     }
     let mut modules = Modules::new();
-    for path in folder::entries(&directory)? {
+    for path in directory::entries(&directory)? {
         let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         modules.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), content);
     }

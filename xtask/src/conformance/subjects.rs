@@ -116,30 +116,30 @@ pub fn needs_debian(sh: &Shell, name: &str) -> bool {
     Payload::read(&sh.current_dir().join(PAYLOADS).join(name)).is_ok_and(|payload| payload.needs_debian())
 }
 
-/// The modules in `folder`, or else those of Debian's package: those that can be tried, and the others.
-pub fn upstream(sh: &Shell, folder: Option<&Path>) -> Result<(Vec<Tried>, Vec<NotTried>)> {
-    let folder = match folder {
-        Some(folder) => sh.current_dir().join(folder),
+/// The modules in `directory`, or else those of Debian's package: those that can be tried, and the others.
+pub fn upstream(sh: &Shell, directory: Option<&Path>) -> Result<(Vec<Tried>, Vec<NotTried>)> {
+    let directory = match directory {
+        Some(directory) => sh.current_dir().join(directory),
         None => upstream::modules(sh)?,
     };
     let (mut tried, mut not_tried) = (Vec::new(), Vec::new());
-    for name in names(&folder)? {
+    for name in names(&directory)? {
         let payload = sh.current_dir().join(PAYLOADS).join(&name);
         let reason = upstream::NOT_TRIED.iter().find(|(other, _)| *other == name);
         if let Some((_, why)) = reason {
             not_tried.push(NotTried { name, why: (*why).to_owned() });
         } else if payload.is_dir() {
-            tried.push(Tried::new("upstream", folder.join(&name), &payload)?);
+            tried.push(Tried::new("upstream", directory.join(&name), &payload)?);
         } else {
             not_tried.push(NotTried { why: format!("has no payload directory {PAYLOADS}/{name}"), name });
         }
     }
-    ensure!(!tried.is_empty(), "{} has no module with a directory in {PAYLOADS}", folder.display());
+    ensure!(!tried.is_empty(), "{} has no module with a directory in {PAYLOADS}", directory.display());
     Ok((tried, not_tried))
 }
 
-/// The regular files in `folder`, in the order of their names.
-fn names(folder: &Path) -> Result<Vec<String>> {
-    let modules = host::folder::entries(folder)?.into_iter().filter(|path| path.is_file());
+/// The regular files in `directory`, in the order of their names.
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let modules = host::directory::entries(directory)?.into_iter().filter(|path| path.is_file());
     Ok(modules.map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect())
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use host::command::run;
-use host::folder;
+use host::directory;
 use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
@@ -35,12 +35,12 @@ pub fn all(sh: &Shell, workspace: &Workspace, toolchains: &[(&'static Target, To
 }
 
 /// Cargo notices another compiler but not another C library, which is linked in: start afresh.
-fn forget_other_toolchains(folder: &Path, toolchain: &Toolchain) -> Result<()> {
-    let made_by = folder.join("made-by");
+fn forget_other_toolchains(directory: &Path, toolchain: &Toolchain) -> Result<()> {
+    let made_by = directory.join("made-by");
     if fs::read_to_string(&made_by).is_ok_and(|identity| identity == toolchain.identity) {
         return Ok(());
     }
-    folder::empty(folder).context("forgetting what another toolchain has built")?;
+    directory::empty(directory).context("forgetting what another toolchain has built")?;
     fs::write(&made_by, &toolchain.identity).with_context(|| format!("writing {}", made_by.display()))
 }
 
@@ -82,7 +82,7 @@ fn flags(root: &Path) -> Result<String> {
 /// Cargo's directory, whose crates are in the paths of panic messages.
 pub fn cargo_home() -> Result<PathBuf> {
     Ok(match env::var_os("CARGO_HOME") {
-        Some(folder) => PathBuf::from(folder),
+        Some(directory) => PathBuf::from(directory),
         None => env::home_dir().context("finding cargo's directory: set HOME or CARGO_HOME")?.join(".cargo"),
     })
 }
@@ -128,15 +128,15 @@ mod tests {
 
     #[test]
     fn another_c_library_starts_afresh() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("triple");
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().join("triple");
         let toolchain =
             |identity: &str| Toolchain { rustc: None, release: String::new(), identity: identity.into() };
-        forget_other_toolchains(&folder, &toolchain("libc 1")).unwrap();
-        fs::write(folder.join("object"), "").unwrap();
-        forget_other_toolchains(&folder, &toolchain("libc 1")).unwrap();
-        assert!(folder.join("object").exists());
-        forget_other_toolchains(&folder, &toolchain("libc 2")).unwrap();
-        assert!(!folder.join("object").exists());
+        forget_other_toolchains(&directory, &toolchain("libc 1")).unwrap();
+        fs::write(directory.join("object"), "").unwrap();
+        forget_other_toolchains(&directory, &toolchain("libc 1")).unwrap();
+        assert!(directory.join("object").exists());
+        forget_other_toolchains(&directory, &toolchain("libc 2")).unwrap();
+        assert!(!directory.join("object").exists());
     }
 }

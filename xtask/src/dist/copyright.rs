@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use host::folder;
+use host::directory;
 
 use super::licences::{C_LIBRARY, Licence, STANDARD_LIBRARY};
 use super::linked::{Crate, Linked};
@@ -75,13 +75,17 @@ fn paragraphs(text: &str) -> String {
     text.lines().map(|line| if line.is_empty() { " .\n".to_owned() } else { format!(" {line}\n") }).collect()
 }
 
-/// Who has the copyright of the crate `name` in `folder`: the lines of its licence files that say so, else its `authors`.
+/// Who has the copyright of the crate `name` in `directory`: the lines of its licence files that say so, else its `authors`.
 ///
 /// # Errors
 /// When one of these files cannot be read.
-pub fn holders<'a>(name: &str, folder: &Path, authors: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
+pub fn holders<'a>(
+    name: &str,
+    directory: &Path,
+    authors: impl Iterator<Item = &'a str>,
+) -> Result<Vec<String>> {
     let mut holders = BTreeSet::new();
-    for path in if folder.is_dir() { folder::entries(folder)? } else { Vec::new() } {
+    for path in if directory.is_dir() { directory::entries(directory)? } else { Vec::new() } {
         let file = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
         if path.is_file() && ["LICEN", "COPY"].iter().any(|start| file.starts_with(start)) {
             let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -166,12 +170,13 @@ mod tests {
 
     #[test]
     fn authors_count_where_no_file_names_anybody() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("LICENSE-MIT"), "Permission is granted\n").unwrap();
-        let authors = |authors: &[&str]| holders("a", folder.path(), authors.iter().copied()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("LICENSE-MIT"), "Permission is granted\n").unwrap();
+        let authors = |authors: &[&str]| holders("a", directory.path(), authors.iter().copied()).unwrap();
         assert_eq!(authors(&["B <b@example.org>", "A"]), ["A", "B"]);
         assert_eq!(authors(&[]), ["The authors of a"]);
-        fs::write(folder.path().join("LICENSE-MIT"), "Copyright (c) 2015 C\nCopyright (c) 2015 C\n").unwrap();
+        fs::write(directory.path().join("LICENSE-MIT"), "Copyright (c) 2015 C\nCopyright (c) 2015 C\n")
+            .unwrap();
         assert_eq!(authors(&["A"]), ["2015 C"]);
     }
 }

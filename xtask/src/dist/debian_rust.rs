@@ -44,8 +44,8 @@ pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf>
     let mut roots = Vec::new();
     let (roots, choice) = step(format!("choosing Debian's Rust in {release}"), |step| {
         for architecture in architectures(&host, targets) {
-            let folder = build.join("apt").join(architecture);
-            roots.push((architecture, Root::new(sh, step, &folder, &release, architecture)?));
+            let directory = build.join("apt").join(architecture);
+            roots.push((architecture, Root::new(sh, step, &directory, &release, architecture)?));
         }
         let choice = choose(&host, targets, |architecture, package| {
             let root = roots.iter().find(|(name, _)| *name == architecture);
@@ -55,17 +55,18 @@ pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf>
     })?;
     let key = [vec![choice.compiler, &choice.version, WRAPPER], architectures(&host, targets)].concat();
     let key = cache::key(key.into_iter().map(str::as_bytes));
-    let folder = cache::entry("debian-rust", &key, |folder| {
+    let directory = cache::entry("debian-rust", &key, |directory| {
         step(format!("unpacking {} {}", choice.compiler, choice.version), |step| {
             for (architecture, root) in &roots {
-                unpack(sh, step, root, &choice, *architecture == host, folder)?;
+                unpack(sh, step, root, &choice, *architecture == host, directory)?;
             }
-            write_wrapper(&folder.join("rustc"))
+            write_wrapper(&directory.join("rustc"))
         })
     })?;
-    let libraries = fs::read_to_string(folder.join(NEEDS)).context("reading the cached compiler's needs")?;
+    let libraries =
+        fs::read_to_string(directory.join(NEEDS)).context("reading the cached compiler's needs")?;
     packages::ensure(sh, &libraries.lines().collect::<Vec<_>>())?;
-    Ok(folder.join("rustc"))
+    Ok(directory.join("rustc"))
 }
 
 /// The host's architecture, whose library build scripts and macros need, and those of `targets`.
@@ -77,7 +78,7 @@ fn architectures<'a>(host: &'a str, targets: &[&'a Target]) -> Vec<&'a str> {
 /// The file in the cache that lists the host packages of the compiler's shared libraries, one on a line.
 const NEEDS: &str = "needs";
 
-fn unpack(sh: &Shell, step: &Step, root: &Root, choice: &Choice, host: bool, folder: &Path) -> Result<()> {
+fn unpack(sh: &Shell, step: &Step, root: &Root, choice: &Choice, host: bool, directory: &Path) -> Result<()> {
     let pinned = |package: &str| format!("{package}={}", choice.version);
     let library = root.download(step, &[&pinned(choice.library)])?;
     let mut debs = library.clone();
@@ -86,14 +87,14 @@ fn unpack(sh: &Shell, step: &Step, root: &Root, choice: &Choice, host: bool, fol
         let driver = first_dependency(&depends(sh, &library[0])?)?;
         let driver = root.download(step, &[&pinned(&driver)])?;
         let needs = library_names(&depends(sh, &driver[0])?).join("\n");
-        fs::write(folder.join(NEEDS), needs)
+        fs::write(directory.join(NEEDS), needs)
             .context("writing the compiler's needs to the cache directory")?;
         debs.extend(driver);
         debs.extend(root.download(step, &[&pinned(choice.compiler)])?);
     }
     for deb in debs {
-        run(step, cmd!(sh, "dpkg-deb --extract {deb} {folder}"))
-            .with_context(|| format!("unpacking {} into {}", deb.display(), folder.display()))?;
+        run(step, cmd!(sh, "dpkg-deb --extract {deb} {directory}"))
+            .with_context(|| format!("unpacking {} into {}", deb.display(), directory.display()))?;
     }
     Ok(())
 }

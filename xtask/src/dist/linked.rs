@@ -87,10 +87,11 @@ impl Crate {
         let expression =
             expression.with_context(|| format!("{name} {version}: its manifest names no license"))?;
         let licence = licences::choose(expression).with_context(|| format!("{name} {version}"))?;
-        let folder = package["manifest_path"].as_str().and_then(|path| Path::new(path).parent());
-        let folder = folder.with_context(|| format!("{name} {version}: cargo metadata names no manifest"))?;
+        let directory = package["manifest_path"].as_str().and_then(|path| Path::new(path).parent());
+        let directory =
+            directory.with_context(|| format!("{name} {version}: cargo metadata names no manifest"))?;
         let authors = package["authors"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let copyright = copyright::holders(&name, folder, authors)?;
+        let copyright = copyright::holders(&name, directory, authors)?;
         let checksum = checksum(lock, &name, &version);
         Ok(Self { name, version, licence, copyright, checksum, targets })
     }

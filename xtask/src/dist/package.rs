@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use host::command::run;
 use host::status::{Step, step};
-use host::{cache, folder};
+use host::{cache, directory};
 use toml_edit::{DocumentMut, Item, Value};
 use xshell::{Shell, cmd};
 
@@ -38,7 +38,7 @@ pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
             run(step, install).context(
                 "installing cargo-deb from crates.io into the cache directory: is the network up, and the disk not full?",
             )?;
-            folder::remove(&objects)
+            directory::remove(&objects)
         })
     })?;
     Ok(root.join("bin/cargo-deb"))
@@ -134,11 +134,11 @@ impl Packager<'_> {
         let sbom =
             sbom.document().with_context(|| format!("listing what {} is made of", job.deb.display()))?;
         let staged = self.staging().join(job.target.packaged).join("release");
-        folder::empty(&staged).context("making a place for the package's files")?;
-        folder::write(&staged.join(&job.module.name), content)?;
-        folder::write(&staged.join("copyright"), copyright::render(self.workspace, linked)?)?;
-        folder::write(&staged.join(format!("{}.spdx.json", job.module.debian)), &sbom)?;
-        folder::write(&job.sbom, sbom)
+        directory::empty(&staged).context("making a place for the package's files")?;
+        directory::write(&staged.join(&job.module.name), content)?;
+        directory::write(&staged.join("copyright"), copyright::render(self.workspace, linked)?)?;
+        directory::write(&staged.join(format!("{}.spdx.json", job.module.debian)), &sbom)?;
+        directory::write(&job.sbom, sbom)
     }
 
     /// The target directory that cargo-deb is told.

@@ -37,13 +37,13 @@ mod tests {
 
     #[test]
     fn a_deleted_or_altered_file_is_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = ["a_1_arm64.deb", "a_1_arm64.spdx.json"].map(|name| folder.path().join(name));
-        let holds = |key| holds(folder.path(), &files[0], &files[1], key);
+        let directory = tempfile::tempdir().unwrap();
+        let files = ["a_1_arm64.deb", "a_1_arm64.spdx.json"].map(|name| directory.path().join(name));
+        let holds = |key| holds(directory.path(), &files[0], &files[1], key);
         assert!(!holds("key"));
         for altered in &files {
             files.iter().for_each(|file| fs::write(file, "made").unwrap());
-            write(folder.path(), &files[0], &files[1], "key").unwrap();
+            write(directory.path(), &files[0], &files[1], "key").unwrap();
             assert!(holds("key") && !holds("other key"));
             fs::write(altered, "altered").unwrap();
             assert!(!holds("key"));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use host::command::run;
 use host::status::{Step, step};
-use host::{cache, folder};
+use host::{cache, directory};
 use xshell::{Shell, cmd};
 
 use super::build::cargo_home;
@@ -62,20 +62,20 @@ impl Active {
 
 /// The compiler with the standard library for `target`, if that was built already.
 pub fn present(sh: &Shell, target: &Target) -> Result<Option<PathBuf>> {
-    let rustc = cache::folder()?.join(KIND).join(Active::find(sh)?.key(target)).join("rustc");
+    let rustc = cache::directory()?.join(KIND).join(Active::find(sh)?.key(target)).join("rustc");
     Ok(rustc.is_file().then_some(rustc))
 }
 
 /// Builds the standard library for `target`, where the cache does not have it, and returns the compiler.
 pub fn provide(sh: &Shell, target: &Target) -> Result<PathBuf> {
     let active = Active::find(sh)?;
-    let folder = cache::entry(KIND, &active.key(target), |folder| {
+    let directory = cache::entry(KIND, &active.key(target), |directory| {
         step(format!("building Rust's standard library for {}, once", target.triple), |step| {
             add_source(sh, step, &active)?;
-            build(sh, step, &active, target, folder)
+            build(sh, step, &active, target, directory)
         })
     })?;
-    Ok(folder.join("rustc"))
+    Ok(directory.join("rustc"))
 }
 
 fn add_source(sh: &Shell, step: &Step, active: &Active) -> Result<()> {
@@ -88,10 +88,10 @@ fn add_source(sh: &Shell, step: &Step, active: &Active) -> Result<()> {
     Ok(())
 }
 
-fn build(sh: &Shell, step: &Step, active: &Active, target: &Target, folder: &Path) -> Result<()> {
-    let scratch = folder.join("build");
-    folder::write(&scratch.join("Cargo.toml"), MANIFEST)?;
-    folder::write(&scratch.join("src/lib.rs"), "#![no_std]\n")?;
+fn build(sh: &Shell, step: &Step, active: &Active, target: &Target, directory: &Path) -> Result<()> {
+    let scratch = directory.join("build");
+    directory::write(&scratch.join("Cargo.toml"), MANIFEST)?;
+    directory::write(&scratch.join("src/lib.rs"), "#![no_std]\n")?;
     let flags = [
         "-Cembed-bitcode=yes".to_owned(), // for link time optimization of the modules
         format!(
@@ -109,16 +109,16 @@ fn build(sh: &Shell, step: &Step, active: &Active, target: &Target, folder: &Pat
         .env("CARGO_TARGET_DIR", &objects)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     run(step, cargo).context("building Rust's standard library: is the network up?")?;
-    collect(active, triple, &objects, folder)?;
-    folder::remove(&scratch)
+    collect(active, triple, &objects, directory)?;
+    directory::remove(&scratch)
 }
 
-/// Lays out `folder` as a sysroot: the libraries in `objects` for `triple`, links to the compiler's own for the host.
-fn collect(active: &Active, triple: &str, objects: &Path, folder: &Path) -> Result<()> {
-    let rustlib = folder.join("lib/rustlib");
+/// Lays out `directory` as a sysroot: the libraries in `objects` for `triple`, links to the compiler's own for the host.
+fn collect(active: &Active, triple: &str, objects: &Path, directory: &Path) -> Result<()> {
+    let rustlib = directory.join("lib/rustlib");
     let libraries = rustlib.join(triple).join("lib");
     fs::create_dir_all(&libraries).with_context(|| format!("making {}", libraries.display()))?;
-    for path in folder::entries(&objects.join(triple).join("release/deps"))? {
+    for path in directory::entries(&objects.join(triple).join("release/deps"))? {
         let name = path.file_name().unwrap_or_default();
         if path.extension().is_some_and(|extension| extension == "rlib") {
             fs::rename(&path, libraries.join(name)).with_context(|| format!("moving {}", path.display()))?;
@@ -127,7 +127,7 @@ fn collect(active: &Active, triple: &str, objects: &Path, folder: &Path) -> Resu
     let host = active.field("host")?;
     symlink(active.sysroot.join("lib/rustlib").join(host), rustlib.join(host))
         .context("linking to the compiler's own libraries")?;
-    let rustc = folder.join("rustc");
+    let rustc = directory.join("rustc");
     let wrapper = format!(
         "#!/bin/sh\nexec '{}' --sysroot \"$(dirname \"$0\")\" \"$@\"\n",
         active.sysroot.join("bin/rustc").display()
@@ -157,16 +157,16 @@ mod tests {
     #[test]
     fn only_libraries_are_collected() {
         let scratch = tempfile::tempdir().unwrap();
-        let (objects, folder) = (scratch.path().join("objects"), scratch.path().join("sysroot"));
+        let (objects, directory) = (scratch.path().join("objects"), scratch.path().join("sysroot"));
         for file in ["libstd-1.rlib", "libstd-1.rmeta", "std-1.d"] {
-            folder::write(&objects.join("triple/release/deps").join(file), "").unwrap();
+            directory::write(&objects.join("triple/release/deps").join(file), "").unwrap();
         }
         let active = Active { sysroot: "/rust".into(), version: "host: this".into() };
-        collect(&active, "triple", &objects, &folder).unwrap();
-        let libraries = folder::entries(&folder.join("lib/rustlib/triple/lib")).unwrap();
-        assert_eq!(libraries, [folder.join("lib/rustlib/triple/lib/libstd-1.rlib")]);
+        collect(&active, "triple", &objects, &directory).unwrap();
+        let libraries = directory::entries(&directory.join("lib/rustlib/triple/lib")).unwrap();
+        assert_eq!(libraries, [directory.join("lib/rustlib/triple/lib/libstd-1.rlib")]);
         assert_eq!(
-            fs::read_link(folder.join("lib/rustlib/this")).unwrap(),
+            fs::read_link(directory.join("lib/rustlib/this")).unwrap(),
             Path::new("/rust/lib/rustlib/this")
         );
     }

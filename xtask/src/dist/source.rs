@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
-use host::folder;
+use host::directory;
 use tar::{Builder, EntryType, Header};
 use toml_edit::{Array, DocumentMut, Item, value};
 use xshell::{Shell, cmd};
@@ -62,22 +62,22 @@ impl Source {
 
     /// The whole `Cargo.lock`, and what cargo leaves of it for this source: the same versions, fewer of them.
     fn lock(&self, sh: &Shell, workspace: &Workspace) -> Result<Vec<u8>> {
-        let folder = workspace.target.join("sources").join(&self.name);
-        folder::remove(&folder)?;
-        self.write_to(&folder)?;
-        let lock = folder.join("Cargo.lock");
+        let directory = workspace.target.join("sources").join(&self.name);
+        directory::remove(&directory)?;
+        self.write_to(&directory)?;
+        let lock = directory.join("Cargo.lock");
         fs::copy(workspace.root.join("Cargo.lock"), &lock).context("copying Cargo.lock")?;
-        update_lock(sh, &folder).context("reducing Cargo.lock to what one module needs")?;
+        update_lock(sh, &directory).context("reducing Cargo.lock to what one module needs")?;
         fs::read(&lock).with_context(|| format!("reading {}", lock.display()))
     }
 
-    /// Writes every file below `folder`.
+    /// Writes every file below `directory`.
     ///
     /// # Errors
     /// When one cannot be written.
-    pub fn write_to(&self, folder: &Path) -> Result<()> {
+    pub fn write_to(&self, directory: &Path) -> Result<()> {
         for (path, content) in &self.files {
-            folder::write(&folder.join(path), content)?;
+            directory::write(&directory.join(path), content)?;
         }
         Ok(())
     }
@@ -116,9 +116,9 @@ impl Source {
     }
 }
 
-/// Brings the `Cargo.lock` of the workspace in `folder` into step with its members: the same versions of everything else.
-pub fn update_lock(sh: &Shell, folder: &Path) -> Result<()> {
-    let manifest = folder.join("Cargo.toml");
+/// Brings the `Cargo.lock` of the workspace in `directory` into step with its members: the same versions of everything else.
+pub fn update_lock(sh: &Shell, directory: &Path) -> Result<()> {
+    let manifest = directory.join("Cargo.toml");
     let update = || cmd!(sh, "cargo update --workspace --quiet --manifest-path {manifest}").quiet();
     // Whoever has built the work tree has every index entry; whoever has not needs the network.
     let offline = update().arg("--offline").ignore_stderr().run();

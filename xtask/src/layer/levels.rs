@@ -35,7 +35,7 @@ pub fn run(sh: &Shell, places: &Places, only: Option<&str>, summary: &mut Summar
         Some(_) => packages::obstacle(sh, HOST_PACKAGES)?,
         None => Some(without.to_owned()),
     };
-    let (Some(folder), None) = (&places.oe_core, &why) else {
+    let (Some(directory), None) = (&places.oe_core, &why) else {
         let why = why.unwrap_or_default();
         for suite in ["layer: OE-Core", "layer: build", "layer: root file system"] {
             suites.skipped(suite, &why);
@@ -45,8 +45,8 @@ pub fn run(sh: &Shell, places: &Places, only: Option<&str>, summary: &mut Summar
     packages::ensure(sh, HOST_PACKAGES)?;
     Dist::default().run(sh)?;
     layer.released = dist::released(&sh.current_dir().join("dist"))?;
-    let compatible = yocto::compatible(&layer.folder)?;
-    for release in yocto::releases(folder)? {
+    let compatible = yocto::compatible(&layer.directory)?;
+    for release in yocto::releases(directory)? {
         if compatible.contains(&release.series) {
             tested(sh, &layer, &release, places.meta_mender.as_deref(), &mut suites)?;
         } else {
@@ -108,11 +108,11 @@ fn client(
     series: &str,
     meta_mender: Option<&Path>,
 ) -> Result<std::result::Result<PathBuf, String>> {
-    let Some(folder) = meta_mender else {
+    let Some(directory) = meta_mender else {
         return Ok(Err("no meta-mender is at hand: cargo xtask layer --test --meta-mender DIR".to_owned()));
     };
-    let Some(client) = yocto::meta_mender(folder, series)? else {
-        return Ok(Err(format!("{} has no meta-mender for {series}", folder.display())));
+    let Some(client) = yocto::meta_mender(directory, series)? else {
+        return Ok(Err(format!("{} has no meta-mender for {series}", directory.display())));
     };
     Ok(match layer.client_obstacle(sh, &client)? {
         None => Ok(client),
@@ -165,7 +165,7 @@ fn layer(sh: &Shell, places: &Places) -> Result<Layer> {
     let workspace = modules::workspace(sh)?;
     let sysroot = cmd!(sh, "rustc --print sysroot").quiet().read().context("asking rustc where it is")?;
     Ok(Layer {
-        folder: workspace.root.join(LAYER),
+        directory: workspace.root.join(LAYER),
         tests: workspace.root.join("tests/yocto"),
         released: dist::sources(sh, &workspace.root.join("target/layer/sources"))?,
         scratch: workspace.root.join("target/layer"),

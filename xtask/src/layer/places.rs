@@ -60,7 +60,7 @@ fn remembered(file: &Path, given: Option<&Path>) -> Result<Option<PathBuf>> {
         return Ok(place.filter(|place| place.exists()));
     };
     let place = place.canonicalize().with_context(|| format!("looking for {}", place.display()))?;
-    host::folder::write(file, format!("{}\n", place.display()))?;
+    host::directory::write(file, format!("{}\n", place.display()))?;
     Ok(Some(place))
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use host::command::run;
-use host::folder;
+use host::directory;
 use host::status::step;
 use xshell::{Shell, cmd};
 
@@ -48,7 +48,7 @@ pub fn proof(sh: &Shell) -> Result<String> {
 fn fails_and_leaves_nothing(there: &Shell) -> Result<()> {
     let manifest = there.current_dir().join("xtask/template/modules/fireplace/Cargo.toml");
     let whole = fs::read(&manifest).with_context(|| format!("reading {}", manifest.display()))?;
-    folder::write(&manifest, "[package]\n")?;
+    directory::write(&manifest, "[package]\n")?;
     let state = || cmd!(there, "git status --porcelain --untracked-files=all").quiet().read();
     let before = state()?;
     let made = Module { name: NAME.to_owned() }.make(there);
@@ -56,16 +56,16 @@ fn fails_and_leaves_nothing(there: &Shell) -> Result<()> {
     let after = state()?;
     ensure!(after == before, "an attempt that failed leaves another work tree:\n{before}\n{after}");
     modules::workspace(there).context("an attempt that failed leaves a work tree that cargo refuses")?;
-    folder::write(&manifest, whole)
+    directory::write(&manifest, whole)
 }
 
 /// Copies to `tree` what git knows in `root`, or could know.
 fn copy(sh: &Shell, root: &Path, tree: &Path) -> Result<()> {
-    folder::empty(tree)?;
+    directory::empty(tree)?;
     for path in source::tracked(sh, &["."])? {
         let (from, to) = (root.join(&path), tree.join(&path));
         let content = fs::read(&from).with_context(|| format!("reading {}", from.display()))?;
-        folder::write(&to, content)?;
+        directory::write(&to, content)?;
     }
     Ok(())
 }

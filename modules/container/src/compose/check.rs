@@ -234,8 +234,8 @@ mod tests {
 
     #[test]
     fn carried_files_are_taken_where_nobody_writes_to_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("files");
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("files");
         let mut carried = Carried::new(root, 0);
         carried.unpack_for_test(&[("app.env", "A=1"), ("conf/app.conf", "x")]);
         for service in [
@@ -253,6 +253,6 @@ mod tests {
             let text = format!("services:\n  web:\n    image: a:1\n    {service}\n");
             assert!(check(&text, &carried).is_err(), "{service} was taken");
         }
-        assert!(fs::metadata(folder.path().join("files/app.env")).is_ok());
+        assert!(fs::metadata(directory.path().join("files/app.env")).is_ok());
     }
 }

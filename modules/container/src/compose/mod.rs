@@ -127,13 +127,13 @@ fn unit(
     ids: &BTreeMap<Reference, ImageId>,
     around: &Around,
 ) -> Result<String> {
-    let Around { project, engine, folder, .. } = around;
+    let Around { project, engine, directory, .. } = around;
     let words = engine.words();
     let on = |more: &[&str]| {
         command_line(&words.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>())
     };
-    let images = folder.with_file_name(IMAGES);
-    let paths = paths.iter().map(|path| folder.join(path)).chain([images]);
+    let images = directory.with_file_name(IMAGES);
+    let paths = paths.iter().map(|path| directory.join(path)).chain([images]);
     let paths =
         paths.map(|path| path.to_str().map(str::to_owned).context("the path of a compose file is not UTF-8"));
     let paths: Vec<_> = paths.collect::<Result<_>>()?;

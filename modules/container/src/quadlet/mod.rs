@@ -95,16 +95,16 @@ fn generate(generator: &Path, files: &[File]) -> Result<Vec<File>> {
 }
 
 fn scratch() -> Result<PathBuf> {
-    let folder = Path::new("/run/mender-container");
-    durable::remove_tree(folder)?;
-    Ok(durable::make_dirs(folder)?.path().to_owned())
+    let directory = Path::new("/run/mender-container");
+    durable::remove_tree(directory)?;
+    Ok(durable::make_dirs(directory)?.path().to_owned())
 }
 
-/// The units in `folder`, without the word of what they were made of, which is not on the device any more.
-fn units(folder: &Path) -> Result<Vec<File>> {
+/// The units in `directory`, without the word of what they were made of, which is not on the device any more.
+fn units(directory: &Path) -> Result<Vec<File>> {
     let mut units = Vec::new();
-    for name in Dir::open(folder)?.names()? {
-        let path = folder.join(&name);
+    for name in Dir::open(directory)?.names()? {
+        let path = directory.join(&name);
         // What [Install] asks for are directories with links: this module starts the units itself.
         if path.is_file() {
             let text =
@@ -127,10 +127,10 @@ mod tests {
 
     /// Checks a quadlet on a podman whose images declare no volumes.
     fn pinned(name: &str, text: &str) -> Result<Pinned> {
-        let folder = tempfile::tempdir()?;
-        let mut carried = Carried::new(folder.path().join("files"), 0);
+        let directory = tempfile::tempdir()?;
+        let mut carried = Carried::new(directory.path().join("files"), 0);
         carried.unpack_for_test(&[("app.env", "A=1"), ("conf/x", "")]);
-        let engine = folder.path().join("podman");
+        let engine = directory.path().join("podman");
         std::fs::write(&engine, "#!/bin/sh\necho '[{\"Config\": {\"Volumes\": {\"/data\": {}}}}]'\n")?;
         std::fs::set_permissions(&engine, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let engine =
@@ -143,7 +143,7 @@ mod tests {
             listed: &[],
             others: RefCell::default(),
             carried: &carried,
-            folder: Path::new("/projects/shop/files"),
+            directory: Path::new("/projects/shop/files"),
         };
         pin(&FileName::new(name)?, text, &around)
     }

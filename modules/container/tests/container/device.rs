@@ -40,7 +40,7 @@ impl Device {
     pub fn of(generation: Generation, settings: &str) -> Self {
         let client = MockClient::new(env!("CARGO_BIN_EXE_container"), generation).unwrap();
         let engine = State::new(client.device().join("engine"));
-        std::fs::create_dir(engine.folder()).unwrap();
+        std::fs::create_dir(engine.directory()).unwrap();
         let device = Self { client, engine };
         device.set(settings);
         device
@@ -49,7 +49,7 @@ impl Device {
     /// Gives the module the settings of every test, and `more`.
     pub fn set(&self, more: &str) {
         let fakes = fakes();
-        let (engine, units) = (self.engine.folder(), self.client.device().join("units"));
+        let (engine, units) = (self.engine.directory(), self.client.device().join("units"));
         let common = format!(
             "engine = [{:?}, {:?}]\nsystemctl = [{:?}, {:?}, {units:?}]\nunits_dir = {units:?}\nstable_seconds = 0\n\
              health_seconds = 1\n{more}",

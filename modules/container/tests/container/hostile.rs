@@ -26,16 +26,16 @@ fn id() -> String {
 /// An engine that has no images, and takes everything.
 fn device() -> Device {
     let mut device = Device::new();
-    let folder = device.client.device().to_owned();
-    let engine = folder.join("podman");
+    let directory = device.client.device().to_owned();
+    let engine = directory.join("podman");
     let script = format!(
         "#!/bin/sh\ncase $1 in\ninfo) echo {0}; echo {0} ;;\nload) exec cat > /dev/null ;;\nesac\n",
-        folder.to_str().unwrap()
+        directory.to_str().unwrap()
     );
     fs::write(&engine, script).unwrap();
     fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
     device.client.set("container", &format!("engine = {engine:?}\nreserve_mib = 0\n")).unwrap();
-    device.client.wrap([fakes().join("peak-memory"), folder.join("peak")]);
+    device.client.wrap([fakes().join("peak-memory"), directory.join("peak")]);
     device
 }
 

@@ -24,9 +24,9 @@ fn with_tmp_dir(name: &str) -> (Device, PathBuf) {
     (device, tmp_dir)
 }
 
-/// The engine's copies in `folder`, and in directories there.
-fn copies(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+/// The engine's copies in `directory`, and in directories there.
+fn copies(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let copies = entries.flat_map(|path| match path.file_name() {
         Some(name) if name.to_string_lossy().starts_with("podman") => vec![path],
         _ if path.is_dir() && !path.is_symlink() => copies(&path),
@@ -46,10 +46,10 @@ fn the_copy_that_a_cut_load_leaves_goes_though_the_setting_has_changed() {
     let (mut device, tmp_dir) = with_tmp_dir("before");
     cut_load(&mut device, &tmp_dir);
     let copy = copies(&tmp_dir).remove(0);
-    let folder = copy.parent().unwrap();
-    let name = folder.file_name().unwrap().to_str().unwrap();
+    let directory = copy.parent().unwrap();
+    let name = directory.file_name().unwrap().to_str().unwrap();
     assert_eq!(name.strip_prefix(PREFIX).map(str::len), Some(36), "a UUID makes {name} unguessable");
-    assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
+    assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
     device.set("tmp_dir = \"/no/such/directory\"\n");
     device.ok("Cleanup");
     assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), 0);
@@ -57,7 +57,7 @@ fn the_copy_that_a_cut_load_leaves_goes_though_the_setting_has_changed() {
 }
 
 #[test]
-fn a_boot_removes_it_from_the_engine_s_own_folder_and_waits_for_no_client() {
+fn a_boot_removes_it_from_the_engine_s_own_directory_and_waits_for_no_client() {
     let mut device = Device::new();
     let tmp_dir = device.client.device().to_owned();
     cut_load(&mut device, &tmp_dir);
@@ -69,7 +69,7 @@ fn a_boot_removes_it_from_the_engine_s_own_folder_and_waits_for_no_client() {
 }
 
 #[test]
-fn all_images_of_an_update_are_loaded_by_way_of_one_folder() {
+fn all_images_of_an_update_are_loaded_by_way_of_one_directory() {
     let (mut device, tmp_dir) = with_tmp_dir("tmp");
     let [one_image, other] = [TAG, "localhost/other:1"].map(|tag| archive(tag, tag, Mode::Well));
     let mut meta_data = one("shop", TAG, &one_image.id);
@@ -94,7 +94,7 @@ fn nothing_is_left_of_a_load_whether_it_succeeds_or_not() {
 }
 
 #[test]
-fn every_update_has_a_folder_of_its_own_and_leaves_those_of_others_alone() {
+fn every_update_has_a_directory_of_its_own_and_leaves_those_of_others_alone() {
     let (mut device, tmp_dir) = with_tmp_dir("tmp");
     let elsewhere = device.client.device().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
@@ -139,16 +139,16 @@ fn temporary_files_that_cannot_be_removed_are_told_of_and_fail_nothing() {
 }
 
 #[test]
-fn the_folder_that_podman_makes_in_its_storage_when_it_needs_it_is_made() {
+fn the_directory_that_podman_makes_in_its_storage_when_it_needs_it_is_made() {
     let mut device = Device::new();
-    let tmp_dir = device.engine.folder().join("tmp");
+    let tmp_dir = device.engine.directory().join("tmp");
     device.set(&format!("tmp_dir = {tmp_dir:?}\n"));
     device.update("shop", TAG, "1");
     assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), 0);
 }
 
 #[test]
-fn a_folder_for_temporary_files_that_is_missing_is_told_with_the_remedy() {
+fn a_directory_for_temporary_files_that_is_missing_is_told_with_the_remedy() {
     for (tmp_dir, words) in [("/no/such/directory", "tmp_dir in"), ("tmp", "absolute")] {
         let mut device = Device::with(&format!("tmp_dir = {tmp_dir:?}\n"));
         refused(&device.download_one("shop", TAG, &archive(TAG, "1", Mode::Well)), words);
@@ -156,7 +156,7 @@ fn a_folder_for_temporary_files_that_is_missing_is_told_with_the_remedy() {
 }
 
 #[test]
-fn an_update_that_began_before_there_was_such_a_folder_goes_on() {
+fn an_update_that_began_before_there_was_such_a_directory_goes_on() {
     let mut device = Device::new();
     let image = archive(TAG, "1", Mode::Well);
     assert!(device.download_one("shop", TAG, &image).success());

@@ -170,7 +170,7 @@ fn device(before: Before) -> Device {
 
 /// The state that every test compares, and everything in `/srv`.
 pub fn state(device: &Device) -> Snapshot {
-    let own = Snapshot::of(&device.path("/srv")).unwrap().without_folder_times();
+    let own = Snapshot::of(&device.path("/srv")).unwrap().without_directory_times();
     device.state().and(own.below(device.client.device()))
 }
 

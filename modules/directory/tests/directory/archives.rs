@@ -53,9 +53,16 @@ fn everything_that_an_archive_says_is_kept() {
     }
 }
 
-fn age_links_too(folder: &Path) {
+fn age_links_too(directory: &Path) {
     let mut find = Command::new("find");
-    find.arg(folder).args(["-exec", "touch", "--no-dereference", "--date=@1234567890.987654321", "{}", "+"]);
+    find.arg(directory).args([
+        "-exec",
+        "touch",
+        "--no-dereference",
+        "--date=@1234567890.987654321",
+        "{}",
+        "+",
+    ]);
     assert!(find.status().unwrap().success());
 }
 

@@ -103,8 +103,8 @@ impl Device {
 
     /// Neither staging place nor journal is left.
     pub fn is_clean(&self) -> bool {
-        let hidden = |folder: &Path| {
-            let names = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+        let hidden = |directory: &Path| {
+            let names = fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().file_name());
             names.filter(|name| name.to_string_lossy().starts_with('.')).count() > 0
         };
         !hidden(self.client.device())
@@ -113,13 +113,13 @@ impl Device {
     }
 }
 
-/// Gives everything in `folder`, and itself, times that only a real restoration brings back.
-pub fn age(folder: &Path) {
-    for found in fs::read_dir(folder).unwrap() {
+/// Gives everything in `directory`, and itself, times that only a real restoration brings back.
+pub fn age(directory: &Path) {
+    for found in fs::read_dir(directory).unwrap() {
         let path = found.unwrap().path();
         if path.is_dir() { age(&path) } else { fs::File::open(path).unwrap().set_modified(then()).unwrap() }
     }
-    fs::File::open(folder).unwrap().set_modified(then()).unwrap();
+    fs::File::open(directory).unwrap().set_modified(then()).unwrap();
 }
 
 pub fn then() -> SystemTime {

@@ -29,7 +29,7 @@ fn users_data_are_carried_over_and_the_old_tree_stays_exact() {
 }
 
 #[test]
-fn a_kept_path_that_is_a_folder_on_one_side_only_is_refused_and_nothing_changes() {
+fn a_kept_path_that_is_a_directory_on_one_side_only_is_refused_and_nothing_changes() {
     let device = Device::filled(Generation::V5);
     device.client.set("directory", "keep = [\"users.db\"]\n").unwrap();
     fs::create_dir(device.source.join("users.db")).unwrap();

@@ -98,22 +98,22 @@ impl Attributes {
         Ok(fs::futimens(&fd, &self.timestamps())?)
     }
 
-    /// Gives them to `name` in the open directory `folder`, following no symlink.
-    pub(super) fn set_at(&self, folder: impl AsFd, name: &Path) -> io::Result<()> {
+    /// Gives them to `name` in the open directory `directory`, following no symlink.
+    pub(super) fn set_at(&self, directory: impl AsFd, name: &Path) -> io::Result<()> {
         require_account(self.owner, self.group)?;
         let (owner, group) = (Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)));
-        fs::chownat(&folder, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
-        let stat = fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        fs::chownat(&directory, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-            fs::chmodat(&folder, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
+            fs::chmodat(&directory, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
         }
         // Extended attributes have no call that takes a directory; the kernel's own link to it does.
-        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd())).join(name);
+        let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd())).join(name);
         for (name, value) in &self.extended {
             fs::lsetxattr(&path, name.as_os_str(), value, XattrFlags::empty())
                 .map_err(|error| named(name, error))?;
         }
-        Ok(fs::utimensat(&folder, name, &self.timestamps(), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(fs::utimensat(&directory, name, &self.timestamps(), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     fn timestamps(&self) -> Timestamps {

@@ -94,9 +94,9 @@ impl Dir {
     pub fn make_child(&self, name: &FileName, mode: u32) -> Result<Self> {
         fs::mkdirat(&self.fd, name.as_ref(), Mode::RWXU)
             .with_context(|| failed("making the directory", &self.path.join(name)))?;
-        let folder = self.child(name)?;
-        folder.set_mode(mode)?;
-        Ok(folder)
+        let directory = self.child(name)?;
+        directory.set_mode(mode)?;
+        Ok(directory)
     }
 
     /// Makes the directory `path` with exactly the permissions `mode` where it is not there yet, and opens it.
@@ -109,9 +109,9 @@ impl Dir {
             Err(error) => return Err(error).with_context(|| failed("making the directory", path)),
         }
         // A symlink that somebody has put into its place is not followed.
-        let folder = Self::open_with(path, OFlags::NOFOLLOW)?;
-        folder.set_mode(mode)?;
-        Ok(folder)
+        let directory = Self::open_with(path, OFlags::NOFOLLOW)?;
+        directory.set_mode(mode)?;
+        Ok(directory)
     }
 
     /// Sets this directory's permissions to exactly `mode`: those that mkdir gives are cut by the umask, which an updater does
@@ -185,7 +185,7 @@ impl Dir {
     pub fn kind(&self, name: &FileName) -> Result<Option<Kind>> {
         match fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => Kind::Folder,
+                FileType::Directory => Kind::Directory,
                 FileType::RegularFile => Kind::File,
                 _ => Kind::Other,
             })),

@@ -57,8 +57,10 @@ impl Dir {
     /// # Errors
     /// When one of them cannot be looked at.
     pub fn is_on_filesystem_of(&self, other: &Dir) -> Result<bool> {
-        let device = |folder: &Dir| {
-            anyhow::Ok(fs::fstat(&folder.fd).with_context(|| failed("looking at", &folder.path))?.st_dev)
+        let device = |directory: &Dir| {
+            anyhow::Ok(
+                fs::fstat(&directory.fd).with_context(|| failed("looking at", &directory.path))?.st_dev,
+            )
         };
         Ok(device(self)? == device(other)?)
     }

@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A directory.
-    Folder,
+    Directory,
     /// A regular file.
     File,
     /// A symlink, device, FIFO or socket.

@@ -42,8 +42,8 @@ use crate::name::FileName;
 /// # Errors
 /// The step that failed and its file; the old file is still there then.
 pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
-    let (folder, name) = split(path)?;
-    make_dirs(folder)?.write_file(&name, content)
+    let (directory, name) = split(path)?;
+    make_dirs(directory)?.write_file(&name, content)
 }
 
 /// As [`write_file`], for a file that is there already and keeps its owner, permissions and extended attributes.
@@ -51,9 +51,9 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
 /// # Errors
 /// As there, and when there is no such file.
 pub fn rewrite_file(path: &Path, content: &[u8]) -> Result<()> {
-    let (folder, name) = split(path)?;
+    let (directory, name) = split(path)?;
     let before = File::open(path).and_then(Attributes::of).with_context(|| failed("looking at", path))?;
-    replace(&Dir::open(folder)?, &name, BESIDE_OTHERS, |partial| {
+    replace(&Dir::open(directory)?, &name, BESIDE_OTHERS, |partial| {
         partial.write_all(content)?;
         let modified = Attributes::of(&*partial)?.modified;
         Attributes { modified, ..before }.set_on(partial)
@@ -66,16 +66,16 @@ pub fn rewrite_file(path: &Path, content: &[u8]) -> Result<()> {
 /// # Errors
 /// When `from` is neither, cannot be read, or `to` cannot be written; what was there is still there then.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    let ((folder, name), looking) = (split(to)?, || failed("looking at", from));
-    let folder = make_dirs(folder)?;
+    let ((directory, name), looking) = (split(to)?, || failed("looking at", from));
+    let directory = make_dirs(directory)?;
     let meta = fs::symlink_metadata(from).with_context(looking)?;
     if meta.is_symlink() {
-        return copy_symlink(from, &meta, &folder, &name);
+        return copy_symlink(from, &meta, &directory, &name);
     }
     ensure!(meta.is_file(), "{} is neither a regular file nor a symlink", from.display());
     let mut source = File::open(from).with_context(|| failed("opening", from))?;
     let attributes = Attributes::of(&source).with_context(looking)?;
-    replace(&folder, &name, BESIDE_OTHERS, |partial| {
+    replace(&directory, &name, BESIDE_OTHERS, |partial| {
         io::copy(&mut source, partial)?;
         attributes.set_on(partial)
     })
@@ -127,14 +127,14 @@ pub fn is_copy(copy: &Path, path: &Path) -> Result<bool> {
     Ok(same)
 }
 
-fn copy_symlink(from: &Path, meta: &Metadata, folder: &Dir, name: &FileName) -> Result<()> {
+fn copy_symlink(from: &Path, meta: &Metadata, directory: &Dir, name: &FileName) -> Result<()> {
     let target = fs::read_link(from).with_context(|| failed("reading the symlink", from))?;
     let partial = partial_name(name, BESIDE_OTHERS)?;
-    folder.remove(&partial)?;
-    folder.symlink(&partial, &target)?;
-    folder.set_attributes_of_name(&partial, &Attributes::of_symlink(meta))?;
-    folder.rename(&partial, folder, name)?;
-    folder.sync()
+    directory.remove(&partial)?;
+    directory.symlink(&partial, &target)?;
+    directory.set_attributes_of_name(&partial, &Attributes::of_symlink(meta))?;
+    directory.rename(&partial, directory, name)?;
+    directory.sync()
 }
 
 /// The name of an incomplete file among files of others.
@@ -146,26 +146,26 @@ fn partial_name(name: &FileName, suffix: &str) -> Result<FileName> {
     FileName::new(partial)
 }
 
-/// Makes `name` in `folder` the file that `fill` writes, durably, under another name until it is whole.
+/// Makes `name` in `directory` the file that `fill` writes, durably, under another name until it is whole.
 fn replace(
-    folder: &Dir,
+    directory: &Dir,
     name: &FileName,
     suffix: &str,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<()> {
     let partial_name = partial_name(name, suffix)?;
-    folder.remove(&partial_name)?;
-    let mut partial = folder.create_file(&partial_name)?;
+    directory.remove(&partial_name)?;
+    let mut partial = directory.create_file(&partial_name)?;
     let replaced = fill(&mut partial)
         .and_then(|()| partial.sync_all())
-        .with_context(|| failed("writing", &folder.path().join(&partial_name)))
-        .and_then(|()| folder.rename(&partial_name, folder, name));
+        .with_context(|| failed("writing", &directory.path().join(&partial_name)))
+        .and_then(|()| directory.rename(&partial_name, directory, name));
     if replaced.is_err() {
         // On a full file system its space is needed.
-        let _ = folder.remove(&partial_name);
+        let _ = directory.remove(&partial_name);
     }
     replaced?;
-    folder.sync()
+    directory.sync()
 }
 
 /// What `path` itself is, a symlink not followed; `None` where nothing has that name. That the medium does not answer is no
@@ -197,13 +197,13 @@ pub fn exists(path: &Path) -> Result<bool> {
 /// # Errors
 /// The step that failed and its file.
 pub fn remove_file(path: &Path) -> Result<()> {
-    let (folder, name) = split(path)?;
-    if !exists(folder)? {
+    let (directory, name) = split(path)?;
+    if !exists(directory)? {
         return Ok(());
     }
-    let folder = Dir::open(folder)?;
-    folder.remove(&name)?;
-    folder.sync()
+    let directory = Dir::open(directory)?;
+    directory.remove(&name)?;
+    directory.sync()
 }
 
 /// Opens the directory `path`, making it and its parents where they are missing: 0755, and durable on return.
@@ -250,8 +250,8 @@ impl Dir {
 
 fn split(path: &Path) -> Result<(&Path, FileName)> {
     let name = path.file_name().with_context(|| format!("{} has no file name", path.display()))?;
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((folder, FileName::new(name)?))
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((directory, FileName::new(name)?))
 }
 
 fn failed(operation: &str, path: &Path) -> String {
@@ -267,10 +267,10 @@ mod tests {
 
     #[test]
     fn a_file_is_replaced_whole_and_a_half_written_one_does_not_matter() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("missing/parents/journal.json");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("missing/parents/journal.json");
         write_file(&path, b"one").unwrap();
-        fs::write(folder.path().join("missing/parents/journal.json.new"), "half").unwrap();
+        fs::write(directory.path().join("missing/parents/journal.json.new"), "half").unwrap();
         write_file(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
@@ -281,8 +281,8 @@ mod tests {
 
     #[test]
     fn a_copy_has_everything_but_the_place() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         fs::write(path("old"), "content").unwrap();
         fs::set_permissions(path("old"), fs::Permissions::from_mode(0o604)).unwrap();
         let then = UNIX_EPOCH + Duration::new(1_234_567_890, 987_654_321);
@@ -309,14 +309,14 @@ mod tests {
         set_attributes(&path("copy"), &attributes(&path("old")).unwrap()).unwrap();
         assert_eq!(fs::metadata(path("copy")).unwrap().modified().unwrap(), then);
         assert!(attributes(&path("second")).is_err(), "a symlink");
-        assert!(copy(folder.path(), &path("directory")).is_err());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+        assert!(copy(directory.path(), &path("directory")).is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4);
     }
 
     #[test]
     fn what_cannot_be_looked_at_is_not_taken_for_absent() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         fs::write(path("file"), "").unwrap();
         symlink("loop", path("loop")).unwrap();
         for (name, there) in [("file", true), ("loop", true), ("missing", false), ("file/x", false)] {
@@ -327,9 +327,9 @@ mod tests {
     }
 
     #[test]
-    fn only_an_empty_folder_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a");
+    fn only_an_empty_directory_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
         fs::create_dir(&path).unwrap();
         fs::write(path.join("user file"), "").unwrap();
         remove_empty_dir(&path).unwrap();

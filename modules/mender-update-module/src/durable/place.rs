@@ -79,8 +79,8 @@ mod tests {
 
     #[test]
     fn symlinks_are_resolved_and_missing_parts_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let real = folder.path().canonicalize().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap();
         fs::create_dir(real.join("data")).unwrap();
         symlink("data", real.join("www")).unwrap();
         symlink("nowhere", real.join("dangling")).unwrap();

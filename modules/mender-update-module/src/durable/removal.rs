@@ -93,7 +93,7 @@ impl Removal<'_> {
     }
 
     fn is_directory(&self, parent: &Dir, name: &FileName) -> Result<bool> {
-        Ok(parent.kind(name)? == Some(super::Kind::Folder))
+        Ok(parent.kind(name)? == Some(super::Kind::Directory))
     }
 
     fn directory(&mut self, parent: &Dir, name: &FileName) -> Result<()> {

@@ -216,13 +216,13 @@ impl Staging {
 /// Removes the directory `name` in `parent` if it is one that was made and not in the journal yet, when power was lost: ours,
 /// with nothing but empty directories in it. Anything else is left as it is.
 fn remove_unused(parent: &Dir, name: &FileName) -> Result<()> {
-    if parent.kind(name)? != Some(Kind::Folder) {
+    if parent.kind(name)? != Some(Kind::Directory) {
         return Ok(());
     }
     let directory = parent.child(name)?;
     let children = directory.names()?;
     let is_empty = |child: &FileName| -> Result<bool> {
-        Ok(directory.kind(child)? == Some(Kind::Folder) && directory.child(child)?.names()?.is_empty())
+        Ok(directory.kind(child)? == Some(Kind::Directory) && directory.child(child)?.names()?.is_empty())
     };
     for child in &children {
         if !is_empty(child)? {

@@ -92,10 +92,10 @@ mod tests {
 
     #[test]
     fn tables_come_from_meta_data_and_other_keys_do_not_matter() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("header")).unwrap();
-        let meta_data = |text: &str| fs::write(folder.path().join("header/meta-data"), text).unwrap();
-        let tree = WorkTree::new(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("header")).unwrap();
+        let meta_data = |text: &str| fs::write(directory.path().join("header/meta-data"), text).unwrap();
+        let tree = WorkTree::new(directory.path());
         meta_data("null");
         assert_eq!(Guard::of("no-such-module", &tree).unwrap(), Guard::default());
         meta_data(

@@ -69,7 +69,7 @@ fn with_keys<'a>(before: &Image, calls: &'a [Call]) -> Vec<(&'a Call, Option<Ope
 impl Operation {
     fn rename_inodes(&mut self, key_of: &mut impl FnMut(u64, bool) -> u64) {
         let change_keys = |change: &mut NameChange, key_of: &mut dyn FnMut(u64, bool) -> u64| {
-            change.folder = key_of(change.folder, false);
+            change.directory = key_of(change.directory, false);
             change.from = change.from.map(|inode| key_of(inode, false));
             change.to = change.to.map(|inode| key_of(inode, false));
         };
@@ -105,9 +105,9 @@ impl Operation {
                 // A rename takes the old name away in the same transaction in which it gives the new one.
                 let gets = |change: &&NameChange| change.to.is_some();
                 let changes = self.changes();
-                let gaining: Vec<_> = changes.iter().filter(gets).map(|change| change.folder).collect();
+                let gaining: Vec<_> = changes.iter().filter(gets).map(|change| change.directory).collect();
                 if gaining.is_empty() {
-                    changes.iter().map(|change| change.folder).collect()
+                    changes.iter().map(|change| change.directory).collect()
                 } else {
                     gaining
                 }
@@ -143,15 +143,15 @@ fn bring_what_is_needed(effects: &mut [Effect]) {
     let mut emptied: BTreeMap<u64, usize> = BTreeMap::new();
     for effect in effects.iter_mut().rev() {
         for change in effect.operation.changes() {
-            let needed = names.get(&(change.folder, change.name.clone())).into_iter();
-            let needed = needed.chain(emptied.get(&change.folder)).copied().min().unwrap_or(NEVER);
+            let needed = names.get(&(change.directory, change.name.clone())).into_iter();
+            let needed = needed.chain(emptied.get(&change.directory)).copied().min().unwrap_or(NEVER);
             effect.durable = effect.durable.min(needed.max(effect.call));
         }
         for change in effect.operation.changes() {
-            let entry = names.entry((change.folder, change.name.clone())).or_insert(NEVER);
+            let entry = names.entry((change.directory, change.name.clone())).or_insert(NEVER);
             *entry = effect.durable.min(*entry);
         }
-        emptied.extend(gone(effect.operation.changes()).map(|folder| (folder, effect.durable)));
+        emptied.extend(gone(effect.operation.changes()).map(|directory| (directory, effect.durable)));
     }
 }
 
@@ -212,9 +212,9 @@ impl Effect {
             return;
         }
         for change in changes {
-            let Some(folder) = image.inodes.get_mut(&change.folder) else { continue };
-            folder.modified = self.time;
-            let Kind::Folder(names) = &mut folder.kind else { continue };
+            let Some(directory) = image.inodes.get_mut(&change.directory) else { continue };
+            directory.modified = self.time;
+            let Kind::Directory(names) = &mut directory.kind else { continue };
             match change.to {
                 Some(inode) => names.insert(change.name.clone(), inode),
                 None => names.remove(&change.name),
@@ -225,12 +225,12 @@ impl Effect {
 
 /// Whether the name is what it was when the call changed it.
 fn is_possible(image: &Image, change: &NameChange) -> bool {
-    names(image, change.folder).is_some_and(|names| names.get(&change.name).copied() == change.from)
+    names(image, change.directory).is_some_and(|names| names.get(&change.name).copied() == change.from)
 }
 
 fn names(image: &Image, inode: u64) -> Option<&BTreeMap<String, u64>> {
     match &image.inodes.get(&inode)?.kind {
-        Kind::Folder(names) => Some(names),
+        Kind::Directory(names) => Some(names),
         _ => None,
     }
 }

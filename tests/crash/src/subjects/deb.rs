@@ -71,9 +71,9 @@ impl Subject for Deb {
     }
 
     fn is_clean(&self, device: &MockClient) -> Result<()> {
-        let folder = device.datastore().join("update-modules/deb");
+        let directory = device.datastore().join("update-modules/deb");
         for name in ["journal.json", "staging", "old"] {
-            ensure!(!folder.join(name).exists(), "{name} is left");
+            ensure!(!directory.join(name).exists(), "{name} is left");
         }
         Ok(())
     }

@@ -52,7 +52,7 @@ impl Subject for Described {
     /// traces in the times of directories, too.
     fn live(&self, device: &MockClient) -> Result<Snapshot> {
         let all = Snapshot::of(device.device())?;
-        Ok(all.except(&device.datastore()).except(&device.settings()).without_folder_times())
+        Ok(all.except(&device.datastore()).except(&device.settings()).without_directory_times())
     }
 
     fn payload(&self, device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {

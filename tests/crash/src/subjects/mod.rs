@@ -53,13 +53,13 @@ impl Module {
         client(self.executable.clone(), Generation::V5)
     }
 
-    /// Gives each of `names` below `folder` the same time on every device, long ago; a symlink itself, not its target.
-    fn set_times<'a>(&self, folder: &Path, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    /// Gives each of `names` below `directory` the same time on every device, long ago; a symlink itself, not its target.
+    fn set_times<'a>(&self, directory: &Path, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let then = Timespec { tv_sec: 1_234_567_890, tv_nsec: if self.spared { 0 } else { 987_654_321 } };
         let times = Timestamps { last_access: then, last_modification: then };
         for name in names {
-            utimensat(CWD, folder.join(name), &times, AtFlags::SYMLINK_NOFOLLOW)
-                .with_context(|| format!("setting the time of {}", folder.join(name).display()))?;
+            utimensat(CWD, directory.join(name), &times, AtFlags::SYMLINK_NOFOLLOW)
+                .with_context(|| format!("setting the time of {}", directory.join(name).display()))?;
         }
         Ok(())
     }

@@ -43,9 +43,9 @@ impl Subject for SingleFile {
     }
 
     fn payload(&self, device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {
-        let folder = format!("{}\n", device.device().join("etc").display());
+        let directory = format!("{}\n", device.device().join("etc").display());
         let files = [
-            ("dest_dir", folder.as_str()),
+            ("dest_dir", directory.as_str()),
             ("filename", "app.conf\n"),
             ("permissions", "644\n"),
             ("app.conf", "the new settings"),

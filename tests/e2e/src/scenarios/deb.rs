@@ -89,8 +89,8 @@ fn artifact(lab: &Lab, name: &str, packages: &[Vec<u8>]) -> Result<String> {
 
 /// Has to find nothing left of an update.
 fn is_clean(lab: &Lab) -> Result<()> {
-    let folder = "/data/mender/update-modules/deb";
-    lab.ok(&format!("test ! -e {JOURNAL} && test ! -e {folder}/staging && test ! -e {folder}/old"))
+    let directory = "/data/mender/update-modules/deb";
+    lab.ok(&format!("test ! -e {JOURNAL} && test ! -e {directory}/staging && test ! -e {directory}/old"))
         .context("something is left of the update")
         .map(drop)
 }

@@ -17,12 +17,12 @@ fn main() -> ExitCode {
 }
 
 fn answer(words: &[&str]) -> Result<String> {
-    let [folder, command @ ..] = words else { bail!("fake-podman STATE COMMAND...") };
-    let state = State::new(*folder);
+    let [directory, command @ ..] = words else { bail!("fake-podman STATE COMMAND...") };
+    let state = State::new(*directory);
     match command {
         ["info", "--format", format] => {
             let tmp_dir = tmp_dir(&state);
-            let known = [("{{.Store.GraphRoot}}", *folder), ("{{.Store.ImageCopyTmpDir}}", &tmp_dir)];
+            let known = [("{{.Store.GraphRoot}}", *directory), ("{{.Store.ImageCopyTmpDir}}", &tmp_dir)];
             let said = known.iter().fold((*format).to_owned(), |said, (field, is)| said.replace(field, is));
             Ok(said + "\n")
         }
@@ -78,18 +78,18 @@ fn images(state: &State) -> Result<String> {
 
 /// Where it puts temporary files: beside its state, unless it is told a place.
 fn tmp_dir(state: &State) -> String {
-    let beside = state.folder().parent().unwrap_or(state.folder());
+    let beside = state.directory().parent().unwrap_or(state.directory());
     std::env::var("TMPDIR").unwrap_or_else(|_| beside.to_string_lossy().into_owned())
 }
 
 /// Reads the archive, as podman does, from a copy of it that it makes first. It stays where this is killed.
 fn load(state: &State) -> Result<String> {
     let tmp_dir = PathBuf::from(tmp_dir(state));
-    let (folder, name) = (Dir::open(&tmp_dir)?, FileName::new(format!("podman{}", std::process::id()))?);
-    let mut copy = folder.create_file(&name)?;
+    let (directory, name) = (Dir::open(&tmp_dir)?, FileName::new(format!("podman{}", std::process::id()))?);
+    let mut copy = directory.create_file(&name)?;
     let copied = io::copy(&mut io::stdin().lock(), &mut copy).context("copying the archive");
     let said = copied.and_then(|_| take(state, File::open(tmp_dir.join(&name))?));
-    folder.remove(&name)?;
+    directory.remove(&name)?;
     said
 }
 

@@ -13,10 +13,10 @@ fn main() -> ExitCode {
 }
 
 fn answer(words: &[&str]) -> Result<String> {
-    let [folder, units_dir, options @ ..] = words else {
+    let [directory, units_dir, options @ ..] = words else {
         bail!("fake-systemctl STATE UNITS_DIR ARGUMENTS...")
     };
-    let (state, units_dir) = (State::new(*folder), Path::new(units_dir));
+    let (state, units_dir) = (State::new(*directory), Path::new(units_dir));
     let command: Vec<_> = options.iter().filter(|word| !word.starts_with("--")).collect();
     let (verb, units) = command.split_first().context("there is no verb")?;
     let units = units.iter().map(|unit| Unit::read(units_dir, unit)).collect::<Result<Vec<_>>>()?;

@@ -56,24 +56,26 @@ pub enum Offset {
 }
 
 impl Action {
-    /// What call `number` with `arguments` is to change below `folder`; `None` when nothing.
-    pub fn of(tracee: Tracee, number: i64, arguments: [u64; 6], folder: &Path) -> Result<Option<Self>> {
+    /// What call `number` with `arguments` is to change below `directory`; `None` when nothing.
+    pub fn of(tracee: Tracee, number: i64, arguments: [u64; 6], directory: &Path) -> Result<Option<Self>> {
         let action = Arguments { tracee, arguments }.action(number)?;
-        Ok(action.filter(|action| action.is_within(folder)))
+        Ok(action.filter(|action| action.is_within(directory)))
     }
 
-    fn is_within(&self, folder: &Path) -> bool {
+    fn is_within(&self, directory: &Path) -> bool {
         match self {
-            Self::Open(name) | Self::Make(name) | Self::Remove(name) => name.folder.starts_with(folder),
-            Self::Rename { from, to, .. } => from.folder.starts_with(folder) || to.folder.starts_with(folder),
-            Self::Link { to, .. } => to.folder.starts_with(folder),
+            Self::Open(name) | Self::Make(name) | Self::Remove(name) => name.directory.starts_with(directory),
+            Self::Rename { from, to, .. } => {
+                from.directory.starts_with(directory) || to.directory.starts_with(directory)
+            }
+            Self::Link { to, .. } => to.directory.starts_with(directory),
             Self::Write { file: target, .. }
             | Self::Resize(target)
             | Self::Mode(target)
             | Self::Owner(target)
             | Self::Times(target)
             | Self::Attribute(target, _)
-            | Self::Sync(target) => target.is_within(folder),
+            | Self::Sync(target) => target.is_within(directory),
             Self::SyncAll => true,
         }
     }
@@ -141,18 +143,18 @@ impl Arguments {
         Ok(action)
     }
 
-    fn open(&self, folder: i32, path: usize, flags: u64) -> Result<Option<Action>> {
+    fn open(&self, directory: i32, path: usize, flags: u64) -> Result<Option<Action>> {
         let flags = flags as i32;
         if flags & (O_CREAT | O_TRUNC) == 0 {
             return Ok(None);
         }
         if flags & O_NOFOLLOW == 0 {
             // A symlink that leads somewhere: it is that file that is cut to nothing.
-            if let Some(Target { shown, .. }) = self.target(folder, path, true)? {
+            if let Some(Target { shown, .. }) = self.target(directory, path, true)? {
                 return Ok(Name::find(self.tracee, AT_FDCWD, &shown).map(Action::Open));
             }
         }
-        Ok(self.name(folder, path)?.map(Action::Open))
+        Ok(self.name(directory, path)?.map(Action::Open))
     }
 
     fn write(&self, fd: usize, at: Offset) -> Option<Action> {
@@ -177,14 +179,14 @@ impl Arguments {
         Ok(Some(Action::Attribute(target, name)))
     }
 
-    fn name(&self, folder: i32, path: usize) -> Result<Option<Name>> {
+    fn name(&self, directory: i32, path: usize) -> Result<Option<Name>> {
         let path = self.tracee.text(self.arguments[path])?;
-        Ok(Name::find(self.tracee, folder, path.as_ref()))
+        Ok(Name::find(self.tracee, directory, path.as_ref()))
     }
 
-    fn target(&self, folder: i32, path: usize, follow: bool) -> Result<Option<Target>> {
+    fn target(&self, directory: i32, path: usize, follow: bool) -> Result<Option<Target>> {
         let path = self.tracee.text(self.arguments[path])?;
-        Ok(Target::find(self.tracee, folder, path.as_ref(), follow))
+        Ok(Target::find(self.tracee, directory, path.as_ref(), follow))
     }
 
     fn opened(&self, fd: usize) -> Option<Target> {

@@ -15,7 +15,7 @@ use crate::tracee::Tracee;
 #[derive(Debug)]
 pub struct Name {
     /// The directory, without symlinks.
-    pub folder: PathBuf,
+    pub directory: PathBuf,
     /// The name in it.
     pub name: String,
     /// The inode that had the name.
@@ -32,31 +32,31 @@ pub struct Target {
 }
 
 impl Name {
-    /// The name that `path`, relative to `folder`, stands for; `None` where no such directory is, and the call will fail.
-    pub fn find(tracee: Tracee, folder: i32, path: &Path) -> Option<Self> {
-        let path = absolute(tracee, folder, path);
+    /// The name that `path`, relative to `directory`, stands for; `None` where no such directory is, and the call will fail.
+    pub fn find(tracee: Tracee, directory: i32, path: &Path) -> Option<Self> {
+        let path = absolute(tracee, directory, path);
         let name = path.file_name()?.to_str()?.to_owned();
-        let folder = canonical(tracee, path.parent()?)?;
-        let before = fs::symlink_metadata(folder.join(&name)).ok().map(|meta| meta.ino());
-        Some(Self { folder, name, before })
+        let directory = canonical(tracee, path.parent()?)?;
+        let before = fs::symlink_metadata(directory.join(&name)).ok().map(|meta| meta.ino());
+        Some(Self { directory, name, before })
     }
 
     /// Where it is.
     pub fn path(&self) -> PathBuf {
-        self.folder.join(&self.name)
+        self.directory.join(&self.name)
     }
 }
 
 impl Target {
-    /// What `path`, relative to `folder`, leads to.
-    pub fn find(tracee: Tracee, folder: i32, path: &Path, follow: bool) -> Option<Self> {
+    /// What `path`, relative to `directory`, leads to.
+    pub fn find(tracee: Tracee, directory: i32, path: &Path, follow: bool) -> Option<Self> {
         if path.as_os_str().is_empty() {
-            return Self::open(tracee, folder);
+            return Self::open(tracee, directory);
         }
         let path = if follow {
-            canonical(tracee, &absolute(tracee, folder, path))?
+            canonical(tracee, &absolute(tracee, directory, path))?
         } else {
-            Name::find(tracee, folder, path)?.path()
+            Name::find(tracee, directory, path)?.path()
         };
         Some(Self { shown: path.clone(), path })
     }
@@ -67,10 +67,10 @@ impl Target {
         Some(Self { shown: fs::read_link(&path).ok()?, path })
     }
 
-    /// Whether it is below `folder` and a file, directory or symlink: a pipe holds nothing over a power loss.
-    pub fn is_within(&self, folder: &Path) -> bool {
+    /// Whether it is below `directory` and a file, directory or symlink: a pipe holds nothing over a power loss.
+    pub fn is_within(&self, directory: &Path) -> bool {
         let lasts = |meta: Metadata| meta.is_file() || meta.is_dir() || meta.is_symlink();
-        self.shown.starts_with(folder) && self.metadata().is_ok_and(lasts)
+        self.shown.starts_with(directory) && self.metadata().is_ok_and(lasts)
     }
 
     /// What is known of it.
@@ -82,14 +82,14 @@ impl Target {
 }
 
 /// A path of the process, as this one can use it, but for symlinks: those of a process in a chroot lead elsewhere.
-fn absolute(tracee: Tracee, folder: i32, path: &Path) -> PathBuf {
+fn absolute(tracee: Tracee, directory: i32, path: &Path) -> PathBuf {
     if let Ok(own) = path.strip_prefix("/proc/self") {
         return tracee.own().join(own);
     }
-    match (folder, path.strip_prefix("/")) {
+    match (directory, path.strip_prefix("/")) {
         (_, Ok(inside)) => tracee.root().unwrap_or_else(|_| "/".into()).join(inside),
         (AT_FDCWD, _) => tracee.cwd().join(path),
-        _ => tracee.fd(folder).join(path),
+        _ => tracee.fd(directory).join(path),
     }
 }
 

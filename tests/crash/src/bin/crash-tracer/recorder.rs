@@ -13,24 +13,24 @@ use crate::call::{Action, Offset};
 use crate::place::{Name, Target};
 use crate::tracee::Tracee;
 
-/// The record of `action`, whose call has returned `result`. It shows paths from `folder` on.
-pub fn record(tracee: Tracee, action: &Action, result: i64, folder: &Path) -> Result<Call> {
+/// The record of `action`, whose call has returned `result`. It shows paths from `directory` on.
+pub fn record(tracee: Tracee, action: &Action, result: i64, directory: &Path) -> Result<Call> {
     let done = result >= 0;
     let operation = if done {
         operation(tracee, action, result).with_context(|| format!("recording: {action}"))?
     } else {
         None
     };
-    Ok(Call { shown: shown(action, folder), done, time: now()?, operation })
+    Ok(Call { shown: shown(action, directory), done, time: now()?, operation })
 }
 
 /// That `action` was called, and whether it succeeded: for a list of calls, which nobody replays.
-pub fn list(action: &Action, result: i64, folder: &Path) -> Result<Call> {
-    Ok(Call { shown: shown(action, folder), done: result >= 0, time: now()?, operation: None })
+pub fn list(action: &Action, result: i64, directory: &Path) -> Result<Call> {
+    Ok(Call { shown: shown(action, directory), done: result >= 0, time: now()?, operation: None })
 }
 
-fn shown(action: &Action, folder: &Path) -> String {
-    action.to_string().replace(&format!("{}/", folder.display()), "")
+fn shown(action: &Action, directory: &Path) -> String {
+    action.to_string().replace(&format!("{}/", directory.display()), "")
 }
 
 fn operation(tracee: Tracee, action: &Action, result: i64) -> Result<Option<Operation>> {
@@ -113,8 +113,8 @@ fn written(tracee: Tracee, file: &Target, fd: i32, at: Offset, length: u64) -> R
 }
 
 fn change(name: &Name, to: Option<u64>) -> Result<NameChange> {
-    let folder = inode(&name.folder)?;
-    Ok(NameChange { folder, name: name.name.clone(), from: name.before, to })
+    let directory = inode(&name.directory)?;
+    Ok(NameChange { directory, name: name.name.clone(), from: name.before, to })
 }
 
 fn inode(path: &Path) -> Result<u64> {

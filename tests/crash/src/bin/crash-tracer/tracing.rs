@@ -23,8 +23,8 @@ use crate::recorder::{list, record};
 use crate::tracee::Tracee;
 
 const USAGE: &str =
-    "crash-tracer FOLDER record LOG | list LOG | kill-before N | kill-after N | fail N ERROR -- PROGRAM ARGUMENTS...
-FOLDER is what is watched; ERROR is ENOSPC or EIO";
+    "crash-tracer DIRECTORY record LOG | list LOG | kill-before N | kill-after N | fail N ERROR -- PROGRAM ARGUMENTS...
+DIRECTORY is what is watched; ERROR is ENOSPC or EIO";
 
 /// What is done to the program.
 enum Mode {
@@ -42,18 +42,18 @@ enum Mode {
 pub fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
     let split = arguments.iter().position(|word| word == "--").context(USAGE)?;
     let (own, program) = (&arguments[..split], &arguments[split + 1..]);
-    let [folder, mode @ ..] = own else { bail!(USAGE) };
-    let folder = Path::new(folder).canonicalize().context("the directory that is watched")?;
-    let mode = parse(mode, &folder)?;
+    let [directory, mode @ ..] = own else { bail!(USAGE) };
+    let directory = Path::new(directory).canonicalize().context("the directory that is watched")?;
+    let mode = parse(mode, &directory)?;
     let root = start(program)?;
-    Tracer { mode, folder, root, count: 0, tracees: BTreeMap::new() }.follow()
+    Tracer { mode, directory, root, count: 0, tracees: BTreeMap::new() }.follow()
 }
 
-fn parse(words: &[OsString], folder: &Path) -> Result<Mode> {
+fn parse(words: &[OsString], directory: &Path) -> Result<Mode> {
     let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     let number = |word: &str| word.parse().with_context(|| format!("{word:?} is no number\n{USAGE}"));
     Ok(match words[..] {
-        ["record", log] => Mode::Record(begin(log, &Image::of(folder)?)?),
+        ["record", log] => Mode::Record(begin(log, &Image::of(directory)?)?),
         ["list", log] => Mode::List(begin(log, &Image::empty())?),
         ["kill-before", call] => Mode::KillBefore(number(call)?),
         ["kill-after", call] => Mode::KillAfter(number(call)?),
@@ -64,9 +64,9 @@ fn parse(words: &[OsString], folder: &Path) -> Result<Mode> {
 }
 
 /// Begins the log with the directory as it is now.
-fn begin(log: &str, folder: &Image) -> Result<BufWriter<File>> {
+fn begin(log: &str, directory: &Image) -> Result<BufWriter<File>> {
     let mut log = BufWriter::new(File::create(log).with_context(|| format!("making the log {log}"))?);
-    write(&mut log, folder)?;
+    write(&mut log, directory)?;
     Ok(log)
 }
 
@@ -106,7 +106,7 @@ struct Progress {
 
 struct Tracer {
     mode: Mode,
-    folder: PathBuf,
+    directory: PathBuf,
     root: Pid,
     /// Calls counted so far, over all processes.
     count: usize,
@@ -168,7 +168,7 @@ impl Tracer {
 
     fn entered(&mut self, tracee: Tracee) -> Result<()> {
         let (number, arguments) = tracee.call()?;
-        let Some(action) = Action::of(tracee, number, arguments, &self.folder)? else { return Ok(()) };
+        let Some(action) = Action::of(tracee, number, arguments, &self.directory)? else { return Ok(()) };
         self.count += 1;
         match self.mode {
             Mode::KillBefore(call) if call == self.count => self.cut(),
@@ -187,9 +187,9 @@ impl Tracer {
             Mode::KillAfter(call) if *call == number => self.cut(),
             Mode::Fail(call, error) if *call == number => tracee.set_error(*error)?,
             Mode::Record(log) => {
-                write(log, &record(tracee, &action, tracee.result()?, &self.folder)?)?;
+                write(log, &record(tracee, &action, tracee.result()?, &self.directory)?)?;
             }
-            Mode::List(log) => write(log, &list(&action, tracee.result()?, &self.folder)?)?,
+            Mode::List(log) => write(log, &list(&action, tracee.result()?, &self.directory)?)?,
             _ => {}
         }
         Ok(())

@@ -6,7 +6,7 @@ use crate::lost::states;
 const ROOT: u64 = 1;
 const OLD: u64 = 2;
 const NEW: u64 = 3;
-const FOLDER: u64 = 4;
+const DIRECTORY: u64 = 4;
 
 /// A directory with the file `app`, content `old`, and the empty directory `d`.
 fn before() -> Image {
@@ -18,21 +18,21 @@ fn before() -> Image {
         modified: (0, 0),
         attributes: BTreeMap::new(),
     };
-    let names = [("app".to_owned(), OLD), ("d".to_owned(), FOLDER)];
-    let root = inode(ROOT, Kind::Folder(names.into()));
+    let names = [("app".to_owned(), OLD), ("d".to_owned(), DIRECTORY)];
+    let root = inode(ROOT, Kind::Directory(names.into()));
     let old = inode(OLD, Kind::File(b"old".into()));
-    let folder = inode(FOLDER, Kind::Folder(BTreeMap::new()));
-    Image { root: ROOT, inodes: [(ROOT, root), (OLD, old), (FOLDER, folder)].into() }
+    let directory = inode(DIRECTORY, Kind::Directory(BTreeMap::new()));
+    Image { root: ROOT, inodes: [(ROOT, root), (OLD, old), (DIRECTORY, directory)].into() }
 }
 
-fn change(folder: u64, name: &str, from: Option<u64>, to: Option<u64>) -> NameChange {
-    NameChange { folder, name: name.to_owned(), from, to }
+fn change(directory: u64, name: &str, from: Option<u64>, to: Option<u64>) -> NameChange {
+    NameChange { directory, name: name.to_owned(), from, to }
 }
 
-fn make(folder: u64, name: &str) -> Operation {
+fn make(directory: u64, name: &str) -> Operation {
     let mut made = before().inodes[&OLD].clone();
     (made.number, made.kind) = (NEW, Kind::File(Vec::new()));
-    Operation::Make { inode: NEW, made, at: change(folder, name, None, Some(NEW)) }
+    Operation::Make { inode: NEW, made, at: change(directory, name, None, Some(NEW)) }
 }
 
 fn write(inode: u64, text: &str) -> Operation {
@@ -69,8 +69,9 @@ fn left(operations: impl IntoIterator<Item = Operation>, path: &str) -> Option<S
 }
 
 fn content(image: &Image, path: &str) -> Option<String> {
-    let key =
-        path.split('/').try_fold(image.root, |folder, name| names(image, folder)?.get(name).copied())?;
+    let key = path
+        .split('/')
+        .try_fold(image.root, |directory, name| names(image, directory)?.get(name).copied())?;
     match &image.inodes[&key].kind {
         Kind::File(content) => Some(String::from_utf8(content.clone()).unwrap()),
         _ => Some(String::new()),
@@ -86,7 +87,7 @@ fn what_is_not_synced_is_lost() {
 }
 
 #[test]
-fn a_synced_file_needs_its_folder_synced_for_its_name() {
+fn a_synced_file_needs_its_directory_synced_for_its_name() {
     let steps = [make(ROOT, "app.new"), write(NEW, "new"), sync(NEW)];
     assert_eq!(left(steps.clone(), "app.new"), None);
     assert_eq!(left(steps.into_iter().chain([sync(ROOT)]), "app.new").as_deref(), Some("new"));
@@ -104,35 +105,35 @@ fn a_rename_is_lost_whole_or_not_at_all() {
 }
 
 #[test]
-fn syncing_the_folder_that_gets_a_name_brings_what_the_rename_needs() {
+fn syncing_the_directory_that_gets_a_name_brings_what_the_rename_needs() {
     let out =
-        Operation::Names(vec![change(FOLDER, "x", Some(NEW), None), change(ROOT, "x", None, Some(NEW))]);
-    assert_eq!(left([make(FOLDER, "x"), out.clone(), sync(ROOT)], "x").as_deref(), Some(""));
-    assert_eq!(left([make(FOLDER, "x"), out.clone(), sync(ROOT)], "d/x"), None);
+        Operation::Names(vec![change(DIRECTORY, "x", Some(NEW), None), change(ROOT, "x", None, Some(NEW))]);
+    assert_eq!(left([make(DIRECTORY, "x"), out.clone(), sync(ROOT)], "x").as_deref(), Some(""));
+    assert_eq!(left([make(DIRECTORY, "x"), out.clone(), sync(ROOT)], "d/x"), None);
     assert_eq!(
-        left([make(FOLDER, "x"), out, sync(FOLDER)], "x"),
+        left([make(DIRECTORY, "x"), out, sync(DIRECTORY)], "x"),
         None,
         "the directory that loses it is not enough"
     );
 }
 
 #[test]
-fn an_exchange_is_one_effect_and_needs_both_folders() {
+fn an_exchange_is_one_effect_and_needs_both_directories() {
     let exchange = Operation::Names(vec![
         change(ROOT, "app", Some(OLD), Some(NEW)),
-        change(FOLDER, "new", Some(NEW), Some(OLD)),
+        change(DIRECTORY, "new", Some(NEW), Some(OLD)),
     ]);
-    let steps = [make(FOLDER, "new"), write(NEW, "new"), Operation::SyncAll, exchange, sync(ROOT)];
+    let steps = [make(DIRECTORY, "new"), write(NEW, "new"), Operation::SyncAll, exchange, sync(ROOT)];
     let ends = |steps: Vec<Operation>| [left(steps.clone(), "app"), left(steps, "d/new")].map(Option::unwrap);
     assert_eq!(ends(steps.to_vec()), ["old", "new"]);
-    assert_eq!(ends(steps.into_iter().chain([sync(FOLDER)]).collect()), ["new", "old"]);
+    assert_eq!(ends(steps.into_iter().chain([sync(DIRECTORY)]).collect()), ["new", "old"]);
 }
 
 #[test]
-fn a_removed_folder_takes_what_was_in_it() {
-    let gone = Operation::Names(vec![change(ROOT, "d", Some(FOLDER), None)]);
-    let emptied = Operation::Names(vec![change(FOLDER, "x", Some(NEW), None)]);
-    let steps = [make(FOLDER, "x"), Operation::SyncAll, emptied, gone];
+fn a_removed_directory_takes_what_was_in_it() {
+    let gone = Operation::Names(vec![change(ROOT, "d", Some(DIRECTORY), None)]);
+    let emptied = Operation::Names(vec![change(DIRECTORY, "x", Some(NEW), None)]);
+    let steps = [make(DIRECTORY, "x"), Operation::SyncAll, emptied, gone];
     assert_eq!(left(steps.clone(), "d/x").as_deref(), Some(""));
     assert_eq!(left(steps.into_iter().chain([sync(ROOT)]), "d"), None);
 }

@@ -14,7 +14,7 @@ use crate::status::step;
 ///
 /// # Errors
 /// When neither `XDG_CACHE_HOME` nor `HOME` is set.
-pub fn folder() -> Result<PathBuf> {
+pub fn directory() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(
@@ -49,7 +49,7 @@ pub fn sha256(content: &[u8]) -> String {
 /// # Errors
 /// What `make` returns, or the directory that cannot be made, locked, removed or renamed.
 pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let complete = folder()?.join(kind).join(key);
+    let complete = directory()?.join(kind).join(key);
     if complete.exists() {
         return Ok(complete);
     }
@@ -58,7 +58,7 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
         return Ok(complete);
     }
     let partial = complete.with_extension("partial");
-    crate::folder::empty(&partial).context("making a place in the cache directory")?;
+    crate::directory::empty(&partial).context("making a place in the cache directory")?;
     make(&partial)?;
     fs::rename(&partial, &complete)
         .with_context(|| format!("renaming {} to {}", partial.display(), complete.display()))?;
@@ -68,9 +68,9 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
 /// Whether the cache has the entry `kind/key`.
 ///
 /// # Errors
-/// As [`folder`].
+/// As [`directory`].
 pub fn has(kind: &str, key: &str) -> Result<bool> {
-    Ok(folder()?.join(kind).join(key).exists())
+    Ok(directory()?.join(kind).join(key).exists())
 }
 
 /// The file `path`, locked for this process until it is dropped; the kernel unlocks it for one that was killed.
@@ -79,8 +79,8 @@ pub fn has(kind: &str, key: &str) -> Result<bool> {
 /// When the file or its directory cannot be made, or the file system knows no locks.
 pub fn lock(path: &Path) -> Result<File> {
     let context = || format!("locking {}", path.display());
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(context)?;
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).with_context(context)?;
     }
     let file = File::create(path).with_context(context)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -98,8 +98,8 @@ mod tests {
 
     #[test]
     fn a_lock_is_held_until_it_is_dropped() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("entry.lock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("entry.lock");
         let held = lock(&path).unwrap();
         let other = File::open(&path).unwrap();
         assert!(flock(&other, FlockOperation::NonBlockingLockExclusive).is_err());

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::command::run;
-use crate::folder;
+use crate::directory;
 use crate::status::Step;
 
 /// Where Debian's archive keys lie on every Debian.
@@ -17,24 +17,31 @@ pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// One release and architecture of Debian, with package lists of its own.
 pub struct Root<'a> {
     sh: &'a Shell,
-    folder: PathBuf,
+    directory: PathBuf,
     architecture: String,
 }
 
 impl<'a> Root<'a> {
-    /// Fetches the package lists of `release` (a code name) for `architecture` (Debian's name) into `folder`.
+    /// Fetches the package lists of `release` (a code name) for `architecture` (Debian's name) into `directory`.
     ///
     /// # Errors
     /// When the host has no Debian mirror configured, or the mirror does not answer.
-    pub fn new(sh: &'a Shell, step: &Step, folder: &Path, release: &str, architecture: &str) -> Result<Self> {
+    pub fn new(
+        sh: &'a Shell,
+        step: &Step,
+        directory: &Path,
+        release: &str,
+        architecture: &str,
+    ) -> Result<Self> {
         for part in ["lists/partial", "archives/partial"] {
-            let part = folder.join(part);
+            let part = directory.join(part);
             fs::create_dir_all(&part).with_context(|| format!("making {}", part.display()))?;
         }
         let sources = format!("deb [signed-by={KEYRING}] {} {release} main\n", mirror(sh)?);
-        fs::write(folder.join("sources.list"), sources).context("writing sources.list of the private apt")?;
-        fs::write(folder.join("status"), "").context("writing an empty dpkg status")?;
-        let root = Root { sh, folder: folder.to_owned(), architecture: architecture.to_owned() };
+        fs::write(directory.join("sources.list"), sources)
+            .context("writing sources.list of the private apt")?;
+        fs::write(directory.join("status"), "").context("writing an empty dpkg status")?;
+        let root = Root { sh, directory: directory.to_owned(), architecture: architecture.to_owned() };
         // Without this, lists that cannot be fetched are a warning only, and every package seems not to exist.
         run(step, root.apt("apt-get").args(["-o", "APT::Update::Error-Mode=any", "update"])).with_context(
             || {
@@ -65,7 +72,7 @@ impl<'a> Root<'a> {
     /// # Errors
     /// When a package is unknown or the mirror does not answer.
     pub fn download(&self, step: &Step, packages: &[&str]) -> Result<Vec<PathBuf>> {
-        let archives = self.folder.join("archives");
+        let archives = self.directory.join("archives");
         let _here = self.sh.push_dir(&archives);
         run(step, self.apt("apt-get").arg("download").args(packages))
             .with_context(|| format!("downloading {} for {}", packages.join(" "), self.architecture))?;
@@ -73,13 +80,13 @@ impl<'a> Root<'a> {
     }
 
     fn apt(&self, program: &str) -> Cmd<'a> {
-        let folder = self.folder.display();
+        let directory = self.directory.display();
         let architecture = &self.architecture;
         let options = [
-            format!("Dir::State::lists={folder}/lists"),
-            format!("Dir::State::status={folder}/status"),
-            format!("Dir::Cache={folder}"),
-            format!("Dir::Etc::sourcelist={folder}/sources.list"),
+            format!("Dir::State::lists={directory}/lists"),
+            format!("Dir::State::status={directory}/status"),
+            format!("Dir::Cache={directory}"),
+            format!("Dir::Etc::sourcelist={directory}/sources.list"),
             "Dir::Etc::sourceparts=/dev/null".to_owned(),
             format!("APT::Architecture={architecture}"),
             format!("APT::Architectures={architecture}"),
@@ -94,7 +101,7 @@ fn downloaded(archives: &Path, package: &str) -> Result<PathBuf> {
     let name = package.split('=').next().unwrap_or(package);
     let version = package.split_once('=').map(|(_, version)| version.replace(':', "%3a"));
     let prefix = format!("{name}_{}", version.unwrap_or_default());
-    let mut found = folder::entries(archives)?;
+    let mut found = directory::entries(archives)?;
     found.retain(|path| {
         path.extension().is_some_and(|extension| extension == "deb")
             && path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix))

@@ -4,7 +4,7 @@
 pub mod apt;
 pub mod cache;
 pub mod command;
-pub mod folder;
+pub mod directory;
 pub mod packages;
 pub mod pool;
 pub mod status;

@@ -61,7 +61,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// When one of them cannot be made, or it cannot be written.
 pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    let directory = path.parent().unwrap_or(path);
+    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
     fs::write(path, content).with_context(|| format!("writing {}", path.display()))
 }
