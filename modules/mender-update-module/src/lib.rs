@@ -85,6 +85,7 @@ mod protected;
 mod record;
 mod run;
 pub mod settings;
+mod settings_file;
 mod state;
 mod status;
 mod supervision;
