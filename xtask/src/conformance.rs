@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use conformance::{CASES, Case};
 use host::packages;
 use host::status::step;
+use mock_client::conformance::{CASES, Case};
 use xshell::Shell;
 
-use subjects::{NotTried, Tried};
-pub use subjects::{PAYLOADS, needs_debian, play_beside};
+use subjects::{Skipped, Tested};
+pub use subjects::{add_mocks, needs_debian, payload};
 use table::{Column, Table};
 
 /// What the cases need on the host.
@@ -27,7 +27,7 @@ pub struct Conformance {
     /// The module's executable, a program or a script [default: ours are built]
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
-    /// The payload that it installs [default: the directory of its name in tests/conformance/payloads]
+    /// The payload that it installs [default: tests/payload of the module of that name]
     #[arg(long, value_name = "DIR", requires = "module")]
     payload: Option<PathBuf>,
     /// Checks this case only
@@ -50,48 +50,46 @@ impl Conformance {
         Self { payload: Some(payload), ..Self::of(module) }
     }
 
-    /// Runs the cases, prints a table, and says how many there were.
+    /// Runs the cases, prints a table, and returns a summary.
     ///
     /// # Errors
-    /// When a module of ours fails a case, or cannot be tried.
+    /// When one of our modules fails a case, or cannot be tested.
     pub fn run(self, sh: &Shell) -> Result<String> {
         let cases = self.cases()?;
         packages::ensure(sh, HOST_PACKAGES)?;
-        let (ours, not_tried) = match &self.module {
+        let (ours, skipped) = match &self.module {
             Some(module) => (vec![subjects::one(sh, module, self.payload.as_deref())?], Vec::new()),
             None => subjects::ours(sh)?,
         };
-        let left_out: String = not_tried
-            .iter()
-            .map(|NotTried { name, why }| format!("; not tried: {name}, which {why}"))
-            .collect();
-        let (upstream, upstream_not_tried) = match &self.upstream {
+        let not_tested: String =
+            skipped.iter().map(|Skipped { name, why }| format!("; skipped: {name}: {why}")).collect();
+        let (upstream, upstream_skipped) = match &self.upstream {
             Some(directory) => subjects::upstream(sh, directory.as_deref())?,
             None => Default::default(),
         };
         let modules = ours.len();
-        let columns = ours.into_iter().chain(upstream).map(|module| try_cases(module, &cases));
+        let columns = ours.into_iter().chain(upstream).map(|module| run_cases(module, &cases));
         let table = Table { cases: &cases, columns: columns.collect::<Result<_>>()? };
         println!("{table}");
-        for NotTried { name, why } in not_tried.into_iter().chain(upstream_not_tried) {
-            println!("not tried: {name}, which {why}");
+        for Skipped { name, why } in skipped.into_iter().chain(upstream_skipped) {
+            println!("skipped: {name}: {why}");
         }
-        let (tried, failed) = table.of_ours();
-        ensure!(failed == 0, "{failed} of {tried} cases failed, see the table above");
-        Ok(format!("{tried} cases, modules: {modules}{left_out}"))
+        let (tested, failed) = table.of_ours();
+        ensure!(failed == 0, "{failed} of {tested} cases failed: see the table above");
+        Ok(format!("{tested} cases, modules: {modules}{not_tested}"))
     }
 
     fn cases(&self) -> Result<Vec<&'static Case>> {
         let wanted = |case: &&Case| self.case.as_deref().is_none_or(|name| name == case.name);
         let cases: Vec<_> = CASES.iter().filter(wanted).collect();
         let known = || CASES.iter().map(|case| case.name).collect::<Vec<_>>().join(", ");
-        ensure!(!cases.is_empty(), "no such case; known are: {}", known());
+        ensure!(!cases.is_empty(), "no such case: use one of {}", known());
         Ok(cases)
     }
 }
 
-fn try_cases(module: Tried, cases: &[&'static Case]) -> Result<Column> {
-    step(format!("trying {}", module.title), |step| {
+fn run_cases(module: Tested, cases: &[&'static Case]) -> Result<Column> {
+    step(format!("conformance of {}", module.title), |step| {
         let verdicts = cases.iter().map(|case| {
             step.detail(case.name);
             case.run(&module.subject)

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use crash::subjects::{Module, PAYLOAD_TYPES, subjects};
-use crash::{Report, Scope, Tracer};
+use crash::{Module, PAYLOAD_TYPES, subjects};
 use host::command::run;
 use host::status::step;
+use mock_client::fault_injection::{self, Report, Scope, Tracer};
 use xshell::{Shell, cmd};
 
-use crate::conformance::PAYLOADS;
+use crate::conformance::payload;
 use crate::debian;
 use crate::dist::modules;
 use crate::upstream;
@@ -28,7 +28,7 @@ pub struct Crash {
     /// Tests this module only: the name of one of ours, or the path of an executable, with a slash in it
     #[arg(long, value_name = "NAME|PATH")]
     module: Option<String>,
-    /// The payload that the executable installs [default: the directory of its name in tests/conformance/payloads]
+    /// The payload that the executable installs [default: tests/payload of the module of that name]
     #[arg(long, value_name = "DIR", requires = "module")]
     payload: Option<PathBuf>,
     /// Tests at most N crash points and N failing calls of each sequence, evenly spread [default: all; of deb and container,
@@ -44,7 +44,7 @@ pub struct Crash {
 /// Crash points in a sequence of an upstream module: shell scripts make ten times the calls.
 const UPSTREAM_POINTS: usize = 150;
 
-/// The module that is tried on a Debian system.
+/// The module that is tested on a Debian system.
 const DEB: &str = "deb";
 
 /// Crash points, failing calls and pairs in a sequence, of modules whose every step runs programs, unless --module names
@@ -63,10 +63,10 @@ impl Crash {
         Self { module, payload: Some(payload), sample: Some(points), upstream: None }
     }
 
-    /// Tries everything, prints a table, writes `target/crash/report.md`, and says how much there was.
+    /// Injects all faults, prints a table, writes `target/crash/report.md`, and returns a summary.
     ///
     /// # Errors
-    /// When one of our modules ends inconsistent, or something could not be tried.
+    /// When one of our modules has an inconsistent outcome, or cannot be tested.
     pub fn run(self, sh: &Shell) -> Result<String> {
         let metadata = modules::metadata(sh)?;
         let outside = self.outside(sh)?;
@@ -80,21 +80,22 @@ impl Crash {
         for name in &names {
             let debian = if name == DEB { Some(debian::mountable(sh)?) } else { None };
             let (executable, payload) = (target.join("debug").join(name), payload(sh, name));
-            let module = Module { executable, spared: false, debian, payload };
-            results.add(name, Whose::Ours, try_module(name, &module, &tracer, self.scope(name))?);
+            let module = Module { executable, plain: false, debian, payload };
+            results.add(name, Whose::Ours, inject(name, &module, &tracer, self.scope(name))?);
         }
         if let Some((name, module)) = outside {
-            results.add(&name, Whose::Ours, try_module(&name, &module, &tracer, self.scope(&name))?);
+            results.add(&name, Whose::Ours, inject(&name, &module, &tracer, self.scope(&name))?);
         }
         if let Some(directory) = &self.upstream {
-            let scope = Scope { failures: false, losses: false, pairs: false, cuts: UPSTREAM_POINTS };
+            let scope =
+                Scope { failing_calls: false, lost_writes: false, pairs: false, sample: UPSTREAM_POINTS };
             let directory = match directory {
                 Some(directory) => sh.current_dir().join(directory),
                 None => upstream::modules(sh)?,
             };
             for (name, executable) in self.upstream_modules(&directory)? {
-                let module = Module { executable, spared: true, debian: None, payload: payload(sh, name) };
-                results.add(name, Whose::Upstream, try_module(name, &module, &tracer, scope)?);
+                let module = Module { executable, plain: true, debian: None, payload: payload(sh, name) };
+                results.add(name, Whose::Upstream, inject(name, &module, &tracer, scope)?);
             }
         }
         println!("{}", results.summary());
@@ -102,9 +103,9 @@ impl Crash {
         let text = results.markdown(&self.command(), UPSTREAM_POINTS);
         fs::create_dir_all(target.join("crash")).context("making the report's directory")?;
         fs::write(&report, text).with_context(|| format!("writing {}", report.display()))?;
-        println!("in full: {}", report.display());
+        println!("full report: {}", report.display());
         let total = results.total(Whose::Ours);
-        ensure!(total.other.is_empty(), "{total}, see {}", report.display());
+        ensure!(total.violations.is_empty(), "{total}: see {}", report.display());
         Ok(format!("{total}{skipped}"))
     }
 
@@ -124,34 +125,34 @@ impl Crash {
             self.payload.as_ref().map_or_else(|| payload(sh, &name), |path| sh.current_dir().join(path));
         ensure!(
             payload.is_dir(),
-            "no payload {}: describe what the module installs there, or name another directory with --payload",
+            "no payload directory {}: make it, or name another with --payload",
             payload.display()
         );
-        Ok(Some((name, Module { executable, spared: false, debian: None, payload })))
+        Ok(Some((name, Module { executable, plain: false, debian: None, payload })))
     }
 
-    /// What is tried on our module `name`.
+    /// The faults for our module `name`.
     fn scope(&self, name: &str) -> Scope {
         let spread = SPREAD.iter().find(|(module, _)| *module == name && self.module.is_none());
-        let cuts = self.sample.unwrap_or(spread.map_or(usize::MAX, |(_, sample)| *sample));
+        let sample = self.sample.unwrap_or(spread.map_or(usize::MAX, |(_, sample)| *sample));
         let every_write = name != DEB;
-        Scope { losses: every_write, pairs: every_write, cuts, ..Scope::ALL }
+        Scope { lost_writes: every_write, pairs: every_write, sample, ..Scope::ALL }
     }
 
-    /// Our modules, or the one that was asked for. One without a payload is an error: it would never be tested, unnoticed.
+    /// Our modules, or the one of the command line. A module without a payload is an error, so that it is not overlooked.
     fn names(&self, sh: &Shell) -> Result<Vec<String>> {
         let ours: Vec<_> = modules::workspace(sh)?.modules.into_iter().map(|module| module.name).collect();
         for name in &ours {
             ensure!(
                 PAYLOAD_TYPES.contains(&name.as_str()) || payload(sh, name).is_dir(),
-                "module {name} is never interrupted: describe what it installs in {PAYLOADS}/{name}, or devices of its own in \
-                 tests/crash/src/subjects"
+                "no fault injection for the module {name}: describe what it installs in modules/{name}/tests/payload, or \
+                 implement Subject for it in tests/crash"
             );
         }
         let Some(wanted) = &self.module else { return Ok(ours) };
         let names: Vec<_> = ours.iter().filter(|name| *name == wanted).cloned().collect();
         let upstream = self.upstream.is_some() && PAYLOAD_TYPES.contains(&wanted.as_str());
-        ensure!(upstream || !names.is_empty(), "no module {wanted}: there are {}", ours.join(", "));
+        ensure!(upstream || !names.is_empty(), "no module {wanted}: use one of {}", ours.join(", "));
         Ok(names)
     }
 
@@ -165,7 +166,7 @@ impl Crash {
             .collect();
         ensure!(
             !modules.is_empty(),
-            "{} has none of the modules {}: give the directory that holds them",
+            "no module in {}: give the directory that has {}",
             directory.display(),
             PAYLOAD_TYPES.join(", ")
         );
@@ -185,12 +186,7 @@ impl Crash {
     }
 }
 
-/// The directory that says what module `name` installs.
-fn payload(sh: &Shell, name: &str) -> PathBuf {
-    sh.current_dir().join(PAYLOADS).join(name)
-}
-
-/// Takes the module that needs a Debian system out of `names` where there can be none, and says so.
+/// Removes the module that needs a Debian system from `names` if none is possible here, and prints that.
 fn without_debian(sh: &Shell, names: &mut Vec<String>) -> Result<String> {
     let obstacle = if names.iter().any(|name| name == DEB) { debian::obstacle(sh)? } else { None };
     let Some(why) = obstacle else { return Ok(String::new()) };
@@ -203,16 +199,22 @@ fn without_debian(sh: &Shell, names: &mut Vec<String>) -> Result<String> {
 fn build(sh: &Shell, target: &Path, names: &[String]) -> Result<Tracer> {
     let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
     step("building modules and tracer", |step| {
-        run(step, cmd!(sh, "cargo build --locked --package crash --package fake-engine {selected...} --bins"))
+        run(
+            step,
+            cmd!(
+                sh,
+                "cargo build --locked --package mender-update-module-test --package fake-engine {selected...} --bins"
+            ),
+        )
     })?;
-    Ok(Tracer::new(target.join("debug/crash-tracer")))
+    Ok(Tracer::new(target.join("debug/mender-update-module-test")))
 }
 
-fn try_module(name: &str, module: &Module, tracer: &Tracer, scope: Scope) -> Result<Vec<Report>> {
+fn inject(name: &str, module: &Module, tracer: &Tracer, scope: Scope) -> Result<Vec<Report>> {
     let mut reports = Vec::new();
     for subject in subjects(name, module)? {
-        let shown = format!("interrupting {}: {}", module.executable.display(), subject.name());
-        let more = step(shown, |_| crash::run(subject.as_ref(), tracer, scope))
+        let shown = format!("fault injection: {}: {}", module.executable.display(), subject.name());
+        let more = step(shown, |_| fault_injection::run(subject.as_ref(), tracer, scope))
             .with_context(|| format!("{}: {}", module.executable.display(), subject.name()))?;
         reports.extend(more);
     }

@@ -140,17 +140,6 @@ impl Place {
         }
         Ok(Some(tree))
     }
-
-    /// The inode of what has the tree's name, whatever it is.
-    ///
-    /// # Errors
-    /// When that cannot be looked at.
-    pub fn inode(&self) -> Result<Option<u64>> {
-        match self.parent()? {
-            Some(parent) => parent.inode_of(&self.name),
-            None => Ok(None),
-        }
-    }
 }
 
 fn split(path: &Path) -> Result<(&Path, FileName)> {

@@ -7,8 +7,8 @@
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use mender_update_module::durable::{self, Destination, Dir, Staging};
+use anyhow::{Result, ensure};
+use mender_update_module::durable::{self, Destination, Dir, DirectoryExchange, ExchangeNames, Staging};
 use mender_update_module::{FileName, Replaces, Trigger, Update, WorkTree, log, require_harmless};
 use serde::{Deserialize, Serialize};
 
@@ -38,16 +38,8 @@ pub struct Swap {
 /// What the activation goes by. In the journal, it is the field `switch` of the update.
 #[derive(Serialize, Deserialize)]
 pub struct Prepared {
-    switch: Switch,
-}
-
-/// What the activation does, as `prepare` found the destination.
-#[derive(Serialize, Deserialize)]
-struct Switch {
-    /// The new tree's directory.
-    new_inode: u64,
-    /// The previous tree's, where there is one.
-    old_inode: Option<u64>,
+    #[serde(rename = "switch")]
+    exchange: DirectoryExchange,
 }
 
 /// What the device and the artifact say of an update, beside its destination.
@@ -171,7 +163,7 @@ impl Update for Swap {
             parent.require_same_mount(&self.staging.open()?)?;
         }
         let old_inode = old.map(|old| old.inode()).transpose()?;
-        Ok(Prepared { switch: Switch { new_inode: new.inode()?, old_inode } })
+        Ok(Prepared { exchange: DirectoryExchange::new(new.inode()?, old_inode) })
     }
 
     fn make_destination(&mut self, _prepared: &Prepared) -> Result<bool> {
@@ -188,47 +180,23 @@ impl Update for Swap {
     }
 
     fn activate(&self, prepared: &Prepared) -> Result<()> {
-        let Switch { old_inode, .. } = &prepared.switch;
-        let parent = self.destination.existing_parent()?;
-        let (name, staging) = (self.destination.name(), self.staging.open()?);
         let shown = self.destination.path();
-        if let Some(inode) = old_inode {
-            let kept = keep::carry_over(parent.child(name)?, self.new_tree()?, &self.keep)?;
-            staging.exchange(&new_name()?, &parent, name)?;
-            if staging.inode_of(&new_name()?)? != Some(*inode) {
-                staging.exchange(&new_name()?, &parent, name)?;
-                bail!("{}: somebody has replaced it during the update: install again", shown.display());
-            }
+        if prepared.exchange.has_previous() {
+            let previous = self.destination.existing_parent()?.child(self.destination.name())?;
+            let kept = keep::carry_over(previous, self.new_tree()?, &self.keep)?;
+            prepared.exchange.activate(self)?;
             log!("activated: the new tree in {}; {kept} files kept", shown.display());
         } else {
-            staging.rename_to_free(&new_name()?, &parent, name)?;
+            prepared.exchange.activate(self)?;
             log!("activated: the new tree in {}, where none was", shown.display());
         }
-        parent.sync()?;
-        staging.sync()
+        Ok(())
     }
 
     fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
-        let Switch { new_inode, old_inode } = &prepared.switch;
-        let shown = self.destination.path();
-        let looking = || format!("looking at the destination {}", shown.display());
-        let live = self.destination.inode().with_context(looking)?;
-        if live == Some(*new_inode) {
-            self.remove_new(*old_inode)?;
-        } else if live.is_none() && old_inode.is_some() {
-            self.put_back(*old_inode)?;
-        } else if live != *old_inode {
-            bail!(
-                "{} is neither the previous tree nor the new one: somebody has replaced it. The previous tree is kept in \
-                 {}: move {0} away, and rename that to it",
-                shown.display(),
-                self.staging.path().join("new").display()
-            );
-        }
-        let live = self.destination.inode().with_context(looking)?;
-        ensure!(live == *old_inode, "rollback incomplete: {}: it is not the previous tree", shown.display());
+        prepared.exchange.roll_back(self)?;
         self.destination.remove_made()?;
-        log!("rollback complete: the previous tree in {}", shown.display());
+        log!("rollback complete: the previous tree in {}", self.destination.path().display());
         Ok(())
     }
 
@@ -237,40 +205,21 @@ impl Update for Swap {
     }
 }
 
-impl Swap {
-    /// Takes the new tree out of the destination, and puts the previous one, `old_inode`, into its place if there was one.
-    fn remove_new(&self, old_inode: Option<u64>) -> Result<()> {
-        let (parent, name) = (self.destination.existing_parent()?, self.destination.name());
-        let staging = self.staging.open()?;
-        if old_inode.is_some() {
-            let kept = staging.inode_of(&new_name()?)?;
-            ensure!(
-                kept == old_inode,
-                "{} is not the previous tree: somebody has replaced it",
-                self.staging.path().join("new").display()
-            );
-            staging.exchange(&new_name()?, &parent, name)?;
-        } else {
-            parent.rename_to_free(name, &staging, &new_name()?)?;
-        }
-        parent.sync()?;
-        staging.sync()
+impl ExchangeNames for Swap {
+    fn destination(&self) -> PathBuf {
+        self.destination.path()
     }
 
-    /// Puts the previous tree back into a destination that somebody has removed meanwhile.
-    fn put_back(&self, old_inode: Option<u64>) -> Result<()> {
-        let staging = self.staging.open()?;
-        if staging.inode_of(&new_name()?)? != old_inode {
-            bail!(
-                "{} is missing, and the previous tree is not in {}",
-                self.destination.path().display(),
-                self.staging.path().display()
-            );
-        }
-        let parent = self.destination.existing_parent()?;
-        staging.rename_to_free(&new_name()?, &parent, self.destination.name())?;
-        parent.sync()?;
-        staging.sync()
+    fn staged(&self) -> PathBuf {
+        self.staging.path().join("new")
+    }
+
+    fn open_parent(&self) -> Result<Option<Dir>> {
+        self.destination.parent()
+    }
+
+    fn open_staging(&self) -> Result<Dir> {
+        self.staging.open()
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::settings;
+use crate::settings_file;
 
 /// Where Debian's and Yocto's clients keep their data.
 pub(crate) const DATASTORE: &str = "/var/lib/mender";
@@ -40,7 +40,7 @@ pub fn client_command() -> &'static str {
 /// # Errors
 /// When the settings have a mistake.
 pub(crate) fn datastore(name: &str) -> Result<PathBuf> {
-    if let Some(path) = settings::datastore(name)? {
+    if let Some(path) = settings_file::datastore(name)? {
         return Ok(path);
     }
     let variable = env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);

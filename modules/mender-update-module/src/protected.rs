@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::settings;
+use crate::settings_file;
 use crate::tree::WorkTree;
 
 /// Directories of the client that belong to it with all that is in them.
@@ -33,7 +33,7 @@ pub fn require_harmless(destination: &Path, replaces: Replaces, tree: &WorkTree)
     let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
     let datastore = real(tree.datastore().to_owned());
     let whole = OF_CLIENT.iter().map(PathBuf::from).chain([
-        settings::directory(),
+        settings_file::directory(),
         datastore.join("modules"),
         datastore.join("update-modules"),
     ]);

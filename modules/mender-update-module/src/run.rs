@@ -14,7 +14,7 @@ use crate::journal::Journal;
 use crate::log;
 use crate::module::UpdateModule;
 use crate::payloads::Payloads;
-use crate::settings;
+use crate::settings_file;
 use crate::state::State;
 use crate::status::{self, Status};
 use crate::supervision;
@@ -48,7 +48,7 @@ fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answe
             print(serde_json::to_string(&status_of(module)?).context("writing the status as JSON")?)
         }
         [flag] if flag == "--check-settings" => {
-            let file = settings::path(M::NAME);
+            let file = settings_file::path(M::NAME);
             if file.exists() {
                 check_settings(module, &file)
             } else {
@@ -91,7 +91,7 @@ fn status_of<M: UpdateModule>(module: &M) -> Result<Status> {
         pending: module.pending(&tree)?,
         unrestored: journal.unrestored()?,
         journal: journal.current(),
-        settings: settings::path(M::NAME),
+        settings: settings_file::path(M::NAME),
         log: tree.datastore().join("deployments.*.log"),
     })
 }
@@ -136,7 +136,7 @@ fn call<M: UpdateModule>(module: &M, state: State, tree: &WorkTree) -> Result<An
     supervision::end_with_client();
     let begins = matches!(state, State::Download | State::DownloadWithFileSizes);
     if begins && !M::GUARDED {
-        settings::refuse_tables(M::NAME)?;
+        settings_file::refuse_tables(M::NAME)?;
     }
     let _lock = Journal::new(&tree.state_directory(M::NAME)).lock(begins)?;
     answered(module, state, tree)

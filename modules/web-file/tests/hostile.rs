@@ -431,7 +431,7 @@ fn a_failed_download_frees_its_space_at_once_and_an_interrupted_one_at_boot() {
         "its space is not free"
     );
     let payload = [(OsStr::new("big"), &[7_u8; 100_000][..])];
-    device.client.cut_download(&payload).unwrap();
+    device.client.interrupt_download(&payload).unwrap();
     assert!(device.staging().exists());
     let mut recover = Command::new(env!("CARGO_BIN_EXE_web-file"));
     recover.env("MENDER_MODULES_SETTINGS", device.client.settings());
@@ -653,7 +653,7 @@ fn every_log_line_is_one_write() {
 #[test]
 fn the_recovery_at_boot_finds_a_datastore_that_was_moved_or_says_so() {
     let Some(device) = Device::new() else { return };
-    device.client.cut_download(&[(OsStr::new("big"), &[7_u8; 100_000][..])]).unwrap();
+    device.client.interrupt_download(&[(OsStr::new("big"), &[7_u8; 100_000][..])]).unwrap();
     let recover = |datastore: Option<&Path>| {
         let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
         call.arg("--recover")
@@ -670,7 +670,7 @@ fn the_recovery_at_boot_finds_a_datastore_that_was_moved_or_says_so() {
     assert!(device.staging().exists());
     recover(Some(&device.client.datastore()));
     assert!(!device.staging().exists(), "by the client's variable");
-    device.client.cut_download(&[(OsStr::new("big"), &[7_u8; 100_000][..])]).unwrap();
+    device.client.interrupt_download(&[(OsStr::new("big"), &[7_u8; 100_000][..])]).unwrap();
     device.set(&device.www, &format!("datastore = {:?}\n", device.client.datastore().to_str().unwrap()));
     recover(None);
     assert!(!device.staging().exists(), "by the module's setting");

@@ -98,7 +98,7 @@ impl<'a> Entry<'a> {
     /// Puts the old on a fresh device in `directory`.
     pub fn new(directory: &Path, contestant: &'a Contestant, new: &'a New) -> Result<Self> {
         let module = contestant.means.module().unwrap_or(Path::new("none"));
-        let device = MockClient::without_blanks_in(directory, module, Generation::V5)?;
+        let device = MockClient::without_spaces_in(directory, module, Generation::V5)?;
         let mut entry = Self { contestant, device, new, told: Vec::new() };
         entry.tell_destination()?;
         if contestant.means.module().is_some() {

@@ -1,11 +1,11 @@
-//! The table: a row for each case, a column for each module, and below it what was done wrong.
+//! The table: a row for each case, a column for each module, and the failures below.
 
 use std::fmt;
 
 use anyhow::Result;
-use conformance::{Case, Verdict};
+use mock_client::conformance::{Case, Verdict};
 
-/// What came of every module.
+/// The results of all modules.
 pub struct Table<'a> {
     /// The rows.
     pub cases: &'a [&'static Case],
@@ -13,9 +13,9 @@ pub struct Table<'a> {
     pub columns: Vec<Column>,
 }
 
-/// What came of one module.
+/// The results of one module.
 pub struct Column {
-    /// Whose it is and its name.
+    /// "ours" or "upstream", and the name.
     pub title: String,
     /// Whether its failures count.
     pub ours: bool,
@@ -24,7 +24,7 @@ pub struct Column {
 }
 
 impl Table<'_> {
-    /// How many cases ours were tried on, and how many they failed.
+    /// How many cases were run on our modules, and how many failed.
     pub fn of_ours(&self) -> (usize, usize) {
         let verdicts =
             || self.columns.iter().filter(|column| column.ours).flat_map(|column| &column.verdicts);
@@ -45,7 +45,7 @@ impl fmt::Display for Table<'_> {
             for column in &self.columns {
                 write!(formatter, "  {:<width$}", word(&column.verdicts[row]), width = column.title.len())?;
             }
-            write!(formatter, "  {}", case.says)?;
+            write!(formatter, "  {}", case.rule)?;
         }
         for column in &self.columns {
             for (case, verdict) in self.cases.iter().zip(&column.verdicts) {
@@ -60,7 +60,7 @@ impl fmt::Display for Table<'_> {
 
 fn word(verdict: &Result<Verdict>) -> &'static str {
     match verdict {
-        Ok(Verdict::Kept) => "ok",
+        Ok(Verdict::Passed) => "ok",
         Ok(Verdict::NotApplicable) => "n/a",
         Err(_) => "FAIL",
     }
@@ -69,7 +69,7 @@ fn word(verdict: &Result<Verdict>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use anyhow::anyhow;
-    use conformance::CASES;
+    use mock_client::conformance::CASES;
 
     use super::*;
 
@@ -78,11 +78,11 @@ mod tests {
         let cases: Vec<_> = CASES.iter().take(2).collect();
         let column = |title: &str, ours, verdicts| Column { title: title.into(), ours, verdicts };
         let columns = vec![
-            column("ours: x", true, vec![Ok(Verdict::Kept), Ok(Verdict::NotApplicable)]),
+            column("ours: x", true, vec![Ok(Verdict::Passed), Ok(Verdict::NotApplicable)]),
             column(
                 "upstream: x",
                 false,
-                vec![Err(anyhow!("a reason").context("Cleanup")), Ok(Verdict::Kept)],
+                vec![Err(anyhow!("a reason").context("Cleanup")), Ok(Verdict::Passed)],
             ),
         ];
         let table = Table { cases: &cases, columns };

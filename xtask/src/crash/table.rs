@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crash::Report;
+use mock_client::fault_injection::Report;
 
 /// Whose module it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Results {
 }
 
 impl Results {
-    /// Adds what came of a module.
+    /// Adds the reports of a module.
     pub fn add(&mut self, name: &str, whose: Whose, reports: Vec<Report>) {
         self.modules.push((name.to_owned(), whose, reports));
     }
@@ -45,24 +45,24 @@ impl Results {
         total
     }
 
-    /// A line for each course and one for each module.
+    /// One line for each sequence, and one for each module.
     pub fn summary(&self) -> String {
         let mut text = String::new();
         for (name, whose, reports) in &self.modules {
             let mut total = Report::default();
             for report in reports {
                 total += report;
-                let _ = writeln!(text, "    {:<70} {report}", report.course); // to a String: no error
+                let _ = writeln!(text, "    {:<70} {report}", report.sequence); // to a String: no error
             }
             let _ = writeln!(text, "{name} ({}): {total}", whose.word());
         }
         text.trim_end().to_owned()
     }
 
-    /// The report: what was tried, how it ended, and the command that tries it again.
+    /// The report: the faults, the outcomes, and the command that repeats it.
     pub fn markdown(&self, command: &str, upstream_points: usize) -> String {
         let mut text = format!(
-            "# Fault injection\n\nMade by `{command}`. Nothing in it depends on the day.\n\n\
+            "# Fault injection\n\nMade by `{command}`. It is the same on every day.\n\n\
              - **crash points**: all of a module's processes are killed before each call that changes the device or syncs, \
              and after the last. After call N is before call N+1, and counted once. A pair of interruptions is one. Of \
              upstream modules about {upstream_points} in a sequence, every k-th; of deb and container, among all modules, a \
@@ -86,10 +86,10 @@ impl Results {
             text += &row(name, *whose, &total);
         }
         for (name, whose, reports) in &self.modules {
-            for report in reports.iter().filter(|report| !report.other.is_empty()) {
-                let _ = writeln!(text, "\n## Inconsistent: {name} ({}), {}\n", whose.word(), report.course);
-                for other in &report.other {
-                    let _ = writeln!(text, "- {}", other.to_string().replace('\n', " "));
+            for report in reports.iter().filter(|report| !report.violations.is_empty()) {
+                let _ = writeln!(text, "\n## Inconsistent: {name} ({}), {}\n", whose.word(), report.sequence);
+                for violation in &report.violations {
+                    let _ = writeln!(text, "- {}", violation.to_string().replace('\n', " "));
                 }
             }
         }
@@ -98,24 +98,29 @@ impl Results {
 }
 
 fn row(name: &str, whose: Whose, report: &Report) -> String {
-    let Report { course, cuts, failures, losses, old, new, other, wrong_uncut } = report;
-    let uncut = if *wrong_uncut > 0 { format!(" ({wrong_uncut})") } else { String::new() };
-    let (whose, other) = (whose.word(), format!("{}{uncut}", other.len()));
-    format!("| {name} ({whose}) | {course} | {cuts} | {failures} | {losses} | {old} | {new} | {other} |\n")
+    let Report { sequence, crash_points, failing_calls, lost_writes, previous, new, violations, .. } = report;
+    let same = report.without_interruption;
+    let same = if same > 0 { format!(" ({same})") } else { String::new() };
+    let (whose, bad) = (whose.word(), format!("{}{same}", violations.len()));
+    format!(
+        "| {name} ({whose}) | {sequence} | {crash_points} | {failing_calls} | {lost_writes} | {previous} | {new} | {bad} |\n"
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use mock_client::fault_injection::Violation;
+
     use super::*;
 
     #[test]
     fn every_sequence_and_every_inconsistent_outcome_is_reported() {
         let mut results = Results::default();
         let mut report = Report::new("update: Download");
-        let other = crash::Other { attempt: "killed before call 2".to_owned(), end: "neither".to_owned() };
-        (report.cuts, report.old, report.other) = (3, 2, vec![other]);
+        let violation = Violation { attempt: "killed before call 2".to_owned(), end: "neither".to_owned() };
+        (report.crash_points, report.previous, report.violations) = (3, 2, vec![violation]);
         results.add("web-file", Whose::Ours, vec![report.clone(), report.clone()]);
-        report.wrong_uncut = 1;
+        report.without_interruption = 1;
         results.add("directory", Whose::Upstream, vec![report]);
         let text = results.markdown("cargo xtask crash", 100);
         for part in [
@@ -126,6 +131,6 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
-        assert_eq!(results.total(Whose::Ours).cuts, 6);
+        assert_eq!(results.total(Whose::Ours).crash_points, 6);
     }
 }

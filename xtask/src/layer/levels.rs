@@ -9,7 +9,7 @@ use yocto::{BUILDS, Build, Built, HOST_PACKAGES, Layer, Release};
 
 use super::LAYER;
 use super::places::Places;
-use crate::conformance::{Conformance, needs_debian, play_beside};
+use crate::conformance::{Conformance, add_mocks, needs_debian};
 use crate::dist::{self, Dist, modules};
 use crate::e2e;
 use crate::summary::Summary;
@@ -137,7 +137,7 @@ fn built(
         version
             .with_context(|| format!("starting the executable of {} for {}", deb.display(), build.machine))?;
     }
-    play_beside(sh, tried.iter().map(|package| package.runner.as_path()))?;
+    add_mocks(sh, tried.iter().map(|package| package.runner.as_path()))?;
     for Built { runner, deb, .. } in &tried {
         Conformance::of(runner.clone())
             .run(sh)

@@ -1,4 +1,4 @@
-//! The proof that a new module is sound as it is made: it is made in a copy of the work tree, and tried there.
+//! The test of the templates: makes modules in copies, and runs the tests that their authors would run.
 
 use std::fs;
 use std::path::Path;
@@ -9,30 +9,27 @@ use host::directory;
 use host::status::step;
 use xshell::{Shell, cmd};
 
-use super::Module;
+use super::{Module, standalone};
 use crate::conformance::Conformance;
 use crate::crash::Crash;
 use crate::dist::{modules, source};
 
-/// What the module is called: longer than the template's name, of two words.
+/// The name of the module: longer than the template's, of two words.
 const NAME: &str = "garden-irrigation";
 
-/// Makes a module and tries what its author would: lints, tests, the protocol, every cut. Says what that showed. Before that it
-/// sees to it that an attempt which fails leaves the copy as it was.
-///
-/// # Errors
-/// When something of it fails.
+/// Makes a module in a copy of the work tree, and a crate outside it, and runs lints, tests, conformance and fault injection on
+/// both. Returns a summary. First it checks that a failing attempt changes nothing.
 pub fn proof(sh: &Shell) -> Result<String> {
     let workspace = modules::workspace(sh)?;
-    let scratch = workspace.root.join("target/new");
-    let (tree, target) = (scratch.join("work-tree"), scratch.join("target"));
+    let directory = workspace.root.join("target/new");
+    let (tree, target) = (directory.join("work-tree"), directory.join("target"));
     copy(sh, &workspace.root, &tree)?;
     let there = &Shell::new()?;
     there.change_dir(&tree);
-    // Not that of the work tree: to cargo, a crate at the same place in a copy is the same crate.
+    // A target directory of its own: cargo cannot tell a crate in the copy from the same crate in the work tree.
     there.set_var("CARGO_TARGET_DIR", &target);
-    // The work tree's files are those that git knows or could know.
-    cmd!(there, "git init --quiet").quiet().run().context("making the copy a repository")?;
+    // The files of a work tree are those that git knows or could know.
+    cmd!(there, "git init --quiet").quiet().run().context("git init failed in the copy")?;
     fails_and_leaves_nothing(there)?;
     Module { name: NAME.to_owned() }.make(there)?;
     step(format!("{NAME}: lints and tests"), |step| {
@@ -40,31 +37,54 @@ pub fn proof(sh: &Shell) -> Result<String> {
         run(step, cmd!(there, "cargo test --package {NAME} --locked"))
     })?;
     let cases = Conformance::of(target.join("debug").join(NAME)).run(there)?;
-    let cuts = Crash::of(NAME).run(there)?;
-    Ok(format!("{NAME}: {cases}; {cuts}"))
+    let faults = Crash::of(NAME).run(there)?;
+    let outside = outside(sh, &target)?;
+    Ok(format!("{NAME}: {cases}; {faults}; {outside}"))
 }
 
-/// Has a module made that cargo refuses: its manifest in the template is broken for the moment.
+/// Makes a crate outside this repository, and runs its tests: they use the published test kit only.
+fn outside(sh: &Shell, target: &Path) -> Result<String> {
+    let outside = tempfile::tempdir().context("making a directory failed")?;
+    let directory = outside.path().join("crate");
+    standalone::make(sh, &Module { name: NAME.to_owned() }, &directory)?;
+    let there = &Shell::new()?;
+    there.change_dir(&directory);
+    there.set_var("CARGO_TARGET_DIR", target);
+    step("a crate outside this repository: lints and tests", |step| {
+        run(step, cmd!(there, "cargo clippy --all-targets -- --deny warnings"))?;
+        run(step, cmd!(there, "cargo test"))
+    })?;
+    let tests = cmd!(there, "cargo test --test suite -- --list")
+        .quiet()
+        .read()
+        .context("listing the tests failed")?;
+    for kind in ["conformance: ", "fault injection: "] {
+        ensure!(tests.contains(kind), "the crate outside this repository has no test of {kind}: {tests}");
+    }
+    Ok(format!("outside this repository: {} tests of the suite", tests.matches(": test\n").count() + 1))
+}
+
+/// Checks that an attempt that cargo refuses changes nothing: the manifest of the template is invalid for the moment.
 fn fails_and_leaves_nothing(there: &Shell) -> Result<()> {
     let manifest = there.current_dir().join("xtask/template/modules/fireplace/Cargo.toml");
-    let whole = fs::read(&manifest).with_context(|| format!("reading {}", manifest.display()))?;
+    let valid = fs::read(&manifest).with_context(|| format!("reading {} failed", manifest.display()))?;
     directory::write(&manifest, "[package]\n")?;
     let state = || cmd!(there, "git status --porcelain --untracked-files=all").quiet().read();
     let before = state()?;
     let made = Module { name: NAME.to_owned() }.make(there);
     ensure!(made.is_err(), "a module that cargo refuses was made");
     let after = state()?;
-    ensure!(after == before, "an attempt that failed leaves another work tree:\n{before}\n{after}");
-    modules::workspace(there).context("an attempt that failed leaves a work tree that cargo refuses")?;
-    directory::write(&manifest, whole)
+    ensure!(after == before, "a failing attempt changed the work tree:\n{before}\n{after}");
+    modules::workspace(there).context("a failing attempt left a work tree that cargo refuses")?;
+    directory::write(&manifest, valid)
 }
 
-/// Copies to `tree` what git knows in `root`, or could know.
+/// Copies the files that git knows in `root`, or could know, to `tree`.
 fn copy(sh: &Shell, root: &Path, tree: &Path) -> Result<()> {
     directory::empty(tree)?;
     for path in source::tracked(sh, &["."])? {
         let (from, to) = (root.join(&path), tree.join(&path));
-        let content = fs::read(&from).with_context(|| format!("reading {}", from.display()))?;
+        let content = fs::read(&from).with_context(|| format!("reading {} failed", from.display()))?;
         directory::write(&to, content)?;
     }
     Ok(())

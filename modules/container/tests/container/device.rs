@@ -75,7 +75,7 @@ impl Device {
     /// A download of shop that is cut, module and engine killed, when the engine has `begun`.
     pub fn cut_download(&mut self, reference: &str, archive: &Archive, begun: impl Fn() -> bool) {
         self.client.set_meta_data(one("shop", reference, &archive.id).to_string());
-        self.client.cut_download_when(&[(OsStr::new("app.tar"), &archive.content)], begun).unwrap();
+        self.client.interrupt_download_when(&[(OsStr::new("app.tar"), &archive.content)], begun).unwrap();
     }
 
     /// Downloads an artifact of `project` with one service of one image.

@@ -1,17 +1,13 @@
 //! The health check: whether the device is healthy with the active version.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::log;
 use crate::program::Program;
-
-/// Time between two checks.
-const INTERVAL: Duration = Duration::from_millis(500);
+use crate::stability::{INTERVAL, Poll, StabilityWindow};
 
 /// The longest that one check of a port or URL may take; a command may take what is left of the limit.
 const CHECK_MAX: Duration = Duration::from_secs(5);
@@ -54,9 +50,9 @@ impl Health {
             command.as_ref().is_none_or(|words| !words.is_empty()),
             "the command is empty: name a program"
         );
-        if let Some(place) = tcp {
-            let port = place.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-            ensure!(port.is_some(), "tcp = {place:?} is not of the form \"127.0.0.1:8080\"");
+        if let Some(address) = tcp {
+            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            ensure!(port.is_some(), "tcp = {address:?} is not of the form \"127.0.0.1:8080\"");
         }
         if let Some(url) = url {
             ensure!(
@@ -71,29 +67,14 @@ impl Health {
         Ok(())
     }
 
-    /// Checks until all have succeeded for the stability window.
+    /// Polls until every check has succeeded for the stability window.
     pub(super) fn wait(&self) -> Result<()> {
-        let (limit, stable) =
-            (Duration::from_secs(self.limit_seconds), Duration::from_secs(self.stable_seconds));
-        let begun = Instant::now();
-        let mut healthy_since = None;
-        loop {
-            let left = limit.saturating_sub(begun.elapsed());
+        StabilityWindow::new(self.limit_seconds, self.stable_seconds).wait(|left| {
             match self.check_once(left) {
-                Ok(()) if healthy_since.get_or_insert_with(Instant::now).elapsed() >= stable => return Ok(()),
-                Ok(()) if left.is_zero() => bail!("not healthy for {stable:?} within {limit:?}"),
-                Ok(()) => {}
-                Err(error) if left.is_zero() => {
-                    return Err(error.context(format!("not healthy within {limit:?}")));
-                }
-                Err(error) => {
-                    if healthy_since.take().is_some() {
-                        log!("healthy, then unhealthy: {error:#}");
-                    }
-                }
+                Ok(()) => Poll::Healthy(()),
+                Err(error) => Poll::Unhealthy(error),
             }
-            thread::sleep(INTERVAL);
-        }
+        })
     }
 
     fn check_once(&self, left: Duration) -> Result<()> {
@@ -101,8 +82,8 @@ impl Health {
         if let Some((program, arguments)) = self.command.as_deref().and_then(<[String]>::split_first) {
             Program::new(program, left.max(INTERVAL)).args(arguments).run()?;
         }
-        if let Some(place) = &self.tcp {
-            connect(place, short)?;
+        if let Some(address) = &self.tcp {
+            connect(address, short)?;
         }
         if let Some(url) = &self.url {
             get(url, short)?;
@@ -111,26 +92,26 @@ impl Health {
     }
 }
 
-fn connect(place: &str, limit: Duration) -> Result<()> {
+fn connect(address: &str, limit: Duration) -> Result<()> {
     let addresses: Vec<SocketAddr> =
-        place.to_socket_addrs().with_context(|| format!("resolving {place}"))?.collect();
+        address.to_socket_addrs().with_context(|| format!("resolving {address}"))?.collect();
     let mut refusal = None;
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, limit) {
+    for resolved in addresses {
+        match TcpStream::connect_timeout(&resolved, limit) {
             Ok(_) => return Ok(()),
             Err(error) => refusal = Some(error),
         }
     }
     match refusal {
-        Some(error) => Err(error).with_context(|| format!("connecting to {place}")),
-        None => bail!("{place} has no address"),
+        Some(error) => Err(error).with_context(|| format!("connecting to {address}")),
+        None => bail!("{address} has no address"),
     }
 }
 
 fn get(url: &str, limit: Duration) -> Result<()> {
     let response = minreq::get(url)
         .with_timeout(limit.as_secs().max(1))
-        .send_lazy() // the body is nobody's business, and may be long
+        .send_lazy() // the body is not read: it may be long
         .with_context(|| format!("asking for {url}"))?;
     let status = response.status_code;
     ensure!((200..300).contains(&status), "{url} answers {status} {}", response.reason_phrase);
@@ -141,6 +122,7 @@ fn get(url: &str, limit: Duration) -> Result<()> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::thread;
 
     use super::*;
 
@@ -171,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_needs_a_moment_is_waited_for() {
+    fn a_service_that_starts_slowly_becomes_healthy() {
         let address = server(&[503, 500, 204]);
         health(&format!(r#"{{"url": "http://{address}/health", "limit_seconds": 60, "stable_seconds": 1}}"#))
             .wait()
@@ -179,8 +161,8 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_well_only_now_and_then_is_not_healthy() {
-        // Well at every other look: never for the whole window.
+    fn a_service_that_is_healthy_only_at_every_other_poll_is_not_healthy() {
+        // Never healthy for a whole window.
         const LOOP: [u16; 40] = {
             let mut statuses = [200; 40];
             let mut odd = 1;
@@ -198,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_and_what_came_is_told() {
+    fn an_error_names_the_check_and_its_result() {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         for (json, words) in [
             (

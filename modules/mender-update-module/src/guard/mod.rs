@@ -10,13 +10,10 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::log;
-use crate::settings;
+use crate::settings_file;
 use crate::tree::WorkTree;
 use health::Health;
 use units::Units;
-
-/// The names of the tables, which a module's own settings must not use.
-pub(crate) const TABLES: [&str; 2] = ["units", "health"];
 
 /// What goes around one activation. It is in the journal, because a rollback needs it too, and by then settings may have
 /// changed and the artifact's meta-data be gone.
@@ -33,7 +30,7 @@ impl Guard {
     /// # Errors
     /// When one of the tables has a mistake.
     pub(crate) fn of(name: &str, tree: &WorkTree) -> Result<Self> {
-        let device: Self = settings::common(name)?;
+        let device: Self = settings_file::common(name)?;
         let artifact: Self = tree.meta_data()?.unwrap_or_default();
         let guard =
             Self { units: device.units.or(artifact.units), health: device.health.or(artifact.health) };

@@ -1,4 +1,4 @@
-//! systemd units around a switch.
+//! systemd units around an activation.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Units {
-    /// Stopped before the switch.
+    /// Stopped before the activation.
     stop: Vec<UnitName>,
     /// Reloaded after it.
     reload: Vec<UnitName>,

@@ -1,8 +1,8 @@
-//! Mender Update Module `fireplace`: installs the artifact's one file, and can roll back to the previous one.
+//! Mender Update Module `fireplace`: installs the one file of the artifact, and can roll back to the previous file.
 //!
-//! `cargo xtask new` has made it. Make it yours step by step: the library calls what is here in the right order and keeps the
-//! journal, and `cargo xtask crash --module fireplace` shows after each step whether an interruption at any system call still
-//! ends in exactly the previous or exactly the new version.
+//! Change it step by step. The library calls these methods in the right order and keeps the journal. After each step,
+//! `@CHECK@` shows whether an interruption at any system call still ends with exactly the previous or exactly the new
+//! version.
 
 use std::fs::Permissions;
 use std::io;
@@ -18,10 +18,10 @@ use mender_update_module::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Permissions of what is installed: everybody may read it. A secret needs others.
+/// The permissions of the installed file: readable by everybody. A secret needs others.
 const MODE: u32 = 0o644;
 
-/// Space that an update leaves free, in bytes.
+/// The space that an update leaves free, in bytes.
 const RESERVE: u64 = 4 << 20;
 
 struct Module;
@@ -40,25 +40,25 @@ impl Default for Settings {
     }
 }
 
-/// One update. It is in the journal, because the process that goes on after a power loss has nothing else.
+/// One update, as it is stored in the journal. After a power loss, another process continues with it.
 #[derive(Serialize, Deserialize)]
 struct OneFile {
-    /// The directory that the file is in. The library finds it again, or refuses another one that has taken its name.
+    /// The directory of the file. The library checks in every call that it is still the same directory.
     directory: Destination,
     name: FileName,
-    /// A directory of this update's own from which a rename into `directory` works. It holds `new`, what was downloaded, and
-    /// `old`, the second name of what the new one replaces.
+    /// The staging directory, on the file system of `directory`. It contains `new`, the downloaded file, and `previous`, a
+    /// hard link to the file that is replaced.
     staging: Staging,
 }
 
-/// The device as `prepare` found it: what the activation and a rollback go by.
+/// The device as `prepare` found it, for activation and rollback.
 #[derive(Serialize, Deserialize)]
 struct Before {
-    /// The inode of the file that is replaced, if there was one.
+    /// The inode of the previous file, if there is one.
     file: Option<u64>,
     /// The inode of the new file.
     new: Option<u64>,
-    /// The directory's times, where it was there: a rollback restores them, too.
+    /// The times of the directory, if it existed: a rollback restores them.
     times: Option<Times>,
 }
 
@@ -74,14 +74,14 @@ impl Transactional for Module {
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<OneFile> {
         let Settings { file } = settings::load(Self::NAME)?;
-        let directory = file.parent().context("file in the module's settings has no directory")?;
-        let name = FileName::new(file.file_name().context("file in the module's settings has no name")?)?;
-        let directory = Destination::find(directory).context("file in the module's settings")?;
+        let directory = file.parent().context("invalid settings: file: not an absolute path")?;
+        let name = FileName::new(file.file_name().context("invalid settings: file: no file name")?)?;
+        let directory = Destination::find(directory).context("invalid settings: file")?;
         require_harmless(&directory.path(), Replaces::Files, tree)?;
         if let Some(found) = directory.open()? {
             find_file(&found, &name)?;
         }
-        let staging = Staging::beside(&directory, Self::NAME).context("file in the module's settings")?;
+        let staging = Staging::beside(&directory, Self::NAME).context("invalid settings: file")?;
         staging.parent()?.require_writable()?;
         staging.parent()?.check_space(0, RESERVE)?;
         Ok(OneFile { directory, name, staging })
@@ -89,14 +89,14 @@ impl Transactional for Module {
 
     fn stage(&self, update: &mut OneFile, payloads: &mut Payloads) -> Result<()> {
         let staging = update.staging.open()?;
-        let mut payload = payloads.next().context("the artifact has no file, and needs one")??;
+        let mut payload = payloads.next().context("invalid artifact: no file: add one")??;
         staging.check_space(payload.size.unwrap_or(0), RESERVE)?;
         let mut file = staging.create_file(&new_name()?)?;
-        let writing = || format!("writing the payload to {}", staging.path().display());
+        let writing = || format!("writing the payload to {} failed", staging.path().display());
         io::copy(&mut payload, &mut file).with_context(writing)?;
         file.set_permissions(Permissions::from_mode(MODE)).with_context(writing)?;
         if let Some(more) = payloads.next() {
-            bail!("the artifact has a second file, {}: it may have one", more?.name);
+            bail!("invalid artifact: second file {}: leave one", more?.name);
         }
         staging.sync_filesystem()
     }
@@ -134,11 +134,11 @@ impl Update for OneFile {
     }
 
     fn activate(&self, before: &Before) -> Result<()> {
-        let directory = self.directory.open()?.context("the directory of the file is missing")?;
+        let directory = self.directory.open()?.context("activation failed: the directory of the file does not exist")?;
         let staging = self.staging.open()?;
         if before.file.is_some() {
-            // A second name for the previous file, durable before it loses its first: from then on one rename puts it back.
-            directory.link_as(&self.name, &staging, &old_name()?)?;
+            // The hard link is durable before the previous file loses its name, so that one rename restores it.
+            directory.link_as(&self.name, &staging, &previous_name()?)?;
             staging.sync()?;
             staging.rename(&new_name()?, &directory, &self.name)?;
         } else {
@@ -152,23 +152,23 @@ impl Update for OneFile {
 
     fn roll_back(&self, before: &Before, _trigger: Trigger) -> Result<()> {
         let Before { file, new, times } = before;
-        // Interrupted before it was made, it is not there.
+        // The update may have been interrupted before it made the directory.
         let Some(directory) = self.directory.open()? else { return self.directory.remove_made() };
         let staging = self.staging.open()?;
         if file.is_some() {
-            // Without `old`, the activation had not come to the file, or it is back already.
-            if staging.kind(&old_name()?)?.is_some() {
-                staging.rename(&old_name()?, &directory, &self.name)?;
+            // Without the hard link, the file was not replaced yet, or is restored already.
+            if staging.kind(&previous_name()?)?.is_some() {
+                staging.rename(&previous_name()?, &directory, &self.name)?;
             }
         } else if staging.kind(&new_name()?)?.is_none() && directory.inode_of(&self.name)? == *new {
-            // What is still staged never came to the directory: a file of that name there is somebody else's.
+            // Remove only the file of this update: another program may have made one with the same name.
             directory.remove(&self.name)?;
         }
-        // A rollback is complete when it has looked.
-        let is = directory.inode_of(&self.name)?;
+        // Check the result before reporting success.
+        let found = directory.inode_of(&self.name)?;
         ensure!(
-            is != *new && (file.is_none() || is.is_some()),
-            "rollback incomplete: {}: {} is not the previous file",
+            found != *new && (file.is_none() || found.is_some()),
+            "rollback failed: {}/{} is not the previous file",
             directory.path().display(),
             self.name
         );
@@ -184,12 +184,12 @@ impl Update for OneFile {
     }
 }
 
-/// The inode of the regular file `name`, `None` where nothing has that name.
+/// The inode of the regular file `name`; `None` if it does not exist.
 fn find_file(directory: &Dir, name: &FileName) -> Result<Option<u64>> {
     match directory.kind(name)? {
         None => Ok(None),
         Some(Kind::File) => directory.inode_of(name),
-        Some(_) => bail!("{name} in {} is no regular file: name another in the module's settings", directory.path().display()),
+        Some(_) => bail!("update refused: {}/{name} is not a regular file: set another file in the settings", directory.path().display()),
     }
 }
 
@@ -197,8 +197,8 @@ fn new_name() -> Result<FileName> {
     FileName::new("new")
 }
 
-fn old_name() -> Result<FileName> {
-    FileName::new("old")
+fn previous_name() -> Result<FileName> {
+    FileName::new("previous")
 }
 
 fn main() -> ExitCode {
@@ -213,9 +213,9 @@ mod tests {
 
     #[test]
     fn the_packaged_settings_are_the_defaults() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../debian/fireplace/fireplace.toml");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("@SETTINGS@");
         let text = fs::read_to_string(path).unwrap();
-        // Every key is shown with its default, as a comment.
+        // The file shows every key with its default, as a comment.
         let (shown, _) = text.split_once("# systemd units").unwrap();
         let shown = shown.replace("\n#file = ", "\nfile = ");
         assert!(shown.contains("\nfile = "), "{shown}");

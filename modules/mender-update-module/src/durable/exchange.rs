@@ -1,0 +1,288 @@
+//! The exchange of two directories: the staged one becomes active, and the previous one is kept in its stead.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::Dir;
+use crate::name::FileName;
+
+/// The two names of an exchange. Before the activation, the staged name is the new version's; after it, the previous
+/// version's.
+pub trait ExchangeNames {
+    /// The path that is active.
+    fn destination(&self) -> PathBuf;
+
+    /// The staged path, on the same mount.
+    fn staged(&self) -> PathBuf;
+
+    /// Opens the parent directory of the destination; `None` if it is missing.
+    ///
+    /// # Errors
+    /// When it is another directory than the journal says.
+    fn open_parent(&self) -> Result<Option<Dir>>;
+
+    /// Opens the parent directory of the staged path.
+    ///
+    /// # Errors
+    /// When it is missing, or another directory than the journal says.
+    fn open_staging(&self) -> Result<Dir>;
+}
+
+/// An exchange, as the journal has it. The inode numbers of the two directories tell how far an interrupted exchange went.
+///
+/// The activation is one `RENAME_EXCHANGE`, or one rename where there is no previous version; the rollback is the same
+/// in reverse. Both check that the directories are those of the journal, and are durable on return.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DirectoryExchange {
+    new_inode: u64,
+    /// `None` where there is no previous version.
+    #[serde(rename = "old_inode")]
+    previous_inode: Option<u64>,
+}
+
+impl DirectoryExchange {
+    /// The exchange of the directories with these inode numbers.
+    pub fn new(new_inode: u64, previous_inode: Option<u64>) -> Self {
+        Self { new_inode, previous_inode }
+    }
+
+    /// Whether there is a previous version.
+    pub fn has_previous(&self) -> bool {
+        self.previous_inode.is_some()
+    }
+
+    /// Whether the new version is at the destination.
+    ///
+    /// # Errors
+    /// When the destination cannot be read.
+    pub fn is_active(&self, names: &impl ExchangeNames) -> Result<bool> {
+        Ok(found(names)? == Some(self.new_inode))
+    }
+
+    /// Activates the new version.
+    ///
+    /// # Errors
+    /// When a rename fails, or the directory at the destination is not the previous version: that one is then put back.
+    pub fn activate(&self, names: &impl ExchangeNames) -> Result<()> {
+        let opened = Opened::of(names)?;
+        if self.has_previous() {
+            opened.exchange()?;
+            if opened.staged_inode()? != self.previous_inode {
+                opened.exchange()?;
+                bail!(
+                    "{}: somebody has replaced it during the update: install again",
+                    names.destination().display()
+                );
+            }
+        } else {
+            opened.move_to_destination()?;
+        }
+        opened.sync()
+    }
+
+    /// Activates the previous version, however far [`activate`](Self::activate) or an earlier rollback went. A previous
+    /// version that somebody has removed from the destination after an interrupted call is put back.
+    ///
+    /// # Errors
+    /// When a rename fails, or a directory is neither the new nor the previous version.
+    pub fn roll_back(&self, names: &impl ExchangeNames) -> Result<()> {
+        let active = found(names)?;
+        if active == Some(self.new_inode) {
+            self.deactivate(names)?;
+        } else if active.is_none() && self.has_previous() {
+            self.put_back(names)?;
+        } else if active != self.previous_inode {
+            bail!(
+                "{} is neither the previous version nor the new one: somebody has replaced it. The previous version is \
+                 kept in {}: move {0} away, and rename that to it",
+                names.destination().display(),
+                names.staged().display()
+            );
+        }
+        ensure!(
+            found(names)? == self.previous_inode,
+            "rollback incomplete: {}: it is not the previous version",
+            names.destination().display()
+        );
+        Ok(())
+    }
+
+    fn deactivate(&self, names: &impl ExchangeNames) -> Result<()> {
+        let opened = Opened::of(names)?;
+        if self.has_previous() {
+            ensure!(
+                opened.staged_inode()? == self.previous_inode,
+                "{} is not the previous version: somebody has replaced it",
+                names.staged().display()
+            );
+            opened.exchange()?;
+        } else {
+            opened.move_to_staging()?;
+        }
+        opened.sync()
+    }
+
+    fn put_back(&self, names: &impl ExchangeNames) -> Result<()> {
+        let opened = Opened::of(names)?;
+        ensure!(
+            opened.staged_inode()? == self.previous_inode,
+            "{} is missing, and the previous version is not in {}",
+            names.destination().display(),
+            names.staged().display()
+        );
+        opened.move_to_destination()?;
+        opened.sync()
+    }
+}
+
+/// The inode number of what has the name of the destination.
+fn found(names: &impl ExchangeNames) -> Result<Option<u64>> {
+    let destination = names.destination();
+    let reading = || format!("reading the destination {}", destination.display());
+    match names.open_parent().with_context(reading)? {
+        Some(parent) => parent.inode_of(&name_of(&destination)?),
+        None => Ok(None),
+    }
+}
+
+fn name_of(path: &Path) -> Result<FileName> {
+    FileName::new(path.file_name().with_context(|| format!("{} has no name", path.display()))?)
+}
+
+/// The open parent directories, with the names in them.
+struct Opened {
+    parent: Dir,
+    name: FileName,
+    staging: Dir,
+    staged_name: FileName,
+}
+
+impl Opened {
+    fn of(names: &impl ExchangeNames) -> Result<Self> {
+        let (destination, staged) = (names.destination(), names.staged());
+        let parent = names.open_parent()?.with_context(|| {
+            format!("{} is missing", destination.parent().unwrap_or(&destination).display())
+        })?;
+        let staging = names.open_staging()?;
+        Ok(Self { parent, name: name_of(&destination)?, staging, staged_name: name_of(&staged)? })
+    }
+
+    fn staged_inode(&self) -> Result<Option<u64>> {
+        self.staging.inode_of(&self.staged_name)
+    }
+
+    fn exchange(&self) -> Result<()> {
+        self.staging.exchange(&self.staged_name, &self.parent, &self.name)
+    }
+
+    fn move_to_destination(&self) -> Result<()> {
+        self.staging.rename_to_free(&self.staged_name, &self.parent, &self.name)
+    }
+
+    fn move_to_staging(&self) -> Result<()> {
+        self.parent.rename_to_free(&self.name, &self.staging, &self.staged_name)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.parent.sync()?;
+        self.staging.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    struct Site(tempfile::TempDir);
+
+    impl ExchangeNames for Site {
+        fn destination(&self) -> PathBuf {
+            self.0.path().join("www/site")
+        }
+
+        fn staged(&self) -> PathBuf {
+            self.0.path().join("staging/new")
+        }
+
+        fn open_parent(&self) -> Result<Option<Dir>> {
+            Dir::open(&self.0.path().join("www")).map(Some)
+        }
+
+        fn open_staging(&self) -> Result<Dir> {
+            Dir::open(&self.0.path().join("staging"))
+        }
+    }
+
+    impl Site {
+        /// A site with a staged version, and a previous one if `has_previous`.
+        fn new(has_previous: bool) -> (Self, DirectoryExchange) {
+            let site = Self(tempfile::tempdir().unwrap());
+            fs::create_dir_all(site.staged().join("version-2")).unwrap();
+            fs::create_dir(site.0.path().join("www")).unwrap();
+            if has_previous {
+                fs::create_dir_all(site.destination().join("version-1")).unwrap();
+            }
+            let inode = |path: PathBuf| Dir::open(&path).and_then(|directory| directory.inode());
+            let previous = has_previous.then(|| inode(site.destination()).unwrap());
+            let exchange = DirectoryExchange::new(inode(site.staged()).unwrap(), previous);
+            (site, exchange)
+        }
+
+        fn has(&self, version: u8) -> bool {
+            self.destination().join(format!("version-{version}")).exists()
+        }
+    }
+
+    #[test]
+    fn activation_and_rollback_are_repeatable() {
+        let (site, exchange) = Site::new(true);
+        exchange.roll_back(&site).unwrap();
+        exchange.activate(&site).unwrap();
+        assert!(site.has(2) && exchange.is_active(&site).unwrap());
+        for _ in 0..2 {
+            exchange.roll_back(&site).unwrap();
+            assert!(site.has(1) && !exchange.is_active(&site).unwrap());
+        }
+    }
+
+    #[test]
+    fn without_a_previous_version_the_rollback_leaves_no_destination() {
+        let (site, exchange) = Site::new(false);
+        exchange.activate(&site).unwrap();
+        assert!(site.has(2));
+        for _ in 0..2 {
+            exchange.roll_back(&site).unwrap();
+            assert!(!site.destination().exists() && site.staged().exists());
+        }
+    }
+
+    #[test]
+    fn a_removed_previous_version_is_put_back() {
+        let (site, exchange) = Site::new(true);
+        exchange.activate(&site).unwrap();
+        fs::remove_dir_all(site.destination()).unwrap();
+        exchange.roll_back(&site).unwrap();
+        assert!(site.has(1));
+    }
+
+    #[test]
+    fn a_replaced_directory_is_refused_and_left_in_place() {
+        let (site, exchange) = Site::new(true);
+        fs::rename(site.destination(), site.0.path().join("www/aside")).unwrap();
+        fs::create_dir_all(site.destination().join("version-3")).unwrap();
+        for error in [exchange.activate(&site), exchange.roll_back(&site)].map(Result::unwrap_err) {
+            assert!(format!("{error:#}").contains("somebody has replaced it"), "{error:#}");
+            assert!(site.has(3));
+        }
+    }
+
+    #[test]
+    fn the_journal_keeps_its_field_names() {
+        let exchange: DirectoryExchange = serde_json::from_str(r#"{"new_inode":2,"old_inode":1}"#).unwrap();
+        assert_eq!(serde_json::to_string(&exchange).unwrap(), r#"{"new_inode":2,"old_inode":1}"#);
+    }
+}

@@ -1,0 +1,110 @@
+//! Reading a settings file, and the parts of it that are common to all modules.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::de::DeserializeOwned;
+use toml::Table;
+
+use crate::durable::require_trusted;
+
+/// The most bytes that a settings file may have.
+const SETTINGS_MAX: u64 = 1 << 20;
+
+/// The directory of all modules' settings.
+const DIRECTORY: &str = "/etc/mender-modules";
+
+/// Names another directory than `/etc/mender-modules`: for tests, which must not touch the machine they run on.
+const DIRECTORY_VARIABLE: &str = "MENDER_MODULES_SETTINGS";
+
+/// The tables that are common to all modules.
+pub(crate) const COMMON_TABLES: [&str; 2] = ["units", "health"];
+
+/// The key of every module's settings that names the directory of the client's data.
+pub(crate) const DATASTORE: &str = "datastore";
+
+/// The directory of all modules' settings.
+pub(crate) fn directory() -> PathBuf {
+    env::var_os(DIRECTORY_VARIABLE).map_or_else(|| PathBuf::from(DIRECTORY), PathBuf::from)
+}
+
+/// The settings file of module `name`.
+pub(crate) fn path(name: &str) -> PathBuf {
+    directory().join(name).with_extension("toml")
+}
+
+/// The tables of module `name`'s settings that are common to all modules, and nothing else.
+pub(crate) fn common<T: DeserializeOwned>(name: &str) -> Result<T> {
+    let path = path(name);
+    let mut table = read(&path)?;
+    table.retain(|key, _| COMMON_TABLES.contains(&key));
+    understand(table, &path)
+}
+
+/// Refuses the tables that have no meaning to module `name`.
+pub(crate) fn refuse_tables(name: &str) -> Result<()> {
+    let path = path(name);
+    let table = read(&path)?;
+    let found = COMMON_TABLES.iter().find(|key| table.contains_key(**key));
+    ensure!(
+        found.is_none(),
+        "{}: table {}: this module does not support it: remove it",
+        mistake(&path),
+        found.copied().unwrap_or_default()
+    );
+    Ok(())
+}
+
+/// The directory of the client's data, as module `name`'s settings name it.
+pub(crate) fn datastore(name: &str) -> Result<Option<PathBuf>> {
+    datastore_in(&path(name))
+}
+
+/// The same, of the settings file `path`.
+pub(crate) fn datastore_in(path: &Path) -> Result<Option<PathBuf>> {
+    let mut table = read(path)?;
+    let datastore: Option<PathBuf> =
+        table.remove(DATASTORE).map(toml::Value::try_into).transpose().with_context(|| mistake(path))?;
+    if let Some(datastore) = &datastore {
+        ensure!(
+            datastore.is_absolute(),
+            "{}: datastore = {datastore:?}: not an absolute path",
+            mistake(path)
+        );
+    }
+    Ok(datastore)
+}
+
+/// The settings in `path`; an empty table where the file does not exist.
+pub(crate) fn read(path: &Path) -> Result<Table> {
+    let reading = || format!("reading the settings {}", path.display());
+    // Whoever may change them, or put others into their place, decides what root does.
+    let trusted = require_trusted(path).with_context(reading)?;
+    let file = match File::open(&trusted) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Table::new()),
+        Err(error) => return Err(error).with_context(reading),
+    };
+    ensure!(
+        file.metadata().with_context(reading)?.is_file(),
+        "{}: {} is not a regular file",
+        reading(),
+        trusted.display()
+    );
+    let mut text = String::new();
+    file.take(SETTINGS_MAX + 1).read_to_string(&mut text).with_context(reading)?;
+    ensure!(text.len() as u64 <= SETTINGS_MAX, "{}: more than {SETTINGS_MAX} bytes", reading());
+    toml::from_str(&text).with_context(|| mistake(path))
+}
+
+pub(crate) fn understand<T: DeserializeOwned>(table: Table, path: &Path) -> Result<T> {
+    table.try_into().with_context(|| mistake(path))
+}
+
+/// The beginning of every error about a value in `path`.
+pub(crate) fn mistake(path: &Path) -> String {
+    format!("invalid settings in {}", path.display())
+}

@@ -1,0 +1,80 @@
+//! `deb`: packages that the real dpkg and apt replace, add and remove, in a chroot on a copy-on-write mount.
+//!
+//! The tracer interrupts apt, dpkg and maintainer scripts as it interrupts the module. The comparison is that of
+//! [`System::state`](mock_client::debian::System::state). Lost writes are not replayed: dpkg syncs its files, and a replay
+//! would have to record a whole Debian system.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use mock_client::debian::Package;
+use mock_client::{Generation, MockClient, Snapshot};
+
+use crate::Module;
+use mock_client::fault_injection::Subject;
+
+pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
+    let subject = |previous| -> Box<dyn Subject> { Box::new(Deb { module: module.clone(), previous }) };
+    [true, false].map(subject).into()
+}
+
+struct Deb {
+    module: Module,
+    /// Whether an older version of the packages is installed.
+    previous: bool,
+}
+
+impl Deb {
+    /// The packages before: one that a newer version replaces, and one that another package replaces.
+    fn before() -> [Package; 2] {
+        [app("1.0"), Package::new("legacy", "1").file("/usr/share/legacy", "legacy")]
+    }
+}
+
+/// A package with a maintainer script, a file that changes, a file of this version only, and a configuration file.
+fn app(version: &str) -> Package {
+    Package::new("app", version)
+        .file("/usr/share/app/data", version)
+        .file(&format!("/usr/share/app/only-in-{version}"), "")
+        .conffile("/etc/app.conf", &format!("the settings of {version}\n"))
+        .script("postinst", "exit 0")
+}
+
+impl Subject for Deb {
+    fn name(&self) -> &'static str {
+        if self.previous { "update" } else { "first install" }
+    }
+
+    fn device(&self) -> Result<MockClient> {
+        let base = self.module.debian.as_deref().context("no Debian system for the module deb")?;
+        let device = MockClient::debian(base, &self.module.executable, Generation::V5, true)?;
+        let system = device.system().context("the device is a Debian system")?;
+        if self.previous {
+            let packages = Self::before().iter().map(Package::build).collect::<Result<Vec<_>>>()?;
+            system.install_packages(&packages)?;
+            fs::write(device.device().join("etc/app.conf"), "changed on the device\n")?;
+            system.ok(&["touch", "--date=@1234567890.5", "/etc/app.conf"])?;
+        }
+        Ok(device)
+    }
+
+    fn active(&self, device: &MockClient) -> Result<Snapshot> {
+        device.system().context("the device is a Debian system")?.state()
+    }
+
+    fn payload(&self, _device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {
+        let successor = Package::new("successor", "2")
+            .field("Conflicts", "legacy")
+            .field("Replaces", "legacy")
+            .file("/usr/share/legacy", "of the successor");
+        Ok(vec![("app.deb".into(), app("2.0").build()?), ("successor.deb".into(), successor.build()?)])
+    }
+
+    fn is_clean(&self, device: &MockClient) -> Result<()> {
+        let directory = device.datastore().join("update-modules/deb");
+        for name in ["journal.json", "staging", "old"] {
+            ensure!(!directory.join(name).exists(), "the update is not ended: {name} is left");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! The payload streams: `stream-next` and `streams/*`, FIFOs that the client writes and a module reads.
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+
+use crate::PayloadFile;
+
+/// How often a feeder without a reader is woken.
+const POLL: Duration = Duration::from_millis(1);
+
+/// One FIFO and what is written to it.
+type FifoWrite<'a> = (PathBuf, Cow<'a, [u8]>);
+
+/// How far the feed has come; shared by the threads of client and module.
+#[derive(Default)]
+pub struct Progress {
+    /// The module has ended.
+    ended: AtomicBool,
+    asked: AtomicBool,
+    stalled: AtomicBool,
+    /// The index of the FIFO that is written, or waits for a reader.
+    current: AtomicUsize,
+}
+
+impl Progress {
+    /// Whether the module has asked for the payload.
+    pub fn asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Whether a feed that stops half-way has stopped.
+    pub fn stalled(&self) -> bool {
+        self.stalled.load(Ordering::SeqCst)
+    }
+}
+
+/// What the client writes during a download.
+pub struct Feed<'a> {
+    writes: Vec<FifoWrite<'a>>,
+    stalls: bool,
+}
+
+impl<'a> Feed<'a> {
+    /// Makes the FIFOs in `tree`, for all of `payload`.
+    pub fn whole(tree: &Path, payload: &[PayloadFile<'a>], sizes: bool) -> Result<Self> {
+        let next = tree.join("stream-next");
+        fifo(&next)?;
+        let mut writes = Vec::new();
+        for (name, content) in payload {
+            let stream = tree.join("streams").join(name);
+            fifo(&stream)?;
+            writes.push((next.clone(), announcement(name, sizes.then_some(content.len())).into()));
+            writes.push((stream, Cow::Borrowed(*content)));
+        }
+        writes.push((next, Cow::default())); // a read of zero bytes ends the download
+        Ok(Self { writes, stalls: false })
+    }
+
+    /// As [`whole`](Self::whole), but stops after half of the first file.
+    pub fn half(tree: &Path, payload: &[PayloadFile<'a>], sizes: bool) -> Result<Self> {
+        let Self { mut writes, .. } = Self::whole(tree, payload, sizes)?;
+        writes.truncate(2);
+        if let [_, (_, content)] = &mut writes[..] {
+            *content = content[..content.len() / 2].to_vec().into();
+        }
+        Ok(Self { writes, stalls: true })
+    }
+
+    /// Writes while `call` runs the module.
+    pub fn run<T>(self, call: impl FnOnce(&Progress) -> T) -> (T, Progress) {
+        let progress = Progress::default();
+        let result = thread::scope(|scope| {
+            let feeder = scope.spawn(|| self.write(&progress));
+            let result = call(&progress);
+            progress.ended.store(true, Ordering::SeqCst);
+            while !feeder.is_finished() {
+                self.wake(&progress);
+                thread::sleep(POLL);
+            }
+            // A feeder that panicked has written less than the module needs: the outcome shows that.
+            let _ = feeder.join();
+            result
+        });
+        (result, progress)
+    }
+
+    fn write(&self, progress: &Progress) {
+        for (number, (fifo, content)) in self.writes.iter().enumerate() {
+            progress.current.store(number, Ordering::SeqCst);
+            // Blocks until there is a reader: the module, or `wake` once the module has ended.
+            let Ok(mut fifo) = OpenOptions::new().write(true).open(fifo) else { return };
+            if progress.ended.load(Ordering::SeqCst) {
+                return;
+            }
+            progress.asked.store(true, Ordering::SeqCst);
+            if fifo.write_all(content).is_err() {
+                return; // the module has closed the FIFO early
+            }
+            if self.stalls && number + 1 == self.writes.len() {
+                progress.stalled.store(true, Ordering::SeqCst);
+                while !progress.ended.load(Ordering::SeqCst) {
+                    thread::sleep(POLL); // the FIFO stays open, so that the module waits for the rest
+                }
+            }
+        }
+    }
+
+    /// Wakes a feeder that waits for a reader, by opening the FIFO for reading.
+    fn wake(&self, progress: &Progress) {
+        if let Some((fifo, _)) = self.writes.get(progress.current.load(Ordering::SeqCst)) {
+            let nonblocking = OFlags::NONBLOCK.bits() as i32;
+            // If the FIFO cannot be opened, no feeder waits for it.
+            let _ = OpenOptions::new().read(true).custom_flags(nonblocking).open(fifo);
+        }
+    }
+}
+
+fn announcement(name: &OsStr, size: Option<usize>) -> Vec<u8> {
+    let mut line = b"streams/".to_vec();
+    line.extend(name.as_bytes());
+    line.extend(size.map(|size| format!(" {size}")).unwrap_or_default().bytes());
+    line.push(b'\n');
+    line
+}
+
+fn fifo(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).context("removing a FIFO failed");
+        }
+        _ => {}
+    }
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .with_context(|| format!("making the FIFO {} failed", path.display()))
+}

@@ -1,0 +1,171 @@
+//! Which changes are durable after which calls, on recordings made by hand.
+
+use super::*;
+use crate::fault_injection::lost::states;
+
+const ROOT: u64 = 1;
+const OLD: u64 = 2;
+const NEW: u64 = 3;
+const DIRECTORY: u64 = 4;
+
+/// A directory with the file `app`, content `old`, and the empty directory `d`.
+fn before() -> Image {
+    let inode = |number, kind| Inode {
+        number,
+        kind,
+        mode: 0,
+        owner: (0, 0),
+        modified: (0, 0),
+        attributes: BTreeMap::new(),
+    };
+    let names = [("app".to_owned(), OLD), ("d".to_owned(), DIRECTORY)];
+    let root = inode(ROOT, Kind::Directory(names.into()));
+    let old = inode(OLD, Kind::File(b"old".into()));
+    let directory = inode(DIRECTORY, Kind::Directory(BTreeMap::new()));
+    Image { root: ROOT, inodes: [(ROOT, root), (OLD, old), (DIRECTORY, directory)].into() }
+}
+
+fn change(directory: u64, name: &str, from: Option<u64>, to: Option<u64>) -> NameChange {
+    NameChange { directory, name: name.to_owned(), from, to }
+}
+
+fn make(directory: u64, name: &str) -> Operation {
+    let mut made = before().inodes[&OLD].clone();
+    (made.number, made.kind) = (NEW, Kind::File(Vec::new()));
+    Operation::Make { inode: NEW, made, at: change(directory, name, None, Some(NEW)) }
+}
+
+fn write(inode: u64, text: &str) -> Operation {
+    Operation::Write { inode, offset: 0, data: text.into() }
+}
+
+/// `app.new` becomes `app`.
+fn replace() -> Operation {
+    Operation::Names(vec![
+        change(ROOT, "app.new", Some(NEW), None),
+        change(ROOT, "app", Some(OLD), Some(NEW)),
+    ])
+}
+
+fn sync(inode: u64) -> Operation {
+    Operation::Sync { inode }
+}
+
+fn recording(operations: impl IntoIterator<Item = Operation>) -> Recording {
+    let call = |(index, operation)| Call {
+        shown: format!("{operation:?}"),
+        done: true,
+        time: (index as i64 + 1, 0),
+        operation: Some(operation),
+    };
+    Recording { before: before(), calls: operations.into_iter().enumerate().map(call).collect() }
+}
+
+/// The content of the file `path` when everything has been lost that was not synced at the end.
+fn left(operations: impl IntoIterator<Item = Operation>, path: &str) -> Option<String> {
+    let recording = recording(operations);
+    let end = recording.calls.len();
+    content(&image_of(&recording.before, &effects(&recording), |effect| effect.durable <= end), path)
+}
+
+fn content(image: &Image, path: &str) -> Option<String> {
+    let key = path
+        .split('/')
+        .try_fold(image.root, |directory, name| names(image, directory)?.get(name).copied())?;
+    match &image.inodes[&key].kind {
+        Kind::File(content) => Some(String::from_utf8(content.clone()).unwrap()),
+        _ => Some(String::new()),
+    }
+}
+
+#[test]
+fn what_is_not_synced_is_lost() {
+    assert_eq!(left([write(OLD, "new")], "app").as_deref(), Some("old"));
+    assert_eq!(left([write(OLD, "new"), sync(OLD)], "app").as_deref(), Some("new"));
+    assert_eq!(left([write(OLD, "new"), Operation::SyncAll], "app").as_deref(), Some("new"));
+    assert_eq!(left([sync(OLD), write(OLD, "new")], "app").as_deref(), Some("old"), "synced before");
+}
+
+#[test]
+fn a_synced_file_needs_its_directory_synced_for_its_name() {
+    let steps = [make(ROOT, "app.new"), write(NEW, "new"), sync(NEW)];
+    assert_eq!(left(steps.clone(), "app.new"), None);
+    assert_eq!(left(steps.into_iter().chain([sync(ROOT)]), "app.new").as_deref(), Some("new"));
+    assert_eq!(left([make(ROOT, "app.new"), write(NEW, "new"), sync(ROOT)], "app.new").as_deref(), Some(""));
+}
+
+#[test]
+fn a_rename_is_lost_whole_or_not_at_all() {
+    let steps = [make(ROOT, "app.new"), write(NEW, "new"), sync(NEW), sync(ROOT), replace()];
+    assert_eq!(left(steps.clone(), "app").as_deref(), Some("old"));
+    assert_eq!(left(steps.clone(), "app.new").as_deref(), Some("new"));
+    let synced = || steps.clone().into_iter().chain([sync(ROOT)]);
+    assert_eq!(left(synced(), "app").as_deref(), Some("new"));
+    assert_eq!(left(synced(), "app.new"), None);
+}
+
+#[test]
+fn syncing_the_directory_that_gets_a_name_makes_the_rename_durable() {
+    let out =
+        Operation::Names(vec![change(DIRECTORY, "x", Some(NEW), None), change(ROOT, "x", None, Some(NEW))]);
+    assert_eq!(left([make(DIRECTORY, "x"), out.clone(), sync(ROOT)], "x").as_deref(), Some(""));
+    assert_eq!(left([make(DIRECTORY, "x"), out.clone(), sync(ROOT)], "d/x"), None);
+    assert_eq!(
+        left([make(DIRECTORY, "x"), out, sync(DIRECTORY)], "x"),
+        None,
+        "syncing the directory that loses the name is not enough"
+    );
+}
+
+#[test]
+fn an_exchange_is_one_effect_and_needs_both_directories() {
+    let exchange = Operation::Names(vec![
+        change(ROOT, "app", Some(OLD), Some(NEW)),
+        change(DIRECTORY, "new", Some(NEW), Some(OLD)),
+    ]);
+    let steps = [make(DIRECTORY, "new"), write(NEW, "new"), Operation::SyncAll, exchange, sync(ROOT)];
+    let ends = |steps: Vec<Operation>| [left(steps.clone(), "app"), left(steps, "d/new")].map(Option::unwrap);
+    assert_eq!(ends(steps.to_vec()), ["old", "new"]);
+    assert_eq!(ends(steps.into_iter().chain([sync(DIRECTORY)]).collect()), ["new", "old"]);
+}
+
+#[test]
+fn a_removed_directory_takes_what_was_in_it() {
+    let gone = Operation::Names(vec![change(ROOT, "d", Some(DIRECTORY), None)]);
+    let emptied = Operation::Names(vec![change(DIRECTORY, "x", Some(NEW), None)]);
+    let steps = [make(DIRECTORY, "x"), Operation::SyncAll, emptied, gone];
+    assert_eq!(left(steps.clone(), "d/x").as_deref(), Some(""));
+    assert_eq!(left(steps.into_iter().chain([sync(ROOT)]), "d"), None);
+}
+
+#[test]
+fn a_number_that_is_used_again_is_another_inode() {
+    let removed = Operation::Names(vec![change(ROOT, "a", Some(NEW), None)]);
+    let steps = [
+        make(ROOT, "a"),
+        write(NEW, "first"),
+        Operation::SyncAll,
+        removed,
+        make(ROOT, "b"),
+        write(NEW, "2nd"),
+    ];
+    assert_eq!(left(steps, "a").as_deref(), Some("first"));
+}
+
+#[test]
+fn every_order_is_tried_and_each_state_once() {
+    let steps = [make(ROOT, "app.new"), write(NEW, "new"), replace(), sync(ROOT)];
+    let states = states(&recording(steps.clone()));
+    let interrupted = |state: &&crate::fault_injection::lost::State| !state.complete;
+    let apps: Vec<_> =
+        states.iter().filter(interrupted).map(|state| content(&state.image, "app").unwrap()).collect();
+    // The rename is durable before the content. All other losses leave a state that a kill leaves too.
+    assert_eq!(apps, [""]);
+    assert_eq!(
+        states.iter().filter(|state| state.complete).count(),
+        1,
+        "success was reported, and the content not synced"
+    );
+    let right = [make(ROOT, "app.new"), write(NEW, "new"), sync(NEW), replace(), sync(ROOT)];
+    assert_eq!(super::super::states(&recording(right)).len(), 0);
+}

@@ -1,0 +1,298 @@
+//! Fault injection: a module is killed before and after each system call that changes a file system, each such call is
+//! made to fail, and unsynced writes are lost. Then the client continues as the real one does, and exactly the previous or
+//! exactly the new version has to be active.
+//!
+//! The [`Tracer`] makes the faults, in all processes of a module. It also records the effects of the calls, from which
+//! `lost` computes the states that a power loss may leave.
+
+mod described;
+mod drive;
+#[doc(hidden)]
+pub mod image;
+mod lost;
+#[doc(hidden)]
+pub mod operation;
+mod report;
+mod sequence;
+mod traced;
+#[cfg(target_arch = "x86_64")]
+mod tracer;
+
+use anyhow::{Context, Result, bail, ensure};
+use rayon::prelude::*;
+
+use crate::{MockClient, Snapshot};
+pub use described::described;
+use drive::{Versions, finish, prepared};
+pub use drive::{call, succeed};
+use image::Image;
+use report::Attempt;
+pub use report::{Report, Violation};
+pub use sequence::{End, SEQUENCES, Sequence};
+use sequence::{SECOND_INTERRUPTIONS, SecondInterruption};
+pub use traced::{Fault, Tracer};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use tracer::main as tracer_main;
+
+/// A module under test, its device and its payload.
+pub trait Subject: Sync {
+    /// The name, different from the module's other subjects.
+    fn name(&self) -> &'static str;
+
+    /// A new device with the previous version, the same one every time.
+    fn device(&self) -> Result<MockClient>;
+
+    /// Everything on `device` that an update may change.
+    fn active(&self, device: &MockClient) -> Result<Snapshot>;
+
+    /// The files of an artifact for `device`: name and content.
+    fn payload(&self, device: &MockClient) -> Result<Vec<(String, Vec<u8>)>>;
+
+    /// Whether the artifact sets the modification time of everything that the update makes. Otherwise times are not
+    /// known in advance, and the new version is compared without them.
+    fn knows_times(&self) -> bool {
+        false
+    }
+
+    /// What a power loss and the next boot do to `device` before the recovery: files in memory are gone. Default:
+    /// nothing.
+    fn boot(&self, _device: &MockClient) -> Result<()> {
+        Ok(())
+    }
+
+    /// Checks that nothing of an ended update is left on `device`, apart from what is active.
+    ///
+    /// # Errors
+    /// When something is left.
+    fn is_clean(&self, device: &MockClient) -> Result<()>;
+}
+
+/// The faults to inject.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// Every call fails with ENOSPC and with EIO.
+    pub failing_calls: bool,
+    /// Unsynced writes are lost.
+    pub lost_writes: bool,
+    /// An interrupted install is followed by a second interruption: every pair of crash points.
+    pub pairs: bool,
+    /// The largest number of crash points, of failing calls and of pairs in a sequence, evenly spread.
+    pub sample: usize,
+}
+
+impl Scope {
+    /// Every fault.
+    pub const ALL: Self = Self { failing_calls: true, lost_writes: true, pairs: true, sample: usize::MAX };
+}
+
+/// Injects the faults of `scope` in `subject`, in every sequence.
+///
+/// # Errors
+/// When the test itself fails, for example because the update does not work without a fault. Effects of faults are in
+/// the reports.
+pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<Report>> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(WORKERS).build();
+    let pool = pool.context("starting threads failed")?;
+    pool.install(|| {
+        let injection = Injection { subject, tracer, versions: Versions::of(subject)? };
+        let name = |sequence: &Sequence| format!("{}: {}", subject.name(), sequence.name);
+        let mut reports: Vec<_> = SEQUENCES.iter().map(|sequence| Report::new(name(sequence))).collect();
+        injection.faults(scope, &mut reports)?;
+        if scope.lost_writes {
+            injection.lost_writes(&mut reports)?;
+        }
+        if scope.pairs {
+            for second in SECOND_INTERRUPTIONS {
+                reports.push(injection.pairs(second, scope)?);
+            }
+        }
+        Ok(reports)
+    })
+}
+
+/// The number of attempts at a time. Most of an attempt is waiting for processes and for the disk.
+const WORKERS: usize = 8;
+
+/// The lost writes of one sequence are divided into so many parts, which run in parallel.
+const PARTS: usize = 4;
+
+/// Whether the state had ended, what was lost, and the outcome.
+type Loss = (bool, String, Result<End>);
+
+/// A subject with everything that an attempt needs.
+struct Injection<'a> {
+    subject: &'a dyn Subject,
+    tracer: &'a Tracer,
+    versions: Versions,
+}
+
+impl Injection<'_> {
+    /// Every crash point and every failing call of every sequence.
+    fn faults(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
+        let plans: Vec<_> = SEQUENCES.par_iter().map(|sequence| self.plan(sequence, scope)).collect();
+        let mut attempts = Vec::new();
+        for (index, plan) in plans.into_iter().enumerate() {
+            attempts.extend(plan?.into_iter().map(|(fault, shown)| (index, fault, shown)));
+        }
+        let attempt = |&(index, fault, _): &(usize, Fault, String)| self.attempt(&SEQUENCES[index], fault);
+        let ends: Vec<_> = attempts.par_iter().map(attempt).collect();
+        for ((index, fault, shown), end) in attempts.into_iter().zip(ends) {
+            let sequence = &SEQUENCES[index];
+            let (attempt, allowed) = match fault {
+                Fault::Error(..) => {
+                    (Attempt::FailingCall, vec![sequence.after_failure.1, sequence.after_success.1])
+                }
+                _ => (Attempt::CrashPoint, vec![sequence.after_power_loss.1]),
+            };
+            let report = &mut reports[index];
+            let before = report.violations.len();
+            report.add(attempt, &allowed, format!("{fault} ({shown})"), end);
+            // The last crash point is after the last call: everything was done.
+            if let (Fault::KillAfter(_), [last]) = (fault, &report.violations[before..]) {
+                let same = |violation: &&Violation| violation.end == last.end;
+                report.without_interruption = report.violations.iter().filter(same).count();
+            }
+        }
+        Ok(())
+    }
+
+    /// The faults to inject in `sequence`, each with its call.
+    fn plan(&self, sequence: &Sequence, scope: Scope) -> Result<Vec<(Fault, String)>> {
+        let mut device = prepared(self.subject, sequence)?;
+        let recording = self
+            .tracer
+            .list(self.subject, &mut device, sequence.interrupted)
+            .with_context(|| format!("recording the sequence {:?} failed", sequence.name))?;
+        let calls: Vec<_> = recording.calls.iter().map(|call| call.shown.clone()).collect();
+        let mut plan = sample(crash_points(&recording), scope.sample);
+        if scope.failing_calls {
+            let errors = ["ENOSPC", "EIO"].into_iter();
+            let failures = errors.flat_map(|error| (1..=calls.len()).map(move |n| Fault::Error(n, error)));
+            plan.extend(sample(failures.collect(), scope.sample));
+        }
+        let shown = |fault| match fault {
+            Fault::KillBefore(n) | Fault::KillAfter(n) | Fault::Error(n, _) => calls[n - 1].clone(),
+        };
+        Ok(plan.into_iter().map(|fault| (fault, shown(fault))).collect())
+    }
+
+    /// Injects `fault`, continues as the client does, and returns the outcome.
+    fn attempt(&self, sequence: &Sequence, fault: Fault) -> Result<End> {
+        let mut device = prepared(self.subject, sequence)?;
+        let success = self.tracer.inject(self.subject, &mut device, sequence.interrupted, fault)?;
+        let (states, _) = match fault {
+            Fault::KillBefore(_) | Fault::KillAfter(_) => sequence.after_power_loss,
+            Fault::Error(..) if success => sequence.after_success,
+            Fault::Error(..) => sequence.after_failure,
+        };
+        finish(self.subject, &device, states, &self.versions)
+    }
+
+    /// Every loss of unsynced writes in every sequence.
+    fn lost_writes(&self, reports: &mut [Report]) -> Result<()> {
+        let parts: Vec<_> =
+            (0..SEQUENCES.len()).flat_map(|index| (0..PARTS).map(move |part| (index, part))).collect();
+        let lost = |&(index, part): &(usize, usize)| self.lost_in(&SEQUENCES[index], part);
+        let lost: Vec<_> = parts.par_iter().map(lost).collect();
+        let mut counts = vec![None; SEQUENCES.len()];
+        for ((index, _), lost) in parts.into_iter().zip(lost) {
+            let (sequence, (count, ends)) = (&SEQUENCES[index], lost?);
+            ensure!(
+                *counts[index].get_or_insert(count) == count,
+                "injecting lost writes failed: {:?}: the module makes different calls each time",
+                sequence.name
+            );
+            for (complete, shown, end) in ends {
+                let (_, allowed) = if complete { sequence.after_success } else { sequence.after_power_loss };
+                reports[index].add(Attempt::LostWrites, &[allowed], shown, end);
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of states that lost writes leave in `sequence`, and the outcomes of those in `part`. All of a part are
+    /// laid out on the device on which they were recorded, because a journal contains paths.
+    fn lost_in(&self, sequence: &Sequence, part: usize) -> Result<(usize, Vec<Loss>)> {
+        let mut device = prepared(self.subject, sequence)?;
+        let recording = self.tracer.record(self.subject, &mut device, sequence.interrupted)?;
+        check(&recording, &device)?;
+        let states = lost::states(&recording);
+        let count = states.len();
+        let end = |state: &lost::State| {
+            state.image.write_to(device.device()).context("laying out the durable writes failed")?;
+            let (states, _) = if state.complete { sequence.after_success } else { sequence.after_power_loss };
+            finish(self.subject, &device, states, &self.versions)
+        };
+        let own = states.into_iter().skip(part).step_by(PARTS);
+        Ok((count, own.map(|state| (state.complete, state.shown.clone(), end(&state))).collect()))
+    }
+
+    /// Interrupts an install, and then `second`: every pair of crash points.
+    fn pairs(&self, second: &SecondInterruption, scope: Scope) -> Result<Report> {
+        let (install, state) = ("ArtifactInstall", second.state);
+        let downloaded = || -> Result<_> {
+            let device = self.subject.device()?;
+            succeed(self.subject, &device, "Download")?;
+            Ok(device)
+        };
+        let of_each = scope.sample.isqrt(); // as many pairs as a sequence has crash points
+        let recording = self.tracer.list(self.subject, &mut downloaded()?, install)?;
+        let pairs = |&first: &Fault| -> Result<Vec<_>> {
+            let half_installed = || -> Result<_> {
+                let mut device = downloaded()?;
+                self.tracer.inject(self.subject, &mut device, install, first)?;
+                Ok(device)
+            };
+            let seconds = crash_points(&self.tracer.list(self.subject, &mut half_installed()?, state)?);
+            let end = |fault| {
+                let mut device = half_installed()?;
+                self.tracer.inject(self.subject, &mut device, state, fault)?;
+                finish(self.subject, &device, second.after_power_loss, &self.versions)
+            };
+            Ok(sample(seconds, of_each).into_iter().map(|fault| (first, fault, end(fault))).collect())
+        };
+        let installs = sample(crash_points(&recording), of_each);
+        let pairs: Vec<_> = installs.par_iter().map(pairs).collect();
+        let mut report =
+            Report::new(format!("{}: {install} and then {state}, both interrupted", self.subject.name()));
+        for pair in pairs {
+            for (first, fault, end) in pair? {
+                let shown = format!("{install} {first}, {state} {fault}");
+                report.add(Attempt::CrashPoint, &[End::Previous], shown, end);
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// Checks that the recording explains everything on the device, apart from the work tree, which the client changes too.
+fn check(recording: &operation::Recording, device: &MockClient) -> Result<()> {
+    let recorded = lost::complete(recording).listing();
+    let found = Image::of(device.device())?.listing();
+    let paths = recorded.keys().chain(found.keys());
+    let mut differing = paths
+        .filter(|path| recorded.get(*path) != found.get(*path))
+        .filter(|path| !device.tree().starts_with(device.device().join(path)))
+        .filter(|path| !device.device().join(path).starts_with(device.tree()));
+    match differing.next() {
+        Some(path) => {
+            bail!("recording failed: {}: changed by a call that the tracer does not know", path.display())
+        }
+        None => Ok(()),
+    }
+}
+
+/// At most `limit` of `faults`, evenly spread.
+fn sample(faults: Vec<Fault>, limit: usize) -> Vec<Fault> {
+    let every = faults.len().div_ceil(limit).max(1);
+    faults.into_iter().step_by(every).collect()
+}
+
+/// The crash points of a recording: before each call and after the last. "After call N" is the same as "before call
+/// N+1", and a call that fails anyway changes nothing.
+fn crash_points(recording: &operation::Recording) -> Vec<Fault> {
+    let done = |(index, call): (usize, &operation::Call)| call.done.then_some(index + 1);
+    let calls: Vec<_> = recording.calls.iter().enumerate().filter_map(done).collect();
+    let last = calls.last().map(|&call| Fault::KillAfter(call));
+    calls.iter().map(|&call| Fault::KillBefore(call)).chain(last).collect()
+}

@@ -1,0 +1,117 @@
+//! Calls of a module under the tracer, recorded or with a fault.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+use crate::MockClient;
+use crate::fault_injection::Subject;
+use crate::fault_injection::drive::{call, succeed};
+use crate::fault_injection::operation::Recording;
+use crate::suite::TRACER;
+
+/// The tracer: an executable whose `main` is [`Suite::main`](crate::Suite::main), called with a hidden first argument.
+#[derive(Clone, Debug)]
+pub struct Tracer(PathBuf);
+
+/// A fault at a system call. Calls are counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Kills all processes before call N.
+    KillBefore(usize),
+    /// Kills all processes after call N.
+    KillAfter(usize),
+    /// Lets call N fail with this error.
+    Error(usize, &'static str),
+}
+
+impl Fault {
+    /// Whether the fault is an interruption.
+    pub fn is_interruption(self) -> bool {
+        !matches!(self, Self::Error(..))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KillBefore(call) => write!(formatter, "killed before call {call}"),
+            Self::KillAfter(call) => write!(formatter, "killed after call {call}"),
+            Self::Error(call, error) => write!(formatter, "{error} from call {call}"),
+        }
+    }
+}
+
+impl Tracer {
+    /// The tracer in the executable `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Calls `state` on `device` and records what it does there.
+    ///
+    /// # Errors
+    /// When the state fails, or a call cannot be recorded.
+    pub fn record(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
+        self.log("record", subject, device, state)
+    }
+
+    /// As [`record`](Self::record), without the content of the device and the effects of the calls.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn list(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
+        self.log("list", subject, device, state)
+    }
+
+    fn log(
+        &self,
+        mode: &str,
+        subject: &dyn Subject,
+        device: &mut MockClient,
+        state: &str,
+    ) -> Result<Recording> {
+        let directory = tempfile::tempdir()?; // outside the device, so that the log is not one of its files
+        let log = directory.path().join("calls.log");
+        device.wrap(self.command(device.device(), [mode.into(), log.clone().into()]));
+        succeed(subject, device, state)?;
+        device.wrap([""; 0]);
+        Recording::read(&log)
+    }
+
+    /// Calls `state` on `device` with `fault`; returns whether it succeeded.
+    ///
+    /// # Errors
+    /// When the fault has another effect than to kill or to return an error.
+    pub fn inject(
+        &self,
+        subject: &dyn Subject,
+        device: &mut MockClient,
+        state: &str,
+        fault: Fault,
+    ) -> Result<bool> {
+        let words = match fault {
+            Fault::KillBefore(call) => vec!["kill-before".to_owned(), call.to_string()],
+            Fault::KillAfter(call) => vec!["kill-after".to_owned(), call.to_string()],
+            Fault::Error(call, error) => vec!["fail".to_owned(), call.to_string(), error.to_owned()],
+        };
+        device.wrap(self.command(device.device(), words.into_iter().map(OsString::from)));
+        let outcome = call(subject, device, state)?;
+        device.wrap([""; 0]);
+        let killed = outcome.status.code().is_none();
+        ensure!(
+            killed == fault.is_interruption() && outcome.status.code() != Some(125),
+            "{state}: {fault}: unexpected effect: {outcome:?}"
+        );
+        Ok(outcome.success())
+    }
+
+    fn command(&self, device: &Path, mode: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+        let mut command = vec![self.0.clone().into(), TRACER.into(), device.into()];
+        command.extend(mode);
+        command.push("--".into());
+        command
+    }
+}

@@ -1,0 +1,227 @@
+//! The ptrace loop: every process of the tree, from call to call.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use crate::fault_injection::image::Image;
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::libc::{PTRACE_SYSCALL_INFO_ENTRY, SIGTRAP};
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpid};
+use serde::Serialize;
+
+use super::call::Action;
+use super::recorder::{list, record};
+use super::tracee::Tracee;
+
+const USAGE: &str =
+    "DIRECTORY record LOG | list LOG | kill-before N | kill-after N | fail N ERROR -- PROGRAM ARGUMENTS...
+Calls that change DIRECTORY count; ERROR is ENOSPC or EIO";
+
+/// What the tracer does with the program.
+enum Mode {
+    Record(BufWriter<File>),
+    List(BufWriter<File>),
+    KillBefore(usize),
+    KillAfter(usize),
+    Fail(usize, Errno),
+}
+
+/// Runs the tracer.
+///
+/// # Errors
+/// When the command line is invalid, or the program cannot be started or traced.
+pub fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
+    let split = arguments.iter().position(|word| word == "--").context(USAGE)?;
+    let (own, program) = (&arguments[..split], &arguments[split + 1..]);
+    let [directory, mode @ ..] = own else { bail!(USAGE) };
+    let directory = Path::new(directory).canonicalize().context("reading the directory failed")?;
+    let mode = parse(mode, &directory)?;
+    let root = start(program)?;
+    Tracer { mode, directory, root, count: 0, tracees: BTreeMap::new() }.follow()
+}
+
+fn parse(words: &[OsString], directory: &Path) -> Result<Mode> {
+    let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap_or_default()).collect();
+    let number = |word: &str| word.parse().with_context(|| format!("invalid number {word:?}\n{USAGE}"));
+    Ok(match words[..] {
+        ["record", log] => Mode::Record(begin(log, &Image::of(directory)?)?),
+        ["list", log] => Mode::List(begin(log, &Image::empty())?),
+        ["kill-before", call] => Mode::KillBefore(number(call)?),
+        ["kill-after", call] => Mode::KillAfter(number(call)?),
+        ["fail", call, "ENOSPC"] => Mode::Fail(number(call)?, Errno::ENOSPC),
+        ["fail", call, "EIO"] => Mode::Fail(number(call)?, Errno::EIO),
+        _ => bail!(USAGE),
+    })
+}
+
+/// Starts the log with the image of the directory.
+fn begin(log: &str, directory: &Image) -> Result<BufWriter<File>> {
+    let mut log = BufWriter::new(File::create(log).with_context(|| format!("making the log {log} failed"))?);
+    write(&mut log, directory)?;
+    Ok(log)
+}
+
+fn write(log: &mut BufWriter<File>, line: &impl Serialize) -> Result<()> {
+    serde_json::to_writer(&mut *log, line).context("writing the log failed")?;
+    writeln!(log).context("writing the log failed")
+}
+
+/// Starts the program, stopped at its first instruction.
+#[expect(unsafe_code, reason = "only the child can ask to be traced from its first instruction on")]
+fn start(program: &[OsString]) -> Result<Pid> {
+    let [name, arguments @ ..] = program else { bail!(USAGE) };
+    let mut command = Command::new(name);
+    command.args(arguments);
+    // SAFETY: between fork and exec only async-signal-safe functions may be called; ptrace(2) is a bare system call.
+    unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
+    let child = command.spawn().with_context(|| format!("starting {} failed", Path::new(name).display()))?;
+    let root = Pid::from_raw(child.id() as i32);
+    waitpid(root, None).context("waiting for the program to start failed")?;
+    let options = Options::PTRACE_O_TRACESYSGOOD
+        | Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_EXITKILL;
+    ptrace::setoptions(root, options).context("tracing the children of the program failed")?;
+    ptrace::syscall(root, None).context("starting the program failed")?;
+    Ok(root)
+}
+
+/// The progress of a process.
+#[derive(Default)]
+struct Progress {
+    /// The counted call that the process is in, with its number.
+    call: Option<(usize, Action)>,
+}
+
+struct Tracer {
+    mode: Mode,
+    directory: PathBuf,
+    root: Pid,
+    /// Calls counted so far, over all processes.
+    count: usize,
+    tracees: BTreeMap<Pid, Progress>,
+}
+
+impl Tracer {
+    /// Follows all processes until they have ended; returns the exit status of the first.
+    fn follow(mut self) -> Result<ExitCode> {
+        self.tracees.insert(self.root, Progress::default());
+        let mut end = ExitCode::FAILURE;
+        loop {
+            let status = match waitpid(None, Some(WaitPidFlag::__WALL)) {
+                Err(Errno::ECHILD) => break,
+                Err(Errno::EINTR) => continue,
+                status => status.context("waiting for a process failed")?,
+            };
+            match status {
+                WaitStatus::Exited(pid, code) => {
+                    self.tracees.remove(&pid);
+                    if pid == self.root {
+                        end = ExitCode::from(code as u8);
+                    }
+                }
+                WaitStatus::Signaled(pid, signal, _) => {
+                    self.tracees.remove(&pid);
+                    if pid == self.root {
+                        end = ExitCode::from(128 + signal as u8); // as a shell reports it
+                    }
+                }
+                WaitStatus::PtraceSyscall(pid) => {
+                    // Another process may have killed this one meanwhile.
+                    unless_ended(self.at_call(Tracee(pid)), pid)?;
+                    resume(pid, None)?;
+                }
+                WaitStatus::Stopped(pid, signal) => {
+                    let new = !self.tracees.contains_key(&pid);
+                    self.tracees.entry(pid).or_default();
+                    // A new tracee starts with a SIGSTOP from ptrace, which must not be passed on.
+                    resume(pid, (!(new && signal == Signal::SIGSTOP)).then_some(signal))?;
+                }
+                WaitStatus::PtraceEvent(pid, signal, _) => {
+                    resume(pid, (signal as i32 != SIGTRAP).then_some(signal))?;
+                }
+                _ => {}
+            }
+        }
+        if let Mode::Record(log) | Mode::List(log) = &mut self.mode {
+            log.flush().context("writing the log failed")?;
+        }
+        Ok(end)
+    }
+
+    /// Handles the entry or the exit of a call.
+    fn at_call(&mut self, tracee: Tracee) -> Result<()> {
+        let stop = ptrace::syscall_info(tracee.0).context("reading the call of a process failed")?;
+        if stop.op == PTRACE_SYSCALL_INFO_ENTRY { self.entered(tracee) } else { self.left(tracee) }
+    }
+
+    fn entered(&mut self, tracee: Tracee) -> Result<()> {
+        let (number, arguments) = tracee.call()?;
+        let Some(action) = Action::of(tracee, number, arguments, &self.directory)? else { return Ok(()) };
+        self.count += 1;
+        match self.mode {
+            Mode::KillBefore(call) if call == self.count => self.kill_all(),
+            Mode::Fail(call, _) if call == self.count => tracee.skip_call()?,
+            _ => {}
+        }
+        self.tracees.entry(tracee.0).or_default().call = Some((self.count, action));
+        Ok(())
+    }
+
+    fn left(&mut self, tracee: Tracee) -> Result<()> {
+        let Some((number, action)) = self.tracees.entry(tracee.0).or_default().call.take() else {
+            return Ok(());
+        };
+        match &mut self.mode {
+            Mode::KillAfter(call) if *call == number => self.kill_all(),
+            Mode::Fail(call, error) if *call == number => tracee.set_error(*error)?,
+            Mode::Record(log) => {
+                write(log, &record(tracee, &action, tracee.result()?, &self.directory)?)?;
+            }
+            Mode::List(log) => write(log, &list(&action, tracee.result()?, &self.directory)?)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Kills every process, as a power loss does, and then the tracer itself, so that the client sees it.
+    fn kill_all(&self) {
+        // A process that has ended already is not an error.
+        for &pid in self.tracees.keys() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        // Wait until all calls have ended, so that the files do not change any more. A process that was being forked
+        // appears only here.
+        loop {
+            match waitpid(None, Some(WaitPidFlag::__WALL)) {
+                Err(Errno::ECHILD) => break,
+                Ok(status) => drop(status.pid().map(|pid| kill(pid, Signal::SIGKILL))),
+                Err(_) => {}
+            }
+        }
+        let _ = kill(getpid(), Signal::SIGKILL);
+    }
+}
+
+fn resume(pid: Pid, signal: Option<Signal>) -> Result<()> {
+    unless_ended(ptrace::syscall(pid, signal).context("resuming a process failed"), pid)
+}
+
+/// Ignores an error if the process has ended.
+fn unless_ended(done: Result<()>, pid: Pid) -> Result<()> {
+    match done {
+        Err(error) if error.downcast_ref() != Some(&Errno::ESRCH) && kill(pid, None).is_ok() => Err(error),
+        _ => Ok(()),
+    }
+}
