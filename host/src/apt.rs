@@ -1,5 +1,5 @@
-//! A private apt: packages of any release and architecture, downloaded from the mirror that the host is
-//! configured for, with nothing installed on the host and none of its settings changed.
+//! A private apt: downloads packages of any release and architecture from the host's mirror. It installs nothing on the
+//! host and changes none of its settings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::command::run;
 use crate::directory;
 use crate::status::Step;
 
-/// Where Debian's archive keys lie on every Debian.
+/// The keys of Debian's archive.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// One release and architecture of Debian, with package lists of its own.
+/// A release and architecture of Debian, with package lists of its own.
 pub struct Root<'a> {
     sh: &'a Shell,
     directory: PathBuf,
@@ -22,10 +22,7 @@ pub struct Root<'a> {
 }
 
 impl<'a> Root<'a> {
-    /// Fetches the package lists of `release` (a code name) for `architecture` (Debian's name) into `directory`.
-    ///
-    /// # Errors
-    /// When the host has no Debian mirror configured, or the mirror does not answer.
+    /// Downloads the package lists of `release` (a code name) for `architecture` (Debian's name) into `directory`.
     pub fn new(
         sh: &'a Shell,
         step: &Step,
@@ -35,29 +32,26 @@ impl<'a> Root<'a> {
     ) -> Result<Self> {
         for part in ["lists/partial", "archives/partial"] {
             let part = directory.join(part);
-            fs::create_dir_all(&part).with_context(|| format!("making {}", part.display()))?;
+            fs::create_dir_all(&part).with_context(|| format!("creating {}", part.display()))?;
         }
         let sources = format!("deb [signed-by={KEYRING}] {} {release} main\n", mirror(sh)?);
         fs::write(directory.join("sources.list"), sources)
             .context("writing sources.list of the private apt")?;
         fs::write(directory.join("status"), "").context("writing an empty dpkg status")?;
         let root = Root { sh, directory: directory.to_owned(), architecture: architecture.to_owned() };
-        // Without this, lists that cannot be fetched are a warning only, and every package seems not to exist.
+        // Without this option, a failed download of the lists is only a warning, and no package is found later.
         run(step, root.apt("apt-get").args(["-o", "APT::Update::Error-Mode=any", "update"])).with_context(
             || {
                 format!(
-                    "fetching Debian's package lists for {release} {architecture}: is the network up? \
-                 Where the mirror is being updated, try again later"
+                    "downloading Debian's package lists for {release} {architecture}: check the network; \
+                     while the mirror is updated, try again later"
                 )
             },
         )?;
         Ok(root)
     }
 
-    /// The versions of `package` that can be had, newest first.
-    ///
-    /// # Errors
-    /// When apt-cache fails.
+    /// The available versions of `package`, newest first.
     pub fn versions(&self, package: &str) -> Result<Vec<String>> {
         let table = self.apt("apt-cache").args(["madison", package]).quiet().ignore_stderr().read()?;
         Ok(table
@@ -68,9 +62,6 @@ impl<'a> Root<'a> {
     }
 
     /// Downloads `packages` (`name` or `name=version`) and returns their `.deb` files.
-    ///
-    /// # Errors
-    /// When a package is unknown or the mirror does not answer.
     pub fn download(&self, step: &Step, packages: &[&str]) -> Result<Vec<PathBuf>> {
         let archives = self.directory.join("archives");
         let _here = self.sh.push_dir(&archives);
@@ -90,13 +81,13 @@ impl<'a> Root<'a> {
             "Dir::Etc::sourceparts=/dev/null".to_owned(),
             format!("APT::Architecture={architecture}"),
             format!("APT::Architectures={architecture}"),
-            "APT::Sandbox::User=".to_owned(), // root's cache directory is closed to _apt
+            "APT::Sandbox::User=".to_owned(), // the user _apt has no access to root's cache directory
         ];
         options.iter().fold(cmd!(self.sh, "{program}"), |command, option| command.args(["-o", option]))
     }
 }
 
-/// The `.deb` that `apt-get download` made of `package`: `name_version_arch.deb`, the version's colon escaped.
+/// The file that `apt-get download` wrote for `package`: `name_version_arch.deb`, with the version's colon escaped.
 fn downloaded(archives: &Path, package: &str) -> Result<PathBuf> {
     let name = package.split('=').next().unwrap_or(package);
     let version = package.split_once('=').map(|(_, version)| version.replace(':', "%3a"));
@@ -106,33 +97,28 @@ fn downloaded(archives: &Path, package: &str) -> Result<PathBuf> {
         path.extension().is_some_and(|extension| extension == "deb")
             && path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix))
     });
-    found.pop().with_context(|| format!("apt-get download left no {prefix}*.deb in {}", archives.display()))
+    found.pop().with_context(|| format!("no {prefix}*.deb in {} after apt-get download", archives.display()))
 }
 
-/// The mirror that the host's own apt uses for Debian's main archive.
+/// The mirror of Debian's main archive in the host's apt settings.
 ///
 /// # Errors
-/// When apt has no such source, as on a derivative of Debian.
+/// apt has no such source, as on a derivative of Debian.
 pub fn mirror(sh: &Shell) -> Result<String> {
     let format = "$(ORIGIN) $(LABEL) $(COMPONENT) $(REPO_URI)";
-    let targets = cmd!(sh, "apt-get indextargets --format {format}")
-        .quiet()
-        .read()
-        .context("asking apt for its sources")?;
+    let targets =
+        cmd!(sh, "apt-get indextargets --format {format}").quiet().read().context("reading apt's sources")?;
     let mirror = targets.lines().find_map(|line| line.strip_prefix("Debian Debian main ")).map(str::to_owned);
     ensure!(
         mirror.is_some(),
-        "apt has no source for Debian's main archive: add one to /etc/apt/sources.list and run apt-get update"
+        "no source for Debian's main archive: add one to /etc/apt/sources.list and run apt-get update"
     );
     Ok(mirror.unwrap_or_default())
 }
 
-/// The host's release, by its code name.
-///
-/// # Errors
-/// When the host does not say, as older releases did not.
+/// The code name of the host's release.
 pub fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    Ok(name.context("finding VERSION_CODENAME in /etc/os-release: Debian 12 and 13 have it")?.to_owned())
+    Ok(name.context("no VERSION_CODENAME in /etc/os-release: use Debian 12 or 13")?.to_owned())
 }

@@ -1,4 +1,4 @@
-//! The user's cache directory. Every entry is keyed by a hash of what made it and may be deleted at any time.
+//! The user's cache directory. The key of an entry is a hash of its inputs. Entries may be deleted at any time.
 
 use std::env;
 use std::fs::{self, File};
@@ -10,22 +10,20 @@ use sha2::{Digest, Sha256};
 
 use crate::status::step;
 
-/// Our directory in the user's cache: `$XDG_CACHE_HOME/mender-rust-modules`, else `~/.cache/mender-rust-modules`.
+/// The project's cache directory: `$XDG_CACHE_HOME/mender-rust-modules`, or `~/.cache/mender-rust-modules`.
 ///
 /// # Errors
-/// When neither `XDG_CACHE_HOME` nor `HOME` is set.
+/// Neither `XDG_CACHE_HOME` nor `HOME` is set.
 pub fn directory() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(cache) => PathBuf::from(cache),
-        None => PathBuf::from(
-            env::var_os("HOME").context("finding the cache directory: set HOME or XDG_CACHE_HOME")?,
-        )
-        .join(".cache"),
+        None => PathBuf::from(env::var_os("HOME").context("no cache directory: set HOME or XDG_CACHE_HOME")?)
+            .join(".cache"),
     };
     Ok(base.join("mender-rust-modules"))
 }
 
-/// The hexadecimal sha256 of `parts`, each with its length, so that no two lists share a key.
+/// The key of `parts`: the hexadecimal sha256 of each part with its length, so that different lists have different keys.
 pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -40,14 +38,10 @@ pub fn sha256(content: &[u8]) -> String {
     format!("{:x}", Sha256::digest(content))
 }
 
-/// The directory `kind/key` of the cache, made by `make` where it is not there yet.
+/// The directory `kind/key` of the cache. If it is missing, `make` makes it.
 ///
-/// `make` gets a temporary directory beside it, which is renamed when `make` has succeeded: an interrupted
-/// attempt is never taken for complete, and its remains go with the next one. Another process that wants the
-/// same entry waits for the first.
-///
-/// # Errors
-/// What `make` returns, or the directory that cannot be made, locked, removed or renamed.
+/// `make` gets a temporary directory, which is renamed after `make` succeeded. An interrupted attempt is therefore not
+/// taken for complete, and the next one removes its remains. Another process that needs the same entry waits.
 pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let complete = directory()?.join(kind).join(key);
     if complete.exists() {
@@ -58,7 +52,7 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
         return Ok(complete);
     }
     let partial = complete.with_extension("partial");
-    crate::directory::empty(&partial).context("making a place in the cache directory")?;
+    crate::directory::empty(&partial).context("creating a temporary directory in the cache")?;
     make(&partial)?;
     fs::rename(&partial, &complete)
         .with_context(|| format!("renaming {} to {}", partial.display(), complete.display()))?;
@@ -66,17 +60,12 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
 }
 
 /// Whether the cache has the entry `kind/key`.
-///
-/// # Errors
-/// As [`directory`].
 pub fn has(kind: &str, key: &str) -> Result<bool> {
     Ok(directory()?.join(kind).join(key).exists())
 }
 
-/// The file `path`, locked for this process until it is dropped; the kernel unlocks it for one that was killed.
-///
-/// # Errors
-/// When the file or its directory cannot be made, or the file system knows no locks.
+/// Creates the file `path` and locks it until it is dropped. Waits while another process has the lock. The kernel unlocks
+/// the file when its process ends.
 pub fn lock(path: &Path) -> Result<File> {
     let context = || format!("locking {}", path.display());
     if let Some(directory) = path.parent() {
@@ -84,7 +73,7 @@ pub fn lock(path: &Path) -> Result<File> {
     }
     let file = File::create(path).with_context(context)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        step(format!("waiting for whoever has {}", path.display()), |_| {
+        step(format!("waiting for the lock {}", path.display()), |_| {
             flock(&file, FlockOperation::LockExclusive)
         })
         .with_context(context)?;
@@ -97,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_is_held_until_it_is_dropped() {
+    fn a_lock_ends_when_it_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("entry.lock");
         let held = lock(&path).unwrap();
@@ -108,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_do_not_run_together() {
+    fn keys_depend_on_the_boundaries_of_parts() {
         assert_ne!(key([&b"ab"[..], b"c"]), key([&b"a"[..], b"bc"]));
         assert_eq!(key([&b"ab"[..]]), key([&b"ab"[..]]));
     }

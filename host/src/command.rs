@@ -1,5 +1,4 @@
-//! One way to run a command: output kept, its newest line shown, and an error that names the
-//! command line and what it said last.
+//! Runs commands: returns their output, shows the newest line, and fails with the command line and the last lines.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
@@ -10,10 +9,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::status::Step;
 
-/// Lines of output that an error shows.
+/// The number of lines of output in an error.
 const TAIL: usize = 30;
 
-/// What a command has said.
+/// The output of a command.
 pub struct Output {
     /// Its standard output.
     pub stdout: String,
@@ -24,15 +23,13 @@ pub struct Output {
 /// Runs `command` without standard input, shows its newest line in `step`, and returns its standard output.
 ///
 /// # Errors
-/// When it cannot be started or exits with anything but 0: the command line, its exit status and its last lines.
+/// The command cannot be started or does not exit with 0. The error has the command line, the exit status and the last
+/// lines of output.
 pub fn run(step: &Step, command: impl Into<Command>) -> Result<String> {
     Ok(output(step, command)?.stdout)
 }
 
-/// As [`run`], with what it wrote to standard error too.
-///
-/// # Errors
-/// As [`run`].
+/// Runs `command` as [`run`] does, and returns its standard output and standard error.
 pub fn output(step: &Step, command: impl Into<Command>) -> Result<Output> {
     let mut command = command.into();
     let shown = format!("{command:?}");
@@ -42,8 +39,8 @@ pub fn output(step: &Step, command: impl Into<Command>) -> Result<Output> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("starting {shown}"))?;
-    let stdout = child.stdout.take().context("the child's standard output is piped")?;
-    let stderr = child.stderr.take().context("the child's standard error is piped")?;
+    let stdout = child.stdout.take().context("the command's standard output is not piped")?;
+    let stderr = child.stderr.take().context("the command's standard error is not piped")?;
     let ((stdout, mut tail), (stderr, errors)) = thread::scope(|scope| {
         let errors = scope.spawn(|| follow(step, stderr));
         (follow(step, stdout), errors.join().unwrap_or_default())
@@ -51,12 +48,12 @@ pub fn output(step: &Step, command: impl Into<Command>) -> Result<Output> {
     tail.extend(errors);
     let status = child.wait().with_context(|| format!("waiting for {shown}"))?;
     if !status.success() {
-        bail!("{shown}\n{status}\n{}", tail.make_contiguous().join("\n"));
+        bail!("command failed: {shown}: {status}\n{}", tail.make_contiguous().join("\n"));
     }
     Ok(Output { stdout, stderr })
 }
 
-/// Reads `stream` to its end: everything, and its last lines.
+/// Reads `stream` to its end. Returns everything, and the last lines.
 fn follow(step: &Step, stream: impl std::io::Read) -> (String, VecDeque<String>) {
     let (mut all, mut tail) = (String::new(), VecDeque::new());
     for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
@@ -89,9 +86,9 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_names_command_status_and_last_words() {
-        let error = shell("echo going; echo gone wrong >&2; exit 3").unwrap_err().to_string();
-        for part in ["exit 3", "exit status: 3", "gone wrong", "going"] {
+    fn a_failure_has_command_status_and_last_lines() {
+        let error = shell("echo output; echo an error >&2; exit 3").unwrap_err().to_string();
+        for part in ["exit 3", "exit status: 3", "an error", "output"] {
             assert!(error.contains(part), "{part:?} is missing in {error}");
         }
     }

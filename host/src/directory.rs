@@ -1,4 +1,4 @@
-//! Directories of this machine's: emptied, removed, listed, and files written into them.
+//! Operations on directories of the host.
 
 use std::fs;
 use std::io;
@@ -6,30 +6,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Makes the directory `path`, with nothing in it.
-///
-/// # Errors
-/// When something in it cannot be removed, or it cannot be made.
+/// Creates the empty directory `path`. Existing content is removed.
 pub fn empty(path: &Path) -> Result<()> {
     remove(path)?;
-    fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))
+    fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))
 }
 
-/// Removes the directory `path` with all that is in it; one that is not there is fine.
-///
-/// # Errors
-/// When something in it cannot be removed.
+/// Removes the directory `path` with its content, if it exists.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done.with_context(|| format!("removing {}", path.display())),
+        result => result.with_context(|| format!("removing {}", path.display())),
     }
 }
 
-/// What is directly in the directory `path`, sorted.
-///
-/// # Errors
-/// When it cannot be read.
+/// The paths of the entries of the directory `path`, sorted.
 pub fn entries(path: &Path) -> Result<Vec<PathBuf>> {
     let context = || format!("listing {}", path.display());
     let mut entries = Vec::new();
@@ -40,10 +31,7 @@ pub fn entries(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
-/// Every file below the directory `path`, sorted. Links to directories are followed.
-///
-/// # Errors
-/// When a directory cannot be read.
+/// The paths of all files below the directory `path`, sorted. Symlinks to directories are followed.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in entries(path)? {
@@ -56,12 +44,9 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Writes the file `path`, and makes the directories above it.
-///
-/// # Errors
-/// When one of them cannot be made, or it cannot be written.
+/// Writes the file `path`. Creates its missing parent directories.
 pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let directory = path.parent().unwrap_or(path);
-    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+    fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
     fs::write(path, content).with_context(|| format!("writing {}", path.display()))
 }

@@ -1,5 +1,5 @@
-//! The machine the toolkit runs on: which packages it has, where caches and directories live, how a command is
-//! run, and how a person sees that something is going on.
+//! Helpers for the host on which the project's commands run: Debian packages, the cache directory, directories, commands,
+//! parallel work, and the progress display.
 
 pub mod apt;
 pub mod cache;

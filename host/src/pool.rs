@@ -1,29 +1,30 @@
-//! The same work on many items, several at a time.
+//! Parallel work on a list of items.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Does `work` on every item, `workers` at a time, beginning with the first; the results are in the order of the items.
+/// Calls `work` for every item, in `workers` threads, starting with the first item. Returns the results in the order of
+/// the items.
 pub fn side_by_side<T: Sync, E: Send>(workers: usize, items: &[T], work: impl Fn(&T) -> E + Sync) -> Vec<E> {
     let next = AtomicUsize::new(0);
     let worker = || {
-        let mut done = Vec::new();
+        let mut results = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(index) else { return done };
-            done.push((index, work(item)));
+            let Some(item) = items.get(index) else { return results };
+            results.push((index, work(item)));
         }
     };
-    let mut done: Vec<_> = thread::scope(|scope| {
+    let mut results: Vec<_> = thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
         let join = |worker: thread::ScopedJoinHandle<'_, Vec<_>>| {
             worker.join().unwrap_or_else(|panic| resume_unwind(panic))
         };
         workers.into_iter().flat_map(join).collect()
     });
-    done.sort_by_key(|&(index, _)| index);
-    done.into_iter().map(|(_, result)| result).collect()
+    results.sort_by_key(|&(index, _)| index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 #[cfg(test)]

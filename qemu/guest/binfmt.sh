@@ -1,5 +1,6 @@
-# Run on the host as root: sh -c THIS sh ARCHITECTURE, by QEMU's name. Lets the host run that architecture's
-# programs, which systemd does at boot on a full Debian and nobody does in a container or a micro-VM.
+# Registers an architecture with the host's kernel (binfmt_misc), which then runs its programs through qemu-user-static.
+# Run as root on the host: sh -c THIS_SCRIPT sh ARCHITECTURE, with QEMU's name of the architecture.
+# On a full Debian, systemd does this at boot. In a container or a micro-VM, nothing does.
 set -eu
 registry=/proc/sys/fs/binfmt_misc
 [ -e $registry/register ] || mount -t binfmt_misc binfmt_misc $registry

@@ -1,4 +1,4 @@
-//! The serial console: kept as a file, remembered for errors, and watched for trouble.
+//! The serial console: written to a file, kept in memory for error messages, and searched for errors.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use crate::limit::Limit;
 
-/// Lines that [`Console::tail`] can give at most.
-const REMEMBERED: usize = 500;
+/// The number of lines that are kept in memory.
+const KEPT_LINES: usize = 500;
 
-/// What no healthy machine says. A line with one of these fails whatever is running.
-const TROUBLE: &[&str] = &[
+/// Texts that a healthy machine does not print. A line with one of them fails the operation that is running.
+const ERRORS: &[&str] = &[
     "Kernel panic",
     "Internal error",
     "Unable to handle kernel",
@@ -32,47 +32,49 @@ const TROUBLE: &[&str] = &[
     "systemd[1]: Freezing execution",
 ];
 
-/// The line of [`TROUBLE`] that `line` matches, if any.
-pub(crate) fn trouble(line: &str) -> Option<&'static str> {
-    TROUBLE.iter().copied().find(|pattern| line.contains(pattern))
+/// Whether `line` reports an error of the kernel or of systemd.
+fn is_error(line: &str) -> bool {
+    ERRORS.iter().any(|pattern| line.contains(pattern))
 }
 
-/// How waiting for a line ended.
+/// The result of waiting for a line.
 pub(crate) enum Waited {
-    /// The line came.
+    /// The line was printed.
     Seen,
-    /// A line of trouble came: this one.
-    Trouble(String),
-    /// QEMU closed the console: it has ended.
+    /// This line, an error, was printed.
+    Error(String),
+    /// QEMU ended.
     Closed,
     /// The limit expired.
     Expired,
 }
 
 #[derive(Default)]
-struct State {
+struct Received {
+    /// The last [`KEPT_LINES`] lines.
     lines: VecDeque<String>,
-    /// Lines that have come in all, so that a wait may look at new ones only.
+    /// The number of all lines, so that a wait searches only new ones.
     count: usize,
-    trouble: Option<String>,
+    /// The first line that is an error.
+    error: Option<String>,
     closed: bool,
 }
 
-/// A console under observation, by a thread that ends with the stream.
+/// A console that a thread reads until the stream ends.
 #[derive(Clone, Default)]
 pub(crate) struct Console {
-    shared: Arc<(Mutex<State>, Condvar)>,
+    shared: Arc<(Mutex<Received>, Condvar)>,
 }
 
 impl Console {
-    /// Follows `stream` and writes it to `log` as it is.
+    /// Reads `stream` and writes it to `log` unchanged.
     pub(crate) fn follow(stream: impl Read + Send + 'static, log: File) -> Self {
         let console = Self::default();
         let writer = console.clone();
         thread::spawn(move || {
-            // A log that cannot be written must not stop the watch: the disk may be full, the machine still runs.
+            // The stream ends when QEMU does, with or without an error.
             let _ = writer.read(stream, log);
-            writer.state().closed = true;
+            writer.received().closed = true;
             writer.shared.1.notify_all();
         });
         console
@@ -82,68 +84,69 @@ impl Console {
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
         while stream.read_until(b'\n', &mut line)? > 0 {
+            // If the log cannot be written, as on a full disk, the machine still runs.
             let _ = log.write_all(&line);
-            self.take(String::from_utf8_lossy(&line).trim_end());
+            self.add(String::from_utf8_lossy(&line).trim_end());
             line.clear();
         }
         Ok(())
     }
 
-    fn take(&self, line: &str) {
-        let mut state = self.state();
-        if state.trouble.is_none() && trouble(line).is_some() {
-            state.trouble = Some(line.to_owned());
+    fn add(&self, line: &str) {
+        let mut received = self.received();
+        if received.error.is_none() && is_error(line) {
+            received.error = Some(line.to_owned());
         }
-        state.lines.push_back(line.to_owned());
-        state.count += 1;
-        if state.lines.len() > REMEMBERED {
-            state.lines.pop_front();
+        received.lines.push_back(line.to_owned());
+        received.count += 1;
+        if received.lines.len() > KEPT_LINES {
+            received.lines.pop_front();
         }
-        drop(state);
+        drop(received);
         self.shared.1.notify_all();
     }
 
-    /// Waits until a line after the first `seen` ones contains `text`, trouble comes, or `limit` expires.
-    /// `shown` gets the newest line, for the live status.
+    /// Waits until a line contains `text`, an error is printed, or `limit` expires. `shown` gets the newest line, for
+    /// the progress display.
     pub(crate) fn wait_for(&self, text: &str, limit: Limit, shown: impl Fn(&str)) -> Waited {
         let deadline = Instant::now() + limit.duration();
-        let mut state = self.state();
+        let mut received = self.received();
         let mut seen = 0;
         loop {
-            let new = (state.count - seen).min(state.lines.len());
-            if state.lines.iter().rev().take(new).any(|line| line.contains(text)) {
+            let new = (received.count - seen).min(received.lines.len());
+            if received.lines.iter().rev().take(new).any(|line| line.contains(text)) {
                 return Waited::Seen;
             }
-            seen = state.count;
-            if let Some(line) = &state.trouble {
-                return Waited::Trouble(line.clone());
+            seen = received.count;
+            if let Some(line) = &received.error {
+                return Waited::Error(line.clone());
             }
-            if state.closed {
+            if received.closed {
                 return Waited::Closed;
             }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return Waited::Expired;
             };
-            if let Some(line) = state.lines.back() {
+            if let Some(line) = received.lines.back() {
                 shown(line);
             }
-            state = self.shared.1.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            received = self.shared.1.wait_timeout(received, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// The first line of trouble, if there was one.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.state().trouble.clone()
+    /// The first line that is an error.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.received().error.clone()
     }
 
-    /// The last `count` lines.
+    /// The last `count` lines, at most [`KEPT_LINES`].
     pub(crate) fn tail(&self, count: usize) -> String {
-        let state = self.state();
-        let skipped = state.lines.len().saturating_sub(count);
-        state.lines.iter().skip(skipped).map(String::as_str).collect::<Vec<_>>().join("\n")
+        let received = self.received();
+        let skipped = received.lines.len().saturating_sub(count);
+        received.lines.iter().skip(skipped).map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn received(&self) -> MutexGuard<'_, Received> {
         self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -159,7 +162,7 @@ mod tests {
     const SOON: Limit = Limit::new("SOON", 5);
 
     #[test]
-    fn trouble_is_told_from_ordinary_lines() {
+    fn errors_are_recognized() {
         for line in [
             "[    1.0] Kernel panic - not syncing: VFS",
             "[    2.0] EXT4-fs error (device mmcblk0p1): ext4_lookup",
@@ -168,27 +171,27 @@ mod tests {
             "You are in emergency mode. After logging in",
             "[    5.0] Out of memory: Killed process 300 (mender)",
         ] {
-            assert!(trouble(line).is_some(), "{line}");
+            assert!(is_error(line), "{line}");
         }
         for line in [
             "[    4.6] pwrseq_simple wifi-pwrseq: error -EIO: reset GPIOs not ready",
             "[    5.0] EXT4-fs (mmcblk0p1): recovery complete",
             "systemd[1]: Started debug-shell.service",
         ] {
-            assert!(trouble(line).is_none(), "{line}");
+            assert!(!is_error(line), "{line}");
         }
     }
 
     #[test]
-    fn a_line_is_found_and_trouble_beats_waiting() {
+    fn a_wait_ends_with_the_line_an_error_or_the_stream() {
         assert!(matches!(console("one\npi: ready\n").wait_for("ready", SOON, |_| ()), Waited::Seen));
         let console_with_panic = console("one\nKernel panic - x\n");
-        assert!(matches!(console_with_panic.wait_for("ready", SOON, |_| ()), Waited::Trouble(_)));
+        assert!(matches!(console_with_panic.wait_for("ready", SOON, |_| ()), Waited::Error(_)));
         assert!(matches!(console("one\n").wait_for("ready", SOON, |_| ()), Waited::Closed));
     }
 
     #[test]
-    fn the_tail_is_the_end() {
+    fn the_tail_has_the_last_lines() {
         let console = console("1\n2\n3\n");
         console.wait_for("never", SOON, |_| ());
         assert_eq!(console.tail(2), "2\n3");

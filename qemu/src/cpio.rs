@@ -1,10 +1,10 @@
-//! The kernel's format for initial RAM disks: cpio "newc", see Linux's `driver-api/early-userspace/buffer-format`.
+//! The kernel's format of initial RAM disks: cpio "newc", see Linux's `driver-api/early-userspace/buffer-format`.
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 
-/// An archive under way. Everything in it is root's, may be read and executed by all, and is dated 1970,
-/// so that the same content gives the same bytes.
+/// An archive that is being written. All entries belong to root, can be read and executed by everyone, and have the time
+/// 0, so that the same content gives the same bytes.
 #[derive(Default)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
@@ -12,17 +12,17 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// Adds an empty directory; its parent must have been added before.
+    /// Adds an empty directory. Its parent must have been added before.
     pub(crate) fn directory(&mut self, path: &str) {
         self.entry(path, DIRECTORY, &[]);
     }
 
-    /// Adds a file, executable, since an initial RAM disk has hardly anything else.
+    /// Adds an executable file. Drivers are executable too, which does no harm.
     pub(crate) fn file(&mut self, path: &str, content: &[u8]) {
         self.entry(path, PROGRAM, content);
     }
 
-    /// The whole archive, uncompressed: QEMU loads it at no cost, and an emulated CPU unpacks slowly.
+    /// The whole archive. It is not compressed, because an emulated CPU decompresses slowly.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[]);
         self.bytes
@@ -30,7 +30,7 @@ impl Archive {
 
     fn entry(&mut self, path: &str, mode: u32, content: &[u8]) {
         self.entries += 1;
-        let size = u32::try_from(content.len()).unwrap_or(u32::MAX); // 4 GiB: no Pi of ours holds that
+        let size = u32::try_from(content.len()).unwrap_or(u32::MAX); // no board has 4 GiB of memory
         let name = u32::try_from(path.len() + 1).unwrap_or(u32::MAX);
         // inode, mode, user, group, links, time, size, 4 device numbers, length of the name, checksum
         let fields = [self.entries, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name, 0];

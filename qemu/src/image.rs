@@ -1,4 +1,4 @@
-//! Images of Raspberry Pis, made once from Debian's packages and kept in the user's cache.
+//! Images of Raspberry Pis, built once from Debian's packages and kept in the user's cache directory.
 
 mod build;
 mod recipe;
@@ -12,58 +12,50 @@ use xshell::Shell;
 
 use crate::board::Board;
 
-/// What a machine starts from. Nothing in it is ever written to: machines run on overlays.
+/// An image of a board. Machines run on overlays, so that the image does not change.
 pub struct Image {
     directory: PathBuf,
     board: &'static Board,
 }
 
 impl Image {
-    /// The image of `board`, made where the cache has none for today's recipe: about 3 minutes on 2 cores.
+    /// The image of `board`. Builds it if the cache does not have it for the current recipe, which takes 3 to 20
+    /// minutes on 2 cores, and removes the remains of an interrupted build.
     ///
-    /// Installs [`crate::PACKAGES`] where they are missing.
-    ///
-    /// # Errors
-    /// When host packages are missing and may not be installed, the mirror does not answer, or the disk is
-    /// full. What an interrupted attempt leaves is removed by the next one.
+    /// Installs missing packages of [`crate::PACKAGES`] on the host.
     pub fn ensure(sh: &Shell, board: &'static Board) -> Result<Self> {
         host::packages::ensure(sh, crate::PACKAGES)?;
         let directory =
             cache::entry("image", &recipe::key(board), |directory| build::image(sh, board, directory))
-                .with_context(|| format!("making the image for {}", board.machine))?;
+                .with_context(|| format!("building the image for {}", board.machine))?;
         Ok(Self { directory, board })
     }
 
-    /// Whether the cache has the image of `board`: making one takes root.
-    ///
-    /// # Errors
-    /// When there is no place for a cache.
-    pub fn is_made(board: &Board) -> Result<bool> {
+    /// Whether the cache has the image of `board`. Building one needs root.
+    pub fn is_built(board: &Board) -> Result<bool> {
         cache::has("image", &recipe::key(board))
     }
 
-    /// The images of `boards`. Those that are missing are made side by side: what takes the time in each is dpkg, on one core.
-    ///
-    /// # Errors
-    /// As [`ensure`](Self::ensure), for one of them.
+    /// The images of `boards`. Missing ones are built in parallel, because dpkg, which takes most of the time, uses one
+    /// core.
     pub fn ensure_all(sh: &Shell, boards: &[&'static Board]) -> Result<Vec<Self>> {
-        // Before there are two that could want to: only one apt at a time may install.
+        // Before the builds start: two of them must not install packages at the same time.
         host::packages::ensure(sh, crate::PACKAGES)?;
         let here = sh.current_dir();
-        let made = side_by_side(boards.len(), boards, |board| {
-            let sh = Shell::new().context("finding the working directory")?;
+        let images = side_by_side(boards.len(), boards, |board| {
+            let sh = Shell::new().context("reading the working directory")?;
             sh.change_dir(&here);
             Self::ensure(&sh, board)
         });
-        made.into_iter().collect()
+        images.into_iter().collect()
     }
 
-    /// The board it is for.
+    /// The board of this image.
     pub fn board(&self) -> &'static Board {
         self.board
     }
 
-    /// The directory in the cache that holds all of it.
+    /// The image's directory in the cache.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -84,7 +76,7 @@ impl Image {
         self.directory.join(build::DEVICE_TREE)
     }
 
-    /// The private key that opens root's account in every machine of this image.
+    /// The private key for root in every machine of this image.
     pub(crate) fn ssh_key(&self) -> PathBuf {
         self.directory.join(build::SSH_KEY)
     }

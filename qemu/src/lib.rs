@@ -1,36 +1,38 @@
-//! Emulated Raspberry Pis: images made from Debian's packages, and the machines that run them.
+//! Emulated Raspberry Pis: images made of Debian's packages, and machines that run them in QEMU.
 //!
-//! A [`Board`] is plain data. [`Image::ensure`] makes its image once and keeps it in the user's cache.
-//! [`Overlay::create`] gives a scenario a disposable disk on top of it, and [`Machine::boot`] runs it:
-//! commands by ssh through QEMU's user-mode network, the serial console as a log that is watched for
-//! the kernel's and systemd's cries for help. What many scenarios begin with is booted once: [`Saved`].
+//! - [`Board`] describes a Raspberry Pi. It is plain data.
+//! - [`Image::ensure`] builds the image of a board once and keeps it in the user's cache directory.
+//! - [`Overlay::create`] makes a disposable disk on top of an image.
+//! - [`Machine::boot`] starts QEMU. Commands run in the machine by ssh through QEMU's user-mode network. The serial
+//!   console is written to a file and searched for errors of the kernel and of systemd.
+//! - [`Snapshot`] saves a booted machine, so that many scenarios start without a boot.
 
 mod board;
 mod command;
 mod console;
 mod cpio;
-mod disk;
 mod image;
 mod limit;
 mod machine;
-mod monitor;
-mod saved;
+mod overlay;
+mod partition;
+mod snapshot;
 mod ssh;
 
 pub use board::Board;
-pub use disk::Overlay;
 pub use image::Image;
 pub use limit::Limit;
 pub use machine::Machine;
-pub use saved::Saved;
+pub use overlay::Overlay;
+pub use snapshot::Snapshot;
 pub use ssh::{Background, Output};
 
-/// The Debian packages that making images and running machines needs on the host.
+/// The Debian packages that the host needs to build images and to run machines.
 pub const PACKAGES: &[&str] = &[
-    "arch-test", // mmdebstrap asks it whether the host can run the board's programs
+    "arch-test", // mmdebstrap runs it to see whether the host can run the board's programs
     "debian-archive-keyring",
     "e2fsprogs",
-    "kmod", // depmod and modprobe, for the initial RAM disk's drivers
+    "kmod", // depmod and modprobe, for the drivers in the initial RAM disk
     "mmdebstrap",
     "openssh-client",
     "qemu-system-arm",

@@ -1,4 +1,4 @@
-//! How long something may take. Every wait has a limit with a name, and the error shows it.
+//! Time limits. Every wait has a limit with a name, and the error shows the name.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,20 +10,16 @@ pub struct Limit {
     seconds: u64,
 }
 
-/// From power-on to the guest's word that it is ready: measured 15 s (`raspi3b`) and 37 s (`raspi2b`) with
-/// QEMU 7.2 on an idle host; QEMU 10 and busy hosts take several times as long.
+/// From power-on to the guest's report that it is ready: measured 15 s (`raspi3b`) and 37 s (`raspi2b`) with QEMU 7.2
+/// on an idle host. QEMU 10 and busy hosts take several times as long.
 pub const BOOT: Limit = Limit::new("BOOT", 300);
-/// From going on with a saved machine to its word that it has its network: measured 3 to 5 s.
-pub const RESUME: Limit = Limit::new("RESUME", 60);
-/// For an answer of QEMU itself: measured 0.6 s to load a machine, 2.6 s to save one on a busy host.
-pub(crate) const MONITOR: Limit = Limit::new("MONITOR", 120);
-/// From the guest's word to an ssh connection: measured 0.6 s.
+/// From that report to an ssh connection: measured 0.6 s.
 pub const CONNECT: Limit = Limit::new("CONNECT", 60);
 /// From `systemctl poweroff` to the kernel's last line.
 pub const POWER_OFF: Limit = Limit::new("POWER_OFF", 120);
-/// Base of the limit for a file of any size; see [`copy`].
+/// The limit for a copy of an empty file; see [`copy`].
 const COPY_SECONDS: u64 = 60;
-/// Bytes per second that a copy must reach: half of what the slower direction was measured at.
+/// The lower bound for the rate of a copy, in bytes per second: half of the rate measured in the slower direction.
 const COPY_RATE: u64 = 50_000;
 
 /// The limit for copying `size` bytes in or out.
@@ -32,12 +28,12 @@ pub(crate) const fn copy(size: u64) -> Limit {
 }
 
 impl Limit {
-    /// `seconds` under the `name` that errors show: the constant's, in the code that calls this.
+    /// A limit of `seconds`. Errors show `name`, which is the name of the constant in the caller's code.
     pub const fn new(name: &'static str, seconds: u64) -> Self {
         Self { name, seconds }
     }
 
-    /// The same as a duration.
+    /// The limit as a duration.
     pub const fn duration(self) -> Duration {
         Duration::from_secs(self.seconds)
     }

@@ -1,6 +1,6 @@
-//! Commands and files in the machine, over one ssh connection that all of them share.
+//! Commands and files in the machine, over one shared ssh connection.
 //!
-//! The first connection costs an emulated CPU half a second of arithmetic; every command after it 0.2 s.
+//! The key exchange of a connection takes the emulated CPU half a second, each command over it 0.2 s.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,19 +14,19 @@ use tempfile::TempDir;
 
 use crate::limit::{CONNECT, Limit};
 
-/// How often a running command is looked at; far below what a command takes.
+/// The interval at which the status of a running command is polled.
 const PAUSE: Duration = Duration::from_millis(10);
-/// ssh's own exit status for "there is no connection".
+/// ssh's exit status when the connection failed.
 const NO_CONNECTION: i32 = 255;
 
-/// What a command in the machine has answered.
+/// The output of a command in the machine.
 #[derive(Debug)]
 pub struct Output {
-    /// Its exit status; 128 + N when signal N ended it.
+    /// Its exit status, or 128 + N if signal N ended it.
     pub status: i32,
-    /// Its standard output, bytes that are no UTF-8 replaced.
+    /// Its standard output. Invalid UTF-8 is replaced.
     pub stdout: String,
-    /// Its standard error, likewise.
+    /// Its standard error. Invalid UTF-8 is replaced.
     pub stderr: String,
 }
 
@@ -36,7 +36,7 @@ impl Output {
         self.status == 0
     }
 
-    /// Standard output, then standard error.
+    /// Its standard output, followed by its standard error.
     pub fn text(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
@@ -44,21 +44,21 @@ impl Output {
 
 /// The connection to one machine.
 pub(crate) struct Ssh {
-    /// ssh's settings for this machine, under the host name `pi`.
+    /// The ssh configuration of this machine, with the host name `pi`.
     config: PathBuf,
-    /// Holds sockets, whose paths may have no more than about 100 bytes.
-    sockets: TempDir,
+    /// The directory of the control socket. The path of a socket is limited to about 100 bytes, hence `/tmp`.
+    _sockets: TempDir,
 }
 
 impl Ssh {
-    /// Settings for the machine whose ssh answers at `port` of this host, written into `directory`.
+    /// Writes the ssh configuration into `directory`. Port `port` of the host leads to the machine's ssh server.
     pub(crate) fn new(port: u16, key: &Path, directory: &Path) -> Result<Self> {
         let sockets = tempfile::Builder::new()
             .prefix("pi-")
             .tempdir_in("/tmp")
-            .context("making a directory in /tmp")?;
+            .context("creating a directory in /tmp")?;
         let config = directory.join("ssh_config");
-        // The key of the machine is as disposable as the machine, and the connection never leaves this host.
+        // The host key is not checked: the machine is disposable, and the connection does not leave this host.
         let text = format!(
             "Host pi\n HostName 127.0.0.1\n Port {port}\n User root\n IdentityFile \"{}\"\n IdentitiesOnly yes\n \
              BatchMode yes\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n LogLevel ERROR\n \
@@ -67,21 +67,16 @@ impl Ssh {
             sockets.path().display()
         );
         std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
-        Ok(Self { config, sockets })
+        Ok(Self { config, _sockets: sockets })
     }
 
-    /// The settings' file: `ssh -F FILE pi`, `scp -F FILE … pi:…`.
+    /// The configuration file: `ssh -F FILE pi`, `scp -F FILE … pi:…`.
     pub(crate) fn config(&self) -> &Path {
         &self.config
     }
 
-    /// A directory for sockets, of this machine alone, that goes with it.
-    pub(crate) fn sockets(&self) -> &Path {
-        self.sockets.path()
-    }
-
-    /// Opens the shared connection, trying again until [`CONNECT`] expires: the server may be a moment later
-    /// than the machine's word that it is ready.
+    /// Opens the shared connection. Tries again until [`CONNECT`] expires, because the server may start shortly after
+    /// the machine reports that it is ready.
     pub(crate) fn connect(&self) -> Result<()> {
         let deadline = Instant::now() + CONNECT.duration();
         loop {
@@ -98,14 +93,14 @@ impl Ssh {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                let said = std::fs::read_to_string(&log).unwrap_or_default();
-                bail!("the machine does not answer ssh: {CONNECT} expired: {}", said.trim());
+                let output = std::fs::read_to_string(&log).unwrap_or_default();
+                bail!("connecting by ssh failed: {CONNECT} expired: {}", output.trim());
             }
             thread::sleep(PAUSE * 20);
         }
     }
 
-    /// Starts `command`, a line for the machine's shell. What it prints is collected where `stdout` is piped.
+    /// Starts `command`, a line for the machine's shell. Its standard output is collected if `stdout` is a pipe.
     pub(crate) fn start(&self, command: &str, stdin: Stdio, stdout: Stdio) -> Result<Background> {
         let mut child = self
             .ssh()
@@ -120,7 +115,7 @@ impl Ssh {
         Ok(Background { command: command.to_owned(), child, stdout, stderr })
     }
 
-    /// ssh with this machine's settings; the host is `pi`.
+    /// ssh with this machine's configuration. The host name is `pi`.
     pub(crate) fn ssh(&self) -> Command {
         let mut command = Command::new("ssh");
         command.arg("-F").arg(&self.config);
@@ -130,12 +125,12 @@ impl Ssh {
 
 impl Drop for Ssh {
     fn drop(&mut self) {
-        // The shared connection's own process; it would also end by itself when the machine is gone.
+        // Ends the background process of the shared connection.
         let _ = self.ssh().args(["-O", "exit", "pi"]).stderr(Stdio::null()).stdout(Stdio::null()).status();
     }
 }
 
-/// A command under way in the machine. Dropping it ends the connection to it, not always the command.
+/// A running command in the machine. Dropping it closes the connection, which may leave the command running.
 pub struct Background {
     command: String,
     child: Child,
@@ -144,33 +139,30 @@ pub struct Background {
 }
 
 impl Background {
-    /// Whether it is still under way.
-    ///
-    /// # Errors
-    /// When the host cannot say.
+    /// Whether the command is still running.
     pub fn is_running(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait().context("asking for ssh's status")?.is_none())
+        Ok(self.child.try_wait().context("reading the status of ssh")?.is_none())
     }
 
-    /// Waits for its end, and fails early with what `trouble` returns.
-    pub(crate) fn wait_while(mut self, limit: Limit, trouble: impl Fn() -> Result<()>) -> Result<Output> {
+    /// Waits for the end of the command, and fails early if `check` fails.
+    pub(crate) fn wait_while(mut self, limit: Limit, check: impl Fn() -> Result<()>) -> Result<Output> {
         let deadline = Instant::now() + limit.duration();
         while self.is_running()? {
-            trouble().with_context(|| format!("while running: {}", self.command))?;
+            check().with_context(|| format!("running {}", self.command))?;
             if Instant::now() > deadline {
-                bail!("{limit} expired while running: {}", self.command);
+                bail!("command did not end: {}: {limit} expired", self.command);
             }
             thread::sleep(PAUSE);
         }
         let status = self.child.wait()?.code().unwrap_or(NO_CONNECTION);
         let output = Output { status, stdout: text(self.stdout), stderr: text(self.stderr) };
         if status == NO_CONNECTION {
-            bail!("the connection broke while running: {}\n{}", self.command, output.text());
+            bail!("connection lost: running {}\n{}", self.command, output.text());
         }
         Ok(output)
     }
 
-    /// Ends the connection: for one that hangs.
+    /// Closes the connection without waiting for the command.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -181,7 +173,7 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut stream) = stream {
-            // What was read before an error is still worth showing.
+            // Output before an error is kept.
             let _ = stream.read_to_end(&mut bytes);
         }
         bytes
@@ -192,7 +184,7 @@ fn text(collected: JoinHandle<Vec<u8>>) -> String {
     String::from_utf8_lossy(&collected.join().unwrap_or_default()).into_owned()
 }
 
-/// `word` as one word for the machine's shell.
+/// Quotes `word` for the machine's shell.
 pub(crate) fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }

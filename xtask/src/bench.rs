@@ -169,7 +169,7 @@ fn container(sh: &Shell) -> Result<String> {
         cost.payload as f64 / 1e6,
         cost.load.1,
         update / load,
-        cost.silent
+        cost.downtime
     ))
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask e2e`: the scenarios on the emulated Pis.
+//! `cargo xtask e2e`: the end-to-end scenarios on emulated Raspberry Pis.
 
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use e2e::cost::Cost;
-use e2e::{Scenario, Stage};
+use e2e::{Scenario, Setup};
 use host::packages;
 use host::pool::side_by_side;
 use qemu::{Board, Image};
@@ -17,7 +17,7 @@ use crate::dist::{self, Dist};
 use crate::needs::Needs;
 use crate::target::{self, TARGETS, Target};
 
-/// Runs the end-to-end scenarios: real client, real packages, emulated Raspberry Pis
+/// Runs the end-to-end scenarios: real client and packages on emulated Raspberry Pis
 ///
 /// All of them take about 45 minutes on 2 cores, --everyday about 15. Needs QEMU, and root once to build the images.
 #[derive(Args, Default)]
@@ -37,32 +37,26 @@ pub struct E2e {
 }
 
 impl E2e {
-    /// What `cargo xtask test` plays.
+    /// The command with which `cargo xtask test` runs scenarios.
     pub fn everyday() -> Self {
         Self { everyday: true, ..Self::default() }
     }
 
-    /// The scenarios that an everyday run leaves out, by machine.
-    ///
-    /// # Errors
-    /// As [`e2e::choose`], which refuses no empty choice.
+    /// The scenarios that are not everyday ones, by machine.
     pub fn left_out() -> Result<String> {
         let scenarios = e2e::choose(&[])?;
         let boards = TARGETS.iter().filter_map(|target| target.board.as_ref());
         let left_out = boards.map(|board| {
             let rest = scenarios
                 .iter()
-                .filter(|scenario| scenario.is_for(board.machine) && !scenario.is_everyday(board.machine));
+                .filter(|scenario| scenario.runs_on(board.machine) && !scenario.is_everyday(board.machine));
             let names: Vec<_> = rest.map(|scenario| scenario.name).collect();
-            format!("{} of {}: {}", names.len(), board.machine, names.join(", "))
+            format!("{} on {}: {}", names.len(), board.machine, names.join(", "))
         });
         Ok(left_out.collect::<Vec<_>>().join("; "))
     }
 
-    /// What it needs of this machine.
-    ///
-    /// # Errors
-    /// When there is no place for a cache.
+    /// The requirements of the chosen scenarios.
     pub fn needs(&self) -> Result<Needs> {
         let (targets, boards): (Vec<_>, Vec<_>) = self.chosen().into_iter().unzip();
         Ok(Needs::machines(&boards)?.and(Needs::dist(&targets)).and(Needs::packages(e2e::HOST_PACKAGES)))
@@ -73,47 +67,46 @@ impl E2e {
         rows.filter(|(_, board)| self.machine.is_empty() || self.machine.contains(board)).collect()
     }
 
-    /// Makes packages and images where they are missing, plays the scenarios, and says how many there were.
+    /// Builds missing packages and images, runs the scenarios, and returns their number.
     ///
     /// # Errors
-    /// When a scenario fails: each that did, and where it left everything.
+    /// Scenarios failed. The error lists each with its cause and directory.
     pub fn run(self, sh: &Shell) -> Result<String> {
         let scenarios = e2e::choose(&self.scenarios)?;
         if self.list {
             let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or_default();
-            scenarios.iter().for_each(|scenario| println!("{:<width$}  {}", scenario.name, scenario.says));
+            scenarios
+                .iter()
+                .for_each(|scenario| println!("{:<width$}  {}", scenario.name, scenario.description));
             return Ok(String::new());
         }
         let chosen = self.chosen();
         self.needs()?.provide(sh)?;
-        let mut stages = stages(sh, &chosen)?;
-        let on = |stage: &Stage| self.on(stage, &scenarios);
-        save_devices(&mut stages, on)?;
-        let failures = play(&stages, on);
-        stages.iter_mut().try_for_each(Stage::forget_device)?;
-        let tried: usize = stages.iter().map(|stage| on(stage).len()).sum();
-        let told: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
-        ensure!(failures.is_empty(), "{} of {tried} scenarios failed:{told}", failures.len());
+        let mut setups = setups(sh, &chosen)?;
+        let of = |setup: &Setup| self.scenarios_of(setup, &scenarios);
+        create_snapshots(&mut setups, of)?;
+        let failures = run_all(&setups, of);
+        setups.iter_mut().try_for_each(Setup::remove_snapshot)?;
+        let count: usize = setups.iter().map(|setup| of(setup).len()).sum();
+        let errors: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
+        ensure!(failures.is_empty(), "{} of {count} scenarios failed:{errors}", failures.len());
         let machines =
-            stages.iter().map(|stage| format!("{} on {}", on(stage).len(), stage.image.board().machine));
+            setups.iter().map(|setup| format!("{} on {}", of(setup).len(), setup.image.board().machine));
         Ok(format!("scenarios: {}", machines.collect::<Vec<_>>().join(", ")))
     }
 
-    /// Those of `scenarios` that are played on the machine of `stage`.
-    fn on(&self, stage: &Stage, scenarios: &[&'static Scenario]) -> Vec<&'static Scenario> {
-        let machine = stage.image.board().machine;
-        let played = |scenario: &&Scenario| {
-            scenario.is_for(machine) && (!self.everyday || scenario.is_everyday(machine))
+    /// The scenarios that run on the machine of `setup`.
+    fn scenarios_of(&self, setup: &Setup, scenarios: &[&'static Scenario]) -> Vec<&'static Scenario> {
+        let machine = setup.image.board().machine;
+        let runs = |scenario: &&Scenario| {
+            scenario.runs_on(machine) && (!self.everyday || scenario.is_everyday(machine))
         };
-        scenarios.iter().copied().filter(played).collect()
+        scenarios.iter().copied().filter(runs).collect()
     }
 }
 
-/// Plays `scenarios` on the board of `target` with `packages` in the place of those of `dist/`, and returns its name.
-///
-/// # Errors
-/// When one fails, or there is no such machine.
-pub fn play_with(
+/// Runs `scenarios` on the board of `target` with `packages` instead of those in `dist/`, and returns the machine's name.
+pub fn run_with(
     sh: &Shell,
     target: &'static Target,
     packages: Vec<PathBuf>,
@@ -121,60 +114,64 @@ pub fn play_with(
 ) -> Result<&'static str> {
     packages::ensure(sh, e2e::HOST_PACKAGES)?;
     let board = target.board.as_ref();
-    let board = board.with_context(|| format!("there is no emulated Pi for {}", target.debian))?;
-    let stage = stage(sh, target, Image::ensure(sh, board)?, packages)?;
+    let board = board.with_context(|| format!("no emulated Pi for the architecture {}", target.debian))?;
+    let setup = setup(sh, target, Image::ensure(sh, board)?, packages)?;
     let scenarios: Vec<_> = scenarios.iter().map(|&name| name.to_owned()).collect();
-    e2e::choose(&scenarios)?.into_iter().try_for_each(|scenario| stage.play(scenario))?;
+    e2e::choose(&scenarios)?.into_iter().try_for_each(|scenario| setup.run(scenario))?;
     Ok(board.machine)
 }
 
-/// Measures what an update of a container costs, on the machine whose image has an engine.
-///
-/// # Errors
-/// When the update fails, or the machine does.
+/// Measures the cost of a container update, on the machine whose image has a container engine.
 pub fn cost(sh: &Shell) -> Result<Cost> {
     packages::ensure(sh, e2e::HOST_PACKAGES)?;
     let is_it = |(_, board): &(&Target, &Board)| board.machine == e2e::CONTAINER_MACHINE;
     let rows = TARGETS.iter().filter_map(|target| Some((target, target.board.as_ref()?)));
-    let stages = stages(sh, &rows.filter(is_it).collect::<Vec<_>>())?;
-    e2e::cost::measure(stages.first().context("no machine has a container engine")?)
+    let setups = setups(sh, &rows.filter(is_it).collect::<Vec<_>>())?;
+    e2e::cost::measure(setups.first().context("no machine has a container engine")?)
 }
 
-/// Everything that the scenarios on the `chosen` machines need.
-fn stages(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Vec<Stage>> {
+/// The setups of the `chosen` machines.
+fn setups(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Vec<Setup>> {
     let targets: Vec<_> = chosen.iter().map(|(target, _)| *target).collect();
     let built = Dist::of(&targets).run(sh)?;
     let images = Image::ensure_all(sh, &chosen.iter().map(|(_, board)| *board).collect::<Vec<_>>())?;
     let of = |target: &'static Target| {
         built.iter().filter(move |(of, _)| *of == target).map(|(_, deb)| deb.clone()).collect()
     };
-    targets.iter().zip(images).map(|(target, image)| stage(sh, target, image, of(target))).collect()
+    targets.iter().zip(images).map(|(target, image)| setup(sh, target, image, of(target))).collect()
 }
 
-fn stage(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBuf>) -> Result<Stage> {
+fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBuf>) -> Result<Setup> {
     let directory = sh.current_dir().join("target/e2e").join(image.board().machine);
-    Ok(Stage { server: dist::test_server(sh, target)?, image, packages, directory, saved: None })
+    Ok(Setup { server: dist::test_server(sh, target)?, image, packages, directory, snapshot: None })
 }
 
-/// Saves a device with the packages for every machine that more than one scenario is played on: it pays from the second.
-fn save_devices(stages: &mut [Stage], on: impl Fn(&Stage) -> Vec<&'static Scenario> + Sync) -> Result<()> {
-    let pays = |stage: &Stage| on(stage).len() > 1;
-    let save = |stage: &Stage| if pays(stage) { stage.save_device() } else { Ok(None) };
-    let saved = side_by_side(stages.len(), stages, save);
-    for (stage, saved) in stages.iter_mut().zip(saved) {
-        stage.saved = saved?;
+/// The number of scenarios on a machine from which creating a snapshot takes less time than it saves: see `qemu::Snapshot`.
+const SNAPSHOT_SCENARIOS: usize = 6;
+
+/// Creates a snapshot for every machine that runs at least [`SNAPSHOT_SCENARIOS`] scenarios.
+fn create_snapshots(
+    setups: &mut [Setup],
+    of: impl Fn(&Setup) -> Vec<&'static Scenario> + Sync,
+) -> Result<()> {
+    let create = |setup: &Setup| {
+        if of(setup).len() < SNAPSHOT_SCENARIOS { Ok(None) } else { setup.create_snapshot() }
+    };
+    let snapshots = side_by_side(setups.len(), setups, create);
+    for (setup, snapshot) in setups.iter_mut().zip(snapshots) {
+        setup.snapshot = snapshot?;
     }
     Ok(())
 }
 
-/// Plays the scenarios on all machines, as many side by side as this machine has cores: an emulator is busy with one. Returns
-/// the errors of those that failed.
-fn play(stages: &[Stage], on: impl Fn(&Stage) -> Vec<&'static Scenario>) -> Vec<anyhow::Error> {
-    let all = stages.iter().flat_map(|stage| on(stage).into_iter().map(move |scenario| (stage, scenario)));
+/// Runs the scenarios of all machines, as many in parallel as this host has cores, because an emulator uses one core.
+/// Returns the errors of those that failed.
+fn run_all(setups: &[Setup], of: impl Fn(&Setup) -> Vec<&'static Scenario>) -> Vec<anyhow::Error> {
+    let all = setups.iter().flat_map(|setup| of(setup).into_iter().map(move |scenario| (setup, scenario)));
     let mut all: Vec<_> = all.collect();
-    // The longest come last in the list. Begun last, one of them would be alone on the machine in the end.
+    // The longest scenarios are the last in the list. They start first, so that none of them runs alone at the end.
     all.reverse();
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let played = side_by_side(cores, &all, |(stage, scenario)| stage.play(scenario));
-    played.into_iter().filter_map(Result::err).collect()
+    let results = side_by_side(cores, &all, |(setup, scenario)| setup.run(scenario));
+    results.into_iter().filter_map(Result::err).collect()
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask image`: the images of the emulated Raspberry Pis, made where the cache has none.
+//! `cargo xtask image`: builds the images of the emulated Raspberry Pis that are not in the cache.
 
 use anyhow::Result;
 use clap::Args;
@@ -10,7 +10,7 @@ use crate::target;
 
 /// Builds the images of the emulated Raspberry Pis
 ///
-/// Takes 12 to 20 minutes each on 2 cores, once. Needs root.
+/// Takes 5 to 20 minutes for both on 2 cores. Images in the cache are not built again. Needs root.
 #[derive(Args)]
 pub struct Image {
     /// QEMU's name of a machine, raspi3b or raspi2b; may be repeated [default: all]
@@ -19,7 +19,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Makes what is missing and prints where each image lies.
+    /// Builds missing images and prints the directory of each image.
     pub fn run(self, sh: &Shell) -> Result<()> {
         let wanted = |row: &&'static Board| self.machine.is_empty() || self.machine.contains(row);
         let boards: Vec<_> = target::boards().filter(wanted).collect();

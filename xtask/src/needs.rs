@@ -1,4 +1,4 @@
-//! What a command needs of this machine: checked before it begins, and said once.
+//! The requirements of a command on the host. They are checked before it starts, and reported in one message.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use xshell::Shell;
 use crate::dist;
 use crate::target::Target;
 
-/// Debian packages, and root for what only root may do.
+/// Debian packages, and operations that need root.
 #[derive(Clone, Debug, Default)]
 pub struct Needs {
     packages: Vec<&'static str>,
@@ -19,32 +19,29 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// The Debian packages `packages`.
+    /// The requirement of `packages`.
     pub fn packages(packages: &[&'static str]) -> Self {
         Self { packages: packages.to_vec(), root: Vec::new() }
     }
 
-    /// What building packages for `targets` needs.
+    /// The requirements of building packages for `targets`.
     pub fn dist(targets: &[&'static Target]) -> Self {
         let building = targets.iter().flat_map(|target| target.needs());
         Self::packages(&building.chain(dist::TOOLS.iter().copied()).collect::<Vec<_>>())
     }
 
-    /// What the emulated machines of `boards` need; root only where an image has to be made.
-    ///
-    /// # Errors
-    /// When there is no place for a cache.
+    /// The requirements of the emulated machines of `boards`. Root is needed only to build a missing image.
     pub fn machines(boards: &[&'static Board]) -> Result<Self> {
         let mut needs = Self::packages(qemu::PACKAGES);
         for board in boards {
-            if !Image::is_made(board)? {
-                needs.root = vec!["to make the images of the emulated machines (mmdebstrap, mke2fs)"];
+            if !Image::is_built(board)? {
+                needs.root = vec!["to build the images of the emulated machines (mmdebstrap, mke2fs)"];
             }
         }
         Ok(needs)
     }
 
-    /// These needs and those of `other`.
+    /// Adds the requirements of `other`.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.packages.extend(other.packages);
@@ -55,21 +52,18 @@ impl Needs {
         self
     }
 
-    /// Installs what is missing, or says in one message all that this user has to see to.
+    /// Installs missing packages.
     ///
     /// # Errors
-    /// That message; and when the packages cannot be installed.
+    /// This user cannot become root where that is needed: one message with all remedies. Or the installation failed.
     pub fn provide(&self, sh: &Shell) -> Result<()> {
         if let Some(why) = self.obstacle(sh)? {
-            bail!("this command cannot begin: {why}");
+            bail!("requirements of this command are missing: {why}");
         }
         packages::ensure(sh, &self.packages)
     }
 
-    /// All that keeps this user from what is needed, in one text with the remedy; `None` where nothing does.
-    ///
-    /// # Errors
-    /// On a host without dpkg.
+    /// All requirements that this user cannot meet, in one text with the remedies, or `None`.
     pub fn obstacle(&self, sh: &Shell) -> Result<Option<String>> {
         let missing = packages::missing(sh, &self.packages)?;
         Ok(if packages::may_be_root() { None } else { self.refusal(&missing) })
@@ -79,29 +73,26 @@ impl Needs {
         if missing.is_empty() && self.root.is_empty() {
             return None;
         }
-        let mut lines = vec!["this user is not root, and sudo cannot be used without a password".to_owned()];
+        let mut lines = vec!["this user is not root, and sudo needs a password".to_owned()];
         if !missing.is_empty() {
             let list = missing.join(" ");
-            lines.push(format!("These Debian packages are missing: {list}. Install them with"));
+            lines.push(format!("Missing Debian packages: {list}. Install them with"));
             lines.push(format!("    {}", packages::remedy(&list)));
         }
         if !self.root.is_empty() {
             lines.push(format!(
-                "Root is needed {}: run the command as root, or let sudo ask",
+                "Root is needed {}: run the command as root, or run sudo --validate before it",
                 self.root.join(" and ")
             ));
-            lines.push("for the password before, with 'sudo --validate'".to_owned());
         }
         Some(lines.join("\n"))
     }
 }
 
-/// Whether root runs this itself: sudo does not help what mounts and changes root in this process.
-///
-/// # Errors
-/// When /proc is not mounted.
+/// Whether this process runs as root. Operations that mount or change the root directory in this process need that; sudo
+/// is not enough.
 pub fn is_root() -> Result<bool> {
-    Ok(fs::metadata("/proc/self").context("finding out who runs this")?.uid() == 0)
+    Ok(fs::metadata("/proc/self").context("reading the user of this process")?.uid() == 0)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `cargo xtask shell`: an emulated Raspberry Pi with everything installed, and a person at its prompt.
+//! `cargo xtask shell`: an interactive shell in an emulated Raspberry Pi with the project's packages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use qemu::{Board, Image, Limit, Machine, Overlay};
 use crate::needs::Needs;
 use crate::target;
 
-/// Installing one package: measured 30 s, as apt and dpkg read their databases from a slow card.
+/// The installation of one package: measured 30 s, because apt and dpkg read their databases from a slow card.
 const INSTALL: Limit = Limit::new("INSTALL", 180);
 
 /// Boots an emulated Raspberry Pi with the packages of dist/ and opens a shell in it
 ///
-/// Takes about 3 minutes when the image is there. Needs QEMU.
+/// Takes about 3 minutes with an image in the cache. Needs QEMU, and root to build the image.
 #[derive(Args)]
 pub struct Shell {
     /// QEMU's name of the machine, raspi3b or raspi2b
@@ -25,13 +25,13 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Boots a fresh overlay; what the person changes in the machine ends with it.
+    /// Boots a machine with a new overlay. Changes in the machine are discarded at the end.
     pub fn run(self, sh: &xshell::Shell) -> Result<()> {
         let board = self.machine;
         Needs::machines(&[board])?.provide(sh)?;
         let image = Image::ensure(sh, board)?;
         let directory = sh.current_dir().join("target/shell").join(board.machine);
-        fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+        fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
         let machine = step(format!("booting {}", board.machine), |step| {
             let overlay = Overlay::create(step, &image, &directory.join("card.qcow2"))?;
             Machine::boot(step, &image, &overlay, &directory)
@@ -41,18 +41,18 @@ impl Shell {
             install(&machine, package)?;
         }
         if packages.is_empty() {
-            println!("dist/ has no package for {}: cargo xtask dist makes them.", board.architecture);
+            println!("no package for {} in dist/: run cargo xtask dist", board.architecture);
         }
         println!(
-            "\nThis is {}, its device type {}. From another terminal, copy an artifact in with\n    \
-             scp -F {} FILE.mender pi:\nand install it here with\n    mender install FILE.mender\n\
-             Leave with exit or Ctrl-D: the machine and all that was changed in it go.\n",
+            "\nShell on {}, device type {}. Copy an artifact to it from another terminal with\n    \
+             scp -F {} FILE.mender pi:\nand install it in this shell with\n    mender install FILE.mender\n\
+             Leave the shell with exit or Ctrl-D. All changes in the machine are discarded then.\n",
             board.machine,
             board.device_type,
             machine.ssh_config().display()
         );
         machine.shell()?;
-        machine.power_cut()
+        machine.power_loss()
     }
 }
 
@@ -68,14 +68,12 @@ fn packages(sh: &xshell::Shell, board: &Board) -> Result<Vec<PathBuf>> {
 }
 
 fn install(machine: &Machine, package: &Path) -> Result<()> {
-    let name = package.file_name().context("a package is a file")?.to_string_lossy().into_owned();
+    let name = package.file_name().context("package without a file name")?.to_string_lossy().into_owned();
     step(format!("installing {name}"), |_| {
-        let inside = format!("/tmp/{name}");
-        machine.copy_in(package, &inside)?;
+        let path = format!("/tmp/{name}");
+        machine.copy_in(package, &path)?;
         machine.check(
-            &format!(
-                "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends '{inside}'"
-            ),
+            &format!("DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends '{path}'"),
             INSTALL,
         )
     })?;

@@ -1,10 +1,10 @@
-//! The closing summary: every suite by name, with what it showed, why it failed, or why it was left out.
+//! The summary of a test run: every suite by name, with its result, its error, or the reason why it was skipped.
 
 use std::fmt;
 
 use anyhow::{Result, ensure};
 
-/// What came of each suite, in the order in which they ran.
+/// The result of each suite, in the order in which they ran.
 #[derive(Default)]
 pub struct Summary {
     suites: Vec<(String, Verdict)>,
@@ -17,21 +17,21 @@ enum Verdict {
 }
 
 impl Summary {
-    /// Notes the end of suite `name`: what it showed, or its error.
+    /// Adds the suite `name` with its result or its error.
     pub fn ended(&mut self, name: impl Into<String>, result: Result<String>) {
         let verdict = result.map_or_else(Verdict::Failed, Verdict::Passed);
         self.suites.push((name.into(), verdict));
     }
 
-    /// Notes that suite `name` was left out, and why.
-    pub fn skipped(&mut self, name: impl Into<String>, why: impl Into<String>) {
-        self.suites.push((name.into(), Verdict::Skipped(why.into())));
+    /// Adds the suite `name`, which was skipped for `reason`.
+    pub fn skipped(&mut self, name: impl Into<String>, reason: impl Into<String>) {
+        self.suites.push((name.into(), Verdict::Skipped(reason.into())));
     }
 
-    /// Prints it, and says how many suites there were.
+    /// Prints the summary and returns the number of suites.
     ///
     /// # Errors
-    /// When one has failed.
+    /// A suite failed.
     pub fn close(self) -> Result<String> {
         println!("\n{self}");
         ensure!(self.failed() == 0, "{} suites failed", self.failed());
@@ -53,7 +53,7 @@ impl fmt::Display for Summary {
             match verdict {
                 Verdict::Passed(detail) => writeln!(formatter, "passed  {name:<26} {detail}")?,
                 Verdict::Failed(error) => writeln!(formatter, "FAILED  {name:<26} {error:#}")?,
-                Verdict::Skipped(why) => writeln!(formatter, "skipped {name:<26} {why}")?,
+                Verdict::Skipped(reason) => writeln!(formatter, "skipped {name:<26} {reason}")?,
             }
         }
         let passed = self.count(|verdict| matches!(verdict, Verdict::Passed(_)));

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that says whether the work tree is sound, and a closing summary.
+//! `cargo xtask test`: all test suites, and a summary of their results.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,11 +22,11 @@ use crate::summary::Summary;
 
 /// Runs all suites: lints, unit tests, real packages, fault injection, conformance, engines, layer, emulated Pis
 ///
-/// Takes about 45 minutes on 2 cores when images are built; --quick leaves out QEMU. Without root some suites are skipped, by
-/// name.
+/// Takes about 45 minutes on 2 cores with images in the cache. Without root some suites are skipped; the summary names
+/// them.
 #[derive(Args)]
 pub struct Test {
-    /// Leaves out what needs QEMU
+    /// Skips the suites that need QEMU
     #[arg(long)]
     quick: bool,
     /// Runs every scenario on every machine and with every engine, which takes an hour more
@@ -35,7 +35,7 @@ pub struct Test {
 }
 
 impl Test {
-    /// Runs every suite, the later ones even when an earlier one has failed.
+    /// Runs every suite, also after one has failed.
     pub fn run(self, sh: &Shell) -> Result<()> {
         let obstacles = self.obstacles(sh)?;
         let mut summary = Summary::default();
@@ -52,17 +52,18 @@ impl Test {
         summary.ended("library as a crate", quiet("library as a crate", package));
         summary.ended("unit tests", unit_tests(sh));
         if !is_root()? {
-            let why = "owners, mounts and attributes of files take root: run this as root";
-            summary.skipped("unit tests of hostile devices (web-file, directory)", why);
+            let reason = "owners, mounts and attributes of files need root: run the command as root";
+            summary.skipped("unit tests of hostile devices (web-file, directory)", reason);
         }
         obstacles.unless(&mut summary, DEBIAN, || Debian::default().run(sh));
         obstacles.unless(&mut summary, ENGINES, || self.engines().run(sh));
         if !obstacles.has(ENGINES) && !self.every_scenario {
             let left_out = Engines::left_out()?;
-            summary.skipped("engines, the rest", format!("cargo xtask engines runs it: {left_out} more"));
+            summary.skipped("engines, the rest", format!("run cargo xtask engines: {left_out} more"));
         }
-        summary.ended("new module", new::proof(sh)); // before crash, whose report is to be that of our own modules
-        summary.ended("library examples", examples(sh)); // before crash, for the same reason
+        // Before crash, because both write its report, which must be the one of the project's modules in the end.
+        summary.ended("new module", new::proof(sh));
+        summary.ended("library examples", examples(sh));
         summary.ended("crash", Crash::default().run(sh));
         obstacles.unless(&mut summary, CONFORMANCE, || Conformance::default().run(sh));
         obstacles.unless(&mut summary, DIST, || {
@@ -74,7 +75,7 @@ impl Test {
         obstacles.unless(&mut summary, END_TO_END, || self.end_to_end().run(sh));
         if !obstacles.has(END_TO_END) && !self.every_scenario {
             let left_out = E2e::left_out()?;
-            summary.skipped("end to end, the rest", format!("cargo xtask e2e plays it: {left_out}"));
+            summary.skipped("end to end, the rest", format!("run cargo xtask e2e: {left_out}"));
         }
         summary.close().map(drop)
     }
@@ -87,8 +88,8 @@ impl Test {
         if self.every_scenario { E2e::default() } else { E2e::everyday() }
     }
 
-    /// What keeps suites from running on this machine, found out before anything is built. Says it once, and installs what
-    /// the others need.
+    /// The reasons why suites cannot run on this host. Prints them, and installs the requirements of the other suites,
+    /// before anything is built.
     fn obstacles(&self, sh: &Shell) -> Result<Obstacles> {
         let e2e = self.end_to_end().needs()?;
         let needs = [
@@ -103,14 +104,15 @@ impl Test {
         }
         for (suite, needs) in needs {
             let quick = (suite == END_TO_END && self.quick).then(|| "--quick".to_owned());
-            let obstacle = quick.map_or_else(|| needs.obstacle(sh), |why| Ok(Some(why)))?;
+            let obstacle = quick.map_or_else(|| needs.obstacle(sh), |reason| Ok(Some(reason)))?;
             if obstacle.is_none() {
                 all = all.and(needs);
             }
             obstacles.push((suite, obstacle));
         }
-        for (suite, why) in obstacles.iter().filter_map(|(suite, why)| Some((suite, why.as_ref()?))) {
-            println!("skipped on this machine: {suite}: {why}");
+        for (suite, reason) in obstacles.iter().filter_map(|(suite, reason)| Some((suite, reason.as_ref()?)))
+        {
+            println!("skipped on this host: {suite}: {reason}");
         }
         all.provide(sh)?;
         Ok(Obstacles(obstacles))
@@ -123,49 +125,50 @@ const CONFORMANCE: &str = "conformance";
 const DIST: &str = "dist";
 const END_TO_END: &str = "end to end";
 
-/// Suites, and what keeps them from running.
+/// Suites, each with the reason why it cannot run, if any.
 struct Obstacles(Vec<(&'static str, Option<String>)>);
 
 impl Obstacles {
     fn of(&self, suite: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| *other == suite).and_then(|(_, why)| why.as_deref())
+        self.0.iter().find(|(other, _)| *other == suite).and_then(|(_, reason)| reason.as_deref())
     }
 
     fn has(&self, suite: &str) -> bool {
         self.of(suite).is_some()
     }
 
-    /// Runs `suite`, or says in the summary what keeps it from running.
+    /// Runs `suite`, or adds it to the summary as skipped.
     fn unless(&self, summary: &mut Summary, suite: &'static str, run: impl FnOnce() -> Result<String>) {
         match self.of(suite) {
-            Some(why) => summary.skipped(suite, why),
+            Some(reason) => summary.skipped(suite, reason),
             None => summary.ended(suite, run()),
         }
     }
 }
 
-/// A suite that shows nothing but whether it passes.
+/// Runs a suite whose only result is whether it passes.
 fn quiet(name: &str, command: Cmd) -> Result<String> {
     step(name, |step| run(step, command)).map(|_| String::new())
 }
 
-/// The library's example in transactions, as somebody else's executable: it conforms to the protocol, and a sample of crash
-/// points leaves nothing inconsistent.
+/// Runs conformance and a sample of crash points with the library's example of a transactional module.
 fn examples(sh: &Shell) -> Result<String> {
     const PACKAGE: &str = "mender-update-module";
-    /// Crash points in each sequence: all of them take half a minute, and the modules have them all.
+    /// The number of crash points in each sequence. The modules are tested with all of them.
     const POINTS: usize = 20;
     let build = cmd!(sh, "cargo build --locked --package {PACKAGE} --examples");
     step("the library's examples", |step| run(step, build))?;
     let metadata = modules::metadata(sh)?;
-    let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+    let target = metadata["target_directory"]
+        .as_str()
+        .context("no target directory in the output of cargo metadata")?;
     let example = Path::new(target).join("debug/examples/one-file");
     let payload = sh.current_dir().join("modules").join(PACKAGE).join("examples/payload");
     let conforms = Conformance::with(example.clone(), payload.clone()).run(sh)?;
     Ok(format!("{conforms}; {}", Crash::with(&example, payload, POINTS).run(sh)?))
 }
 
-/// Unit tests, by cargo-nextest where it is installed, and the documentation's examples.
+/// Runs the unit tests, with cargo-nextest if it is installed, and the examples in the documentation.
 fn unit_tests(sh: &Shell) -> Result<String> {
     let tests = if has_nextest() {
         cmd!(sh, "cargo nextest run --workspace --locked --color never --status-level slow")
@@ -173,9 +176,11 @@ fn unit_tests(sh: &Shell) -> Result<String> {
         cmd!(sh, "cargo test --workspace --locked --lib --bins --tests")
     };
     let tests = step("unit tests", |step| output(step, tests))?;
-    step("documentation's examples", |step| run(step, cmd!(sh, "cargo test --workspace --locked --doc")))?;
-    let said = tests.stdout + &tests.stderr;
-    let count = said
+    step("examples in the documentation", |step| {
+        run(step, cmd!(sh, "cargo test --workspace --locked --doc"))
+    })?;
+    let output = tests.stdout + &tests.stderr;
+    let count = output
         .lines()
         .map(str::trim)
         .filter(|line| line.contains("tests run:") || line.starts_with("test result:"));

@@ -1,5 +1,5 @@
-//! How an image is made: mmdebstrap for the root, the kernel out of its package, an initial RAM disk of our own,
-//! and a card with two ext4 partitions. No loop mounts and nothing interactive, so it works in a container.
+//! Builds an image: the root file system by mmdebstrap, the kernel from its Debian package, an initial RAM disk, and an
+//! SD card with two ext4 partitions. It needs no loop mounts and no input, so it works in a container.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ use xshell::{Shell, cmd};
 use super::recipe;
 use crate::board::Board;
 use crate::cpio::Archive;
-use crate::disk;
+use crate::partition;
 
 pub(super) const CARD: &str = "card.img";
 pub(super) const KERNEL: &str = "vmlinuz";
@@ -24,42 +24,43 @@ pub(super) const INITRD: &str = "initrd.img";
 pub(super) const DEVICE_TREE: &str = "board.dtb";
 pub(super) const SSH_KEY: &str = "ssh_key";
 
-/// Makes the image of `board` in `directory`, which is empty.
+/// Builds the image of `board` in the empty directory `directory`.
 pub(super) fn image(sh: &Shell, board: &Board, directory: &Path) -> Result<()> {
     let work = directory.join("work");
     fs::create_dir_all(&work)?;
     let work = Work { sh, board, directory, work: &work };
-    let what = format!("image for {}: ", board.machine);
-    step(format!("{what}registering {} programs", board.architecture), |step| work.binfmt(step))?;
-    step(format!("{what}Debian {} {}", recipe::RELEASE, board.architecture), |step| work.root(step))?;
-    step(format!("{what}kernel and initial RAM disk"), |step| work.kernel(step))?;
-    step(format!("{what}card"), |step| work.card(step))?;
-    step(format!("{what}cleaning up"), |step| run(step, as_root(sh, "rm")?.arg("-rf").arg(work.work)))?;
+    let name = format!("image for {}: ", board.machine);
+    step(format!("{name}registering {} programs", board.architecture), |step| work.binfmt(step))?;
+    step(format!("{name}installing Debian {} {}", recipe::RELEASE, board.architecture), |step| {
+        work.root(step)
+    })?;
+    step(format!("{name}kernel and initial RAM disk"), |step| work.kernel(step))?;
+    step(format!("{name}SD card"), |step| work.card(step))?;
+    step(format!("{name}cleaning up"), |step| run(step, as_root(sh, "rm")?.arg("-rf").arg(work.work)))?;
     Ok(())
 }
 
 struct Work<'a> {
     sh: &'a Shell,
     board: &'a Board,
-    /// What stays.
+    /// The directory of the image.
     directory: &'a Path,
-    /// What goes when all is done.
+    /// The directory of intermediate files, which is removed at the end.
     work: &'a Path,
 }
 
 impl Work<'_> {
     fn binfmt(&self, step: &Step) -> Result<()> {
-        // Two boards at a time must not both find the registry missing and mount it.
+        // Two builds must not both find the registry missing and mount it.
         let _lock = cache::lock(&cache::directory()?.join("binfmt.lock"))?;
         let script = as_root(self.sh, "sh")?.args(["-c", recipe::BINFMT, "sh", self.board.binfmt]);
         run(step, script).context(
-            "the kernel must let this machine run ARM programs through qemu-user-static: \
-             mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc needs root, and in a container --privileged",
+            "registering ARM programs with the kernel's binfmt_misc: run as root, and a container with --privileged",
         )?;
         Ok(())
     }
 
-    /// The root file system as the directory `root`, and the kernel's package in the directory `kernel`.
+    /// Makes the root file system in the directory `root`, and downloads the kernel's package into `kernel`.
     fn root(&self, step: &Step) -> Result<()> {
         self.guest_files()?;
         let key = self.directory.join(SSH_KEY);
@@ -73,7 +74,9 @@ impl Work<'_> {
             }
             run(step, as_root(self.sh, "rm")?.arg("-rf").arg(self.work.join("root")))?;
         }
-        bail!("mmdebstrap failed. Check the network, or try again when the mirror has settled:{errors}")
+        bail!(
+            "mmdebstrap failed: check the network; while the mirror is updated, try again later. Errors:{errors}"
+        )
     }
 
     fn guest_files(&self) -> Result<()> {
@@ -89,7 +92,7 @@ impl Work<'_> {
     fn mmdebstrap(&self, suite: &str, mirror: &str) -> Result<Command> {
         let work = self.work.display();
         let key = self.directory.join(SSH_KEY);
-        // mmdebstrap's own apt knows the release's packages already; the kernel is taken apart, never installed.
+        // mmdebstrap's own apt has the package lists. The kernel's package is unpacked and not installed.
         let kernel = format!(
             "cd '{work}/kernel' && export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" && \
              apt-get download $(apt-cache depends {} | sed -n 's/.*Depends: //p' | head -n 1)",
@@ -104,8 +107,8 @@ impl Work<'_> {
         let excluded = recipe::EXCLUDED
             .iter()
             .map(|directory| format!("--dpkgopt=path-exclude=/usr/share/{directory}/*"));
-        // In a mount namespace of its own: whatever ends this, no mount stays in the directory, where removing the
-        // remains would reach through it into the host.
+        // In a mount namespace of its own, an interrupted build leaves no mounts. Removing its remains would otherwise
+        // remove files of the host through them.
         let command = as_root(self.sh, "unshare")?
             .args(["--mount", "mmdebstrap"])
             .args(["--mode=root", "--variant=apt", "--format=directory"])
@@ -114,8 +117,8 @@ impl Work<'_> {
             .arg("--aptopt=APT::Install-Recommends \"false\"")
             .arg("--aptopt=Acquire::Languages \"none\"")
             .arg("--aptopt=Acquire::Retries \"3\"")
-            .arg("--aptopt=APT::Sandbox::User \"root\"") // the cache directory is closed to _apt
-            .arg("--dpkgopt=force-unsafe-io") // an interrupted build is thrown away
+            .arg("--aptopt=APT::Sandbox::User \"root\"") // the user _apt has no access to the cache directory
+            .arg("--dpkgopt=force-unsafe-io") // an interrupted build is discarded
             .args(excluded)
             .arg(format!("--extract-hook={kernel}"))
             .arg(format!("--customize-hook={customize}"))
@@ -127,27 +130,27 @@ impl Work<'_> {
 
     fn kernel(&self, step: &Step) -> Result<()> {
         let (sh, packages) = (self.sh, self.work.join("kernel"));
-        let package = only(&packages, |path| path.extension().is_some_and(|extension| extension == "deb"))?;
+        let package = find(&packages, |path| path.extension().is_some_and(|extension| extension == "deb"))?;
         let tree = self.work.join("kernel-tree");
         run(step, cmd!(sh, "dpkg-deb --extract {package} {tree}"))?;
-        let kernel = only(&tree.join("boot"), |path| name(path).starts_with("vmlinuz-"))?;
+        let kernel = find(&tree.join("boot"), |path| name(path).starts_with("vmlinuz-"))?;
         let version = name(&kernel).trim_start_matches("vmlinuz-").to_owned();
         sh.copy_file(&kernel, self.directory.join(KERNEL))?;
-        // Debian 13 has them below usr/lib; earlier kernels below lib.
+        // Kernels of Debian 13 have their modules in usr/lib, earlier ones in lib.
         let lib = if tree.join("usr/lib/modules").exists() { tree.join("usr/lib") } else { tree.join("lib") };
         let file = self.board.device_tree;
         let found = cmd!(sh, "find {tree} -name {file}").quiet().read()?;
         let device_tree =
-            found.lines().next().with_context(|| format!("{} has no {file}", package.display()))?;
+            found.lines().next().with_context(|| format!("no {file} in {}", package.display()))?;
         sh.copy_file(device_tree, self.directory.join(DEVICE_TREE))?;
         let initrd = self.initrd(step, &lib, &version)?;
         sh.write_file(self.directory.join(INITRD), initrd)?;
         Ok(())
     }
 
-    /// Drivers, busybox and our init, as the kernel unpacks it.
+    /// The initial RAM disk: drivers, busybox and init.
     fn initrd(&self, step: &Step, lib: &Path, version: &str) -> Result<Vec<u8>> {
-        let base = lib.parent().context("lib lies in a directory")?;
+        let base = lib.parent().context("the directory of the kernel's modules has no parent")?;
         if !base.join("lib/modules").exists() {
             std::os::unix::fs::symlink("usr/lib", base.join("lib"))?;
         }
@@ -158,22 +161,25 @@ impl Work<'_> {
         }
         archive.file("init", recipe::INIT.as_bytes());
         let busybox = self.work.join("root/usr/bin/busybox");
-        archive.file("bin/busybox", &fs::read(&busybox).with_context(|| busybox.display().to_string())?);
+        archive.file(
+            "bin/busybox",
+            &fs::read(&busybox).with_context(|| format!("reading {}", busybox.display()))?,
+        );
         for (number, driver) in self.drivers(base, version)?.iter().enumerate() {
             let name = name(driver);
-            // Decompressed here: it takes an emulated CPU seconds.
+            // An emulated CPU would take seconds to decompress it.
             let content = if name.ends_with(".xz") {
                 cmd!(self.sh, "xz --decompress --stdout {driver}").quiet().output()?.stdout
             } else {
-                fs::read(driver).with_context(|| driver.display().to_string())?
+                fs::read(driver).with_context(|| format!("reading {}", driver.display()))?
             };
-            // Numbered in the order in which they depend on each other.
+            // The number gives the order in which init loads them.
             archive.file(&format!("lib/modules/{number:02}-{}", name.trim_end_matches(".xz")), &content);
         }
         Ok(archive.finish())
     }
 
-    /// The files of all drivers, each after those that it needs.
+    /// The files of all drivers, each after its dependencies.
     fn drivers(&self, base: &Path, version: &str) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for driver in recipe::DRIVERS.iter().chain(self.board.drivers) {
@@ -182,7 +188,7 @@ impl Work<'_> {
                 .read()?;
             for file in needed.lines().filter_map(|line| line.strip_prefix("insmod ")) {
                 let file = PathBuf::from(file.trim());
-                // An accelerated checksum that QEMU's CPU lacks; the generic one comes along.
+                // QEMU's CPU does not have the instructions of this driver. The generic driver is in the list too.
                 if !files.contains(&file) && !name(&file).starts_with("crc32-arm-ce") {
                     files.push(file);
                 }
@@ -193,15 +199,16 @@ impl Work<'_> {
 
     fn card(&self, step: &Step) -> Result<()> {
         let (root, data) = (self.work.join("root"), self.work.join("data"));
-        // /data is a partition of its own: what the root has there becomes its content.
+        // /data is a partition of its own, with the content of the root file system's /data.
         run(step, as_root(self.sh, "mv")?.arg(root.join("data")).arg(&data))?;
         run(step, as_root(self.sh, "mkdir")?.arg(root.join("data")))?;
         let card = self.directory.join(CARD);
         let file = File::create(&card).with_context(|| format!("creating {}", card.display()))?;
-        file.set_len(disk::CARD)?;
-        file.write_all_at(&disk::partition_table(&[disk::ROOT, disk::DATA]), 0)?;
+        file.set_len(partition::CARD)?;
+        file.write_all_at(&partition::table(&[partition::ROOT, partition::DATA]), 0)?;
         drop(file);
-        for (partition, label, content) in [(disk::ROOT, "root", &root), (disk::DATA, "data", &data)] {
+        let file_systems = [(partition::ROOT, "root", &root), (partition::DATA, "data", &data)];
+        for (partition, label, content) in file_systems {
             let (offset, size) = (partition.start, partition.size >> 10);
             run(
                 step,
@@ -224,8 +231,9 @@ fn name(path: &Path) -> String {
 }
 
 /// The first entry of `directory` that `wanted` accepts.
-fn only(directory: &Path, wanted: impl Fn(&Path) -> bool) -> Result<PathBuf> {
-    host::directory::entries(directory)?.into_iter().find(|path| wanted(path)).with_context(|| {
-        format!("{} has not got what the kernel's package should bring", directory.display())
-    })
+fn find(directory: &Path, wanted: impl Fn(&Path) -> bool) -> Result<PathBuf> {
+    host::directory::entries(directory)?
+        .into_iter()
+        .find(|path| wanted(path))
+        .with_context(|| format!("no file of the kernel's package in {}", directory.display()))
 }

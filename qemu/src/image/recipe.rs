@@ -1,49 +1,49 @@
-//! Everything that decides what an image becomes, and the key made of it.
+//! The inputs of an image, and the cache key computed from them.
 
 use host::cache;
 
 use crate::board::Board;
 
-/// Changed by hand when the way of building changes in a manner that nothing below shows.
+/// The version of the build procedure. Increase it for a change that no other input of the key shows.
 const FORMAT: &str = "1";
 
 /// The Debian release in the image.
 pub(super) const RELEASE: &str = "trixie";
 
-/// What the release may be asked for as. A mirror's index can be out of step with the signed list of one name
-/// while that of the other is whole; the build checks that the result is [`RELEASE`].
+/// Names of the release on a mirror. While a mirror is updated, the index of one name can be inconsistent and that of
+/// the other one valid. The build checks that the result is [`RELEASE`].
 pub(super) const SUITES: &[&str] = &[RELEASE, "stable"];
 
-/// Packages beside Debian's essential ones and apt.
+/// Packages in addition to Debian's essential ones and apt.
 pub(super) const PACKAGES: &[&str] = &[
-    "attr",           // getfattr and setfattr: rollback restores extended attributes
-    "busybox-static", // the initial RAM disk's only program
+    "attr",           // getfattr and setfattr, for the extended attributes that a rollback restores
+    "busybox-static", // the only program of the initial RAM disk
     "dropbear-bin",
     "mender-client",
     "openssh-sftp-server", // scp
-    "strace",              // cuts a module at a chosen system call
+    "strace",              // stops a module at a chosen system call
     "systemd",
     "systemd-sysv",
 ];
 
-/// Drivers in the initial RAM disk, with what they depend on: the card, its file system, and USB's network.
+/// Drivers in the initial RAM disk, which also gets their dependencies: for the card, its file system, and the network.
 pub(super) const DRIVERS: &[&str] = &["sdhci-iproc", "bcm2835", "ext4", "phy-generic", "dwc2", "cdc_ether"];
 
-/// Left out of every package: an update never looks at them, and the card is small.
+/// Directories of `/usr/share` that are excluded from every package, because the card is small.
 pub(super) const EXCLUDED: &[&str] = &["doc", "info", "lintian", "locale", "man", "zoneinfo"];
 
 /// PID 1 of the initial RAM disk.
 pub(super) const INIT: &str = include_str!("../../guest/init");
-/// Turns the fresh root into an emulated Pi's.
+/// The script that configures the root file system.
 pub(super) const CUSTOMIZE: &str = include_str!("../../guest/customize.sh");
-/// Registers the board's architecture with the host's kernel.
+/// The script that registers the board's architecture with the host's kernel.
 pub(super) const BINFMT: &str = include_str!("../../guest/binfmt.sh");
 
 macro_rules! guest_files {
     ($($path:literal),* $(,)?) => { &[$(($path, include_str!(concat!("../../guest/files/", $path)))),*] };
 }
 
-/// Files that go into the root as they are: where, and what.
+/// Files that are copied into the root file system: path and content.
 pub(super) const FILES: &[(&str, &str)] = guest_files![
     "etc/containers/containers.conf",
     "etc/containers/storage.conf",
@@ -55,7 +55,7 @@ pub(super) const FILES: &[(&str, &str)] = guest_files![
     "etc/systemd/system/ssh.service",
 ];
 
-/// The cache key: the board's name for people, and a hash of the whole recipe.
+/// The cache key: the board's name, and a hash of the whole recipe.
 pub(super) fn key(board: &Board) -> String {
     let board_row = format!("{board:?}");
     let lists = [SUITES, PACKAGES, DRIVERS, EXCLUDED].concat();
@@ -84,7 +84,7 @@ mod tests {
     };
 
     #[test]
-    fn the_key_is_stable_and_tells_boards_apart() {
+    fn the_key_is_stable_and_depends_on_the_board() {
         assert_eq!(key(&BOARD), key(&BOARD));
         assert_ne!(key(&BOARD), key(&Board { kernel: "other", ..BOARD }));
         assert!(key(&BOARD).starts_with("pi-"));

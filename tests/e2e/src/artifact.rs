@@ -1,4 +1,4 @@
-//! Artifacts, made by the real mender-artifact.
+//! Artifacts, made by the real mender-artifact, and their payloads.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,35 +12,32 @@ pub struct Artifact<'a> {
     pub module: &'a str,
     /// The artifact's name.
     pub name: &'a str,
-    /// The device type that it is for.
+    /// The compatible device type.
     pub device_type: &'a str,
     /// Names and contents of the payload's files.
     pub files: Vec<(&'a str, Vec<u8>)>,
-    /// JSON for the module.
+    /// The meta-data for the module, as JSON.
     pub meta_data: Option<String>,
 }
 
 impl Artifact<'_> {
-    /// Writes it to `directory` and returns its path.
-    ///
-    /// # Errors
-    /// When mender-artifact fails.
+    /// Writes the artifact to `directory` and returns its path.
     pub fn write(&self, sh: &Shell, directory: &Path) -> Result<PathBuf> {
         let Self { module, name, device_type, files, meta_data } = self;
         let payload = directory.join(format!("{name}.payload"));
-        fs::create_dir_all(&payload).with_context(|| format!("making {}", payload.display()))?;
-        let put = |path: &Path, content: &[u8]| {
+        fs::create_dir_all(&payload).with_context(|| format!("creating {}", payload.display()))?;
+        let write_file = |path: &Path, content: &[u8]| {
             fs::write(path, content).with_context(|| format!("writing {}", path.display()))
         };
         let mut arguments = Vec::new();
         for (name, content) in files {
             let path = payload.join(name);
-            put(&path, content)?;
+            write_file(&path, content)?;
             arguments.extend(["--file".into(), path.into_os_string()]);
         }
         if let Some(json) = meta_data {
             let path = directory.join(format!("{name}.meta-data"));
-            put(&path, json.as_bytes())?;
+            write_file(&path, json.as_bytes())?;
             arguments.extend(["--meta-data".into(), path.into_os_string()]);
         }
         let artifact = directory.join(format!("{name}.mender"));
@@ -52,15 +49,13 @@ impl Artifact<'_> {
             .quiet()
             .ignore_stdout()
             .run()
-            .with_context(|| format!("making the artifact {}", artifact.display()))?;
+            .with_context(|| format!("writing the artifact {}", artifact.display()))?;
         Ok(artifact)
     }
 }
 
-/// An archive of the `files`, made by the real tar as Mender's generator calls it, but with fixed owners.
-///
-/// # Errors
-/// When tar fails.
+/// A tar archive of `files`, made by tar as Mender's generator runs it, but with fixed owners. A file that starts with
+/// `#!` is executable.
 pub fn archive(sh: &Shell, directory: &Path, files: &[(&str, &str)]) -> Result<Vec<u8>> {
     let tree = directory.join("tree");
     for (name, content) in files {
@@ -74,15 +69,12 @@ pub fn archive(sh: &Shell, directory: &Path, files: &[(&str, &str)]) -> Result<V
         sh,
         "tar --create --format=posix --sort=name --owner=root:0 --group=root:0 --directory {tree} ."
     );
-    let archive = tar.quiet().output().context("making an archive")?.stdout;
-    sh.remove_path(&tree).context("removing the tree that the archive was made of")?;
+    let archive = tar.quiet().output().context("creating an archive")?.stdout;
+    sh.remove_path(&tree).context("removing the files of the archive")?;
     Ok(archive)
 }
 
-/// The package `deb` with a version that is a little newer and everything else unchanged, taken apart in `directory`.
-///
-/// # Errors
-/// When dpkg-deb fails.
+/// The package `deb` with a newer version and no other change. It is unpacked in `directory`.
 pub fn newer(sh: &Shell, deb: &Path, directory: &Path) -> Result<Vec<u8>> {
     cmd!(sh, "dpkg-deb --raw-extract {deb} {directory}").quiet().run()?;
     let control = directory.join("DEBIAN/control");
@@ -92,7 +84,7 @@ pub fn newer(sh: &Shell, deb: &Path, directory: &Path) -> Result<Vec<u8>> {
     let text: String = sh.read_file(&control)?.lines().map(newer).collect();
     sh.write_file(&control, text)?;
     let packed = directory.with_extension("deb");
-    // gzip: an emulated CPU takes a minute for what xz saves.
+    // gzip, because an emulated CPU takes a minute longer to decompress xz.
     cmd!(sh, "dpkg-deb --root-owner-group -Zgzip --build {directory} {packed}")
         .quiet()
         .ignore_stdout()

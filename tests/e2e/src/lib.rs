@@ -1,11 +1,11 @@
-//! End-to-end scenarios: the project's own packages on an emulated Raspberry Pi, driven by the real Mender client.
+//! End-to-end scenarios: the project's packages on emulated Raspberry Pis, with the real Mender client.
 //!
-//! Every scenario has a disposable overlay of its own. When one fails, its overlay, console, QEMU's command line and the
-//! error with the client's words stay in `target/e2e/<machine>/<scenario>/`.
+//! Every scenario has a disposable disk. When a scenario fails, its directory `target/e2e/<machine>/<scenario>/` is kept,
+//! with the disk, the console, QEMU's command line, and the error with the client's output.
 
 mod artifact;
 pub mod cost;
-mod lab;
+mod device;
 mod scenarios;
 
 use std::fs;
@@ -14,63 +14,63 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use host::status::Step;
 use host::{directory, status};
-use qemu::{Image, Saved};
+use qemu::{Image, Snapshot};
 use xshell::Shell;
 
 pub use artifact::Artifact;
-use lab::Lab;
+use device::Device;
 pub use scenarios::container::MACHINE as CONTAINER_MACHINE;
 
-/// Debian packages of the host that the scenarios need beside QEMU's.
+/// The Debian packages that the host needs for the scenarios, in addition to those of QEMU.
 pub const HOST_PACKAGES: &[&str] = &["mender-artifact"];
 
-/// The directory of the saved device, beside those of the scenarios.
-const SAVED: &str = "saved-device";
+/// The name of the snapshot's directory, beside those of the scenarios.
+const SNAPSHOT: &str = "snapshot";
 
-/// One thing that happens to a device, from power-on to what must be true in the end.
+/// A scenario: what happens to one device, from power-on to the last check.
 pub struct Scenario {
     /// Its name on the command line and of its directory.
     pub name: &'static str,
-    /// What is shown.
-    pub says: &'static str,
-    play: fn(&mut Lab) -> Result<()>,
+    /// What it shows.
+    pub description: &'static str,
+    run: fn(&mut Device) -> Result<()>,
 }
 
 impl Scenario {
-    /// Whether it is for the machine that QEMU calls `machine`.
-    pub fn is_for(&self, machine: &str) -> bool {
-        scenarios::is_for(self, machine)
+    /// Whether the scenario runs on QEMU's machine `machine`.
+    pub fn runs_on(&self, machine: &str) -> bool {
+        scenarios::runs_on(self, machine)
     }
 
-    /// Whether an everyday run plays it on `machine`: `cargo xtask test`, which is to end within the hour.
+    /// Whether `cargo xtask test` runs the scenario on `machine`.
     pub fn is_everyday(&self, machine: &str) -> bool {
         scenarios::is_everyday(self, machine)
     }
 }
 
-/// What the scenarios of one machine are played with.
-pub struct Stage {
-    /// The image that they start from.
+/// Everything that the scenarios of one machine need.
+pub struct Setup {
+    /// The image of their device.
     pub image: Image,
-    /// The `.deb` files under test, for this machine's architecture.
+    /// The `.deb` files under test, for the architecture of this machine.
     pub packages: Vec<PathBuf>,
-    /// The server of containers' images, for this machine.
+    /// The executable of the server in container images, for this machine.
     pub server: PathBuf,
-    /// The directory that keeps what failed: `target/e2e/<machine>`.
+    /// The directory of the scenarios' directories: `target/e2e/<machine>`.
     pub directory: PathBuf,
-    /// A device with all packages, for the scenarios that begin with one; without it they install the one they need.
-    pub saved: Option<Saved>,
+    /// A device with all packages, from which most scenarios start. Without it they boot and install a package.
+    pub snapshot: Option<Snapshot>,
 }
 
-/// The scenarios called `names`, all of them where no name is given.
+/// The scenarios called `names`, or all of them if `names` is empty.
 ///
 /// # Errors
-/// For a name that none has: the names that are there.
+/// A name is unknown. The error lists the known ones.
 pub fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
     for name in names {
         ensure!(
             scenarios::all().any(|scenario| scenario.name == name),
-            "there is no scenario {name}; there are: {}",
+            "no such scenario: {name}: use one of {}",
             scenarios::all().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ")
         );
     }
@@ -78,63 +78,57 @@ pub fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
     Ok(scenarios::all().filter(chosen).collect())
 }
 
-impl Stage {
-    /// Boots a device, installs the packages, and saves it for [`Stage::saved`]: minutes once, for a minute in every scenario
-    /// that begins so. Where that fails it says why, and every scenario boots.
-    ///
-    /// # Errors
-    /// When its directory cannot be made.
-    pub fn save_device(&self) -> Result<Option<Saved>> {
-        let directory = self.directory.join(SAVED);
+impl Setup {
+    /// Boots a device, installs the packages, and makes a snapshot for [`Setup::snapshot`]. Returns `None` after a note
+    /// with the cause if that fails.
+    pub fn create_snapshot(&self) -> Result<Option<Snapshot>> {
+        let directory = self.directory.join(SNAPSHOT);
         directory::empty(&directory)?;
         let machine = self.image.board().machine;
-        status::step(format!("{machine}: saving a device with the packages"), |step| {
-            let saved = self.device_with_packages(&directory, step);
-            if let Err(error) = &saved {
-                step.note(format!("every scenario boots instead: {error:#}"));
+        status::step(format!("{machine}: snapshot of a device with the packages"), |step| {
+            let snapshot = self.device_with_packages(&directory, step);
+            if let Err(error) = &snapshot {
+                step.note(format!("creating a snapshot failed; every scenario boots: {error:#}"));
             }
-            Ok(saved.ok())
+            Ok(snapshot.ok())
         })
     }
 
-    fn device_with_packages(&self, directory: &Path, step: &Step) -> Result<Saved> {
+    fn device_with_packages(&self, directory: &Path, step: &Step) -> Result<Snapshot> {
         let sh = &Shell::new()?;
-        let mut lab = Lab::new(sh, self, directory, step)?;
-        lab.power_on()?;
+        let mut device = Device::new(sh, self, directory, step)?;
+        device.power_on()?;
         let mut modules = scenarios::modules(self.image.board().machine);
-        modules.try_for_each(|module| lab.install_package(module))?;
-        lab.save()
+        modules.try_for_each(|module| device.install_package(module))?;
+        device.into_snapshot()
     }
 
-    /// Removes the saved device.
-    ///
-    /// # Errors
-    /// When the directory cannot be removed.
-    pub fn forget_device(&mut self) -> Result<()> {
-        match self.saved.take() {
-            Some(_) => directory::remove(&self.directory.join(SAVED)),
+    /// Removes the snapshot.
+    pub fn remove_snapshot(&mut self) -> Result<()> {
+        match self.snapshot.take() {
+            Some(_) => directory::remove(&self.directory.join(SNAPSHOT)),
             None => Ok(()),
         }
     }
 
-    /// Plays `scenario`; its directory goes when it has succeeded.
-    ///
-    /// # Errors
-    /// When it fails: what was expected, what was seen, and where the rest is kept.
-    pub fn play(&self, scenario: &Scenario) -> Result<()> {
+    /// Runs `scenario`. Removes its directory if it succeeds.
+    pub fn run(&self, scenario: &Scenario) -> Result<()> {
         let sh = &Shell::new()?;
         let directory = self.directory.join(scenario.name);
         directory::empty(&directory)?;
         let machine = self.image.board().machine;
-        let played = status::step(format!("{machine}: {}", scenario.name), |step| {
-            (scenario.play)(&mut Lab::new(sh, self, &directory, step)?)
+        let result = status::step(format!("{machine}: {}", scenario.name), |step| {
+            (scenario.run)(&mut Device::new(sh, self, &directory, step)?)
         });
-        if let Err(error) = &played {
+        if let Err(error) = &result {
             let path = directory.join("error");
             fs::write(&path, format!("{error:#}\n"))
                 .with_context(|| format!("writing {}", path.display()))?;
         }
-        played.with_context(|| format!("{}: kept in {}", scenario.says, directory.display()))?;
+        result.with_context(|| {
+            let Scenario { name, description, .. } = scenario;
+            format!("scenario failed: {name} on {machine} ({description}), see {}", directory.display())
+        })?;
         directory::remove(&directory)
     }
 }

@@ -2,13 +2,14 @@
 
 pub mod container;
 mod deb;
+mod destination;
 mod directory;
-mod takeover;
+mod diversion;
 mod web_file;
 
 use crate::Scenario;
 
-/// Every module, and its scenarios.
+/// Every module and its scenarios.
 const MODULES: &[(&str, &[Scenario])] = &[
     (web_file::MODULE, web_file::SCENARIOS),
     (directory::MODULE, directory::SCENARIOS),
@@ -21,29 +22,29 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
     MODULES.iter().flat_map(|(_, scenarios)| *scenarios)
 }
 
-/// The modules that there are scenarios of on `machine`.
+/// The modules that have scenarios on `machine`.
 pub fn modules(machine: &str) -> impl Iterator<Item = &'static str> {
-    let any = move |scenarios: &[Scenario]| scenarios.iter().any(|scenario| is_for(scenario, machine));
+    let any = move |scenarios: &[Scenario]| scenarios.iter().any(|scenario| runs_on(scenario, machine));
     MODULES.iter().filter(move |(_, scenarios)| any(scenarios)).map(|(module, _)| *module)
 }
 
-/// Whether `scenario` is for `machine`: a container engine is in the image of one board only.
-pub fn is_for(scenario: &Scenario, machine: &str) -> bool {
+/// Whether `scenario` runs on `machine`. Only one board has an image with a container engine.
+pub fn runs_on(scenario: &Scenario, machine: &str) -> bool {
     machine == container::MACHINE || container::SCENARIOS.iter().all(|other| other.name != scenario.name)
 }
 
-/// What an everyday run plays on the other boards, one of each kind: the code is the same, its system calls are another
-/// architecture's.
+/// The everyday scenarios of the other boards, one of each kind: the code is the same, and the system calls of another
+/// architecture are tested.
 const EVERYDAY: &[&str] = &[
     "package",
     "install-rollback",
-    "power-cut-install",
+    "power-loss-install",
     "directory-official",
-    "directory-power-cut-install",
-    "deb-power-cut",
+    "directory-power-loss-install",
+    "deb-power-loss",
 ];
 
-/// Whether an everyday run plays `scenario` on `machine`.
+/// Whether `scenario` is an everyday scenario on `machine`.
 pub fn is_everyday(scenario: &Scenario, machine: &str) -> bool {
     machine == container::MACHINE || EVERYDAY.contains(&scenario.name)
 }
@@ -53,20 +54,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_everyday_run_knows_its_scenarios() {
+    fn everyday_scenarios_exist() {
         for name in EVERYDAY {
-            assert!(all().any(|scenario| scenario.name == *name), "there is no {name}");
+            assert!(all().any(|scenario| scenario.name == *name), "no such scenario: {name}");
         }
     }
 
     #[test]
-    fn every_module_loses_power_every_day() {
+    fn every_module_has_an_everyday_power_loss() {
         for (module, scenarios) in MODULES {
-            let cut = |scenario: &&Scenario| scenario.name.contains("power-cut");
+            let is_power_loss = |scenario: &&Scenario| scenario.name.contains("power-loss");
             let machines = ["raspi3b", "raspi2b"].into_iter();
             for machine in machines.filter(|machine| modules(machine).any(|other| other == *module)) {
                 assert!(
-                    scenarios.iter().filter(cut).any(|scenario| is_everyday(scenario, machine)),
+                    scenarios.iter().filter(is_power_loss).any(|scenario| is_everyday(scenario, machine)),
                     "{module} on {machine}"
                 );
             }

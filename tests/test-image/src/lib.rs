@@ -1,5 +1,5 @@
-//! Images for tests, made on the spot: an archive as `docker save` writes it, with one executable in it. No registry and
-//! no engine are needed, and the same input is the same image.
+//! Container images for tests: archives as `docker save` writes them, with one executable. They need no registry and no
+//! engine. The same input gives the same image.
 
 use std::fmt::Write;
 
@@ -7,24 +7,28 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-/// How the server in an image behaves.
+/// The behaviour of the server in an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// It answers.
-    Well,
-    /// It ends at once, and fails.
+    /// The server answers.
+    Healthy,
+    /// The server ends immediately, with an error.
     Exit,
-    /// It runs, and says that it is not well.
+    /// The server runs, and its health check fails.
     Unhealthy,
-    /// It ends at once, and has succeeded: a one-shot service.
+    /// The server ends immediately, without an error: a one-shot service.
     Once,
 }
 
 impl Mode {
-    /// Its word in the image's environment.
+    /// The former name of [`Mode::Healthy`].
+    #[expect(non_upper_case_globals, reason = "it stands for a variant")]
+    pub const Well: Self = Self::Healthy;
+
+    /// The value of the variable `MODE` in the image.
     pub fn word(self) -> &'static str {
         match self {
-            Mode::Well => "well",
+            Mode::Healthy => "healthy",
             Mode::Exit => "exit",
             Mode::Unhealthy => "unhealthy",
             Mode::Once => "once",
@@ -32,29 +36,29 @@ impl Mode {
     }
 }
 
-/// One image.
+/// An image with one server.
 pub struct Image<'a> {
-    /// What it is called, with its tag.
+    /// Its name and tag.
     pub reference: &'a str,
-    /// What its server answers.
+    /// The answer of its server.
     pub version: &'a str,
-    /// How the server behaves.
+    /// The behaviour of the server.
     pub mode: Mode,
-    /// Debian's name of the architecture that it is for.
+    /// Debian's name of its architecture.
     pub architecture: &'a str,
-    /// The executable: `tiny-http` for an image that is run, anything for one that is not.
+    /// The executable: `tiny-http`, or any bytes for an image that no test runs.
     pub executable: &'a [u8],
 }
 
-/// An archive with one image.
+/// An archive of one image.
 pub struct Archive {
     /// The image's ID, 64 hexadecimal digits.
     pub id: String,
-    /// What `docker save` would have written.
+    /// The bytes of the archive, as `docker save` would write them.
     pub content: Vec<u8>,
 }
 
-/// An image with more than a server in it.
+/// An image with other names or more configuration than [`Image`] has.
 pub struct Special<'a> {
     image: Image<'a>,
     references: Vec<String>,
@@ -62,7 +66,7 @@ pub struct Special<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// Makes the archive.
+    /// The archive of the image.
     pub fn archive(&self) -> Archive {
         archive(self.executable, &[self.reference.to_owned()], |layer| self.config(layer))
     }
@@ -72,7 +76,7 @@ impl<'a> Image<'a> {
         Special { image: self, references, settings: json!({}) }
     }
 
-    /// With a health check of its own, which asks the server.
+    /// Adds a health check that sends a request to the server.
     pub fn with_health_check(self) -> Special<'a> {
         let second = 1_000_000_000_i64;
         self.special().with(
@@ -81,12 +85,12 @@ impl<'a> Image<'a> {
         )
     }
 
-    /// With `VOLUME` at `path`.
+    /// Adds a volume at `path`, as `VOLUME` of a Dockerfile does.
     pub fn with_volume(self, path: &str) -> Special<'a> {
         self.special().with("Volumes", json!({path: {}}))
     }
 
-    /// With exactly the names `references` in its archive.
+    /// Sets the names in the archive to `references`.
     pub fn called(self, references: &[&str]) -> Special<'a> {
         let references = references.iter().map(|name| (*name).to_owned()).collect();
         Special { references, ..self.special() }
@@ -109,14 +113,14 @@ impl<'a> Image<'a> {
 }
 
 impl Special<'_> {
-    /// Sets `key` of the image's configuration.
+    /// Sets `key` in the configuration of the image.
     #[must_use]
     pub fn with(mut self, key: &str, value: Value) -> Self {
         self.settings[key] = value;
         self
     }
 
-    /// Makes the archive.
+    /// The archive of the image.
     pub fn archive(&self) -> Archive {
         let config = |layer: &str| {
             let mut config = self.image.config(layer);
@@ -146,16 +150,16 @@ fn archive(executable: &[u8], references: &[String], config: impl Fn(&str) -> Va
 /// The sha256 of `bytes`, in hexadecimal digits.
 pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // a String takes everything
+        let _ = write!(text, "{byte:02x}"); // writing to a String does not fail
         text
     })
 }
 
-/// A tar archive of files: their names, permissions and contents.
+/// A tar archive of `files`: their names, permissions and contents.
 ///
 /// # Panics
-/// For a name that is too long for its format.
-#[expect(clippy::expect_used, reason = "nothing that is written to memory fails")]
+/// A name is too long for the format.
+#[expect(clippy::expect_used, reason = "writing to memory does not fail")]
 pub fn tar(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let mut archive = Builder::new(Vec::new());
     for (name, mode, content) in files {
@@ -163,9 +167,9 @@ pub fn tar(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
         header.set_entry_type(EntryType::Regular);
         header.set_mode(*mode);
         header.set_size(content.len() as u64);
-        archive.append_data(&mut header, name, *content).expect("names are short");
+        archive.append_data(&mut header, name, *content).expect("a short name");
     }
-    archive.into_inner().expect("memory takes everything")
+    archive.into_inner().expect("writing to memory")
 }
 
 #[cfg(test)]
@@ -175,13 +179,13 @@ mod tests {
     const IMAGE: Image = Image {
         reference: "localhost/a:1",
         version: "1",
-        mode: Mode::Well,
+        mode: Mode::Healthy,
         architecture: "amd64",
         executable: b"x",
     };
 
     #[test]
-    fn the_same_input_is_the_same_image_and_another_version_another() {
+    fn an_image_depends_on_its_input_only() {
         let (one, again) = (IMAGE.archive(), IMAGE.archive());
         assert_eq!((&one.id, &one.content), (&again.id, &again.content));
         assert_ne!(one.id, Image { version: "2", ..IMAGE }.archive().id);

@@ -1,8 +1,17 @@
-//! `tiny-http`: the server in the tests' images. It answers every request with its version, and `/health` with whether it
-//! is well. `/env/NAME` is answered with a variable, `/file/PATH` with a file's content, and `/write/PATH` writes the version
-//! there. `tiny-http check` asks a running one: the image's health check.
+//! `tiny-http`: the HTTP server in the tests' container images.
 //!
-//! `PORT` is where it listens (default 8080), `MODE` how it behaves: see `test_image::Mode`.
+//! | path | answer |
+//! |---|---|
+//! | `/health` | status 200 or 503, depending on `MODE` |
+//! | `/env/NAME` | the value of an environment variable |
+//! | `/file/PATH` | the content of a file |
+//! | `/write/PATH` | the version, after writing it to the file |
+//! | others | the version |
+//!
+//! `tiny-http check` sends a request to `/health` of a running server, as the health check of an image.
+//!
+//! The environment variable `PORT` is the port (default 8080), `VERSION` the version, and `MODE` the behaviour; see
+//! `test_image::Mode`.
 
 use std::env;
 use std::io::{Read, Write};
@@ -23,32 +32,32 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         "once" => ExitCode::SUCCESS,
-        _ => serve(port, &variable("VERSION"), mode == "well"),
+        _ => serve(port, &variable("VERSION"), mode == "healthy"),
     }
 }
 
-fn serve(port: u16, version: &str, well: bool) -> ExitCode {
+fn serve(port: u16, version: &str, is_healthy: bool) -> ExitCode {
     let listener = match TcpListener::bind(("0.0.0.0", port)) {
         Ok(listener) => listener,
         Err(error) => {
-            println!("port {port}: {error}");
+            println!("listening on port {port} failed: {error}");
             return ExitCode::FAILURE;
         }
     };
     for connection in listener.incoming() {
-        // A client that goes away is none of the server's business.
-        let _ = connection.and_then(|connection| answer(connection, version, well));
+        // A client may close its connection early.
+        let _ = connection.and_then(|connection| answer(connection, version, is_healthy));
     }
     ExitCode::SUCCESS
 }
 
-fn answer(mut connection: TcpStream, version: &str, well: bool) -> std::io::Result<()> {
+fn answer(mut connection: TcpStream, version: &str, is_healthy: bool) -> std::io::Result<()> {
     let mut request = [0; 1024];
     let length = connection.read(&mut request)?;
     let request = String::from_utf8_lossy(&request[..length]);
     let path = request.split(' ').nth(1).unwrap_or("/");
-    let is_refused = path.starts_with("/health") && !well;
-    let status = if is_refused { "503 Service Unavailable" } else { "200 OK" };
+    let is_unavailable = path.starts_with("/health") && !is_healthy;
+    let status = if is_unavailable { "503 Service Unavailable" } else { "200 OK" };
     let text = content(path, version).unwrap_or_else(|error| error.to_string());
     write!(
         connection,
@@ -71,13 +80,13 @@ fn content(path: &str, version: &str) -> std::io::Result<String> {
 }
 
 fn check(port: u16) -> ExitCode {
-    let ask = || -> std::io::Result<String> {
+    let request = || -> std::io::Result<String> {
         let mut connection = TcpStream::connect(("127.0.0.1", port))?;
         write!(connection, "GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let well = ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"));
-    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let is_healthy = request().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"));
+    if is_healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,4 +1,4 @@
-"""Compares files of kas' with its schema.
+"""Validates kas files with the schema of kas.
 
     kas_schema.py FILE...
 """

@@ -1,4 +1,4 @@
-//! What update-module-artifact makes of the example's recipes.
+//! The artifacts that the class update-module-artifact makes of the example recipes.
 
 use std::path::Path;
 
@@ -10,21 +10,21 @@ use xshell::{Shell, cmd};
 
 use crate::build::found;
 
-/// The recipes of artifacts: of a file, of a directory and signed, and of what another recipe deploys.
+/// The recipes of artifacts: of a file, of a directory with a signature, and of a file that another recipe deploys.
 pub const RECIPES: [&str; 3] =
     ["example-artifact", "example-directory-artifact", "example-deployed-artifact"];
 
-/// Makes what the recipes name and no SRC_URI has: a key, and a file, in the build directory.
+/// Makes the files that the recipes use without a SRC_URI: a key and a file in the build directory.
 pub fn prepare(sh: &Shell, build: &Path) -> Result<()> {
-    directory::write(&build.join("outside.html"), "outside of SRC_URI\n")?;
+    directory::write(&build.join("outside.html"), "not in SRC_URI\n")?;
     let (key, public) = (build.join("signing.key"), build.join("signing.pub"));
     let make = cmd!(sh, "openssl ecparam -name prime256v1 -genkey -noout -out {key}").quiet();
-    make.run().context("making a key with openssl")?;
+    make.run().context("creating a key with openssl")?;
     let publish = cmd!(sh, "openssl ec -in {key} -pubout -out {public}").quiet().ignore_stderr();
-    publish.run().context("making a key with openssl")
+    publish.run().context("creating a key with openssl")
 }
 
-/// Makes sure that each artifact is the one that its recipe asks for.
+/// Fails unless each artifact is the one of its recipe.
 pub fn check(sh: &Shell, step: &Step, build: &Path) -> Result<()> {
     let expected: [&[&str]; 3] = [
         &["Type:   web-file", "name:     index.html", "rootfs-image.web-file.version", "no signature"],
@@ -42,12 +42,16 @@ pub fn check(sh: &Shell, step: &Step, build: &Path) -> Result<()> {
         let file = found(&build.join("deploy/images"), |name| {
             name.starts_with(&format!("{recipe}-1.0-")) && name.ends_with(".mender")
         })?;
-        // With a key, mender-artifact refuses what is not signed.
+        // With a key, mender-artifact refuses an artifact without a signature.
         let signed = words.contains(&"signed and verified correctly");
         let key: &[&Path] = if signed { &[Path::new("--key"), &public] } else { &[] };
-        let said = run(step, cmd!(sh, "mender-artifact read {key...} {file}"))?;
+        let output = run(step, cmd!(sh, "mender-artifact read {key...} {file}"))?;
         for word in words {
-            ensure!(said.contains(word), "{}: {word:?} is missing in\n{said}", file.display());
+            ensure!(
+                output.contains(word),
+                "unexpected artifact: {}: no {word:?} in\n{output}",
+                file.display()
+            );
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! A build directory of BitBake's, and how commands run in it.
+//! Build directories of BitBake, and commands in them.
 
 use std::env;
 use std::fs;
@@ -47,7 +47,7 @@ pub const HOST_PACKAGES: &[&str] = &[
     "zstd",
 ];
 
-/// The language that BitBake insists on.
+/// The locale that BitBake requires.
 const LOCALE: &str = "en_US.UTF-8";
 
 /// A build directory for one release and one machine.
@@ -61,10 +61,7 @@ pub struct BuildDirectory<'a> {
 }
 
 impl<'a> BuildDirectory<'a> {
-    /// The build directory `name` of `release`, with `layers` beside OE-Core, and `settings` in its `local.conf`.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
+    /// Makes the build directory `name` of `release`, with OE-Core and `layers`, and with `settings` in its `local.conf`.
     pub fn new(
         sh: &'a Shell,
         layer: &'a Layer,
@@ -84,7 +81,7 @@ impl<'a> BuildDirectory<'a> {
             ),
         )?;
         let downloads = layer.scratch.join("downloads");
-        // Without a server for equivalent hashes: two build directories share what either has built.
+        // Without a hash equivalence server, build directories share the results of their tasks.
         let local = format!(
             "DL_DIR = \"{}\"\nSSTATE_DIR = \"{}\"\nDEPLOY_DIR = \"${{TOPDIR}}/deploy\"\nBB_NO_NETWORK = \"1\"\n\
              BB_SERVER_TIMEOUT = \"0\"\nBB_SIGNATURE_HANDLER = \"OEBasicHash\"\nBB_HASHSERVE = \"\"\n{settings}",
@@ -97,10 +94,7 @@ impl<'a> BuildDirectory<'a> {
         Ok(Self { sh, layer, release, path, locales })
     }
 
-    /// Runs `command` in the directory, with BitBake and the test's tools before everything else in PATH, and returns its output.
-    ///
-    /// # Errors
-    /// When it fails: its last lines.
+    /// Runs `command` in the directory, with the test's tools and BitBake first in PATH, and returns its output.
     pub fn run(&self, step: &Step, machine: &str, command: &[&str]) -> Result<String> {
         self.locales(step)?;
         let directories = [
@@ -125,49 +119,47 @@ impl<'a> BuildDirectory<'a> {
         run(step, command)
     }
 
-    /// The directory of the recipe `name` below BitBake's work directory, which has one level for the architecture. Older releases
-    /// append the C library to the name of its directory tmp.
-    ///
-    /// # Errors
-    /// When BitBake has not worked on it.
+    /// The work directory of the recipe `name`. BitBake's work directory has one level for the architecture. Older releases
+    /// append the C library to the name of the directory tmp.
     pub fn work(&self, name: &str) -> Result<PathBuf> {
         let work = ["tmp/work", "tmp-glibc/work"].map(|directory| self.path.join(directory));
         let work =
-            work.iter().find(|directory| directory.is_dir()).context("BitBake has no work directory")?;
+            work.iter().find(|directory| directory.is_dir()).context("no work directory of BitBake")?;
         let architectures = directory::entries(work)?;
         let found =
             architectures.iter().map(|architecture| architecture.join(name)).find(|path| path.is_dir());
         let versions =
-            directory::entries(&found.with_context(|| format!("BitBake has not worked on {name}"))?)?;
-        versions.into_iter().next().with_context(|| format!("BitBake has left nothing of {name}"))
+            directory::entries(&found.with_context(|| format!("no work directory of the recipe {name}"))?)?;
+        versions.into_iter().next().with_context(|| format!("empty work directory of the recipe {name}"))
     }
 
-    /// BitBake refuses root: a namespace in which this user has another number will do, and everything stays its own.
+    /// BitBake refuses to run as root. Root therefore runs it in a user namespace with another user ID. The files belong to
+    /// root outside of it.
     fn unprivileged(&self) -> Result<Cmd<'a>> {
-        let id = cmd!(self.sh, "id -u").quiet().read().context("asking who this user is")?;
+        let id = cmd!(self.sh, "id -u").quiet().read().context("reading the user ID")?;
         Ok(match id.as_str() {
             "0" => cmd!(self.sh, "unshare --map-user=1000 --map-group=1000 --"),
             _ => cmd!(self.sh, "env"),
         })
     }
 
-    /// The language, made in a directory of ours where the host does not have it.
+    /// Makes the locale in a directory of the tests, because the host may not have it.
     fn locales(&self, step: &Step) -> Result<()> {
         let made = self.locales.join(LOCALE);
         if made.exists() {
             return Ok(());
         }
-        fs::create_dir_all(&self.locales).with_context(|| format!("making {}", self.locales.display()))?;
+        fs::create_dir_all(&self.locales).with_context(|| format!("creating {}", self.locales.display()))?;
         run(step, cmd!(self.sh, "localedef --inputfile en_US --charmap UTF-8 {made}")).map(drop)
     }
 }
 
-/// Makes the directory with the tools that stand in for others, and with the compiler that the host uses: BitBake runs it under another
-/// home, where rustup's proxies know no toolchain.
+/// Makes the directory with the tools that replace those of OE-Core, and with the host's compiler. BitBake has another
+/// home directory, in which rustup's proxies find no toolchain.
 fn tools(layer: &Layer) -> Result<()> {
     let directory = layer.scratch.join("tools");
     directory::empty(&directory)?;
-    fs::create_dir_all(layer.scratch.join("home")).context("making a home for BitBake")?;
+    fs::create_dir_all(layer.scratch.join("home")).context("creating a home directory for BitBake")?;
     let compiler = ["rustc", "cargo"].map(|name| layer.toolchain.join(name));
     for tool in compiler.iter().chain(&scripts(layer)?) {
         link(tool, &directory.join(tool.file_name().unwrap_or_default()))?;
@@ -175,23 +167,24 @@ fn tools(layer: &Layer) -> Result<()> {
     layer.opkg.iter().try_for_each(|opkg| link(opkg, &directory.join("opkg")))
 }
 
-/// The scripts that stand in for programs of OE-Core's.
+/// The scripts that replace programs of OE-Core.
 fn scripts(layer: &Layer) -> Result<Vec<PathBuf>> {
     directory::entries(&layer.tests.join("meta-debian-tools/scripts"))
 }
 
 fn link(tool: &Path, link: &Path) -> Result<()> {
-    std::os::unix::fs::symlink(tool, link).with_context(|| format!("linking {}", link.display()))
+    std::os::unix::fs::symlink(tool, link).with_context(|| format!("creating the symlink {}", link.display()))
 }
 
-/// The cache in which BitBake keeps what its tasks have made. BitBake's own keys know the recipes, but nothing of the host's tools:
-/// there is one cache for each set of them.
+/// BitBake's shared state cache. BitBake's keys depend on the recipes and not on the host's tools, so there is one cache
+/// for each set of tools.
 fn state(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
     let format = "${Package} ${Version}\n";
     let host = cmd!(sh, "dpkg-query --show --showformat {format} {HOST_PACKAGES...}").quiet().read();
     let rustc = layer.toolchain.join("rustc");
-    let rust = cmd!(sh, "{rustc} --version").quiet().read().context("asking rustc for its version")?;
-    let mut parts = vec![host.context("asking dpkg for versions")?.into_bytes(), rust.into_bytes()];
+    let rust = cmd!(sh, "{rustc} --version").quiet().read().context("reading the version of rustc")?;
+    let mut parts =
+        vec![host.context("reading package versions with dpkg-query")?.into_bytes(), rust.into_bytes()];
     for script in scripts(layer)? {
         parts.push(fs::read(&script).with_context(|| format!("reading {}", script.display()))?);
     }

@@ -1,4 +1,5 @@
-//! Level 3: real builds. Every recipe that a release can build, for one machine, to `.deb`, `.ipk` and `.rpm`, do_package_qa included.
+//! Level 3: builds of every recipe that a release can build, for one machine, as `.deb`, `.ipk` and `.rpm`, with
+//! do_package_qa.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,33 +14,33 @@ use crate::bitbake::BuildDirectory;
 use crate::lists::{self, EXAMPLE, GROUP};
 use crate::{Layer, Release, artifacts, client, downloads};
 
-/// What a masked build directory's `local.conf` says.
+/// The settings of a build directory in which OE-Core's recipes are masked.
 pub const SETTINGS: &str = "require conf/debian-tools.conf\nINIT_MANAGER = \"systemd\"\n\
     DISTRO_FEATURES:append = \" ptest virtualization\"\nPACKAGE_CLASSES = \"package_deb package_ipk package_rpm\"\n\
     UPDATE_MODULE_CONFIG[web-file.mode] = '\"replace\"'\nUPDATE_MODULE_CONFIG[web-file.units.stop] = '[]'\n";
 
-/// What the settings of web-file begin and end with then: keys before tables.
+/// The start and the end of the settings of web-file with them: keys come before tables.
 const CONFIGURED: (&str, &str) = (
     "# Set by UPDATE_MODULE_CONFIG when the image was built.\nmode = \"replace\"\n",
     "# Set by UPDATE_MODULE_CONFIG when the image was built.\n[units]\nstop = []\n",
 );
 
-/// What it says too where meta-mender is among the layers.
+/// Additional settings if meta-mender is one of the layers.
 pub const CLIENT_SETTINGS: &str = "require conf/mender-image.conf\n";
 
-/// What it says where our modules take the place of the client's.
+/// Additional settings if the project's modules replace those of the client.
 pub const SPLIT: &str = "UPDATE_MODULES_SPLIT_FROM_CLIENT = \"deb directory\"\n";
 
-/// One machine to build for.
+/// A machine for which packages are built.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Build {
-    /// OE-Core's name of it.
+    /// OE-Core's name of the machine.
     pub machine: &'static str,
     /// Debian's name of the architecture.
     pub debian: &'static str,
-    /// The command that runs its executables here.
+    /// The command that runs its executables on this host.
     pub emulator: &'static [&'static str],
-    /// The C library of what the compiler at hand builds for it. Without one, the prebuilt modules alone are built.
+    /// The C library for executables of the host's cross compiler. Without it, only the prebuilt modules are packaged.
     pub library: Option<Library>,
 }
 
@@ -64,7 +65,7 @@ pub const BUILDS: &[Build] = &[
         emulator: &["qemu-arm-static"],
         library: Some(Library { directory: "/usr/arm-linux-gnueabihf/lib", loader: "ld-linux-armhf.so.3" }),
     },
-    // Debian's compiler for armhf makes code for ARMv7, and so is the C library that comes with it.
+    // Debian's cross compiler and C library for armhf are for ARMv7.
     Build {
         machine: "test-armv6",
         debian: "armhf",
@@ -73,24 +74,24 @@ pub const BUILDS: &[Build] = &[
     },
 ];
 
-/// A package of one of our modules that BitBake has made.
+/// A package of one of the project's modules, built by BitBake.
 pub struct Built {
     /// The module's name.
     pub module: String,
-    /// Whether it was built from source, or is the prebuilt one.
+    /// Whether it was built from source; otherwise it is the prebuilt one.
     pub from_source: bool,
     /// The Debian package.
     pub deb: PathBuf,
-    /// A script that runs its executable on this host.
+    /// A script that runs the executable on this host.
     pub runner: PathBuf,
 }
 
-/// Whether `release` has a Rust that builds the modules: scarthgap's is 1.75, and their recipes leave themselves out.
+/// Whether the Rust of `release` builds the modules. That of scarthgap is 1.75, with which their recipes are skipped.
 pub fn builds_from_source(release: &Release) -> bool {
     release.series != "scarthgap"
 }
 
-/// The recipes of our modules that `release` must have.
+/// The recipes of the project's modules in `release`.
 pub fn recipes(layer: &Layer, release: &Release) -> Vec<String> {
     let endings: &[&str] = if builds_from_source(release) { &["", "-bin"] } else { &["-bin"] };
     layer
@@ -100,23 +101,23 @@ pub fn recipes(layer: &Layer, release: &Release) -> Vec<String> {
         .collect()
 }
 
-/// The layers that stand in for others: what yocto-check-layer compares with, and what builds are made with.
+/// The layers that replace others, for yocto-check-layer and for builds.
 pub fn stand_ins(layer: &Layer) -> Vec<PathBuf> {
     ["meta-debian-tools", "meta-virtualization"].map(|name| layer.tests.join(name)).into()
 }
 
-/// The line that asks for the client `version`.
+/// The setting that selects the client `version`.
 pub fn preferred(version: &str) -> String {
     format!("PREFERRED_VERSION_mender = \"{version}\"\n")
 }
 
-/// The layers of the client in `meta_mender`.
+/// The layers for the client in `meta_mender`.
 pub fn client_layers(layer: &Layer, meta_mender: &Path) -> [PathBuf; 2] {
     [meta_mender.to_owned(), layer.tests.join("meta-mender-image")]
 }
 
-/// Builds everything for `build`, beside the client's layer `meta_mender` where that is at hand, looks at what came out, and returns
-/// the packages of our modules.
+/// Builds all recipes for `build`, with the client's layer `meta_mender` if there is one. Checks the packages, and returns
+/// those of the project's modules.
 pub fn run(
     sh: &Shell,
     layer: &Layer,
@@ -132,7 +133,7 @@ pub fn run(
     if let Some(meta_mender) = meta_mender {
         client::provide(sh, layer, meta_mender)?;
         layers.extend(client_layers(layer, meta_mender));
-        // Our packages recommend the client, which BitBake builds too then: of a version that is asked for, or it warns.
+        // The packages recommend the client, so BitBake builds it. Without a preferred version BitBake prints a warning.
         let newest = client::versions(meta_mender)?.pop().unwrap_or_default();
         settings += &format!("{CLIENT_SETTINGS}{SPLIT}{}", preferred(&newest));
     }
@@ -142,9 +143,9 @@ pub fn run(
     let names = to_build(layer, release, build);
     let bitbake: Vec<_> = ["bitbake"].into_iter().chain(names.iter().map(String::as_str)).collect();
     step(format!("{}, {}: bitbake, {} recipes", release.series, build.machine, names.len()), |step| {
-        let said = directory.run(step, build.machine, &bitbake)?;
-        let complaints: Vec<_> = said.lines().filter(|line| complains(line)).collect();
-        ensure!(complaints.is_empty(), "BitBake has built everything, but says:\n{}", complaints.join("\n"));
+        let output = directory.run(step, build.machine, &bitbake)?;
+        let warnings: Vec<_> = output.lines().filter(|line| is_warning(line)).collect();
+        ensure!(warnings.is_empty(), "BitBake printed warnings or errors:\n{}", warnings.join("\n"));
         if build.library.is_some() {
             artifacts::check(sh, step, &directory.path)?;
         }
@@ -160,7 +161,7 @@ pub fn run(
     })
 }
 
-/// The recipes that `release` builds for `build`: the group only where it takes the modules that are built anyway.
+/// The recipes that `release` builds for `build`. The package group is built only with the modules that it needs.
 fn to_build(layer: &Layer, release: &Release, build: &Build) -> Vec<String> {
     let mut names = recipes(layer, release);
     if build.library.is_none() {
@@ -175,13 +176,14 @@ fn to_build(layer: &Layer, release: &Release, build: &Build) -> Vec<String> {
     names
 }
 
-/// A warning or an error; but that of OE-Core nothing is left, since it is masked, is as it should be.
-fn complains(line: &str) -> bool {
+/// Whether `line` is a warning or an error. The warning that no recipe of OE-Core is left is expected, because all are
+/// masked.
+fn is_warning(line: &str) -> bool {
     (line.starts_with("WARNING") || line.starts_with("ERROR"))
         && !line.contains("No bb files in default matched BBFILE_PATTERN_core")
 }
 
-/// Looks at the packages of one module, unpacks it, and makes its executable runnable here.
+/// Checks the packages of one module, unpacks one, and writes a script that runs its executable on this host.
 fn built(
     sh: &Shell,
     step: &Step,
@@ -199,13 +201,13 @@ fn built(
     let deb = package("deb", &format!("_{}.deb", build.debian))?;
     let ipk = package("ipk", ".ipk")?;
     let unpacked = directory.join("unpacked").join(&recipe);
-    fs::create_dir_all(&unpacked).with_context(|| format!("making {}", unpacked.display()))?;
+    fs::create_dir_all(&unpacked).with_context(|| format!("creating {}", unpacked.display()))?;
     for package in [&deb, &ipk] {
         let listed = run_command(step, cmd!(sh, "dpkg-deb --info {package} conffiles"))?;
         let settings = format!("/etc/mender-modules/{module}.toml");
         ensure!(
             listed.trim() == settings,
-            "{} has the conffiles {listed:?} instead of {settings}",
+            "unexpected conffiles in {}: {listed:?} instead of {settings}",
             package.display()
         );
     }
@@ -215,10 +217,19 @@ fn built(
         let text =
             fs::read_to_string(&settings).with_context(|| format!("reading {}", settings.display()))?;
         let (first, last) = CONFIGURED;
-        ensure!(text.starts_with(first) && text.ends_with(last), "UPDATE_MODULE_CONFIG is not in {text}");
+        ensure!(
+            text.starts_with(first) && text.ends_with(last),
+            "no settings of UPDATE_MODULE_CONFIG in {}:\n{text}",
+            settings.display()
+        );
     }
     let executable = unpacked.join("usr/share/mender/modules/v3").join(module);
-    ensure!(executable.is_file(), "{} does not have {}", deb.display(), executable.display());
+    ensure!(
+        executable.is_file(),
+        "no executable of the module in {}: {}",
+        deb.display(),
+        executable.display()
+    );
     let runner = directory.join("runners").join(if from_source { "source" } else { "prebuilt" }).join(module);
     let script =
         format!("#!/bin/sh\nexec {} '{}' \"$@\"\n", emulated(sh, build, from_source)?, executable.display());
@@ -227,11 +238,12 @@ fn built(
     Ok(Built { module: module.to_owned(), from_source, deb, runner })
 }
 
-/// The words before an executable's path that run it here. Not qemu's option -L: with it, "/" is the C library's directory.
+/// The command that runs an executable on this host, without the executable. It does not use qemu's option -L, with which
+/// "/" would be the directory of the C library.
 fn emulated(sh: &Shell, build: &Build, from_source: bool) -> Result<String> {
-    let (emulator, options) = build.emulator.split_first().context("a build without an emulator")?;
+    let (emulator, options) = build.emulator.split_first().context("no emulator for this machine")?;
     let emulator =
-        cmd!(sh, "which {emulator}").quiet().read().with_context(|| format!("finding {emulator}"))?;
+        cmd!(sh, "which {emulator}").quiet().read().with_context(|| format!("no executable {emulator}"))?;
     let mut words = vec![emulator];
     words.extend(options.iter().map(|&option| option.to_owned()));
     if let (true, Some(Library { directory, loader })) = (from_source, &build.library) {
@@ -240,10 +252,11 @@ fn emulated(sh: &Shell, build: &Build, from_source: bool) -> Result<String> {
     Ok(words.join(" "))
 }
 
-/// The one file below `directory` whose name `is_it`.
+/// The file below `directory` whose name `is_it` accepts.
 pub fn found(directory: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
     let is_it = |path: &PathBuf| path.file_name().is_some_and(|name| is_it(&name.to_string_lossy()));
-    directory::files(directory)?.into_iter().find(is_it).with_context(|| {
-        format!("BitBake has succeeded, but what it should have made is not in {}", directory.display())
-    })
+    directory::files(directory)?
+        .into_iter()
+        .find(is_it)
+        .with_context(|| format!("no such file after a successful build: below {}", directory.display()))
 }

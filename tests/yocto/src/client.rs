@@ -1,4 +1,5 @@
-//! The source of the Mender client, which meta-mender's recipes take from git: a mirror of it for BitBake, without a network.
+//! A mirror of the Mender client's git repository, from which BitBake fetches the source of meta-mender's recipes without a
+//! network.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,16 +13,16 @@ use xshell::{Shell, cmd};
 
 use crate::Layer;
 
-/// What BitBake calls its mirror of the client's repository.
+/// BitBake's name of the mirror of the client's repository.
 const MIRROR: &str = "git2/github.com.mendersoftware.mender";
 
-/// Where meta-mender-core has the client's recipes.
+/// The directory of the client's recipes in meta-mender-core.
 const RECIPES: &str = "recipes-mender/mender-client";
 
-/// The versions of the client that are tried: the newest of every major version for which `meta_mender` has a recipe.
+/// The versions of the client that are tested: the newest recipe in `meta_mender` of every major version.
 ///
 /// # Errors
-/// When there is none.
+/// No recipe was found.
 pub fn versions(meta_mender: &Path) -> Result<Vec<String>> {
     let mut newest: BTreeMap<u32, (Vec<u32>, String)> = BTreeMap::new();
     for recipe in directory::entries(&meta_mender.join(RECIPES))? {
@@ -36,32 +37,31 @@ pub fn versions(meta_mender: &Path) -> Result<Vec<String>> {
             *known = found;
         }
     }
-    ensure!(!newest.is_empty(), "no recipe of the Mender client is in {}", meta_mender.display());
+    ensure!(!newest.is_empty(), "no recipe of the Mender client in {}", meta_mender.display());
     Ok(newest.into_values().map(|(_, version)| version).collect())
 }
 
-/// Why the client's source cannot be had, if so.
+/// The reason why the client's source is not available, or `None`.
 pub fn obstacle(sh: &Shell, layer: &Layer, meta_mender: &Path) -> Result<Option<String>> {
     if let Some(downloads) = &layer.downloads {
         let missing = !downloads.join(MIRROR).is_dir();
         return Ok(missing.then(|| {
-            format!("{} has no {MIRROR}: name a DL_DIR that has, with --downloads DIR", downloads.display())
+            format!("no {MIRROR} in {}: use --downloads with a DL_DIR that has it", downloads.display())
         }));
     }
     let fetched = step("fetching the source of the Mender client", |step| fetched(sh, step, meta_mender));
     Ok(fetched.err().map(|error| {
         let error = format!("{error:#}");
         let cause = error.lines().last().unwrap_or_default();
-        format!("the source of the Mender client cannot be fetched ({cause}): cargo xtask layer --test --downloads DIR")
+        format!(
+            "fetching the source of the Mender client failed: {cause}: run cargo xtask layer --test --downloads DIR"
+        )
     }))
 }
 
-/// Puts a mirror of the client's source into the tests' DL_DIR.
-///
-/// # Errors
-/// When it cannot be had or copied.
+/// Puts a mirror of the client's repository into the DL_DIR of the tests.
 pub fn provide(sh: &Shell, layer: &Layer, meta_mender: &Path) -> Result<()> {
-    step("the source of the Mender client", |step| {
+    step("mirror of the Mender client's repository", |step| {
         let source = match &layer.downloads {
             Some(downloads) => downloads.join(MIRROR),
             None => fetched(sh, step, meta_mender)?,
@@ -72,7 +72,7 @@ pub fn provide(sh: &Shell, layer: &Layer, meta_mender: &Path) -> Result<()> {
     })
 }
 
-/// A clone of the client's repository from the network, kept until a recipe of the client changes.
+/// A clone of the client's repository from the network, cached until a recipe of the client changes.
 fn fetched(sh: &Shell, step: &Step, meta_mender: &Path) -> Result<PathBuf> {
     let mut recipes = Vec::new();
     for recipe in directory::entries(&meta_mender.join(RECIPES))?.iter().filter(|path| path.is_file()) {
@@ -83,7 +83,7 @@ fn fetched(sh: &Shell, step: &Step, meta_mender: &Path) -> Result<PathBuf> {
         Some(format!("https://{address}"))
     });
     let address =
-        address.with_context(|| format!("no recipe in {} names a repository", meta_mender.display()))?;
+        address.with_context(|| format!("no repository in the recipes in {}", meta_mender.display()))?;
     let key = cache::key(recipes.iter().map(String::as_bytes));
     cache::entry("mender-client", &key[..16], |directory| {
         let clone =
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_client_of_every_major_version_is_tried() {
+    fn the_newest_client_of_every_major_version_is_tested() {
         let directory = tempfile::tempdir().unwrap();
         assert!(versions(directory.path()).is_err());
         for name in [

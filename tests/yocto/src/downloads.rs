@@ -1,5 +1,4 @@
-//! The mirror that BitBake fetches from: a directory with every crate and everything that is released, under the names by which
-//! recipes ask for them.
+//! The directory from which BitBake fetches: every crate and every released file, under the names in the recipes.
 
 use std::env;
 use std::fs;
@@ -13,14 +12,15 @@ use xshell::{Shell, cmd};
 
 use crate::Layer;
 
-/// Fills `scratch/downloads` and returns it.
+/// Fills the directory of downloads and returns it.
 pub fn mirror(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
-    // Building on this host has fetched the crates of this host's platform only; Cargo.lock names those of all.
+    // A build on this host fetches only the crates for this host's platform. Cargo.lock has those for all platforms.
     step("fetching crates", |step| run(step, cmd!(sh, "cargo fetch --locked")))?;
     let directory = layer.scratch.join("downloads");
     directory::empty(&directory)?;
     for file in crates()?.iter().chain(&layer.released) {
-        let name = file.file_name().with_context(|| format!("{} has no file name", file.display()))?;
+        let name =
+            file.file_name().with_context(|| format!("path without a file name: {}", file.display()))?;
         fs::copy(file, directory.join(name)).with_context(|| format!("copying {}", file.display()))?;
     }
     Ok(directory)
@@ -30,10 +30,8 @@ pub fn mirror(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
 fn crates() -> Result<Vec<PathBuf>> {
     let home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
-        None => {
-            PathBuf::from(env::var_os("HOME").context("finding cargo's directory: set HOME or CARGO_HOME")?)
-                .join(".cargo")
-        }
+        None => PathBuf::from(env::var_os("HOME").context("no directory of cargo: set HOME or CARGO_HOME")?)
+            .join(".cargo"),
     };
     let mut crates = Vec::new();
     for registry in directory::entries(&home.join("registry/cache"))? {
@@ -42,8 +40,8 @@ fn crates() -> Result<Vec<PathBuf>> {
     Ok(crates)
 }
 
-/// Writes a layer with the checksums of the packages that this work tree has made, in the place of the release's, and returns
-/// its directory: compilers differ from machine to machine, and with them what they make.
+/// Writes a layer with the checksums of the packages that this work tree has built, which replace those of the release.
+/// Another compiler gives other packages. Returns the directory of the layer.
 pub fn checksums(layer: &Layer) -> Result<PathBuf> {
     let directory = layer.scratch.join("meta-checksums");
     directory::remove(&directory)?;

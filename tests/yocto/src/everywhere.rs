@@ -1,6 +1,6 @@
-//! Level 1, from registries alone: BitBake's engine out of its PyPI package parses every recipe against small stand-ins for
-//! OE-Core's classes, and fetches and unpacks its source; oelint-adv and kas' schema find nothing. It needs the archives of
-//! sources, and nothing that is compiled.
+//! Level 1, with packages from registries only: BitBake's engine, a PyPI package, parses every recipe with small
+//! replacements of OE-Core's classes, and fetches and unpacks its source. oelint-adv and kas' schema report no finding. The
+//! source archives are needed, and no compiled package.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use xshell::{Shell, cmd};
 
 use crate::{Layer, downloads};
 
-/// The Python packages, pinned.
+/// The Python packages, with fixed versions.
 const REQUIREMENTS: &str = include_str!("../python/requirements.txt");
 
-/// Runs everything and says what it showed.
+/// Runs all checks and returns a summary.
 pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
     let python = python(sh)?;
     let recipes = &files(&layer.directory, "bb")?;
@@ -24,7 +24,7 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
     let mirror = downloads::mirror(sh, layer)?;
     let build = layer.scratch.join("engine");
     directory::remove(&build)?;
-    let shown = &shown(&layer.directory.join("README.md"), &build.join("readme"))?;
+    let documented = &documented(&layer.directory.join("README.md"), &build.join("readme"))?;
     let layers =
         [layer.tests.join("meta-core"), layer.directory.clone()].map(|path| path.display().to_string());
     directory::write(
@@ -37,8 +37,8 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
         ),
     )?;
     let script = layer.tests.join("python/parse.py");
-    step(format!("BitBake's engine: {} recipes", recipes.len() + shown.len()), |step| {
-        run_command(step, cmd!(sh, "{python} {script} {build} {recipes...} {shown...}"))
+    step(format!("BitBake's engine: {} recipes", recipes.len() + documented.len()), |step| {
+        run_command(step, cmd!(sh, "{python} {script} {build} {recipes...} {documented...}"))
     })?;
     let linted = &[
         recipes.clone(),
@@ -47,7 +47,7 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
     ]
     .concat();
     step(format!("oelint-adv: {} files", linted.len()), |step| {
-        let _here = sh.push_dir(&layer.directory); // for its settings, the layer's exceptions
+        let _here = sh.push_dir(&layer.directory); // which has oelint-adv's settings
         run_command(step, cmd!(sh, "{python} -m oelint_adv --quiet --mode=all {linted...}"))
     })?;
     let kas = &files(&layer.directory.join("kas"), "yml")?;
@@ -56,18 +56,18 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
         run_command(step, cmd!(sh, "{python} {script} {kas...}"))
     })?;
     Ok(format!(
-        "{} recipes parsed, {} of the README too, the sources unpacked; {} files without a finding of oelint-adv; {} files of kas'",
+        "{} recipes of the layer and {} of its README parsed, sources unpacked; oelint-adv: {} files; kas' schema: {} files",
         recipes.len(),
-        shown.len(),
+        documented.len(),
         linted.len(),
         kas.len()
     ))
 }
 
-/// The Debian packages that the checks without OE-Core need on the host.
+/// The Debian packages that the host needs for this level.
 pub const EVERYWHERE_PACKAGES: &[&str] = &["python3-venv"];
 
-/// A Python with the packages, from the cache.
+/// The Python of a virtual environment with the packages, from the cache.
 fn python(sh: &Shell) -> Result<PathBuf> {
     packages::ensure(sh, EVERYWHERE_PACKAGES)?;
     let directory = cache::entry("python", &cache::key([REQUIREMENTS.as_bytes()])[..16], |directory| {
@@ -77,14 +77,14 @@ fn python(sh: &Shell) -> Result<PathBuf> {
             directory::write(&requirements, REQUIREMENTS)?;
             let python = directory.join("bin/python");
             run_command(step, cmd!(sh, "{python} -m pip install --quiet --requirement {requirements}"))
-                .context("installing Python packages: is the network up?")
+                .context("installing Python packages: check the network")
         })?;
         Ok(())
     })?;
     Ok(directory.join("bin/python"))
 }
 
-/// Makes sure that each of `modules` has a recipe from source and a prebuilt one.
+/// Fails unless each of `modules` has one recipe that builds from source and one with the prebuilt package.
 fn require_recipes(recipes: &[PathBuf], modules: &[String]) -> Result<()> {
     let names: Vec<_> = recipes.iter().filter_map(|path| path.file_name()?.to_str()).collect();
     for module in modules {
@@ -92,26 +92,26 @@ fn require_recipes(recipes: &[PathBuf], modules: &[String]) -> Result<()> {
             let recipe = format!("mender-update-module-{module}{kind}_");
             let versions =
                 names.iter().filter(|name| name.starts_with(&recipe) && !name.ends_with("_git.bb"));
-            ensure!(versions.count() == 1, "the layer has not exactly one recipe {recipe}VERSION.bb");
+            ensure!(versions.count() == 1, "not exactly one recipe {recipe}VERSION.bb in the layer");
         }
     }
     Ok(())
 }
 
-/// Settings by which the recipes from git take the last commit of this clone.
+/// Settings with which the recipes from git use the last commit of this clone.
 fn repository(sh: &Shell) -> Result<String> {
-    let ask = |what: &str| {
-        cmd!(sh, "git rev-parse {what}").quiet().read().context("asking git for the last commit")
+    let rev_parse = |argument: &str| {
+        cmd!(sh, "git rev-parse {argument}").quiet().read().context("reading the last commit")
     };
-    let (root, commit) = (ask("--show-toplevel")?, ask("HEAD")?);
+    let (root, commit) = (rev_parse("--show-toplevel")?, rev_parse("HEAD")?);
     Ok(format!(
         "RUST_MODULES_GIT = \"git://{root};protocol=file;nobranch=1\"\nRUST_MODULES_SRCREV = \"{commit}\"\n"
     ))
 }
 
-/// Writes the recipes that the README `readme` shows into `directory`, each by the name that its block has as a comment in the
-/// first line, and returns their paths.
-fn shown(readme: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
+/// Writes the recipes in the README `readme` into `directory`, and returns their paths. The first line of a recipe's code
+/// block is a comment with its name.
+fn documented(readme: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
     let text = fs::read_to_string(readme).with_context(|| format!("reading {}", readme.display()))?;
     let mut paths = Vec::new();
     for block in text.split("```").skip(1).step_by(2) {
@@ -126,13 +126,13 @@ fn shown(readme: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
     }
     ensure!(
         !paths.is_empty(),
-        "{} shows no recipe: a block begins with a line # NAME_VERSION.bb",
+        "no recipe in {}: start its code block with a line # NAME_VERSION.bb",
         readme.display()
     );
     Ok(paths)
 }
 
-/// The files below `directory` with the ending `extension`, sorted.
+/// The files below `directory` with the extension `extension`, sorted.
 fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut files = directory::files(directory)?;
     files.retain(|path| path.extension().is_some_and(|found| found == extension));
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_recipe_is_noticed() {
+    fn a_missing_recipe_is_an_error() {
         let recipes = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let modules = ["deb".to_owned()];
         let all = ["r/mender-update-module-deb_0.1.0.bb", "r/mender-update-module-deb-bin_0.1.0.bb"];

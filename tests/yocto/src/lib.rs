@@ -1,7 +1,11 @@
-//! The Yocto layer under test, in three levels: BitBake's engine alone, everywhere; BitBake with OE-Core, where that is at hand;
-//! and there real builds, with Debian's tools in the place of the native ones that OE-Core would download and build.
+//! Tests of the Yocto layer, in three levels:
 //!
-//! Nothing here needs a network but the crates and the Python packages, from the registries that the host is set up for.
+//! 1. BitBake's engine alone parses the recipes. This level runs on every host.
+//! 2. BitBake with OE-Core parses and checks the layer. It needs a checkout of OE-Core.
+//! 3. BitBake builds packages and root file systems. Debian's tools replace the native ones that OE-Core would download
+//!    and build.
+//!
+//! The network is needed only for crates and Python packages, from the registries of the host's settings.
 
 mod artifacts;
 mod bitbake;
@@ -23,23 +27,23 @@ pub use build::{BUILDS, Build, Built};
 pub use everywhere::EVERYWHERE_PACKAGES;
 pub use release::{Release, compatible, meta_mender, releases};
 
-/// The layer, and what it is tested with.
+/// The layer, and the inputs of its tests.
 pub struct Layer {
     /// Its directory.
     pub directory: PathBuf,
-    /// The directory of these tests, with the layers that stand in for others.
+    /// The directory of these tests, with the layers that replace others.
     pub tests: PathBuf,
-    /// Where everything is made.
+    /// The directory of all files that the tests write.
     pub scratch: PathBuf,
-    /// The names of the modules that it has recipes for.
+    /// The names of the modules that have recipes.
     pub modules: Vec<String>,
-    /// The sources and packages that its recipes would download, as `cargo xtask dist` has made them.
+    /// The sources and packages that its recipes would download, made by `cargo xtask dist`.
     pub released: Vec<PathBuf>,
     /// The directory with the compiler and cargo.
     pub toolchain: PathBuf,
-    /// A DL_DIR of BitBake's that has the source of the Mender client, where one is at hand.
+    /// A DL_DIR of BitBake with the source of the Mender client, if the user has one.
     pub downloads: Option<PathBuf>,
-    /// The program opkg, where it is at hand.
+    /// The executable opkg, if the user has one.
     pub opkg: Option<PathBuf>,
 }
 

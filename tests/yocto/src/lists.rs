@@ -1,5 +1,5 @@
-//! The exact list of files in every package that BitBake has made of this project's recipes: what is missing is found, and what
-//! has come by accident.
+//! The expected files of every package that BitBake builds of the project's recipes. Missing and additional files are
+//! errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,43 +13,43 @@ use xshell::{Shell, cmd};
 
 use crate::Layer;
 
-/// Packages by name, each with its files; of a link, `path -> target`.
+/// Packages by name, each with its files. A symlink is `path -> target`.
 type Lists = BTreeMap<String, BTreeSet<String>>;
 
-/// The kinds of packages that are made.
-const KINDS: &[&str] = &["deb", "ipk", "rpm"];
+/// The package formats.
+const FORMATS: &[&str] = &["deb", "ipk", "rpm"];
 
-/// Where the client looks for modules.
+/// The client's directory of modules.
 pub const MODULES: &str = "/usr/share/mender/modules/v3";
 
-/// What the group of all modules is called.
+/// The name of the package group with all modules.
 pub const GROUP: &str = "packagegroup-mender-update-modules";
 
-/// The recipe of a module of somebody else's.
+/// The recipe of a module that is not one of the project.
 pub const EXAMPLE: &str = "mender-update-module-example";
 
-/// Checks all packages in `deploy` that BitBake made of `recipes`, and returns how many they are.
+/// Checks all packages in `deploy` that BitBake built of `recipes`, and returns their number.
 ///
 /// # Errors
-/// When a package is missing or unexpected, or has other files than it should.
+/// A package or a file is missing or unexpected. The error lists all of them.
 pub fn check(sh: &Shell, step: &Step, layer: &Layer, deploy: &Path, recipes: &[String]) -> Result<usize> {
     let mut expected = Lists::new();
     for recipe in recipes {
         expected.extend(packages(layer, recipe)?);
     }
-    for kind in KINDS {
-        let differences = differences(&expected, &found(sh, step, &deploy.join(kind))?);
+    for format in FORMATS {
+        let differences = differences(&expected, &found(sh, step, &deploy.join(format))?);
         ensure!(
             differences.is_empty(),
-            "the packages in {} are not as they should be:\n{}",
-            deploy.join(kind).display(),
+            "unexpected packages in {}:\n{}",
+            deploy.join(format).display(),
             differences.join("\n")
         );
     }
-    Ok(expected.len() * KINDS.len())
+    Ok(expected.len() * FORMATS.len())
 }
 
-/// The packages that `recipe` has to make.
+/// The expected packages of `recipe`.
 fn packages(layer: &Layer, recipe: &str) -> Result<Lists> {
     let module = recipe.trim_start_matches("mender-update-module-").trim_end_matches("-bin");
     let mut files = BTreeMap::from([("", Vec::new()), ("-dbg", Vec::new()), ("-dev", Vec::new())]);
@@ -71,7 +71,7 @@ fn packages(layer: &Layer, recipe: &str) -> Result<Lists> {
         .collect())
 }
 
-/// The files of a module with settings and a unit, which is enabled by a link for every target that wants it.
+/// The files of a module with settings and a unit. The unit is enabled by a symlink for every target in WantedBy=.
 fn installed(layer: &Layer, module: &str) -> Result<Vec<String>> {
     let unit = format!("mender-update-module-{module}-recover.service");
     let units = "/usr/lib/systemd/system";
@@ -81,7 +81,7 @@ fn installed(layer: &Layer, module: &str) -> Result<Vec<String>> {
     let links = targets.flat_map(str::split_whitespace);
     let mut files: Vec<_> =
         links.map(|target| format!("{units}/{target}.wants/{unit} -> ../{unit}")).collect();
-    ensure!(!files.is_empty(), "{} has no WantedBy=", source.display());
+    ensure!(!files.is_empty(), "no WantedBy= in {}", source.display());
     files.extend([
         format!("/etc/mender-modules/{module}.toml"),
         format!("{units}/{unit}"),
@@ -90,7 +90,7 @@ fn installed(layer: &Layer, module: &str) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// The packages of this project's in `directory`.
+/// The project's packages in `directory`.
 fn found(sh: &Shell, step: &Step, directory: &Path) -> Result<Lists> {
     let mut lists = Lists::new();
     for package in directory::files(directory)? {
@@ -112,7 +112,7 @@ fn found(sh: &Shell, step: &Step, directory: &Path) -> Result<Lists> {
     Ok(lists)
 }
 
-/// The file of one line of `dpkg-deb --contents`, if it is none of a directory.
+/// The file in a line of `dpkg-deb --contents`, unless it is a directory.
 fn of_deb(line: &str) -> Option<String> {
     let mut fields = line.split_whitespace();
     let (mode, path) = (fields.next()?, fields.nth(4)?.trim_start_matches('.'));
@@ -120,7 +120,7 @@ fn of_deb(line: &str) -> Option<String> {
     (!mode.starts_with('d')).then(|| format!("{path}{rest}"))
 }
 
-/// The file of one line of rpm's answer, if it is none of a directory.
+/// The file in a line of rpm's output, unless it is a directory.
 fn of_rpm(line: &str) -> Option<String> {
     let mut fields = line.split('\t');
     let (mode, path) = (fields.next()?, fields.next()?);
@@ -129,7 +129,7 @@ fn of_rpm(line: &str) -> Option<String> {
     (!mode.starts_with('d')).then_some(file)
 }
 
-/// A line for every package and every file that only one of the two has.
+/// A line for every package and every file that only one of the two lists has.
 fn differences(expected: &Lists, found: &Lists) -> Vec<String> {
     let none = BTreeSet::new();
     let names: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_package_tools_are_read() {
+    fn lines_of_package_tools_are_parsed() {
         let of_deb = |line| of_deb(line).unwrap_or_default();
         assert_eq!(of_deb("-rw-r--r-- root/root 9 2026-03-09 12:59 ./etc/a.toml"), "/etc/a.toml");
         assert_eq!(of_deb("lrwxrwxrwx root/root 0 2026-03-09 12:59 ./etc/a -> ../b"), "/etc/a -> ../b");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_is_named() {
+    fn every_difference_is_listed() {
         let lists = |lists: &[(&str, &[&str])]| -> Lists {
             let own = |files: &[&str]| files.iter().map(|&file| file.to_owned()).collect();
             lists.iter().map(|(name, files)| ((*name).to_owned(), own(files))).collect()
@@ -174,13 +174,13 @@ mod tests {
         let expected = lists(&[("a", &["/1", "/2"]), ("a-bin", &["/1"])]);
         assert!(differences(&expected, &expected).is_empty());
         let found = lists(&[("a", &["/1", "/3"]), ("b", &[])]);
-        let told = differences(&expected, &found);
+        let listed = differences(&expected, &found);
         let all = [
             "    a: missing /2",
             "    a: unexpected /3",
             "    a-bin: the package is missing",
             "    b: the package is unexpected",
         ];
-        assert_eq!(told, all);
+        assert_eq!(listed, all);
     }
 }

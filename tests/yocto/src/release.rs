@@ -1,4 +1,4 @@
-//! Snapshots of Yocto releases: a checkout of OE-Core and the BitBake that goes with it.
+//! Yocto releases: checkouts of OE-Core, each with the BitBake of the same release.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use host::directory;
 
-/// A release at hand.
+/// A release on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// Its series, `wrynose`.
+    /// Its series, such as `wrynose`.
     pub series: String,
     /// OE-Core's checkout.
     pub oe_core: PathBuf,
@@ -17,11 +17,8 @@ pub struct Release {
     pub bitbake: PathBuf,
 }
 
-/// The layer meta-mender-core for `series` in `directory`: a checkout of meta-mender, or a directory that has one or several, each in a
-/// directory of its own or two levels down.
-///
-/// # Errors
-/// When the directory cannot be read.
+/// The layer meta-mender-core for `series` in `directory`, which is a checkout of meta-mender, or contains checkouts one or
+/// two levels below.
 pub fn meta_mender(directory: &Path, series: &str) -> Result<Option<PathBuf>> {
     let candidates = [vec![directory.to_owned()], directory::entries(directory)?].concat();
     let layers = candidates.iter().flat_map(|directory| [directory.clone(), directory.join("meta-mender")]);
@@ -32,10 +29,11 @@ pub fn meta_mender(directory: &Path, series: &str) -> Result<Option<PathBuf>> {
     Ok(layers.map(|directory| directory.join("meta-mender-core")).find(is_it))
 }
 
-/// The releases in `directory`, which holds the checkouts `openembedded-core` and `bitbake`, or directories that each do.
+/// The releases in `directory`, which contains the checkouts `openembedded-core` and `bitbake`, or directories with such
+/// checkouts.
 ///
 /// # Errors
-/// When it has none, or one that does not say its series.
+/// No release was found, or the series of one is unknown.
 pub fn releases(directory: &Path) -> Result<Vec<Release>> {
     let candidates = [vec![directory.to_owned()], directory::entries(directory)?].concat();
     let pair = |directory: &PathBuf| (directory.join("openembedded-core"), directory.join("bitbake"));
@@ -44,7 +42,7 @@ pub fn releases(directory: &Path) -> Result<Vec<Release>> {
     let found: Vec<_> = candidates.iter().map(pair).filter(complete).map(release).collect::<Result<_>>()?;
     ensure!(
         !found.is_empty(),
-        "{} has no release: it needs checkouts openembedded-core and bitbake, or directories with them, one for each",
+        "no Yocto release in {}: put checkouts of openembedded-core and bitbake there, or directories with both",
         directory.display()
     );
     Ok(found)
@@ -55,21 +53,18 @@ fn release((oe_core, bitbake): (PathBuf, PathBuf)) -> Result<Release> {
     Ok(Release { series, oe_core, bitbake })
 }
 
-/// The series that the layer in `directory` says it is compatible with.
-///
-/// # Errors
-/// When it says none.
+/// The series with which the layer in `directory` is compatible.
 pub fn compatible(directory: &Path) -> Result<Vec<String>> {
     let series = variable(&directory.join("conf/layer.conf"), "LAYERSERIES_COMPAT_rust-modules")?;
     Ok(series.split_whitespace().map(str::to_owned).collect())
 }
 
-/// The value of `name`, assigned in one line of the file `path`.
+/// The value of the variable `name` in the file `path`, which assigns it in one line.
 fn variable(path: &Path, name: &str) -> Result<String> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let value =
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_prefix('=')).map(str::trim);
-    let value = value.with_context(|| format!("{} does not set {name}", path.display()))?;
+    let value = value.with_context(|| format!("no assignment of {name} in {}", path.display()))?;
     Ok(value.trim_matches('"').to_owned())
 }
 
@@ -78,12 +73,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn meta_mender_is_chosen_by_its_series() {
+    fn meta_mender_is_found_by_its_series() {
         let directory = tempfile::tempdir().unwrap();
-        for (place, series) in
+        for (checkout, series) in
             [("meta-mender", "kirkstone"), ("b/meta-mender", "wrynose"), ("c", "scarthgap")]
         {
-            let conf = directory.path().join(place).join("meta-mender-core/conf");
+            let conf = directory.path().join(checkout).join("meta-mender-core/conf");
             fs::create_dir_all(&conf).unwrap();
             fs::write(conf.join("layer.conf"), format!("LAYERSERIES_COMPAT_mender = \"{series}\"\n"))
                 .unwrap();
@@ -96,15 +91,15 @@ mod tests {
     }
 
     #[test]
-    fn releases_are_found_alone_and_side_by_side() {
+    fn one_or_several_releases_are_found() {
         let directory = tempfile::tempdir().unwrap();
         assert!(
             releases(directory.path()).unwrap_err().to_string().contains("openembedded-core and bitbake")
         );
-        for (place, series) in [("b", "wrynose"), ("a", "scarthgap")] {
-            let conf = directory.path().join(place).join("openembedded-core/meta/conf");
+        for (parent, series) in [("b", "wrynose"), ("a", "scarthgap")] {
+            let conf = directory.path().join(parent).join("openembedded-core/meta/conf");
             fs::create_dir_all(&conf).unwrap();
-            fs::create_dir(directory.path().join(place).join("bitbake")).unwrap();
+            fs::create_dir(directory.path().join(parent).join("bitbake")).unwrap();
             fs::write(conf.join("layer.conf"), format!("X = \"1\"\nLAYERSERIES_CORENAMES = \"{series}\"\n"))
                 .unwrap();
         }

@@ -1,5 +1,5 @@
-//! Level 3: root file systems with meta-mender's client and our packages, assembled by each package manager that BitBake knows.
-//! The client is packaged by meta-mender's own recipe; its executables alone are stand-ins (see meta-mender-image).
+//! Level 3: root file systems with meta-mender's client and the project's packages, made with each package manager of
+//! BitBake. The client is packaged by meta-mender's recipe; only its executables are replaced (see meta-mender-image).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,40 +15,40 @@ use crate::bitbake::BuildDirectory;
 use crate::build::{self, builds_from_source};
 use crate::{Layer, Release, client, downloads, lists};
 
-/// The machine that root file systems are assembled for.
+/// The machine of the root file systems.
 const MACHINE: &str = "qemuarm64";
 
-/// Modules by name, with their content.
+/// The content of modules by name.
 type Modules = BTreeMap<String, Vec<u8>>;
 
 /// A package manager.
 struct Manager {
     name: &'static str,
-    /// The kind of its packages.
-    kind: &'static str,
-    /// What it says of two packages that both have the module directory.
-    refusal: &'static str,
+    /// The format of its packages.
+    format: &'static str,
+    /// Its error message about two packages that both have the module `directory`.
+    conflict: &'static str,
 }
 
 const MANAGERS: &[Manager] = &[
     Manager {
         name: "dpkg",
-        kind: "deb",
-        refusal: "trying to overwrite '/usr/share/mender/modules/v3/directory', which is also in package mender-update",
+        format: "deb",
+        conflict: "trying to overwrite '/usr/share/mender/modules/v3/directory', which is also in package mender-update",
     },
     Manager {
         name: "rpm",
-        kind: "rpm",
-        refusal: "file /usr/share/mender/modules/v3/directory conflicts between attempted installs",
+        format: "rpm",
+        conflict: "file /usr/share/mender/modules/v3/directory conflicts between attempted installs",
     },
     Manager {
         name: "opkg",
-        kind: "ipk",
-        refusal: "But that file is already provided by package  * mender-update",
+        format: "ipk",
+        conflict: "But that file is already provided by package  * mender-update",
     },
 ];
 
-/// Assembles all root file systems for `release` and says what was shown.
+/// Makes all root file systems for `release` and returns a summary.
 pub fn run(sh: &Shell, layer: &Layer, release: &Release, meta_mender: &Path) -> Result<String> {
     downloads::mirror(sh, layer)?;
     client::provide(sh, layer, meta_mender)?;
@@ -59,23 +59,26 @@ pub fn run(sh: &Shell, layer: &Layer, release: &Release, meta_mender: &Path) -> 
     }
     suite.refused()?;
     let tasks = suite.unchanged()?;
-    let go =
-        if suite.splits_go_client()? { "; the client in Go is split too (planned, not built)" } else { "" };
+    let go = if suite.splits_go_client()? {
+        "; the client in Go is split, too (checked without a build)"
+    } else {
+        ""
+    };
     let names: Vec<_> = suite.managers().iter().map(|manager| manager.name).collect();
     let skipped = if layer.opkg.is_some() {
         ""
     } else {
-        "; opkg: skipped: no program opkg is at hand: cargo xtask layer --test --opkg FILE"
+        "; opkg: skipped: no executable opkg: run cargo xtask layer --test --opkg FILE"
     };
     Ok(format!(
-        "client {} with all modules, with the prebuilt ones, and alone: {}; refused by each without the split; \
-         {tasks} tasks of the client unchanged without the variable{go}{skipped}",
+        "client {} with all modules, with prebuilt modules, and without modules: {}; conflict of packages without the \
+         split; {tasks} tasks of the client unchanged without the variable{go}{skipped}",
         versions.join(" and "),
         names.join(", ")
     ))
 }
 
-/// What all root file systems of one release have in common.
+/// The inputs of all root file systems of one release.
 struct Suite<'a> {
     sh: &'a Shell,
     layer: &'a Layer,
@@ -84,15 +87,15 @@ struct Suite<'a> {
 }
 
 impl<'a> Suite<'a> {
-    /// The package managers at hand: Debian has no opkg.
+    /// The available package managers. Debian has no opkg.
     fn managers(&self) -> Vec<&'static Manager> {
-        MANAGERS.iter().filter(|manager| manager.kind != "ipk" || self.layer.opkg.is_some()).collect()
+        MANAGERS.iter().filter(|manager| manager.format != "ipk" || self.layer.opkg.is_some()).collect()
     }
 
-    /// A build directory with the client's layer, and with ours if `ours`.
-    fn directory(&self, name: &str, ours: bool, settings: &str) -> Result<BuildDirectory<'a>> {
+    /// A build directory with the client's layer, and with the project's layer if `with_layer`.
+    fn directory(&self, name: &str, with_layer: bool, settings: &str) -> Result<BuildDirectory<'a>> {
         let mut layers = build::stand_ins(self.layer);
-        if ours {
+        if with_layer {
             layers.extend([self.layer.directory.clone(), downloads::checksums(self.layer)?]);
         }
         layers.extend(build::client_layers(self.layer, self.meta_mender));
@@ -100,10 +103,10 @@ impl<'a> Suite<'a> {
         BuildDirectory::new(self.sh, self.layer, self.release, name, &layers, &settings)
     }
 
-    /// Has BitBake assemble the images of `flavours` for every package manager.
+    /// Makes the images of `flavours` with every package manager.
     fn images(&self, step: &Step, directory: &BuildDirectory, flavours: &[&str]) -> Result<String> {
         let images = flavours.iter().flat_map(|flavour| {
-            self.managers().into_iter().map(move |manager| format!("{flavour}-{}", manager.kind))
+            self.managers().into_iter().map(move |manager| format!("{flavour}-{}", manager.format))
         });
         let images: Vec<_> = images.collect();
         let command: Vec<_> = ["bitbake", "--continue", "--cmd=rootfs"]
@@ -113,13 +116,13 @@ impl<'a> Suite<'a> {
         directory.run(step, MACHINE, &command)
     }
 
-    /// Root file systems with the client `version`: with our modules, with the prebuilt ones, and with the client alone.
+    /// Makes root file systems with the client `version`: with the modules, with the prebuilt modules, and without modules.
     fn assemble(&self, version: &str) -> Result<()> {
         let name = format!("{}: root file systems with the client {version}", self.release.series);
         step(name, |step| {
             let preferred = format!("{}{}", build::SPLIT, build::preferred(version));
             let directory = self.directory(&format!("client-{version}"), true, &preferred)?;
-            // In one command, BitBake would choose between the module from source and the prebuilt one only once.
+            // In one command, BitBake would select one provider of a module for all images.
             for flavours in [&["client-image", "client-image-alone"][..], &["client-image-bin"]] {
                 self.images(step, &directory, flavours)?;
             }
@@ -128,7 +131,7 @@ impl<'a> Suite<'a> {
             })?;
             ensure!(
                 own.contains_key("directory"),
-                "the client {version} has no module directory: {:?}",
+                "no module directory in the packages of the client {version}: {:?}",
                 own.keys()
             );
             let ours = |ending: &str| {
@@ -148,14 +151,14 @@ impl<'a> Suite<'a> {
             ];
             for (flavour, ours) in flavours {
                 for manager in self.managers() {
-                    compare(&directory, &format!("{flavour}-{}", manager.kind), &own, &ours)?;
+                    compare(&directory, &format!("{flavour}-{}", manager.format), &own, &ours)?;
                 }
             }
             Ok(())
         })
     }
 
-    /// The modules in those `.deb` packages of `directory` whose name `is_it`.
+    /// The modules in the `.deb` packages of `directory` whose name `is_it` accepts.
     fn modules(
         &self,
         step: &Step,
@@ -170,7 +173,7 @@ impl<'a> Suite<'a> {
             };
             if is_it(name) {
                 let unpacked = directory.path.join("unpacked").join(name);
-                fs::create_dir_all(&unpacked).with_context(|| format!("making {}", unpacked.display()))?;
+                fs::create_dir_all(&unpacked).with_context(|| format!("creating {}", unpacked.display()))?;
                 run_command(step, cmd!(self.sh, "dpkg-deb --extract {package} {unpacked}"))?;
                 modules.extend(read(&unpacked)?);
             }
@@ -178,28 +181,28 @@ impl<'a> Suite<'a> {
         Ok(modules)
     }
 
-    /// A negative control: where the bbappend is masked that splits the client's package, every package manager refuses.
+    /// A negative control: without the bbappend that splits the client's package, every package manager reports a
+    /// conflict.
     fn refused(&self) -> Result<()> {
-        let name = format!("{}: the same without the split is refused", self.release.series);
+        let name = format!("{}: conflict of packages without the split", self.release.series);
         step(name, |step| {
             let masked = format!("{}BBMASK += \"/dynamic-layers/mender/\"\n", build::SPLIT);
             let directory = self.directory("client-refused", true, &masked)?;
             let Err(_) = self.images(step, &directory, &["client-image"]) else {
-                bail!(
-                    "two packages with the same module are in one root file system, and nothing was refused"
-                );
+                bail!("no conflict between two packages with the same module in one root file system");
             };
             for manager in self.managers() {
-                let work = directory.work(&format!("client-image-{}", manager.kind))?;
+                let work = directory.work(&format!("client-image-{}", manager.format))?;
                 let log = work.join("temp/log.do_rootfs");
-                let said = fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
-                // opkg breaks its sentence into lines.
-                let said = said.replace('\n', " ");
+                let output =
+                    fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
+                // opkg wraps its message.
+                let output = output.replace('\n', " ");
                 ensure!(
-                    said.contains(manager.refusal),
-                    "{} was to refuse with {:?}, but says in {} otherwise",
+                    output.contains(manager.conflict),
+                    "no conflict reported by {}: no {:?} in {}",
                     manager.name,
-                    manager.refusal,
+                    manager.conflict,
                     log.display()
                 );
             }
@@ -207,7 +210,8 @@ impl<'a> Suite<'a> {
         })
     }
 
-    /// Whether this meta-mender has the client in Go; if so, its package has to be split too. No compiler here builds it.
+    /// Whether this meta-mender has the client in Go, whose package must be split, too. It is not built, because the host
+    /// has no compiler for it.
     fn splits_go_client(&self) -> Result<bool> {
         if !self.meta_mender.join("recipes-mender/mender-client/mender-client_git.bb").is_file() {
             return Ok(false);
@@ -226,19 +230,19 @@ impl<'a> Suite<'a> {
             let functions = directory.run(step, MACHINE, &command)?;
             ensure!(
                 functions.contains("update_modules_split"),
-                "the package of the client in Go is not split: PACKAGESPLITFUNCS is {functions:?}"
+                "the package of the client in Go is not split: PACKAGESPLITFUNCS = {functions:?}"
             );
             Ok(true)
         })
     }
 
-    /// Compares the signatures of the client's tasks without our layer and with it; without the variable they have to be the same.
-    /// Returns how many they are.
+    /// Compares the signatures of the client's tasks with and without the layer. They must be the same unless the variable is
+    /// set. Returns their number.
     fn unchanged(&self) -> Result<usize> {
         let name = format!("{}: the client's tasks without the variable", self.release.series);
         step(name, |step| {
-            let signatures = |name: &str, ours: bool, settings: &str| {
-                let directory = self.directory(name, ours, settings)?;
+            let signatures = |name: &str, with_layer: bool, settings: &str| {
+                let directory = self.directory(name, with_layer, settings)?;
                 directory.run(step, MACHINE, &["bitbake", "-S", "lockedsigs", "mender"])?;
                 signatures(&directory.path.join("locked-sigs.inc"))
             };
@@ -248,7 +252,7 @@ impl<'a> Suite<'a> {
             ensure!(changed.is_empty(), "the layer changes tasks of the client: {}", changed.join(", "));
             ensure!(
                 signatures("client-set", true, build::SPLIT)? != without,
-                "the variable changes no task of the client: its signatures show nothing"
+                "the variable does not change the signature of any task of the client"
             );
             Ok(without.len())
         })
@@ -260,12 +264,12 @@ fn signatures(path: &Path) -> Result<BTreeSet<String>> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let lines = text.lines().map(|line| line.trim().trim_end_matches(" \\").to_owned());
     let own: BTreeSet<_> = lines.filter(|line| line.starts_with("mender:")).collect();
-    ensure!(!own.is_empty(), "{} has no signature of the client", path.display());
+    ensure!(!own.is_empty(), "no signature of the client in {}", path.display());
     Ok(own)
 }
 
-/// Compares the modules in the root file system of `image` with those of the client, and `ours` in the place of those of the same
-/// name.
+/// Compares the modules in the root file system of `image` with those of the client. Modules in `ours` replace those with
+/// the same name.
 fn compare(directory: &BuildDirectory, image: &str, client: &Modules, ours: &Modules) -> Result<()> {
     let root = directory.work(image)?.join("rootfs");
     let found = read(&root)?;
@@ -274,18 +278,18 @@ fn compare(directory: &BuildDirectory, image: &str, client: &Modules, ours: &Mod
     let names = |modules: &Modules| modules.keys().cloned().collect::<Vec<_>>().join(" ");
     ensure!(
         names(&found) == names(&expected),
-        "{image}: the modules in {} are {:?} instead of {:?}",
+        "unexpected modules in {image}: {}: {:?} instead of {:?}",
         root.display(),
         names(&found),
         names(&expected)
     );
     let other: Vec<_> =
         found.iter().filter(|(name, content)| expected[*name] != **content).map(|(name, _)| name).collect();
-    ensure!(other.is_empty(), "{image}: the modules {other:?} in {} are of another package", root.display());
+    ensure!(other.is_empty(), "modules of another package in {image}: {}: {other:?}", root.display());
     Ok(())
 }
 
-/// The modules below the root `root`.
+/// The modules in the root file system `root`.
 fn read(root: &Path) -> Result<Modules> {
     let directory: PathBuf = root.join(lists::MODULES.trim_start_matches('/'));
     if !directory.is_dir() {

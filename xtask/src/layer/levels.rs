@@ -16,7 +16,7 @@ use crate::summary::Summary;
 use crate::target;
 
 /// The scenarios that a package of BitBake's is played with, and the module that they are about.
-const SCENARIOS: (&str, &[&str]) = ("web-file", &["install-rollback", "power-cut-install"]);
+const SCENARIOS: (&str, &[&str]) = ("web-file", &["install-rollback", "power-loss-install"]);
 
 /// Runs level 1 and, where OE-Core is at hand, levels 2 and 3; root file systems with the client where meta-mender is at hand too.
 ///
@@ -148,7 +148,7 @@ fn built(
     let proven = match packages.iter().find(is_it) {
         Some(package) => {
             let target = target::find(build.debian)?;
-            let machine = e2e::play_with(sh, target, vec![package.deb.clone()], scenarios)?;
+            let machine = e2e::run_with(sh, target, vec![package.deb.clone()], scenarios)?;
             format!(", {} on {machine}", scenarios.join(" and "))
         }
         None => ", all of them prebuilt".to_owned(),

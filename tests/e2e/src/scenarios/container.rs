@@ -1,14 +1,13 @@
-//! `container` on the device, with real podman and real systemd: install, rollback, and every power loss. Podman takes
-//! seconds for everything on this machine, so a scenario shows several things in one life. What else there is runs on the
-//! host: `cargo xtask engines`.
+//! Scenarios of `container` with real podman and systemd: install, rollback, and power losses. Every command of podman
+//! takes seconds on this machine, so one scenario tests several things. `cargo xtask engines` tests the other features
+//! on the host.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use test_image::{Archive, Mode};
 
 use crate::Scenario;
-use crate::artifact::Artifact;
-use crate::lab::Lab;
+use crate::device::{Device, journal, module_directory};
 
 /// The machine whose image has a container engine.
 pub const MACHINE: &str = "raspi3b";
@@ -16,42 +15,51 @@ pub const MACHINE: &str = "raspi3b";
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "container-install",
-        says: "a first install rolls back to nothing, installs and commits; an update of the same tag rolls back and commits",
-        play: install,
+        description: "a first install and an update with the same tag are rolled back, installed and committed",
+        run: install,
     },
     Scenario {
-        name: "container-power-cut-load",
-        says: "power lost while an image is loaded: the old answers after the boot, and the next update installs",
-        play: cut_load,
+        name: "container-power-loss-load",
+        description: "power loss while an image is loaded: the previous version answers, and an update installs",
+        run: power_loss_load,
     },
     Scenario {
-        name: "container-power-cut-install",
-        says: "power lost when the old has been stopped: the old answers after the boot",
-        play: cut_install,
+        name: "container-power-loss-install",
+        description: "power loss after the previous version was stopped: it answers after the boot",
+        run: power_loss_install,
     },
     Scenario {
-        name: "container-power-cut-rollback",
-        says: "power lost in ArtifactRollback: the old answers after the boot",
-        play: cut_rollback,
+        name: "container-power-loss-rollback",
+        description: "power loss in ArtifactRollback: the previous version answers after the boot",
+        run: power_loss_rollback,
     },
 ];
 
 pub const MODULE: &str = "container";
-const STATE: &str = "/data/mender/update-modules/container";
-const JOURNAL: &str = "/data/mender/update-modules/container/journal.json";
 const SETTINGS: &str = "/etc/mender-modules/container.toml";
-/// Every directory for podman's temporary files, to a shell.
-const SCRATCH: &str = "/var/tmp/mender-update-module-container-*";
+/// A shell pattern for the directories of podman's temporary files.
+const TEMPORARY: &str = "/var/tmp/mender-update-module-container-*";
 const TAG: &str = "localhost/shop:latest";
 
-/// Switches on and installs the package.
-fn begin(lab: &mut Lab) -> Result<()> {
-    lab.power_on_with(MODULE)?;
-    lab.ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 180\\n' > {SETTINGS} && sync")).map(drop)
+/// Starts the device with the module and its settings.
+fn start(device: &mut Device) -> Result<()> {
+    device.power_on_with_package(MODULE)?;
+    device
+        .ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 180\\n' > {SETTINGS} && sync"))
+        .map(drop)
 }
 
-/// An artifact of the project shop with one service of `image`, which answers at port 8080.
-fn release(lab: &Lab, version: &str, image: &Archive) -> Result<String> {
+/// Starts the device and installs the first version. Returns the images.
+fn with_previous_version(device: &mut Device) -> Result<Vec<String>> {
+    start(device)?;
+    device.install_and_commit(&shop(device, "1", 0)?)?;
+    images(device)
+}
+
+/// An artifact of the project shop. Its only service runs an image with `padding` bytes in addition to the server, and
+/// answers at port 8080.
+fn shop(device: &Device, version: &str, padding: usize) -> Result<String> {
+    let image = device.image(TAG, version, Mode::Healthy, padding)?;
     let web = json!({
         "image": TAG,
         "network": "host",
@@ -64,135 +72,113 @@ fn release(lab: &Lab, version: &str, image: &Archive) -> Result<String> {
         "images": [{"file": "app.tar", "id": image.id, "ref": TAG}],
         "run": {"web": web},
     });
-    let files = vec![("app.tar", image.content.clone())];
-    let (name, device_type) = (&*format!("release-{version}"), lab.device_type());
-    let meta_data = Some(meta_data.to_string());
-    lab.copy_in(&lab.artifact_on_host(Artifact { module: MODULE, name, device_type, files, meta_data })?)
+    let files = vec![("app.tar", image.content)];
+    device.artifact(MODULE, &format!("release-{version}"), files, Some(meta_data.to_string()))
 }
 
-/// One with an image of its own.
-fn shop(lab: &Lab, version: &str) -> Result<String> {
-    release(lab, version, &lab.image(TAG, version, Mode::Well, 0)?)
+/// Starts the device and installs the first version. Returns another image, with `padding` bytes in addition to its
+/// server.
+pub fn with_first_version(device: &mut Device, padding: usize) -> Result<Archive> {
+    with_previous_version(device)?;
+    device.image("localhost/other:latest", "other", Mode::Healthy, padding)
 }
 
-/// Switches on and installs the first version, and returns another image, with `noise` bytes beside its server.
-pub fn with_first_version(lab: &mut Lab, noise: usize) -> Result<Archive> {
-    begin(lab)?;
-    install_and_commit(lab, &shop(lab, "1")?)?;
-    lab.image("localhost/other:latest", "other", Mode::Well, noise)
+/// An artifact of the second version, in an image with `padding` bytes in addition to its server.
+pub fn second_version(device: &Device, padding: usize) -> Result<String> {
+    shop(device, "2", padding)
 }
 
-/// An artifact with the second version, in an image with `noise` bytes beside its server.
-pub fn second_version(lab: &Lab, noise: usize) -> Result<String> {
-    release(lab, "2", &lab.image(TAG, "2", Mode::Well, noise)?)
-}
-
-fn install_and_commit(lab: &Lab, artifact: &str) -> Result<()> {
-    lab.client(&format!("install {artifact}"), 0)?;
-    lab.client("commit", 0).map(drop)
-}
-
-/// Has to get `version` for an answer, now or soon: after a boot, systemd comes to it when it does.
-fn answers(lab: &Lab, version: &str) -> Result<()> {
-    let ask = "busybox wget -q -O - http://127.0.0.1:8080/ 2>/dev/null";
-    lab.wait(&format!("[ \"$({ask})\" = {version} ]"))
+/// Waits until the service answers with `version`.
+fn is_active(device: &Device, version: &str) -> Result<()> {
+    let request = "busybox wget -q -O - http://127.0.0.1:8080/ 2>/dev/null";
+    device
+        .wait_until(&format!("[ \"$({request})\" = {version} ]"))
         .with_context(|| format!("version {version} does not answer"))
 }
 
-fn images(lab: &Lab) -> Result<Vec<String>> {
-    let said = lab.ok("podman images --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}' | sort")?;
-    Ok(said.lines().map(str::to_owned).collect())
+fn images(device: &Device) -> Result<Vec<String>> {
+    let list = device.ok("podman images --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}' | sort")?;
+    Ok(list.lines().map(str::to_owned).collect())
 }
 
-/// Has to find nothing left of an update, and the images that were there `before`.
-fn is_clean(lab: &Lab, before: &[String]) -> Result<()> {
-    lab.ok(&format!("test ! -e {JOURNAL} && test ! -e {STATE}/staging"))
-        .context("something is left of the update")?;
-    let now = images(lab)?;
-    ensure!(now == before, "the images were {before:#?} and are {now:#?}");
+/// Fails unless the images are the same as `before` and an update has left no files behind.
+fn is_clean(device: &Device, before: &[String]) -> Result<()> {
+    device.is_clean(MODULE, &[&format!("{}/staging", module_directory(MODULE))])?;
+    let now = images(device)?;
+    ensure!(now == before, "the images were changed: {now:#?} instead of {before:#?}");
     Ok(())
 }
 
-fn install(lab: &mut Lab) -> Result<()> {
-    begin(lab)?;
-    let first = shop(lab, "1")?;
-    let nothing = images(lab)?;
-    lab.client(&format!("install {first}"), 0)?;
-    answers(lab, "1")?;
-    lab.client("rollback", 0)?;
-    lab.ok("test -z \"$(podman ps --all --quiet)\" && ! systemctl is-active mender-shop.web.service")?;
-    is_clean(lab, &nothing)?;
-    install_and_commit(lab, &first)?;
-    answers(lab, "1")?;
-    let old = images(lab)?;
-    // The old and the new have one tag.
-    let second = shop(lab, "2")?;
-    lab.client(&format!("install {second}"), 0)?;
-    answers(lab, "2")?;
-    lab.client("rollback", 0)?;
-    answers(lab, "1")?;
-    is_clean(lab, &old)?;
-    install_and_commit(lab, &second)?;
-    answers(lab, "2")?;
-    ensure!(images(lab)?.len() == old.len(), "the old image is still there: {:#?}", images(lab)?);
-    lab.ok("podman volume exists data").map(drop)
+fn install(device: &mut Device) -> Result<()> {
+    start(device)?;
+    let first = shop(device, "1", 0)?;
+    let none = images(device)?;
+    device.install(&first)?;
+    is_active(device, "1")?;
+    device.client("rollback", 0)?;
+    device.ok("test -z \"$(podman ps --all --quiet)\" && ! systemctl is-active mender-shop.web.service")?;
+    is_clean(device, &none)?;
+    device.install_and_commit(&first)?;
+    is_active(device, "1")?;
+    let before = images(device)?;
+    let second = second_version(device, 0)?; // with the same tag
+    device.install(&second)?;
+    is_active(device, "2")?;
+    device.client("rollback", 0)?;
+    is_active(device, "1")?;
+    is_clean(device, &before)?;
+    device.install_and_commit(&second)?;
+    is_active(device, "2")?;
+    let after = images(device)?;
+    ensure!(after.len() == before.len(), "the previous image was not removed: {after:#?}");
+    device.ok("podman volume exists data").map(drop)
 }
 
-/// Cuts the power in an update to `second`: after the boot the old version answers by itself, nothing is left of a load, and
-/// the update made again leaves as many images as there were `before`.
-fn cut_and_update_again(lab: &mut Lab, second: &str, before: &[String]) -> Result<()> {
-    lab.power_cut()?;
-    lab.power_on()?;
-    lab.ok(&format!("! ls -d {SCRATCH}")).context("podman's temporary files are left after the boot")?;
-    answers(lab, "1").context("after the boot")?;
-    install_and_commit(lab, second)?;
-    answers(lab, "2")?;
-    ensure!(images(lab)?.len() == before.len(), "images are left: {:#?}", images(lab)?);
+/// Makes the device lose power during an update to `second`. The previous version must answer after the boot without
+/// podman's temporary files, and a repeated update must leave as many images as `before`.
+fn survives_power_loss(device: &mut Device, second: &str, before: &[String]) -> Result<()> {
+    device.reboot_by_power_loss()?;
+    device.ok(&format!("! ls -d {TEMPORARY}")).context("the boot left podman's temporary files")?;
+    is_active(device, "1").context("after the boot")?;
+    device.install_and_commit(second)?;
+    is_active(device, "2")?;
+    let after = images(device)?;
+    ensure!(after.len() == before.len(), "the update left images behind: {after:#?}");
     Ok(())
 }
 
-fn cut_load(lab: &mut Lab) -> Result<()> {
-    begin(lab)?;
-    install_and_commit(lab, &shop(lab, "1")?)?;
-    let old = images(lab)?;
-    // Large enough for podman to be met at it.
-    let second = second_version(lab, 8 << 20)?;
-    // Its temporary copy has to be durable: the boot is to remove it.
-    let loads = format!("test -n \"$(ls {SCRATCH} 2> /dev/null)\"");
-    lab.client_until(&format!("install {second}"), &format!("{loads} && sleep 1 && sync"))?;
-    lab.ok(&loads).context("podman was not met at its load")?;
-    cut_and_update_again(lab, &second, &old)
+fn power_loss_load(device: &mut Device) -> Result<()> {
+    let before = with_previous_version(device)?;
+    // So large that podman is still loading it when the power is lost.
+    let second = second_version(device, 8 << 20)?;
+    // podman's temporary copy must be durable, because the boot must remove it.
+    let is_loading = format!("test -n \"$(ls {TEMPORARY} 2> /dev/null)\"");
+    device.start_client_until(&format!("install {second}"), &format!("{is_loading} && sleep 1 && sync"))?;
+    device.ok(&is_loading).context("podman had loaded the image before the power loss")?;
+    survives_power_loss(device, &second, &before)
 }
 
-fn cut_install(lab: &mut Lab) -> Result<()> {
-    begin(lab)?;
-    install_and_commit(lab, &shop(lab, "1")?)?;
-    let old = images(lab)?;
-    let second = shop(lab, "2")?;
-    // The old has been stopped, and nothing of the new is started yet.
-    lab.client_until(
-        &format!("install {second}"),
-        &format!("grep -q Switching {JOURNAL} && ! busybox pidof tiny-http > /dev/null"),
-    )?;
-    cut_and_update_again(lab, &second, &old)
+/// A shell condition: the journal contains `phase`, and no version runs.
+fn stopped_in(phase: &str) -> String {
+    format!("grep -q {phase} {} && ! busybox pidof tiny-http > /dev/null", journal(MODULE))
 }
 
-fn cut_rollback(lab: &mut Lab) -> Result<()> {
-    begin(lab)?;
-    install_and_commit(lab, &shop(lab, "1")?)?;
-    let old = images(lab)?;
-    let second = shop(lab, "2")?;
-    lab.client(&format!("install {second}"), 0)?;
-    answers(lab, "2")?;
-    // The new has been stopped, and nothing of the old is started yet.
-    lab.client_until(
-        "rollback",
-        &format!("grep -q RollingBack {JOURNAL} && ! busybox pidof tiny-http > /dev/null"),
-    )?;
-    lab.power_cut()?;
-    lab.power_on()?;
-    answers(lab, "1").context("after the boot")?;
-    lab.client("rollback", 0)?;
-    answers(lab, "1")?;
-    is_clean(lab, &old)
+fn power_loss_install(device: &mut Device) -> Result<()> {
+    let before = with_previous_version(device)?;
+    let second = second_version(device, 0)?;
+    device.start_client_until(&format!("install {second}"), &stopped_in("Switching"))?;
+    survives_power_loss(device, &second, &before)
+}
+
+fn power_loss_rollback(device: &mut Device) -> Result<()> {
+    let before = with_previous_version(device)?;
+    let second = second_version(device, 0)?;
+    device.install(&second)?;
+    is_active(device, "2")?;
+    device.start_client_until("rollback", &stopped_in("RollingBack"))?;
+    device.reboot_by_power_loss()?;
+    is_active(device, "1").context("after the boot")?;
+    device.client("rollback", 0)?;
+    is_active(device, "1")?;
+    is_clean(device, &before)
 }

@@ -1,42 +1,40 @@
-//! `deb` on the device: its package, real packages through the real client, every way back, and the client's own update.
+//! Scenarios of `deb`: its package, updates of real packages with rollbacks, a power loss, and an update of the client.
 
 use anyhow::{Context, Result, ensure};
 use mock_client::debian::Package;
 
 use crate::Scenario;
-use crate::artifact::Artifact;
-use crate::lab::Lab;
-use crate::scenarios::takeover;
+use crate::device::{Device, journal, module_directory};
+use crate::scenarios::diversion;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "deb-package",
-        says: "the package takes the place of mender-client's module, and purging it gives it back",
-        play: package,
+        description: "the package replaces mender-client's module; purging it restores that module",
+        run: package,
     },
     Scenario {
         name: "deb-update",
-        says: "bare .deb files install and roll back exactly, a failing postinst rolls back by itself, and a commit stays",
-        play: update,
+        description: "packages are installed, rolled back exactly, also after a failing postinst, and committed",
+        run: update,
     },
     Scenario {
-        name: "deb-power-cut",
-        says: "power lost in the middle of unpacking: after the boot the packages are what they were",
-        play: power_cut,
+        name: "deb-power-loss",
+        description: "power loss while packages are unpacked: the boot restores the previous packages",
+        run: power_loss,
     },
     Scenario {
         name: "deb-client-update",
-        says: "an update of mender-client, which restarts the service that the update runs in, survives and is committed",
-        play: client_update,
+        description: "an update of mender-client, which restarts the service that installs it, is committed",
+        run: client_update,
     },
 ];
 
 pub const MODULE: &str = "deb";
 const PACKAGE: &str = "mender-update-module-deb";
-const JOURNAL: &str = "/data/mender/update-modules/deb/journal.json";
 const EXECUTABLE: &str = "/usr/share/mender/modules/v3/deb";
 
-/// A package with a file that tells its version, one of this version only, and a configuration file.
+/// A package with a file that contains the version, a file of this version only, and a configuration file.
 fn app(version: &str) -> Package {
     Package::new("app", version)
         .file("/usr/share/app/data", &format!("{version}\n"))
@@ -44,140 +42,150 @@ fn app(version: &str) -> Package {
         .conffile("/etc/app.conf", &format!("settings of {version}\n"))
 }
 
-/// Switches on, installs the module, and a package with a past: its configuration file is changed, its mark automatic.
-fn with_old(lab: &mut Lab) -> Result<String> {
-    lab.power_on_with(MODULE)?;
-    install_with_dpkg(lab, &app("1.0"))?;
-    lab.ok("echo mine > /etc/app.conf && touch -d 2001-02-03T04:05:06.789 /etc/app.conf && apt-mark auto app && sync")?;
-    state(lab)
+/// Starts the device with the module, and installs the previous version of a package. Its configuration file is changed,
+/// and it is marked as automatically installed. Returns the [`state`].
+fn with_previous_version(device: &mut Device) -> Result<String> {
+    device.power_on_with_package(MODULE)?;
+    let path = device.write_file("previous.deb", &app("1.0").build()?)?;
+    device.ok(&format!("dpkg --install {path} && rm {path}"))?;
+    device.ok(
+        "echo mine > /etc/app.conf && touch -d 2001-02-03T04:05:06.789 /etc/app.conf && apt-mark auto app && sync",
+    )?;
+    state(device)
 }
 
-fn install_with_dpkg(lab: &Lab, package: &Package) -> Result<()> {
-    let there = lab.put("old.deb", &package.build()?)?;
-    lab.ok(&format!("dpkg --install {there} && rm {there}")).map(drop)
-}
-
-/// All that has to come back: what dpkg and apt say, `/etc`, and the package's files.
-fn state(lab: &Lab) -> Result<String> {
-    let programs = lab.ok(
+/// Everything that a rollback must restore: the state of dpkg and apt, `/etc`, and the files of the package.
+fn state(device: &Device) -> Result<String> {
+    let packages = device.ok(
         "dpkg-query --show --showformat='${binary:Package} ${db:Status-Abbrev} ${Version} ${Conffiles}\\n' \
          && apt-mark showauto && (dpkg --verify app mender-client || true) && find /usr/share/app /opt",
     )?;
-    // Directories' own times are left out: whatever is put beside a file and taken away changes them.
-    let etc = lab.ok(
-        "cd /etc && find . ! -type d -printf '%y %m %U:%G %T@ %s %p %l\\n' | sort && find . -type f -exec sha256sum {} + | sort",
-    )?;
-    Ok(format!("{programs}{etc}"))
+    // Without directories: their times change whenever a temporary file is created in them.
+    let etc = device.ok("cd /etc && find . ! -type d -printf '%y %m %U:%G %T@ %s %p %l\\n' | sort \
+         && find . -type f -exec sha256sum {} + | sort")?;
+    Ok(format!("{packages}{etc}"))
 }
 
-fn is_as_before(lab: &Lab, before: &str) -> Result<()> {
-    let now = state(lab)?;
+/// Fails unless the state is the same as `before`.
+fn is_unchanged(device: &Device, before: &str) -> Result<()> {
+    let now = state(device)?;
     let only = |one: &str, other: &str| -> Vec<String> {
         one.lines().filter(|line| !other.lines().any(|other| other == *line)).map(str::to_owned).collect()
     };
-    ensure!(now == before, "was {:#?}, and is {:#?}", only(before, &now), only(&now, before));
+    ensure!(
+        now == before,
+        "the packages or /etc were changed: {:#?} instead of {:#?}",
+        only(&now, before),
+        only(before, &now)
+    );
     Ok(())
 }
 
-/// An artifact of `packages`, under names that an artifact can hold.
-fn artifact(lab: &Lab, name: &str, packages: &[Vec<u8>]) -> Result<String> {
+/// An artifact of `packages`. Its files have names that mender-artifact accepts.
+fn artifact(device: &Device, name: &str, packages: &[Vec<u8>]) -> Result<String> {
     let names: Vec<_> = (0..packages.len()).map(|number| format!("package-{number}.deb")).collect();
     let files = names.iter().map(String::as_str).zip(packages.iter().cloned()).collect();
-    let (module, device_type) = (MODULE, lab.device_type());
-    lab.copy_in(&lab.artifact_on_host(Artifact { module, name, device_type, files, meta_data: None })?)
+    device.artifact(MODULE, name, files, None)
 }
 
-/// Has to find nothing left of an update.
-fn is_clean(lab: &Lab) -> Result<()> {
-    let directory = "/data/mender/update-modules/deb";
-    lab.ok(&format!("test ! -e {JOURNAL} && test ! -e {directory}/staging && test ! -e {directory}/old"))
-        .context("something is left of the update")
-        .map(drop)
+/// Fails if an update has left files behind.
+fn is_clean(device: &Device) -> Result<()> {
+    let paths = ["staging", "old"].map(|name| format!("{}/{name}", module_directory(MODULE)));
+    device.is_clean(MODULE, &paths.each_ref().map(String::as_str))
 }
 
-fn package(lab: &mut Lab) -> Result<()> {
-    takeover::play(lab, MODULE)
+fn package(device: &mut Device) -> Result<()> {
+    diversion::run(device, MODULE)
 }
 
-fn update(lab: &mut Lab) -> Result<()> {
-    let old = with_old(lab)?;
+fn update(device: &mut Device) -> Result<()> {
+    let before = with_previous_version(device)?;
     let extra =
         Package::new("extra", "1:1+b1~rc1").field("Depends", "app (>= 2)").file("/opt/extra/file", "x");
-    let good = artifact(lab, "release-2", &[app("2.0").build()?, extra.build()?])?;
-    lab.client(&format!("install {good}"), 0)?;
-    lab.ok("grep -q 2.0 /usr/share/app/data && grep -q mine /etc/app.conf && test -e /etc/app.conf.dpkg-dist -a -e /opt/extra/file")?;
-    lab.client("rollback", 0)?;
-    is_as_before(lab, &old).context("after the rollback")?;
-    is_clean(lab)?;
-    let bad = app("3.0").script("postinst", "echo the new version has no luck; exit 1");
-    let bad = artifact(lab, "release-3", &[bad.build()?, extra.build()?])?;
-    let said = lab.client(&format!("install {bad}"), 1)?;
-    ensure!(said.contains("has no luck"), "the deployment log does not show what the script said:\n{said}");
-    is_as_before(lab, &old).context("after a failing postinst")?;
-    is_clean(lab)?;
-    lab.client(&format!("install {good}"), 0)?;
-    lab.client("commit", 0)?;
-    lab.ok("test \"$(dpkg-query --show --showformat='${Version}' app)\" = 2.0 && apt-mark showauto | grep -qx app")?;
-    is_clean(lab)
+    let good = artifact(device, "release-2", &[app("2.0").build()?, extra.build()?])?;
+    device.install(&good)?;
+    device.ok("grep -q 2.0 /usr/share/app/data && grep -q mine /etc/app.conf \
+         && test -e /etc/app.conf.dpkg-dist -a -e /opt/extra/file")?;
+    device.client("rollback", 0)?;
+    is_unchanged(device, &before).context("after the rollback")?;
+    is_clean(device)?;
+    let bad = app("3.0").script("postinst", "echo postinst of app fails; exit 1");
+    let bad = artifact(device, "release-3", &[bad.build()?, extra.build()?])?;
+    let output = device.client(&format!("install {bad}"), 1)?;
+    ensure!(
+        output.contains("postinst of app fails"),
+        "the deployment log does not have the output of the postinst:\n{output}"
+    );
+    is_unchanged(device, &before).context("after a failing postinst")?;
+    is_clean(device)?;
+    device.install_and_commit(&good)?;
+    device.ok(
+        "test \"$(dpkg-query --show --showformat='${Version}' app)\" = 2.0 && apt-mark showauto | grep -qx app",
+    )?;
+    is_clean(device)
 }
 
-fn power_cut(lab: &mut Lab) -> Result<()> {
-    let old = with_old(lab)?;
-    // Its script is run between the unpacking of two packages, and holds everything.
+fn power_loss(device: &mut Device) -> Result<()> {
+    let before = with_previous_version(device)?;
+    // dpkg runs this preinst between the unpacking of the two packages, and it blocks.
     let last = Package::new("zz-last", "1")
         .field("Pre-Depends", "app (>= 2)")
         .file("/opt/last", "x")
         .script("preinst", "touch /run/reached; sleep 3600");
-    let artifact = artifact(lab, "release-2", &[app("2.0").build()?, last.build()?])?;
-    lab.client_until(&format!("install {artifact}"), "test -e /run/reached")?;
-    lab.ok("grep -q 2.0 /usr/share/app/data").context("the first package is not unpacked yet")?;
-    lab.power_cut()?;
-    lab.power_on()?;
-    lab.wait(&format!("grep -q RolledBack {JOURNAL}")).context("the boot does not recover")?;
-    lab.wait(&format!(
-        "test $(systemctl show --property=ActiveState --value {PACKAGE}-recover.service) = inactive"
-    ))
-    .context("the recovery fails, or does not end")?;
-    is_as_before(lab, &old).context("after the boot")?;
-    lab.client("rollback", 2).context("client 3.4 has forgotten an install that was cut")?;
-    lab.ok(&format!("{EXECUTABLE} Cleanup /data/mender/modules/v3/payloads/0000/tree"))?;
-    is_as_before(lab, &old)?;
-    is_clean(lab)
+    let artifact = artifact(device, "release-2", &[app("2.0").build()?, last.build()?])?;
+    device.start_client_until(&format!("install {artifact}"), "test -e /run/reached")?;
+    device.ok("grep -q 2.0 /usr/share/app/data").context("the first package is not unpacked")?;
+    device.reboot_by_power_loss()?;
+    device
+        .wait_until(&format!("grep -q RolledBack {}", journal(MODULE)))
+        .context("no recovery after the boot")?;
+    device
+        .wait_until(&format!(
+            "test $(systemctl show --property=ActiveState --value {PACKAGE}-recover.service) = inactive"
+        ))
+        .context("the recovery failed or did not end")?;
+    is_unchanged(device, &before).context("after the boot")?;
+    device.has_no_update_to_roll_back()?;
+    device.ok(&format!("{EXECUTABLE} Cleanup /data/mender/modules/v3/payloads/0000/tree"))?;
+    is_unchanged(device, &before)?;
+    is_clean(device)
 }
 
-/// What is put in the place of the client's daemon: the same service, which makes the update as the daemon would.
-const DAEMON: &str = "[Service]\nExecStartPre=\nExecStart=\nType=simple\nExecStart=/bin/sh /root/daemon\n";
+/// A drop-in for the service of the client's daemon: the service runs [`UPDATE_SCRIPT`] instead of the daemon.
+const DROP_IN: &str = "[Service]\nExecStartPre=\nExecStart=\nType=simple\nExecStart=/bin/sh /root/update\n";
 
-/// Installs and commits when it is started for the first time, and then only counts its starts.
-const DAEMON_SCRIPT: &str = "echo started >> /root/starts\n\
+/// Installs and commits the artifact at the first start of the service. Counts all starts.
+const UPDATE_SCRIPT: &str = "echo started >> /root/starts\n\
     test -e /root/done && exec sleep infinity\n\
     mender --no-syslog install ARTIFACT > /root/log 2>&1 && mender --no-syslog commit >> /root/log 2>&1\n\
     echo $? > /root/done\nexec sleep infinity\n";
 
-fn client_update(lab: &mut Lab) -> Result<()> {
-    lab.power_on_with(MODULE)?;
-    let newer = lab.newer_client()?;
-    let artifact = artifact(lab, "release-2", &[newer])?;
-    lab.ok(&format!(
+fn client_update(device: &mut Device) -> Result<()> {
+    device.power_on_with_package(MODULE)?;
+    let newer = device.newer_client()?;
+    let artifact = artifact(device, "release-2", &[newer])?;
+    device.ok(&format!(
         "rm /etc/systemd/system/mender-client.service && mkdir /etc/systemd/system/mender-client.service.d \
-         && printf '%s' '{DAEMON}' > /etc/systemd/system/mender-client.service.d/daemon.conf \
-         && printf '%s' '{}' > /root/daemon && systemctl daemon-reload && systemctl start mender-client.service",
-        DAEMON_SCRIPT.replace("ARTIFACT", &artifact)
+         && printf '%s' '{DROP_IN}' > /etc/systemd/system/mender-client.service.d/update.conf \
+         && printf '%s' '{}' > /root/update && systemctl daemon-reload && systemctl start mender-client.service",
+        UPDATE_SCRIPT.replace("ARTIFACT", &artifact)
     ))?;
-    let told = |error: anyhow::Error| error.context(lab.ok("cat /root/log").unwrap_or_default());
-    lab.wait("test -e /root/done").map_err(told)?;
-    ensure!(lab.ok("cat /root/done")? == "0\n", "the update failed: {}", lab.ok("cat /root/log")?);
-    // That the package's script asked for a restart, and what systemd said to that.
-    let said = lab.ok("cat /root/log")?;
-    ensure!(said.contains("Operation refused"), "nobody has tried to restart the service:\n{said}");
-    let version = lab.ok("dpkg-query --show --showformat='${Version} ${db:Status-Abbrev}' mender-client")?;
-    ensure!(version.ends_with("+newer ii "), "mender-client is {version:?}");
-    // Nobody has ended the update, and when it has ended the new client is started.
-    lab.wait("test $(grep -c started /root/starts) = 2")
+    let with_log = |error: anyhow::Error| error.context(device.ok("cat /root/log").unwrap_or_default());
+    device.wait_until("test -e /root/done").map_err(with_log)?;
+    ensure!(device.ok("cat /root/done")? == "0\n", "the update failed: {}", device.ok("cat /root/log")?);
+    // The maintainer script requested a restart of the service, which systemd refused.
+    let output = device.ok("cat /root/log")?;
+    ensure!(output.contains("Operation refused"), "no restart of the service was refused:\n{output}");
+    let version =
+        device.ok("dpkg-query --show --showformat='${Version} ${db:Status-Abbrev}' mender-client")?;
+    ensure!(version.ends_with("+newer ii "), "unexpected version of mender-client: {version:?}");
+    // The service was restarted after the update, and not during it.
+    device
+        .wait_until("test $(grep -c started /root/starts) = 2")
         .context("the service was not restarted exactly once")?;
-    lab.ok(
+    device.ok(
         "test ! -e /run/systemd/system/mender-client.service.d && systemctl is-active mender-client.service",
     )?;
-    ensure!(lab.client("show-artifact", 0)?.contains("release-2"), "the update is not committed");
-    is_clean(lab)
+    ensure!(device.client("show-artifact", 0)?.contains("release-2"), "the update is not committed");
+    is_clean(device)
 }

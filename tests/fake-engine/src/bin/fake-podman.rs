@@ -116,7 +116,7 @@ fn take(state: &State, archive: File) -> Result<String> {
         let parsed: Value = serde_json::from_slice(config)?;
         let variables = parsed["config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let mode =
-            variables.filter_map(|variable| variable.strip_prefix("MODE=")).next_back().unwrap_or("well");
+            variables.filter_map(|variable| variable.strip_prefix("MODE=")).next_back().unwrap_or("healthy");
         state.add_image(&id, mode)?;
         for tag in image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             state.tag(&id, tag)?;

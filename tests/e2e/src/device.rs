@@ -1,0 +1,324 @@
+//! A device under test: its disk, its power, and the commands that a scenario runs on it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use host::apt::Root;
+use host::status::Step;
+use qemu::{Background, Limit, Machine, Output, Overlay, Snapshot};
+use test_image::Mode;
+use xshell::Shell;
+
+use crate::Setup;
+use crate::artifact::{self, Artifact};
+
+/// A command that changes nothing. podman's first command reads its whole executable from a slow card.
+const QUERY: Limit = Limit::new("QUERY", 180);
+
+/// `apt-get` or `dpkg`.
+const PACKAGE: Limit = Limit::new("PACKAGE", 600);
+
+/// `mender install`, `commit` or `rollback`.
+const CLIENT: Limit = Limit::new("CLIENT", 600);
+
+/// Until a condition is true.
+const CONDITION: Limit = Limit::new("CONDITION", 600);
+
+/// apt without questions.
+const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get";
+
+/// One device.
+pub struct Device<'a> {
+    sh: &'a Shell,
+    setup: &'a Setup,
+    directory: &'a Path,
+    step: &'a Step,
+    overlay: Overlay,
+    machine: Option<Machine>,
+    /// A client that was started and not waited for. It ends with a power loss.
+    client: Option<Background>,
+}
+
+impl<'a> Device<'a> {
+    /// A new device, without power.
+    pub fn new(sh: &'a Shell, setup: &'a Setup, directory: &'a Path, step: &'a Step) -> Result<Self> {
+        let overlay = Overlay::create(step, &setup.image, &directory.join("card.qcow2"))?;
+        Ok(Self { sh, setup, directory, step, overlay, machine: None, client: None })
+    }
+
+    /// Boots the device. Returns when commands can be run.
+    pub fn power_on(&mut self) -> Result<()> {
+        self.step.detail("booting");
+        self.machine = Some(Machine::boot(self.step, &self.setup.image, &self.overlay, self.directory)?);
+        Ok(())
+    }
+
+    /// Starts a device that has the package of `module`, from the snapshot if there is one.
+    pub fn power_on_with_package(&mut self, module: &str) -> Result<()> {
+        let Some(snapshot) = &self.setup.snapshot else {
+            self.power_on()?;
+            return self.install_package(module);
+        };
+        self.step.detail("resuming the snapshot");
+        self.overlay = snapshot.copy(&self.directory.join("card.qcow2"))?;
+        match Snapshot::resume(self.step, &self.setup.image, &self.overlay, self.directory) {
+            Ok(machine) => self.machine = Some(machine),
+            // The card of the snapshot has the packages, too.
+            Err(error) => {
+                let error = format!("{error:#}");
+                let cause = error.lines().next().unwrap_or_default();
+                self.step.note(format!("resuming the snapshot failed; booting instead: {cause}"));
+                self.power_on()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves the device as a snapshot for other devices.
+    pub fn into_snapshot(self) -> Result<Snapshot> {
+        self.step.detail("creating the snapshot");
+        let machine = self.machine.context("the device has no power")?;
+        Snapshot::create(self.step, machine, &self.setup.image, self.overlay, self.directory)
+    }
+
+    /// Makes the device lose power.
+    pub fn power_loss(&mut self) -> Result<()> {
+        self.step.detail("power loss");
+        self.machine.take().context("the device has no power")?.power_loss()?;
+        self.client = None;
+        Ok(())
+    }
+
+    /// Makes the device lose power and boots it again.
+    pub fn reboot_by_power_loss(&mut self) -> Result<()> {
+        self.power_loss()?;
+        self.power_on()
+    }
+
+    fn machine(&self) -> Result<&Machine> {
+        self.machine.as_ref().context("the device has no power")
+    }
+
+    fn run(&self, command: &str, limit: Limit) -> Result<Output> {
+        self.step.detail(command.lines().next().unwrap_or_default());
+        self.machine()?.run(command, limit)
+    }
+
+    /// Runs `command`, fails unless it exits with `status`, and returns its output.
+    fn expect(&self, command: &str, limit: Limit, status: i32) -> Result<Output> {
+        let output = self.run(command, limit)?;
+        ensure!(
+            output.status == status,
+            "unexpected exit status on the device: {command}: {} instead of {status}\n{}",
+            output.status,
+            output.text()
+        );
+        Ok(output)
+    }
+
+    /// Runs `command`, which must succeed, and returns its standard output.
+    pub fn ok(&self, command: &str) -> Result<String> {
+        Ok(self.expect(command, QUERY, 0)?.stdout)
+    }
+
+    /// Runs `command`, which must fail with an output that contains `text`.
+    pub fn fails(&self, command: &str, text: &str) -> Result<()> {
+        let output = self.run(command, PACKAGE)?;
+        ensure!(
+            output.status != 0 && output.text().contains(text),
+            "command on the device did not fail with {text:?}: {command}: exit status {}\n{}",
+            output.status,
+            output.text()
+        );
+        Ok(())
+    }
+
+    /// Copies the package of `module` to the device and installs it with dpkg, which on a slow card is much faster than
+    /// apt.
+    pub fn install_package(&self, module: &str) -> Result<()> {
+        self.install_with("dpkg --install", module)
+    }
+
+    /// Copies the package of `module` to the device and installs it with apt, as the README describes.
+    pub fn install_package_with_apt(&self, module: &str) -> Result<()> {
+        self.install_with(&format!("{APT} install --yes"), module)
+    }
+
+    fn install_with(&self, command: &str, module: &str) -> Result<()> {
+        let prefix = format!("mender-update-module-{module}_");
+        let is_it = |path: &&PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+        };
+        let package = self.setup.packages.iter().find(is_it);
+        let path = self.copy_in(package.with_context(|| format!("no package of the module {module}"))?)?;
+        self.expect(&format!("{command} {path}"), PACKAGE, 0).map(drop)
+    }
+
+    /// Removes `package` and its settings.
+    pub fn purge_package(&self, package: &str) -> Result<()> {
+        self.expect(&format!("{APT} purge --yes {package}"), PACKAGE, 0).map(drop)
+    }
+
+    /// Copies a file of the host to the device and returns its path there.
+    pub fn copy_in(&self, path: &Path) -> Result<String> {
+        let name =
+            path.file_name().with_context(|| format!("path without a file name: {}", path.display()))?;
+        let destination = format!("/root/{}", name.to_string_lossy());
+        self.machine()?.copy_in(path, &destination)?;
+        Ok(destination)
+    }
+
+    /// Writes a file called `name` to the device and returns its path there.
+    pub fn write_file(&self, name: &str, content: &[u8]) -> Result<String> {
+        let path = self.directory.join(name);
+        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        self.copy_in(&path)
+    }
+
+    /// Debian's mender-client for this device, in a version that is newer than the installed one.
+    pub fn newer_client(&self) -> Result<Vec<u8>> {
+        let release = self.ok(". /etc/os-release && echo $VERSION_CODENAME")?;
+        let apt = self.directory.join("apt");
+        let apt = Root::new(self.sh, self.step, &apt, release.trim(), self.setup.image.board().architecture)?;
+        let debs = apt.download(self.step, &["mender-client"])?;
+        let deb = debs.first().context("apt-get downloaded no package of mender-client")?;
+        artifact::newer(self.sh, deb, &self.directory.join("mender-client"))
+    }
+
+    /// Makes an artifact for this device, copies it there, and returns its path there.
+    pub fn artifact(
+        &self,
+        module: &str,
+        name: &str,
+        files: Vec<(&str, Vec<u8>)>,
+        meta_data: Option<String>,
+    ) -> Result<String> {
+        let device_type = self.setup.image.board().device_type;
+        self.copy_artifact(&Artifact { module, name, device_type, files, meta_data })
+    }
+
+    /// Makes `artifact`, copies it to the device, and returns its path there.
+    pub fn copy_artifact(&self, artifact: &Artifact) -> Result<String> {
+        self.copy_in(&artifact.write(self.sh, self.directory)?)
+    }
+
+    /// A tar archive of `files`.
+    pub fn archive(&self, files: &[(&str, &str)]) -> Result<Vec<u8>> {
+        artifact::archive(self.sh, self.directory, files)
+    }
+
+    /// An image of the test server for this device. `padding` bytes after the executable make it larger; they depend on
+    /// `version`, so that two versions share no layer.
+    pub fn image(
+        &self,
+        reference: &str,
+        version: &str,
+        mode: Mode,
+        padding: usize,
+    ) -> Result<test_image::Archive> {
+        let path = &self.setup.server;
+        let mut executable = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        // Random numbers by Marsaglia's xorshift.
+        let seed = 0x9e37_79b9_7f4a_7c15;
+        let mut random = version.bytes().fold(seed, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(byte));
+        executable.extend((0..padding).map(|_| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random as u8
+        }));
+        let executable = executable.as_slice();
+        let architecture = self.setup.image.board().architecture;
+        Ok(test_image::Image { reference, version, mode, architecture, executable }.archive())
+    }
+
+    /// Runs the client, which must exit with `status`, and returns its output.
+    pub fn client(&self, arguments: &str, status: i32) -> Result<String> {
+        Ok(self.expect(&format!("mender --no-syslog {arguments}"), CLIENT, status)?.text())
+    }
+
+    /// Installs `artifact` with the client.
+    pub fn install(&self, artifact: &str) -> Result<()> {
+        self.client(&format!("install {artifact}"), 0).map(drop)
+    }
+
+    /// Installs `artifact` with the client and commits it.
+    pub fn install_and_commit(&self, artifact: &str) -> Result<()> {
+        self.install(artifact)?;
+        self.client("commit", 0).map(drop)
+    }
+
+    /// Asks the client for a rollback after a boot that has recovered an interrupted install. Client 3.4 does not know
+    /// of an interrupted install, so there is nothing to roll back.
+    pub fn has_no_update_to_roll_back(&self) -> Result<()> {
+        self.client("rollback", 2).context("client 3.4 still knows the interrupted install").map(drop)
+    }
+
+    /// Starts the client, and delays the module's call number `number` of the system call `call` by an hour, which leaves
+    /// time for a power loss. Returns when the shell command `condition` succeeds on the device.
+    pub fn start_client_delayed(
+        &mut self,
+        arguments: &str,
+        call: &str,
+        number: usize,
+        condition: &str,
+    ) -> Result<()> {
+        let tracer = format!(
+            "strace -f -qq -o /dev/null -e trace={call} -e inject={call}:delay_enter=3600s:when={number}"
+        );
+        self.start_client(&tracer, arguments, condition)
+            .with_context(|| format!("mender {arguments} did not reach call {number} of {call}"))
+    }
+
+    /// Starts the client. Returns when the shell command `condition` succeeds on the device.
+    pub fn start_client_until(&mut self, arguments: &str, condition: &str) -> Result<()> {
+        self.start_client("", arguments, condition)
+            .with_context(|| format!("mender {arguments} did not reach the condition"))
+    }
+
+    fn start_client(&mut self, tracer: &str, arguments: &str, condition: &str) -> Result<()> {
+        let command = format!("{tracer} mender --no-syslog {arguments} > /root/client.log 2>&1");
+        self.client = Some(self.machine()?.spawn(&command)?);
+        self.wait_until(condition)
+    }
+
+    /// Returns when the shell command `condition` succeeds on the device.
+    pub fn wait_until(&self, condition: &str) -> Result<()> {
+        let wait = format!("until {condition}; do sleep 0.2; done");
+        self.expect(&wait, CONDITION, 0).map(drop)
+    }
+
+    /// Everything in `directory` that an update may change, as text.
+    pub fn contents(&self, directory: &str) -> Result<String> {
+        self.ok(&format!(
+            "if [ -e '{directory}' ]; then cd '{directory}' && find . -printf '%y %m %U:%G %T@ %s %p %l\\n' | sort \
+             && find . -type f -exec sha256sum {{}} + | sort && getfattr -R -d -m - . ; else echo missing; fi"
+        ))
+    }
+
+    /// Fails unless `directory` has the same contents as `before`.
+    pub fn is_unchanged(&self, directory: &str, before: &str) -> Result<()> {
+        let now = self.contents(directory)?;
+        ensure!(now == before, "{directory} was changed: before:\n{before}\nnow:\n{now}");
+        Ok(())
+    }
+
+    /// Fails unless neither the journal of `module` nor one of `paths` exists: an update has left nothing behind.
+    pub fn is_clean(&self, module: &str, paths: &[&str]) -> Result<()> {
+        let journal = journal(module);
+        let missing = [&[journal.as_str()], paths].concat();
+        let test = missing.iter().map(|path| format!("test ! -e '{path}'")).collect::<Vec<_>>();
+        self.ok(&test.join(" && ")).context("the update has left files behind").map(drop)
+    }
+}
+
+/// The directory of `module` on the device.
+pub fn module_directory(module: &str) -> String {
+    format!("/data/mender/update-modules/{module}")
+}
+
+/// The journal of `module` on the device.
+pub fn journal(module: &str) -> String {
+    format!("{}/journal.json", module_directory(module))
+}
