@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::PathBuf;
-use std::process::Command;
 
 use mock_client::Snapshot;
 

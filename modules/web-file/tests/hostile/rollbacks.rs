@@ -81,7 +81,7 @@ fn a_failed_rollback_succeeds_at_the_next_update_after_its_cause_is_removed() {
         fs::rename(&aside, &device.www).unwrap();
         let outcome = device.download();
         assert!(outcome.success() && outcome.stderr.contains("rollback complete"), "{between}: {outcome:?}");
-        assert_eq!(device.text("index.html"), "old", "{between}");
+        assert_eq!(device.text("index.html"), "previous", "{between}");
         device.ok("Cleanup");
         device.updates_again();
     }
@@ -111,7 +111,7 @@ fn a_file_that_an_application_saves_while_its_unit_stops_is_restored() {
     for state in ["ArtifactRollback", "Cleanup"] {
         device.ok(state);
     }
-    assert_eq!((device.text("index.html"), device.text("passwd")), ("old".into(), "saved".into()));
+    assert_eq!((device.text("index.html"), device.text("passwd")), ("previous".into(), "saved".into()));
     device.client.wrap::<&str>([]);
     device.set(&device.www, "");
     device.updates_again();
