@@ -358,7 +358,7 @@ impl ProjectUpdate {
         let live = inode(&self.live())?;
         ensure!(
             live == prepared.switch.old_inode,
-            "{} is neither the previous project nor the new one: somebody has replaced it: install the project again",
+            "{} is neither the previous project nor the new one: was replaced: install the project again",
             self.live().display()
         );
         log!("the previous version of {} is in its place", self.name);

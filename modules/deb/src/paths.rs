@@ -19,7 +19,7 @@ pub fn names(directory: &Path) -> Result<Vec<FileName>> {
 
 /// Removes `path`, unless it is absent or a directory.
 pub fn remove_unless_directory(path: &Path) -> Result<()> {
-    match durable::look_at(path)? {
+    match durable::metadata(path)? {
         Some(found) if !found.is_dir() => durable::remove_file(path),
         _ => Ok(()),
     }
@@ -27,7 +27,7 @@ pub fn remove_unless_directory(path: &Path) -> Result<()> {
 
 /// Whether `path` is a directory, and no symlink to one.
 pub fn is_directory(path: &Path) -> Result<bool> {
-    Ok(durable::look_at(path)?.is_some_and(|found| found.is_dir()))
+    Ok(durable::metadata(path)?.is_some_and(|found| found.is_dir()))
 }
 
 /// The parent directory and the name of `path`.

@@ -113,8 +113,8 @@ pub fn carry_over(previous: Dir, new: Dir, patterns: &[Pattern]) -> Result<u64> 
         name: None,
         left: previous.names()?.into_iter(),
         rests: Some(rests),
-        previous: previous.place()?,
-        new: Some((new.place()?, Finish::Times(new.times()?))),
+        previous: previous.device_and_inode()?,
+        new: Some((new.device_and_inode()?, Finish::Times(new.times()?))),
     };
     let mut walk = Walk { previous, new: Some(new.reopen()?), new_root: new, levels: vec![root], files: 0 };
     walk.run()?;
@@ -174,7 +174,7 @@ impl Level<'_> {
         } else {
             Finish::OfPrevious
         };
-        self.new = Some((directory.place()?, finish));
+        self.new = Some((directory.device_and_inode()?, finish));
         Ok(directory)
     }
 }
@@ -211,7 +211,7 @@ impl<'a> Walk<'a> {
         }
         let above = self.new.take().filter(|_| rests.is_none());
         self.previous = self.previous.child(&name)?;
-        let (left, found) = (self.previous.names()?.into_iter(), self.previous.place()?);
+        let (left, found) = (self.previous.names()?.into_iter(), self.previous.device_and_inode()?);
         let mut level = Level { name: Some(name), left, rests, previous: found, new: None };
         if let Some(above) = above {
             self.new = Some(level.make_new(&above)?);

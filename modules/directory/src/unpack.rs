@@ -57,7 +57,7 @@ pub struct Report {
 /// # Errors
 /// When the archive is damaged, has an entry that is refused, or does not fit.
 pub fn unpack(from: impl Read, top: Dir, reserve: u64, unknown_xattrs: UnknownXattrs) -> Result<Report> {
-    let (times, place) = (top.times()?, top.place()?);
+    let (times, place) = (top.times()?, top.device_and_inode()?);
     let mut unpacker = Unpacker {
         here: top.reopen()?,
         top,
@@ -133,7 +133,11 @@ impl Unpacker {
                 "{name} in its path is not a directory in this archive: make the archive from a tree, with tar"
             ),
         };
-        self.levels.push(Level { name: Some(name.clone()), place: dir.place()?, times: dir.times()? });
+        self.levels.push(Level {
+            name: Some(name.clone()),
+            place: dir.device_and_inode()?,
+            times: dir.times()?,
+        });
         self.here = dir;
         Ok(())
     }
@@ -201,7 +205,7 @@ impl Unpacker {
         if directory.kind(target_name)?.is_none() {
             bail!("{missing}");
         }
-        if self.here.place()? == directory.place()? && name == target_name {
+        if self.here.device_and_inode()? == directory.device_and_inode()? && name == target_name {
             return Ok(()); // a hard link to itself
         }
         self.clear(name)?;

@@ -1,4 +1,4 @@
-//! The device's local accounts: names of owners and groups to numbers.
+//! The device's local accounts: user and group names and their numbers.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,40 +6,42 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Users and groups as `/etc/passwd` and `/etc/group` name them. A static executable has no other name service, and
-/// what an update installs belongs to local accounts.
+/// The users and groups in `/etc/passwd` and `/etc/group`. A static executable has no other name service.
+///
+/// ```
+/// let accounts = mender_update_module::Accounts::read()?;
+/// assert_eq!(accounts.user("root"), Some(0));
+/// # anyhow::Ok(())
+/// ```
 pub struct Accounts {
     users: HashMap<String, u32>,
     groups: HashMap<String, u32>,
 }
 
 impl Accounts {
-    /// Reads both tables.
-    ///
-    /// # Errors
-    /// When one cannot be read.
+    /// Reads both files.
     pub fn read() -> Result<Self> {
         Ok(Self { users: table(Path::new("/etc/passwd"))?, groups: table(Path::new("/etc/group"))? })
     }
 
-    /// The number of the user `name`, `None` where the device has no such user.
+    /// The number of the user `name`, if it exists.
     pub fn user(&self, name: &str) -> Option<u32> {
         self.users.get(name).copied()
     }
 
-    /// The number of the group `name`, `None` where the device has no such group.
+    /// The number of the group `name`, if it exists.
     pub fn group(&self, name: &str) -> Option<u32> {
         self.groups.get(name).copied()
     }
 }
 
 fn table(path: &Path) -> Result<HashMap<String, u32>> {
-    // A field of somebody's full name may be in any encoding.
-    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    // Full names may be in any encoding.
+    let text = fs::read(path).with_context(|| format!("reading {} failed", path.display()))?;
     Ok(parse(&String::from_utf8_lossy(&text)))
 }
 
-/// Names and numbers of a table of the form of `/etc/passwd`; the first of two lines with one name counts.
+/// The names and numbers in a table with the form of `/etc/passwd`. Of two lines with one name, the first counts.
 fn parse(table: &str) -> HashMap<String, u32> {
     let mut numbers = HashMap::new();
     for line in table.lines() {

@@ -1,4 +1,4 @@
-//! The device's Mender client: its command, and where it keeps its data.
+//! The device's Mender client: its command and its data directory.
 
 use std::env;
 use std::fs;
@@ -8,37 +8,38 @@ use anyhow::Result;
 
 use crate::settings_file;
 
-/// Where Debian's and Yocto's clients keep their data.
+/// The data directory of the clients in Debian and Yocto.
 pub(crate) const DATASTORE: &str = "/var/lib/mender";
 
-/// The client's own variable for another place.
+/// The client's variable for another data directory.
 const VARIABLE: &str = "MENDER_DATASTORE_DIR";
 
-/// The client's option for another place, by its long names; `mender` up to 3 knows the first one only.
+/// The client's options for another data directory. `mender` up to version 3 has the first one only.
 const OPTIONS: [&str; 2] = ["--data", "--datastore"];
 
-/// Where units and their drop-ins are, those that count more first (systemd.unit(5)).
+/// The directories of units and drop-ins, in the order of their precedence (systemd.unit(5)).
 const UNIT_DIRECTORIES: [&str; 4] =
     ["etc/systemd/system", "run/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"];
 
-/// The units of the clients from 3 on.
+/// The units of the clients since version 3.
 const UNITS: [&str; 3] = ["mender-updated.service", "mender-client.service", "mender.service"];
 
-/// The most of a unit's text that is read.
+/// The largest size of a unit file, in bytes.
 const UNIT_MAX: u64 = 1 << 20;
 
-/// The client's command on this device, for messages that say what to type: `mender-update` from client 4 on, else `mender`.
+/// The client's command on this device, for messages: `mender-update` since client 4, `mender` before.
+///
+/// ```
+/// assert!(mender_update_module::client_command().starts_with("mender"));
+/// ```
 pub fn client_command() -> &'static str {
     let directories = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"];
     let newer = directories.iter().any(|directory| Path::new(directory).join("mender-update").exists());
     if newer { "mender-update" } else { "mender" }
 }
 
-/// The client's datastore, for a call that does not come from the client: the setting `datastore` of module `name`, the
-/// variable `MENDER_DATASTORE_DIR`, what the client's systemd unit says, or `/var/lib/mender`.
-///
-/// # Errors
-/// When the settings have a mistake.
+/// The client's data directory, for calls that are not the client's: the setting `datastore` of the module `name`, the variable
+/// `MENDER_DATASTORE_DIR`, the client's systemd unit, or `/var/lib/mender`, in this order.
 pub(crate) fn datastore(name: &str) -> Result<PathBuf> {
     if let Some(path) = settings_file::datastore(name)? {
         return Ok(path);
@@ -47,7 +48,7 @@ pub(crate) fn datastore(name: &str) -> Result<PathBuf> {
     Ok(variable.or_else(|| of_units(Path::new("/"))).unwrap_or_else(|| DATASTORE.into()))
 }
 
-/// The datastore that the client's unit, one of its drop-ins, or a file of variables of theirs names.
+/// The data directory in the client's unit, in a drop-in, or in an environment file of one of these.
 fn of_units(root: &Path) -> Option<PathBuf> {
     let directories = UNIT_DIRECTORIES.iter().map(|directory| root.join(directory));
     let mut texts = Vec::new();
@@ -71,7 +72,7 @@ fn drop_ins(directory: &Path) -> Vec<String> {
     let mut paths: Vec<PathBuf> =
         entries.filter(|path| path.extension().is_some_and(|end| end == "conf")).collect();
     paths.sort();
-    // The last one counts.
+    // The last one takes precedence.
     paths.iter().rev().filter_map(|path| read(path)).collect()
 }
 
@@ -80,7 +81,7 @@ fn read(path: &Path) -> Option<String> {
     small.then(|| fs::read_to_string(path).ok()).flatten()
 }
 
-/// The datastore in lines of the form `Environment=MENDER_DATASTORE_DIR=PATH`, `MENDER_DATASTORE_DIR=PATH` and
+/// The data directory in lines of the form `Environment=MENDER_DATASTORE_DIR=PATH`, `MENDER_DATASTORE_DIR=PATH` and
 /// `ExecStart=/usr/bin/mender-update --datastore PATH daemon`.
 fn named_in(text: &str) -> Option<PathBuf> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn drop_ins_and_files_of_variables_are_read() {
+    fn drop_ins_and_environment_files_are_read() {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);

@@ -1,4 +1,4 @@
-//! The deployment log: what a module writes to stderr is what the Mender server shows for the deployment.
+//! The deployment log: the Mender server shows the standard error of a module for the deployment.
 
 use std::fmt;
 use std::io;
@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// The longest line that is written whole: Linux keeps writes of up to `PIPE_BUF` bytes to a pipe together.
+/// The largest line in one write, in bytes: writes of up to `PIPE_BUF` bytes to a pipe are atomic.
 pub(crate) const LINE_MAX: usize = 4096;
 
-/// How long a line waits for a log that is not read. After that it is dropped, and the next ones are not waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a line waits if the log is not read. Then it is dropped, and later lines do not wait.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Whether the log was not read for that long.
+/// Whether a line was dropped.
 static UNREAD: AtomicBool = AtomicBool::new(false);
 
-/// Writes one line to the deployment log, with the arguments of [`format!`], in one write: client 5 shows the parts of a line
-/// that came in several writes as messages of their own. Control characters are escaped, so that no name can forge a line. A
-/// log that nobody reads is no reason to fail.
+/// Writes one line to the deployment log, with the arguments of [`format!`]. It is one write: client 5 shows each write as one
+/// message. Control characters are escaped, so that a file name cannot forge a line. A log that is not read is not an error.
 ///
 /// ```
 /// mender_update_module::log!("activated: {} files in {}", 3, "/var/www");
@@ -30,19 +29,19 @@ macro_rules! log {
     };
 }
 
-/// What [`log!`](crate::log) calls.
+/// The implementation of [`log!`](crate::log).
 #[doc(hidden)]
 pub fn write_log(line: fmt::Arguments) {
     write_line(escaped(&line.to_string()).as_bytes());
 }
 
-/// Writes `line`, without its newline, in one write; what is longer than [`LINE_MAX`] in several lines.
+/// Writes `line` and a newline in one write. A line longer than [`LINE_MAX`] is split.
 pub(crate) fn write_line(line: &[u8]) {
     let mut rest = line;
     loop {
         let (part, after) = rest.split_at(rest.len().min(LINE_MAX - 1));
-        let patience = if UNREAD.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
-        UNREAD.store(!write(&[part, b"\n"].concat(), patience), Ordering::Relaxed);
+        let limit = if UNREAD.load(Ordering::Relaxed) { Duration::ZERO } else { WRITE_LIMIT };
+        UNREAD.store(!write(&[part, b"\n"].concat(), limit), Ordering::Relaxed);
         rest = after;
         if rest.is_empty() {
             return;
@@ -50,16 +49,16 @@ pub(crate) fn write_line(line: &[u8]) {
     }
 }
 
-/// Writes `line` as [`log!`](crate::log) does, but waits for nothing: for a process that is about to end.
+/// As [`log!`](crate::log), without waiting, for a process that is about to end.
 pub(crate) fn log_at_once(line: &str) {
     write(format!("{line}\n").as_bytes(), Duration::ZERO);
 }
 
-/// Writes `line` to standard error in one write, if that can be done within `patience`. A pipe that poll(2) calls writable
-/// takes [`LINE_MAX`] bytes at once. Standard error's lock is not taken: who holds it may wait for ever.
-fn write(line: &[u8], patience: Duration) -> bool {
+/// Writes `line` to standard error in one write, if that is possible within `limit`. A pipe that is writable for poll(2)
+/// accepts [`LINE_MAX`] bytes. The lock of standard error is not used: its holder may block for ever.
+fn write(line: &[u8], limit: Duration) -> bool {
     let log = io::stderr();
-    let limit = Timespec { tv_sec: patience.as_secs() as _, tv_nsec: 0 };
+    let limit = Timespec { tv_sec: limit.as_secs() as _, tv_nsec: 0 };
     let ready = poll(&mut [PollFd::new(&log, PollFlags::OUT)], Some(&limit));
     if !matches!(ready, Ok(1..)) {
         return false;
@@ -68,7 +67,7 @@ fn write(line: &[u8], patience: Duration) -> bool {
     true
 }
 
-/// `text` without control characters other than tabs and newlines.
+/// `text` with control characters escaped, except tabs and newlines.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,4 +1,4 @@
-//! The journal: durable records of how far a change has come.
+//! The journal: durable records of the phase of an update.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,47 +14,47 @@ use serde::Serialize;
 use crate::durable::{self, Dir, Kind};
 use crate::name::FileName;
 
-/// The record of the update under way.
+/// The record of the pending update.
 const CURRENT: &str = "journal.json";
 
-/// What the names of records begin with whose previous version could not be restored.
+/// The prefix of records of updates whose previous version could not be restored.
 pub const UNRESTORED: &str = "unrestored";
 
-/// The most that a record may have: a hundred thousand names of files.
+/// The largest size of a record, in bytes: enough for a hundred thousand file names.
 const RECORD_MAX: u64 = 32 << 20;
 
-/// How long a call waits for another one of the same module to end. One whose client has died ends within moments.
+/// How long a call waits for another call of the same module. A call whose client was killed ends at once.
 const LOCK_WAIT: Duration = Duration::from_secs(90);
 
-/// How often the lock is tried meanwhile.
+/// How often the lock is polled.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// JSON files in one directory that outlive the work tree and every power loss: `journal.json` holds the record written
-/// last, whole. The directory, and all above it, have to be root's.
+/// JSON files in a directory outside the work tree, written durably. The directory, and all directories above it, have to
+/// belong to root.
 pub struct Journal {
     directory: PathBuf,
 }
 
-/// A record as it is in the journal.
+/// The text of a record.
 pub struct Text {
-    /// Its file.
+    /// The file.
     pub path: PathBuf,
-    /// What the file holds.
+    /// The content of the file.
     pub content: Vec<u8>,
 }
 
-/// The lock of a module's calls, until it is dropped or the process ends, however that ends.
+/// The lock for calls of a module. It is released when it is dropped, or when the process ends.
 pub struct Lock {
     _directory: Dir,
 }
 
 impl Journal {
-    /// The journal in `directory`, which need not exist yet.
+    /// The journal in `directory`, which may not exist yet.
     pub fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned() }
     }
 
-    /// The record written last, `None` where there is none.
+    /// The current record, if there is one.
     ///
     /// # Errors
     /// When it cannot be read, or others may write to it.
@@ -62,62 +62,62 @@ impl Journal {
         self.read_record(&name(CURRENT)?)
     }
 
-    /// Replaces the record; durable on return.
+    /// Replaces the current record, durably.
     ///
     /// # Errors
-    /// When it cannot be written; the record before is still there then.
+    /// When the record cannot be written. The journal then still has the one before.
     pub fn write<R: Serialize>(&self, record: &R) -> Result<()> {
-        let text = serde_json::to_vec(record).context("putting the journal's record into JSON")?;
-        // What cannot be read again must not be begun.
+        let text = serde_json::to_vec(record).context("writing the journal failed: serialization")?;
+        // An update whose record cannot be read again must not begin.
         ensure!(
             text.len() as u64 <= RECORD_MAX,
-            "the update cannot be recorded: its record has {} bytes, at most {RECORD_MAX} are read again: it has too many \
-             files, or names that are too long: remove some from the destination or the artifact",
+            "update refused: its journal would have {} bytes, and the limit is {RECORD_MAX}: reduce the number of files in \
+             the destination or the artifact",
             text.len()
         );
         self.made()?.write_file(&name(CURRENT)?, &text)
     }
 
-    /// The record `record`, `None` where there is none.
+    /// The record `record`, if it exists.
     pub fn read_record(&self, record: &FileName) -> Result<Option<Text>> {
         let Some(directory) = self.open()? else { return Ok(None) };
         let path = directory.path().join(record);
         match directory.kind(record)? {
             None => return Ok(None),
             Some(Kind::File) => {}
-            Some(_) => bail!("reading the journal: {}: not a regular file: remove it", path.display()),
+            Some(_) => bail!("reading the journal {} failed: not a regular file: remove it", path.display()),
         }
         durable::require_trusted(&path)?;
         let text = read_bounded(&directory.open_for_reading(record)?)
-            .with_context(|| format!("reading the journal {}", path.display()))?;
+            .with_context(|| format!("reading the journal {} failed", path.display()))?;
         Ok(Some(Text { path, content: text }))
     }
 
-    /// Removes the record `record`; durable on return.
+    /// Removes the record `record`, durably.
     pub fn remove_record(&self, record: &FileName) -> Result<()> {
         let Some(directory) = self.open()? else { return Ok(()) };
         directory.remove(record)?;
         directory.sync()
     }
 
-    /// Makes the current record the record `to`; durable on return. That takes no space.
+    /// Renames the current record to `to`, durably, which needs no space.
     pub fn retire(&self, to: &FileName) -> Result<()> {
         self.rename(&name(CURRENT)?, to)
     }
 
-    /// Sets the record `record` aside as the first `PREFIX-N.json` that is free, and returns its path.
+    /// Renames `record`, or the current record, to the first free `PREFIX-N.json`, and returns its path.
     pub fn set_aside(&self, record: Option<&FileName>, prefix: &str) -> Result<PathBuf> {
         let current = name(CURRENT)?;
         let record = record.unwrap_or(&current);
-        let taken = self.set_aside_before(prefix)?;
-        let free = (1..=taken.len() + 1).map(|number| name(&format!("{prefix}-{number}.json")));
-        let free = free.collect::<Result<Vec<_>>>()?.into_iter().find(|name| !taken.contains(name));
-        let free = free.context("a free name for a journal's record")?;
+        let existing = self.set_aside_before(prefix)?;
+        let free = (1..=existing.len() + 1).map(|number| name(&format!("{prefix}-{number}.json")));
+        let free = free.collect::<Result<Vec<_>>>()?.into_iter().find(|name| !existing.contains(name));
+        let free = free.context("renaming a journal failed: no free name")?;
         self.rename(record, &free)?;
         Ok(self.directory.join(free))
     }
 
-    /// The records that were set aside with `prefix`.
+    /// The records with the prefix `prefix`.
     pub fn set_aside_before(&self, prefix: &str) -> Result<Vec<FileName>> {
         let Some(directory) = self.open()? else { return Ok(Vec::new()) };
         let of_prefix = |name: &FileName| {
@@ -128,7 +128,7 @@ impl Journal {
     }
 
     /// The record of an update that has not ended, or whose previous version could not be restored.
-    pub fn under_way(&self) -> Result<Option<PathBuf>> {
+    pub fn not_ended(&self) -> Result<Option<PathBuf>> {
         let Some(directory) = self.open()? else { return Ok(None) };
         let current = name(CURRENT)?;
         let record = if directory.kind(&current)?.is_some() {
@@ -139,7 +139,7 @@ impl Journal {
         Ok(record.map(|record| directory.path().join(record)))
     }
 
-    /// Where the record of the update under way is.
+    /// The path of the current record.
     pub fn current(&self) -> PathBuf {
         self.directory.join(CURRENT)
     }
@@ -149,16 +149,16 @@ impl Journal {
         Ok(self.set_aside_before(UNRESTORED)?.iter().map(|record| self.path_of(record)).collect())
     }
 
-    /// Where the record `record` is.
+    /// The path of the record `record`.
     pub fn path_of(&self, record: &FileName) -> PathBuf {
         self.directory.join(record)
     }
 
-    /// Waits for other calls of the same module to end, and keeps others from beginning; `None` where no update has ever
-    /// begun, unless `make`.
+    /// Locks the journal for this call, after other calls of the same module have ended. `None` if the directory does not exist
+    /// and `make` is `false`.
     ///
     /// # Errors
-    /// When another call does not end, or the directory cannot be made or is not root's.
+    /// When another call does not end within 90 s, or the directory cannot be made or does not belong to root.
     pub fn lock(&self, make: bool) -> Result<Option<Lock>> {
         let directory = if make { Some(self.made()?) } else { self.open()? };
         let Some(directory) = directory else { return Ok(None) };
@@ -168,39 +168,42 @@ impl Journal {
                 Ok(()) => return Ok(Some(Lock { _directory: directory })),
                 Err(Errno::WOULDBLOCK | Errno::INTR) => {}
                 Err(error) => {
-                    return Err(error).with_context(|| format!("locking {}", directory.path().display()));
+                    return Err(error)
+                        .with_context(|| format!("locking {} failed", directory.path().display()));
                 }
             }
             ensure!(
                 begun.elapsed() < LOCK_WAIT,
-                "another call of this module is running, and has not ended within {} s: {}: see with 'fuser -v' which \
-                 process has it open, and end that",
-                LOCK_WAIT.as_secs(),
-                directory.path().display()
+                "locking {} failed: another call of this module has not ended within {} s: find its process with 'fuser -v', \
+                 and end it",
+                directory.path().display(),
+                LOCK_WAIT.as_secs()
             );
             thread::sleep(LOCK_POLL);
         }
     }
 
     fn rename(&self, from: &FileName, to: &FileName) -> Result<()> {
-        let directory = self.open()?.context("the journal's directory is missing")?;
+        let directory = self.open()?.context("no journal directory")?;
         directory.rename(from, &directory, to)?;
         directory.sync()
     }
 
-    /// The directory, if it is there; refused where others may change what it is.
+    /// The directory, if it exists; refused if others may replace it.
     fn open(&self) -> Result<Option<Dir>> {
-        let path = durable::require_trusted(&self.directory).context("the module's own data")?;
+        let path = durable::require_trusted(&self.directory).context("opening the journal failed")?;
         if durable::exists(&path)? { Dir::open_exact(&path).map(Some) } else { Ok(None) }
     }
 
-    /// The directory, made where it is missing.
+    /// The directory, made if it does not exist.
     fn made(&self) -> Result<Dir> {
         if let Some(directory) = self.open()? {
             return Ok(directory);
         }
-        durable::make_dirs(&durable::require_trusted(&self.directory).context("the module's own data")?)?;
-        self.open()?.context("the journal's directory is missing")
+        durable::make_dirs(
+            &durable::require_trusted(&self.directory).context("opening the journal failed")?,
+        )?;
+        self.open()?.context("no journal directory")
     }
 }
 
@@ -211,7 +214,7 @@ fn name(name: &str) -> Result<FileName> {
 fn read_bounded(file: &File) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     file.take(RECORD_MAX + 1).read_to_end(&mut text)?;
-    ensure!(text.len() as u64 <= RECORD_MAX, "it has more than {RECORD_MAX} bytes");
+    ensure!(text.len() as u64 <= RECORD_MAX, "larger than {RECORD_MAX} bytes");
     Ok(text)
 }
 
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_somebody_else_may_have_written_is_refused() {
+    fn a_record_that_others_may_write_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let journal = Journal::new(&directory.path().join("module"));
         journal.write(&7).unwrap();
@@ -267,12 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_could_not_be_read_again_is_not_written() {
+    fn a_record_that_is_too_large_is_not_written() {
         let directory = tempfile::tempdir().unwrap();
         let journal = Journal::new(directory.path());
         journal.write(&"before").unwrap();
         let error = format!("{:#}", journal.write(&"x".repeat(RECORD_MAX as usize)).unwrap_err());
-        assert!(error.contains("cannot be recorded"), "{error}");
+        assert!(error.contains("its journal would have"), "{error}");
         assert_eq!(journal.read().unwrap().unwrap().content, b"\"before\"");
     }
 

@@ -1,4 +1,4 @@
-//! The library that every Update Module is written on.
+//! A library for Mender Update Modules.
 //!
 //! Mender runs an Update Module once for every state of an update: `MODULE STATE TREE`. Implement [`Transactional`] for a
 //! module that stages, activates and can roll back, or [`UpdateModule`] for any other, and call [`run`]:
@@ -50,20 +50,20 @@
 //! |---|---|---|
 //! | `TREE/stream-next`, `TREE/streams/*` | [`Payloads`] | FIFOs with the payload, in Download only |
 //! | `TREE/files/` | [`WorkTree::files`] | the payload, for a module that left the download to the client |
-//! | `TREE/header/meta-data` | [`WorkTree::meta_data`] | the artifact's own JSON, `null` where it has none |
+//! | `TREE/header/meta-data` | [`WorkTree::meta_data`] | the artifact's JSON; `null` if it has none |
 //! | `TREE/header/artifact_name`, `TREE/current_*` | [`WorkTree`] | one line each: names, group, device type |
 //! | `TREE/tmp/` | [`WorkTree::tmp`] | temporary files of the module, until Cleanup |
 //! | `/etc/mender-modules/NAME.toml` | [`settings::load`], [`Guard`] | the device's settings; the tables `units` and `health` apply around the activation |
-//! | `DATASTORE/update-modules/NAME/journal.json` | [`Transactional`] | the update under way and its phase |
-//! | `DATASTORE/update-modules/NAME/discard.json` | [`Transactional`] | an update that has ended, while what it has kept is removed |
-//! | `DATASTORE/update-modules/NAME/left-N.json` | [`Transactional`] | one of which something could not be removed |
-//! | `DATASTORE/update-modules/NAME/unrestored-N.json` | [`Transactional`] | one whose previous version could not be restored |
+//! | `DATASTORE/update-modules/NAME/journal.json` | [`Transactional`] | the pending update and its phase |
+//! | `DATASTORE/update-modules/NAME/discard.json` | [`Transactional`] | an ended update, while its previous version is removed |
+//! | `DATASTORE/update-modules/NAME/left-N.json` | [`Transactional`] | an ended update, of which files could not be removed |
+//! | `DATASTORE/update-modules/NAME/unrestored-N.json` | [`Transactional`] | an update whose previous version could not be restored |
 //!
 //! # One call at a time
 //!
-//! A call that is no query holds a lock on the journal's directory, and ends with the process that has called it: as by a power
-//! loss, with all the programs that it has started. What is on disk between two calls is identified in the journal by device and
-//! inode ([`durable::Destination`], [`durable::Staging`]), and refused where somebody has replaced it.
+//! A call that is not a query holds a lock on the journal's directory. It ends when the process that called it ends, as by a power
+//! loss, with all programs that it has started. The journal identifies directories on disk by device and inode
+//! ([`durable::Destination`], [`durable::Staging`]); a directory that was replaced between two calls is refused.
 //!
 //! # Units and formats
 //!
@@ -114,5 +114,5 @@ pub use transactional::{InTransactions, Transactional};
 pub use tree::WorkTree;
 pub use update::{Trigger, Update};
 
-/// The error type of everything that fails here, and what makes one.
+/// The crate of the error type.
 pub use anyhow;

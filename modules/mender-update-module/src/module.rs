@@ -10,12 +10,30 @@ use crate::state::NeedsReboot;
 use crate::status::Pending;
 use crate::tree::WorkTree;
 
-/// An Update Module: one method for each state of the protocol, each with the default that the protocol gives it.
+/// An Update Module: one method for each state of the protocol, with the protocol's default.
 ///
-/// Every method but the queries may be called again after it has succeeded, or after a power loss has interrupted it. An `Err`
-/// fails the state; its whole chain is written to the deployment log.
+/// Every method but the queries may be called again, after it has succeeded or after a power loss has interrupted it. An `Err`
+/// fails the state, and its chain is written to the deployment log.
+///
+/// ```
+/// use mender_update_module::{Payloads, UpdateModule, WorkTree};
+///
+/// struct Discard;
+///
+/// impl UpdateModule for Discard {
+///     const NAME: &'static str = "discard";
+///     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+///
+///     fn download(&self, _tree: &WorkTree, payloads: Payloads) -> anyhow::Result<()> {
+///         for payload in payloads {
+///             std::io::copy(&mut payload?, &mut std::io::sink())?;
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait UpdateModule {
-    /// The payload type, which is the executable's name, the settings file's and the journal directory's.
+    /// The payload type: also the name of the executable, of the settings file and of the journal directory.
     const NAME: &'static str;
 
     /// The version that `MODULE --version` prints: `env!("CARGO_PKG_VERSION")`.
@@ -32,7 +50,7 @@ pub trait UpdateModule {
         Ok(false)
     }
 
-    /// Takes the payload while it streams in. Default: leaves it to the client, which fills `files/`.
+    /// Reads the payload stream. Default: the client writes the payload to `files/`.
     ///
     /// # Errors
     /// Fail the download; [`cleanup`](Self::cleanup) follows.
@@ -72,8 +90,8 @@ pub trait UpdateModule {
         Ok(())
     }
 
-    /// Makes the new version permanent. What a rollback needs must outlive this call: when power fails here, the client rolls
-    /// back although the commit may have completed. Default: does nothing.
+    /// Makes the new version permanent. A rollback must still be possible after this call: after a power loss here, the client
+    /// rolls back, although the commit may have completed. Default: does nothing.
     ///
     /// # Errors
     /// Start the rollback states.
@@ -89,7 +107,7 @@ pub trait UpdateModule {
         Ok(false)
     }
 
-    /// Activates the previous version, from any point that install had reached, none included. Default: does nothing.
+    /// Activates the previous version, from any point of an interrupted install, also if it never began. Default: does nothing.
     ///
     /// # Errors
     /// Leave the device inconsistent.
@@ -100,12 +118,12 @@ pub trait UpdateModule {
     /// Reboots into the previous version, for a module that answered [`NeedsReboot::Yes`]. Default: does nothing.
     ///
     /// # Errors
-    /// Make the client ask [`artifact_verify_rollback_reboot`](Self::artifact_verify_rollback_reboot) nevertheless.
+    /// Are ignored by the client, which calls [`artifact_verify_rollback_reboot`](Self::artifact_verify_rollback_reboot).
     fn artifact_rollback_reboot(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
-    /// Checks after that reboot that the previous version runs. Default: it does.
+    /// Checks after the reboot that the previous version runs. Default: it does.
     ///
     /// # Errors
     /// Make the client reboot again.
@@ -116,12 +134,12 @@ pub trait UpdateModule {
     /// Called when the update has failed. Default: does nothing.
     ///
     /// # Errors
-    /// Are shown; the failure stays what it was.
+    /// Are logged only: the update has failed already.
     fn artifact_failure(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
-    /// Removes what the update no longer needs, on whatever is there of `tree`. Default: does nothing.
+    /// Removes everything that the update no longer needs. `tree` may be incomplete. Default: does nothing.
     ///
     /// # Errors
     /// Make the server show a failed deployment, even after a commit: fail only when something is wrong.
@@ -129,18 +147,15 @@ pub trait UpdateModule {
         Ok(())
     }
 
-    /// Checks a settings file, `MODULE --check-settings`. Default: the file has no key of the module's own.
+    /// Checks a settings file, for `MODULE --check-settings`. Default: the file may have the common keys only.
     ///
     /// # Errors
-    /// When it has a mistake.
+    /// When the file is invalid.
     fn check_settings(&self, file: &Path) -> Result<()> {
         settings::check::<settings::NoSettings>(file)
     }
 
-    /// The update under way, for `MODULE --status`. Default: none is known.
-    ///
-    /// # Errors
-    /// When it cannot be read.
+    /// The pending update, for `MODULE --status`. Default: none.
     fn pending(&self, _tree: &WorkTree) -> Result<Option<Pending>> {
         Ok(None)
     }

@@ -1,4 +1,4 @@
-//! Names of files in one directory: what an artifact or a directory listing may contain.
+//! Names of files in a directory.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -8,16 +8,21 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// The name of an entry in a directory: any bytes but `/` and NUL, and neither empty, `.` nor `..`.
+/// The name of an entry in a directory: any bytes but `/` and NUL, and not empty, `.` or `..`. So a path of a directory and a
+/// name never leads out of the directory. In JSON it is a string, or an array of bytes if it is not UTF-8.
 ///
-/// A path cannot be made from it that leads out of its directory. In JSON it is a string, or an array of
-/// bytes where it is not UTF-8.
+/// ```
+/// use mender_update_module::FileName;
+///
+/// assert!(FileName::new("index.html").is_ok());
+/// assert!(FileName::new("../etc/passwd").is_err());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "Form", into = "Form")]
+#[serde(try_from = "Stored", into = "Stored")]
 pub struct FileName(OsString);
 
 impl FileName {
-    /// Takes `name` if it is one.
+    /// The name `name`.
     ///
     /// # Errors
     /// When `name` is empty, `.`, `..`, or contains a slash or a NUL byte.
@@ -25,7 +30,7 @@ impl FileName {
         let name = name.into();
         let bytes = name.as_bytes();
         if matches!(bytes, b"" | b"." | b"..") || bytes.contains(&b'/') || bytes.contains(&0) {
-            bail!("{name:?} is not the name of a file in a directory");
+            bail!("invalid file name {name:?}");
         }
         Ok(Self(name))
     }
@@ -38,7 +43,7 @@ impl AsRef<Path> for FileName {
 }
 
 impl fmt::Display for FileName {
-    /// As a person can read it back: quoted, with control characters escaped.
+    /// Quoted, with control characters escaped.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:?}", self.0)
     }
@@ -46,27 +51,27 @@ impl fmt::Display for FileName {
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Form {
+enum Stored {
     Text(String),
     Bytes(Vec<u8>),
 }
 
-impl From<FileName> for Form {
+impl From<FileName> for Stored {
     fn from(name: FileName) -> Self {
         match name.0.into_string() {
-            Ok(text) => Form::Text(text),
-            Err(bytes) => Form::Bytes(bytes.into_vec()),
+            Ok(text) => Stored::Text(text),
+            Err(bytes) => Stored::Bytes(bytes.into_vec()),
         }
     }
 }
 
-impl TryFrom<Form> for FileName {
+impl TryFrom<Stored> for FileName {
     type Error = anyhow::Error;
 
-    fn try_from(form: Form) -> Result<Self> {
-        match form {
-            Form::Text(text) => Self::new(text),
-            Form::Bytes(bytes) => Self::new(OsString::from_vec(bytes)),
+    fn try_from(stored: Stored) -> Result<Self> {
+        match stored {
+            Stored::Text(text) => Self::new(text),
+            Stored::Bytes(bytes) => Self::new(OsString::from_vec(bytes)),
         }
     }
 }
@@ -80,7 +85,7 @@ mod tests {
     #[test]
     fn names_that_leave_the_directory_are_refused() {
         for name in ["", ".", "..", "/", "a/b", "../x", "/etc/passwd", "a\0b"] {
-            assert!(FileName::new(name).is_err(), "{name:?} was taken");
+            assert!(FileName::new(name).is_err(), "{name:?} was accepted");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a program writes: passed on to the deployment log, or captured.
+//! The output of a program: written to the deployment log, or captured.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,17 +13,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::deployment_log::{LINE_MAX, write_line};
 
-/// The most of a program's output that is captured.
+/// The largest output that is captured, in bytes.
 const CAPTURE_MAX: usize = 8 << 20;
 
-/// How long is read what is still written when the program has ended: something that it has left running may write for
-/// ever.
+/// How long output is read after the end of the program: a background process may write for ever.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// How long an empty pipe is waited for at a time.
+/// How often an empty pipe is polled.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A pipe that is read in a thread, until its end or until the program that wrote to it has ended.
+/// A pipe that is read in a thread, until its end or the end of the program.
 struct Reader<T> {
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<T>>,
@@ -36,14 +35,14 @@ impl<T: Send + 'static> Reader<T> {
         Self { ended, thread: Some(thread::spawn(move || read(of_thread))) }
     }
 
-    /// What was read, after the program has ended.
+    /// The result, after the end of the program.
     fn join(&mut self) -> Option<T> {
         self.ended.store(true, Ordering::SeqCst);
         self.thread.take().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
     }
 }
 
-/// Passes what a program writes on to the deployment log, line by line, until this value is dropped.
+/// Writes the output of a program to the deployment log, line by line, until this value is dropped.
 pub(crate) struct Log(Reader<()>);
 
 impl From<OwnedFd> for Log {
@@ -65,7 +64,7 @@ impl Drop for Log {
     }
 }
 
-/// What a program writes to standard output, captured while it runs: it would wait for ever once a pipe is full.
+/// The captured standard output of a program. It is read while the program runs, which would block on a full pipe.
 pub(crate) struct Captured(Reader<io::Result<Vec<u8>>>);
 
 impl From<ChildStdout> for Captured {
@@ -83,18 +82,18 @@ impl From<ChildStdout> for Captured {
 }
 
 impl Captured {
-    /// All of it, after the program has ended.
+    /// The whole output, after the end of the program.
     pub(crate) fn whole(mut self) -> io::Result<Vec<u8>> {
         self.0.join().unwrap_or_else(|| Ok(Vec::new()))
     }
 }
 
-/// Lets `take` have what comes out of `pipe`, until it wants no more: `false` then.
+/// Passes the data in `pipe` to `take`, until `take` returns `false`, which is then the result.
 fn read(pipe: &OwnedFd, ended: &AtomicBool, mut take: impl FnMut(&[u8]) -> bool) -> bool {
     let mut buffer = [0; 8192];
     let mut since_end = None;
     loop {
-        // Looked at before the pipe: what the program wrote before it ended is there then.
+        // Checked before the pipe, so that everything that the program wrote before its end is in the pipe.
         let over = ended.load(Ordering::SeqCst);
         if over && since_end.get_or_insert_with(Instant::now).elapsed() > DRAIN {
             return true;
@@ -117,7 +116,7 @@ fn read(pipe: &OwnedFd, ended: &AtomicBool, mut take: impl FnMut(&[u8]) -> bool)
     }
 }
 
-/// Lines as they come, in pieces.
+/// Splits output into lines.
 #[derive(Default)]
 struct Lines(Vec<u8>);
 

@@ -1,8 +1,8 @@
-//! The processes that a call has started, and their end.
+//! The processes of a call, and how they are killed.
 //!
-//! Programs run in process groups of their own, and some start others in groups or sessions of their own: apt does that
-//! with dpkg. So a group is not enough to end one: its descendants are looked for. The module is their subreaper, which
-//! makes an orphan among them its own child.
+//! Programs run in process groups of their own, and some start others in further groups or sessions, as apt does with dpkg. So
+//! killing a group is not enough: all descendants are searched for in `/proc`. The module is their subreaper, so that orphans
+//! become its children.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,19 +15,19 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, set_child_subreaper};
 
-/// How often descendants are looked for before those that still appear are given up: each time, all found are killed.
+/// The largest number of rounds of searching and killing, for descendants that start others meanwhile.
 const ROUNDS: u32 = 200;
 
-/// The time between two of these.
+/// The time between two rounds.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Set once this process is about to end: what waits for a program must not go on when that one is killed.
+/// Whether this process is about to end: threads that wait for a killed program must not continue.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// The programs that run: another thread's are not orphans.
+/// The running programs of all threads: these are not orphans.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// Starts a program, as one of those that run until [`ended`].
+/// Starts a program, and records it until [`ended`].
 pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     let mut running = running();
     let child = command.spawn()?;
@@ -35,7 +35,7 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     Ok(child)
 }
 
-/// Takes note that `program` runs no more.
+/// Removes `program` from the running programs.
 pub(crate) fn ended(program: u32) {
     running().retain(|&other| other != program);
 }
@@ -44,20 +44,19 @@ fn running() -> MutexGuard<'static, Vec<u32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes this process the parent of orphans among its descendants.
+/// Makes this process the parent of orphaned descendants.
 pub(crate) fn adopt_orphans() {
-    // Without it (Linux before 3.4) an orphan is not found, as before.
+    // On failure (Linux before 3.4), orphans are not found.
     let _ = set_child_subreaper(Some(rustix::process::getpid()));
 }
 
-/// The children of this process: their numbers.
+/// The process IDs of the children of this process.
 pub(crate) fn children() -> Vec<u32> {
     let own = process::id();
     table().into_iter().filter(|(_, parent)| *parent == own).map(|(child, _)| child).collect()
 }
 
-/// Kills the program `program` with all its descendants; orphans among them are the children of this process that are
-/// not in `before`.
+/// Kills the program `program` with all its descendants. Orphans are the children of this process that are not in `before`.
 pub(crate) fn kill_program(program: u32, before: &[u32]) {
     kill_all(|table| {
         let own = process::id();
@@ -71,7 +70,7 @@ pub(crate) fn kill_program(program: u32, before: &[u32]) {
     });
 }
 
-/// Ends this process as a power loss would, at once and with all its descendants: nothing is written any more.
+/// Ends this process and all its descendants at once, as a power loss does.
 pub(crate) fn end_like_power_loss() -> ! {
     ENDING.store(true, Ordering::SeqCst);
     kill_all(|table| descendants(table, &[process::id()]));
@@ -79,14 +78,14 @@ pub(crate) fn end_like_power_loss() -> ! {
     process::abort()
 }
 
-/// Never returns once this process is about to end: a program that was killed for that has not failed.
-pub(crate) fn wait_for_the_end_if_near() {
+/// Blocks for ever if this process is about to end: a program that was killed for that has not failed.
+pub(crate) fn block_if_ending() {
     while ENDING.load(Ordering::SeqCst) {
         thread::park();
     }
 }
 
-/// Kills what `choose` finds among the processes that run, until it finds none: a process may start another in between.
+/// Kills the processes that `choose` finds, until it finds none: a process may start another meanwhile.
 fn kill_all(choose: impl Fn(&HashMap<u32, u32>) -> Vec<u32>) {
     for _ in 0..ROUNDS {
         let found = choose(&table());
@@ -100,7 +99,7 @@ fn kill_all(choose: impl Fn(&HashMap<u32, u32>) -> Vec<u32>) {
     }
 }
 
-/// All descendants of `roots`, without these.
+/// All descendants of `roots`, without `roots`.
 fn descendants(table: &HashMap<u32, u32>, roots: &[u32]) -> Vec<u32> {
     let mut found: Vec<u32> = Vec::new();
     let mut next = roots.to_vec();
@@ -113,7 +112,7 @@ fn descendants(table: &HashMap<u32, u32>, roots: &[u32]) -> Vec<u32> {
     found
 }
 
-/// Every process that runs, a dead one that nobody has waited for left out, and its parent.
+/// Every running process, without zombies, and its parent.
 fn table() -> HashMap<u32, u32> {
     let Ok(listing) = fs::read_dir("/proc") else { return HashMap::new() };
     let mut table = HashMap::new();
@@ -127,7 +126,7 @@ fn table() -> HashMap<u32, u32> {
     table
 }
 
-/// The parent in the text of `/proc/PID/stat` (proc(5)): `PID (NAME) STATE PARENT …`, where NAME may have anything in it.
+/// The parent in the text of `/proc/PID/stat` (proc(5)): `PID (NAME) STATE PARENT …`, where NAME can contain any characters.
 fn parent_of_running(stat: &[u8]) -> Option<u32> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')?;
     let text = std::str::from_utf8(&stat[after_name + 1..]).ok()?;
@@ -143,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parents_are_read_whatever_a_process_is_called() {
+    fn parents_are_read_for_any_process_name() {
         assert_eq!(parent_of_running(b"12 (a) b) (c) S 7 12 12 0"), Some(7));
         assert_eq!(parent_of_running(b"12 (a) Z 7 12 12 0"), None);
         assert_eq!(parent_of_running(b""), None);

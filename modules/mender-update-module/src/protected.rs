@@ -1,4 +1,4 @@
-//! Destinations that no update may have: those that hold the module itself, the journal, or the client.
+//! Destinations that no update may have: directories with the module, its journal, or the client.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,27 +8,28 @@ use anyhow::{Result, bail};
 use crate::settings_file;
 use crate::tree::WorkTree;
 
-/// Directories of the client that belong to it with all that is in them.
+/// The directories of the client.
 const OF_CLIENT: [&str; 2] = ["/etc/mender", "/usr/share/mender"];
 
-/// Directories of programs, and the client's programs.
+/// The directories of programs, and the programs of the client.
 const PROGRAM_DIRECTORIES: [&str; 5] = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin"];
 const PROGRAMS: [&str; 4] = ["mender", "mender-update", "mender-auth", "mender-connect"];
 
-/// What an update replaces in its destination.
+/// The part of its destination that an update replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Replaces {
-    /// Files directly in it.
+    /// Files directly in the directory.
     Files,
-    /// All of it.
+    /// The whole tree.
     Tree,
 }
 
-/// Refuses `destination`, a path without symlinks, where an update of it would replace the module itself, its journal or
-/// settings, or the Mender client with its data.
+/// Refuses `destination`, a path without symlinks, if an update of it would replace the module, its journal or settings, or the
+/// Mender client or its data.
 ///
 /// # Errors
-/// What it holds, and the remedy.
+/// When it would, with the protected path.
 pub fn require_harmless(destination: &Path, replaces: Replaces, tree: &WorkTree) -> Result<()> {
     let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
     let datastore = real(tree.datastore().to_owned());
@@ -41,17 +42,18 @@ pub fn require_harmless(destination: &Path, replaces: Replaces, tree: &WorkTree)
     let programs =
         PROGRAM_DIRECTORIES.iter().flat_map(|directory| PROGRAMS.map(|name| Path::new(directory).join(name)));
     let programs = programs.chain(env::current_exe()).filter(|path| path.exists()).map(real);
-    let mut held = whole.iter().cloned().chain([datastore.clone()]).chain(programs);
+    let mut protected = whole.iter().cloned().chain([datastore.clone()]).chain(programs);
     let holds = |path: &Path| match replaces {
         Replaces::Files => path.parent() == Some(destination) && path.is_file(),
         Replaces::Tree => path.starts_with(destination),
     };
     let inside = whole.iter().find(|directory| destination.starts_with(directory));
     let own = (destination == datastore).then_some(&datastore).or(inside).cloned();
-    if let Some(path) = own.or_else(|| held.find(|path| holds(path))) {
-        let what = if path == destination { "belongs to" } else { "holds a part of" };
+    if let Some(path) = own.or_else(|| protected.find(|path| holds(path))) {
+        let what = if path == destination { "belongs to" } else { "contains" };
         bail!(
-            "the destination {} {what} the Mender client's or this module's own data or programs ({}): name another directory",
+            "destination {} refused: it {what} data or programs of the Mender client or this module ({}): name another \
+             directory",
             destination.display(),
             path.display()
         );
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_holds_the_module_or_the_client_is_refused() {
+    fn destinations_with_the_module_or_the_client_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
         fs::create_dir_all(root.join("data/mender/www")).unwrap();
@@ -86,7 +88,8 @@ mod tests {
             (own.parent().unwrap().into(), Replaces::Files),
             (own.parent().unwrap().parent().unwrap().into(), Replaces::Tree),
         ] {
-            let error = check(&path, replaces).map_or_else(|error| format!("{error:#}"), |()| "taken".into());
+            let error =
+                check(&path, replaces).map_or_else(|error| format!("{error:#}"), |()| "accepted".into());
             assert!(error.contains("name another directory"), "{}: {error}", path.display());
         }
         for (path, replaces) in [

@@ -1,4 +1,4 @@
-//! The record of a transaction in the journal, and the one place that decides whether this version can read it.
+//! The record of a transaction in the journal, and its format.
 
 use std::path::Path;
 
@@ -9,35 +9,35 @@ use serde::{Deserialize, Serialize};
 use crate::guard::Guard;
 use crate::update::Update;
 
-/// The form of [`Record`]; raised when a record can no longer be read by the version before.
+/// The format of [`Record`]; incremented when earlier versions cannot read it any more.
 const FORMAT: u32 = 1;
 
-/// How far a transaction has come. The names in the journal are those of version 0.1.0.
+/// The phase of a transaction. The names in the journal are those of version 0.1.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// The payload is being written to the staging directory.
     Staging,
-    /// All of it is there, durable.
+    /// The payload is staged, durably.
     Staged,
-    /// The activation has begun, and the health check has not passed yet.
+    /// The activation has begun; the health check has not passed yet.
     #[serde(rename = "Switching")]
     Activating,
     /// The new version is active.
     #[serde(rename = "Switched")]
     Active,
-    /// The new version is active and stays.
+    /// The new version is active and committed.
     Committed,
     /// The rollback has begun.
     RollingBack,
     /// The previous version is active again.
     RolledBack,
-    /// What is staged or kept is being removed; written by version 0.1.0 only.
+    /// Staged and kept files are being removed; only version 0.1.0 writes this phase.
     #[serde(rename = "Forgetting")]
     Discarding,
 }
 
 impl Phase {
-    /// Whether the activation may have changed anything: what was prepared for it is in the record then.
+    /// Whether the activation may have begun: then the record has the preparation.
     fn needs_preparation(self) -> bool {
         matches!(
             self,
@@ -46,21 +46,21 @@ impl Phase {
     }
 }
 
-/// An update and how far it has come.
+/// A transaction: the update, its phase, and its guard.
 #[derive(Serialize, Deserialize)]
 #[serde(bound(deserialize = "U: DeserializeOwned, P: DeserializeOwned"))]
 pub struct Record<U, P> {
     format: u32,
-    /// How far it has come.
+    /// The phase.
     pub phase: Phase,
     #[serde(rename = "change")]
     body: Body<U, P>,
-    /// The units and the health check around the activation.
+    /// The units and the health check.
     #[serde(default)]
     pub guard: Guard,
 }
 
-/// The update and what was prepared, side by side in one JSON object.
+/// The update and the preparation, in one JSON object.
 #[derive(Serialize, Deserialize)]
 #[serde(bound(deserialize = "U: DeserializeOwned, P: DeserializeOwned"))]
 struct Body<U, P> {
@@ -74,21 +74,21 @@ struct Body<U, P> {
 pub type RecordOf<U> = Record<U, <U as Update>::Prepared>;
 
 impl<U: Update> Record<U, U::Prepared> {
-    /// One that begins.
+    /// The record of a new transaction.
     pub fn new(update: U, guard: Guard) -> Self {
         Self { format: FORMAT, phase: Phase::Staging, body: Body { update, prepared: None }, guard }
     }
 
-    /// The record that the JSON `text` of the file `path` holds.
+    /// Decodes the JSON `text` of the file `path`.
     ///
     /// # Errors
-    /// When it is of a version with another form, or damaged.
+    /// When the text has another format, or is damaged.
     pub fn decode(text: &[u8], path: &Path) -> Result<Self> {
-        // First: what another version writes may differ in everything else.
+        // First, because a record of another format may differ in everything else.
         require_format(text, path)?;
         let record: Self = serde_json::from_slice(text).with_context(|| unreadable(path))?;
         if record.phase.needs_preparation() && record.body.prepared.is_none() {
-            bail!("{}: {:?}, but what was prepared is missing", unreadable(path), record.phase);
+            bail!("{}: phase {:?} without its preparation", unreadable(path), record.phase);
         }
         Ok(record)
     }
@@ -98,45 +98,39 @@ impl<U: Update> Record<U, U::Prepared> {
         &self.body.update
     }
 
-    /// The update, to be completed.
+    /// The update, mutable.
     pub fn update_mut(&mut self) -> &mut U {
         &mut self.body.update
     }
 
-    /// What was prepared, once it was.
+    /// The preparation, if there is one.
     pub fn prepared(&self) -> Option<&U::Prepared> {
         self.body.prepared.as_ref()
     }
 
-    /// Prepares the activation and keeps what that has found out.
-    ///
-    /// # Errors
-    /// Those of [`Update::prepare`].
+    /// Prepares the activation, and stores the result.
     pub fn prepare(&mut self) -> Result<()> {
         let prepared = self.body.update.prepare()?;
         self.body.prepared = Some(prepared);
         Ok(())
     }
 
-    /// The update and what was prepared for it.
+    /// The update and its preparation.
     ///
     /// # Errors
-    /// When nothing was: the record of such a phase is not read, see [`decode`](Self::decode).
+    /// When there is no preparation; [`decode`](Self::decode) refuses such records.
     pub fn ready(&self) -> Result<(&U, &U::Prepared)> {
-        let prepared = self.body.prepared.as_ref().context("the update was not prepared")?;
+        let prepared = self.body.prepared.as_ref().context("no preparation in the journal")?;
         Ok((&self.body.update, prepared))
     }
 
-    /// The update, to be completed, and what was prepared for it.
-    ///
-    /// # Errors
-    /// As [`ready`](Self::ready).
+    /// As [`ready`](Self::ready), with a mutable update.
     pub fn ready_mut(&mut self) -> Result<(&mut U, &U::Prepared)> {
-        let prepared = self.body.prepared.as_ref().context("the update was not prepared")?;
+        let prepared = self.body.prepared.as_ref().context("no preparation in the journal")?;
         Ok((&mut self.body.update, prepared))
     }
 
-    /// The update, when everything else is done.
+    /// The update.
     pub fn into_update(self) -> U {
         self.body.update
     }
@@ -150,27 +144,27 @@ fn require_format(text: &[u8], path: &Path) -> Result<()> {
     let Head { format } = serde_json::from_slice(text).with_context(|| unreadable(path))?;
     ensure!(
         format == FORMAT,
-        "the journal has form {format}, this version of the module knows {FORMAT}: {}: end the interrupted update with \
-         the version that began it",
+        "reading the journal {} failed: format {format}, and this version of the module supports {FORMAT}: end the pending \
+         update with the version that began it",
         path.display()
     );
     Ok(())
 }
 
-/// What to do with a record that nobody can read.
+/// The message for a record that cannot be decoded.
 fn unreadable(path: &Path) -> String {
     format!(
-        "{} was not written by this version of the module: see what it says of the interrupted update, put its \
-         destination in order, and remove it",
+        "reading the journal {} failed: damaged, or not written by this module: check the destination that it names, and \
+         remove it",
         path.display()
     )
 }
 
-/// Whether `text`, the journal of an interrupted update, can be read by this version of the module `U`, and in which phase it
-/// is. For tests that keep journals of released versions: a package may be upgraded while an update is pending.
+/// Decodes `text`, a journal of the update `U`, and returns its phase. It is for tests that keep journals of released versions:
+/// a package may be upgraded while an update is pending.
 ///
 /// # Errors
-/// Why it cannot be read.
+/// When this version of the module cannot read the journal.
 pub fn check_journal<U: Update>(text: &[u8]) -> Result<String> {
     let record = RecordOf::<U>::decode(text, Path::new("journal.json"))?;
     Ok(format!("{:?}", record.phase))
@@ -216,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_prepared_stands_beside_the_update_and_is_read_again() {
+    fn update_and_preparation_are_one_object() {
         let mut record = RecordOf::<Website>::new(Website { destination: "/srv".into() }, Guard::default());
         let staged = serde_json::to_string(&record).unwrap();
         assert!(staged.contains(r#""phase":"Staging","change":{"destination":"/srv"},"#), "{staged}");
@@ -232,10 +226,7 @@ mod tests {
     #[test]
     fn the_format_is_read_before_everything_else() {
         let refused = refused(r#"{"format":2,"phase":"Another","more":true}"#);
-        assert!(
-            refused.starts_with("the journal has form 2, this version of the module knows 1"),
-            "{refused}"
-        );
+        assert!(refused.contains("format 2, and this version of the module supports 1"), "{refused}");
     }
 
     #[test]
@@ -243,9 +234,9 @@ mod tests {
         for text in
             ["", "{", "[]", r#"{"format":1,"phase":"Staged"}"#, r#"{"format":1,"phase":"Other","change":{}}"#]
         {
-            assert!(refused(text).contains("was not written by this version"), "{text}");
+            assert!(refused(text).contains("damaged, or not written by this module"), "{text}");
         }
         let refused = refused(r#"{"format":1,"phase":"Switching","change":{"destination":"/srv"}}"#);
-        assert!(refused.contains("what was prepared is missing"), "{refused}");
+        assert!(refused.contains("without its preparation"), "{refused}");
     }
 }

@@ -1,4 +1,4 @@
-//! From the command line to one method of the module, and back to an exit status.
+//! The command line: calls one method of the module, and returns the exit status.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,12 +20,12 @@ use crate::status::{self, Status};
 use crate::supervision;
 use crate::tree::WorkTree;
 
-/// Runs `module` as the client called it, `MODULE STATE TREE`, and returns the exit status: 0 for success and
-/// for every state that this library does not know, 1 for failure, with the chain of errors on stderr.
+/// Runs `module` with the command line of the client, `MODULE STATE TREE`. Returns the exit status: 0 for success and for
+/// unknown states, 1 for failure, with the chain of errors on standard error.
 ///
-/// Beside the protocol, a module answers `--help`, `--version`, `--status [--json]`, `--check-settings [FILE]`,
-/// `--recover [TREE]`, which is the recovery at boot, and `--under-way`, which succeeds while an update has not ended: for the
-/// removal of its package.
+/// Apart from the protocol, a module supports `--help`, `--version`, `--status [--json]`, `--check-settings [FILE]`,
+/// `--recover [TREE]`, the recovery at boot, and `--under-way`, which succeeds if an update is pending: for the removal of the
+/// package.
 pub fn run<M: UpdateModule>(module: M) -> ExitCode {
     match answer(&module, env::args_os().skip(1).collect()).and_then(write_answer) {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,7 +36,7 @@ pub fn run<M: UpdateModule>(module: M) -> ExitCode {
     }
 }
 
-/// A query's answer, without its newline; nothing for every other state.
+/// The answer to a query, without its newline; `None` for every other state.
 type Answer = Option<&'static str>;
 
 fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answer> {
@@ -45,14 +45,14 @@ fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answe
         [flag] if flag == "--help" || flag == "-h" => print(status::help(M::NAME, M::VERSION)),
         [flag] if flag == "--status" => print(status_of(module)?),
         [flag, form] if flag == "--status" && form == "--json" => {
-            print(serde_json::to_string(&status_of(module)?).context("writing the status as JSON")?)
+            print(serde_json::to_string(&status_of(module)?).context("writing the status failed: JSON")?)
         }
         [flag] if flag == "--check-settings" => {
             let file = settings_file::path(M::NAME);
             if file.exists() {
                 check_settings(module, &file)
             } else {
-                print(format!("{}: not there: defaults apply", file.display()))
+                print(format!("{}: does not exist: the defaults apply", file.display()))
             }
         }
         [flag, file] if flag == "--check-settings" => check_settings(module, Path::new(file)),
@@ -66,7 +66,7 @@ fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answe
             Err(_) => Ok(None),
         },
         _ => bail!(
-            "unknown arguments: the Mender client runs an Update Module as '{name} STATE TREE': see '{name} --help'",
+            "invalid arguments: use '{name} STATE TREE', as the Mender client does, or see '{name} --help'",
             name = M::NAME
         ),
     }
@@ -79,7 +79,7 @@ fn print(text: impl Display) -> Result<Answer> {
 
 fn check_settings<M: UpdateModule>(module: &M, file: &Path) -> Result<Answer> {
     module.check_settings(file)?;
-    print(format!("{}: correct", file.display()))
+    print(format!("{}: valid", file.display()))
 }
 
 fn status_of<M: UpdateModule>(module: &M) -> Result<Status> {
@@ -96,26 +96,25 @@ fn status_of<M: UpdateModule>(module: &M) -> Result<Status> {
     })
 }
 
-/// Fails unless an update of the module `name` has not ended; what it does not know of, the datastore say, is none.
+/// Prints the journal of a pending update of the module `name`, and fails if there is none.
 fn under_way(name: &str) -> Result<Answer> {
     let journal = Journal::new(&WorkTree::in_datastore(client::datastore(name)?).state_directory(name));
-    match journal.under_way()? {
+    match journal.not_ended()? {
         Some(record) => {
             println!("{}", record.display());
             Ok(None)
         }
-        None => bail!("no update is under way"),
+        None => bail!("no update is pending"),
     }
 }
 
-/// Recovers at boot, where the device's client keeps its data.
+/// The recovery at boot, with the datastore of the device's client.
 fn recover_this_device<M: UpdateModule>(module: &M) -> Result<()> {
     let datastore = client::datastore(M::NAME)?;
     if !datastore.exists() {
         log!(
-            "{}: no interrupted update found: {} does not exist: if the Mender client keeps its data elsewhere, name that \
-             directory as datastore in /etc/mender-modules/{}.toml",
-            M::NAME,
+            "no pending update found: {} does not exist: if the Mender client has another data directory, set datastore in \
+             /etc/mender-modules/{}.toml",
             datastore.display(),
             M::NAME
         );
@@ -169,13 +168,13 @@ fn yes_or_no(yes: bool) -> Answer {
     Some(if yes { "Yes" } else { "No" })
 }
 
-/// Writes the answer and its newline at once: an answer in two writes is "Too many lines" to the client, and
-/// leaves the device inconsistent.
+/// Writes the answer and its newline in one write: to the client, two writes are "Too many lines", which leaves the device
+/// inconsistent.
 fn write_answer(answer: Answer) -> Result<()> {
     let Some(word) = answer else { return Ok(()) };
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(format!("{word}\n").as_bytes())
         .and_then(|()| stdout.flush())
-        .with_context(|| format!("writing the answer {word:?} to standard output"))
+        .with_context(|| format!("writing the answer {word:?} to standard output failed"))
 }

@@ -1,13 +1,21 @@
-//! The words of the protocol: states and answers.
+//! The states and answers of the protocol.
 
 use std::str::FromStr;
 
-/// A state that the client calls a module in.
+/// A state in which the client calls a module.
+///
+/// ```
+/// use mender_update_module::State;
+///
+/// assert_eq!("Download".parse::<State>().ok(), Some(State::Download));
+/// assert!("ArtifactTeleport".parse::<State>().is_err(), "a module ignores unknown states");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// Query: may the client call `DownloadWithFileSizes`?
     ProvidePayloadFileSizes,
-    /// The payload streams in; nothing may become active, for its checksum is not known yet.
+    /// The payload streams in. Nothing may become active: the client has not verified the checksum yet.
     Download,
     /// As `Download`, with the size of every file known in advance.
     DownloadWithFileSizes,
@@ -15,34 +23,34 @@ pub enum State {
     ArtifactInstall,
     /// Query: does the new version, or after a rollback the previous one, need a reboot?
     NeedsArtifactReboot,
-    /// Reboot in the module's own way.
+    /// The module reboots the device.
     ArtifactReboot,
     /// After the reboot: does the new version run?
     ArtifactVerifyReboot,
-    /// Make the new version permanent; may still be followed by a rollback.
+    /// Make the new version permanent. A rollback may still follow.
     ArtifactCommit,
     /// Query: can the module roll back?
     SupportsRollback,
-    /// Activate the previous version, from any point that install had reached.
+    /// Activate the previous version, from any point of an interrupted install.
     ArtifactRollback,
-    /// Reboot into the previous version in the module's own way.
+    /// The module reboots the device into the previous version.
     ArtifactRollbackReboot,
-    /// After that reboot: does the previous version run?
+    /// After the reboot: does the previous version run?
     ArtifactVerifyRollbackReboot,
     /// The update has failed.
     ArtifactFailure,
-    /// The last call: remove the previous version and what was staged.
+    /// The last call: remove the previous version and staged files.
     Cleanup,
 }
 
 impl State {
-    /// Whether the client only asks something.
+    /// Whether the state is a query.
     pub(crate) fn is_query(self) -> bool {
         matches!(self, Self::ProvidePayloadFileSizes | Self::NeedsArtifactReboot | Self::SupportsRollback)
     }
 }
 
-/// A word that names no state of this protocol; a newer client may know it, a module ignores it.
+/// The error for an unknown state, for example of a newer client. A module ignores such a state.
 #[derive(Debug)]
 pub struct UnknownState;
 
@@ -72,10 +80,11 @@ impl FromStr for State {
 
 /// The answer to `NeedsArtifactReboot`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NeedsReboot {
-    /// The change is live as it is.
+    /// No reboot is needed.
     No,
-    /// The module reboots the device itself, in `ArtifactReboot`.
+    /// The module reboots the device, in `ArtifactReboot`.
     Yes,
     /// The client reboots the device.
     Automatic,

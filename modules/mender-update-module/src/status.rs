@@ -1,4 +1,4 @@
-//! `MODULE --status`: what a person on the device wants to know of an update under way.
+//! `MODULE --status`: the pending update, for a person on the device.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,19 +8,19 @@ use serde::Serialize;
 use crate::client::client_command;
 use crate::record::Phase;
 
-/// The update in a module's journal.
+/// The pending update in a module's journal.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Pending {
-    /// The phase, as the journal of this version calls it.
+    /// The phase.
     pub phase: String,
-    /// The same in words.
+    /// The meaning of the phase.
     pub meaning: &'static str,
-    /// Whether a rollback to the previous version is still possible.
+    /// Whether a rollback to the previous version is possible.
     pub can_roll_back: bool,
-    /// Where the previous version or the staged payload is kept, if it is a directory of the update's own.
+    /// The directory of the previous version or of the staged payload, if there is one.
     pub kept_in: Option<PathBuf>,
-    /// What to type next, if anything.
+    /// The next command, if there is one.
     pub next: Option<String>,
 }
 
@@ -28,23 +28,21 @@ impl Pending {
     pub(crate) fn new(phase: Phase, kept_in: Option<PathBuf>) -> Self {
         let client = client_command();
         let (meaning, can_roll_back, next) = match phase {
-            Phase::Staging => {
-                ("a download was interrupted", false, Some("install the artifact again".to_owned()))
-            }
+            Phase::Staging => ("download interrupted", false, Some("install the artifact again".to_owned())),
             Phase::Staged => {
                 ("downloaded, not installed", false, Some("install the artifact again".to_owned()))
             }
             Phase::Activating => {
-                ("the installation was interrupted, or runs", true, Some(format!("{client} rollback")))
+                ("installation interrupted, or running", true, Some(format!("{client} rollback")))
             }
             Phase::Active => (
-                "installed, waits for its commit",
+                "installed, waiting for commit",
                 true,
                 Some(format!("{client} commit, or {client} rollback")),
             ),
             Phase::Committed => ("committed, not cleaned up yet", true, None),
             Phase::RollingBack => {
-                ("the rollback was interrupted, or runs", true, Some(format!("{client} rollback")))
+                ("rollback interrupted, or running", true, Some(format!("{client} rollback")))
             }
             Phase::RolledBack => ("rolled back, not cleaned up yet", false, None),
             Phase::Discarding => ("ended, not cleaned up yet", false, None),
@@ -53,7 +51,7 @@ impl Pending {
     }
 }
 
-/// Everything that `--status` reports.
+/// The output of `--status`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Status {
     pub module: &'static str,
@@ -70,7 +68,7 @@ impl fmt::Display for Status {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "module:    {} {}", self.module, self.version)?;
         match &self.pending {
-            None => writeln!(formatter, "update:    none is pending")?,
+            None => writeln!(formatter, "update:    none pending")?,
             Some(pending) => {
                 writeln!(formatter, "update:    {} ({})", pending.meaning, pending.phase)?;
                 let possible = if pending.can_roll_back { "possible" } else { "nothing to roll back" };
@@ -84,7 +82,7 @@ impl fmt::Display for Status {
             }
         }
         for record in &self.unrestored {
-            writeln!(formatter, "not restored: the previous version of the update in {}", record.display())?;
+            writeln!(formatter, "failed:    the rollback of an earlier update: {}", record.display())?;
         }
         writeln!(formatter, "journal:   {}", self.journal.display())?;
         writeln!(formatter, "settings:  {}", self.settings.display())?;
@@ -99,12 +97,12 @@ pub(crate) fn help(name: &str, version: &str) -> String {
          The Mender client runs it once for each state of an update of payload type {name}:\n\
          \x20 {name} STATE TREE\n\n\
          By hand:\n\
-         \x20 {name} --status [--json]         shows the update under way, and what to do next\n\
+         \x20 {name} --status [--json]         prints the pending update, and the next command\n\
          \x20 {name} --check-settings [FILE]   checks the settings, /etc/mender-modules/{name}.toml or FILE\n\
          \x20 {name} --recover [TREE]          ends an interrupted update, as at boot\n\
-         \x20 {name} --under-way               prints the journal and succeeds while an update has not ended\n\
+         \x20 {name} --under-way               prints the journal of a pending update; fails if there is none\n\
          \x20 {name} --version                 prints the version\n\
-         \x20 {name} --help                    prints this"
+         \x20 {name} --help                    prints this help"
     )
 }
 
@@ -113,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_phase_says_what_to_do() {
+    fn every_phase_has_a_meaning_and_a_next_command() {
         let status = |pending| Status {
             module: "web-file",
             version: "1.0.0",
@@ -125,12 +123,12 @@ mod tests {
         };
         let text = status(Some(Pending::new(Phase::Active, Some("/kept".into())))).to_string();
         for line in
-            ["module:    web-file 1.0.0", "installed, waits for its commit (Active)", "rollback:  possible"]
+            ["module:    web-file 1.0.0", "installed, waiting for commit (Active)", "rollback:  possible"]
         {
             assert!(text.contains(line), "{line} is missing in {text}");
         }
         assert!(text.contains("commit, or ") && text.contains("kept in:   /kept"), "{text}");
-        assert!(status(None).to_string().contains("none is pending"));
+        assert!(status(None).to_string().contains("none pending"));
         for phase in [Phase::Staging, Phase::Staged, Phase::Activating, Phase::RollingBack] {
             assert!(Pending::new(phase, None).next.is_some(), "{phase:?}");
         }

@@ -1,8 +1,7 @@
-//! A call ends with its client.
+//! Ends a call when its client ends.
 //!
-//! The client runs a module in a process group of its own. Ctrl-C, a lost ssh session or the kernel's OOM killer end the
-//! client alone, and the module would go on: beside the call that the client makes when it is started again, or for ever in
-//! opening a payload stream that nobody writes to.
+//! The client runs a module in a process group of its own. Ctrl-C, a lost SSH session or the OOM killer end the client only,
+//! and the module would continue: in parallel to the next call of the client, or blocked for ever on a payload stream.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,21 +17,21 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::deployment_log::log_at_once;
 use crate::processes;
 
-/// How often the parent is looked for where the kernel has no pidfd_open(2) (before Linux 5.3).
+/// How often the parent is polled if the kernel has no pidfd_open(2) (before Linux 5.3).
 const POLL: Duration = Duration::from_millis(200);
 
-/// From now on this process ends, with all programs that it has started, as soon as the process that has called it is gone
-/// or asks it to end. It ends as by a power loss, from which every state recovers.
+/// Ends this process, with all its programs, as soon as its parent ends or sends a signal. It ends as by a power loss, from
+/// which every state recovers.
 pub(crate) fn end_with_client() {
     processes::adopt_orphans();
     let parent = getppid();
     let signals = signals();
-    // Without a thread the call works as well, unsupervised.
+    // If no thread can be started, the call runs without supervision.
     let _ = thread::Builder::new().name("supervision".into()).spawn(move || watch(parent, signals.ok()));
 }
 
-/// What becomes readable when a signal asks this process to end: the client sends SIGTERM at its time limit, and programs in
-/// groups of their own do not get that.
+/// A socket that becomes readable on SIGTERM, SIGINT and SIGHUP. The client sends SIGTERM at its time limit to the process
+/// group of the module, which does not contain the programs.
 fn signals() -> io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     for signal in [SIGTERM, SIGINT, SIGHUP] {
@@ -51,7 +50,7 @@ fn watch(parent: Option<Pid>, signals: Option<UnixStream>) {
         match wait(client.as_ref(), signals.as_ref(), log.as_ref()) {
             Event::Signal => {
                 log_at_once(
-                    "call ended by a signal (Ctrl-C, or the client's time limit): the next call or boot recovers",
+                    "call ended by a signal (Ctrl-C, or the client's time limit); the next call or boot recovers",
                 );
                 processes::end_like_power_loss();
             }
@@ -79,12 +78,12 @@ fn wait(client: Option<&OwnedFd>, signals: Option<&UnixStream>, log: Option<&Own
         meanings.push(Event::Signal);
     }
     if let Some(log) = log {
-        // Without events to wait for: the kernel reports all the same that a pipe has no reader any more.
+        // No events: the kernel always reports that a pipe has no reader any more.
         watched.push(PollFd::new(log, PollFlags::empty()));
         meanings.push(Event::ClientGone);
     }
     let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(POLL.subsec_nanos()) as _ };
-    // With a pidfd nothing is missed by waiting for ever.
+    // With a pidfd, no time limit is necessary.
     let limit = if client.is_some() { None } else { Some(&limit) };
     if poll(&mut watched, limit).is_err() {
         thread::sleep(POLL);
@@ -94,8 +93,8 @@ fn wait(client: Option<&OwnedFd>, signals: Option<&UnixStream>, log: Option<&Own
     happened.map_or(Event::Nothing, |at| meanings.swap_remove(at))
 }
 
-/// The deployment log, where it is a pipe: the client is at its other end, also one that ended before this process looked
-/// for its parent.
+/// The deployment log, if it is a pipe. Its other end belongs to the client, also to one that ended before this process read
+/// its parent.
 fn log_pipe() -> Option<OwnedFd> {
     let log = io::stderr().as_fd().try_clone_to_owned().ok()?;
     let kind = FileType::from_raw_mode(fstat(&log).ok()?.st_mode);

@@ -1,16 +1,16 @@
-//! Stage, activate, roll back, discard: the one way in which a module changes a device.
+//! The transaction: stage, activate, roll back, discard.
 //!
-//! An [`Update`] says what is special to a payload, this file in which order its steps come and what the journal holds
-//! meanwhile. The crate's documentation has the table of phases; version 0.1.0 had one more, Discarding: ArtifactInstall fails,
-//! there is nothing to roll back, and the next Download discards.
+//! An [`Update`] implements the steps; this file defines their order and the journal between them. The crate's documentation
+//! has the table of phases. Version 0.1.0 had one more, Discarding: ArtifactInstall fails, there is nothing to roll back, and
+//! the next Download discards.
 //!
-//! A record of a transaction that has ended gets another name, which takes no space on a full file system:
+//! The record of an ended transaction is renamed, which needs no space on a full file system:
 //!
 //! | name | meaning | next `Download`, or a boot |
 //! |---|---|---|
-//! | `discard.json` | what is staged or kept is removed | goes on with that |
-//! | `left-N.json` | something of it could not be removed | tries again; in vain, that blocks nothing |
-//! | `unrestored-N.json` | the previous version could not be restored | tries again; in vain, no update of the same destination begins |
+//! | `discard.json` | staged and kept files are being removed | continues |
+//! | `left-N.json` | some files could not be removed | tries again; a failure blocks nothing |
+//! | `unrestored-N.json` | the previous version could not be restored | tries again; a failure blocks updates of the same destination |
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -34,35 +34,37 @@ pub struct Unrestored<U> {
 }
 
 impl<U: Update> Unrestored<U> {
-    /// Refuses `update` where it has the same destination.
+    /// Refuses `update` if it has the same destination.
     ///
     /// # Errors
-    /// Why the other could not be rolled back, and what to do.
+    /// When it has, with the cause and the remedy.
     pub fn refuse(self, update: &U) -> Result<()> {
         if !update.conflicts_with(&self.update) {
             return Ok(());
         }
         let record = self.record.display();
         let by_hand = match self.update.kept_in() {
-            Some(kept) => format!("what you need from {0}, then remove {0} and {record}", kept.display()),
-            None => format!("what you need, then remove {record}"),
+            Some(kept) => {
+                format!("copy what you need from {0}, then remove {0} and {record}", kept.display())
+            }
+            None => format!("restore the previous version, then remove {record}"),
         };
         Err(self.error.context(format!(
-            "rollback of the update before failed, and blocks others of the same destination: remove the cause and install \
-             again, or restore by hand {by_hand}"
+            "update refused: the rollback of an earlier update of the same destination failed: remove the cause and install \
+             again, or by hand: {by_hand}"
         )))
     }
 }
 
-/// The name of the record of a transaction that has ended, while what it has staged or kept is removed.
+/// The name of the record of an ended transaction, while its files are removed.
 fn discard_name() -> Result<FileName> {
     FileName::new("discard.json")
 }
 
-/// What the names of records begin with whose updates have left something.
+/// The prefix of records of ended transactions with files that could not be removed.
 const LEFT: &str = "left";
 
-/// An update and how far it has come, in the journal.
+/// A transaction, as it is stored in the journal.
 pub struct Transaction<U> {
     journal: Journal,
     update: PhantomData<U>,
@@ -74,11 +76,8 @@ impl<U: Update> Transaction<U> {
         Self { journal, update: PhantomData }
     }
 
-    /// Lets `stage` write the payload of `update` to its staging directory. The journal says before that it will, and after
-    /// that all of it is there, durable. `guard` goes around the activation.
-    ///
-    /// # Errors
-    /// When the journal cannot be written, and those of `stage`.
+    /// Stages `update`: writes the journal, calls `stage`, which writes the payload durably, and writes the journal again.
+    /// `guard` has the units and the health check of the activation.
     pub fn stage(&self, update: U, guard: Guard, stage: impl FnOnce(&mut U) -> Result<()>) -> Result<()> {
         let mut record = RecordOf::<U>::new(update, guard);
         self.write(&record)?;
@@ -89,43 +88,43 @@ impl<U: Update> Transaction<U> {
             .and_then(|()| stage(record.update_mut()))
             .and_then(|()| self.mark(&mut record, Phase::Staged));
         if staged.is_err() {
-            // Its space is needed now, and not at the next update.
+            // Free the space now, and not at the next update.
             if let Err(error) = self.discard() {
-                log!("discarding the failed download: {error:#}: the next update tries again");
+                log!("discarding the failed download failed: {error:#}; the next update tries again");
             }
         }
         staged
     }
 
-    /// Activates the new version and waits for the health check to pass. When either fails, rolls back at once.
+    /// Activates the new version, and waits until the health check passes. If either fails, it rolls back at once.
     ///
     /// # Errors
-    /// When nothing is staged, the preparation refuses, or the activation or the health check fails.
+    /// When nothing is staged, or the preparation, the activation or the health check fails.
     pub fn install(&self) -> Result<()> {
         let Some(mut record) = self.read()? else {
-            bail!("nothing is staged: Download has to succeed first");
+            bail!("nothing is staged: install the artifact again");
         };
         match record.phase {
             Phase::Staged => {}
             Phase::Active | Phase::Committed => return Ok(()),
             Phase::Activating => {
                 self.restore_previous(&mut record, Trigger::Call)?;
-                bail!("this update was interrupted and is rolled back: install the artifact again");
+                bail!("the update was interrupted, and is now rolled back: install the artifact again");
             }
             Phase::Staging | Phase::RollingBack | Phase::RolledBack | Phase::Discarding => {
-                bail!("this update was interrupted or rolled back: install the artifact again");
+                bail!("the update was interrupted or rolled back: install the artifact again");
             }
         }
         record.prepare()?;
         self.mark(&mut record, Phase::Activating)?;
         self.activate(&mut record).map_err(|error| match self.restore_previous(&mut record, Trigger::Call) {
             Ok(()) => error.context("install failed; rolled back to the previous version"),
-            Err(second) => error.context(format!("install failed, and the rollback too ({second:#})")),
+            Err(second) => error.context(format!("install failed; the rollback failed too: {second:#}")),
         })
     }
 
-    /// The activation with what goes around it. The journal says Active only after the health check: an update that loses
-    /// power before that has not shown that it works, and the boot rolls it back.
+    /// The activation with units and health check. The phase becomes Active only after the health check: an update that loses
+    /// power before has not shown that it works, and the recovery at boot rolls it back.
     fn activate(&self, record: &mut RecordOf<U>) -> Result<()> {
         record.guard.before()?;
         let (update, prepared) = record.ready_mut()?;
@@ -139,19 +138,13 @@ impl<U: Update> Transaction<U> {
         self.mark(record, Phase::Active)
     }
 
-    /// The update under way, for a person.
-    ///
-    /// # Errors
-    /// When the journal cannot be read.
+    /// The pending update, for `--status`.
     pub fn pending(&self) -> Result<Option<Pending>> {
         let pending = |record: RecordOf<U>| Pending::new(record.phase, record.update().kept_in());
         Ok(self.read()?.map(pending))
     }
 
     /// Whether the active version needs a reboot: the new one, or after a rollback the previous one.
-    ///
-    /// # Errors
-    /// When the journal cannot be read, or the update cannot tell.
     pub fn needs_reboot(&self) -> Result<NeedsReboot> {
         match self.read()? {
             Some(record) if matches!(record.phase, Phase::Active | Phase::RolledBack) => {
@@ -162,7 +155,7 @@ impl<U: Update> Transaction<U> {
         }
     }
 
-    /// Makes the new version permanent. The previous one is kept until [`finish`](Self::finish) all the same.
+    /// Makes the new version permanent. The previous one is kept until [`finish`](Self::finish).
     ///
     /// # Errors
     /// When the new version is not active.
@@ -170,15 +163,12 @@ impl<U: Update> Transaction<U> {
         match self.read()? {
             Some(mut record) if record.phase == Phase::Active => self.mark(&mut record, Phase::Committed),
             Some(record) if record.phase == Phase::Committed => Ok(()),
-            Some(record) => bail!("nothing to commit: the update under way is in phase {:?}", record.phase),
-            None => bail!("nothing to commit: no update is under way"),
+            Some(record) => bail!("nothing to commit: the pending update is in the phase {:?}", record.phase),
+            None => bail!("nothing to commit: no update is pending"),
         }
     }
 
-    /// Activates the previous version, if the activation of the new one has begun, and reports the health check.
-    ///
-    /// # Errors
-    /// When that fails; it may be tried again.
+    /// Activates the previous version, if the activation of the new one has begun, and logs the result of the health check.
     pub fn roll_back(&self) -> Result<()> {
         let Some(mut record) = self.read()? else { return Ok(()) };
         match record.phase {
@@ -192,11 +182,8 @@ impl<U: Update> Transaction<U> {
         Ok(())
     }
 
-    /// Ends the transaction: what was interrupted is rolled back, and what is no longer needed removed. Returns the record
-    /// that has ended, if there was one.
-    ///
-    /// # Errors
-    /// When that fails; the next update tries again.
+    /// Ends the transaction: rolls back an interrupted one, and removes staged and kept files. Returns its record, if there is
+    /// one.
     pub fn finish(&self) -> Result<Option<RecordOf<U>>> {
         let Some(mut record) = self.read()? else { return self.finish_discard() };
         if matches!(record.phase, Phase::Activating | Phase::RollingBack) {
@@ -205,40 +192,31 @@ impl<U: Update> Transaction<U> {
         self.discard()
     }
 
-    /// Ends the transaction before, so that the next one can begin: one that was never committed is rolled back. Returns those
-    /// that cannot be.
-    ///
-    /// # Errors
-    /// When the journal cannot be read or changed.
+    /// Ends the previous transaction before the next one begins: rolls back one that was not committed. Returns those that
+    /// cannot be rolled back.
     pub fn clear(&self) -> Result<Vec<Unrestored<U>>> {
         self.retry_left();
         self.finish_discard()?;
         let cleared = || {
             if let Some(mut record) = self.read()?.filter(|record| record.phase == Phase::Active) {
-                log!("the update before was neither committed nor rolled back: rolling it back");
+                log!("previous update neither committed nor rolled back: rolling back");
                 self.restore_previous(&mut record, Trigger::Call)?;
             }
             self.finish().map(drop)
         };
-        // A journal that cannot be read says nothing of its destination, and blocks.
-        if self.read().context("an earlier update was interrupted")?.is_some() {
+        // A journal that cannot be read blocks all updates, because its destination is not known.
+        if self.read().context("ending an earlier update failed")?.is_some() {
             if let Err(error) = cleared() {
                 let record = self.journal.set_aside(None, UNRESTORED)?;
-                log!(
-                    "rollback of an earlier update failed: {error:#}: its record is kept in {}",
-                    record.display()
-                );
+                log!("rollback of an earlier update failed: {error:#}; its record is {}", record.display());
             }
         }
         self.retry_unrestored(Trigger::Call)
     }
 
-    /// Rolls back an update that a power loss interrupted, and discards an interrupted download, which no client resumes; one
-    /// that waits for its commit is left alone. At boot, so units are not touched: systemd starts them later, and would wait
-    /// for this call to end.
-    ///
-    /// # Errors
-    /// When that fails; it may be tried again.
+    /// The recovery at boot: rolls back an update that a power loss interrupted, and discards an interrupted download, which no
+    /// client resumes. An update that waits for its commit is not changed. Units are not stopped or started: systemd starts
+    /// them later, and waits for this call.
     pub fn recover(&self) -> Result<()> {
         self.retry_left_where(U::discard_at_boot);
         if let Some(record) = self.read_ended()? {
@@ -262,34 +240,34 @@ impl<U: Update> Transaction<U> {
         }
     }
 
-    /// Rolls `record` back. At boot, units are not touched: systemd starts them later.
+    /// Rolls `record` back. At boot, units are not stopped or started.
     fn restore_previous(&self, record: &mut RecordOf<U>, trigger: Trigger) -> Result<()> {
-        // Neither a journal on a full disk nor a unit that does not stop may prevent the rollback: the phase before starts it
-        // again just as well, and the server shows what was logged.
-        let guarded = |done: Result<()>, what: &str| {
+        // Neither a full disk nor a unit that does not stop may prevent the rollback: the earlier phase in the journal leads to
+        // the same rollback again, and the server shows the log.
+        let tolerated = |done: Result<()>, what: &str| {
             if let Err(error) = done {
-                log!("rollback continues despite an error: {what}: {error:#}");
+                log!("{what} failed: {error:#}; the rollback continues");
             }
         };
-        guarded(self.mark(record, Phase::RollingBack), "writing the journal");
+        tolerated(self.mark(record, Phase::RollingBack), "writing the journal");
         if trigger == Trigger::Call {
-            guarded(record.guard.before(), "stopping units");
+            tolerated(record.guard.before(), "stopping units");
         }
-        self.roll_back_with(record, trigger).context("rollback to the previous version")?;
-        guarded(self.mark(record, Phase::RolledBack), "writing the journal");
+        self.roll_back_with(record, trigger).context("rollback failed")?;
+        tolerated(self.mark(record, Phase::RolledBack), "writing the journal");
         if trigger == Trigger::Call {
-            guarded(record.guard.after(), "starting units");
+            tolerated(record.guard.after(), "starting units");
         }
         Ok(())
     }
 
-    /// First the journal says that there is no rollback any more, then what it needs is removed.
+    /// Marks the transaction as ended, and then removes its files: from then on, no rollback is possible.
     fn discard(&self) -> Result<Option<RecordOf<U>>> {
         self.journal.retire(&discard_name()?)?;
         self.finish_discard()
     }
 
-    /// Removes what a transaction that has ended has staged or kept. What cannot be removed is named, and blocks nothing.
+    /// Removes the files of an ended transaction. Files that cannot be removed are logged, and block nothing.
     fn finish_discard(&self) -> Result<Option<RecordOf<U>>> {
         let name = discard_name()?;
         let Some(record) = self.read_ended()? else { return Ok(None) };
@@ -298,7 +276,7 @@ impl<U: Update> Transaction<U> {
             Err(error) => {
                 let kept = self.journal.set_aside(Some(&name), LEFT)?;
                 log!(
-                    "cleanup incomplete: {error:#}: the next update tries again, as {} says",
+                    "cleanup incomplete: {error:#}; the next update tries again; the record is {}",
                     kept.display()
                 );
             }
@@ -310,7 +288,7 @@ impl<U: Update> Transaction<U> {
         decoded::<U>(self.journal.read_record(&discard_name()?)?)
     }
 
-    /// Tries again to remove what earlier transactions have left. What still cannot be removed is named.
+    /// Tries again to remove the files that earlier transactions left. Failures are logged.
     pub fn retry_left(&self) {
         self.retry_left_where(|_| Ok(true));
     }
@@ -328,12 +306,12 @@ impl<U: Update> Transaction<U> {
         for name in self.journal.set_aside_before(LEFT).unwrap_or_default() {
             if let Err(error) = retry(&name) {
                 let path = self.journal.path_of(&name);
-                log!("cleanup of an earlier update incomplete: {}: {error:#}", path.display());
+                log!("cleanup of an earlier update failed again: {}: {error:#}", path.display());
             }
         }
     }
 
-    /// Tries again to roll back what could not be; what still cannot is returned.
+    /// Tries again to roll back transactions whose rollback failed. Returns those that fail again.
     fn retry_unrestored(&self, trigger: Trigger) -> Result<Vec<Unrestored<U>>> {
         let mut unrestored = Vec::new();
         for name in self.journal.set_aside_before(UNRESTORED)? {

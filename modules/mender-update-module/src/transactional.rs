@@ -1,4 +1,4 @@
-//! A module whose updates are transactions, as an [`UpdateModule`].
+//! The trait of a module with transactions, and its adapter to [`UpdateModule`].
 
 use std::path::Path;
 
@@ -16,11 +16,11 @@ use crate::transaction::Transaction;
 use crate::tree::WorkTree;
 use crate::update::Update;
 
-/// A module whose updates are transactions: staged, activated, and rolled back when the activation or the health check fails,
+/// A module whose updates are transactions: staged, activated, and rolled back if the activation or the health check fails,
 /// the client asks for it, or a power loss interrupts it.
 ///
-/// [`InTransactions`] makes an [`UpdateModule`] of it, which [`run`](crate::run) takes. The methods with a default are states
-/// of the protocol; a module may replace any of them.
+/// [`InTransactions`] turns it into an [`UpdateModule`] for [`run`](crate::run). The methods with a default implementation are
+/// states of the protocol; a module may override any of them.
 pub trait Transactional: Sized {
     /// As [`UpdateModule::NAME`].
     const NAME: &'static str;
@@ -28,11 +28,11 @@ pub trait Transactional: Sized {
     /// As [`UpdateModule::VERSION`].
     const VERSION: &'static str;
 
-    /// One update.
+    /// The type of an update.
     type Update: Update;
 
-    /// Decides where the payload will be staged, if need be after reading the first of `payloads`. Changes nothing: what it
-    /// returns is in the journal before anything is.
+    /// Decides where the payload is staged, if necessary after reading the first of `payloads`. It changes nothing: the
+    /// journal stores the update before anything changes.
     ///
     /// # Errors
     /// Fail the download.
@@ -44,8 +44,8 @@ pub trait Transactional: Sized {
     /// Fail the download.
     fn stage(&self, update: &mut Self::Update, payloads: &mut Payloads) -> Result<()>;
 
-    /// Called at every boot when the recovery is done, before anything else is served: for a module that starts what is
-    /// active. Must not wait for what systemd starts, which waits for this call. Default: does nothing.
+    /// Called at every boot after the recovery, for a module that starts the active version. It must not wait for units of
+    /// systemd, which wait for this call. Default: does nothing.
     ///
     /// # Errors
     /// Fail the recovery at boot.
@@ -53,8 +53,8 @@ pub trait Transactional: Sized {
         Ok(())
     }
 
-    /// As [`UpdateModule::check_settings`]: a module with settings calls [`settings::check`](crate::settings::check) with their
-    /// type.
+    /// As [`UpdateModule::check_settings`]. A module with settings calls [`settings::check`](crate::settings::check) with
+    /// their type.
     ///
     /// # Errors
     /// As there.
@@ -70,7 +70,7 @@ pub trait Transactional: Sized {
         Ok(true)
     }
 
-    /// As [`UpdateModule::download`]. Default: ends the transaction before, plans and stages.
+    /// As [`UpdateModule::download`]. Default: ends the previous transaction, plans and stages.
     ///
     /// # Errors
     /// As there.
@@ -83,7 +83,7 @@ pub trait Transactional: Sized {
         transaction.stage(update, guard, |update| self.stage(update, &mut payloads))
     }
 
-    /// As [`UpdateModule::artifact_install`]. Default: activates what is staged.
+    /// As [`UpdateModule::artifact_install`]. Default: activates the staged version.
     ///
     /// # Errors
     /// As there.
@@ -163,8 +163,8 @@ pub trait Transactional: Sized {
         Ok(())
     }
 
-    /// As [`UpdateModule::cleanup`]. Default: ends the transaction. What cannot be removed is named, and tried again by the
-    /// next update: a failed Cleanup would make the server show a committed update as failed.
+    /// As [`UpdateModule::cleanup`]. Default: ends the transaction. Files that cannot be removed are logged, and the next
+    /// update tries again: a failed Cleanup would make the server show a committed update as failed.
     ///
     /// # Errors
     /// As there.
@@ -173,24 +173,24 @@ pub trait Transactional: Sized {
         transaction.retry_left();
         match transaction.finish() {
             Ok(record) => record.iter().for_each(|record| record.update().ended(record.prepared())),
-            Err(error) => log!("{}: cleanup failed: {error:#}: the next update tries again", Self::NAME),
+            Err(error) => log!("cleanup failed: {error:#}; the next update tries again"),
         }
         Ok(())
     }
 
-    /// As [`UpdateModule::recover`]. Default: rolls an interrupted update back, then [`booted`](Self::booted).
+    /// As [`UpdateModule::recover`]. Default: rolls back an interrupted update, then calls [`booted`](Self::booted).
     ///
     /// # Errors
     /// As there.
     fn recover(&self, tree: &WorkTree) -> Result<()> {
-        // What is active has to be started even where an interrupted update cannot be rolled back.
+        // The active version has to start even if an interrupted update cannot be rolled back.
         let recovered = transaction::<Self>(tree).recover();
         let booted = self.booted(tree);
         recovered.and(booted)
     }
 }
 
-/// A [`Transactional`] module as an [`UpdateModule`].
+/// The adapter of a [`Transactional`] module to [`UpdateModule`].
 ///
 /// ```no_run
 /// # use mender_update_module::{InTransactions, Payloads, Transactional, Trigger, Update, WorkTree};

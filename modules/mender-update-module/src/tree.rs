@@ -1,4 +1,4 @@
-//! The work tree: what the client tells about the update and where a module may write.
+//! The work tree: files of the client about the update, and temporary files of the module.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,38 +7,47 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 
-/// What a work tree's path ends with, below the datastore. Clients from 4 on know payload 0000 only.
+/// The end of a work tree's path, below the datastore. Clients from version 4 have the payload 0000 only.
 const TREE_BELOW_DATASTORE: [&str; 5] = ["modules", "v3", "payloads", "0000", "tree"];
 
-/// The most bytes that a text of the tree may have; the longest is the artifact's meta-data.
+/// The largest size of a text in the tree, in bytes; the largest text is the meta-data.
 const TEXT_MAX: u64 = 1 << 20;
 
 /// A typed view of the work tree, `<datastore>/modules/v3/payloads/0000/tree`.
 ///
-/// Nothing is read before it is asked for: after a power loss in Download the tree is incomplete, and `Cleanup` gets it
-/// all the same. Texts come without the newline that client 5 ends them with and client 3 does not.
+/// Files are read on demand: after a power loss in Download the tree is incomplete, and `Cleanup` is called with it. Texts
+/// are returned without the newline that client 5 adds.
+///
+/// ```
+/// use mender_update_module::WorkTree;
+///
+/// let tree = WorkTree::new("/var/lib/mender/modules/v3/payloads/0000/tree");
+/// assert_eq!(tree.datastore(), std::path::Path::new("/var/lib/mender"));
+/// assert_eq!(tree.artifact_name()?, None, "no such tree");
+/// # anyhow::Ok(())
+/// ```
 pub struct WorkTree {
     path: PathBuf,
 }
 
 impl WorkTree {
-    /// The work tree at `path`, whether or not it exists.
+    /// The work tree at `path`, which may not exist.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
-    /// The work tree in the client's datastore `datastore`: for calls that do not come from the client.
+    /// The work tree in the datastore `datastore`, for calls that are not the client's.
     pub(crate) fn in_datastore(datastore: PathBuf) -> Self {
         Self::new(TREE_BELOW_DATASTORE.iter().fold(datastore, |path, part| path.join(part)))
     }
 
-    /// The work tree's directory, which is also the working directory of a call.
+    /// The directory, which is also the working directory of a call.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory of the client's own data, which outlives the work tree: `/var/lib/mender` on a device. A tree in
-    /// any other place, as in a test, has its parent for a datastore.
+    /// The client's data directory, usually `/var/lib/mender`. For a tree at any other path, as in a test, it is the parent
+    /// directory.
     pub fn datastore(&self) -> &Path {
         let parts = self.path.components().rev().map(|part| part.as_os_str());
         let below_datastore =
@@ -47,13 +56,13 @@ impl WorkTree {
         self.path.ancestors().nth(levels).unwrap_or(&self.path)
     }
 
-    /// The directory of module `name` in the datastore, where its journal lies: outside the work tree, which the
-    /// client wipes before it downloads.
+    /// The directory of the module `name` in the datastore, with its journal. It is outside the work tree, which the client
+    /// deletes before a download.
     pub fn state_directory(&self, name: &str) -> PathBuf {
         self.datastore().join("update-modules").join(name)
     }
 
-    /// The name of the artifact installed now, `None` where the client knows none.
+    /// The name of the installed artifact, if the client has one.
     ///
     /// # Errors
     /// When the file cannot be read or is not UTF-8.
@@ -61,7 +70,7 @@ impl WorkTree {
         self.text("current_artifact_name")
     }
 
-    /// The group of the artifact installed now, `None` where it has none.
+    /// The group of the installed artifact, if it has one.
     ///
     /// # Errors
     /// When the file cannot be read or is not UTF-8.
@@ -77,7 +86,7 @@ impl WorkTree {
         self.text("current_device_type")
     }
 
-    /// The name of the artifact being installed.
+    /// The name of the artifact of this update.
     ///
     /// # Errors
     /// When the file cannot be read or is not UTF-8.
@@ -85,33 +94,32 @@ impl WorkTree {
         self.text("header/artifact_name")
     }
 
-    /// The artifact's meta-data as `T`, `None` where the artifact has none (the client then writes `null`).
+    /// The artifact's meta-data, if it has any; otherwise the client writes `null`.
     ///
     /// # Errors
-    /// When the file cannot be read or does not have the form of `T`.
+    /// When the meta-data does not have the form of `T`.
     pub fn meta_data<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let path = self.path.join("header/meta-data");
         let Some(text) = self.text("header/meta-data")? else { return Ok(None) };
-        serde_json::from_str(&text).with_context(|| {
-            format!("{}: the artifact's meta-data is not what this module understands", path.display())
-        })
+        serde_json::from_str(&text)
+            .with_context(|| format!("invalid meta-data of the artifact: {}", path.display()))
     }
 
-    /// The payload's files, for a module that left the download to the client.
+    /// The directory of the payload, for a module that leaves the download to the client.
     pub fn files(&self) -> PathBuf {
         self.path.join("files")
     }
 
-    /// A directory for the module's own use until `Cleanup`. It survives a reboot, but client 3.4 wipes it when an interrupted
-    /// install is followed by another: what a rollback needs belongs into [`state_directory`](Self::state_directory).
+    /// The directory for temporary files of the module, until `Cleanup`. It survives a reboot, but client 3.4 deletes it when
+    /// another install follows an interrupted one: use [`state_directory`](Self::state_directory) for a rollback.
     pub fn tmp(&self) -> PathBuf {
         self.path.join("tmp")
     }
 
-    /// The content of a file of the tree; `None` where it is absent or empty.
+    /// The content of a file in the tree; `None` if it does not exist or is empty.
     fn text(&self, name: &str) -> Result<Option<String>> {
         let path = self.path.join(name);
-        let reading = || format!("reading {}", path.display());
+        let reading = || format!("reading {} failed", path.display());
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -119,7 +127,7 @@ impl WorkTree {
         };
         let mut text = String::new();
         file.take(TEXT_MAX + 1).read_to_string(&mut text).with_context(reading)?;
-        ensure!(text.len() as u64 <= TEXT_MAX, "{}: too large: at most {TEXT_MAX} bytes are read", reading());
+        ensure!(text.len() as u64 <= TEXT_MAX, "{}: larger than {TEXT_MAX} bytes", reading());
         Ok(Some(text.trim_end_matches('\n').to_owned()).filter(|text| !text.is_empty()))
     }
 }
@@ -152,7 +160,7 @@ mod tests {
         write("header/meta-data", "null");
         assert_eq!(tree.current_artifact_name().unwrap().as_deref(), Some("release-1"));
         assert_eq!(tree.current_artifact_group().unwrap(), None);
-        assert_eq!(tree.current_device_type().unwrap(), None, "a half-built tree");
+        assert_eq!(tree.current_device_type().unwrap(), None, "an incomplete tree");
         assert_eq!(tree.artifact_name().unwrap().as_deref(), Some("release-2"));
         assert_eq!(tree.meta_data::<Vec<String>>().unwrap(), None);
         write("header/meta-data", "{\"a\": 1}");

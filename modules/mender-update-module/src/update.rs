@@ -1,4 +1,4 @@
-//! What a module says about one update, for the library to do it as a transaction.
+//! The trait of an update in a transaction.
 
 use std::path::PathBuf;
 
@@ -8,20 +8,20 @@ use serde::de::DeserializeOwned;
 
 use crate::state::NeedsReboot;
 
-/// What makes a rollback begin.
+/// The cause of a rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trigger {
-    /// A call of the client, or a failed activation: services run, and units around the rollback are stopped and started.
+    /// A call of the client, or a failed activation. Services are running, and units are stopped and started around it.
     Call,
-    /// The recovery at boot: nothing of the new version runs, nothing can be waited for, and systemd starts units later.
+    /// The recovery at boot. Services are not running yet; systemd starts units later, and waits for the recovery.
     Boot,
 }
 
-/// One update, with everything that it needs to know of itself: it is in the journal, because the process that goes on after a
-/// power loss has nothing else.
+/// One update. The journal stores it, and after a power loss another process continues with it: it contains everything that
+/// the later states need.
 ///
-/// The journal holds the update and [`Prepared`](Self::Prepared) as one JSON object. Both are structs with named fields, and
+/// The journal stores the update and [`Prepared`](Self::Prepared) in one JSON object. Both are structs with named fields, and
 /// no field has the same name in both.
 ///
 /// ```
@@ -55,12 +55,12 @@ pub enum Trigger {
 ///     }
 ///
 ///     fn activate(&self, _prepared: &Prepared) -> anyhow::Result<()> {
-///         // Move what is staged into the destination, and keep what was there.
+///         // Rename the staged files into the destination, and keep the previous ones.
 ///         Ok(())
 ///     }
 ///
 ///     fn roll_back(&self, _prepared: &Prepared, _trigger: Trigger) -> anyhow::Result<()> {
-///         // From any point of `activate`: what was kept is in the destination again.
+///         // From any point of `activate`: rename the previous files into the destination.
 ///         Ok(())
 ///     }
 ///
@@ -70,11 +70,11 @@ pub enum Trigger {
 /// }
 /// ```
 pub trait Update: Serialize + DeserializeOwned {
-    /// What [`prepare`](Self::prepare) finds out, and the activation and a rollback go by.
+    /// The result of [`prepare`](Self::prepare), for activation and rollback.
     type Prepared: Serialize + DeserializeOwned;
 
-    /// Makes the directories that the payload is staged in, and records what tells them from others that could take their
-    /// names: the journal is written again before anything is put into them. Default: makes none.
+    /// Makes the staging directories, and records their identities. The journal is written again before they are used.
+    /// Default: makes none.
     ///
     /// # Errors
     /// Fail the download.
@@ -82,14 +82,14 @@ pub trait Update: Serialize + DeserializeOwned {
         Ok(())
     }
 
-    /// Finds out what the activation will do, and refuses what it could not do. Changes nothing that is active.
+    /// Prepares the activation, and refuses one that would fail. Changes nothing that is active.
     ///
     /// # Errors
-    /// Fail the install before anything is changed.
+    /// Fail the install before anything changes.
     fn prepare(&mut self) -> Result<Self::Prepared>;
 
-    /// Makes the directories that the destination needs and that are missing, and records what they are. Returns whether that
-    /// was anything, for the journal to be written again before they are used. Default: makes none.
+    /// Makes missing directories of the destination, and records their identities. Returns whether it made any: then the
+    /// journal is written again before they are used. Default: makes none.
     ///
     /// # Errors
     /// Are followed by [`roll_back`](Self::roll_back).
@@ -97,37 +97,36 @@ pub trait Update: Serialize + DeserializeOwned {
         Ok(false)
     }
 
-    /// Activates the new version and keeps the previous one, durably. Called once: an activation that was interrupted is rolled
-    /// back.
+    /// Activates the new version and keeps the previous one, durably. It is called once: an interrupted activation is rolled
+    /// back, not continued.
     ///
     /// # Errors
     /// Are followed by [`roll_back`](Self::roll_back).
     fn activate(&self, prepared: &Self::Prepared) -> Result<()>;
 
-    /// Activates the previous version again, durably, from any point that [`activate`](Self::activate) or itself had reached.
+    /// Activates the previous version, durably, from any point of an interrupted [`activate`](Self::activate) or rollback.
     ///
     /// # Errors
-    /// Fail the rollback; it may be tried again.
+    /// Fail the rollback; it may be called again.
     fn roll_back(&self, prepared: &Self::Prepared, trigger: Trigger) -> Result<()>;
 
-    /// Removes what is staged or kept. Called again, it goes on where it was interrupted.
+    /// Removes the staged or kept files. After an interruption, it is called again and continues.
     ///
     /// # Errors
-    /// Leave the rest for the next update to remove.
+    /// Are logged; the next update calls it again.
     fn discard(&self, prepared: Option<&Self::Prepared>) -> Result<()>;
 
-    /// Called at boot, before [`discard`](Self::discard) of an interrupted download, which no client resumes, or of an update
-    /// that has ended: whether that can be done now. An update that needs a service for it, which does not run yet, removes what
-    /// it can, and leaves the rest for the next call of the client. Default: it can.
+    /// Whether [`discard`](Self::discard) is possible at boot, before services run. It is called for an interrupted download,
+    /// which no client resumes, and for an ended update. An update that needs a service removes what it can and returns
+    /// `false`; the next call of the client discards the rest. Default: `true`.
     ///
     /// # Errors
-    /// Fail the recovery at boot; it may be tried again.
+    /// Fail the recovery at boot.
     fn discard_at_boot(&self) -> Result<bool> {
         Ok(true)
     }
 
-    /// Whether the device has to be rebooted for the active version to be in use. Asked after the activation, and again after a
-    /// rollback. Default: no.
+    /// Whether the active version needs a reboot. It is called after the activation, and again after a rollback. Default: no.
     ///
     /// # Errors
     /// As those of [`UpdateModule::needs_artifact_reboot`](crate::UpdateModule::needs_artifact_reboot).
@@ -135,19 +134,17 @@ pub trait Update: Serialize + DeserializeOwned {
         Ok(NeedsReboot::No)
     }
 
-    /// The directory that the previous version is kept in, for the message that says what to do when it cannot be restored.
-    /// Default: none.
+    /// The directory of the previous version, for messages. Default: none.
     fn kept_in(&self) -> Option<PathBuf> {
         None
     }
 
-    /// Whether an update that could not be rolled back keeps this one from beginning: both change the same things. Default:
-    /// they do.
+    /// Whether this update must not begin, because the update `unrestored`, which could not be rolled back, has the same
+    /// destination. Default: `true`.
     fn conflicts_with(&self, _unrestored: &Self) -> bool {
         true
     }
 
-    /// Called at the very end, in `Cleanup`: the journal is gone, and whoever calls has nothing more to do. Default: does
-    /// nothing.
+    /// Called at the end of `Cleanup`, after the journal is removed. Default: does nothing.
     fn ended(&self, _prepared: Option<&Self::Prepared>) {}
 }

@@ -55,14 +55,14 @@ impl Staged {
         let mut file = new.create_file(&name)?;
         let (bytes, sha256) = copy(&mut payload, &mut file)
             .with_context(|| format!("writing {name} to {} failed", new.path().display()))?;
-        new.give(&name, &file, owner, group, mode)?;
+        new.set_owner_and_mode(&name, &file, owner, group, mode)?;
         let inode = if new.keeps_inodes()? { new.inode_of(&name)? } else { None };
         Ok(Self { name, inode, bytes, sha256 })
     }
 
     /// Reads the file back from storage, and compares.
     fn verify(&self, new: &Dir) -> Result<()> {
-        let mut file = new.open_from_medium(&self.name)?;
+        let mut file = new.open_from_storage(&self.name)?;
         let (bytes, sha256) = copy(&mut file, &mut io::sink())
             .with_context(|| format!("reading back {} from {} failed", self.name, new.path().display()))?;
         ensure!(

@@ -214,7 +214,7 @@ fn a_project_that_somebody_has_replaced_since_the_download_is_refused() {
         fs::rename(&path, &aside).unwrap();
         let copied = Command::new("cp").arg("--archive").arg(&aside).arg(&path).status().unwrap();
         assert!(copied.success());
-        refused(&device.client.call("ArtifactInstall").unwrap(), "somebody has replaced it");
+        refused(&device.client.call("ArtifactInstall").unwrap(), "was replaced");
         fs::remove_dir_all(&path).unwrap();
         symlink(&aside, &path).unwrap();
         refused(&device.client.call("ArtifactInstall").unwrap(), "symlink");

@@ -23,7 +23,7 @@ impl FileAttributes {
     /// out.
     pub fn restore(&self) -> Result<()> {
         for (path, attributes) in &self.files {
-            let is_file = durable::look_at(path)?.is_some_and(|found| found.is_file());
+            let is_file = durable::metadata(path)?.is_some_and(|found| found.is_file());
             if is_file && durable::attributes(path)? != *attributes {
                 durable::set_attributes(path, attributes)?;
             }

@@ -40,7 +40,7 @@ impl FileBackup {
         let mut entries = Vec::new();
         let mut size = 0_u64;
         for path in paths {
-            let previous = match durable::look_at(path)? {
+            let previous = match durable::metadata(path)? {
                 None => Previous::Absent,
                 Some(found) if found.is_dir() => Previous::Directory(Dir::open(path)?.attributes()?),
                 Some(found) if found.is_file() || found.is_symlink() => {

@@ -54,7 +54,7 @@ impl PathRecord {
         let mut hard_links: HashMap<(u64, u64), HardLinks> = HashMap::new();
         for path in paths {
             let mut previous = PathState::read(path)?;
-            match (&mut previous, durable::look_at(path)?) {
+            match (&mut previous, durable::metadata(path)?) {
                 (PathState::Directory { times, .. }, _) => *times = exclusive.contains(path),
                 (PathState::File { link, .. }, Some(found)) if found.nlink() > 1 => {
                     let inode = (found.dev(), found.ino());

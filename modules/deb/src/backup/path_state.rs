@@ -46,7 +46,7 @@ pub enum PathState {
 impl PathState {
     /// Reads the state of `path`.
     pub fn read(path: &Path) -> Result<Self> {
-        let Some(found) = durable::look_at(path)? else { return Ok(Self::Absent) };
+        let Some(found) = durable::metadata(path)? else { return Ok(Self::Absent) };
         let kind = found.file_type();
         if kind.is_dir() {
             return Ok(Self::Directory { attributes: sorted(Dir::open(path)?.attributes()?), times: false });
@@ -122,7 +122,7 @@ impl PathState {
 }
 
 fn link_difference(first: &Path, path: &Path) -> Result<Option<String>> {
-    let inode = |path: &Path| anyhow::Ok(durable::look_at(path)?.map(|found| (found.dev(), found.ino())));
+    let inode = |path: &Path| anyhow::Ok(durable::metadata(path)?.map(|found| (found.dev(), found.ino())));
     let is_same = inode(first)? == inode(path)?;
     Ok((!is_same).then(|| format!("no longer a hard link to {}", first.display())))
 }

@@ -111,7 +111,7 @@ impl Files {
         let mut files = Vec::new();
         for (number, path) in listed.iter().enumerate() {
             let installed = diversions.installed_path(path, name).to_owned();
-            let Some(mut metadata) = durable::look_at(&installed)? else { continue };
+            let Some(mut metadata) = durable::metadata(&installed)? else { continue };
             // A symlink in the place of a directory, which the administrator has moved, is a directory in the
             // package.
             let has_contents =

@@ -71,7 +71,7 @@ fn read_directory(directory: &Path, table: &mut Table) -> Result<()> {
 }
 
 fn add(path: &Path, table: &mut Table) -> Result<()> {
-    let Some(found) = durable::look_at(path)? else { return Ok(()) };
+    let Some(found) = durable::metadata(path)? else { return Ok(()) };
     let reading = || format!("reading {}", path.display());
     let (kind, content) = if found.is_symlink() {
         ("link", fs::read_link(path).with_context(reading)?.into_os_string().into_string().ok())

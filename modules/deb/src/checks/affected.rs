@@ -89,7 +89,7 @@ impl Affected {
     fn add_new_path(&mut self, package: &StagedPackage, item: &Item, device: &Device) -> Result<()> {
         let installed = device.diversions.installed_path(&item.path, &package.key.name);
         self.paths.insert(installed.to_owned());
-        let Some(found) = durable::look_at(installed)? else { return Ok(()) };
+        let Some(found) = durable::metadata(installed)? else { return Ok(()) };
         let owners = device.owners_of(&item.path, installed);
         if owners.is_empty() && !found.is_dir() {
             restorable::check_copyable(package, installed, &found)?;

@@ -133,7 +133,7 @@ fn first_unlisted(directory: &Path, listed: &BTreeSet<PathBuf>) -> Result<Option
 /// Refuses what dpkg can neither replace nor restore: immutable files, and mount points in the place of
 /// files.
 pub fn check_replaceable(path: &Path) -> Result<()> {
-    let Some(found) = durable::look_at(path)? else { return Ok(()) };
+    let Some(found) = durable::metadata(path)? else { return Ok(()) };
     let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
         .with_context(|| format!("examining {}", path.display()))?;
     let has = |attribute: StatxAttributes| stat.stx_attributes.contains(attribute);

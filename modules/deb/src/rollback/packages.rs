@@ -116,7 +116,7 @@ pub fn remove_conffile_symlinks(source: &Source) -> Result<()> {
     let packages = source.backup.packages.iter().filter_map(|package| database.find(&package.key));
     for (path, _) in packages.flat_map(Stanza::conffiles) {
         let path = Path::new(path);
-        let is_symlink = durable::look_at(path)?.is_some_and(|found| found.is_symlink());
+        let is_symlink = durable::metadata(path)?.is_some_and(|found| found.is_symlink());
         if is_symlink && source.backup.files.contains(path) {
             durable::remove_file(path)?;
         }

@@ -26,7 +26,7 @@ pub fn restore(source: &Source) -> Result<()> {
 }
 
 fn restore_entry(RecordedPath { path, previous }: &RecordedPath, recorded: &Recorded) -> Result<()> {
-    let found = durable::look_at(path)?;
+    let found = durable::metadata(path)?;
     let is_directory = found.as_ref().is_some_and(Metadata::is_dir);
     let is_symlink = found.as_ref().is_some_and(Metadata::is_symlink);
     let is_wrong = match previous {

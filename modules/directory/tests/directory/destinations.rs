@@ -100,7 +100,7 @@ fn a_foreign_tree_in_the_destination_does_not_change() {
     fs::rename(&device.destination, device.client.device().join("taken away")).unwrap();
     fs::create_dir(&device.destination).unwrap();
     fs::write(device.destination.join("mine"), "mine").unwrap();
-    refused(device.client.call("ArtifactRollback").unwrap(), "somebody has replaced it");
+    refused(device.client.call("ArtifactRollback").unwrap(), "was replaced");
     assert_eq!(device.text("mine"), "mine");
     fs::remove_dir_all(&device.destination).unwrap();
     device.ok("ArtifactRollback");

@@ -187,7 +187,7 @@ fn a_failed_rollback_blocks_only_its_destination() {
     device.install(&device.tar(&[]));
     fs::rename(&device.destination, device.client.device().join("aside")).unwrap();
     fs::create_dir(&device.destination).unwrap();
-    refused(device.client.call("ArtifactRollback").unwrap(), "somebody has replaced it");
+    refused(device.client.call("ArtifactRollback").unwrap(), "was replaced");
     device.ok("Cleanup");
     refused(device.download(&device.tar(&[])), "blocks others of the same destination");
     let inside = device.destination.join("inside");
@@ -252,7 +252,7 @@ fn an_empty_previous_tree_outlives_a_refused_update() {
     let aside = device.client.device().join("aside");
     fs::rename(&device.destination, &aside).unwrap();
     fs::create_dir(&device.destination).unwrap();
-    refused(device.client.call("ArtifactRollback").unwrap(), "somebody has replaced it");
+    refused(device.client.call("ArtifactRollback").unwrap(), "was replaced");
     device.ok("Cleanup");
     refused(device.download(&device.tar(&[])), "blocks others of the same destination");
     fs::remove_dir(&device.destination).unwrap();

@@ -1,4 +1,4 @@
-//! What a file is beside its content: owner, permissions, modification time, extended attributes.
+//! Attributes of files: owner, permissions, modification time, extended attributes.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
@@ -12,10 +12,10 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Timespec, Timestamps, UTIME
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-/// The most that Linux lets one extended attribute, and the list of all their names, be.
+/// The limit of Linux for one extended attribute, and for the list of their names, in bytes.
 const XATTR_SIZE_MAX: usize = 64 << 10;
 
-/// Last access and last modification, each in seconds and nanoseconds since 1970.
+/// The times of last access and last modification, in seconds and nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
     pub(super) accessed: (i64, i64),
@@ -23,7 +23,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// The moment `modified`, seconds and nanoseconds since 1970, for both.
+    /// The time `modified`, in seconds and nanoseconds since 1970, for both.
     pub fn at(modified: (i64, i64)) -> Self {
         Self { accessed: modified, modified }
     }
@@ -37,20 +37,20 @@ impl Times {
 /// Owner, group, permissions, modification time and extended attributes of a file, directory, symlink or device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
-    /// The owner's number.
+    /// The user ID.
     pub owner: u32,
-    /// The group's number.
+    /// The group ID.
     pub group: u32,
-    /// Permissions with set-id and sticky bits; a symlink has none of its own.
+    /// The permissions with set-ID and sticky bits; ignored for a symlink.
     pub mode: u32,
-    /// Seconds and nanoseconds since 1970.
+    /// The modification time, in seconds and nanoseconds since 1970.
     pub modified: (i64, i64),
-    /// Names with their namespace, such as `security.capability`, and values. POSIX ACLs are among them.
+    /// The names, such as `security.capability`, and values of extended attributes, including POSIX ACLs.
     pub extended: Vec<(OsString, Vec<u8>)>,
 }
 
 impl Attributes {
-    /// Those of the open file or directory `fd`.
+    /// The attributes of the open file or directory `fd`.
     pub(super) fn of(fd: impl AsFd) -> io::Result<Self> {
         let stat = fs::fstat(&fd)?;
         let mut extended = Vec::new();
@@ -74,7 +74,7 @@ impl Attributes {
         })
     }
 
-    /// Those of a symlink, which has no extended attributes that a user could have given it.
+    /// The attributes of a symlink, which has no extended attributes of users.
     pub(super) fn of_symlink(meta: &Metadata) -> Self {
         Self {
             owner: meta.uid(),
@@ -85,8 +85,8 @@ impl Attributes {
         }
     }
 
-    /// Gives them to the open file or directory `fd`. The owner comes first, for a change of it clears set-id bits and
-    /// capabilities; the time last, for everything else may change it.
+    /// Sets the attributes of the open file or directory `fd`. The owner comes first, because changing it clears set-ID bits
+    /// and capabilities; the time comes last, because other changes may set it.
     pub(super) fn set_on(&self, fd: impl AsFd) -> io::Result<()> {
         require_account(self.owner, self.group)?;
         fs::fchown(&fd, Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)))?;
@@ -98,7 +98,7 @@ impl Attributes {
         Ok(fs::futimens(&fd, &self.timestamps())?)
     }
 
-    /// Gives them to `name` in the open directory `directory`, following no symlink.
+    /// Sets the attributes of `name` in the open directory `directory`, without following a symlink.
     pub(super) fn set_at(&self, directory: impl AsFd, name: &Path) -> io::Result<()> {
         require_account(self.owner, self.group)?;
         let (owner, group) = (Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)));
@@ -107,7 +107,7 @@ impl Attributes {
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
             fs::chmodat(&directory, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
         }
-        // Extended attributes have no call that takes a directory; the kernel's own link to it does.
+        // No system call sets extended attributes relative to a directory: use its link in /proc.
         let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd())).join(name);
         for (name, value) in &self.extended {
             fs::lsetxattr(&path, name.as_os_str(), value, XattrFlags::empty())
@@ -125,10 +125,10 @@ impl Attributes {
     }
 }
 
-/// Refuses the number that means "as it is" to the kernel: what gets it would stay root's.
+/// Refuses the number that means "unchanged" to the kernel: the file would stay with root.
 pub(super) fn require_account(owner: u32, group: u32) -> io::Result<()> {
     if owner == u32::MAX || group == u32::MAX {
-        let text = format!("no account has the number {}: give the file another owner or group", u32::MAX);
+        let text = format!("invalid owner or group {}: use another number", u32::MAX);
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     Ok(())
@@ -136,5 +136,5 @@ pub(super) fn require_account(owner: u32, group: u32) -> io::Result<()> {
 
 fn named(attribute: &OsStr, error: Errno) -> io::Error {
     let error = io::Error::from(error);
-    io::Error::new(error.kind(), format!("the extended attribute {}: {error}", attribute.to_string_lossy()))
+    io::Error::new(error.kind(), format!("extended attribute {}: {error}", attribute.to_string_lossy()))
 }

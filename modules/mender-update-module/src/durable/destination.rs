@@ -1,4 +1,4 @@
-//! The directory that an update changes, as Download has found it.
+//! The directory that an update changes, as Download found it.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -12,22 +12,36 @@ use serde::{Deserialize, Serialize};
 use super::{Dir, Identity, Known, failed, trust};
 use crate::name::FileName;
 
-/// A directory that an update changes. Its identity is read when it is found, in Download, and compared each time it is
-/// opened; where it is missing, the identity is that of the directory that it will be made in.
+/// The directory that an update changes. Its identity is recorded in Download, and checked whenever it is opened. If it does
+/// not exist, the identity is that of the nearest directory above it.
+///
+/// ```
+/// use mender_update_module::durable::Destination;
+///
+/// # let temporary = tempfile::tempdir()?;
+/// # let root = temporary.path().canonicalize()?;
+/// let mut destination = Destination::find(&root.join("srv/app"))?;
+/// assert!(destination.open()?.is_none());
+/// destination.make()?;
+/// assert!(destination.open()?.is_some());
+/// destination.remove_made()?;
+/// assert!(!root.join("srv").exists());
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(from = "Form")]
+#[serde(from = "Stored")]
 pub struct Destination {
     base: Known,
-    /// The directories that are missing below `base`, outermost first: the last is the destination.
+    /// The missing directories below `base`, outermost first; the last is the destination.
     missing: Vec<FileName>,
-    /// Those of `missing` that this update has made.
+    /// The identities of those of `missing` that this update made.
     made: Vec<Identity>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Form {
-    /// A journal of version 0.1.0.
+enum Stored {
+    /// The form in a journal of version 0.1.0.
     Path(Known),
     Whole {
         base: Known,
@@ -36,61 +50,63 @@ enum Form {
     },
 }
 
-impl From<Form> for Destination {
-    fn from(form: Form) -> Self {
-        match form {
-            Form::Path(base) => Self { base, missing: Vec::new(), made: Vec::new() },
-            Form::Whole { base, missing, made } => Self { base, missing, made },
+impl From<Stored> for Destination {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Path(base) => Self { base, missing: Vec::new(), made: Vec::new() },
+            Stored::Whole { base, missing, made } => Self { base, missing, made },
         }
     }
 }
 
 impl Destination {
-    /// A directory in a journal of version 0.1.0.
+    /// A destination without identity, from a journal of version 0.1.0.
     pub fn unrecorded(path: &Path) -> Self {
         Self { base: Known::unrecorded(path), missing: Vec::new(), made: Vec::new() }
     }
 
-    /// The directory that the absolute `path` leads to, or would.
+    /// The directory at the absolute path `path`, which may not exist.
     ///
     /// # Errors
-    /// For a path with control characters, a symlink on it that somebody other than root may have made, and one that leads to
-    /// something else than a directory.
+    /// For a path with control characters, a path with a symlink that others than root may have made, and a path of a file.
     pub fn find(path: &Path) -> Result<Self> {
         require_plain(path)?;
         let resolved = trust::follow(path)?;
         let base = Dir::open_exact(&resolved.existing).with_context(|| {
-            format!("{} is not a directory: name another, or move it away", resolved.existing.display())
+            format!(
+                "destination refused: {} is not a directory: move it away, or name another",
+                resolved.existing.display()
+            )
         })?;
         let missing = resolved.missing.into_iter().map(FileName::new).collect::<Result<Vec<_>>>()?;
         for name in &missing {
             ensure!(
                 name.as_ref().as_os_str().len() <= NAME_MAX,
-                "the name {name} is longer than {NAME_MAX} bytes"
+                "destination refused: {name} is longer than {NAME_MAX} bytes"
             );
         }
         Ok(Self { base: Known::new(&base)?, missing, made: Vec::new() })
     }
 
-    /// Where it is, without symlinks.
+    /// The path, without symlinks.
     pub fn path(&self) -> PathBuf {
         self.missing.iter().fold(self.base.path().to_owned(), |path, name| path.join(name))
     }
 
-    /// Whether it was there when it was found.
+    /// Whether the directory existed in Download.
     pub fn existed(&self) -> bool {
         self.missing.is_empty()
     }
 
-    /// The nearest directory that was there when it was found: itself, or one above it.
+    /// The nearest directory that existed in Download: the destination, or one above it.
     pub fn base(&self) -> &Known {
         &self.base
     }
 
-    /// Opens it; `None` where it was missing and this update has not made it.
+    /// Opens the directory; `None` if it did not exist and this update has not made it.
     ///
     /// # Errors
-    /// When another directory has its name by now, or that of one above it.
+    /// When the path leads to another directory now.
     pub fn open(&self) -> Result<Option<Dir>> {
         let base = self.base.open()?;
         if self.missing.is_empty() {
@@ -100,20 +116,20 @@ impl Destination {
         Ok(way.pop().filter(|_| way.len() == self.missing.len()))
     }
 
-    /// Makes what is missing, 0755 and durably; whether that was anything. It has to be in the journal before the destination
-    /// is used.
+    /// Makes the missing directories durably, with mode 0755, and returns whether there were any. The journal has to be written
+    /// before the destination is used.
     ///
     /// # Errors
-    /// When a directory cannot be made, or somebody has made it since it was found missing.
+    /// When a directory cannot be made, or exists now.
     pub fn make(&mut self) -> Result<bool> {
         let mut here = self.base.open()?;
         for name in &self.missing {
             ensure!(
                 here.kind(name)?.is_none(),
-                "{}: somebody has made it since the download: remove it, and install again",
+                "{} refused: it was made after the download: remove it, and install again",
                 here.path().join(name).display()
             );
-            let made = here.make_child(name, 0o755).context("making the destination")?;
+            let made = here.make_child(name, 0o755).context("making the destination failed")?;
             made.sync()?; // its mode
             here.sync()?; // its name
             made.require_private()?;
@@ -123,10 +139,7 @@ impl Destination {
         Ok(!self.missing.is_empty())
     }
 
-    /// Removes what [`make`](Self::make) has made, innermost first; a directory that somebody has put something into stays.
-    ///
-    /// # Errors
-    /// The directory whose removal failed.
+    /// Removes the directories that [`make`](Self::make) made, innermost first. A directory that is not empty stays.
     pub fn remove_made(&self) -> Result<()> {
         if self.missing.is_empty() {
             return Ok(());
@@ -147,18 +160,17 @@ impl Destination {
         Ok(())
     }
 
-    /// `base`, and those of the missing directories below it that are there by now, as far as they are this update's. A power
-    /// loss between the making and the journal leaves them without identity; empty then, and so removable.
+    /// Opens `base`, and the directories below it that exist now and belong to this update. A power loss before the journal was
+    /// written leaves them without identity, but empty.
     fn open_made(&self, base: Dir) -> Result<Vec<Dir>> {
         let mut way = vec![base];
         for (at, name) in self.missing.iter().enumerate() {
             let Some(here) = way.last().filter(|here| matches!(here.kind(name), Ok(Some(_)))) else { break };
             let below = here.child(name)?;
             match self.made.get(at) {
-                Some(made) if !made.is(&below.identity()?) => bail!(
-                    "{} refused: this update made a directory of this name, and somebody has replaced it",
-                    below.path().display()
-                ),
+                Some(made) if !made.is(&below.identity()?) => {
+                    bail!("{} refused: it was replaced after this update made it", below.path().display())
+                }
                 _ => way.push(below),
             }
         }
@@ -166,16 +178,16 @@ impl Destination {
     }
 }
 
-/// The longest name that Linux's file systems take, in bytes.
+/// The longest file name in Linux, in bytes.
 pub(super) const NAME_MAX: usize = 255;
 
-/// Refuses control characters: a carriage return at the end, from a file that was written on Windows, makes another
+/// Refuses control characters. For example, a file from Windows has a carriage return after a path, which would make another
 /// directory.
 fn require_plain(path: &Path) -> Result<()> {
     let bytes = path.as_os_str().as_bytes();
     if let Some(at) = bytes.iter().position(u8::is_ascii_control) {
         let shown = OsString::from_vec(bytes.to_vec());
-        bail!("the destination {shown:?} has the control character {:#04x} in it: remove that", bytes[at]);
+        bail!("destination {shown:?} refused: control character {:#04x}: remove it", bytes[at]);
     }
     Ok(())
 }
@@ -191,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_made_and_removed_again() {
+    fn missing_directories_are_made_and_removed() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
         let mut destination = Destination::find(&root.join("a/b c/d")).unwrap();
@@ -209,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_taken_its_place_is_refused() {
+    fn a_replaced_directory_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
         std_fs::create_dir(root.join("here")).unwrap();

@@ -1,4 +1,4 @@
-//! An open directory and what can be done to one name in it.
+//! An open directory, and operations on names in it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,7 +16,20 @@ use super::trust::changeable_itself;
 use super::{Kind, Node, failed};
 use crate::name::FileName;
 
-/// An open directory. It stays the same directory even when somebody renames it meanwhile.
+/// An open directory. It stays the same directory if its path changes.
+///
+/// ```
+/// use mender_update_module::FileName;
+/// use mender_update_module::durable::{Dir, Kind};
+///
+/// # let temporary = tempfile::tempdir()?;
+/// let directory = Dir::open(temporary.path())?;
+/// let name = FileName::new("app.conf")?;
+/// directory.create_file(&name)?;
+/// directory.sync()?;
+/// assert_eq!(directory.kind(&name)?, Some(Kind::File));
+/// # anyhow::Ok(())
+/// ```
 pub struct Dir {
     pub(super) fd: OwnedFd,
     pub(super) path: PathBuf,
@@ -24,38 +37,34 @@ pub struct Dir {
 
 impl Dir {
     /// Opens the directory `path`.
-    ///
-    /// # Errors
-    /// When it does not exist, is no directory, or may not be opened.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_with(path, OFlags::empty())
     }
 
-    /// Opens the directory `path`, an absolute path, component by component: no symlink anywhere on it is followed.
+    /// Opens the directory at the absolute path `path`, component by component, without following symlinks.
     ///
     /// # Errors
-    /// When a component is missing, a symlink, or no directory.
+    /// When a component does not exist, is a symlink, or is not a directory.
     pub fn open_exact(path: &Path) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opening = |error: Errno| {
             let cause = match error {
-                Errno::LOOP | Errno::NOTDIR => {
-                    " (a part of it is a symlink, which is not followed, or no directory)"
-                }
+                Errno::LOOP | Errno::NOTDIR => " (a component is a symlink or not a directory)",
                 _ => "",
             };
-            format!("opening the directory {}{cause}", path.display())
+            format!("opening the directory {} failed{cause}", path.display())
         };
-        let mut fd = fs::open("/", flags | OFlags::PATH, Mode::empty()).context("opening the directory /")?;
+        let mut fd =
+            fs::open("/", flags | OFlags::PATH, Mode::empty()).context("opening the directory / failed")?;
         for part in path.components() {
             match part {
                 Component::RootDir => {}
-                // O_PATH: to search a directory on the way takes no permission to read it.
+                // O_PATH: directories on the way need no read permission.
                 Component::Normal(name) => {
                     fd = fs::openat(&fd, name, flags | OFlags::PATH, Mode::empty())
                         .map_err(|error| anyhow::Error::new(error).context(opening(error)))?;
                 }
-                _ => bail!("{} is no absolute path without '..'", path.display()),
+                _ => bail!("invalid path {}: use an absolute path without '..'", path.display()),
             }
         }
         let fd = fs::openat(&fd, ".", flags | OFlags::RDONLY, Mode::empty())
@@ -70,27 +79,25 @@ impl Dir {
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// Opens the directory `name` in this one; a symlink of that name is not followed.
-    ///
-    /// # Errors
-    /// When it is absent, no directory, or may not be opened.
+    /// Opens the directory `name` in this one, without following a symlink.
     pub fn child(&self, name: &FileName) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = self.path.join(name);
         let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty()).map_err(|error| {
             let cause = match error {
-                Errno::LOOP | Errno::NOTDIR => " (it is a symlink, which is not followed, or no directory)",
+                Errno::LOOP | Errno::NOTDIR => " (a symlink or not a directory)",
                 _ => "",
             };
-            anyhow::Error::new(error).context(format!("opening the directory {}{cause}", path.display()))
+            anyhow::Error::new(error)
+                .context(format!("opening the directory {} failed{cause}", path.display()))
         })?;
         Ok(Self { fd, path })
     }
 
-    /// Makes the directory `name` in this one, which must not be there yet, with exactly the permissions `mode`, and opens it.
+    /// Makes the directory `name` with exactly the permissions `mode`, and opens it.
     ///
     /// # Errors
-    /// When `name` exists or cannot be made.
+    /// When `name` exists, or cannot be made.
     pub fn make_child(&self, name: &FileName, mode: u32) -> Result<Self> {
         fs::mkdirat(&self.fd, name.as_ref(), Mode::RWXU)
             .with_context(|| failed("making the directory", &self.path.join(name)))?;
@@ -99,26 +106,19 @@ impl Dir {
         Ok(directory)
     }
 
-    /// Makes the directory `path` with exactly the permissions `mode` where it is not there yet, and opens it.
-    ///
-    /// # Errors
-    /// When its parent is missing, or it cannot be made or opened.
+    /// Opens the directory `path`, after making it with exactly the permissions `mode` if it does not exist.
     pub fn make(path: &Path, mode: u32) -> Result<Self> {
         match fs::mkdir(path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error).with_context(|| failed("making the directory", path)),
         }
-        // A symlink that somebody has put into its place is not followed.
+        // Another process may have made a symlink of this name meanwhile.
         let directory = Self::open_with(path, OFlags::NOFOLLOW)?;
         directory.set_mode(mode)?;
         Ok(directory)
     }
 
-    /// Sets this directory's permissions to exactly `mode`: those that mkdir gives are cut by the umask, which an updater does
-    /// not choose.
-    ///
-    /// # Errors
-    /// When this process may not.
+    /// Sets the permissions of this directory to exactly `mode`; mkdir(2) applies the umask.
     pub fn set_mode(&self, mode: u32) -> Result<()> {
         fs::fchmod(&self.fd, Mode::from_raw_mode(mode))
             .with_context(|| failed("setting the mode of", &self.path))
@@ -128,48 +128,42 @@ impl Dir {
         self.fd.as_fd()
     }
 
-    /// Where this directory was opened.
+    /// The path with which this directory was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Lets `look` have one name in this directory after the other, without `.` and `..`, in the order of the file system.
-    ///
-    /// # Errors
-    /// Those of `look`, and when the directory cannot be read.
-    pub fn each_name(&self, mut look: impl FnMut(&FileName) -> Result<()>) -> Result<()> {
+    /// Calls `visit` for each name in this directory, without `.` and `..`, in the order of the file system.
+    pub fn for_each_name(&self, mut visit: impl FnMut(&FileName) -> Result<()>) -> Result<()> {
         let listing = || failed("listing the directory", &self.path);
         for entry in fs::Dir::read_from(&self.fd).with_context(listing)? {
             let entry = entry.with_context(listing)?;
-            // `.` and `..` are no FileName; every other entry is.
+            // All entries but `.` and `..` are valid file names.
             if let Ok(name) = FileName::new(OsStr::from_bytes(entry.file_name().to_bytes())) {
-                look(&name)?;
+                visit(&name)?;
             }
         }
         Ok(())
     }
 
-    /// Refuses this directory unless it belongs to root, or to who runs this process, and nobody else may write to it.
+    /// Refuses this directory if others than root and the user of this process may write to it.
     ///
     /// # Errors
-    /// Who else may, and the remedy.
+    /// When others may, with the remedy.
     pub fn require_private(&self) -> Result<()> {
-        let stat = fs::fstat(&self.fd).with_context(|| failed("looking at", &self.path))?;
+        let stat = fs::fstat(&self.fd).with_context(|| failed("reading", &self.path))?;
         match changeable_itself(&self.path, &stat) {
-            Some(reason) => bail!("{} is not trusted: {reason}", self.path.display()),
+            Some(reason) => bail!("{} refused: not trusted: {reason}", self.path.display()),
             None => Ok(()),
         }
     }
 
-    /// The names in this directory, without `.` and `..`, in the order of their bytes.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
+    /// The names in this directory, without `.` and `..`, sorted by bytes.
     pub fn names(&self) -> Result<Vec<FileName>> {
         let listing = || -> io::Result<Vec<FileName>> {
             let mut names = Vec::new();
             for entry in fs::Dir::read_from(&self.fd)? {
-                // `.` and `..` are no FileName; every other entry is.
+                // All entries but `.` and `..` are valid file names.
                 names.extend(FileName::new(OsStr::from_bytes(entry?.file_name().to_bytes())));
             }
             names.sort();
@@ -178,10 +172,7 @@ impl Dir {
         listing().with_context(|| failed("listing the directory", &self.path))
     }
 
-    /// What `name` stands for, itself and not where it may point; `None` where it is absent.
-    ///
-    /// # Errors
-    /// When the directory cannot be searched.
+    /// The type of the entry `name`, without following a symlink; `None` if it does not exist.
     pub fn kind(&self, name: &FileName) -> Result<Option<Kind>> {
         match fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
@@ -190,14 +181,14 @@ impl Dir {
                 _ => Kind::Other,
             })),
             Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error).with_context(|| failed("looking at", &self.path.join(name))),
+            Err(error) => Err(error).with_context(|| failed("reading", &self.path.join(name))),
         }
     }
 
-    /// Makes a file that must not exist yet, 0600, open for writing.
+    /// Makes the file `name` with mode 0600, open for writing.
     ///
     /// # Errors
-    /// When `name` exists or cannot be made.
+    /// When `name` exists, or cannot be made.
     pub fn create_file(&self, name: &FileName) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::RUSR | Mode::WUSR)
@@ -205,10 +196,7 @@ impl Dir {
         Ok(File::from(fd))
     }
 
-    /// Opens the file `name` for reading; a symlink of that name is not followed, and a FIFO not waited for.
-    ///
-    /// # Errors
-    /// When it is absent, a symlink, or may not be opened.
+    /// Opens the file `name` for reading, without following a symlink and without blocking on a FIFO.
     pub fn open_for_reading(&self, name: &FileName) -> Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())
@@ -216,45 +204,47 @@ impl Dir {
         Ok(File::from(fd))
     }
 
-    /// Opens the regular file `name` for reading from the medium: what the page cache holds of it is dropped first, as
-    /// far as it has been synced.
-    ///
-    /// # Errors
-    /// When it is absent, a symlink, or may not be opened.
-    pub fn open_from_medium(&self, name: &FileName) -> Result<File> {
+    /// Opens the regular file `name` for reading from storage: its synced pages are dropped from the page cache.
+    pub fn open_from_storage(&self, name: &FileName) -> Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())
             .with_context(|| failed("opening", &self.path.join(name)))?;
-        // Advice: where the kernel does not take it, the read is still correct.
+        // Only advice: if the kernel ignores it, the read is still correct.
         let _ = fs::fadvise(&fd, 0, None, Advice::DontNeed);
         Ok(File::from(fd))
     }
 
-    /// Gives the file `file`, opened as `name`, its owner, group and permissions.
-    ///
-    /// # Errors
-    /// When this process may not.
-    pub fn give(&self, name: &FileName, file: &File, owner: u32, group: u32, mode: u32) -> Result<()> {
-        let give = || -> io::Result<()> {
+    /// Sets owner, group and permissions of the open file `file`, whose name is `name`.
+    pub fn set_owner_and_mode(
+        &self,
+        name: &FileName,
+        file: &File,
+        owner: u32,
+        group: u32,
+        mode: u32,
+    ) -> Result<()> {
+        let set = || -> io::Result<()> {
             require_account(owner, group)?;
             fs::fchown(file, Some(Uid::from_raw(owner)), Some(Gid::from_raw(group)))?;
             Ok(fs::fchmod(file, Mode::from_raw_mode(mode))?)
         };
-        give().with_context(|| {
-            format!("giving {} to {owner}:{group} with mode {mode:04o}", self.path.join(name).display())
+        set().with_context(|| {
+            let path = self.path.join(name);
+            format!("setting the owner {owner}:{group} and mode {mode:04o} of {} failed", path.display())
         })
     }
 
-    /// Gives the file `name` a second name in `into`; one that has it already is left as it is.
+    /// Makes a hard link to the file `name`, with the same name, in `into`. A link that exists already stays.
     ///
     /// # Errors
-    /// When `name` is absent, immutable, or on a file system without hard links.
+    /// When `name` does not exist, is immutable, or is on a file system without hard links.
     pub fn link(&self, name: &FileName, into: &Dir) -> Result<()> {
         match self.try_link(name, into, name) {
             Err(Errno::EXIST) => Ok(()),
             linked => linked.with_context(|| {
                 format!(
-                    "keeping {} as a hard link in {} (an immutable file, a mount point, or a file system without hard links?)",
+                    "making a hard link to {} in {} failed (an immutable file, a mount point, or a file system without hard \
+                     links)",
                     self.path.join(name).display(),
                     into.path.display()
                 )
@@ -262,14 +252,14 @@ impl Dir {
         }
     }
 
-    /// Gives the file `name` the second name `new_name` in `into`, where that name must be free.
+    /// Makes the hard link `new_name` in `into` to the file `name`.
     ///
     /// # Errors
     /// As [`link`](Self::link), and when `new_name` exists.
     pub fn link_as(&self, name: &FileName, into: &Dir, new_name: &FileName) -> Result<()> {
         self.try_link(name, into, new_name).with_context(|| {
             format!(
-                "making {} a hard link to {}",
+                "making the hard link {} to {} failed",
                 into.path.join(new_name).display(),
                 self.path.join(name).display()
             )
@@ -280,19 +270,19 @@ impl Dir {
         fs::linkat(&self.fd, name.as_ref(), &into.fd, new_name.as_ref(), AtFlags::empty())
     }
 
-    /// Makes the symlink `name`, which must not be there yet, to `target`, which may be anything.
+    /// Makes the symlink `name` to `target`.
     ///
     /// # Errors
-    /// When `name` exists or cannot be made.
+    /// When `name` exists, or cannot be made.
     pub fn symlink(&self, name: &FileName, target: &Path) -> Result<()> {
         fs::symlinkat(target, &self.fd, name.as_ref())
             .with_context(|| failed("making the symlink", &self.path.join(name)))
     }
 
-    /// Makes the FIFO or device file `name`, which must not be there yet: 0600 for now.
+    /// Makes the FIFO or device file `name` with mode 0600.
     ///
     /// # Errors
-    /// When `name` exists, or this process may not.
+    /// When `name` exists, or cannot be made.
     pub fn make_node(&self, name: &FileName, node: Node) -> Result<()> {
         let (kind, device) = match node {
             Node::Fifo => (FileType::Fifo, 0),
@@ -303,15 +293,15 @@ impl Dir {
             .with_context(|| failed("making the FIFO or device file", &self.path.join(name)))
     }
 
-    /// Renames `name` to `new_name` in `into`, replacing what has that name there.
+    /// Renames `name` to `new_name` in `into`, and replaces a file of that name.
     ///
     /// # Errors
-    /// When `name` is absent, `new_name` is a directory, or the two are on different mounts.
+    /// When `name` does not exist, `new_name` is a directory, or the directories are on different mounts.
     pub fn rename(&self, name: &FileName, into: &Dir, new_name: &FileName) -> Result<()> {
         self.rename_with(name, into, new_name, RenameFlags::empty())
     }
 
-    /// Renames `name` to `new_name` in `into`, where that name must be free.
+    /// Renames `name` to `new_name` in `into`, without replacing anything.
     ///
     /// # Errors
     /// As [`rename`](Self::rename), and when `new_name` exists.
@@ -319,25 +309,30 @@ impl Dir {
         self.rename_with(name, into, new_name, RenameFlags::NOREPLACE)
     }
 
-    /// Makes `name` and `other` in `into` change places, in one step: no moment sees one of them missing.
+    /// Exchanges `name` and `other` in `into` atomically.
     ///
     /// # Errors
-    /// When one is absent or a mount point, or the file system cannot: ext4, xfs, btrfs, f2fs, ubifs and tmpfs can.
+    /// When one does not exist or is a mount point, or the file system does not support it. ext4, xfs, btrfs, f2fs, ubifs and
+    /// tmpfs do.
     pub fn exchange(&self, name: &FileName, into: &Dir, other: &FileName) -> Result<()> {
         self.rename_with(name, into, other, RenameFlags::EXCHANGE)
-            .context("exchanging two names (RENAME_EXCHANGE: can this file system do it?)")
+            .context("exchanging two names failed (RENAME_EXCHANGE)")
     }
 
     fn rename_with(&self, name: &FileName, into: &Dir, new_name: &FileName, how: RenameFlags) -> Result<()> {
         fs::renameat_with(&self.fd, name.as_ref(), &into.fd, new_name.as_ref(), how).with_context(|| {
-            format!("renaming {} to {}", self.path.join(name).display(), into.path.join(new_name).display())
+            format!(
+                "renaming {} to {} failed",
+                self.path.join(name).display(),
+                into.path.join(new_name).display()
+            )
         })
     }
 
-    /// Removes the file `name`; one that is not there is fine.
+    /// Removes the file `name`. A file that does not exist is not an error.
     ///
     /// # Errors
-    /// When it is a directory or may not be removed.
+    /// When it is a directory, or cannot be removed.
     pub fn remove(&self, name: &FileName) -> Result<()> {
         match fs::unlinkat(&self.fd, name.as_ref(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -345,18 +340,18 @@ impl Dir {
         }
     }
 
-    /// Returns when the names in this directory are durable.
+    /// Makes the names in this directory durable.
     ///
     /// # Errors
-    /// When the medium fails.
+    /// When the storage fails.
     pub fn sync(&self) -> Result<()> {
         fs::fsync(&self.fd).with_context(|| failed("syncing the directory", &self.path))
     }
 
-    /// Returns when everything written to this directory's file system is durable: one flush, however many files.
+    /// Makes everything on this directory's file system durable, with one flush.
     ///
     /// # Errors
-    /// When the medium fails, or has failed since this directory was opened.
+    /// When the storage fails, or has failed since this directory was opened.
     pub fn sync_filesystem(&self) -> Result<()> {
         fs::syncfs(&self.fd).with_context(|| failed("syncing the file system of", &self.path))
     }

@@ -72,7 +72,7 @@ impl DirectoryExchange {
             if opened.staged_inode()? != self.previous_inode {
                 opened.exchange()?;
                 bail!(
-                    "{}: somebody has replaced it during the update: install again",
+                    "{}: was replaced during the update: install again",
                     names.destination().display()
                 );
             }
@@ -95,7 +95,7 @@ impl DirectoryExchange {
             self.put_back(names)?;
         } else if active != self.previous_inode {
             bail!(
-                "{} is neither the previous version nor the new one: somebody has replaced it. The previous version is \
+                "{} is neither the previous version nor the new one: was replaced. The previous version is \
                  kept in {}: move {0} away, and rename that to it",
                 names.destination().display(),
                 names.staged().display()
@@ -114,7 +114,7 @@ impl DirectoryExchange {
         if self.has_previous() {
             ensure!(
                 opened.staged_inode()? == self.previous_inode,
-                "{} is not the previous version: somebody has replaced it",
+                "{} is not the previous version: was replaced",
                 names.staged().display()
             );
             opened.exchange()?;
@@ -275,7 +275,7 @@ mod tests {
         fs::rename(site.destination(), site.0.path().join("www/aside")).unwrap();
         fs::create_dir_all(site.destination().join("version-3")).unwrap();
         for error in [exchange.activate(&site), exchange.roll_back(&site)].map(Result::unwrap_err) {
-            assert!(format!("{error:#}").contains("somebody has replaced it"), "{error:#}");
+            assert!(format!("{error:#}").contains("was replaced"), "{error:#}");
             assert!(site.has(3));
         }
     }

@@ -1,4 +1,4 @@
-//! What tells one directory or file from another that has taken its name.
+//! The identity of a directory or file: it differs from another one with the same path.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dir, failed, require_trusted};
 
-/// statfs(2)'s numbers of file systems whose inode numbers do not outlive a mount: overlayfs, vfat, exfat.
+/// The numbers in statfs(2) of file systems whose inode numbers change with a mount: overlayfs, vfat, exfat.
 const UNSTABLE: [u64; 3] = [0x794c_7630, 0x4d44, 0x2011_bab0];
 
-/// statfs(2)'s number of file systems in user space, which a user may mount.
+/// The number in statfs(2) of FUSE file systems, which users may mount.
 const FUSE: u64 = 0x6573_5546;
 
-/// The device and inode of a directory or file, with the kind of its file system and the boot in which they were read.
+/// The numbers of device and inode of a directory or file, with the type of its file system and the boot ID.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     device: u64,
@@ -36,8 +36,8 @@ impl Identity {
         })
     }
 
-    /// Whether `found`, which was read just now, is what this was read of. The number of a device is another one after a
-    /// boot where the kernel finds devices in another order.
+    /// Whether `found`, which was read now, is the same directory or file. After a boot, the device number may differ, because
+    /// the kernel may find devices in another order.
     pub fn is(&self, found: &Self) -> bool {
         let same_boot = self.boot == found.boot;
         let device = self.device == found.device || (!same_boot && self.filesystem != FUSE);
@@ -46,9 +46,9 @@ impl Identity {
     }
 }
 
-/// A directory, as it is in the journal: where it is, and what it was there.
+/// A directory in the journal: its path and its identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Form")]
+#[serde(from = "Stored")]
 pub struct Known {
     path: PathBuf,
     /// `None` in a journal of version 0.1.0, which had paths only.
@@ -57,51 +57,48 @@ pub struct Known {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Form {
+enum Stored {
     Path(PathBuf),
     Whole { path: PathBuf, identity: Option<Identity> },
 }
 
-impl From<Form> for Known {
-    fn from(form: Form) -> Self {
-        match form {
-            Form::Path(path) => Self { path, identity: None },
-            Form::Whole { path, identity } => Self { path, identity },
+impl From<Stored> for Known {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Path(path) => Self { path, identity: None },
+            Stored::Whole { path, identity } => Self { path, identity },
         }
     }
 }
 
 impl Known {
-    /// The open directory `dir`, to be found again.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
+    /// Records the open directory `dir`.
     pub fn new(dir: &Dir) -> Result<Self> {
         Ok(Self { path: dir.path().to_owned(), identity: Some(dir.identity()?) })
     }
 
-    /// The directory `path`, which nobody but root may change: in the module's own data.
+    /// Records the directory `path` in the module's data, which only root may change.
     ///
     /// # Errors
-    /// When it is missing, or others may change what it is.
+    /// When it does not exist, or others may replace it.
     pub fn own(path: &Path) -> Result<Self> {
         Self::new(&Dir::open_exact(&require_trusted(path)?)?)
     }
 
-    /// A path of a journal of version 0.1.0.
+    /// A path without identity, from a journal of version 0.1.0.
     pub(super) fn unrecorded(path: &Path) -> Self {
         Self { path: path.to_owned(), identity: None }
     }
 
-    /// Where it is.
+    /// The path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens it, following no symlink anywhere on its path.
+    /// Opens the directory, without following a symlink in its path.
     ///
     /// # Errors
-    /// When it is missing, or another directory has its name.
+    /// When it does not exist, or the path leads to another directory now.
     pub fn open(&self) -> Result<Dir> {
         let dir = Dir::open_exact(&self.path)?;
         self.require(&dir)?;
@@ -113,8 +110,7 @@ impl Known {
         let found = dir.identity()?;
         match &self.identity {
             Some(known) if !known.is(&found) => bail!(
-                "{} refused: another directory has its name since the download: somebody has replaced it: put the other \
-                 one back",
+                "{} refused: it was replaced after the download: restore the directory of the download, or install again",
                 self.path.display()
             ),
             _ => Ok(()),
@@ -128,20 +124,14 @@ fn boot() -> String {
 }
 
 impl Dir {
-    /// Whether files in this directory have the same inode numbers after a boot.
-    ///
-    /// # Errors
-    /// When the file system does not answer.
+    /// Whether the file system of this directory keeps inode numbers across a boot.
     pub fn keeps_inodes(&self) -> Result<bool> {
         Ok(!UNSTABLE.contains(&self.identity()?.filesystem))
     }
 
-    /// What tells this directory from any other.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
+    /// The identity of this directory.
     pub fn identity(&self) -> Result<Identity> {
-        Identity::of(&self.fd).with_context(|| failed("looking at", &self.path))
+        Identity::of(&self.fd).with_context(|| failed("reading", &self.path))
     }
 }
 
@@ -159,20 +149,20 @@ mod tests {
         let known: Known = serde_json::from_str(&json).unwrap();
         known.open().unwrap();
         fs::rename(&path, path.with_file_name("b")).unwrap();
-        assert!(known.open().is_err(), "it is missing");
+        assert!(known.open().is_err(), "it does not exist");
         fs::create_dir(&path).unwrap();
         let error = format!("{:#}", known.open().map(drop).unwrap_err());
-        assert!(error.contains("somebody has replaced it"), "{error}");
+        assert!(error.contains("was replaced"), "{error}");
         fs::remove_dir(&path).unwrap();
         std::os::unix::fs::symlink("b", &path).unwrap();
-        assert!(known.open().is_err(), "a symlink to the right one");
+        assert!(known.open().is_err(), "a symlink to the same directory");
         fs::remove_file(&path).unwrap();
         fs::rename(path.with_file_name("b"), &path).unwrap();
         known.open().unwrap();
     }
 
     #[test]
-    fn a_boot_may_change_a_device_but_no_inode() {
+    fn a_boot_may_change_the_device_number_but_not_the_inode_number() {
         let read = |device, inode, filesystem, boot: &str| Identity {
             device,
             inode,

@@ -1,7 +1,8 @@
-//! What a name in a directory may stand for.
+//! Types of directory entries.
 
-/// What a name in a directory stands for.
+/// The type of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// A directory.
     Directory,
@@ -11,23 +12,23 @@ pub enum Kind {
     Other,
 }
 
-/// What has a name in a directory and is neither file, directory nor symlink.
+/// A FIFO or device file to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
-    /// A named pipe.
+    /// A FIFO.
     Fifo,
-    /// A character device with its numbers.
+    /// A character device.
     Character {
-        /// The driver.
+        /// The major number.
         major: u32,
-        /// The device.
+        /// The minor number.
         minor: u32,
     },
-    /// A block device with its numbers.
+    /// A block device.
     Block {
-        /// The driver.
+        /// The major number.
         major: u32,
-        /// The device.
+        /// The minor number.
         minor: u32,
     },
 }

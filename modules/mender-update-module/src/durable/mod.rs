@@ -1,10 +1,10 @@
-//! The only place that creates, links, renames, removes and fsyncs: modules say what, this says how.
+//! Durable changes of the file system. Modules create, link, rename, remove and sync files only with these functions.
 //!
-//! Names from an artifact are [`FileName`]s, and everything here works on one name in an open directory ([`Dir`]):
-//! no `..`, no absolute path and no symlink leads out of it.
+//! Names from an artifact are [`FileName`]s, and operations work on one name in an open directory ([`Dir`]): no `..`, no
+//! absolute path and no symlink leads out of it.
 //!
-//! A name operation is atomic, but durable only once its directory has been synced ([`Dir::sync`]); content is
-//! there once the file or its whole file system has been ([`Dir::sync_filesystem`]).
+//! An operation on a name is atomic, and durable after [`Dir::sync`] of its directory. Content is durable after a sync of the
+//! file, or of the whole file system ([`Dir::sync_filesystem`]).
 
 mod attributes;
 mod destination;
@@ -13,7 +13,7 @@ mod dir_state;
 mod exchange;
 mod identity;
 mod kind;
-mod place;
+mod path;
 mod removal;
 mod staging;
 mod trust;
@@ -31,30 +31,40 @@ pub use dir::Dir;
 pub use exchange::{DirectoryExchange, ExchangeNames};
 pub use identity::{Identity, Known};
 pub use kind::{Kind, Node};
-pub use place::{absent_parents, mounts_at_or_below, resolve};
+pub use path::{absent_parents, mounts_at_or_below, resolve};
 pub use removal::remove_tree;
 pub use staging::Staging;
 pub use trust::require_trusted;
 
 use crate::name::FileName;
 
-/// Replaces the file at `path` by one with `content`, or makes it; after a power loss it is the old or the new, whole.
-/// Missing parents are made.
+/// Writes `content` to the file `path`, atomically and durably: after a power loss it has the previous or the new content.
+/// Makes missing parent directories.
+///
+/// ```
+/// use mender_update_module::durable;
+///
+/// # let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("state/version");
+/// durable::write_file(&path, b"2")?;
+/// assert_eq!(std::fs::read(&path)?, b"2");
+/// # anyhow::Ok(())
+/// ```
 ///
 /// # Errors
-/// The step that failed and its file; the old file is still there then.
+/// When a step fails. The file then has its previous content.
 pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     let (directory, name) = split(path)?;
     make_dirs(directory)?.write_file(&name, content)
 }
 
-/// As [`write_file`], for a file that is there already and keeps its owner, permissions and extended attributes.
+/// As [`write_file`], for an existing file, whose owner, permissions and extended attributes stay.
 ///
 /// # Errors
-/// As there, and when there is no such file.
+/// As [`write_file`], and when the file does not exist.
 pub fn rewrite_file(path: &Path, content: &[u8]) -> Result<()> {
     let (directory, name) = split(path)?;
-    let before = File::open(path).and_then(Attributes::of).with_context(|| failed("looking at", path))?;
+    let before = File::open(path).and_then(Attributes::of).with_context(|| failed("reading", path))?;
     replace(&Dir::open(directory)?, &name, BESIDE_OTHERS, |partial| {
         partial.write_all(content)?;
         let modified = Attributes::of(&*partial)?.modified;
@@ -62,43 +72,43 @@ pub fn rewrite_file(path: &Path, content: &[u8]) -> Result<()> {
     })
 }
 
-/// Makes `to` a copy of the regular file or symlink `from`, with its owner, permissions, modification time and extended
-/// attributes. What was there is replaced; after a power loss it is the old or the new, whole.
+/// Copies the regular file or symlink `from` to `to`, with owner, permissions, modification time and extended attributes,
+/// atomically and durably.
 ///
 /// # Errors
-/// When `from` is neither, cannot be read, or `to` cannot be written; what was there is still there then.
+/// When `from` is neither, or a step fails. `to` then does not change.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    let ((directory, name), looking) = (split(to)?, || failed("looking at", from));
+    let ((directory, name), reading) = (split(to)?, || failed("reading", from));
     let directory = make_dirs(directory)?;
-    let meta = fs::symlink_metadata(from).with_context(looking)?;
+    let meta = fs::symlink_metadata(from).with_context(reading)?;
     if meta.is_symlink() {
         return copy_symlink(from, &meta, &directory, &name);
     }
-    ensure!(meta.is_file(), "{} is neither a regular file nor a symlink", from.display());
+    ensure!(meta.is_file(), "copying {} failed: neither a regular file nor a symlink", from.display());
     let mut source = File::open(from).with_context(|| failed("opening", from))?;
-    let attributes = Attributes::of(&source).with_context(looking)?;
+    let attributes = Attributes::of(&source).with_context(reading)?;
     replace(&directory, &name, BESIDE_OTHERS, |partial| {
         io::copy(&mut source, partial)?;
         attributes.set_on(partial)
     })
 }
 
-/// What the regular file `path` is beside its content; a symlink of that name is not followed.
+/// The attributes of the regular file `path`. A symlink is not followed.
 ///
 /// # Errors
-/// When it is none, or may not be opened.
+/// When it is a symlink, or cannot be opened.
 pub fn attributes(path: &Path) -> Result<Attributes> {
     let file = open_itself(path)?;
-    Attributes::of(&file).with_context(|| failed("reading owner, mode and attributes of", path))
+    Attributes::of(&file).with_context(|| failed("reading the attributes of", path))
 }
 
-/// Gives the regular file `path` `attributes`; a symlink of that name is not followed.
+/// Sets the attributes of the regular file `path`. A symlink is not followed.
 ///
 /// # Errors
-/// When this process may not, or the file system cannot hold them.
+/// When the process has no permission, or the file system does not support an attribute.
 pub fn set_attributes(path: &Path, attributes: &Attributes) -> Result<()> {
     let file = open_itself(path)?;
-    attributes.set_on(&file).with_context(|| failed("giving its owner, mode and attributes to", path))
+    attributes.set_on(&file).with_context(|| failed("setting the attributes of", path))
 }
 
 fn open_itself(path: &Path) -> Result<File> {
@@ -107,22 +117,19 @@ fn open_itself(path: &Path) -> Result<File> {
     Ok(File::from(fd))
 }
 
-/// Whether `copy` is what [`copy`] of `path` would make.
-///
-/// # Errors
-/// When one of them cannot be read; one that is missing is just different.
+/// Whether `copy` equals the result of [`copy`] of `path`. If one of them does not exist, they differ.
 pub fn is_copy(copy: &Path, path: &Path) -> Result<bool> {
-    let looking = || failed(&format!("comparing {} with", copy.display()), path);
-    let (Some(one), Some(other)) = (look_at(copy)?, look_at(path)?) else {
+    let reading = || failed(&format!("comparing {} with", copy.display()), path);
+    let (Some(one), Some(other)) = (metadata(copy)?, metadata(path)?) else {
         return Ok(false);
     };
     let same = if one.is_symlink() && other.is_symlink() {
-        fs::read_link(copy).with_context(looking)? == fs::read_link(path).with_context(looking)?
+        fs::read_link(copy).with_context(reading)? == fs::read_link(path).with_context(reading)?
             && Attributes::of_symlink(&one) == Attributes::of_symlink(&other)
     } else if one.is_file() && other.is_file() && one.len() == other.len() {
-        let attributes = |path| File::open(path).and_then(Attributes::of).with_context(looking);
+        let attributes = |path| File::open(path).and_then(Attributes::of).with_context(reading);
         attributes(copy)? == attributes(path)?
-            && fs::read(copy).with_context(looking)? == fs::read(path).with_context(looking)?
+            && fs::read(copy).with_context(reading)? == fs::read(path).with_context(reading)?
     } else {
         false
     };
@@ -139,7 +146,7 @@ fn copy_symlink(from: &Path, meta: &Metadata, directory: &Dir, name: &FileName) 
     directory.sync()
 }
 
-/// The name of an incomplete file among files of others.
+/// The suffix of an incomplete file in a directory of other programs.
 const BESIDE_OTHERS: &str = ".mender-new";
 
 fn partial_name(name: &FileName, suffix: &str) -> Result<FileName> {
@@ -148,7 +155,7 @@ fn partial_name(name: &FileName, suffix: &str) -> Result<FileName> {
     FileName::new(partial)
 }
 
-/// Makes `name` in `directory` the file that `fill` writes, durably, under another name until it is whole.
+/// Replaces `name` in `directory` with the file that `fill` writes. Until it is complete, it has another name.
 fn replace(
     directory: &Dir,
     name: &FileName,
@@ -163,41 +170,34 @@ fn replace(
         .with_context(|| failed("writing", &directory.path().join(&partial_name)))
         .and_then(|()| directory.rename(&partial_name, directory, name));
     if replaced.is_err() {
-        // On a full file system its space is needed.
+        // Free the space on a full file system.
         let _ = directory.remove(&partial_name);
     }
     replaced?;
     directory.sync()
 }
 
-/// What `path` itself is, a symlink not followed; `None` where nothing has that name. That the medium does not answer is no
-/// reason to take the old for gone.
+/// The metadata of `path`, without following a symlink; `None` if it does not exist.
 ///
 /// # Errors
-/// When it cannot be looked at.
-pub fn look_at(path: &Path) -> Result<Option<Metadata>> {
+/// When the metadata cannot be read: a failing storage must not look like a missing file.
+pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
-        // The second: something above it is no directory.
+        // NotADirectory: a component of the path is not a directory.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
-        Err(error) => Err(error).with_context(|| failed("looking at", path)),
+        Err(error) => Err(error).with_context(|| failed("reading", path)),
     }
 }
 
-/// Whether anything has the name `path`, be it a symlink that leads nowhere.
-///
-/// # Errors
-/// As those of [`look_at`].
+/// Whether `path` exists. A dangling symlink exists.
 pub fn exists(path: &Path) -> Result<bool> {
-    Ok(look_at(path)?.is_some())
+    Ok(metadata(path)?.is_some())
 }
 
-/// Removes the file at `path`; one that is not there is fine.
-///
-/// # Errors
-/// The step that failed and its file.
+/// Removes the file `path`, durably. A file that does not exist is not an error.
 pub fn remove_file(path: &Path) -> Result<()> {
     let (directory, name) = split(path)?;
     if !exists(directory)? {
@@ -208,10 +208,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
     directory.sync()
 }
 
-/// Opens the directory `path`, making it and its parents where they are missing: 0755, and durable on return.
-///
-/// # Errors
-/// The directory that cannot be made or opened.
+/// Opens the directory `path`, after making it and its parents durably, with mode 0755, if they do not exist.
 pub fn make_dirs(path: &Path) -> Result<Dir> {
     for absent in absent_parents(path)? {
         Dir::make(&absent, 0o755)?;
@@ -222,18 +219,15 @@ pub fn make_dirs(path: &Path) -> Result<Dir> {
     Dir::open(path)
 }
 
-/// Removes the directory `path` if it is empty; one that is not there, or that somebody has put something into, is left.
-///
-/// # Errors
-/// The directory whose removal failed.
+/// Removes the directory `path` if it exists and is empty.
 pub fn remove_empty_dir(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        done => absent_is_fine(done).with_context(|| failed("removing the empty directory", path)),
+        done => ignore_not_found(done).with_context(|| failed("removing the empty directory", path)),
     }
 }
 
-fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+fn ignore_not_found(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -241,23 +235,20 @@ fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
 }
 
 impl Dir {
-    /// As [`write_file`], of `name` in this directory.
-    ///
-    /// # Errors
-    /// As there.
+    /// As [`write_file`], for `name` in this directory.
     pub fn write_file(&self, name: &FileName, content: &[u8]) -> Result<()> {
         replace(self, name, ".new", |partial| partial.write_all(content))
     }
 }
 
 fn split(path: &Path) -> Result<(&Path, FileName)> {
-    let name = path.file_name().with_context(|| format!("{} has no file name", path.display()))?;
+    let name = path.file_name().with_context(|| format!("invalid path {}: no file name", path.display()))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((directory, FileName::new(name)?))
 }
 
 fn failed(operation: &str, path: &Path) -> String {
-    format!("{operation} {}", path.display())
+    format!("{operation} {} failed", path.display())
 }
 
 #[cfg(test)]
@@ -268,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_a_half_written_one_does_not_matter() {
+    fn a_file_is_replaced_atomically_and_a_partial_one_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("missing/parents/journal.json");
         write_file(&path, b"one").unwrap();
@@ -282,16 +273,16 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_everything_but_the_place() {
+    fn a_copy_has_content_and_attributes() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        fs::write(path("old"), "content").unwrap();
-        fs::set_permissions(path("old"), fs::Permissions::from_mode(0o604)).unwrap();
+        fs::write(path("file"), "content").unwrap();
+        fs::set_permissions(path("file"), fs::Permissions::from_mode(0o604)).unwrap();
         let then = UNIX_EPOCH + Duration::new(1_234_567_890, 987_654_321);
-        File::open(path("old")).unwrap().set_modified(then).unwrap();
+        File::open(path("file")).unwrap().set_modified(then).unwrap();
         symlink("nowhere", path("link")).unwrap();
         fs::write(path("copy"), "what was there").unwrap();
-        for (from, to) in [("old", "copy"), ("link", "second"), ("link", "second")] {
+        for (from, to) in [("file", "copy"), ("link", "second"), ("link", "second")] {
             copy(&path(from), &path(to)).unwrap();
         }
         let meta = fs::metadata(path("copy")).unwrap();
@@ -299,16 +290,17 @@ mod tests {
         assert_eq!(fs::read(path("copy")).unwrap(), b"content");
         assert_eq!(fs::read_link(path("second")).unwrap(), Path::new("nowhere"));
         assert!(
-            is_copy(&path("copy"), &path("old")).unwrap() && is_copy(&path("second"), &path("link")).unwrap()
+            is_copy(&path("copy"), &path("file")).unwrap()
+                && is_copy(&path("second"), &path("link")).unwrap()
         );
         for other in ["link", "missing"] {
             assert!(!is_copy(&path("copy"), &path(other)).unwrap(), "{other}");
         }
         rewrite_file(&path("copy"), b"more").unwrap();
-        assert!(!is_copy(&path("copy"), &path("old")).unwrap());
+        assert!(!is_copy(&path("copy"), &path("file")).unwrap());
         assert_eq!(fs::metadata(path("copy")).unwrap().mode() & 0o7777, 0o604);
         assert_eq!(fs::read(path("copy")).unwrap(), b"more");
-        set_attributes(&path("copy"), &attributes(&path("old")).unwrap()).unwrap();
+        set_attributes(&path("copy"), &attributes(&path("file")).unwrap()).unwrap();
         assert_eq!(fs::metadata(path("copy")).unwrap().modified().unwrap(), then);
         assert!(attributes(&path("second")).is_err(), "a symlink");
         assert!(copy(directory.path(), &path("directory")).is_err());
@@ -316,13 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_looked_at_is_not_taken_for_absent() {
+    fn a_path_that_cannot_be_read_is_not_reported_as_missing() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::write(path("file"), "").unwrap();
         symlink("loop", path("loop")).unwrap();
-        for (name, there) in [("file", true), ("loop", true), ("missing", false), ("file/x", false)] {
-            assert_eq!(exists(&path(name)).unwrap(), there, "{name}");
+        for (name, expected) in [("file", true), ("loop", true), ("missing", false), ("file/x", false)] {
+            assert_eq!(exists(&path(name)).unwrap(), expected, "{name}");
         }
         let error = format!("{:#}", exists(&path("loop/x")).unwrap_err());
         assert!(error.contains(path("loop/x").to_str().unwrap()), "{error}");

@@ -1,7 +1,7 @@
-//! Removal of whole trees, with as many descriptors and as much memory for any depth.
+//! Removes directory trees of any depth, with a constant number of file descriptors and constant memory.
 //!
-//! A directory in a directory is not walked into, but moved up to the top first: so nothing is ever deeper than two levels,
-//! and an interruption leaves something that the next removal goes on with.
+//! Nested directories are first renamed to the top of the tree. So the removal never descends more than two levels, and after
+//! an interruption, the next removal continues.
 
 use std::path::{Path, PathBuf};
 
@@ -12,17 +12,17 @@ use rustix::io::Errno;
 use super::{Dir, exists, failed, split};
 use crate::name::FileName;
 
-/// The most passes over a tree: somebody who still has a directory in it open may add to it for ever.
+/// The largest number of passes over a tree: another program may add files to it for ever.
 const PASSES: u32 = 1 << 20;
 
-/// How many names an error lists.
+/// The largest number of names in a message.
 const LISTED: usize = 5;
 
-/// Removes the directory `path` with all that is in it, following no symlink and entering no mount; one that is not there is
-/// fine. What cannot be removed is left, and everything else removed.
+/// Removes the directory `path` and everything in it, without following symlinks and without entering mounts. A directory
+/// that does not exist is not an error.
 ///
 /// # Errors
-/// What is left, the cause, and the remedy.
+/// When files cannot be removed, with the remedy. Everything else is removed.
 pub fn remove_tree(path: &Path) -> Result<()> {
     let (parent, name) = split(path)?;
     if !exists(path)? {
@@ -32,7 +32,7 @@ pub fn remove_tree(path: &Path) -> Result<()> {
     remove_tree_in(&parent, &name, &parent.child(&name)?)
 }
 
-/// As [`remove_tree`], of the directory `tree`, which is `name` in `parent`.
+/// As [`remove_tree`], for the open directory `tree`, which is `name` in `parent`.
 pub(super) fn remove_tree_in(parent: &Dir, name: &FileName, tree: &Dir) -> Result<()> {
     let mut removal = Removal { root: tree, mount: mount(tree)?, fresh: 0, left: Vec::new(), removed: 0 };
     removal.run()?;
@@ -45,11 +45,11 @@ pub(super) fn remove_tree_in(parent: &Dir, name: &FileName, tree: &Dir) -> Resul
 struct Removal<'a> {
     root: &'a Dir,
     mount: (u64, u64),
-    /// The number in the next name for a directory that moves up.
+    /// The number in the next name for a directory that is renamed to the top.
     fresh: u64,
-    /// What could not be removed in this pass, and why.
+    /// The names that could not be removed in this pass, with the errors.
     left: Vec<(PathBuf, Errno)>,
-    /// How much this pass has removed or moved.
+    /// The number of names that were removed or renamed in this pass.
     removed: u64,
 }
 
@@ -57,7 +57,7 @@ impl Removal<'_> {
     fn run(&mut self) -> Result<()> {
         for _ in 0..PASSES {
             (self.removed, self.left) = (0, Vec::new());
-            self.root.each_name(|name| self.remove(self.root, name).map(drop))?;
+            self.root.for_each_name(|name| self.remove(self.root, name).map(drop))?;
             if self.left.is_empty() && self.removed == 0 {
                 return Ok(());
             }
@@ -65,21 +65,23 @@ impl Removal<'_> {
                 return self.report();
             }
         }
-        bail!("somebody adds to {} while it is removed: end what has it open", self.root.path().display())
+        bail!(
+            "removing {} failed: another program adds files to it: stop that program",
+            self.root.path().display()
+        )
     }
 
     fn report(&self) -> Result<()> {
         let shown: Vec<String> =
             self.left.iter().map(|(path, error)| format!("{}: {error}", path.display())).collect();
         bail!(
-            "removing {}: {} cannot be removed: look at their attributes with lsattr, clear them with chattr -ia, unmount \
-             what is mounted below it, and remove the directory",
+            "removing {} failed: {}: clear attributes with chattr -ia, unmount file systems below it, and remove the directory",
             self.root.path().display(),
             shown.join(", ")
         )
     }
 
-    /// Removes `name`, or moves it up.
+    /// Removes `name`, or renames it to the top.
     fn remove(&mut self, parent: &Dir, name: &FileName) -> Result<()> {
         match fs::unlinkat(&parent.fd, name.as_ref(), AtFlags::empty()) {
             Ok(()) => self.removed += 1,
@@ -118,18 +120,18 @@ impl Removal<'_> {
         }
     }
 
-    /// Empties a directory of the root, and removes it.
+    /// Empties and removes the directory `name` at the top.
     fn top(&mut self, name: &FileName) -> Result<()> {
         let directory = self.root.child(name)?;
         if mount(&directory)? != self.mount {
             self.leave(self.root, name, Errno::BUSY);
             return Ok(());
         }
-        directory.each_name(|below| self.remove(&directory, below))?;
+        directory.for_each_name(|below| self.remove(&directory, below))?;
         match fs::unlinkat(&self.root.fd, name.as_ref(), AtFlags::REMOVEDIR) {
             Ok(()) => self.removed += 1,
             Err(Errno::NOENT) => {}
-            // What is left in it has been named.
+            // The names in it are recorded already.
             Err(Errno::NOTEMPTY | Errno::EXIST) if !self.left.is_empty() => {}
             Err(error) => self.leave(self.root, name, error),
         }
@@ -143,11 +145,11 @@ impl Removal<'_> {
     }
 }
 
-/// The device and, from Linux 5.8 on, the mount of a directory: what is mounted in a tree is not the tree's.
+/// The device number and, since Linux 5.8, the mount ID of a directory.
 pub(super) fn mount(dir: &Dir) -> Result<(u64, u64)> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
-    let stat = fs::statx(&dir.fd, "", AtFlags::EMPTY_PATH, wanted)
-        .with_context(|| failed("looking at", dir.path()))?;
+    let stat =
+        fs::statx(&dir.fd, "", AtFlags::EMPTY_PATH, wanted).with_context(|| failed("reading", dir.path()))?;
     let known = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
     let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
     Ok((device, if known { stat.stx_mnt_id } else { 0 }))
@@ -192,7 +194,7 @@ mod tests {
         remove_tree(&path).unwrap();
         assert!(!path.exists() && directory.path().join("outside/kept").exists());
         std::os::unix::fs::symlink("outside", &path).unwrap();
-        assert!(remove_tree(&path).is_err(), "a symlink is no tree");
+        assert!(remove_tree(&path).is_err(), "a symlink is not a tree");
         assert!(directory.path().join("outside/kept").exists());
     }
 }

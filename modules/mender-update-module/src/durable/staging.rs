@@ -1,4 +1,4 @@
-//! An update's own directory on the file system of its destination.
+//! The staging directory of an update, on the file system of its destination.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,27 +14,43 @@ use super::removal::{mount, remove_tree_in};
 use super::{Destination, Dir, Identity, Kind, Known, failed};
 use crate::name::FileName;
 
-/// Random bytes in a staging directory's name where the plain one is taken.
+/// The number of random bytes in the name of a staging directory, if the plain name exists.
 const RANDOM: usize = 6;
 
-/// The directory in which an update is staged and its previous version kept: closed to everybody else, and on the mount of
-/// its destination, or a rename into that is impossible.
+/// The directory for the staged and the previous version of an update. It is private, and on the mount of the destination, so
+/// that files can be renamed.
+///
+/// ```
+/// use mender_update_module::FileName;
+/// use mender_update_module::durable::{Destination, Staging};
+///
+/// # let temporary = tempfile::tempdir()?;
+/// # let root = temporary.path().canonicalize()?;
+/// # std::fs::create_dir(root.join("www"))?;
+/// let destination = Destination::find(&root.join("www"))?;
+/// let mut staging = Staging::beside(&destination, "my-module")?;
+/// assert_eq!(staging.path(), root.join(".www.my-module"));
+/// staging.create(&["new"])?; // in Update::make_staging
+/// staging.child(&FileName::new("new")?)?.create_file(&FileName::new("index.html")?)?;
+/// staging.remove()?;
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(try_from = "Form")]
+#[serde(try_from = "Stored")]
 pub struct Staging {
     parent: Known,
     name: FileName,
-    /// Whether `parent` is the destination itself, whose times then are kept.
+    /// Whether `parent` is the destination: then its times are restored.
     inside: bool,
     made: Made,
 }
 
-/// Which directories have been made.
+/// The identities of the directories that were made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Made {
-    /// None that the journal knew of: what has the name is empty, or somebody else's.
+    /// The journal has none: a directory of this name is empty, or of another program.
     No,
-    /// The staging directory, and directories in it by their names.
+    /// The staging directory, and the directories in it with their names.
     Yes { itself: Identity, children: Vec<(FileName, Identity)> },
     /// A journal of version 0.1.0 does not say.
     Unknown,
@@ -42,20 +58,20 @@ enum Made {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Form {
+enum Stored {
     Path(PathBuf),
     Whole { parent: Known, name: FileName, inside: bool, made: Made },
 }
 
-impl TryFrom<Form> for Staging {
+impl TryFrom<Stored> for Staging {
     type Error = anyhow::Error;
 
-    fn try_from(form: Form) -> Result<Self> {
-        match form {
-            Form::Whole { parent, name, inside, made } => Ok(Self { parent, name, inside, made }),
-            Form::Path(path) => {
+    fn try_from(stored: Stored) -> Result<Self> {
+        match stored {
+            Stored::Whole { parent, name, inside, made } => Ok(Self { parent, name, inside, made }),
+            Stored::Path(path) => {
                 let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-                    bail!("{} cannot be a staging directory", path.display());
+                    bail!("invalid staging directory {}", path.display());
                 };
                 let (parent, name) = (Known::unrecorded(parent), FileName::new(name)?);
                 Ok(Self { parent, name, inside: false, made: Made::Unknown })
@@ -65,16 +81,18 @@ impl TryFrom<Form> for Staging {
 }
 
 impl Staging {
-    /// A staging directory of the module `purpose` for `destination`: `.<name>.<purpose>` beside it, or in it where it is a
-    /// mount point, or in the first directory above it that exists. Where somebody has taken that name it gets random
-    /// characters at its end. Nothing is made.
+    /// A staging directory of the module `purpose` for `destination`: `.<name>.<purpose>` beside it; or in it, if it is a mount
+    /// point; or in the nearest existing directory above it. If the name exists, random characters follow it. It makes nothing.
     ///
     /// # Errors
-    /// For the root of the system, and when a directory cannot be read.
+    /// For the root directory, and when a directory cannot be read.
     pub fn beside(destination: &Destination, purpose: &str) -> Result<Self> {
         let path = destination.path();
         let (Some(name), Some(above)) = (path.file_name(), path.parent()) else {
-            bail!("{} cannot be a destination", path.display());
+            bail!(
+                "destination {} refused: it is the root directory: name a directory below it",
+                path.display()
+            );
         };
         let base = destination.base().open()?;
         let (parent, inside) = if destination.existed() {
@@ -87,27 +105,24 @@ impl Staging {
         Ok(Self { parent: Known::new(&parent)?, name, inside, made: Made::No })
     }
 
-    /// Where it is, or will be.
+    /// The path of the staging directory.
     pub fn path(&self) -> PathBuf {
         self.parent.path().join(&self.name)
     }
 
-    /// The directory that it is in, or will be.
+    /// The parent directory.
     ///
     /// # Errors
-    /// When another directory has its name by now.
+    /// When the path leads to another directory now.
     pub fn parent(&self) -> Result<Dir> {
         self.parent.open()
     }
 
-    /// Makes it, with the directories `children` in it, all of them empty and closed to everybody else. The library writes
-    /// the journal after [`Update::make_staging`](crate::Update::make_staging): call it only there.
-    ///
-    /// # Errors
-    /// When one cannot be made.
+    /// Makes the staging directory, with the directories `children` in it, all private. Call it only in
+    /// [`Update::make_staging`](crate::Update::make_staging), after which the library writes the journal.
     pub fn create(&mut self, children: &[&str]) -> Result<()> {
         let parent = self.parent.open()?;
-        self.made = self.unnoticed(&parent, || {
+        self.made = self.with_parent_times(&parent, || {
             let directory = self.make_in(&parent)?;
             let make = |name: &&str| {
                 let name = FileName::new(*name)?;
@@ -121,22 +136,28 @@ impl Staging {
     }
 
     fn make_in(&self, parent: &Dir) -> Result<Dir> {
-        let directory = parent.make_child(&self.name, 0o700).context("making the staging directory")?;
+        let directory =
+            parent.make_child(&self.name, 0o700).context("making the staging directory failed")?;
         directory.require_private()?;
-        // Somebody who may write to the parent may have put another one into its place meanwhile.
-        directory.each_name(|name| bail!("{}: {name} is in there already", directory.path().display()))?;
+        // A user with write access to the parent may have replaced it meanwhile.
+        directory.for_each_name(|name| {
+            bail!(
+                "staging directory {} refused: it contains {name}: install again",
+                directory.path().display()
+            )
+        })?;
         Ok(directory)
     }
 
-    /// Opens it.
+    /// Opens the staging directory.
     ///
     /// # Errors
-    /// When it is missing, another directory has its name, or others may write to it.
+    /// When it does not exist, was replaced, or others may write to it.
     pub fn open(&self) -> Result<Dir> {
         self.require(self.parent.open()?.child(&self.name)?)
     }
 
-    /// Opens the directory `name` in it.
+    /// Opens the directory `name` in the staging directory.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -144,7 +165,7 @@ impl Staging {
         self.renamed_child(name, name)
     }
 
-    /// Opens the directory that was made as `made` in it, and is called `name` now.
+    /// Opens the directory that was made as `made`, and has the name `name` now.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -153,23 +174,23 @@ impl Staging {
         if let Some(identity) = self.identity_of(made) {
             ensure!(
                 identity.is(&child.identity()?),
-                "{} refused: another directory has its name since the download: somebody has replaced it",
+                "{} refused: it was replaced after the download: install again",
                 child.path().display()
             );
         }
         Ok(child)
     }
 
-    /// The identity that the directory `name` in it got when it was made.
+    /// The identity of the directory that was made as `name`.
     pub fn identity_of(&self, name: &FileName) -> Option<&Identity> {
         let Made::Yes { children, .. } = &self.made else { return None };
         children.iter().find(|(child, _)| child == name).map(|(_, identity)| identity)
     }
 
-    /// Removes it with all that is in it, if it is there.
+    /// Removes the staging directory and everything in it, if it exists.
     ///
     /// # Errors
-    /// What cannot be removed, and the remedy; and when another directory has its name.
+    /// When files cannot be removed, with the remedy; and when the directory was replaced.
     pub fn remove(&self) -> Result<()> {
         if !super::exists(self.parent.path())? {
             return Ok(());
@@ -178,7 +199,7 @@ impl Staging {
         if parent.kind(&self.name)?.is_none() {
             return Ok(());
         }
-        self.unnoticed(&parent, || {
+        self.with_parent_times(&parent, || {
             if matches!(self.made, Made::No) {
                 return remove_unused(&parent, &self.name);
             }
@@ -186,23 +207,26 @@ impl Staging {
         })
     }
 
-    /// Refuses `directory` if it is not this one.
+    /// Refuses `directory` if it is not the staging directory.
     fn require(&self, directory: Dir) -> Result<Dir> {
         directory.require_private()?;
         match &self.made {
             Made::Yes { itself, .. } => ensure!(
                 itself.is(&directory.identity()?),
-                "the staging directory {} refused: another one has its name since the download: somebody has replaced it",
+                "staging directory {} refused: it was replaced after the download: install again",
                 directory.path().display()
             ),
-            Made::No => bail!("the staging directory {} is not this update's", directory.path().display()),
+            Made::No => bail!(
+                "staging directory {} refused: it does not belong to this update",
+                directory.path().display()
+            ),
             Made::Unknown => {}
         }
         Ok(directory)
     }
 
-    /// Runs `work`, which makes or removes the directory; a destination that it is in keeps its times.
-    fn unnoticed<T>(&self, parent: &Dir, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// Runs `work`, which makes or removes the staging directory, and restores the times of a destination that contains it.
+    fn with_parent_times<T>(&self, parent: &Dir, work: impl FnOnce() -> Result<T>) -> Result<T> {
         if !self.inside {
             return work();
         }
@@ -213,8 +237,8 @@ impl Staging {
     }
 }
 
-/// Removes the directory `name` in `parent` if it is one that was made and not in the journal yet, when power was lost: ours,
-/// with nothing but empty directories in it. Anything else is left as it is.
+/// Removes the directory `name` in `parent` if it was made before a power loss and is not in the journal: it is private, and
+/// contains only empty directories. Anything else stays.
 fn remove_unused(parent: &Dir, name: &FileName) -> Result<()> {
     if parent.kind(name)? != Some(Kind::Directory) {
         return Ok(());
@@ -238,7 +262,7 @@ fn remove_unused(parent: &Dir, name: &FileName) -> Result<()> {
     Ok(())
 }
 
-/// A name in `parent` that is free: the plain one, unless somebody has taken it.
+/// A free name in `parent`: the plain one, unless it exists.
 fn free_name(parent: &Dir, destination: &[u8], purpose: &str) -> Result<FileName> {
     let name = |end: &str| {
         let end = format!(".{purpose}{end}");
@@ -252,7 +276,7 @@ fn free_name(parent: &Dir, destination: &[u8], purpose: &str) -> Result<FileName
     }
     let mut random = [0_u8; RANDOM];
     getrandom(&mut random, GetRandomFlags::empty())
-        .with_context(|| failed("asking for a random name in", parent.path()))?;
+        .with_context(|| failed("making a random name in", parent.path()))?;
     name(&random.iter().map(|byte| format!("{byte:02x}")).fold("-".to_owned(), |name, byte| name + &byte))
 }
 
@@ -273,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_beside_the_destination_or_below_what_exists() {
+    fn it_is_beside_the_destination_or_in_the_nearest_existing_directory() {
         let directory = tempfile::tempdir().unwrap();
         let real = directory.path().canonicalize().unwrap();
         std_fs::create_dir(real.join("www")).unwrap();
@@ -288,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_somebody_has_taken_is_left_to_them() {
+    fn an_existing_name_is_not_used() {
         let directory = tempfile::tempdir().unwrap();
         let real = directory.path().canonicalize().unwrap();
         let planted = real.join(".www.m");
@@ -298,7 +322,7 @@ mod tests {
             |path| symlink("/", path).unwrap(),
             |path| {
                 std_fs::create_dir(path).unwrap();
-                std_fs::write(path.join("theirs"), "").unwrap();
+                std_fs::write(path.join("foreign"), "").unwrap();
             },
         ];
         for plant in plants {
@@ -315,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_taken_its_place_is_refused_and_not_removed() {
+    fn a_replaced_directory_is_refused_and_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let real = directory.path().canonicalize().unwrap();
         let (path, new) = (real.join(".www.m"), FileName::new("new").unwrap());
@@ -326,13 +350,13 @@ mod tests {
         of_0_1_0.open().unwrap();
         std_fs::rename(&path, real.join("aside")).unwrap();
         std_fs::create_dir_all(path.join("new")).unwrap();
-        std_fs::write(path.join("new/theirs"), "").unwrap();
+        std_fs::write(path.join("new/foreign"), "").unwrap();
         for error in [made.open().map(drop), made.child(&new).map(drop), made.remove()] {
             let error = format!("{:#}", error.unwrap_err());
             assert!(error.contains("not trusted") || error.contains("replaced"), "{error}");
         }
-        assert!(path.join("new/theirs").exists());
-        std_fs::rename(&path, real.join("theirs")).unwrap();
+        assert!(path.join("new/foreign").exists());
+        std_fs::rename(&path, real.join("foreign")).unwrap();
         symlink("aside", &path).unwrap();
         assert!(made.open().is_err() && made.remove().is_err());
         std_fs::remove_file(&path).unwrap();
@@ -346,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_the_journal_does_not_know_is_removed_only_if_it_is_empty() {
+    fn a_directory_without_identity_is_removed_only_if_it_is_empty() {
         let directory = tempfile::tempdir().unwrap();
         let real = directory.path().canonicalize().unwrap();
         let before = again(&staging(&real.join("www")));
@@ -361,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn choosing_a_name_touches_nothing() {
+    fn choosing_a_name_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let real = directory.path().canonicalize().unwrap();
         let mut other = staging(&real.join("www"));

@@ -1,7 +1,7 @@
-//! Who may change what a path leads to.
+//! Trusted paths: those that only root, or the user of this process, can redirect.
 //!
-//! A module runs as root. A path that somebody else can point elsewhere, by renaming one of its directories or by a symlink,
-//! would let them choose what root reads, replaces or removes.
+//! A module runs as root. A user who can rename a directory of a path, or make a symlink in it, could choose the files that
+//! root reads, replaces or removes.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -15,40 +15,40 @@ use rustix::process::{getegid, geteuid};
 
 use super::failed;
 
-/// The most symlinks that one path may have, as in the kernel.
+/// The largest number of symlinks in a path, as in the kernel.
 const SYMLINKS_MAX: u32 = 40;
 
-/// A path without symlinks: the part of it that exists, and the names that are missing below that.
+/// A path without symlinks: the part that exists, and the missing names below it.
 pub(super) struct Resolved {
     pub(super) existing: PathBuf,
     pub(super) missing: Vec<OsString>,
-    /// The first part that somebody else may change, and why.
+    /// Why the path is not trusted: the first component that others may change.
     pub(super) untrusted: Option<String>,
 }
 
 impl Resolved {
-    /// All of the path.
+    /// The whole path.
     pub(super) fn whole(&self) -> PathBuf {
         self.missing.iter().fold(self.existing.clone(), |path, name| path.join(name))
     }
 }
 
-/// Follows the absolute `path`, symlinks included as far as nobody but root, or who runs this process, can have made them.
+/// Resolves the absolute `path`. Symlinks are followed if only root, or the user of this process, can have made them.
 ///
 /// # Errors
-/// For a relative path, a symlink that leads nowhere or that somebody else may have made, and a file on the way.
+/// For a relative path, a dangling symlink, a symlink of another user, and a file on the way.
 pub(super) fn follow(path: &Path) -> Result<Resolved> {
-    ensure!(path.is_absolute(), "{path:?} is not an absolute path");
+    ensure!(path.is_absolute(), "invalid path {path:?}: not an absolute path");
     let mut at = Resolved { existing: "/".into(), missing: Vec::new(), untrusted: None };
     let mut ahead: Vec<OsString> = names(path).rev().collect();
     let mut symlinks = 0;
-    // Symlinks whose targets are walked through, with how much was ahead behind them.
+    // Symlinks whose targets are being resolved, with the number of names after them.
     let mut open: Vec<(PathBuf, usize)> = Vec::new();
     while let Some(name) = ahead.pop() {
         if name.as_bytes() == b".." {
             ensure!(
                 at.missing.is_empty(),
-                "{} does not exist, so {} has no meaning",
+                "{} does not exist: {} is invalid",
                 at.whole().display(),
                 path.display()
             );
@@ -60,9 +60,9 @@ pub(super) fn follow(path: &Path) -> Result<Resolved> {
             continue;
         }
         let next = at.existing.join(&name);
-        let Some(found) = look(&next)? else {
+        let Some(found) = stat(&next)? else {
             if let Some((symlink, _)) = open.first() {
-                bail!("{} is a symlink that leads nowhere: make its target, or remove it", symlink.display());
+                bail!("{} refused: dangling symlink: make its target, or remove it", symlink.display());
             }
             at.missing.push(name);
             continue;
@@ -70,10 +70,13 @@ pub(super) fn follow(path: &Path) -> Result<Resolved> {
         let changeable = changeable_entry(&at.existing, &found)?;
         if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
             if let Some(reason) = changeable {
-                bail!("{} is a symlink, and {reason}: name the directory that it leads to", next.display());
+                bail!(
+                    "{} refused: it is a symlink, and {reason}: or name its target instead",
+                    next.display()
+                );
             }
             symlinks += 1;
-            ensure!(symlinks <= SYMLINKS_MAX, "{} has too many symlinks", path.display());
+            ensure!(symlinks <= SYMLINKS_MAX, "{} refused: too many symlinks", path.display());
             let target = fs::read_link(&next).with_context(|| failed("reading the symlink", &next))?;
             if target.is_absolute() {
                 at.existing = "/".into();
@@ -89,41 +92,40 @@ pub(super) fn follow(path: &Path) -> Result<Resolved> {
     Ok(at)
 }
 
-/// Refuses `path` where somebody other than root, or who runs this process, may change what it leads to: as the owner of it
-/// or of a directory above it, or by their permissions. Returns it without symlinks. What is missing of it is fine.
+/// Returns `path` without symlinks, and refuses it if others than root and the user of this process may redirect it: as owners
+/// of it or of a directory above it, or by permissions. It may not exist.
 ///
 /// # Errors
-/// The directory or file that somebody else may change, who, and the remedy.
+/// When others may, with the directory or file, and the remedy.
 pub fn require_trusted(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path).with_context(|| failed("resolving", path))?;
     let resolved = follow(&path)?;
     if let Some(reason) = resolved.untrusted {
-        bail!("{} is not trusted: {reason}", path.display());
+        bail!("{} refused: not trusted: {reason}", path.display());
     }
-    if let Some(found) = look(&resolved.existing)? {
+    if let Some(found) = stat(&resolved.existing)? {
         if let Some(reason) = changeable_itself(&resolved.existing, &found) {
-            bail!("{} is not trusted: {reason}", path.display());
+            bail!("{} refused: not trusted: {reason}", path.display());
         }
     }
     Ok(resolved.whole())
 }
 
-/// Why somebody else may put something else into the place of the entry `found` of `directory`, if they may.
+/// Why others may replace the entry `found` of `directory`, if they may.
 fn changeable_entry(directory: &Path, found: &Stat) -> Result<Option<String>> {
-    let Some(above) = look(directory)? else { return Ok(None) };
-    // In a sticky directory, such as /tmp, only its owner and the entry's can.
+    let Some(above) = stat(directory)? else { return Ok(None) };
+    // In a sticky directory, such as /tmp, only its owner and the owner of the entry can.
     let sticky = above.st_mode & 0o1000 != 0 && is_ours(above.st_uid) && is_ours(found.st_uid);
     Ok(if sticky { None } else { changeable_itself(directory, &above) })
 }
 
-/// Why somebody else may change `path`, which is as in `found`, if they may.
+/// Why others may change `path`, with the metadata `found`, if they may.
 pub(super) fn changeable_itself(path: &Path, found: &Stat) -> Option<String> {
     let (owner, group, mode) = (found.st_uid, found.st_gid, found.st_mode & 0o7777);
     let by_group = mode & 0o020 != 0 && group != 0 && group != getegid().as_raw();
     if !is_ours(owner) || by_group || mode & 0o002 != 0 {
         return Some(format!(
-            "others may change {} (owner {owner}, group {group}, mode {mode:04o}): give it to root \
-             (chown root:root) and take the permission to write from others (chmod go-w)",
+            "others may change {} (owner {owner}, group {group}, mode {mode:04o}): run chown root:root and chmod go-w on it",
             path.display()
         ));
     }
@@ -134,11 +136,11 @@ fn is_ours(owner: u32) -> bool {
     owner == 0 || owner == geteuid().as_raw()
 }
 
-fn look(path: &Path) -> Result<Option<Stat>> {
+fn stat(path: &Path) -> Result<Option<Stat>> {
     match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error).with_context(|| failed("looking at", path)),
+        Err(error) => Err(error).with_context(|| failed("reading", path)),
     }
 }
 
@@ -159,17 +161,17 @@ mod tests {
 
     fn refusal(path: &Path) -> String {
         require_trusted(path)
-            .map_or_else(|error| format!("{error:#}"), |path| format!("taken: {}", path.display()))
+            .map_or_else(|error| format!("{error:#}"), |path| format!("accepted: {}", path.display()))
     }
 
     #[test]
-    fn what_others_may_change_is_not_trusted() {
+    fn a_path_that_others_may_change_is_not_trusted() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::create_dir_all(path("a/b")).unwrap();
         fs::write(path("a/b/settings"), "").unwrap();
-        assert!(refusal(&path("a/b/settings")).starts_with("taken"), "{}", refusal(&path("a/b/settings")));
-        assert!(refusal(&path("a/b/missing/x")).starts_with("taken"));
+        assert!(refusal(&path("a/b/settings")).starts_with("accepted"), "{}", refusal(&path("a/b/settings")));
+        assert!(refusal(&path("a/b/missing/x")).starts_with("accepted"));
         for (name, mode) in [("a/b/settings", 0o666), ("a/b/settings", 0o646), ("a", 0o757), ("a/b", 0o777)] {
             let before = fs::metadata(path(name)).unwrap().permissions();
             fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
@@ -181,7 +183,7 @@ mod tests {
             fs::set_permissions(path(name), before).unwrap();
         }
         if !geteuid().is_root() {
-            return eprintln!("skipped: owners, which takes root");
+            return eprintln!("skipped: owners: needs root");
         }
         for name in ["a/b/settings", "a/b", "a"] {
             chown(path(name), Some(33), None).unwrap();
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_symlink_is_followed_only_where_nobody_else_can_have_made_it() {
+    fn a_symlink_of_another_user_is_not_followed() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::create_dir(path("target")).unwrap();

@@ -60,7 +60,7 @@ fn a_failed_rollback_succeeds_at_the_next_update_after_its_cause_is_removed() {
         let aside = device.home.join("aside");
         fs::rename(&device.www, &aside).unwrap();
         fs::create_dir(&device.www).unwrap();
-        failed(&device.call("ArtifactRollback"), "somebody has replaced it");
+        failed(&device.call("ArtifactRollback"), "was replaced");
         device.ok("Cleanup");
         match between {
             "nothing" => {}

@@ -1,4 +1,4 @@
-//! What a path leads to, and what is mounted there.
+//! Paths: symlinks, missing directories and mount points.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,29 +10,29 @@ use anyhow::{Context, Result, bail};
 
 use super::trust;
 
-/// `path` without symlinks: the part of it that exists resolved, the rest as it is.
+/// The absolute `path` without symlinks. The part that does not exist stays as it is.
 ///
 /// # Errors
-/// For a relative path, one with `..` in the part that does not exist, a symlink that leads nowhere, and one that somebody
-/// other than root may have made.
+/// For a relative path, a path with `..` in the part that does not exist, a dangling symlink, and a symlink that others than
+/// root may have made.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
     Ok(trust::follow(path)?.whole())
 }
 
-/// The directories that have to be made for `path` to exist, outermost first; none where it exists.
+/// The missing directories of `path`, outermost first.
 ///
 /// # Errors
-/// When a part of `path` cannot be looked at, or is a symlink that leads nowhere.
+/// When a component of `path` cannot be read, or is a dangling symlink.
 pub fn absent_parents(path: &Path) -> Result<Vec<PathBuf>> {
     let mut absent = Vec::new();
     for part in path.ancestors().filter(|part| !part.as_os_str().is_empty()) {
         match part.metadata() {
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("looking at {}", part.display())),
+            Err(error) => return Err(error).with_context(|| format!("reading {} failed", part.display())),
         }
         if part.is_symlink() {
-            bail!("{} is a symlink that leads nowhere: make its target, or remove it", part.display());
+            bail!("{} refused: dangling symlink: make its target, or remove it", part.display());
         }
         absent.push(part.to_owned());
     }
@@ -40,18 +40,15 @@ pub fn absent_parents(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(absent)
 }
 
-/// The mount points at `path`, which has no symlinks, and below it.
-///
-/// # Errors
-/// When the kernel's list of mounts cannot be read.
+/// The mount points at and below `path`, which has no symlinks.
 pub fn mounts_at_or_below(path: &Path) -> Result<Vec<PathBuf>> {
     let table = "/proc/self/mountinfo";
-    let text = fs::read(table).with_context(|| format!("reading {table}: is /proc mounted?"))?;
+    let text = fs::read(table).with_context(|| format!("reading {table} failed"))?;
     let points = text.split(|&byte| byte == b'\n').filter_map(|line| line.split(|&byte| byte == b' ').nth(4));
     Ok(points.map(unescape).filter(|point| point.starts_with(path)).collect())
 }
 
-/// A path as the kernel writes it into a table, with blanks, tabs, newlines and backslashes as three octal digits.
+/// Decodes a path in a table of the kernel, which has spaces, tabs, newlines and backslashes as three octal digits.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -87,16 +84,16 @@ mod tests {
         assert_eq!(resolve(&real.join("www")).unwrap(), real.join("data"));
         assert_eq!(resolve(&real.join("www/a b/c")).unwrap(), real.join("data/a b/c"));
         for bad in ["dangling", "dangling/x", "missing/../x"] {
-            assert!(resolve(&real.join(bad)).is_err(), "{bad} was taken");
+            assert!(resolve(&real.join(bad)).is_err(), "{bad} was accepted");
         }
         assert!(resolve(Path::new("relative")).is_err());
     }
 
     #[test]
-    fn mount_points_are_read_as_the_kernel_writes_them() {
+    fn escaped_mount_points_are_decoded() {
         assert_eq!(unescape(b"/media/my\\040disk"), Path::new("/media/my disk"));
         assert_eq!(unescape(b"/a\\134b\\"), Path::new("/a\\b\\"));
         assert!(mounts_at_or_below(Path::new("/proc")).unwrap().contains(&PathBuf::from("/proc")));
-        assert!(mounts_at_or_below(Path::new("/no/such/place")).unwrap().is_empty());
+        assert!(mounts_at_or_below(Path::new("/no/such/directory")).unwrap().is_empty());
     }
 }
