@@ -1,6 +1,7 @@
 #!/bin/sh
-# start.sh TREE DIRECTORY NAME GUEST [clean]: starts a device in new namespaces and in a new control group. The hierarchy is
-# mounted here, because the host may not have it. Two devices must not share a control group: each has a systemd.
+# start.sh TREE DIRECTORY NAME GUEST [clean]: starts a device in new namespaces and in a new control group. The
+# hierarchy is mounted here, because the host may not have it. Two devices must not share a control group: each has a
+# systemd.
 set -eu
 tree=$1 directory=$2 name=$3 guest=$4
 groups=$directory/groups

@@ -132,7 +132,8 @@ impl<'a> Device<'a> {
         command
     }
 
-    /// Simulates a power loss: kills everything in the device at once. Writes are not lost; only on the emulated Pi they are.
+    /// Simulates a power loss: kills everything in the device at once. Writes are not lost; only on the emulated Pi
+    /// they are.
     ///
     /// # Errors
     /// When it is not on.

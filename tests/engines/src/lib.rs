@@ -1,8 +1,8 @@
 //! Scenarios of the module `container` with real engines: Debian 13 with systemd, podman, docker and both compose
 //! providers, booted in namespaces of this machine and driven by the real Mender client. A device boots in two seconds.
 //!
-//! Every scenario runs on a new device for each of its setups. When it fails, the device's files and the error are kept in
-//! `target/engines/<scenario>/<setup>/`. The scenarios need root.
+//! Every scenario runs on a new device for each of its setups. When it fails, the device's files and the error are
+//! kept in `target/engines/<scenario>/<setup>/`. The scenarios need root.
 
 mod device;
 mod release;

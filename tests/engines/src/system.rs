@@ -46,8 +46,8 @@ const EXCLUDED: &[&str] = &["doc", "info", "lintian", "locale", "man", "zoneinfo
 /// The script that mmdebstrap runs on the finished system.
 const CUSTOMIZE: &str = include_str!("../guest/customize.sh");
 
-/// The directory of the system. Devices never write to it. If the cache has none for the current recipe, it is made in about
-/// two minutes.
+/// The directory of the system. Devices never write to it. If the cache has none for the current recipe, it is made
+/// in about two minutes.
 ///
 /// # Errors
 /// When host packages are missing and may not be installed, or the mirror does not answer.

@@ -15,13 +15,13 @@ const PROVIDERS: &[Setup] =
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "compose",
-        summary: "a compose file is installed, rolled back and committed, and starts at a boot; the same with short names",
+        summary: "a compose file is installed, rolled back and committed, and starts at boot; also with short names",
         on: PROVIDERS,
         run: compose,
     },
     Scenario {
         name: "compose-files",
-        summary: "several compose files with profiles, and files beside them in an archive, which change with the version",
+        summary: "several compose files with profiles, and other files in an archive, change with the version",
         on: PROVIDERS,
         run: files,
     },

@@ -13,7 +13,7 @@ use crate::{Scenario, Setup};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "names-of-others",
-        summary: "a name in an archive that another image has is not taken from it, whether the update is committed or not",
+        summary: "an archive does not take a name from another image, with a rollback and with a commit",
         on: ENGINES,
         run: names_of_others,
     },
@@ -25,7 +25,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "archives",
-        summary: "archives of podman and of docker with both image stores are accepted, with the ID that the engine shows",
+        summary: "archives of podman and of docker with both image stores are accepted, by the engine's ID",
         on: &[Setup::Podman, Setup::Docker, Setup::DockerContainerd],
         run: archives,
     },
@@ -125,7 +125,8 @@ fn archives(device: &mut Device) -> Result<()> {
             ))
             .map(drop)
     };
-    let stop = "systemctl stop docker.service docker.socket; systemctl reset-failed docker.service 2> /dev/null || true";
+    let stop = "systemctl stop docker.service docker.socket; \
+                systemctl reset-failed docker.service 2> /dev/null || true";
     let restore = device.run("cat /etc/docker/daemon.json")?;
     for (setup, settings) in
         [("classic", "{}"), ("containerd", r#"{"features": {"containerd-snapshotter": true}}"#)]

@@ -114,8 +114,8 @@ fn refused(device: &mut Device) -> Result<()> {
     let here = json!({"run": {"web": service("localhost/unrelated:1", 8080)}});
     device.update(&release("here", "shop", &[(TAG, &image)], here))?;
     device.answers(8080, "unrelated")?;
-    // This module did not load it, and keeps it when the project no longer needs it. The same is true for an image that the
-    // artifact names without a file.
+    // This module did not load it, and keeps it when the project no longer needs it. The same is true for an image
+    // that the artifact names without a file.
     device.update(&plain("2", "shop", TAG, &image, 8080))?;
     ensure!(
         device.images()?.iter().any(|image| image.ends_with("localhost/unrelated:1")),

@@ -12,7 +12,7 @@ use crate::release::{Release, release};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "install",
-        summary: "a first install rolls back to nothing, installs and commits; an update with the same tag rolls back and commits",
+        summary: "a first install and an update with the same tag roll back, install and commit",
         on: ENGINES,
         run: install,
     },
