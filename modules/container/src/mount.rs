@@ -54,14 +54,8 @@ pub fn source(source: &str, read_only: bool, files: &ArtifactFiles) -> Result<So
     if source.is_empty() {
         return Ok(Source::Anonymous);
     }
-    ensure!(
-        !source.contains('$'),
-        "mount refused: path {source:?}: it has a variable: write the path without one"
-    );
-    ensure!(
-        !source.starts_with('~'),
-        "mount refused: path {source:?}: it depends on the user: write an absolute path"
-    );
+    ensure!(!source.contains('$'), "path {source:?}: it has a variable: write the path without one");
+    ensure!(!source.starts_with('~'), "path {source:?}: it depends on the user: write an absolute path");
     if source.starts_with('/') {
         return Ok(Source::Host(source.to_owned()));
     }
@@ -71,7 +65,7 @@ pub fn source(source: &str, read_only: bool, files: &ArtifactFiles) -> Result<So
     let path = artifact_path(source, files)?;
     ensure!(
         read_only,
-        "mount refused: path {source:?}: it is mounted writable, and is lost with the next version: use a named volume \
+        "path {source:?}: it is mounted writable, and is lost with the next version: use a named volume \
          for data, or mount it read-only"
     );
     Ok(Source::Artifact(path))
@@ -84,12 +78,12 @@ pub fn source(source: &str, read_only: bool, files: &ArtifactFiles) -> Result<So
 pub fn artifact_path(path: &str, files: &ArtifactFiles) -> Result<String> {
     ensure!(
         !path.contains('$') && !path.starts_with('~'),
-        "file refused: path {path:?}: it has a variable or '~': write the path without one"
+        "path {path:?}: it has a variable or '~': write the path without one"
     );
     let plain = normalize(path)?;
     ensure!(
         files.has(&plain),
-        "file missing in the artifact: relative path {path:?}: add it to the archive that the meta-data name as \
+        "path {path:?}: not in the artifact: add it to the archive that the meta-data name as \
          archive, or, for data that containers write, use a named volume"
     );
     Ok(plain)
@@ -128,15 +122,15 @@ pub fn option(option: &str, value: &str, files: &ArtifactFiles) -> Result<Option
         },
         "--tmpfs" => return Ok(value.split(':').next().map(str::to_owned)),
         _ => {
-            ensure!(value.starts_with('/'), "file refused: path {value:?}: write an absolute path");
+            ensure!(value.starts_with('/'), "path {value:?}: it is relative: write an absolute path");
             return Ok(None);
         }
     };
     match source(&from, false, files)? {
-        Source::Anonymous => bail!(
-            "mount refused: the volume at {target:?} has no name, and is lost with its container: give it a name"
-        ),
-        Source::Artifact(_) => bail!("mount refused: path {from:?} in an option: move the mount to volumes"),
+        Source::Anonymous => {
+            bail!("volume at {target:?}: it has no name, and is lost with its container: give it a name")
+        }
+        Source::Artifact(_) => bail!("path {from:?}: it is in an option: move the mount to volumes"),
         Source::Volume(_) | Source::Host(_) => Ok(Some(target)),
     }
 }
@@ -160,10 +154,7 @@ fn mount_option(value: &str) -> (Option<String>, String) {
 /// `path` without `.` and repeated slashes.
 fn normalize(path: &str) -> Result<String> {
     let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    ensure!(
-        !parts.contains(&".."),
-        "path refused: {path:?}: it leads out of the project: write an absolute path"
-    );
+    ensure!(!parts.contains(&".."), "path {path:?}: it leads out of the project: write an absolute path");
     Ok(parts.join("/"))
 }
 

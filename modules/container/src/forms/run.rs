@@ -194,7 +194,7 @@ fn option_targets(options: &[String], context: &BuildContext) -> Result<BTreeSet
     let mut targets = BTreeSet::new();
     for (option, value) in mount::options(options) {
         let target = mount::option(option, value, context.files)
-            .with_context(|| format!("option {option} {value} refused"))?;
+            .with_context(|| format!("option {option} {value}"))?;
         targets.extend(target.map(|target| target.trim_end_matches('/').to_owned()));
     }
     Ok(targets)

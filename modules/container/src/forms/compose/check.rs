@@ -20,20 +20,20 @@ pub fn file(file: &Value, files: &ArtifactFiles) -> Result<()> {
         let options = &volume["driver_opts"];
         let binds = text(&options["o"]).split(',').any(|option| matches!(option, "bind" | "rbind"));
         let device = text(&options["device"]);
-        let refused = || format!("volume {name:?} refused");
+        let volume = || format!("volume {name:?}");
         if binds || device.starts_with(['.', '~', '$']) {
-            let source = mount::source(&device, false, files).with_context(refused)?;
+            let source = mount::source(&device, false, files).with_context(volume)?;
             ensure!(
                 matches!(source, Source::Host(_)),
                 "{}: device {device:?}: write an absolute path",
-                refused()
+                volume()
             );
         }
     }
     for key in ["configs", "secrets"] {
         for (name, described) in table(&file[key]) {
             if let Some(path) = described.get("file") {
-                readable(&text(path), files).with_context(|| format!("{key}: {name:?} refused"))?;
+                readable(&text(path), files).with_context(|| format!("{key}: {name:?}"))?;
             }
         }
     }
@@ -58,23 +58,23 @@ pub fn service(service: &Value, files: &ArtifactFiles) -> Result<()> {
     }
     for key in ["env_file", "label_file"] {
         for path in paths(&service[key]) {
-            readable(&path, files).with_context(|| format!("{key} refused"))?;
+            readable(&path, files).context(key)?;
         }
     }
     if let Some(file) = service["credential_spec"].get("file") {
-        readable(&text(file), files).context("credential_spec refused")?;
+        readable(&text(file), files).context("credential_spec")?;
     }
     for option in names(&service["security_opt"]) {
         let profile = option.strip_prefix("seccomp").and_then(|rest| rest.strip_prefix([':', '=']));
         if let Some(profile) = profile.filter(|profile| !matches!(*profile, "unconfined" | "builtin")) {
-            ensure!(profile.starts_with('/'), "security_opt {option:?} refused: write an absolute path");
+            ensure!(
+                profile.starts_with('/'),
+                "security_opt {option:?}: relative path: write an absolute path"
+            );
         }
     }
     let name = text(&service["container_name"]);
-    ensure!(
-        !name.contains('$'),
-        "container_name {name:?} refused: it has a variable: write the name without one"
-    );
+    ensure!(!name.contains('$'), "container_name {name:?}: it has a variable: write the name without one");
     Ok(())
 }
 
@@ -92,10 +92,7 @@ fn mount(mount: &Value, files: &ArtifactFiles) -> Result<()> {
                 "tmpfs" | "npipe" | "cluster" | "image" => return Ok(()),
                 // In the long form, a relative path need not begin with a dot.
                 "bind" if !from.starts_with(['/', '.', '~', '$']) => {
-                    ensure!(
-                        !from.is_empty(),
-                        "mount refused: bind mount without source: write an absolute path"
-                    );
+                    ensure!(!from.is_empty(), "bind mount without source: write an absolute path");
                     (mount::source(&format!("./{from}"), read_only, files)?, read_only)
                 }
                 _ => (mount::source(&from, read_only, files)?, read_only),
@@ -106,7 +103,7 @@ fn mount(mount: &Value, files: &ArtifactFiles) -> Result<()> {
     let target = target(mount)?;
     ensure!(
         source != Source::Anonymous || read_only,
-        "mount refused: the volume at {target:?} has no name, and is lost with its container: give it a name"
+        "volume at {target:?}: it has no name, and is lost with its container: give it a name"
     );
     Ok(())
 }

@@ -57,16 +57,16 @@ impl Model {
         };
         for (name, described) in services.as_object().context("services is not a table")? {
             let service = self.services.entry(name.clone()).or_default();
-            let refused = || format!("service {name:?} refused");
+            let service_name = || format!("service {name:?}");
             let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             ensure!(
                 name.chars().all(is_allowed) && !name.is_empty(),
                 "{}: invalid name: use letters, digits, '.', '_' and '-'",
-                refused()
+                service_name()
             );
-            ensure!(described.is_object() || described.is_null(), "{}: not a table", refused());
-            check::service(described, artifact_files).with_context(refused)?;
-            service.merge(described).with_context(refused)?;
+            ensure!(described.is_object() || described.is_null(), "{}: not a table", service_name());
+            check::service(described, artifact_files).with_context(service_name)?;
+            service.merge(described).with_context(service_name)?;
         }
         Ok(())
     }
@@ -138,10 +138,10 @@ impl Service {
 
 /// Refuses an image whose name is not known before the start.
 fn check_image(image: &str) -> Result<&str> {
-    ensure!(!image.contains('$'), "image {image:?} refused: it has a variable: write the name without one");
+    ensure!(!image.contains('$'), "image {image:?}: it has a variable: write the name without one");
     ensure!(
         !image.contains('@'),
-        "image {image:?} refused: it has a digest: use the ref of the image in the meta-data"
+        "image {image:?}: it has a digest: use the ref of the image in the meta-data"
     );
     Ok(image)
 }

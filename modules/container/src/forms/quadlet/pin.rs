@@ -52,8 +52,7 @@ pub fn pin(name: &FileName, text: &str, context: &BuildContext) -> Result<Pinned
     let mut lines = ini::parse(text);
     let mut mounted = BTreeSet::new();
     for line in &mut lines {
-        check(line, stem, &mut mounted, context)
-            .with_context(|| format!("{}={} refused", line.key, line.value))?;
+        check(line, stem, &mut mounted, context).with_context(|| format!("{}={}", line.key, line.value))?;
     }
     let mut pinned = Pinned::default();
     match quadlet_type {
@@ -76,10 +75,7 @@ fn value<'a>(lines: &'a [Line], section: &str, key: &str) -> Option<&'a str> {
 fn name_of(lines: &[Line], key: &str, stem: &str) -> Result<String> {
     let given = lines.iter().rev().find(|line| line.key == key).map(|line| line.value.clone());
     let name = given.unwrap_or_else(|| format!("systemd-{stem}"));
-    ensure!(
-        !name.contains(['%', '$']),
-        "{key}={name} refused: it has a variable: write the name without one"
-    );
+    ensure!(!name.contains(['%', '$']), "{key}={name}: it has a variable: write the name without one");
     Ok(name)
 }
 
@@ -94,7 +90,7 @@ fn container(
         .context("no Image: add the name of one of the artifact's images")?;
     ensure!(
         !image.contains('%') && !image.ends_with(".image") && !image.ends_with(".build"),
-        "Image={image} refused: use the name of an image"
+        "Image={image}: use the name of an image"
     );
     let id = context.image(image)?;
     lines.retain(|line| !(line.section == "Container" && line.key == "Image"));
@@ -121,7 +117,7 @@ fn container(
 fn volume(lines: &[Line]) -> Result<()> {
     ensure!(
         value(lines, "Volume", "Image").is_none(),
-        "Image refused: a volume of an image is not supported: remove Image"
+        "Image: a volume of an image is not supported: remove Image"
     );
     let device = value(lines, "Volume", "Device").unwrap_or_default();
     let binds =
@@ -129,7 +125,7 @@ fn volume(lines: &[Line]) -> Result<()> {
             || value(lines, "Volume", "Type") == Some("bind");
     ensure!(
         !binds && !device.starts_with('.') || device.starts_with(['/', '%']),
-        "Device={device} refused: write an absolute path, or remove Device"
+        "Device={device}: relative path: write an absolute path, or remove Device"
     );
     Ok(())
 }
