@@ -1,7 +1,7 @@
 //! The directory in which podman keeps its temporary files while it loads images.
 //!
 //! Podman copies an archive there before it reads it. It removes the copy when it exits by itself. A podman that is
-//! killed or loses power leaves the copy for ever, and nothing tells whose it is. So every update has its own
+//! killed or loses power leaves the copy for ever, and its name does not show its origin. So every update has its own
 //! directory, which this module removes.
 
 use std::fs;

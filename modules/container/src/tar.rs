@@ -313,9 +313,9 @@ mod tests {
         }
     }
 
-    fn special(kind: u8, content: &[u8]) -> Vec<u8> {
+    fn special(type_flag: u8, content: &[u8]) -> Vec<u8> {
         let mut entry = entry("x", content);
-        entry[156] = kind;
+        entry[156] = type_flag;
         sum(&mut entry);
         entry
     }

@@ -1,4 +1,4 @@
-//! A device: a copy of the Debian system with real systemd as process 1 of its own namespaces.
+//! A device: a copy of the Debian system, with real systemd as process 1 of new namespaces.
 
 use std::fs;
 use std::io::Write;

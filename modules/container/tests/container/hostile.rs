@@ -53,12 +53,12 @@ fn is_refused(device: &mut Device, meta_data: &Value, file: &str, content: &[u8]
 }
 
 /// A tar header of any type, with any size.
-fn header(path: &str, kind: u8, size: &[u8]) -> Vec<u8> {
+fn header(path: &str, type_flag: u8, size: &[u8]) -> Vec<u8> {
     let mut header = vec![0; 512];
     header[..path.len()].copy_from_slice(path.as_bytes());
     header[100..107].copy_from_slice(b"0000644");
     header[124..124 + size.len()].copy_from_slice(size);
-    header[156] = kind;
+    header[156] = type_flag;
     header[257..262].copy_from_slice(b"ustar");
     header[148..156].fill(b' ');
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
@@ -66,8 +66,8 @@ fn header(path: &str, kind: u8, size: &[u8]) -> Vec<u8> {
     header
 }
 
-fn entry(path: &str, kind: u8, content: &[u8]) -> Vec<u8> {
-    let mut entry = header(path, kind, format!("{:011o}", content.len()).as_bytes());
+fn entry(path: &str, type_flag: u8, content: &[u8]) -> Vec<u8> {
+    let mut entry = header(path, type_flag, format!("{:011o}", content.len()).as_bytes());
     entry.extend_from_slice(content);
     entry.resize(entry.len().next_multiple_of(512), 0);
     entry
