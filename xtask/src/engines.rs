@@ -62,7 +62,7 @@ impl Engines {
         }
         if self.list {
             let line = |(scenario, setup): &(&engines::Scenario, _)| {
-                format!("{:<36}  {}\n", format!("{}/{setup}", scenario.name), scenario.says)
+                format!("{:<36}  {}\n", format!("{}/{setup}", scenario.name), scenario.summary)
             };
             return Ok(chosen.iter().map(line).collect::<String>().trim_end().to_owned());
         }
@@ -71,7 +71,7 @@ impl Engines {
         }
         let suite = suite(sh, self.module)?;
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let played = side_by_side(cores, &chosen, |(scenario, setup)| suite.play(scenario, *setup));
+        let played = side_by_side(cores, &chosen, |(scenario, setup)| suite.run(scenario, *setup));
         let failures: Vec<_> = played.into_iter().filter_map(Result::err).collect();
         let told: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
         ensure!(failures.is_empty(), "{} of {} scenarios failed:{told}", failures.len(), chosen.len());

@@ -1,4 +1,4 @@
-//! What an update would take from somebody else: units, containers and pods of the same name.
+//! Conflicts of names: units, containers and pods that a new version would take from the device or another project.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,13 +7,14 @@ use anyhow::{Result, bail, ensure};
 use mender_update_module::FileName;
 use mender_update_module::durable;
 
-use crate::compose;
-use crate::engine::{Engine, Kind};
+use crate::engine::Engine;
+use crate::engine_kind::EngineKind;
+use crate::labels;
 use crate::name::Name;
 use crate::project::{self, Containers, Project};
 use crate::systemd::Systemd;
 
-/// Where the units of the device itself lie. One of a project in `/run` would go before the one of its name there.
+/// The directories of the device's own units. A project's unit in `/run` would override one of the same name.
 const UNITS: [&str; 6] = [
     "/etc/systemd/system",
     "/usr/local/lib/systemd/system",
@@ -23,66 +24,67 @@ const UNITS: [&str; 6] = [
     "/run/systemd/transient",
 ];
 
-/// What a new version of a project takes for itself.
+/// The names that a new version of a project uses.
 pub struct Claims<'a> {
     pub new: &'a Project,
     /// The names of its containers.
     pub containers: &'a [String],
-    pub state: &'a Path,
-    /// Where the version before is, if there is one.
-    pub live: &'a Path,
+    pub state_directory: &'a Path,
+    /// The directory of the previous version. It need not exist.
+    pub active: &'a Path,
 }
 
 impl Claims<'_> {
-    /// Refuses what has an owner.
+    /// Refuses a name that something else uses.
     ///
     /// # Errors
-    /// When it has: who it is.
+    /// The name, what uses it, and the remedy.
     pub fn check(&self, name: &Name, engine: &Engine, systemd: &Systemd) -> Result<()> {
-        let old = Project::read(self.live)?;
-        self.check_units(&old, systemd)?;
+        let previous = Project::read(self.active)?;
+        self.check_units(&previous, systemd)?;
         let mut seen = BTreeSet::new();
-        if let Some(twice) = self.containers.iter().find(|name| !seen.insert(*name)) {
-            bail!("the container name {twice} is given twice: give each container a name of its own");
+        if let Some(duplicate) = self.containers.iter().find(|name| !seen.insert(*name)) {
+            bail!("duplicate container name: {duplicate}: use another name for one of them");
         }
-        self.check_containers(name, &old, engine)?;
-        self.check_pods(&old, engine)
+        self.check_containers(name, &previous, engine)?;
+        self.check_pods(&previous, engine)
     }
 
-    fn check_units(&self, old: &Project, systemd: &Systemd) -> Result<()> {
+    fn check_units(&self, previous: &Project, systemd: &Systemd) -> Result<()> {
         for unit in &self.new.units {
-            let theirs =
+            let found =
                 UNITS.iter().map(|directory| Path::new(directory).join(unit)).find(|path| path.exists());
-            if let Some(path) = theirs {
-                bail!("{} is a unit of this device: give the project's another name", path.display());
+            if let Some(path) = found {
+                bail!("unit name in use: {}: a unit of this device: use another name", path.display());
             }
         }
-        for other in project::all(self.state)?.iter().filter(|other| other.directory != self.live) {
+        for other in project::all(self.state_directory)?.iter().filter(|other| other.directory != self.active)
+        {
             if let Some(unit) = self.new.units.iter().find(|unit| other.units.contains(unit)) {
                 bail!(
-                    "the unit {unit} is in the project {} too: give it another name",
+                    "unit name in use: {unit}: by the project {}: use another name",
                     other.directory.display()
                 );
             }
         }
-        let is_new = |unit: &&FileName| !old.units.contains(unit);
+        let is_new = |unit: &&FileName| !previous.units.contains(unit);
         for unit in self.new.units.iter().filter(is_new) {
             let path = systemd.unit_path(unit);
             ensure!(
                 !durable::exists(&path)?,
-                "{} is a unit of somebody else's: give the project's another name",
+                "unit name in use: {}: not a unit of this project: use another name",
                 path.display()
             );
         }
         Ok(())
     }
 
-    fn check_containers(&self, name: &Name, old: &Project, engine: &Engine) -> Result<()> {
+    fn check_containers(&self, name: &Name, previous: &Project, engine: &Engine) -> Result<()> {
         if self.containers.is_empty() {
             return Ok(());
         }
         let all = engine.containers(None)?;
-        let mut own: BTreeSet<_> = old
+        let mut own: BTreeSet<_> = previous
             .services
             .iter()
             .filter_map(|service| match &service.containers {
@@ -90,26 +92,28 @@ impl Claims<'_> {
                 Containers::Labelled(_) => None,
             })
             .collect();
-        for label in compose::labels(&name.to_string()) {
+        for label in labels::of_project(&name.to_string()) {
             own.extend(engine.containers(Some(&label))?);
         }
-        if let Some(taken) = self.containers.iter().find(|name| all.contains(name) && !own.contains(*name)) {
+        let taken = self.containers.iter().find(|name| all.contains(name) && !own.contains(*name));
+        if let Some(taken) = taken {
             bail!(
-                "the container {taken} is somebody else's: give the project's container another name, or remove that one"
+                "container name in use: {taken}: not a container of this project: use another name, or \
+                 remove that container"
             );
         }
         Ok(())
     }
 
-    fn check_pods(&self, old: &Project, engine: &Engine) -> Result<()> {
-        if self.new.pods.is_empty() || engine.kind == Kind::Docker {
+    fn check_pods(&self, previous: &Project, engine: &Engine) -> Result<()> {
+        if self.new.pods.is_empty() || engine.kind == EngineKind::Docker {
             return Ok(());
         }
         let all = engine.pods()?;
-        if let Some(taken) = self.new.pods.iter().find(|name| all.contains(name) && !old.pods.contains(name))
-        {
+        let taken = self.new.pods.iter().find(|name| all.contains(name) && !previous.pods.contains(name));
+        if let Some(taken) = taken {
             bail!(
-                "the pod {taken} is somebody else's: give the project's pod another name, or remove that one"
+                "pod name in use: {taken}: not a pod of this project: use another name, or remove that pod"
             );
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! The container engine, podman or docker, run as a program: what both understand in the same way.
+//! The container engine, podman or docker, run as a program. Only commands that both understand in the same way are
+//! used.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -12,130 +13,129 @@ use mender_update_module::{Program, log};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::engine_kind::EngineKind;
 use crate::image::{ImageId, Reference};
-use crate::scratch::Scratch;
+use crate::load_directory::LoadDirectory;
 use crate::settings::{CommandLine, Settings};
 use crate::unit::command_line;
 
-/// The longest that the engine may take to look at or name something: on a slow card, starting it takes half a minute.
+/// The time limit for commands of the engine other than a load. On slow storage, its start takes half a minute.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Where podman puts temporary files, if it does not say.
+/// The directory for temporary files of a podman that does not report one.
 const TMP_DIR: &str = "/var/tmp";
 
-/// The label of containers that units of this module make; its value is the project.
-pub const LABEL: &str = "io.mender.update-module.project";
-
-/// How docker calls containerd's image store among the properties of its storage.
+/// The name of containerd's image store among the properties of docker's storage.
 const CONTAINERD: &str = "io.containerd.snapshotter";
 
-/// Where containerd keeps images, if nobody has told it otherwise.
+/// The default directory of containerd's images.
 const CONTAINERD_STORAGE: &str = "/var/lib/containerd";
 
-/// Where programs are looked for when there is no `PATH`.
+/// The directories of programs if `PATH` is not set.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-/// Which of the two engines it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
-    Podman,
-    Docker,
-}
 
 /// A container engine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Engine {
     command: CommandLine,
-    pub kind: Kind,
-    /// Where it keeps images.
+    pub kind: EngineKind,
+    /// The directory of its images.
     pub storage: PathBuf,
-    /// Where it puts temporary files while it loads one. None for docker, whose service has a place of its own and clears it
-    /// when it starts; and in the record of a version of this module that knew of no such place.
-    #[serde(default)]
-    pub scratch: Option<Scratch>,
-    /// Docker with containerd's image store: an image that loses its last name is gone, and its ID is not the digest of its
-    /// configuration.
+    /// The directory for its temporary files during a load. `None` for docker, whose service has its own directory
+    /// and empties it when it starts, and in the journal of a version of this module without such a directory.
+    #[serde(rename = "scratch", default)]
+    pub load_directory: Option<LoadDirectory>,
+    /// Docker with containerd's image store: an image that loses its last name is removed, and its ID is not the
+    /// digest of its configuration.
     #[serde(default)]
     pub containerd: bool,
     load_seconds: u64,
 }
 
-/// An image that the engine has, and one reference to it; an image with several is listed several times.
+/// An image in the engine's list, with one reference. An image with several references is listed several times.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedImage {
     pub id: ImageId,
-    /// None for one that has lost its last.
+    /// `None` for an image without references.
     pub reference: Option<String>,
 }
 
 impl Engine {
-    /// The engine that the settings name, else podman, else docker; it has to answer.
+    /// The engine in the settings, else podman, else docker.
     ///
     /// # Errors
-    /// When there is none, or its service is down: with the remedy.
+    /// When none is installed, or its service does not run: with the remedy.
     pub fn choose(settings: &Settings) -> Result<Self> {
         let command = match &settings.engine {
             Some(command) => command.clone(),
             None => installed().context(
-                "neither podman nor docker is installed: install one of them, or name it as engine in \
+                "no container engine found: install podman or docker, or set engine in \
                  /etc/mender-modules/container.toml",
             )?,
         };
-        let kind = if command.program.ends_with("docker") { Kind::Docker } else { Kind::Podman };
-        let mut engine = Self {
+        let kind = if command.program.ends_with("docker") { EngineKind::Docker } else { EngineKind::Podman };
+        let engine = Self {
             command,
             kind,
             storage: PathBuf::new(),
-            scratch: None,
+            load_directory: None,
             containerd: false,
             load_seconds: settings.load_seconds,
         };
-        let directories = match kind {
-            Kind::Podman => "{{.Store.GraphRoot}}\n{{.Store.ImageCopyTmpDir}}",
-            Kind::Docker => "{{.DockerRootDir}}\n{{json .DriverStatus}}",
-        };
-        let said = engine.says(["info", "--format", directories]).with_context(|| match kind {
-            Kind::Podman => "podman does not work: see what 'podman info' says",
-            Kind::Docker => {
-                "docker does not answer: is its service running? 'systemctl start docker.service'"
-            }
-        })?;
-        let (storage, more) = said.trim_end().split_once('\n').unwrap_or((said.trim_end(), ""));
-        engine.storage = storage.into();
-        if kind == Kind::Docker && more.contains(CONTAINERD) {
-            engine.containerd = true;
-            // Docker does not say where its containerd keeps images.
-            let usual = Path::new(CONTAINERD_STORAGE);
-            engine.storage = if usual.is_dir() { usual.to_owned() } else { engine.storage };
-        }
-        ensure!(
-            engine.storage.is_absolute(),
-            "the engine says that it keeps images in {said:?}, which is no path"
-        );
-        if kind == Kind::Podman {
-            let said = if more.is_empty() { TMP_DIR } else { more };
-            let tmp_dir = settings.tmp_dir.as_deref().unwrap_or(Path::new(said));
-            ensure!(tmp_dir.is_absolute(), "tmp_dir is {tmp_dir:?}, which is no absolute path");
-            engine.scratch = Some(Scratch::within(tmp_dir)?);
-        }
-        Ok(engine)
+        engine.with_directories(settings)
     }
 
-    /// The words that a unit starts it with.
+    /// The engine with the directories that it reports.
+    fn with_directories(mut self, settings: &Settings) -> Result<Self> {
+        let fields = match self.kind {
+            EngineKind::Podman => "{{.Store.GraphRoot}}\n{{.Store.ImageCopyTmpDir}}",
+            EngineKind::Docker => "{{.DockerRootDir}}\n{{json .DriverStatus}}",
+        };
+        let output = self.output(["info", "--format", fields]).with_context(|| match self.kind {
+            EngineKind::Podman => "podman does not work: run 'podman info' to see why",
+            EngineKind::Docker => {
+                "docker does not answer: start its service with 'systemctl start docker.service'"
+            }
+        })?;
+        let (storage, more) = output.trim_end().split_once('\n').unwrap_or((output.trim_end(), ""));
+        self.storage = storage.into();
+        if self.kind == EngineKind::Docker && more.contains(CONTAINERD) {
+            self.containerd = true;
+            // Docker does not report the storage of its containerd.
+            let default = Path::new(CONTAINERD_STORAGE);
+            self.storage = if default.is_dir() { default.to_owned() } else { self.storage };
+        }
+        ensure!(
+            self.storage.is_absolute(),
+            "unexpected output of the engine: storage {output:?}: not an absolute path"
+        );
+        if self.kind == EngineKind::Podman {
+            let reported = if more.is_empty() { TMP_DIR } else { more };
+            let tmp_dir = settings.tmp_dir.as_deref().unwrap_or(Path::new(reported));
+            ensure!(
+                tmp_dir.is_absolute(),
+                "invalid settings in /etc/mender-modules/container.toml: tmp_dir = {tmp_dir:?}: use an absolute path"
+            );
+            self.load_directory = Some(LoadDirectory::new_in(tmp_dir)?);
+        }
+        Ok(self)
+    }
+
+    /// The program and its options, for the command lines of a unit.
     pub fn words(&self) -> Vec<String> {
         self.command.clone().into()
     }
 
-    /// The lines of a unit's section `[Unit]` that it needs.
+    /// The dependencies of a unit that runs the engine, as lines of its section `[Unit]`.
     ///
     /// # Errors
-    /// When the path of its storage cannot be in a unit.
-    pub fn needs(&self) -> Result<String> {
-        let storage = self.storage.to_str().context("the path of the engine's storage is not UTF-8")?;
+    /// When the path of the storage cannot be in a unit.
+    pub fn unit_dependencies(&self) -> Result<String> {
+        let storage = self.storage.to_str().context("invalid path of the engine's storage: not UTF-8")?;
         let mounts = format!("RequiresMountsFor={}\n", command_line(&[storage])?);
         Ok(match self.kind {
-            Kind::Podman => mounts,
-            Kind::Docker => format!("{mounts}Requires=docker.service\nAfter=docker.service\n"),
+            EngineKind::Podman => mounts,
+            EngineKind::Docker => format!("{mounts}Requires=docker.service\nAfter=docker.service\n"),
         })
     }
 
@@ -143,109 +143,88 @@ impl Engine {
         Program::new(&self.command.program, limit).args(&self.command.options)
     }
 
-    fn says<const N: usize>(&self, arguments: [&str; N]) -> Result<String> {
-        let said = self.program(LIMIT).args(arguments).output()?;
-        String::from_utf8(said).context("the engine's answer is not UTF-8")
+    fn output<const N: usize>(&self, arguments: [&str; N]) -> Result<String> {
+        let output = self.program(LIMIT).args(arguments).output()?;
+        String::from_utf8(output).context("unexpected output of the engine: not UTF-8")
     }
 
-    fn does<const N: usize>(&self, arguments: [&str; N]) -> Result<()> {
-        self.says(arguments).map(drop)
+    fn run<const N: usize>(&self, arguments: [&str; N]) -> Result<()> {
+        self.output(arguments).map(drop)
     }
 
-    /// All images, with every reference.
-    ///
-    /// # Errors
-    /// When the engine fails.
-    pub fn images(&self) -> Result<Vec<Listed>> {
-        let said = self.says(["images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"])?;
-        said.lines().filter(|line| !line.is_empty()).map(listed).collect()
+    /// All images, once for every reference.
+    pub fn images(&self) -> Result<Vec<ListedImage>> {
+        let output = self.output(["images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"])?;
+        output.lines().filter(|line| !line.is_empty()).map(listed).collect()
     }
 
-    /// Lets `archive` stream into the engine. What it brings is whatever is listed then and was not before. Temporary files
-    /// are left for [`tidy`](Self::tidy).
-    ///
-    /// # Errors
-    /// When it is damaged, does not fit, or does not come to its end.
+    /// Streams `archive` into the engine. The caller compares the lists of images to find the new ones, and calls
+    /// [`remove_temporary_files`](Self::remove_temporary_files).
     pub fn load(&self, archive: &mut impl Read) -> Result<()> {
         let mut program = self.program(Duration::from_secs(self.load_seconds)).args(["load", "--quiet"]);
-        if let Some(scratch) = &self.scratch {
-            scratch.make()?;
-            program = program.env("TMPDIR", scratch.path());
+        if let Some(directory) = &self.load_directory {
+            directory.make()?;
+            program = program.env("TMPDIR", directory.path());
         }
-        // It tells names that this module has given the images for now.
+        // The output has only names that this module gave the images.
         program.feed(archive).map(drop)
     }
 
-    /// Removes what loads have left of temporary files, or says that it cannot: they only take space, and are no reason to
-    /// fail an update.
-    pub fn tidy(&self) {
-        if let Some(Err(error)) = self.scratch.as_ref().map(Scratch::remove) {
-            log!("temporary files of the engine are left, remove them by hand: {error:#}");
+    /// Removes the temporary files of loads. A failure is logged and does not fail the update: the files only take
+    /// space.
+    pub fn remove_temporary_files(&self) {
+        if let Some(Err(error)) = self.load_directory.as_ref().map(LoadDirectory::remove) {
+            log!("removing the engine's temporary files failed: {error:#}: remove them by hand");
         }
     }
 
-    /// Makes `reference` mean the image `id`.
-    ///
-    /// # Errors
-    /// When there is no such image.
+    /// Gives the image `id` the name `reference`.
     pub fn tag(&self, id: &ImageId, reference: &Reference) -> Result<()> {
-        self.does(["tag", &id.to_string(), reference.as_ref()])
+        self.run(["tag", &id.to_string(), reference.as_ref()])
     }
 
-    /// Takes `name`, a reference to the image `id` or the ID itself, away; with its last reference the image goes. One that
-    /// a container needs stays, and that is no error.
-    ///
-    /// # Errors
-    /// When the engine fails.
+    /// Removes `name`, a reference to the image `id` or the ID itself. With its last reference the image is removed.
+    /// An image that a container uses is kept, which is no error.
     pub fn remove(&self, name: &str, id: &ImageId) -> Result<()> {
-        let Err(error) = self.does(["rmi", name]) else { return Ok(()) };
+        let Err(error) = self.run(["rmi", name]) else { return Ok(()) };
         let filter = format!("ancestor={id}");
-        // What a cut has left of a container is none to podman, unless it is asked for.
-        let external = (self.kind == Kind::Podman).then_some("--external");
+        // Podman lists the remains of an interrupted container only with this option.
+        let external = (self.kind == EngineKind::Podman).then_some("--external");
         let list = self.program(LIMIT).args(["ps", "--all"]).args(external);
         let users = list.args(["--filter", &filter, "--format", "{{.Names}}"]).output()?;
         let users = String::from_utf8_lossy(&users);
         if users.trim().is_empty() {
-            return Err(error.context(format!("removing the image {name}")));
+            return Err(error.context(format!("removing the image {name} failed")));
         }
-        log!("the image {name} stays, these containers need it: {}", users.replace('\n', " "));
+        log!("image kept: {name}: used by the containers {}", users.trim().replace('\n', " "));
         Ok(())
     }
 
-    /// The names of containers, running or not: of those with the label `label`, or of all.
-    ///
-    /// # Errors
-    /// When the engine fails.
+    /// The names of all containers, running or not, or of those with `label`.
     pub fn containers(&self, label: Option<&str>) -> Result<Vec<String>> {
         let filter = label.map(|label| format!("--filter=label={label}"));
         let list = self.program(LIMIT).args(["ps", "--all"]).args(filter).args(["--format", "{{.Names}}"]);
-        let said = list.output()?;
-        Ok(String::from_utf8_lossy(&said).lines().map(str::to_owned).collect())
+        let output = list.output()?;
+        Ok(String::from_utf8_lossy(&output).lines().map(str::to_owned).collect())
     }
 
     /// The names of podman's pods.
-    ///
-    /// # Errors
-    /// When the engine fails.
     pub fn pods(&self) -> Result<Vec<String>> {
-        let said = self.says(["pod", "ps", "--format", "{{.Name}}"])?;
-        Ok(said.lines().map(str::to_owned).collect())
+        let output = self.output(["pod", "ps", "--format", "{{.Name}}"])?;
+        Ok(output.lines().map(str::to_owned).collect())
     }
 
-    /// How the container `name` is; `None` where there is none.
-    ///
-    /// # Errors
-    /// When the engine fails.
-    pub fn container(&self, name: &str) -> Result<Option<ContainerState>> {
-        // It is not asked about one that is not there: it would complain of that in the log, at every poll.
-        if !self.containers(None)?.iter().any(|found| found == name) {
+    /// The status of the container `name`; `None` if it does not exist.
+    pub fn container(&self, name: &str) -> Result<Option<ContainerStatus>> {
+        // The engine would log an error about a container that does not exist, at every poll.
+        if !self.has_container(name)? {
             return Ok(None);
         }
-        let said = self.says(["container", "inspect", name])?;
-        let found: Vec<Inspected> = serde_json::from_str(&said)
-            .with_context(|| format!("what the engine tells of the container {name}"))?;
+        let output = self.output(["container", "inspect", name])?;
+        let found: Vec<Inspected> = serde_json::from_str(&output)
+            .with_context(|| format!("unexpected output of the engine about the container {name}"))?;
         let found = found.into_iter().next();
-        Ok(found.map(|Inspected { id, restarts, state }| ContainerState {
+        Ok(found.map(|Inspected { id, restarts, state }| ContainerStatus {
             incarnation: format!("{id} {restarts}"),
             status: state.status,
             exit_code: state.exit_code,
@@ -256,10 +235,11 @@ impl Engine {
         }))
     }
 
+    fn has_container(&self, name: &str) -> Result<bool> {
+        Ok(self.containers(None)?.iter().any(|found| found == name))
+    }
+
     /// The directories that the image `id` declares as volumes.
-    ///
-    /// # Errors
-    /// When there is no such image.
     pub fn declared_volumes(&self, id: &ImageId) -> Result<Vec<String>> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -271,82 +251,78 @@ impl Engine {
         struct Config {
             volumes: Option<BTreeMap<String, Value>>,
         }
-        let said = self.says(["image", "inspect", &id.to_string()])?;
-        let images: Vec<Image> = serde_json::from_str(&said)
-            .with_context(|| format!("what the engine tells of the image {id}"))?;
+        let output = self.output(["image", "inspect", &id.to_string()])?;
+        let images: Vec<Image> = serde_json::from_str(&output)
+            .with_context(|| format!("unexpected output of the engine about the image {id}"))?;
         let configs = images.into_iter().filter_map(|image| image.config?.volumes);
         Ok(configs.flat_map(BTreeMap::into_keys).collect())
     }
 
-    /// Shows the last log lines of the container `name` in the deployment log, where there is one.
+    /// Shows the last log lines of the container `name` in the deployment log, if the container exists.
     pub fn show_log(&self, name: &str) {
-        if !self.containers(None).is_ok_and(|containers| containers.iter().any(|found| found == name)) {
+        if !self.has_container(name).unwrap_or(false) {
             return;
         }
-        log!("the last log lines of the container {name}:");
+        log!("last log lines of the container {name}:");
         if let Err(error) = self.program(LIMIT).args(["logs", "--tail", "20", name]).run() {
-            // It may have ended, and be gone, in this moment.
+            // It may have been removed meanwhile.
             log!("reading the log failed: container {name}: {error:#}");
         }
     }
 }
 
-/// What both engines tell of a container, among much else.
+/// The used part of what both engines report about a container.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Inspected {
     id: String,
     #[serde(rename = "RestartCount", default)]
     restarts: i64,
-    state: State,
+    state: InspectedState,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct State {
+struct InspectedState {
     status: String,
     exit_code: i64,
-    /// Docker leaves it out where there is no health check; podman then says nothing in it, and before 4 called it so.
+    /// Without a health check, docker omits it, and podman leaves the status empty. Before version 4, podman used the
+    /// other name.
     #[serde(alias = "Healthcheck", default)]
-    health: Option<Health>,
+    health: Option<InspectedHealth>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Health {
+struct InspectedHealth {
     #[serde(default)]
     status: String,
 }
 
-/// What the engine tells of a container.
+/// The status of a container.
 #[derive(Debug)]
-pub struct ContainerState {
-    /// Changes whenever it is made or started again.
+pub struct ContainerStatus {
+    /// Changes with every start of the container.
     pub incarnation: String,
     pub status: String,
     pub exit_code: i64,
-    /// None where it has no health check.
+    /// `None` for a container without a health check.
     pub health: Option<String>,
 }
 
 fn installed() -> Option<CommandLine> {
     let path = env::var_os("PATH").unwrap_or_else(|| OsString::from(PATH));
-    let is_there =
-        |name: &&str| env::split_paths(&path).any(|directory: PathBuf| is_file(&directory.join(name)));
-    let program = ["podman", "docker"].into_iter().find(is_there)?.to_owned();
+    let is_installed = |name: &&str| env::split_paths(&path).any(|directory| directory.join(name).is_file());
+    let program = ["podman", "docker"].into_iter().find(is_installed)?.to_owned();
     Some(CommandLine { program, options: Vec::new() })
 }
 
-fn is_file(path: &Path) -> bool {
-    path.is_file()
-}
-
-fn listed(line: &str) -> Result<Listed> {
+fn listed(line: &str) -> Result<ListedImage> {
     let Some((id, reference)) = line.split_once(' ') else {
-        bail!("the engine lists an image as {line:?}");
+        bail!("unexpected output of the engine: image {line:?}");
     };
-    let named = !reference.contains("<none>");
-    Ok(Listed { id: id.to_owned().try_into()?, reference: named.then(|| reference.to_owned()) })
+    let is_named = !reference.contains("<none>");
+    Ok(ListedImage { id: id.to_owned().try_into()?, reference: is_named.then(|| reference.to_owned()) })
 }
 
 #[cfg(test)]
@@ -354,12 +330,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_engines_answers_are_understood_with_and_without_a_health_check() {
+    fn states_of_both_engines_are_parsed_with_and_without_a_health_check() {
         let state = |text: &str| serde_json::from_str::<Inspected>(text).unwrap().state;
         let docker =
             state(r#"{"Id": "1", "RestartCount": 0, "State": {"Status": "running", "ExitCode": 0}}"#);
         assert!(docker.health.is_none());
-        let podman = r#"{"Id": "1", "RestartCount": 0, "State": {"Status": "exited", "ExitCode": 3, "Health": {"Status": ""}}}"#;
+        let podman = r#"{"Id": "1", "RestartCount": 0,
+            "State": {"Status": "exited", "ExitCode": 3, "Health": {"Status": ""}}}"#;
         assert_eq!((state(podman).health.unwrap().status.as_str(), state(podman).exit_code), ("", 3));
     }
 }

@@ -1,4 +1,4 @@
-//! Images: an ID that says what is in one, and references that say what people call it.
+//! Images: the ID identifies the content, a reference is a name.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use anyhow::{Result, ensure};
 use mender_update_module::FileName;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Kind;
+use crate::engine_kind::EngineKind;
 
-/// The ID of an image, the sha256 of its configuration, which has the digests of its layers: whoever has the ID knows
-/// every byte. 64 hexadecimal digits; `sha256:` may stand before them.
+/// The ID of an image: the sha256 of its configuration, which has the digests of its layers, so that the ID
+/// determines every byte. 64 hexadecimal digits, with or without the prefix `sha256:`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ImageId(String);
 
 impl ImageId {
-    /// The digits that a person tells two images apart by.
+    /// The first digits, for messages and names.
     pub fn short(&self) -> &str {
         &self.0[..12]
     }
@@ -28,7 +28,7 @@ impl TryFrom<String> for ImageId {
         let digits = text.strip_prefix("sha256:").unwrap_or(&text);
         ensure!(
             digits.len() == 64 && digits.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')),
-            "{text:?} is not the ID of an image: sha256: and 64 hexadecimal digits, as 'podman image inspect' shows"
+            "invalid image ID: {text:?}: use 'sha256:' and 64 hexadecimal digits, as 'podman image inspect' shows it"
         );
         Ok(Self(digits.to_owned()))
     }
@@ -46,7 +46,7 @@ impl fmt::Display for ImageId {
     }
 }
 
-/// The longest reference: what the engines take.
+/// The longest reference that the engines accept.
 const LONGEST: usize = 255;
 
 /// A reference with its tag, such as `localhost/shop:latest`.
@@ -58,37 +58,37 @@ impl TryFrom<String> for Reference {
     type Error = anyhow::Error;
 
     fn try_from(text: String) -> Result<Self> {
-        let known = |c: char| c.is_ascii_alphanumeric() || "/:._-".contains(c);
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "/:._-".contains(c);
         let (path, name) = text.rsplit_once('/').unwrap_or(("", &text));
         let (name, tag) = name.rsplit_once(':').unwrap_or((name, ""));
         let is_part = |part: &str| part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
         ensure!(
             text.len() <= LONGEST
-                && text.chars().all(known)
+                && text.chars().all(is_allowed)
                 && text.split('/').all(|part| part.starts_with(|c: char| c.is_ascii_alphanumeric()))
                 && is_part(name)
                 && !name.contains(|c: char| c.is_ascii_uppercase() || c == ':')
                 && !path.split('/').skip(1).any(|part| part.contains(':'))
                 && tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'),
-            "{text:?} is not a reference to an image with its tag, such as \"localhost/app:latest\""
+            "invalid image reference: {text:?}: use a name with a tag, such as \"localhost/app:latest\""
         );
         Ok(Self(text))
     }
 }
 
 impl Reference {
-    /// The reference as the engine `kind` lists it: docker leaves out its own registry, and podman takes a name without a
-    /// registry for one of this device.
-    pub fn as_listed(&self, kind: Kind) -> Self {
+    /// The reference as the engine `kind` lists it: docker omits its own registry, and podman adds `localhost/` to a
+    /// name without a registry.
+    pub fn as_listed(&self, kind: EngineKind) -> Self {
         let (first, rest) = self.0.split_once('/').unwrap_or(("", &self.0));
         let is_registry = first.contains(['.', ':']) || first == "localhost";
-        let is_docker = matches!(first, "docker.io" | "index.docker.io");
+        let is_docker_hub = matches!(first, "docker.io" | "index.docker.io");
         Self(match kind {
-            Kind::Docker if is_docker => rest.strip_prefix("library/").unwrap_or(rest).to_owned(),
-            Kind::Docker if first == "library" => rest.to_owned(),
-            Kind::Podman if is_docker && !rest.contains('/') => format!("docker.io/library/{rest}"),
-            Kind::Podman if is_docker => format!("docker.io/{rest}"),
-            Kind::Podman if !is_registry => format!("localhost/{}", self.0),
+            EngineKind::Docker if is_docker_hub => rest.strip_prefix("library/").unwrap_or(rest).to_owned(),
+            EngineKind::Docker if first == "library" => rest.to_owned(),
+            EngineKind::Podman if is_docker_hub && !rest.contains('/') => format!("docker.io/library/{rest}"),
+            EngineKind::Podman if is_docker_hub => format!("docker.io/{rest}"),
+            EngineKind::Podman if !is_registry => format!("localhost/{}", self.0),
             _ => self.0.clone(),
         })
     }
@@ -112,18 +112,18 @@ impl fmt::Display for Reference {
     }
 }
 
-/// An image as the artifact names it.
+/// An image of the artifact, as its meta-data describe it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// The payload file with its archive; none for an image that is on the device already.
+    /// The payload file with the image's archive; `None` for an image that is on the device already.
     pub file: Option<FileName>,
-    /// What it has to be.
+    /// The expected ID.
     pub id: ImageId,
-    /// What it is called in definitions.
+    /// The name that definitions use.
     #[serde(rename = "ref")]
     pub reference: Reference,
-    /// The space that it takes, in bytes; default: as much as its archive.
+    /// The size of the unpacked image, in bytes; default: the size of its archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
 }
@@ -133,12 +133,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_and_references_are_taken_apart_from_everything_else() {
+    fn invalid_ids_and_references_are_refused() {
         let digits = "0123456789abcdef".repeat(4);
         let id = ImageId::try_from(format!("sha256:{digits}")).unwrap();
         assert_eq!((id.to_string(), id.short()), (digits.clone(), "0123456789ab"));
         for bad in ["", "sha256:", "latest", &digits.to_uppercase(), &format!("md5:{digits}")] {
-            assert!(ImageId::try_from(bad.to_owned()).is_err(), "{bad:?} was taken");
+            assert!(ImageId::try_from(bad.to_owned()).is_err(), "{bad:?} was accepted");
         }
         assert!(Reference::try_from("localhost:5000/a/b:1.0".to_owned()).is_ok());
         let bad = [
@@ -155,14 +155,14 @@ mod tests {
             "A:1",
         ];
         for bad in bad.into_iter().chain(["a:1:2", "a/b:1/c:2", &format!("{}:1", "a".repeat(260))]) {
-            assert!(Reference::try_from(bad.to_owned()).is_err(), "{bad:?} was taken");
+            assert!(Reference::try_from(bad.to_owned()).is_err(), "{bad:?} was accepted");
         }
     }
 
     #[test]
     fn references_are_compared_as_the_engine_lists_them() {
         // As podman 5.4 and docker 26.1 list what they have loaded and tagged under the first name.
-        for (said, podman, docker) in [
+        for (given, podman, docker) in [
             ("app:1", "localhost/app:1", "app:1"),
             ("foo/app:1", "localhost/foo/app:1", "foo/app:1"),
             ("localhost/app:1", "localhost/app:1", "localhost/app:1"),
@@ -172,9 +172,9 @@ mod tests {
             ("quay.example/app:1", "quay.example/app:1", "quay.example/app:1"),
             ("host:5000/app:1", "host:5000/app:1", "host:5000/app:1"),
         ] {
-            let reference = Reference::try_from(said.to_owned()).unwrap();
-            assert_eq!(reference.as_listed(Kind::Podman).as_ref(), podman, "{said} on podman");
-            assert_eq!(reference.as_listed(Kind::Docker).as_ref(), docker, "{said} on docker");
+            let reference = Reference::try_from(given.to_owned()).unwrap();
+            assert_eq!(reference.as_listed(EngineKind::Podman).as_ref(), podman, "{given} on podman");
+            assert_eq!(reference.as_listed(EngineKind::Docker).as_ref(), docker, "{given} on docker");
         }
     }
 }

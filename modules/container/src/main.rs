@@ -1,27 +1,38 @@
 //! Mender Update Module `container`: runs applications as containers, with podman or docker.
 //!
-//! What is live is decided by one directory for each project: systemd units in which every image is given by its ID. An
-//! update exchanges that directory, as `directory` does, and lets systemd stop the old units and start the new. Images are
-//! kept by the engine, side by side, until the end. Units are put into `/run` at every boot, after recovery: a boot
-//! never starts what a power loss left half-way.
+//! Each project has one directory with its systemd units, in which every image is given by its ID. An update
+//! exchanges that directory, stops the previous units, and starts the new ones. The engine keeps the images of both
+//! versions until the end. Units are written to `/run` at every boot, after the recovery, so that a boot never starts
+//! a half-installed version.
+//!
+//! An update goes through these files:
+//!
+//! 1. [`load`] streams the images into the engine, with the names in the archive replaced ([`image_archive`]).
+//! 2. [`forms`] builds units from the definition, in one of three forms: `run`, `quadlet` or `compose`.
+//! 3. [`conflicts`] refuses names that something else on the device uses.
+//! 4. [`update`] exchanges the directories, and has [`systemd`] stop and start the units.
+//! 5. [`health`] waits until the new version is healthy.
+//! 6. [`tags`] restores or removes names of images.
 
-mod archive;
-mod carried;
-mod compose;
+mod artifact_files;
 mod conflicts;
-mod definition;
 mod engine;
+mod engine_kind;
+mod forms;
 mod health;
 mod image;
+mod image_archive;
+mod labels;
 mod load;
+mod load_directory;
+mod metadata;
 mod mount;
 mod name;
-mod order;
 mod project;
-mod quadlet;
-mod run;
-mod scratch;
+mod reserved_names;
 mod settings;
+mod stage;
+mod start_order;
 mod systemd;
 mod tags;
 mod tar;
@@ -36,7 +47,8 @@ use anyhow::{Context, Result};
 use mender_update_module::{InTransactions, Payloads, Transactional, WorkTree};
 
 use engine::Engine;
-use settings::{MetaData, Settings};
+use metadata::MetaData;
+use settings::Settings;
 use systemd::Systemd;
 use update::ProjectUpdate;
 
@@ -56,9 +68,9 @@ impl Transactional for Container {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree
             .meta_data()?
-            .context("the artifact has no meta-data: it has to name a project, its images, and what runs")?;
+            .context("invalid artifact: no meta-data: name a project, its images, and what it runs")?;
         let engine = Engine::choose(&settings)?;
-        ProjectUpdate::plan(tree.state_directory(Self::NAME), meta_data, engine, &settings)
+        ProjectUpdate::new(tree.state_directory(Self::NAME), meta_data, engine, &settings)
     }
 
     fn stage(&self, update: &mut ProjectUpdate, payloads: &mut Payloads) -> Result<()> {
@@ -67,7 +79,8 @@ impl Transactional for Container {
 
     fn booted(&self, tree: &WorkTree) -> Result<()> {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
-        Systemd::of(&settings).start_at_boot(&project::readable(&tree.state_directory(Self::NAME))?)
+        let projects = project::readable(&tree.state_directory(Self::NAME))?;
+        Systemd::of(&settings).start_at_boot(&projects)
     }
 }
 

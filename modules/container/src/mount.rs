@@ -1,20 +1,20 @@
-//! What a mount has for a source, and what of that would be lost with the next version.
+//! Sources of mounts, and those of them that would be lost with the next version.
 
 use anyhow::{Result, bail, ensure};
 
-use crate::carried::Carried;
+use crate::artifact_files::ArtifactFiles;
 
-/// A mount's source.
+/// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A volume without a name, which goes with its container.
+    /// A volume without a name, which the engine removes with its container.
     Anonymous,
-    /// A volume with one, which stays.
+    /// A volume with a name, which is kept.
     Volume(String),
-    /// A path of the device's.
+    /// A path on the device.
     Host(String),
-    /// A file or directory of the artifact's: its path without `.`; the empty one is all of them.
-    Carried(String),
+    /// A file or directory of the artifact: its path without `.`; the empty one is the top directory.
+    Artifact(String),
 }
 
 /// A mount in the short form, `SOURCE:TARGET:OPTIONS`.
@@ -26,7 +26,7 @@ pub struct Short<'a> {
 }
 
 impl<'a> Short<'a> {
-    /// Takes `text` apart.
+    /// Splits `text`.
     ///
     /// # Errors
     /// When it has too many parts.
@@ -36,64 +36,60 @@ impl<'a> Short<'a> {
             [target] => Self { source: "", target, options: "" },
             [source, target] => Self { source, target, options: "" },
             [source, target, options] => Self { source, target, options },
-            _ => bail!("the mount {text:?} is not SOURCE:TARGET:OPTIONS: write it so"),
+            _ => bail!("invalid mount: {text:?}: use SOURCE:TARGET:OPTIONS"),
         })
     }
 
-    /// Whether containers may not write to it.
     pub fn is_read_only(&self) -> bool {
         self.options.split(',').any(|option| matches!(option, "ro" | "readonly"))
     }
 }
 
-/// What `source` is. One that is relative has to be a file or directory that the artifact carries, and to be mounted
-/// read-only: what a container would write there would go with the next version.
+/// Parses `source`. A relative path has to be a file or directory of the artifact, and be mounted read-only: what a
+/// container writes there would be lost with the next version.
 ///
 /// # Errors
-/// For every other one that is relative, and one whose meaning is not known before it starts.
-pub fn source(source: &str, read_only: bool, carried: &Carried) -> Result<Source> {
+/// For any other relative path, and a path with a variable or `~`.
+pub fn source(source: &str, read_only: bool, files: &ArtifactFiles) -> Result<Source> {
     if source.is_empty() {
         return Ok(Source::Anonymous);
     }
-    ensure!(
-        !source.contains('$'),
-        "the path {source:?} has a variable, whose value is not known before it starts: write the path itself"
-    );
-    ensure!(!source.starts_with('~'), "the path {source:?} depends on who starts it: write an absolute path");
+    ensure!(!source.contains('$'), "path {source:?}: it has a variable: write the path without one");
+    ensure!(!source.starts_with('~'), "path {source:?}: it depends on the user: write an absolute path");
     if source.starts_with('/') {
         return Ok(Source::Host(source.to_owned()));
     }
     if !source.starts_with('.') && !source.contains('/') {
         return Ok(Source::Volume(source.to_owned()));
     }
-    self::carried(source, carried)?;
+    let path = artifact_path(source, files)?;
     ensure!(
         read_only,
-        "the path {source:?} is mounted writable and goes with the next version: use a named volume for data, or mount \
-         it read-only"
+        "path {source:?}: it is mounted writable, and is lost with the next version: use a named volume \
+         for data, or mount it read-only"
     );
-    Ok(Source::Carried(plain(source)?))
+    Ok(Source::Artifact(path))
 }
 
-/// The path that the artifact carries and calls `path`.
+/// The path of the artifact's file or directory `path`, without `.`.
 ///
 /// # Errors
-/// When it carries none.
-pub fn carried(path: &str, carried: &Carried) -> Result<String> {
+/// When the artifact does not have it.
+pub fn artifact_path(path: &str, files: &ArtifactFiles) -> Result<String> {
     ensure!(
         !path.contains('$') && !path.starts_with('~'),
-        "the path {path:?} is not known before it starts: write the path itself"
+        "path {path:?}: it has a variable or '~': write the path without one"
     );
-    let plain = plain(path)?;
+    let plain = normalize(path)?;
     ensure!(
-        carried.has(&plain),
-        "the path {path:?} is beside the definition and not in the artifact: put it into the archive that meta-data \
-         name as archive, and for data that containers write use a named volume"
+        files.has(&plain),
+        "path {path:?}: not in the artifact: add it to the archive that the meta-data name as \
+         archive, or, for data that containers write, use a named volume"
     );
     Ok(plain)
 }
 
-/// Options of an engine's `run` with their values: those that mount something, or read a file of the device's.
+/// The options of an engine's `run` that mount something or read a file, with their values.
 pub fn options(words: &[String]) -> Vec<(&str, &str)> {
     const LONG: [&str; 5] = ["--volume", "--mount", "--tmpfs", "--env-file", "--label-file"];
     let mut found = Vec::new();
@@ -110,50 +106,55 @@ pub fn options(words: &[String]) -> Vec<(&str, &str)> {
     found
 }
 
-/// Checks one of [`options`], and returns where it mounts something.
+/// Checks one of [`options`], and returns its mount target, if it has one.
 ///
 /// # Errors
-/// When it mounts a path that is not absolute, or a volume without a name, or reads a file that is not absolute.
-pub fn option(option: &str, value: &str, carried: &Carried) -> Result<Option<String>> {
+/// For a path that is not absolute, and a volume without a name.
+pub fn option(option: &str, value: &str, files: &ArtifactFiles) -> Result<Option<String>> {
     let (from, target) = match option {
         "--volume" | "-v" => {
             let short = Short::parse(value)?;
             (short.source.to_owned(), short.target.to_owned())
         }
-        "--mount" => {
-            let fields: Vec<_> =
-                value.split(',').map(|field| field.split_once('=').unwrap_or((field, ""))).collect();
-            let field = |names: &[&str]| {
-                let found = fields.iter().find(|(name, _)| names.contains(name));
-                found.map(|(_, value)| (*value).to_owned()).unwrap_or_default()
-            };
-            let target = field(&["target", "destination", "dst"]);
-            let from = field(&["source", "src"]);
-            match field(&["type"]).as_str() {
-                "tmpfs" | "ramfs" | "devpts" | "image" | "glob" => return Ok(Some(target)),
-                "bind" if !from.starts_with(['/', '.', '~', '$']) => (format!("./{from}"), target),
-                _ => (from, target),
-            }
-        }
+        "--mount" => match mount_option(value) {
+            (Some(from), target) => (from, target),
+            (None, target) => return Ok(Some(target)),
+        },
         "--tmpfs" => return Ok(value.split(':').next().map(str::to_owned)),
         _ => {
-            ensure!(value.starts_with('/'), "the path {value:?} is not absolute: write an absolute path");
+            ensure!(value.starts_with('/'), "path {value:?}: it is relative: write an absolute path");
             return Ok(None);
         }
     };
-    match source(&from, false, carried)? {
+    match source(&from, false, files)? {
         Source::Anonymous => {
-            bail!("the volume at {target:?} has no name, and goes with its container: give it one")
+            bail!("volume at {target:?}: it has no name, and is lost with its container: give it a name")
         }
-        Source::Carried(_) => bail!("the path {from:?} is not absolute: name it among the volumes"),
+        Source::Artifact(_) => bail!("path {from:?}: it is in an option: move the mount to volumes"),
         Source::Volume(_) | Source::Host(_) => Ok(Some(target)),
     }
 }
 
-/// `path` without what says nothing.
-fn plain(path: &str) -> Result<String> {
+/// Source and target of the value of `--mount`; no source where the type needs none.
+fn mount_option(value: &str) -> (Option<String>, String) {
+    let fields: Vec<_> = value.split(',').map(|field| field.split_once('=').unwrap_or((field, ""))).collect();
+    let field = |names: &[&str]| {
+        let found = fields.iter().find(|(name, _)| names.contains(name));
+        found.map(|(_, value)| (*value).to_owned()).unwrap_or_default()
+    };
+    let target = field(&["target", "destination", "dst"]);
+    let from = field(&["source", "src"]);
+    match field(&["type"]).as_str() {
+        "tmpfs" | "ramfs" | "devpts" | "image" | "glob" => (None, target),
+        "bind" if !from.starts_with(['/', '.', '~', '$']) => (Some(format!("./{from}")), target),
+        _ => (Some(from), target),
+    }
+}
+
+/// `path` without `.` and repeated slashes.
+fn normalize(path: &str) -> Result<String> {
     let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    ensure!(!parts.contains(&".."), "the path {path:?} leads out of the project: write an absolute path");
+    ensure!(!parts.contains(&".."), "path {path:?}: it leads out of the project: write an absolute path");
     Ok(parts.join("/"))
 }
 
@@ -162,13 +163,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_of_a_relative_path_is_found() {
-        let none = Carried::new("/nowhere".into(), 0);
+    fn relative_paths_are_refused_in_every_form() {
+        let none = ArtifactFiles::new("/nowhere".into(), 0);
         for relative in [
             ".", "./", "./data", "..", "../data", "data/x", "$PWD/d", "${PWD}/d", "~", "~/d", "./a/../b",
             ".hidden",
         ] {
-            assert!(source(relative, true, &none).is_err(), "{relative} was taken");
+            assert!(source(relative, true, &none).is_err(), "{relative} was accepted");
         }
         assert_eq!(source("", false, &none).unwrap(), Source::Anonymous);
         assert_eq!(source("data", false, &none).unwrap(), Source::Volume("data".into()));
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn short_mounts_are_taken_apart() {
+    fn short_mounts_are_parsed() {
         let all = Short::parse("./a:/b:z,ro").unwrap();
         assert_eq!((all.source, all.target, all.is_read_only()), ("./a", "/b", true));
         assert_eq!(Short::parse("/data").unwrap().source, "");
@@ -186,7 +187,7 @@ mod tests {
 
     #[test]
     fn mounts_among_options_are_found() {
-        let none = Carried::new("/nowhere".into(), 0);
+        let none = ArtifactFiles::new("/nowhere".into(), 0);
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let check = |text: &str| {
             let words = words(text);
@@ -206,9 +207,10 @@ mod tests {
             "--env-file app.env",
             "--env-file=./app.env",
         ] {
-            assert!(check(bad).is_err(), "{bad} was taken");
+            assert!(check(bad).is_err(), "{bad} was accepted");
         }
-        let good = "--privileged -v /d:/d -v data:/e --mount type=tmpfs,dst=/t --tmpfs=/u:size=1m --env-file /etc/e -it";
+        let good = "--privileged -v /d:/d -v data:/e --mount type=tmpfs,dst=/t --tmpfs=/u:size=1m \
+                    --env-file /etc/e -it";
         let targets: Vec<_> = check(good).unwrap().into_iter().flatten().collect();
         assert_eq!(targets, ["/d", "/e", "/t", "/u"]);
     }

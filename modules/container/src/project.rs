@@ -1,4 +1,4 @@
-//! A project as it is on the device: a directory with the units of its services and a list of what they need.
+//! A project on the device: a directory with the units of its services, and a list of what they need.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,26 +13,23 @@ use serde::{Deserialize, Serialize};
 use crate::image::{ImageId, Reference};
 use crate::name::Name;
 
-/// The list, in the project's directory, beside the units.
+/// The list, in the directory of the project, beside the units.
 const LIST: &str = "project.json";
 
-/// How names begin that keep images from being taken for unused.
-pub const KEPT: &str = "localhost/mender-kept/";
-
-/// The directory of the files that the artifact carries, in the project's.
+/// The directory of the artifact's files, in the directory of the project.
 pub const FILES: &str = "files";
 
-/// What a project needs and runs.
+/// A project: its images, services and units.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Project {
-    /// Its images: what units start, and what they were called.
+    /// The images that its units start, with the names that this module gave them.
     pub images: Vec<(ImageId, Reference)>,
-    /// The engine's IDs of images that the artifact gave other IDs, by these.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub resolved: BTreeMap<ImageId, ImageId>,
+    /// The engine's IDs of images that have other IDs in the artifact, by the latter.
+    #[serde(rename = "resolved", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub engine_ids: BTreeMap<ImageId, ImageId>,
     /// In the order in which they are started.
     pub services: Vec<Service>,
-    /// Every unit file, those of networks and volumes that services pull in among them.
+    /// Every unit file, including those of networks and volumes that services need.
     pub units: Vec<FileName>,
     /// The pods that its units make.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -47,11 +44,11 @@ pub struct Project {
 pub struct Service {
     pub unit: String,
     pub containers: Containers,
-    /// It does something once and is well when that has succeeded.
+    /// It does its work once, and is healthy when that has succeeded.
     pub oneshot: bool,
 }
 
-/// How a service's containers are found.
+/// The containers of a service: one by its name, or all with a label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Containers {
     Named(String),
@@ -62,31 +59,27 @@ pub enum Containers {
 pub type File = (FileName, String);
 
 impl Project {
-    /// Writes the project with its `files` into the new directory `directory`, not durably yet.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
+    /// Writes the project with `files` into the new directory `directory`. The caller makes them durable.
     pub fn write(&self, directory: &Path, files: &[File]) -> Result<()> {
-        let list = serde_json::to_string_pretty(self).context("putting the project into JSON")?;
+        let list = serde_json::to_string_pretty(self).context("serializing the project failed")?;
         for (name, content) in files.iter().chain([&(FileName::new(LIST)?, list)]) {
             durable::write_file(&directory.join(name), content.as_bytes())?;
         }
         Ok(())
     }
 
-    /// The project in `directory`; one that runs nothing where there is none.
+    /// The project in `directory`; an empty project if there is none.
     ///
     /// # Errors
-    /// When its list cannot be read.
+    /// When the list cannot be read, or is not trusted.
     pub fn read(directory: &Path) -> Result<Self> {
         let path = directory.join(LIST);
         if !durable::exists(&path)? {
             return Ok(Self::default());
         }
-        let text = read_own(&path)?;
-        let project: Self = serde_json::from_slice(&text).with_context(|| {
-            format!("{} was not written by this module: install the project again", path.display())
-        })?;
+        let text = read_trusted(&path)?;
+        let project: Self = serde_json::from_slice(&text)
+            .with_context(|| format!("invalid project file {}: install the project again", path.display()))?;
         Ok(Self { directory: directory.to_owned(), ..project })
     }
 
@@ -96,83 +89,72 @@ impl Project {
     }
 }
 
-/// The name that keeps the image `id` of project `name`.
+/// Reads the file `path`, which decides what runs as root.
 ///
 /// # Errors
-/// When it is too long for one.
-pub fn keeper(name: &Name, id: &ImageId) -> Result<Reference> {
-    format!("{}{}", keepers(name), id.short()).try_into()
-}
-
-/// How the names that keep images of project `name` begin.
-pub fn keepers(name: &Name) -> String {
-    format!("{KEPT}{name}:")
-}
-
-/// Reads `path`, a file of this module's that says what runs as root.
-///
-/// # Errors
-/// When it, or its directory, is a symlink or may be written to by somebody else.
-pub fn read_own(path: &Path) -> Result<Vec<u8>> {
+/// When the file or its directory is not trusted.
+pub fn read_trusted(path: &Path) -> Result<Vec<u8>> {
     if let Some(directory) = path.parent() {
-        check_own(directory)?;
+        require_trusted(directory)?;
     }
-    check_own(path)?;
-    fs::read(path).with_context(|| format!("reading {}", path.display()))
+    require_trusted(path)?;
+    fs::read(path).with_context(|| format!("reading {} failed", path.display()))
 }
 
-/// Refuses a file or directory that is not this module's alone.
+/// Refuses a file or directory that is a symlink, has another owner, or is writable for others.
 ///
 /// # Errors
-/// When it is a symlink, or belongs to somebody else or may be written to by them.
-pub fn check_own(path: &Path) -> Result<()> {
-    let failed = || format!("looking at {}", path.display());
-    let found = fs::symlink_metadata(path).with_context(failed)?;
-    let me = fs::metadata("/proc/self").context("looking at /proc/self: is /proc mounted?")?.uid();
+/// The path, and the remedy.
+pub fn require_trusted(path: &Path) -> Result<()> {
+    let reading = || format!("reading the owner of {} failed", path.display());
+    let found = fs::symlink_metadata(path).with_context(reading)?;
+    let own = fs::metadata("/proc/self")
+        .context("reading the owner of /proc/self failed: check that /proc is mounted")?;
     ensure!(
-        !found.is_symlink() && found.uid() == me && found.mode() & 0o022 == 0,
-        "{} is a symlink, or somebody else may write to it: remove it, and install the project again",
+        !found.is_symlink() && found.uid() == own.uid() && found.mode() & 0o022 == 0,
+        "{} is not trusted: it is a symlink, has another owner, or is writable for others: remove it, and install the \
+         project again",
         path.display()
     );
     Ok(())
 }
 
-/// The directory of all projects.
-pub fn directory(state: &Path) -> PathBuf {
-    state.join("projects")
+/// The directory of all active projects.
+pub fn directory(state_directory: &Path) -> PathBuf {
+    state_directory.join("projects")
 }
 
-/// The directory of project `name`.
-pub fn of(state: &Path, name: &Name) -> PathBuf {
-    directory(state).join(name.to_string())
+/// The directory of the active version of `project`.
+pub fn directory_of(state_directory: &Path, project: &Name) -> PathBuf {
+    directory(state_directory).join(project.to_string())
 }
 
-/// Every project that is live.
+/// Every active project.
 ///
 /// # Errors
-/// When one cannot be read: what it needs must not be taken for unused.
-pub fn all(state: &Path) -> Result<Vec<Project>> {
-    directories(state)?.iter().map(|directory| Project::read(directory)).collect()
+/// When one cannot be read: its images must not be removed as unused.
+pub fn all(state_directory: &Path) -> Result<Vec<Project>> {
+    directories(state_directory)?.iter().map(|directory| Project::read(directory)).collect()
 }
 
-/// Every project that is live and can be read: one that is damaged must not keep the others from starting.
+/// Every active project that can be read: a damaged one must not keep the others from being started.
 ///
 /// # Errors
-/// When their directory cannot be read.
-pub fn readable(state: &Path) -> Result<Vec<Project>> {
+/// When the directory of projects cannot be read.
+pub fn readable(state_directory: &Path) -> Result<Vec<Project>> {
     let mut projects = Vec::new();
-    for directory in directories(state)? {
+    for directory in directories(state_directory)? {
         match Project::read(&directory) {
             Ok(project) => projects.push(project),
-            Err(error) => log!("not started: {error:#}"),
+            Err(error) => log!("project not started: {}: {error:#}", directory.display()),
         }
     }
     Ok(projects)
 }
 
-/// The directories of projects; what else somebody has put beside them is not ours.
-fn directories(state: &Path) -> Result<Vec<PathBuf>> {
-    let directory = directory(state);
+/// The directories of projects. Other directories beside them are ignored.
+fn directories(state_directory: &Path) -> Result<Vec<PathBuf>> {
+    let directory = directory(state_directory);
     if !durable::exists(&directory)? {
         return Ok(Vec::new());
     }
@@ -182,7 +164,7 @@ fn directories(state: &Path) -> Result<Vec<PathBuf>> {
     };
     let names = Dir::open(&directory)?.names()?;
     let mut directories: Vec<_> = names.iter().filter(is_name).map(|name| directory.join(name)).collect();
-    // One that cannot be looked at stays: it is told of, and what it needs is not taken for unused.
+    // One that cannot be read is included: the error is reported later, and its images are not removed as unused.
     directories.retain(|directory| durable::exists(&directory.join(LIST)).unwrap_or(true));
     Ok(directories)
 }

@@ -1,21 +1,16 @@
-//! What the device and the artifact say: `/etc/mender-modules/container.toml` and the artifact's meta-data.
+//! The device's settings, in `/etc/mender-modules/container.toml`.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::definition::Definition;
-use crate::image::Image;
-use crate::name::Name;
-
-/// A program and options that it is always given.
+/// A program and the options that it always gets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Words", into = "Vec<String>")]
 pub struct CommandLine {
-    /// A path, or a name to be looked for in `PATH`.
+    /// A path, or a name that is searched in `PATH`.
     pub program: String,
-    /// The options.
     pub options: Vec<String>,
 }
 
@@ -36,7 +31,7 @@ impl TryFrom<Words> for CommandLine {
         };
         ensure!(
             words.first().is_some_and(|program| !program.is_empty()),
-            "a command line begins with a program"
+            "empty command: begin it with a program"
         );
         Ok(Self { program: words.remove(0), options: words })
     }
@@ -54,19 +49,19 @@ impl From<CommandLine> for Vec<String> {
 pub struct Settings {
     /// The container engine.
     pub engine: Option<CommandLine>,
-    /// What controls systemd.
+    /// The program that controls systemd.
     pub systemctl: CommandLine,
-    /// Where units that last until the next boot are put.
+    /// The directory for units that last until the next boot.
     pub units_dir: PathBuf,
-    /// Where podman puts temporary files while it loads an image.
+    /// The directory for podman's temporary files while it loads an image.
     pub tmp_dir: Option<PathBuf>,
-    /// Space that an update leaves free, in MiB.
+    /// The space that an update leaves free, in MiB.
     pub reserve_mib: u64,
-    /// How long containers may take until they are well.
+    /// The time limit for containers to become healthy, in seconds.
     pub health_seconds: u64,
-    /// How long they have to stay well.
+    /// The time for which they have to stay healthy, in seconds.
     pub stable_seconds: u64,
-    /// How long the engine may take for one image, counted from the end of its download.
+    /// The time limit of the engine for one image, in seconds, counted from the end of its download.
     pub load_seconds: u64,
 }
 
@@ -85,18 +80,6 @@ impl Default for Settings {
     }
 }
 
-/// The artifact's meta-data. Keys that are not known here are the library's, or somebody else's.
-#[derive(Debug, Deserialize)]
-pub struct MetaData {
-    /// What is replaced: other projects are left alone.
-    pub project: Name,
-    /// The images that it runs.
-    pub images: Vec<Image>,
-    /// What runs; exactly one of its forms.
-    #[serde(flatten)]
-    pub definition: Definition,
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -105,8 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_packaged_settings_are_the_defaults() {
-        // The conffile shows every key with its default; it must not say anything else than the code does.
+    fn the_conffile_shows_every_key_with_its_default() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../debian/container/container.toml");
         let text = fs::read_to_string(path).unwrap();
         let packaged: Settings = toml::from_str(&text).unwrap();
@@ -121,12 +103,12 @@ mod tests {
             assert_eq!(format!("{settings:?}"), format!("{:?}", Settings::default()), "{key}");
         }
         for key in ["engine", "tmp_dir"] {
-            assert!(text.contains(&format!("#{key} = ")), "{key} is not shown");
+            assert!(text.contains(&format!("#{key} = ")), "{key} is missing in the conffile");
         }
     }
 
     #[test]
-    fn a_command_is_a_name_or_words() {
+    fn a_command_is_a_program_or_a_program_with_options() {
         let settings: Settings = toml::from_str(r#"engine = "docker""#).unwrap();
         assert_eq!(settings.engine.unwrap().program, "docker");
         let settings: Settings = toml::from_str(r#"engine = ["podman", "--root", "/data/c"]"#).unwrap();

@@ -1,116 +1,155 @@
-//! The engine's names of images, put in order when an update has ended.
+//! The names of images in the engine: restored or removed when an update ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use mender_update_module::log;
 
-use crate::engine::{Engine, Listed};
+use crate::engine::{Engine, ListedImage};
 use crate::image::{ImageId, Reference};
 use crate::name::Name;
-use crate::project::{Project, keeper, keepers};
-use crate::update::ProjectUpdate;
+use crate::project::Project;
+use crate::reserved_names;
 
-/// Gives every reference the meaning that it had before `update`.
-///
-/// # Errors
-/// When the engine fails.
-pub fn restore(update: &ProjectUpdate) -> Result<()> {
-    let ProjectUpdate { engine, tags_before, name, .. } = update;
-    let mut listed = engine.images()?;
-    let keepers = keepers(name);
-    let current = listed.iter().filter_map(|image| image.reference.clone());
-    let kept = current
-        .filter(|reference| reference.starts_with(&keepers))
-        .filter_map(|name| Reference::try_from(name).ok());
-    let kept: Vec<_> = kept.filter(|name| !tags_before.contains_key(name)).collect();
-    let before = tags_before.iter().map(|(reference, before)| (reference, before.as_ref()));
-    for (reference, before) in before.chain(kept.iter().map(|name| (name, None))) {
-        let reference = reference.as_listed(engine.kind);
-        let now = listed.iter().position(|image| image.reference.as_deref() == Some(reference.as_ref()));
-        let is_here = |id: &ImageId| listed.iter().any(|image| image.id == *id);
-        match (before, now) {
-            (Some(before), now) if now.is_none_or(|now| listed[now].id != *before) && is_here(before) => {
-                engine.tag(before, &reference)?;
+/// The names that one update changes, as they were before it.
+pub struct Tags<'a> {
+    pub engine: &'a Engine,
+    pub project: &'a Name,
+    /// The image of every name that the update changes; `None` for a name that did not exist.
+    pub before: &'a BTreeMap<Reference, Option<ImageId>>,
+    /// All images that were on the device.
+    pub images_before: &'a BTreeSet<ImageId>,
+}
+
+impl Tags<'_> {
+    /// Gives every name the image that it had before.
+    pub fn restore(&self) -> Result<()> {
+        let mut listed = self.engine.images()?;
+        let kept_prefix = reserved_names::kept_prefix(self.project);
+        let new_kept_names: Vec<_> = listed
+            .iter()
+            .filter_map(|image| image.reference.clone())
+            .filter(|reference| reference.starts_with(&kept_prefix))
+            .filter_map(|name| Reference::try_from(name).ok())
+            .filter(|name| !self.before.contains_key(name))
+            .collect();
+        let before = self.before.iter().map(|(reference, image)| (reference, image.as_ref()));
+        for (reference, before) in before.chain(new_kept_names.iter().map(|name| (name, None))) {
+            let reference = reference.as_listed(self.engine.kind);
+            let current =
+                listed.iter().position(|image| image.reference.as_deref() == Some(reference.as_ref()));
+            let exists = |id: &ImageId| listed.iter().any(|image| image.id == *id);
+            match (before, current) {
+                (Some(before), current)
+                    if current.is_none_or(|current| listed[current].id != *before) && exists(before) =>
+                {
+                    self.engine.tag(before, &reference)?;
+                }
+                (None, Some(current)) if !self.is_last_name_of_earlier_image(&listed[current], &listed) => {
+                    self.engine.remove(reference.as_ref(), &listed[current].id)?;
+                    listed.remove(current);
+                }
+                _ => {}
             }
-            (None, Some(now)) if !is_last_of_others(update, &listed[now], &listed) => {
-                engine.remove(reference.as_ref(), &listed[now].id)?;
-                listed.remove(now);
+        }
+        Ok(())
+    }
+
+    /// Removes the names that images have only while they are loaded. An image without another name is removed with it.
+    pub fn remove_loaded_names(&self) -> Result<()> {
+        let listed = self.engine.images()?;
+        for image in &listed {
+            let loaded = image.reference.as_deref().filter(|name| name.starts_with(reserved_names::LOADED));
+            let Some(name) = loaded else { continue };
+            if self.is_last_name_of_earlier_image(image, &listed) {
+                log!(
+                    "image name kept: {name}: the image {} was on the device before and has no other name",
+                    image.id.short()
+                );
+            } else {
+                self.engine.remove(name, &image.id)?;
             }
-            _ => {}
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Whether `image` was on the device before the update and is listed by its last name: without it, the image
+    /// would be removed.
+    fn is_last_name_of_earlier_image(&self, image: &ListedImage, listed: &[ListedImage]) -> bool {
+        self.images_before.contains(&image.id)
+            && listed.iter().filter(|other| other.id == image.id).count() == 1
+    }
+
+    /// Removes those of `candidates` that none of `projects` needs, by the names that `previous` and this module gave
+    /// them. An image with any other name is kept: something else uses it.
+    pub fn prune(
+        &self,
+        candidates: &BTreeSet<ImageId>,
+        previous: &Project,
+        projects: &[Project],
+    ) -> Result<()> {
+        let Self { engine, project, .. } = self;
+        let needed = Needed::by(projects, engine)?;
+        for id in candidates {
+            let given = previous.images.iter().filter(|(of, _)| of == id).map(|(_, reference)| reference);
+            let given = given.chain(self.before.keys()).map(|name| name.as_listed(engine.kind));
+            let given: BTreeSet<_> = given.chain([reserved_names::kept(project, id)?]).collect();
+            let is_removable = |listed: &ListedImage| {
+                listed.reference.as_deref().is_none_or(|name| {
+                    given.iter().any(|given| given.as_ref() == name) && !needed.has_name(name)
+                })
+            };
+            let listed = engine.images()?.into_iter().filter(|listed| listed.id == *id);
+            let (removable, others): (Vec<_>, Vec<_>) = listed.partition(is_removable);
+            let is_needed = needed.images.contains(id);
+            if is_needed || !others.is_empty() {
+                log!("image kept: {}: a project needs it, or it has another name", id.short());
+            }
+            if others.is_empty() && is_needed {
+                continue; // these are its last names
+            }
+            for listed in removable {
+                engine.remove(listed.reference.as_deref().unwrap_or(&id.to_string()), id)?;
+            }
+        }
+        self.remove_unneeded_kept_names(&needed)
+    }
+
+    fn remove_unneeded_kept_names(&self, needed: &Needed) -> Result<()> {
+        let prefix = reserved_names::kept_prefix(self.project);
+        for listed in self.engine.images()? {
+            let Some(name) = listed.reference.as_deref().filter(|name| name.starts_with(&prefix)) else {
+                continue;
+            };
+            if !needed.has_name(name) {
+                self.engine.remove(name, &listed.id)?;
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Whether `image` is listed by the last name of an image that was there before `update`: it would go with it.
-pub fn is_last_of_others(update: &ProjectUpdate, image: &Listed, listed: &[Listed]) -> bool {
-    update.there_before.contains(&image.id) && listed.iter().filter(|other| other.id == image.id).count() == 1
+/// The images that projects need, and all their names.
+struct Needed {
+    images: BTreeSet<ImageId>,
+    names: BTreeSet<Reference>,
 }
 
-/// Removes those of `candidates` that none of `projects` needs, by the names that `kept` and this module have given them.
-/// One that has other names is somebody's.
-///
-/// # Errors
-/// When the engine fails.
-pub fn prune(
-    update: &ProjectUpdate,
-    candidates: &BTreeSet<ImageId>,
-    kept: &Project,
-    projects: &[Project],
-) -> Result<()> {
-    let ProjectUpdate { engine, .. } = update;
-    let (needed, names) = needed(projects, engine)?;
-    for id in candidates {
-        let given = kept.images.iter().filter(|(of, _)| of == id).map(|(_, reference)| reference);
-        let given = given.chain(update.tags_before.keys()).map(|name| name.as_listed(engine.kind));
-        let given: BTreeSet<_> = given.chain([keeper(&update.name, id)?]).collect();
-        let is_ours = |listed: &Listed| {
-            let name = listed.reference.as_deref();
-            name.is_none_or(|name| {
-                given.iter().any(|given| given.as_ref() == name)
-                    && names.iter().all(|other| other.as_ref() != name)
-            })
-        };
-        let listed = engine.images()?.into_iter().filter(|listed| listed.id == *id);
-        let (ours, others): (Vec<_>, Vec<_>) = listed.partition(is_ours);
-        if needed.contains(id) || !others.is_empty() {
-            log!("the image {} stays: it is needed, or has another name", id.short());
+impl Needed {
+    fn by(projects: &[Project], engine: &Engine) -> Result<Self> {
+        let mut needed = Self { images: BTreeSet::new(), names: BTreeSet::new() };
+        for project in projects {
+            let name = project.directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = Name::try_from(name)?;
+            for (id, reference) in &project.images {
+                needed.names.extend([reference.as_listed(engine.kind), reserved_names::kept(&name, id)?]);
+                needed.images.insert(id.clone());
+            }
         }
-        if others.is_empty() && needed.contains(id) {
-            continue; // its last names
-        }
-        for listed in ours {
-            engine.remove(listed.reference.as_deref().unwrap_or(&id.to_string()), id)?;
-        }
+        Ok(needed)
     }
-    sweep(update, &names)
-}
 
-/// Removes the names by which this module has kept images of this project that it needs no more.
-fn sweep(update: &ProjectUpdate, names: &BTreeSet<Reference>) -> Result<()> {
-    let keepers = keepers(&update.name);
-    for listed in update.engine.images()? {
-        let Some(name) = listed.reference.as_deref().filter(|name| name.starts_with(&keepers)) else {
-            continue;
-        };
-        if names.iter().all(|needed| needed.as_ref() != name) {
-            update.engine.remove(name, &listed.id)?;
-        }
+    fn has_name(&self, name: &str) -> bool {
+        self.names.iter().any(|needed| needed.as_ref() == name)
     }
-    Ok(())
-}
-
-/// The images that `projects` need, and all the names that keep them.
-fn needed(projects: &[Project], engine: &Engine) -> Result<(BTreeSet<ImageId>, BTreeSet<Reference>)> {
-    let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::new());
-    for project in projects {
-        let name = project.directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let name = Name::try_from(name)?;
-        for (id, reference) in &project.images {
-            names.extend([reference.as_listed(engine.kind), keeper(&name, id)?]);
-            ids.insert(id.clone());
-        }
-    }
-    Ok((ids, names))
 }

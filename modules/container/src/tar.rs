@@ -1,46 +1,49 @@
-//! Headers of tar archives, read from a stream with bounded memory: what an artifact brings is not to be trusted.
+//! A reader of tar archives from an untrusted stream, with bounded memory.
 
 use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The unit of a tar archive.
+/// The block size of a tar archive.
 pub const BLOCK: usize = 512;
 
-/// The longest path, and the longest extension header, which has little but a path.
+/// The longest path, and the longest extension header, which holds little more than a path.
 const PATH: usize = 4096;
 const EXTENSION: u64 = 64 << 10;
 
 /// The most entries.
 const ENTRIES: usize = 20_000;
 
-/// What an entry is.
+const TRUNCATED: &str = "truncated archive";
+const SPARSE: &str = "unsupported archive: it has a sparse file: write it without --sparse";
+
+/// The type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryType {
     File,
     Directory,
-    /// A link, a device, or what only some programs understand: its type in the header.
+    /// A link, a device, or a type that only some programs know: the byte in the header.
     Other(u8),
 }
 
-/// An entry's header.
+/// The header of an entry.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its path as components: without `.`, and with neither `..` nor a slash at the beginning.
+    /// The path, without `.`, `..` and a leading slash.
     pub path: String,
-    pub kind: Kind,
-    /// The bytes of its content.
+    pub entry_type: EntryType,
+    /// The size of the content, in bytes.
     pub size: u64,
-    /// Permissions.
+    /// The permissions.
     pub mode: u32,
-    /// The header with its extension headers, as they were in the archive.
+    /// The header with its extension headers, unchanged.
     pub raw: Vec<u8>,
 }
 
-/// A tar archive that is read once, from its beginning to its end.
+/// A tar archive that is read once, from the beginning to the end. Reads return the content of the current entry.
 pub struct Reader<R> {
     from: R,
-    /// What is left of the current entry: its content, and what fills its last block.
+    /// The unread content of the current entry, and the padding of its last block, in bytes.
     rest: u64,
     padding: u64,
     entries: usize,
@@ -51,16 +54,16 @@ impl<R: Read> Reader<R> {
         Self { from, rest: 0, padding: 0, entries: 0 }
     }
 
-    /// The next entry, `None` at the end. What has not been read of the one before is skipped.
+    /// The next entry; `None` at the end. The unread content of the entry before is skipped.
     ///
     /// # Errors
-    /// When the archive is truncated or damaged, or has what nobody needs: paths that lead out of it, sparse files, longer
-    /// paths and more entries than are sensible.
+    /// When the archive is truncated or damaged, or has something that is not supported: paths that lead out of it,
+    /// sparse files, too long paths, or too many entries.
     pub fn next(&mut self) -> Result<Option<Entry>> {
         let skipped = self.rest.saturating_add(self.padding);
-        let skip =
-            io::copy(&mut (&mut self.from).take(skipped), &mut io::sink()).context("reading the archive")?;
-        ensure!(skip == skipped, "the archive is truncated");
+        let skip = io::copy(&mut (&mut self.from).take(skipped), &mut io::sink())
+            .context("reading the archive failed")?;
+        ensure!(skip == skipped, TRUNCATED);
         (self.rest, self.padding) = (0, 0);
         let mut raw = Vec::new();
         let (mut path, mut size) = (None, None);
@@ -71,29 +74,29 @@ impl<R: Read> Reader<R> {
                 return Ok(None);
             }
             self.entries += 1;
-            ensure!(self.entries <= ENTRIES, "the archive has more than {ENTRIES} entries");
+            ensure!(self.entries <= ENTRIES, "unsupported archive: more than {ENTRIES} entries");
             check_sum(&header)?;
             raw.extend_from_slice(&header);
-            let kind = header[156];
-            let length = number(&header[124..136]).context("the size of an entry")?;
-            match kind {
+            let entry_type = header[156];
+            let length = number(&header[124..136]).context("invalid size of an entry of the archive")?;
+            match entry_type {
                 b'x' | b'L' => {
-                    // Programs do not agree on which of several counts.
-                    let seen = if kind == b'x' { &mut extended } else { &mut named };
-                    ensure!(!*seen, "an entry of the archive has two extension headers of a kind");
+                    // Programs disagree on which of several is valid.
+                    let seen = if entry_type == b'x' { &mut extended } else { &mut named };
+                    ensure!(!*seen, "unsupported archive: an entry has two extension headers of one type");
                     *seen = true;
                     ensure!(
                         !(extended && named),
-                        "an entry of the archive has extension headers of two kinds"
+                        "unsupported archive: an entry has extension headers of both types: pax and GNU"
                     );
                     let text = self.extension(length, &mut raw)?;
-                    if kind == b'L' {
+                    if entry_type == b'L' {
                         path = Some(text.strip_suffix(b"\0").unwrap_or(&text).to_vec());
                     } else {
                         pax(&text, &mut path, &mut size)?;
                     }
                 }
-                // Of a link's target, and of the archive as a whole: passed on and not understood.
+                // Of a link's target, and of the whole archive: passed on.
                 b'K' => drop(self.extension(length, &mut raw)?),
                 b'g' => {
                     let text = self.extension(length, &mut raw)?;
@@ -101,7 +104,7 @@ impl<R: Read> Reader<R> {
                     pax(&text, &mut path, &mut size)?;
                     ensure!(
                         path.is_none() && size.is_none(),
-                        "the archive gives all entries one name or size"
+                        "unsupported archive: a global header sets one path or size for all entries"
                     );
                 }
                 _ => return self.entry(&header, path, size.unwrap_or(length), raw).map(Some),
@@ -110,43 +113,46 @@ impl<R: Read> Reader<R> {
     }
 
     fn entry(&mut self, header: &[u8], path: Option<Vec<u8>>, size: u64, raw: Vec<u8>) -> Result<Entry> {
-        let kind = match header[156] {
-            b'0' | 0 | b'7' => Kind::File,
-            b'5' => Kind::Directory,
-            other => Kind::Other(other),
+        let entry_type = match header[156] {
+            b'0' | 0 | b'7' => EntryType::File,
+            b'5' => EntryType::Directory,
+            other => EntryType::Other(other),
         };
-        // Whether others have content is a matter of the program that reads them.
-        let is_known = !matches!(kind, Kind::Other(other) if !matches!(other, b'1'..=b'4' | b'6' | b'S'));
+        // Programs disagree on whether other types have content.
+        let is_known =
+            !matches!(entry_type, EntryType::Other(other) if !matches!(other, b'1'..=b'4' | b'6' | b'S'));
+        ensure!(is_known, "unsupported archive: unknown type of an entry: {:?}", char::from(header[156]));
         ensure!(
-            is_known,
-            "an entry of the archive has the type {:?}, which is not known",
-            char::from(header[156])
+            &header[508..] != b"tar\0",
+            "unsupported archive: it is in the format of star: write it with GNU tar"
         );
-        ensure!(&header[508..] != b"tar\0", "the archive is in the format of star: write it with GNU tar");
-        ensure!(kind != Kind::Other(b'S'), "the archive has a sparse file: write it without --sparse");
+        ensure!(entry_type != EntryType::Other(b'S'), SPARSE);
         let path = path.unwrap_or_else(|| short_path(header));
-        let size = if kind == Kind::File { size } else { 0 };
-        ensure!(size <= i64::MAX as u64, "an entry of the archive has a size of {size} bytes");
+        let size = if entry_type == EntryType::File { size } else { 0 };
+        ensure!(size <= i64::MAX as u64, "damaged archive: an entry has a size of {size} bytes");
         self.rest = size;
         self.padding = padding(size);
         Ok(Entry {
             path: components(&path)?,
-            kind,
+            entry_type,
             size,
             mode: number(&header[100..108]).unwrap_or(0o644) as u32,
             raw,
         })
     }
 
-    /// Reads the content of an extension header, and adds it to `raw`.
+    /// Reads the content of an extension header, and appends it to `raw`.
     fn extension(&mut self, length: u64, raw: &mut Vec<u8>) -> Result<Vec<u8>> {
         ensure!(
             length <= EXTENSION,
-            "an extension header of the archive has {length} bytes, at most {EXTENSION} are read"
+            "unsupported archive: an extension header has {length} bytes, more than {EXTENSION}"
         );
-        ensure!(raw.len() as u64 <= 4 * EXTENSION, "an entry of the archive has too many extension headers");
+        ensure!(
+            raw.len() as u64 <= 4 * EXTENSION,
+            "unsupported archive: an entry has too many extension headers"
+        );
         let mut text = vec![0; (length + padding(length)) as usize];
-        self.from.read_exact(&mut text).context("the archive is truncated")?;
+        self.from.read_exact(&mut text).context(TRUNCATED)?;
         raw.extend_from_slice(&text);
         text.truncate(length as usize);
         Ok(text)
@@ -154,35 +160,34 @@ impl<R: Read> Reader<R> {
 
     fn block(&mut self) -> Result<[u8; BLOCK]> {
         let mut block = [0; BLOCK];
-        self.from.read_exact(&mut block).context("the archive is truncated, or no tar archive")?;
+        self.from.read_exact(&mut block).context("truncated archive, or not a tar archive")?;
         Ok(block)
     }
 
-    /// What is behind the end of the archive.
+    /// The stream, which may go on after the end of the archive.
     pub fn into_inner(self) -> R {
         self.from
     }
 }
 
-/// The content of the current entry.
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = buffer.len().min(usize::try_from(self.rest).unwrap_or(usize::MAX));
         let read = self.from.read(&mut buffer[..length])?;
         if read == 0 && length > 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is truncated"));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, TRUNCATED));
         }
         self.rest -= read as u64;
         Ok(read)
     }
 }
 
-/// What fills the last block of `size` bytes.
+/// The padding after a content of `size` bytes, in bytes.
 pub fn padding(size: u64) -> u64 {
     (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
 }
 
-/// A header for the regular file `path`, which is short, of `size` bytes.
+/// A header for a regular file of `size` bytes; `path` has at most 100 bytes.
 pub fn header(path: &str, size: usize) -> [u8; BLOCK] {
     let mut header = [0; BLOCK];
     let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
@@ -209,22 +214,19 @@ fn check_sum(header: &[u8; BLOCK]) -> Result<()> {
             _ => u64::from(*byte),
         })
         .sum();
-    let said = number(&header[148..156]);
+    let expected = number(&header[148..156]);
     ensure!(
-        said.is_ok_and(|said| said == sum),
-        "the archive is damaged, or no tar archive: the sum of a header is wrong"
+        expected.is_ok_and(|expected| expected == sum),
+        "damaged archive, or not a tar archive: wrong checksum of a header"
     );
     Ok(())
 }
 
-/// A number of a header: octal digits, or from GNU tar binary.
+/// A number in a header: octal digits, or binary, as GNU tar writes large ones.
 fn number(field: &[u8]) -> Result<u64> {
     if field[0] & 0x80 != 0 {
         let (high, low) = field.split_at(field.len().saturating_sub(8));
-        ensure!(
-            high.iter().all(|byte| matches!(byte, 0 | 0x80)),
-            "a number of the archive is too large or negative"
-        );
+        ensure!(high.iter().all(|byte| matches!(byte, 0 | 0x80)), "number too large or negative");
         return Ok(low.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
     }
     let text = String::from_utf8_lossy(field);
@@ -232,63 +234,60 @@ fn number(field: &[u8]) -> Result<u64> {
     if digits.is_empty() {
         return Ok(0);
     }
-    u64::from_str_radix(digits, 8).with_context(|| format!("{digits:?} is no octal number"))
+    u64::from_str_radix(digits, 8).with_context(|| format!("not an octal number: {digits:?}"))
 }
 
 /// The path in a header without extensions.
 fn short_path(header: &[u8]) -> Vec<u8> {
     let text = |range: &[u8]| range.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
     let (name, prefix) = (text(&header[..100]), text(&header[345..500]));
-    // GNU tar has other things where POSIX has the prefix.
+    // GNU tar uses the bytes of POSIX' prefix for other data.
     if prefix.is_empty() || &header[257..263] != b"ustar\0" { name } else { [prefix, name].join(&b'/') }
 }
 
-/// Takes the records of a pax header apart: path and size.
+/// Reads path and size from the records of a pax header.
 fn pax(mut text: &[u8], path: &mut Option<Vec<u8>>, size: &mut Option<u64>) -> Result<()> {
     while !text.is_empty() {
-        let damaged = || "an extension header of the archive is damaged";
-        let blank = text.iter().take(20).position(|byte| *byte == b' ').with_context(damaged)?;
-        let length: usize = std::str::from_utf8(&text[..blank])
+        let damaged = || "damaged archive: invalid extension header";
+        let space = text.iter().take(20).position(|byte| *byte == b' ').with_context(damaged)?;
+        let length: usize = std::str::from_utf8(&text[..space])
             .ok()
             .and_then(|digits| digits.parse().ok())
             .with_context(damaged)?;
-        ensure!(length > blank + 1 && length <= text.len(), damaged());
+        ensure!(length > space + 1 && length <= text.len(), damaged());
         let (record, rest) = text.split_at(length);
-        let record = record[blank + 1..].strip_suffix(b"\n").with_context(damaged)?;
+        let record = record[space + 1..].strip_suffix(b"\n").with_context(damaged)?;
         let equals = record.iter().position(|byte| *byte == b'=').with_context(damaged)?;
         let (key, value) = (&record[..equals], &record[equals + 1..]);
         match key {
-            // An empty value is none.
+            // An empty value deletes the key.
             b"path" => *path = Some(value.to_vec()).filter(|value| !value.is_empty()),
             b"size" => {
                 let value = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
-                *size = Some(value.context("the size of an entry is no number")?);
+                *size = Some(value.context("damaged archive: the size of an entry is not a number")?);
             }
-            _ => ensure!(
-                !key.starts_with(b"GNU.sparse"),
-                "the archive has a sparse file: write it without --sparse"
-            ),
+            _ => ensure!(!key.starts_with(b"GNU.sparse"), SPARSE),
         }
         text = rest;
     }
     Ok(())
 }
 
-/// `path` without what says nothing.
+/// `path` without `.`, repeated slashes, and a leading slash.
 ///
 /// # Errors
-/// When it leads out of its archive, or is no text or too long.
+/// When it leads out of the archive, is not UTF-8, or is too long.
 pub fn components(path: &[u8]) -> Result<String> {
-    ensure!(path.len() <= PATH, "a path in the archive is longer than {PATH} bytes");
+    ensure!(path.len() <= PATH, "unsupported archive: a path is longer than {PATH} bytes");
     let text = std::str::from_utf8(path).ok();
     let text = text.with_context(|| {
-        format!("the path {:?} in the archive is not UTF-8", String::from_utf8_lossy(path))
+        format!("unsupported archive: path {:?}: not UTF-8", String::from_utf8_lossy(path))
     })?;
     if text.chars().any(char::is_control) {
-        bail!("the path {text:?} in the archive has a control character");
+        bail!("unsupported archive: path {text:?}: it has a control character");
     }
     let parts: Vec<_> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    ensure!(!parts.contains(&".."), "the path {text:?} leads out of the archive");
+    ensure!(!parts.contains(&".."), "unsupported archive: path {text:?}: it leads out of the archive");
     Ok(parts.join("/"))
 }
 
@@ -308,15 +307,15 @@ mod tests {
         loop {
             match reader.next() {
                 Ok(Some(_)) => {}
-                Ok(None) => panic!("it was taken"),
+                Ok(None) => panic!("it was accepted"),
                 Err(error) => return format!("{error:#}"),
             }
         }
     }
 
-    fn special(kind: u8, content: &[u8]) -> Vec<u8> {
+    fn special(type_flag: u8, content: &[u8]) -> Vec<u8> {
         let mut entry = entry("x", content);
-        entry[156] = kind;
+        entry[156] = type_flag;
         sum(&mut entry);
         entry
     }
@@ -355,7 +354,7 @@ mod tests {
     fn hostile_headers_are_errors_in_bounded_time_and_memory() {
         assert!(fails(b"x").contains("truncated"));
         assert!(fails(&entry("a", b"one")[..600]).contains("truncated"));
-        assert!(fails(&[1; 512]).contains("no tar archive"));
+        assert!(fails(&[1; 512]).contains("not a tar archive"));
         assert!(fails(&entry("../a", b"")).contains("leads out"));
         let mut huge = entry("a", b"");
         huge[124..136].copy_from_slice(b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff");
@@ -365,18 +364,22 @@ mod tests {
         long[124..136].copy_from_slice(b"77777777777\0");
         sum(&mut long);
         assert!(fails(&long).contains("extension header"));
-        assert!(fails(&special(b'x', b"99 path=a\n")).contains("damaged"));
+        assert!(fails(&special(b'x', b"99 path=a\n")).contains("invalid extension header"));
         assert!(fails(&special(b'x', b"22 GNU.sparse.major=1\n")).contains("sparse"));
-        assert!(fails(&special(b'g', b"10 path=a\n")).contains("one name"));
-        assert!(fails(&special(b'x', b"11 size=-1\n")).contains("no number"));
+        assert!(fails(&special(b'g', b"10 path=a\n")).contains("global header"));
+        assert!(fails(&special(b'x', b"11 size=-1\n")).contains("not a number"));
         assert!(fails(&special(b'S', b"")).contains("sparse"));
-        assert!(fails(&special(b'V', b"content")).contains("not known"));
+        assert!(fails(&special(b'V', b"content")).contains("unknown type"));
         let [name, path] = [special(b'L', b"a\0"), special(b'x', b"10 path=b\n")];
         for both in [[&name, &path], [&path, &name], [&name, &name], [&path, &path]] {
             assert!(fails(&both.map(Vec::as_slice).concat()).contains("extension headers of"), "{both:?}");
         }
         let empty = [special(b'x', b"8 path=\n"), entry("a", b""), vec![0; 1024]].concat();
-        assert_eq!(Reader::new(empty.as_slice()).next().unwrap().unwrap().path, "a", "an empty path is none");
+        assert_eq!(
+            Reader::new(empty.as_slice()).next().unwrap().unwrap().path,
+            "a",
+            "an empty path is ignored"
+        );
         let many = entry("a", b"").repeat(ENTRIES + 1);
         assert!(fails(&many).contains("more than"));
     }

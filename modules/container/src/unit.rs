@@ -2,22 +2,22 @@
 
 use anyhow::{Result, ensure};
 
-/// `words` as a command line of a unit: each in quotation marks, and nothing in it is expanded.
+/// A command line for a unit: systemd neither splits nor expands anything in `words`.
 ///
 /// # Errors
-/// For a word that no unit can have: one with a line break or another control character.
+/// For a word with a control character, which no unit can have.
 pub fn command_line<S: AsRef<str>>(words: &[S]) -> Result<String> {
-    let quoted: Result<Vec<_>> = words.iter().map(|word| quoted(word.as_ref())).collect();
+    let quoted: Result<Vec<_>> = words.iter().map(|word| quote(word.as_ref())).collect();
     Ok(quoted?.join(" "))
 }
 
-fn quoted(word: &str) -> Result<String> {
+fn quote(word: &str) -> Result<String> {
     ensure!(
         !word.chars().any(char::is_control),
-        "{word:?} has a control character, which no systemd unit can have"
+        "invalid word for a systemd unit: {word:?}: remove the control character"
     );
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) && !word.starts_with(['@', ':', '+']) {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@+".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) && !word.starts_with(['@', ':', '+']) {
         return Ok(word.to_owned());
     }
     let mut text = String::from('"');

@@ -1,7 +1,7 @@
 //! YAML as a tree of bounded size.
 //!
-//! The parser tells events; the tree is made here, so that an alias costs what it stands for: a file in which each line
-//! names the one before ten times is refused, and does not take all memory.
+//! The parser emits events, and this file builds the tree from them. Each use of an alias counts as many nodes as its
+//! anchor has, so that a small document that expands to a huge one is refused instead of filling the memory.
 
 use std::collections::BTreeMap;
 
@@ -9,39 +9,41 @@ use anyhow::{Result, anyhow, bail, ensure};
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Value};
 
-/// The most nodes, those of aliases counted as often as they are named.
+/// The most nodes; those of an anchor count again for each alias.
 const NODES: usize = 20_000;
 
 /// The deepest nesting.
 const DEPTH: usize = 64;
 
-/// Reads the one document in `text`. Keys that are no text become text; `<<` takes over the keys of what it names; a tag
-/// that the two compose providers do not know is refused.
+/// Parses the one document in `text`. Keys of other types become strings, `<<` merges the keys of the tables that it
+/// refers to, and a tag that the compose providers do not share is refused.
 ///
 /// # Errors
-/// When it is no YAML, has several documents or a key twice, or is too large.
+/// When it is not valid YAML, has several documents or a key twice, or exceeds a limit.
 pub fn parse(text: &str) -> Result<Value> {
     let mut builder = Builder { stack: Vec::new(), anchors: BTreeMap::new(), nodes: 0, document: None };
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| anyhow!("no valid YAML: {error}"))?;
-        builder.take(event).map_err(|error| error.context(format!("line {}", span.start.line())))?;
+        let (event, span) = event.map_err(|error| anyhow!("invalid YAML: {error}"))?;
+        builder
+            .take(event)
+            .map_err(|error| error.context(format!("invalid YAML: line {}", span.start.line())))?;
     }
     Ok(builder.document.unwrap_or_default())
 }
 
 struct Builder {
     stack: Vec<Open>,
-    /// What anchors stand for, and of how many nodes it is.
+    /// The values of anchors, and their numbers of nodes.
     anchors: BTreeMap<usize, (Value, usize)>,
     nodes: usize,
     document: Option<Value>,
 }
 
-/// A collection that has not ended yet.
+/// A collection whose end has not been read.
 struct Open {
     collection: Collection,
     anchor: usize,
-    /// How many nodes there were before.
+    /// The number of nodes before it.
     nodes: usize,
 }
 
@@ -60,7 +62,7 @@ impl Builder {
             }
             Event::Alias(anchor) => {
                 let Some((value, nodes)) = self.anchors.get(&anchor).cloned() else {
-                    bail!("an alias names no anchor")
+                    bail!("an alias has no anchor")
                 };
                 self.count(nodes)?;
                 self.add(value, 0, nodes)
@@ -79,7 +81,7 @@ impl Builder {
 
     fn count(&mut self, nodes: usize) -> Result<()> {
         self.nodes = self.nodes.saturating_add(nodes);
-        ensure!(self.nodes <= NODES, "more than {NODES} nodes, aliases counted as what they stand for");
+        ensure!(self.nodes <= NODES, "more than {NODES} nodes, those of aliases included");
         Ok(())
     }
 
@@ -107,7 +109,7 @@ impl Builder {
 
     fn add(&mut self, value: Value, anchor: usize, nodes: usize) -> Result<()> {
         if anchor != 0 {
-            // A copy is memory, too.
+            // The copy takes memory, too.
             self.count(nodes)?;
             self.anchors.insert(anchor, (value.clone(), nodes));
         }
@@ -121,7 +123,7 @@ impl Builder {
                 None => *key = Some(as_key(value)?),
                 Some(key) if key == "<<" => merged.push(value),
                 Some(name) => {
-                    ensure!(!table.contains_key(&name), "the key {name:?} is there twice");
+                    ensure!(!table.contains_key(&name), "duplicate key: {name:?}");
                     table.insert(name, value);
                 }
             },
@@ -138,7 +140,7 @@ fn as_key(value: Value) -> Result<String> {
     }
 }
 
-/// Takes over what `table` does not have itself.
+/// Adds the keys of `other` that `table` does not have.
 fn merge(table: &mut Map<String, Value>, other: Value) -> Result<()> {
     match other {
         Value::Object(other) => {
@@ -148,15 +150,16 @@ fn merge(table: &mut Map<String, Value>, other: Value) -> Result<()> {
             Ok(())
         }
         Value::Array(others) => others.into_iter().try_for_each(|other| merge(table, other)),
-        _ => bail!("<< names neither a table nor a list of them"),
+        _ => bail!("<< refers neither to a table nor to a list of tables"),
     }
 }
 
-/// `!reset` and `!override` would undo in one file what another says, and with it what has been checked there.
+/// Refuses every tag that is not a YAML type: `!reset` and `!override` in one file would undo what was checked in
+/// another.
 fn check_tag(tag: Option<&Tag>) -> Result<()> {
     match tag {
         Some(tag) if tag.handle != "tag:yaml.org,2002:" => {
-            bail!("the tag {}{} is not known here: write the value without it", tag.handle, tag.suffix)
+            bail!("unsupported tag: {}{}: write the value without it", tag.handle, tag.suffix)
         }
         _ => Ok(()),
     }
@@ -171,7 +174,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value> {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "true" | "True" | "TRUE" => Value::Bool(true),
         "false" | "False" | "FALSE" => Value::Bool(false),
-        // The older YAML of podman-compose; nothing here needs a text of these.
+        // podman-compose reads YAML 1.1, where more words are booleans; no key that is checked here is affected.
         _ => match text.parse::<i64>() {
             Ok(number) => number.into(),
             Err(_) => Value::String(text.to_owned()),
@@ -190,8 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn documents_become_trees() {
-        let text = "# a comment\na: &x {b: 1, c: 'true'}\nd:\n  <<: *x\n  b: ~\nlist: [*x, \"y\", yes]\n80: |\n  text\n";
+    fn a_document_becomes_a_tree() {
+        let text = "# a comment\na: &x {b: 1, c: 'true'}\nd:\n  <<: *x\n  b: ~\nlist: [*x, \"y\", yes]\n\
+                    80: |\n  text\n";
         let expected = json!({
             "a": {"b": 1, "c": "true"},
             "d": {"b": null, "c": "true"},
@@ -215,14 +219,14 @@ mod tests {
             "{}",
             fails(&"- ".repeat(DEPTH + 1))
         );
-        assert!(fails(&"[".repeat(100_000)).contains("valid YAML"), "{}", fails(&"[".repeat(100_000)));
+        assert!(fails(&"[".repeat(100_000)).contains("invalid YAML"), "{}", fails(&"[".repeat(100_000)));
         assert!(fails(&"- x\n".repeat(NODES + 1)).contains("more than"));
-        assert!(fails("a: 1\na: 2\n").contains("twice"));
+        assert!(fails("a: 1\na: 2\n").contains("duplicate key"));
         assert!(fails("a: 1\n---\nb: 1\n").contains("more than one document"));
         assert!(fails("a: !reset []\n").contains("!reset"));
         assert!(fails("a: !override {b: 1}\n").contains("!override"));
-        assert!(fails("a: *nobody\n").contains("valid YAML") || fails("a: *nobody\n").contains("anchor"));
-        assert!(fails("a: [\n").contains("valid YAML"));
+        assert!(fails("a: *missing\n").contains("invalid YAML") || fails("a: *missing\n").contains("anchor"));
+        assert!(fails("a: [\n").contains("invalid YAML"));
         assert!(fails("<<: 1\n").contains("neither"));
     }
 }

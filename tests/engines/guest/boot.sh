@@ -1,6 +1,6 @@
 #!/bin/sh
-# boot.sh TREE DIRECTORY: the device's process 1. Mounts the tree with the device's own writes above it, the storage of the
-# engines from an ext4 image, and becomes systemd.
+# boot.sh TREE DIRECTORY: the device's process 1. Mounts the tree with an overlay for the device's writes, and the
+# storage of the engines from an ext4 image, and becomes systemd.
 set -eu
 tree=$1 directory=$2
 root=$directory/root

@@ -1,15 +1,16 @@
 #!/bin/sh
-# start.sh TREE DIRECTORY NAME GUEST: gives the device namespaces of its own, and a control group of its own in a
-# hierarchy that the host need not have mounted: two devices must not share one, because each has a systemd.
+# start.sh TREE DIRECTORY NAME GUEST [clean]: starts a device in new namespaces and in a new control group. The
+# hierarchy is mounted here, because the host may not have it. Two devices must not share a control group: each has a
+# systemd.
 set -eu
 tree=$1 directory=$2 name=$3 guest=$4
 groups=$directory/groups
 mkdir -p "$groups"
 mount --make-rprivate /
 mount -t cgroup2 cgroup2 "$groups"
-# What the device's boot before this one has left; a control group that still has processes cannot be removed.
+# Control groups of the device's previous boot. One that still has processes cannot be removed.
 [ ! -d "$groups/$name" ] || find "$groups/$name" -depth -type d -exec rmdir {} \;
-[ -z "${5-}" ] || exit 0 # only that
+[ -z "${5-}" ] || exit 0 # clean: only that
 mkdir -p "$groups/$name"
 echo $$ >"$groups/$name/cgroup.procs"
 umount "$groups"

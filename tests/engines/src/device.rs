@@ -1,4 +1,4 @@
-//! A device: a copy of the Debian system with real systemd as process 1 of its own namespaces.
+//! A device: a copy of the Debian system, with real systemd as process 1 of new namespaces.
 
 use std::fs;
 use std::io::Write;
@@ -17,17 +17,17 @@ use xshell::{Shell, cmd};
 use crate::release::Release;
 use crate::{Setup, Suite};
 
-/// Puts the device together and boots it.
+/// The scripts that assemble and boot the device.
 const START: &str = include_str!("../guest/start.sh");
 const BOOT: &str = include_str!("../guest/boot.sh");
 
-/// The longest that a command in the device may take, as coreutils' timeout wants it.
+/// The time limit for a command in the device, for coreutils' timeout.
 const LIMIT: &str = "300";
 
-/// How long something is waited for that comes by itself.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// The time limit for a condition that becomes true by itself.
+const WAIT_MAX: Duration = Duration::from_secs(40);
 
-/// Where the client's data are, and the module's.
+/// The module's state directory, in the data of the client.
 pub const STATE: &str = "/data/mender/update-modules/container";
 
 /// The module's settings in scenarios.
@@ -37,7 +37,7 @@ pub const SETTINGS: &str = "/etc/mender-modules/container.toml";
 pub struct Device<'a> {
     sh: Shell,
     suite: &'a Suite,
-    /// What runs containers on it.
+    /// The engine and compose provider.
     pub setup: Setup,
     directory: PathBuf,
     name: String,
@@ -45,8 +45,8 @@ pub struct Device<'a> {
     process: Option<Child>,
 }
 
-/// What a command has said, and how it ended.
-pub struct Said {
+/// The output and exit status of a command.
+pub struct Output {
     /// The exit status; 128 and the signal's number for a command that was killed.
     pub status: i32,
     /// Standard output, then standard error.
@@ -54,7 +54,7 @@ pub struct Said {
 }
 
 impl<'a> Device<'a> {
-    /// A device with the module installed, in `directory`, that has never been booted.
+    /// A device in `directory`, with the module installed, not booted yet.
     pub fn new(suite: &'a Suite, setup: Setup, directory: &Path, name: &str, step: &'a Step) -> Result<Self> {
         let device = Self {
             sh: Shell::new()?,
@@ -107,7 +107,7 @@ impl<'a> Device<'a> {
     /// Boots the device, and returns when systemd has started everything.
     ///
     /// # Errors
-    /// When it does not come up: with the last lines of its console.
+    /// When it does not boot in time: with the output of its console.
     pub fn power_on(&mut self) -> Result<()> {
         self.step.detail("booting");
         let console = fs::File::create(self.directory.join("console"))?;
@@ -116,9 +116,9 @@ impl<'a> Device<'a> {
         self.process = Some(command.spawn().context("starting unshare")?);
         let ready = "systemctl is-system-running --wait 2> /dev/null | grep -q -x -e running -e degraded";
         let begun = Instant::now();
-        while !self.run(ready).is_ok_and(|said| said.status == 0) {
+        while !self.run(ready).is_ok_and(|output| output.status == 0) {
             let console = || fs::read_to_string(self.directory.join("console")).unwrap_or_default();
-            ensure!(begun.elapsed() < PATIENCE, "the device did not boot:\n{}", console());
+            ensure!(begun.elapsed() < WAIT_MAX, "the device did not boot:\n{}", console());
             thread::sleep(Duration::from_millis(50));
         }
         Ok(())
@@ -132,32 +132,33 @@ impl<'a> Device<'a> {
         command
     }
 
-    /// Kills everything in the device at once. What it had written stays written: see the emulated Pi for what does not.
+    /// Simulates a power loss: kills everything in the device at once. Writes are not lost; only on the emulated Pi
+    /// they are.
     ///
     /// # Errors
     /// When it is not on.
-    pub fn power_cut(&mut self) -> Result<()> {
+    pub fn lose_power(&mut self) -> Result<()> {
         let mut process = self.process.take().context("the device is not on")?;
         // unshare --kill-child kills process 1 when it ends itself, and the kernel the rest.
         process.kill().and_then(|()| process.wait()).context("killing the device")?;
         let begun = Instant::now();
-        // The control groups can be removed when the last process has gone.
+        // The control groups can be removed when the last process has ended.
         while !self.start().arg("clean").stderr(Stdio::null()).status()?.success() {
-            ensure!(begun.elapsed() < PATIENCE, "the device's processes did not end");
+            ensure!(begun.elapsed() < WAIT_MAX, "the device's processes did not end");
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
 
-    /// Process 1, as the host sees it.
+    /// The host's number of the device's process 1.
     fn process_1(&self) -> Result<String> {
         let process = self.process.as_ref().context("the device is not on")?;
         let path = format!("/proc/{0}/task/{0}/children", process.id());
         let children = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
         let child = children.split_whitespace().next().context("the device has no process yet")?;
-        // Before that it is a program of the host's that puts the device together.
+        // Before that it is a program of the host that assembles the device.
         let name = fs::read_to_string(format!("/proc/{child}/comm"))?;
-        ensure!(name.trim() == "systemd", "the device is not put together yet");
+        ensure!(name.trim() == "systemd", "the device is not assembled yet");
         Ok(child.to_owned())
     }
 
@@ -172,61 +173,62 @@ impl<'a> Device<'a> {
     /// Runs `command` in the device.
     ///
     /// # Errors
-    /// When it cannot be started; a command that fails is none.
-    pub fn run(&self, command: &str) -> Result<Said> {
+    /// When it cannot be started. A failed command is no error.
+    pub fn run(&self, command: &str) -> Result<Output> {
         self.step.detail(command.lines().next().unwrap_or_default());
         let output = self.command(command)?.output().context("starting nsenter")?;
         let status = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
         let text = [output.stdout, output.stderr].concat();
-        Ok(Said { status, text: String::from_utf8_lossy(&text).into_owned() })
+        Ok(Output { status, text: String::from_utf8_lossy(&text).into_owned() })
     }
 
-    /// Runs `command`, which has to succeed, and returns what it says.
+    /// Runs `command`, which has to succeed, and returns its output.
     ///
     /// # Errors
     /// When it fails.
     pub fn ok(&self, command: &str) -> Result<String> {
-        self.ends(command, 0)
+        self.exits_with(command, 0)
     }
 
-    /// Runs `command`, which has to exit with `status`, and returns what it says.
+    /// Runs `command`, which has to exit with `status`, and returns its output.
     ///
     /// # Errors
-    /// When it does not.
-    pub fn ends(&self, command: &str, status: i32) -> Result<String> {
-        let said = self.run(command)?;
+    /// When it exits with another status: with its output.
+    pub fn exits_with(&self, command: &str, status: i32) -> Result<String> {
+        let output = self.run(command)?;
         ensure!(
-            said.status == status,
-            "in the device, {command:?} exited with {} instead of {status}:\n{}",
-            said.status,
-            said.text
+            output.status == status,
+            "command failed in the device: {command:?}: exit status {} instead of {status}:\n{}",
+            output.status,
+            output.text
         );
-        Ok(said.text)
+        Ok(output.text)
     }
 
     /// Waits until `command` succeeds.
     ///
     /// # Errors
-    /// When it does not within [`PATIENCE`]: what it said last, and what systemd's journal says.
+    /// When it does not within [`WAIT_MAX`]: with its last output and systemd's journal.
     pub fn wait(&self, command: &str) -> Result<()> {
         let begun = Instant::now();
         loop {
-            let said = self.run(command)?;
-            if said.status == 0 {
+            let output = self.run(command)?;
+            if output.status == 0 {
                 return Ok(());
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > WAIT_MAX {
                 let journal = self.run("journalctl --no-pager -n 40")?.text;
-                bail!("in the device, {command:?} does not come to succeed:\n{}\n{journal}", said.text);
+                bail!(
+                    "command failed in the device for {} s: {command:?}:\n{}\n{journal}",
+                    WAIT_MAX.as_secs(),
+                    output.text
+                );
             }
             thread::sleep(Duration::from_millis(200));
         }
     }
 
     /// Writes a file in the device.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn write(&self, path: &str, content: &[u8]) -> Result<()> {
         let mut command = self.command(&format!("mkdir -p \"$(dirname '{path}')\" && cat > '{path}'"))?;
         let mut child = command.stdin(Stdio::piped()).spawn().context("starting nsenter")?;
@@ -236,16 +238,13 @@ impl<'a> Device<'a> {
     }
 
     /// Reads a file of the device.
-    ///
-    /// # Errors
-    /// When it cannot be read.
     pub fn read(&self, path: &str) -> Result<Vec<u8>> {
         let output = self.command(&format!("cat '{path}'"))?.output().context("starting nsenter")?;
         ensure!(output.status.success(), "reading {path} in the device failed");
         Ok(output.stdout)
     }
 
-    /// An image for this device that is called `reference`.
+    /// An image for this device with the name `reference`.
     pub fn image(&self, reference: &str, version: &str, mode: Mode) -> Archive {
         self.image_of(reference, version, mode).archive()
     }
@@ -255,7 +254,7 @@ impl<'a> Device<'a> {
         Image { reference, version, mode, architecture: "amd64", executable: &self.suite.server }
     }
 
-    /// Packs `release` with mender-artifact, copies it in, and returns its path there.
+    /// Packs `release` with mender-artifact, copies it into the device, and returns its path there.
     ///
     /// # Errors
     /// When mender-artifact fails.
@@ -270,24 +269,28 @@ impl<'a> Device<'a> {
         Ok(inside)
     }
 
-    /// Calls the real client, which has to exit with `status`, and returns what it says.
+    /// Runs the real client, which has to exit with `status`, and returns its output.
     ///
     /// # Errors
-    /// When it exits with another.
-    pub fn client(&self, words: &str, status: i32) -> Result<String> {
-        self.ends(&format!("mender {words}"), status)
+    /// When it exits with another status: with its output.
+    pub fn client(&self, arguments: &str, status: i32) -> Result<String> {
+        self.exits_with(&format!("mender {arguments}"), status)
     }
 
-    /// Starts the real client, and returns when `moment`, a command in the device, succeeds.
+    /// Starts the real client, and returns when the command `condition` succeeds in the device.
     ///
     /// # Errors
     /// When the client ends before that.
-    pub fn client_until(&self, words: &str, moment: &str) -> Result<Child> {
-        let mut client = self.command(&format!("exec mender {words} > /run/client 2>&1"))?.spawn()?;
+    pub fn client_until(&self, arguments: &str, condition: &str) -> Result<Child> {
+        let mut client = self.command(&format!("exec mender {arguments} > /run/client 2>&1"))?.spawn()?;
         let begun = Instant::now();
-        while self.run(moment)?.status != 0 {
-            let ended = client.try_wait()?.is_some() || begun.elapsed() > PATIENCE;
-            ensure!(!ended, "the client ended before the moment came:\n{}", self.ok("cat /run/client")?);
+        while self.run(condition)?.status != 0 {
+            let ended = client.try_wait()?.is_some() || begun.elapsed() > WAIT_MAX;
+            ensure!(
+                !ended,
+                "the client ended before {condition:?} succeeded:\n{}",
+                self.ok("cat /run/client")?
+            );
         }
         Ok(client)
     }
@@ -298,83 +301,82 @@ impl<'a> Device<'a> {
     /// When the client fails.
     pub fn update(&self, release: &Release) -> Result<String> {
         let artifact = self.artifact(release)?;
-        let said = self.client(&format!("install {artifact}"), 0)?;
+        let output = self.client(&format!("install {artifact}"), 0)?;
         self.client("commit", 0)?;
-        Ok(said)
+        Ok(output)
     }
 
-    /// Installs `release`, which has to fail with each of `words` in the log.
+    /// Installs `release`, which has to fail with each of `expected` in the log.
     ///
     /// # Errors
-    /// When it does not.
-    pub fn refuses(&self, release: &Release, words: &[&str]) -> Result<String> {
+    /// When it does not: with the log.
+    pub fn refuses(&self, release: &Release, expected: &[&str]) -> Result<String> {
         let artifact = self.artifact(release)?;
-        let said = self.run(&format!("mender install {artifact}"))?;
-        ensure!(said.status == 1, "the update was not refused ({}):\n{}", said.status, said.text);
-        for word in words {
-            ensure!(said.text.contains(word), "the log does not say {word:?}:\n{}", said.text);
+        let output = self.run(&format!("mender install {artifact}"))?;
+        ensure!(
+            output.status == 1,
+            "the update was not refused: exit status {}:\n{}",
+            output.status,
+            output.text
+        );
+        for text in expected {
+            ensure!(output.text.contains(text), "{text:?} is missing in the log:\n{}", output.text);
         }
-        Ok(said.text)
+        Ok(output.text)
     }
 
-    /// Has to get `version` for an answer at `port`, now or soon.
+    /// Waits until the server at `port` answers with `version`.
     ///
     /// # Errors
-    /// When it gets another, or none.
+    /// When it does not in time.
     pub fn answers(&self, port: u16, version: &str) -> Result<()> {
-        self.says(port, "", version)
+        self.serves(port, "", version)
             .with_context(|| format!("version {version} does not answer at port {port}"))
     }
 
-    /// Has to get `content` for an answer at `port` when it asks for `path`, now or soon.
+    /// Waits until the server at `port` answers with `content` to a request for `path`.
     ///
     /// # Errors
-    /// When it gets another, or none.
-    pub fn says(&self, port: u16, path: &str, content: &str) -> Result<()> {
-        let ask = format!("busybox wget -q -T 2 -O - http://127.0.0.1:{port}/{path} 2> /dev/null");
-        self.wait(&format!("said=$({ask}); echo \"$said\"; [ \"$said\" = '{content}' ]"))
+    /// When it does not in time.
+    pub fn serves(&self, port: u16, path: &str, content: &str) -> Result<()> {
+        let request = format!("busybox wget -q -T 2 -O - http://127.0.0.1:{port}/{path} 2> /dev/null");
+        self.wait(&format!("answer=$({request}); echo \"$answer\"; [ \"$answer\" = '{content}' ]"))
     }
 
-    /// Loads `archive` into the engine by hand, as somebody else.
+    /// Loads `archive` into the engine without the module.
     ///
     /// # Errors
     /// When the engine does not take it.
     pub fn load(&self, archive: &Archive) -> Result<()> {
-        self.write("/root/theirs.tar", &archive.content)?;
-        self.ok(&format!("{} load --quiet < /root/theirs.tar", self.setup.engine())).map(drop)
+        self.write("/root/unrelated.tar", &archive.content)?;
+        self.ok(&format!("{} load --quiet < /root/unrelated.tar", self.setup.engine())).map(drop)
     }
 
-    /// Runs the engine with `words`, which has to succeed, and returns what it says.
-    ///
-    /// # Errors
-    /// When it fails.
-    pub fn engine(&self, words: &str) -> Result<String> {
-        self.ok(&format!("{} {words}", self.setup.engine()))
+    /// Runs the engine with `arguments`, which has to succeed, and returns its output.
+    pub fn engine(&self, arguments: &str) -> Result<String> {
+        self.ok(&format!("{} {arguments}", self.setup.engine()))
     }
 
-    /// Every image's ID with one of its names, a line each, sorted.
-    ///
-    /// # Errors
-    /// When the engine fails.
+    /// The IDs and names of all images, one name in a line, sorted.
     pub fn images(&self) -> Result<Vec<String>> {
         let engine = self.setup.engine();
-        let said = self.ok(&format!(
+        let output = self.ok(&format!(
             "{engine} images --no-trunc --format '{{{{.ID}}}} {{{{.Repository}}}}:{{{{.Tag}}}}'"
         ))?;
-        let mut images: Vec<_> = said.lines().map(str::to_owned).collect();
+        let mut images: Vec<_> = output.lines().map(str::to_owned).collect();
         images.sort();
         Ok(images)
     }
 
-    /// Has to find nothing left of an update, and exactly the images `before`.
+    /// Requires that nothing is left of an update, and that the images are those in `before`.
     ///
     /// # Errors
-    /// When it finds something else.
+    /// What is left, or differs.
     pub fn is_clean(&self, before: &[String]) -> Result<()> {
         self.ok(&format!("test ! -e {STATE}/journal.json && test ! -e {STATE}/staging"))
-            .context("something is left of the update")?;
+            .context("the journal or the staging directory is left")?;
         let now = self.images()?;
-        ensure!(now == before, "the images were {before:#?} and are {now:#?}");
+        ensure!(now == before, "the images differ: before {before:#?}, now {now:#?}");
         Ok(())
     }
 }
@@ -382,8 +384,8 @@ impl<'a> Device<'a> {
 impl Drop for Device<'_> {
     fn drop(&mut self) {
         if self.process.is_some() {
-            // Nothing is left to tell it to: the scenario has ended.
-            let _ = self.power_cut();
+            // An error cannot be returned from here, and the scenario has ended.
+            let _ = self.lose_power();
         }
     }
 }

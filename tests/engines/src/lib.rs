@@ -1,8 +1,8 @@
-//! What the module `container` does with real engines: Debian 13 with systemd, podman, docker and both compose providers,
-//! booted in namespaces of this machine, driven by the real Mender client. A device is there in two seconds.
+//! Scenarios of the module `container` with real engines: Debian 13 with systemd, podman, docker and both compose
+//! providers, booted in namespaces of this machine and driven by the real Mender client. A device boots in two seconds.
 //!
-//! Every scenario has a device of its own for each engine that it is for. Where one fails, what the device had written and
-//! the error stay in `target/engines/<scenario>/<setup>/`. It takes root.
+//! Every scenario runs on a new device for each of its setups. When it fails, the device's files and the error are
+//! kept in `target/engines/<scenario>/<setup>/`. The scenarios need root.
 
 mod device;
 mod release;
@@ -23,54 +23,53 @@ pub use setup::Setup;
 pub const HOST_PACKAGES: &[&str] =
     &["debian-archive-keyring", "e2fsprogs", "mender-artifact", "mmdebstrap", "util-linux"];
 
-/// One thing that happens to a device.
+/// A scenario: what happens to a device, and the expected results.
 pub struct Scenario {
-    /// Its name on the command line and of its directory.
+    /// The name on the command line, and of the directory.
     pub name: &'static str,
-    /// What is shown.
-    pub says: &'static str,
-    /// What it runs on.
+    /// What the scenario shows, in one line.
+    pub summary: &'static str,
+    /// The setups that it runs on.
     pub on: &'static [Setup],
-    play: fn(&mut Device) -> Result<()>,
+    run: fn(&mut Device) -> Result<()>,
 }
 
-/// What the scenarios are run with.
+/// The files that all scenarios use.
 pub struct Suite {
     /// The Debian tree, see [`system::ensure`].
     pub system: PathBuf,
     /// The module's executable.
     pub module: PathBuf,
-    /// The server in the containers' images: a static executable.
+    /// The server in the images: a static executable.
     pub server: Vec<u8>,
-    /// The directory that keeps what failed.
+    /// The directory for devices; those of failed scenarios are kept.
     pub directory: PathBuf,
 }
 
-/// Every scenario with every setup that it is for, of those whose `scenario` or `scenario/setup` is among `names`; all where
-/// no name is given.
+/// The scenarios in `names`, each `scenario` or `scenario/setup`, with their setups; all of them if `names` is empty.
 ///
 /// # Errors
-/// For a name that none has: the names that are there.
+/// For an unknown name: the known ones.
 pub fn choose(names: &[String]) -> Result<Vec<(&'static Scenario, Setup)>> {
     let all =
         || scenarios::all().flat_map(|scenario| scenario.on.iter().map(move |setup| (scenario, *setup)));
-    let is = |name: &str, scenario: &Scenario, setup: Setup| {
+    let matches = |name: &str, scenario: &Scenario, setup: Setup| {
         name == scenario.name || name == format!("{}/{setup}", scenario.name)
     };
     for name in names {
         ensure!(
-            all().any(|(scenario, setup)| is(name, scenario, setup)),
+            all().any(|(scenario, setup)| matches(name, scenario, setup)),
             "no such scenario: {name}: choose from {}",
             scenarios::all().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ")
         );
     }
     let chosen = |(scenario, setup): &(&Scenario, Setup)| {
-        names.is_empty() || names.iter().any(|name| is(name, scenario, *setup))
+        names.is_empty() || names.iter().any(|name| matches(name, scenario, *setup))
     };
     Ok(all().filter(chosen).collect())
 }
 
-/// Of `all`, each scenario with one of its setups, taken in turn.
+/// Each scenario in `all` with one of its setups, another one for each scenario.
 pub fn sample(all: &[(&'static Scenario, Setup)]) -> Vec<(&'static Scenario, Setup)> {
     let mut sample = Vec::new();
     let mut rest = all;
@@ -84,26 +83,27 @@ pub fn sample(all: &[(&'static Scenario, Setup)]) -> Vec<(&'static Scenario, Set
 }
 
 impl Suite {
-    /// Runs `scenario` on a fresh device with `setup`; its directory goes when it has succeeded.
+    /// Runs `scenario` on a new device with `setup`. The directory of a successful one is removed.
     ///
     /// # Errors
-    /// When it fails: what was expected, what was seen, and where the rest is kept.
-    pub fn play(&self, scenario: &Scenario, setup: Setup) -> Result<()> {
+    /// When it fails: the difference, and the directory of the device.
+    pub fn run(&self, scenario: &Scenario, setup: Setup) -> Result<()> {
         let name = format!("{}/{setup}", scenario.name);
         let directory = self.directory.join(&name);
         directory::empty(&directory)?;
         let group = format!("mender-engines-{}-{}-{setup}", std::process::id(), scenario.name);
-        let played = status::step(&name, |step| {
+        let result = status::step(&name, |step| {
             let mut device = Device::new(self, setup, &directory, &group, step)?;
             device.power_on()?;
-            (scenario.play)(&mut device)
+            (scenario.run)(&mut device)
         });
-        if let Err(error) = &played {
+        if let Err(error) = &result {
             let path = directory.join("error");
             fs::write(&path, format!("{error:#}\n"))
-                .with_context(|| format!("writing {}", path.display()))?;
+                .with_context(|| format!("writing {} failed", path.display()))?;
         }
-        played.with_context(|| format!("{name}: {}: kept in {}", scenario.says, directory.display()))?;
+        result
+            .with_context(|| format!("{name} failed: {}: see {}", scenario.summary, directory.display()))?;
         directory::remove(&directory)
     }
 }

@@ -1,19 +1,19 @@
-//! What an artifact is made of.
+//! The content of an artifact.
 
 use serde_json::{Value, json};
 use test_image::Archive;
 
-/// A payload: the files that `mender-artifact` packs, and meta-data.
+/// The files that `mender-artifact` packs, and meta-data.
 pub struct Release {
     /// The artifact's name.
     pub name: String,
-    /// Names and contents of the payload's files, images among them.
+    /// The names and contents of the payload's files, including images.
     pub files: Vec<(String, Vec<u8>)>,
     /// The meta-data.
     pub meta_data: Value,
 }
 
-/// A release of `project`, with `images` that are called what their archives say, and more `meta_data`.
+/// A release of `project`. `images` has the references and archives of its images; `meta_data` has the other meta-data.
 pub fn release(name: &str, project: &str, images: &[(&str, &Archive)], mut meta_data: Value) -> Release {
     meta_data["project"] = json!(project);
     let file = |number: usize| format!("image-{number}.tar");

@@ -1,13 +1,13 @@
-//! What runs containers on a device: an engine, how it keeps images, and a compose provider.
+//! The setups of a device: an engine, its image store, and a compose provider.
 
 use std::fmt;
 
-/// One combination.
+/// One setup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setup {
     /// podman, and podman-compose.
     Podman,
-    /// podman, and docker-compose, which talks to podman's service.
+    /// podman, and docker-compose, which uses podman's service.
     PodmanDockerCompose,
     /// docker, and docker-compose.
     Docker,
@@ -24,12 +24,12 @@ impl Setup {
         }
     }
 
-    /// Whether that is podman.
+    /// Whether the engine is podman.
     pub fn is_podman(self) -> bool {
         self.engine() == "podman"
     }
 
-    /// Units that its boot starts.
+    /// The units that are started at boot.
     pub(crate) fn units(self) -> &'static [&'static str] {
         match self {
             Setup::Podman => &[],
@@ -41,7 +41,7 @@ impl Setup {
     /// Its files in `/etc`.
     pub(crate) fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            // The host may have no controller for a limit of processes.
+            // The host may have no controller for the number of processes.
             Setup::Podman => &[(
                 "containers/containers.conf",
                 "[containers]\npids_limit = 0\n[engine]\ncompose_providers = [\"/usr/bin/podman-compose\"]\n",

@@ -1,4 +1,4 @@
-//! The Debian system that every device is a copy of: made once by mmdebstrap and kept in the user's cache.
+//! The Debian system that every device shares, made once by mmdebstrap and kept in the user's cache.
 
 use std::path::{Path, PathBuf};
 
@@ -14,15 +14,15 @@ use crate::HOST_PACKAGES;
 /// The Debian release.
 const RELEASE: &str = "trixie";
 
-/// What the release may be asked for as, one after the other: a mirror's index can be out of step for one of them.
+/// The names of the release on the mirror, tried in this order: a mirror's index can be inconsistent for one of them.
 const SUITES: &[&str] = &[RELEASE, "stable"];
 
-/// Packages beside Debian's essential ones and apt.
+/// The packages, in addition to Debian's essential ones and apt.
 const PACKAGES: &[&str] = &[
     "aardvark-dns",
-    "busybox-static", // wget, which asks the containers
+    "busybox-static", // wget, for requests to the containers
     "ca-certificates",
-    "catatonit", // of podman's pods
+    "catatonit", // for podman's pods
     "conmon",
     "crun",
     "dbus",
@@ -40,13 +40,14 @@ const PACKAGES: &[&str] = &[
     "systemd-sysv",
 ];
 
-/// Left out of every package.
+/// The directories of `/usr/share` that are omitted.
 const EXCLUDED: &[&str] = &["doc", "info", "lintian", "locale", "man", "zoneinfo"];
 
-/// Run on the finished system.
+/// The script that mmdebstrap runs on the finished system.
 const CUSTOMIZE: &str = include_str!("../guest/customize.sh");
 
-/// The tree, made where the cache has none for today's recipe: about two minutes. Nothing in it is ever written to.
+/// The directory of the system. Devices never write to it. If the cache has none for the current recipe, it is made
+/// in about two minutes.
 ///
 /// # Errors
 /// When host packages are missing and may not be installed, or the mirror does not answer.
@@ -67,15 +68,15 @@ fn make(sh: &Shell, directory: &Path) -> Result<()> {
     step(format!("a Debian system ({RELEASE}) with container engines"), |step| {
         let mut errors = String::new();
         for suite in SUITES {
-            // In a mount namespace of its own: whatever ends this, no mount stays in the directory.
+            // In a mount namespace, so that an interrupted build leaves no mount in the directory.
             let command = as_root(sh, "unshare")?
                 .args(["--mount", "mmdebstrap", "--mode=root", "--variant=apt", "--format=directory"])
                 .arg(format!("--include={}", PACKAGES.join(",")))
                 .arg("--aptopt=APT::Install-Recommends \"false\"")
                 .arg("--aptopt=Acquire::Languages \"none\"")
                 .arg("--aptopt=Acquire::Retries \"3\"")
-                .arg("--aptopt=APT::Sandbox::User \"root\"") // the cache directory is closed to _apt
-                .arg("--dpkgopt=force-unsafe-io") // an interrupted build is thrown away
+                .arg("--aptopt=APT::Sandbox::User \"root\"") // _apt cannot read the cache directory
+                .arg("--dpkgopt=force-unsafe-io") // an interrupted build is discarded
                 .args(EXCLUDED.iter().map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*")))
                 .arg(format!("--customize-hook=sh '{}' \"$1\" {RELEASE}", script.display()))
                 .arg(suite)

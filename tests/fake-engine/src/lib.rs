@@ -1,15 +1,15 @@
-//! A mock of podman and of systemctl, as far as the module `container` uses them: images, tags and running containers are
-//! files, so that a test can compare them and a tracer can cut what changes them.
+//! A mock of podman and systemctl, as far as the module `container` uses them. Images, tags and running containers
+//! are files: tests compare them, and fault injection interrupts their changes.
 //!
-//! It is not what podman does. That is shown by the module's end-to-end scenarios, which use the real one.
+//! The mock does not prove what podman does. The module's scenarios run the real one.
 //!
 //! | file in the state directory | content |
 //! |---|---|
-//! | `images/ID` | how the image's server behaves |
+//! | `images/ID` | the behaviour of the image's server |
 //! | `tags/REFERENCE`, with `+` for `/` | the image's ID |
 //! | `running/CONTAINER` | the image's ID |
 //!
-//! A load that is killed leaves a temporary copy of its archive, as podman's does: in `TMPDIR`, else beside the state directory.
+//! A killed load leaves a temporary copy of its archive, as podman does: in `TMPDIR`, else beside the state directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,19 +19,19 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use mender_update_module::durable::{self, Dir};
 
-/// The state directory.
+/// The state of the mock, in a directory.
 pub struct State(PathBuf);
 
 /// A running container: its name and its image's ID.
 pub type Container = (String, String);
 
 impl State {
-    /// The one in `directory`.
+    /// The state in `directory`.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self(directory.into())
     }
 
-    /// The directory.
+    /// The directory of the state.
     pub fn directory(&self) -> &Path {
         &self.0
     }
@@ -45,7 +45,7 @@ impl State {
         for entry in fs::read_dir(&directory)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            // What a cut has left of a file that was being written.
+            // An interruption leaves such a file.
             if !name.ends_with(".new") {
                 found.push((name.replace('+', "/"), fs::read_to_string(entry.path())?));
             }
@@ -58,32 +58,23 @@ impl State {
         self.0.join(kind).join(name.replace('/', "+"))
     }
 
-    /// Every image's ID, with what is known of its server.
-    ///
-    /// # Errors
-    /// When the state cannot be read.
+    /// The IDs of all images, with the behaviour of their servers.
     pub fn images(&self) -> Result<Vec<(String, String)>> {
         self.list("images")
     }
 
-    /// Every tag, with its image's ID.
-    ///
-    /// # Errors
-    /// When the state cannot be read.
+    /// All tags, with the IDs of their images.
     pub fn tags(&self) -> Result<Vec<(String, String)>> {
         self.list("tags")
     }
 
-    /// Every running container.
-    ///
-    /// # Errors
-    /// When the state cannot be read.
+    /// All running containers.
     pub fn running(&self) -> Result<Vec<Container>> {
         self.list("running")
     }
 
-    /// Changes files of `kind`, and leaves no trace of that but the files: whoever compares directories is to see containers,
-    /// and neither when the mock has looked after them nor where it once had one.
+    /// Changes files of `kind`. Times of directories and empty directories do not change, so that tests that compare
+    /// directories see only the files.
     fn change(&self, kind: &str, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let directories = [self.0.join(kind), self.0.clone()];
         let times = directories
@@ -109,18 +100,15 @@ impl State {
         self.change(kind, || durable::remove_file(&self.file(kind, name)))
     }
 
-    /// Makes the image `id` known.
-    ///
-    /// # Errors
-    /// When it cannot be written.
+    /// Adds the image `id`.
     pub fn add_image(&self, id: &str, mode: &str) -> Result<()> {
         self.write("images", id, mode)
     }
 
-    /// Makes `reference` mean the image `id`.
+    /// Gives the image `id` the name `reference`.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no such image.
     pub fn tag(&self, id: &str, reference: &str) -> Result<()> {
         if !self.file("images", id).exists() {
             bail!("{id}: image not known");
@@ -128,10 +116,10 @@ impl State {
         self.write("tags", reference, id)
     }
 
-    /// Removes the tag, or image without one, `name`; with its last tag an image goes, unless a container has it.
+    /// Removes the tag `name`, or the image with the ID `name` if it has no tag. With its last tag an image is removed.
     ///
     /// # Errors
-    /// When there is none, or it is in use.
+    /// When it does not exist, or a container uses the image.
     pub fn remove(&self, name: &str) -> Result<()> {
         let tags = self.tags()?;
         let id = tags.iter().find(|(tag, _)| tag == name).map_or(name, |(_, id)| id.as_str());
@@ -161,15 +149,12 @@ impl State {
         self.write("running", name, id)
     }
 
-    /// Ends the container `name`.
-    ///
-    /// # Errors
-    /// When its file cannot be removed.
+    /// Stops the container `name`.
     pub fn stop(&self, name: &str) -> Result<()> {
         self.erase("running", name)
     }
 
-    /// How the server of the image `id` behaves.
+    /// The behaviour of the server of the image `id`.
     ///
     /// # Errors
     /// When there is no such image.
@@ -177,18 +162,16 @@ impl State {
         fs::read_to_string(self.file("images", id)).with_context(|| format!("{id}: image not known"))
     }
 
-    /// What a power loss does to containers, and to the units in `units_dir`: they are gone.
-    ///
-    /// # Errors
-    /// When something cannot be removed.
+    /// Simulates a power loss: removes the running containers, and the units in `units_dir`.
     pub fn lose_power(&self, units_dir: &Path) -> Result<()> {
         durable::remove_tree(&self.0.join("running"))?;
         durable::remove_tree(units_dir)
     }
 }
 
-/// The whole of one of the mock's executables, `program`: says what `answer` makes of its arguments, or exits with `failure`.
-pub fn play(program: &str, failure: u8, answer: fn(&[&str]) -> Result<String>) -> ExitCode {
+/// The main function of the executable `program`: prints the output of `answer`, or its error, and exits then with
+/// `failure`.
+pub fn run_mock(program: &str, failure: u8, answer: fn(&[&str]) -> Result<String>) -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match answer(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
         Ok(text) => {
@@ -202,20 +185,21 @@ pub fn play(program: &str, failure: u8, answer: fn(&[&str]) -> Result<String>) -
     }
 }
 
-/// Builds the mock's executables with cargo, and returns the directory that they are in: cargo builds those of other packages
-/// for no test.
+/// Builds the mock's executables, and returns their directory. Cargo does not build the executables of other packages
+/// for tests.
 ///
 /// # Errors
-/// When cargo fails, or this is not run by it.
+/// When cargo fails, or the test is not run by cargo.
 pub fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").context("CARGO is not set: run the tests with cargo")?;
     let status = std::process::Command::new(cargo)
         .args(["build", "--quiet", "--locked", "--package", "fake-engine"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
-        .context("starting cargo")?;
-    anyhow::ensure!(status.success(), "building the fake engine failed");
-    let test = std::env::current_exe().context("where this test is")?;
-    let directory = test.ancestors().nth(2).context("tests are in target/debug/deps")?;
+        .context("starting cargo failed")?;
+    anyhow::ensure!(status.success(), "building the package fake-engine failed");
+    let test = std::env::current_exe().context("finding the executable of the test failed")?;
+    let directory =
+        test.ancestors().nth(2).context("the executable of the test is not in target/debug/deps")?;
     Ok(directory.to_owned())
 }

@@ -1,4 +1,4 @@
-//! A device with a mock of an engine on it.
+//! A device with a mock of a container engine.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ pub struct Device {
     pub engine: State,
 }
 
-/// What a device is with: running containers, tags, and images.
-pub type Live = (Vec<(String, String)>, Vec<(String, String)>, Vec<(String, String)>);
+/// The state of an engine: running containers, tags, and images.
+pub type EngineState = (Vec<(String, String)>, Vec<(String, String)>, Vec<(String, String)>);
 
 /// The directory of the mock's executables.
-pub fn fakes() -> &'static Path {
-    static FAKES: OnceLock<PathBuf> = OnceLock::new();
-    FAKES.get_or_init(|| fake_engine::build().unwrap())
+pub fn mocks() -> &'static Path {
+    static MOCKS: OnceLock<PathBuf> = OnceLock::new();
+    MOCKS.get_or_init(|| fake_engine::build().unwrap())
 }
 
 pub fn archive(reference: &str, version: &str, mode: Mode) -> Archive {
@@ -36,7 +36,7 @@ impl Device {
         Self::of(Generation::V5, settings)
     }
 
-    /// One with the client of `generation`.
+    /// A device with the client of `generation`.
     pub fn of(generation: Generation, settings: &str) -> Self {
         let client = MockClient::new(env!("CARGO_BIN_EXE_container"), generation).unwrap();
         let engine = State::new(client.device().join("engine"));
@@ -46,22 +46,22 @@ impl Device {
         device
     }
 
-    /// Gives the module the settings of every test, and `more`.
+    /// Writes the module's settings: those of every test, and `more`.
     pub fn set(&self, more: &str) {
-        let fakes = fakes();
+        let mocks = mocks();
         let (engine, units) = (self.engine.directory(), self.client.device().join("units"));
         let common = format!(
             "engine = [{:?}, {:?}]\nsystemctl = [{:?}, {:?}, {units:?}]\nunits_dir = {units:?}\nstable_seconds = 0\n\
              health_seconds = 1\n{more}",
-            fakes.join("fake-podman"),
+            mocks.join("fake-podman"),
             engine,
-            fakes.join("fake-systemctl"),
+            mocks.join("fake-systemctl"),
             engine,
         );
         self.client.set("container", &common).unwrap();
     }
 
-    pub fn live(&self) -> Live {
+    pub fn engine_state(&self) -> EngineState {
         let images = self.engine.images().unwrap();
         (self.engine.running().unwrap(), self.engine.tags().unwrap(), images)
     }
@@ -72,13 +72,13 @@ impl Device {
         self.client.download(&payload).unwrap()
     }
 
-    /// A download of shop that is cut, module and engine killed, when the engine has `begun`.
-    pub fn cut_download(&mut self, reference: &str, archive: &Archive, begun: impl Fn() -> bool) {
+    /// Starts a download of the project shop, and kills module and engine as soon as `begun`.
+    pub fn interrupt_download(&mut self, reference: &str, archive: &Archive, begun: impl Fn() -> bool) {
         self.client.set_meta_data(one("shop", reference, &archive.id).to_string());
         self.client.interrupt_download_when(&[(OsStr::new("app.tar"), &archive.content)], begun).unwrap();
     }
 
-    /// Downloads an artifact of `project` with one service of one image.
+    /// Downloads an artifact of `project` with one service and one image.
     pub fn download_one(&mut self, project: &str, reference: &str, archive: &Archive) -> Outcome {
         self.download(&one(project, reference, &archive.id), &[("app.tar", &archive.content)])
     }
@@ -86,14 +86,14 @@ impl Device {
     pub fn ok(&self, state: &str) {
         let outcome = self.client.call(state).unwrap();
         assert!(outcome.success(), "{state}: {outcome:?}");
-        assert_eq!(outcome.stdout, "", "{state} is no query");
+        assert_eq!(outcome.stdout, "", "{state} is not a query");
     }
 
     pub fn all(&self, states: &[&str]) {
         states.iter().for_each(|state| self.ok(state));
     }
 
-    /// A whole update of `project`, whose image it returns.
+    /// Updates `project` with a commit, and returns the new image.
     pub fn update(&mut self, project: &str, reference: &str, version: &str) -> Archive {
         let archive = archive(reference, version, Mode::Well);
         let outcome = self.download_one(project, reference, &archive);
@@ -111,16 +111,16 @@ impl Device {
     }
 
     pub fn is_clean(&self) -> bool {
-        let state = self.state();
-        !state.join("journal.json").exists() && !state.join("staging").exists()
+        let directory = self.state_directory();
+        !directory.join("journal.json").exists() && !directory.join("staging").exists()
     }
 
-    /// The module's own directory.
-    pub fn state(&self) -> PathBuf {
+    /// The module's state directory.
+    pub fn state_directory(&self) -> PathBuf {
         self.client.datastore().join("update-modules/container")
     }
 
-    /// A power loss, and the boot after it.
+    /// Simulates a power loss, and the boot after it.
     pub fn boot(&self) {
         self.engine.lose_power(&self.client.device().join("units")).unwrap();
         self.ok("--recover");
@@ -132,11 +132,12 @@ pub fn one(project: &str, reference: &str, id: &str) -> Value {
     json!({
         "project": project,
         "images": [{"file": "app.tar", "id": format!("sha256:{id}"), "ref": reference}],
-        "run": {"web": {"image": reference, "ports": ["8080:8080"], "volumes": ["data:/data"], "env": {"A": "50% \"$x\""}}},
+        "run": {"web": {"image": reference, "ports": ["8080:8080"], "volumes": ["data:/data"],
+            "env": {"A": "50% \"$x\""}}},
     })
 }
 
-pub fn refused(outcome: &Outcome, words: &str) {
+pub fn refused(outcome: &Outcome, expected: &str) {
     assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
-    assert!(outcome.stderr.contains(words), "{words:?} is missing in {}", outcome.stderr);
+    assert!(outcome.stderr.contains(expected), "{expected:?} is missing in {}", outcome.stderr);
 }

@@ -1,4 +1,4 @@
-//! Input that somebody has made to do harm: refused in bounded time and memory, by the real executable.
+//! Hostile input: the executable refuses it in bounded time and memory.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::device::{Device, fakes, refused};
+use crate::device::{Device, mocks, refused};
 
-/// The most memory that a call may use, in KiB.
+/// The memory limit of a call, in KiB.
 const PEAK: u64 = 16 << 10;
 
-/// The longest that a call may take, on a busy machine and not optimized.
-const LONGEST: Duration = Duration::from_secs(20);
+/// The time limit of a call, on a busy machine and not optimized.
+const LIMIT: Duration = Duration::from_secs(20);
 
-/// More than the peak, by far.
+/// A size much larger than the peak.
 const HUGE: usize = 64 << 20;
 
 const TAG: &str = "localhost/shop:1";
@@ -23,7 +23,7 @@ fn id() -> String {
     "0".repeat(64)
 }
 
-/// An engine that has no images, and takes everything.
+/// A device with an engine that has no images and accepts every archive.
 fn device() -> Device {
     let mut device = Device::new();
     let directory = device.client.device().to_owned();
@@ -35,30 +35,30 @@ fn device() -> Device {
     fs::write(&engine, script).unwrap();
     fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
     device.client.set("container", &format!("engine = {engine:?}\nreserve_mib = 0\n")).unwrap();
-    device.client.wrap([fakes().join("peak-memory"), directory.join("peak")]);
+    device.client.wrap([mocks().join("peak-memory"), directory.join("peak")]);
     device
 }
 
-/// Downloads an artifact, which has to be refused with `words`.
-fn is_refused(device: &mut Device, meta_data: &Value, file: &str, content: &[u8], words: &str) {
+/// Asserts that the download of an artifact is refused with `expected`.
+fn is_refused(device: &mut Device, meta_data: &Value, file: &str, content: &[u8], expected: &str) {
     let begun = Instant::now();
     let outcome = device.download(meta_data, &[(file, content)]);
     let took = begun.elapsed();
-    refused(&outcome, words);
+    refused(&outcome, expected);
     assert!(outcome.stderr.len() < 16 << 10, "a message of {} bytes", outcome.stderr.len());
     let peak: u64 = fs::read_to_string(device.client.device().join("peak")).unwrap().parse().unwrap();
-    assert!(peak < PEAK, "{peak} KiB of memory for {words:?}");
-    assert!(took < LONGEST, "{took:?} for {words:?}");
+    assert!(peak < PEAK, "{peak} KiB of memory for {expected:?}");
+    assert!(took < LIMIT, "{took:?} for {expected:?}");
     device.ok("Cleanup");
 }
 
 /// A tar header of any type, with any size.
-fn header(path: &str, kind: u8, size: &[u8]) -> Vec<u8> {
+fn header(path: &str, type_flag: u8, size: &[u8]) -> Vec<u8> {
     let mut header = vec![0; 512];
     header[..path.len()].copy_from_slice(path.as_bytes());
     header[100..107].copy_from_slice(b"0000644");
     header[124..124 + size.len()].copy_from_slice(size);
-    header[156] = kind;
+    header[156] = type_flag;
     header[257..262].copy_from_slice(b"ustar");
     header[148..156].fill(b' ');
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
@@ -66,8 +66,8 @@ fn header(path: &str, kind: u8, size: &[u8]) -> Vec<u8> {
     header
 }
 
-fn entry(path: &str, kind: u8, content: &[u8]) -> Vec<u8> {
-    let mut entry = header(path, kind, format!("{:011o}", content.len()).as_bytes());
+fn entry(path: &str, type_flag: u8, content: &[u8]) -> Vec<u8> {
+    let mut entry = header(path, type_flag, format!("{:011o}", content.len()).as_bytes());
     entry.extend_from_slice(content);
     entry.resize(entry.len().next_multiple_of(512), 0);
     entry
@@ -80,7 +80,7 @@ fn images(definition: Value) -> Value {
     meta_data
 }
 
-/// Tar archives that no parser should try to take into memory.
+/// Tar archives that exceed a limit, or claim to be huge.
 fn archives() -> Vec<(&'static str, Vec<u8>)> {
     let huge_size = b"00400000000";
     let mut long_name = header("x", b'L', huge_size);
@@ -101,7 +101,7 @@ fn archives() -> Vec<(&'static str, Vec<u8>)> {
         ("a size of", header("x", b'0', b"\x80\0\0\0\x80\0\0\0\0\0\0\0")),
         ("too large", header("x", b'0', b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")),
         ("truncated", vec![b'x'; 100]),
-        ("no tar archive", vec![b'x'; HUGE]),
+        ("not a tar archive", vec![b'x'; HUGE]),
     ]
 }
 
@@ -118,12 +118,12 @@ fn archives_of_images() {
     let described =
         |number: usize| entry(&format!("{number}"), b'0', format!("{{\"a\": {number}}}").as_bytes());
     let more = [
-        ("at most", large),
-        ("at most 256", entry("manifest.json", b'0', list(5000).as_bytes())),
+        ("more than 1048576", large),
+        ("more than 256", entry("manifest.json", b'0', list(5000).as_bytes())),
         ("recursion", entry("manifest.json", b'0', "[".repeat(1 << 20).as_bytes())),
         ("recursion", entry("index.json", b'0', "{\"a\":".repeat(100_000).as_bytes())),
-        ("no regular file", entry("manifest.json", b'2', b"")),
-        ("more than 1024 descriptions", (0..5000).flat_map(described).collect()),
+        ("not a regular file", entry("manifest.json", b'2', b"")),
+        ("more than 1024 files", (0..5000).flat_map(described).collect()),
         ("neither manifest.json nor index.json", vec![0; 1024]),
         ("compressed with gzip", b"\x1f\x8b\x08\0\0\0\0\0".to_vec()),
     ];
@@ -138,10 +138,10 @@ fn archives_of_files() {
     let meta_data = images(json!({"compose": "compose.yaml", "archive": "files.tar"}));
     let files: Vec<u8> = (0..5000).flat_map(|number| entry(&number.to_string(), b'0', b"")).collect();
     let more = [("more than 2000", files), ("neither a regular file", entry("x", b'2', b""))];
-    // So many directories of one name are one.
+    // Many entries of one directory are one directory.
     let all = archives().into_iter().filter(|(words, _)| !words.contains("entries"));
     for (words, archive) in all.chain(more) {
-        // What is larger than all files may be is not read at all.
+        // A file larger than the limit for all files is not read.
         let words =
             if archive.len() == 512 && words == "truncated" { "more than 268435456 bytes" } else { words };
         is_refused(&mut device, &meta_data, "files.tar", &archive, words);
@@ -150,7 +150,7 @@ fn archives_of_files() {
 
 #[test]
 fn compose_files_and_quadlets() {
-    // The image is on the device: its archive would come first.
+    // The image is on the device already, so that no archive is loaded first.
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..20 {
         let names = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -166,8 +166,8 @@ fn compose_files_and_quadlets() {
         ("nested", "- ".repeat(100 << 10)),
         ("more than 20000 nodes", "- x\n".repeat(60 << 10)),
         ("no image", with_merges),
-        ("longer than a definition", long_scalar),
-        ("longer than a definition", "x".repeat(HUGE)),
+        ("definition too long", long_scalar),
+        ("definition too long", "x".repeat(HUGE)),
     ];
     let mut device = device();
     let meta_data = json!({
@@ -199,7 +199,7 @@ fn meta_data() {
     let long = json!({"project": "shop", "padding": "x".repeat(HUGE)});
     is_refused(&mut device, &long, "app.tar", b"", "at most");
     let many = json!({"project": "shop", "images": vec![json!({"id": id(), "ref": TAG}); 3000], "run": {}});
-    is_refused(&mut device, &many, "app.tar", b"", "at most 100");
+    is_refused(&mut device, &many, "app.tar", b"", "more than 100");
     let services: serde_json::Map<_, _> = (0..3000)
         .map(|number| {
             (format!("s{number}"), json!({"image": TAG, "after": [format!("s{}", (number + 1) % 3000)]}))
@@ -209,6 +209,6 @@ fn meta_data() {
     for project in ["../etc", "", "a/b", &"x".repeat(10_000)] {
         let mut meta_data = images(json!({"run": {"web": {"image": TAG}}}));
         meta_data["project"] = json!(project);
-        is_refused(&mut device, &meta_data, "app.tar", b"", "not the name of a project");
+        is_refused(&mut device, &meta_data, "app.tar", b"", "invalid name of a project");
     }
 }

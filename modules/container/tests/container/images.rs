@@ -1,4 +1,4 @@
-//! What an artifact brings to the engine, and what is taken away again.
+//! Images that an update loads into the engine and removes from it.
 
 use test_image::Mode;
 
@@ -7,51 +7,52 @@ use crate::device::{Device, archive, one, refused};
 const TAG: &str = "localhost/shop:latest";
 
 #[test]
-fn an_image_with_another_id_than_the_meta_data_say_is_taken_away_again() {
+fn an_image_with_another_id_than_in_the_meta_data_is_removed_again() {
     let mut device = Device::new();
     device.update("shop", TAG, "1");
-    let before = device.live();
-    let (promised, brought) = (archive(TAG, "2", Mode::Well), archive(TAG, "3", Mode::Well));
-    let outcome = device.download(&one("shop", TAG, &promised.id), &[("app.tar", &brought.content)]);
-    refused(&outcome, &promised.id);
+    let before = device.engine_state();
+    let (expected, loaded) = (archive(TAG, "2", Mode::Well), archive(TAG, "3", Mode::Well));
+    let outcome = device.download(&one("shop", TAG, &expected.id), &[("app.tar", &loaded.content)]);
+    refused(&outcome, &expected.id);
     device.ok("Cleanup");
-    assert_eq!(device.live(), before);
+    assert_eq!(device.engine_state(), before);
     assert!(device.is_clean());
 }
 
 #[test]
-fn a_download_that_is_cut_leaves_exactly_what_was_there() {
+fn a_truncated_download_changes_nothing() {
     let mut device = Device::new();
     device.update("shop", TAG, "1");
-    let before = device.live();
+    let before = device.engine_state();
     let new = archive(TAG, "2", Mode::Well);
     let half = &new.content[..new.content.len() / 2];
     let outcome = device.download(&one("shop", TAG, &new.id), &[("app.tar", half)]);
-    refused(&outcome, "loading \"app.tar\"");
+    refused(&outcome, "loading \"app.tar\" failed");
     device.ok("Cleanup");
-    assert_eq!(device.live(), before);
+    assert_eq!(device.engine_state(), before);
 }
 
 #[test]
-fn an_image_that_somebody_has_named_stays() {
+fn an_image_with_a_name_from_elsewhere_is_kept() {
     let mut device = Device::new();
-    let old = device.update("shop", TAG, "1");
-    device.engine.tag(&old.id, "example.org/mine:1").unwrap();
+    let previous = device.update("shop", TAG, "1");
+    device.engine.tag(&previous.id, "example.org/mine:1").unwrap();
     device.update("shop", TAG, "2");
-    assert!(device.has_image(&old));
+    assert!(device.has_image(&previous));
     let tags = device.engine.tags().unwrap();
-    let names: Vec<_> = tags.iter().filter(|(_, id)| *id == old.id).map(|(tag, _)| tag.as_str()).collect();
+    let names: Vec<_> =
+        tags.iter().filter(|(_, id)| *id == previous.id).map(|(tag, _)| tag.as_str()).collect();
     assert_eq!(names, ["example.org/mine:1"]);
 }
 
 #[test]
-fn an_image_that_a_container_of_somebody_needs_stays() {
+fn an_image_of_another_container_is_kept() {
     let mut device = Device::new();
-    let old = device.update("shop", TAG, "1");
-    device.engine.start("mine", &old.id).unwrap();
+    let previous = device.update("shop", TAG, "1");
+    device.engine.start("mine", &previous.id).unwrap();
     device.update("shop", TAG, "2");
-    assert!(device.has_image(&old) && device.is_clean());
-    assert_eq!(device.running("mine"), Some(old.id));
+    assert!(device.has_image(&previous) && device.is_clean());
+    assert_eq!(device.running("mine"), Some(previous.id));
 }
 
 #[test]

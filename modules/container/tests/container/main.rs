@@ -1,11 +1,11 @@
-//! What `container` does, with the client played and with a mock of podman and systemd: the real ones are met in
-//! `cargo xtask engines` and on the emulated Pi.
+//! Tests of `container` with mocks of the client, podman and systemd. `cargo xtask engines` and the emulated Pi run
+//! it with the real ones.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 mod device;
 mod hostile;
 mod images;
+mod load_directory;
 mod refused;
-mod scratch;
 mod transaction;

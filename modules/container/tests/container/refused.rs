@@ -1,4 +1,4 @@
-//! What is refused, and what is said then.
+//! Refused artifacts and settings, and the messages about them.
 
 use serde_json::json;
 use test_image::Mode;
@@ -8,7 +8,7 @@ use crate::device::{Device, archive, one, refused};
 const TAG: &str = "localhost/shop:1";
 
 #[test]
-fn mistakes_in_meta_data_are_told_before_anything_is_loaded() {
+fn invalid_meta_data_are_refused_before_an_image_is_loaded() {
     let mut device = Device::new();
     let image = archive(TAG, "1", Mode::Well);
     let good = one("shop", TAG, &image.id);
@@ -17,11 +17,11 @@ fn mistakes_in_meta_data_are_told_before_anything_is_loaded() {
         changed[key] = value;
         changed
     };
-    for (meta_data, words) in [
+    for (meta_data, expected) in [
         (json!(null), "no meta-data"),
         (with("project", json!("../etc")), "../etc"),
         (with("images", json!([])), "no images"),
-        (with("images", json!([{"id": "latest", "ref": TAG}])), "ID of an image"),
+        (with("images", json!([{"id": "latest", "ref": TAG}])), "invalid image ID"),
         (with("images", json!([{"id": image.id, "ref": "--all"}])), "reference"),
         (
             with("images", json!([{"id": image.id, "ref": TAG}, {"id": "0".repeat(64), "ref": TAG}])),
@@ -34,8 +34,11 @@ fn mistakes_in_meta_data_are_told_before_anything_is_loaded() {
             ),
             "has two IDs",
         ),
-        (with("images", json!([{"id": image.id, "ref": "localhost/mender-kept/shop:1"}])), "module's own"),
-        (with("images", json!(vec![json!({"id": image.id, "ref": TAG}); 101])), "at most 100"),
+        (
+            with("images", json!([{"id": image.id, "ref": "localhost/mender-kept/shop:1"}])),
+            "reserved for this module",
+        ),
+        (with("images", json!(vec![json!({"id": image.id, "ref": TAG}); 101])), "more than 100"),
         (with("profiles", json!(["x"])), "profiles"),
         (with("padding", json!("x".repeat(2 << 20))), "at most"),
         (with("compose", json!("compose.yaml")), "exactly one"),
@@ -43,25 +46,25 @@ fn mistakes_in_meta_data_are_told_before_anything_is_loaded() {
         (with("run", json!({"web": {"image": TAG, "privileged": true}})), "privileged"),
     ] {
         let outcome = device.download(&meta_data, &[("app.tar", &image.content)]);
-        refused(&outcome, words);
+        refused(&outcome, expected);
         assert!(!device.has_image(&image), "{meta_data}");
         device.ok("Cleanup");
     }
 }
 
 #[test]
-fn a_definition_that_does_not_fit_is_refused_and_leaves_nothing() {
+fn a_definition_that_cannot_run_is_refused_and_leaves_nothing() {
     let mut device = Device::new();
-    let before = device.live();
+    let before = device.engine_state();
     let image = archive(TAG, "1", Mode::Well);
-    for (run, words) in [
-        (json!({}), "no service"),
+    for (run, expected) in [
+        (json!({}), "no services"),
         (json!({"web": {"image": "localhost/other:1"}}), "neither in the artifact nor on the device"),
         (json!({"web": {"image": TAG, "after": ["db"]}}), "after db"),
-        (json!({"web": {"image": TAG, "after": ["web"]}}), "wait for each other"),
+        (json!({"web": {"image": TAG, "after": ["web"]}}), "circular dependency"),
         (
             json!({"a": {"image": TAG, "after": ["b"]}, "b": {"image": TAG, "after": ["a"]}}),
-            "wait for each other",
+            "circular dependency",
         ),
         (json!({"web": {"image": TAG, "volumes": ["./data:/data"]}}), "named volume"),
         (json!({"web": {"image": TAG, "options": ["-v", "data/x:/data"]}}), "named volume"),
@@ -69,23 +72,23 @@ fn a_definition_that_does_not_fit_is_refused_and_leaves_nothing() {
     ] {
         let mut meta_data = one("shop", TAG, &image.id);
         meta_data["run"] = run;
-        refused(&device.download(&meta_data, &[("app.tar", &image.content)]), words);
+        refused(&device.download(&meta_data, &[("app.tar", &image.content)]), expected);
         device.ok("Cleanup");
-        assert_eq!(device.live(), before, "{meta_data}");
+        assert_eq!(device.engine_state(), before, "{meta_data}");
     }
     let files: [(&str, &[u8]); 2] = [("app.tar", &image.content), ("notes.txt", b"x")];
     refused(&device.download(&one("shop", TAG, &image.id), &files), "notes.txt");
     device.ok("Cleanup");
-    refused(&device.download(&one("shop", TAG, &image.id), &[]), "not in the artifact's file \"app.tar\"");
+    refused(&device.download(&one("shop", TAG, &image.id), &[]), "nor in the artifact's file \"app.tar\"");
 }
 
 #[test]
-fn an_engine_that_is_missing_or_down_is_told_with_the_remedy() {
+fn the_message_about_a_missing_or_stopped_engine_has_the_remedy() {
     let mut device = Device::new();
     let image = archive(TAG, "1", Mode::Well);
     device.client.set("container", "engine = \"/no/such/podman\"\n").unwrap();
     refused(&device.download_one("shop", TAG, &image), "is it installed");
-    // A program that fails whatever it is asked, as docker does without its service.
+    // This program fails with any arguments, as docker does without its service.
     std::os::unix::fs::symlink("/bin/false", device.client.device().join("docker")).unwrap();
     let docker = device.client.device().join("docker");
     device.client.set("container", &format!("engine = {docker:?}\n")).unwrap();
@@ -93,7 +96,7 @@ fn an_engine_that_is_missing_or_down_is_told_with_the_remedy() {
 }
 
 #[test]
-fn compose_without_a_provider_is_told_with_the_remedy() {
+fn the_message_about_a_missing_compose_provider_has_the_remedy() {
     let mut device = Device::new();
     let image = archive(TAG, "1", Mode::Well);
     let mut meta_data = one("shop", TAG, &image.id);
@@ -105,7 +108,7 @@ fn compose_without_a_provider_is_told_with_the_remedy() {
 }
 
 #[test]
-fn sizes_that_overflow_are_told_as_sizes() {
+fn sizes_that_overflow_are_refused_as_too_large() {
     let mut device = Device::new();
     let image = archive(TAG, "1", Mode::Well);
     for sizes in [[u64::MAX, u64::MAX], [1 << 63, 1 << 63]] {

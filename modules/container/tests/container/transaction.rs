@@ -1,4 +1,4 @@
-//! Updates from their download to their end.
+//! Updates from Download to Cleanup.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -12,9 +12,9 @@ use crate::device::{Device, archive, refused};
 const TAG: &str = "localhost/shop:latest";
 
 #[test]
-fn a_first_install_runs_and_rolls_back_to_nothing() {
+fn a_rollback_of_a_first_install_leaves_nothing() {
     let mut device = Device::new();
-    let before = device.live();
+    let before = device.engine_state();
     let new = archive(TAG, "1", Mode::Well);
     let outcome = device.download_one("shop", TAG, &new);
     assert!(outcome.success(), "{outcome:?}");
@@ -26,16 +26,16 @@ fn a_first_install_runs_and_rolls_back_to_nothing() {
         assert_eq!(device.running("shop.web"), None);
     }
     device.all(&["ArtifactFailure", "Cleanup", "Cleanup"]);
-    assert_eq!(device.live(), before);
+    assert_eq!(device.engine_state(), before);
     assert!(device.is_clean());
 }
 
 #[test]
-fn the_old_comes_back_by_its_id_though_both_have_one_tag() {
+fn the_previous_version_is_restored_by_its_id_though_both_have_one_tag() {
     for commit in [false, true] {
         let mut device = Device::new();
         device.update("shop", TAG, "1");
-        let old = device.live();
+        let previous = device.engine_state();
         let new = archive(TAG, "2", Mode::Well);
         assert!(device.download_one("shop", TAG, &new).success());
         device.ok("ArtifactInstall");
@@ -44,21 +44,21 @@ fn the_old_comes_back_by_its_id_though_both_have_one_tag() {
             device.ok("ArtifactCommit");
         }
         device.all(&["ArtifactRollback", "ArtifactRollback", "ArtifactFailure", "Cleanup"]);
-        assert_eq!(device.live(), old);
+        assert_eq!(device.engine_state(), previous);
         assert!(device.is_clean());
     }
 }
 
 #[test]
-fn a_project_that_cannot_be_looked_at_is_not_taken_for_absent() {
+fn a_project_that_cannot_be_read_is_an_error() {
     let mut device = Device::new();
     device.update("shop", TAG, "1");
     assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Well)).success());
     device.ok("ArtifactInstall");
-    let list = device.state().join("projects/shop/project.json");
+    let list = device.state_directory().join("projects/shop/project.json");
     let kept = fs::read(&list).unwrap();
     fs::remove_file(&list).unwrap();
-    symlink("project.json", &list).unwrap(); // what it leads to cannot be told
+    symlink("project.json", &list).unwrap(); // a symlink to itself cannot be resolved
     refused(&device.client.call("ArtifactRollback").unwrap(), list.to_str().unwrap());
     fs::remove_file(&list).unwrap();
     fs::write(&list, kept).unwrap();
@@ -66,39 +66,40 @@ fn a_project_that_cannot_be_looked_at_is_not_taken_for_absent() {
 }
 
 #[test]
-fn a_commit_prunes_the_old_image_and_nothing_else() {
+fn a_commit_removes_the_previous_image_and_nothing_else() {
     let mut device = Device::new();
-    let theirs = "1".repeat(64);
-    device.engine.add_image(&theirs, "well").unwrap();
-    let old = device.update("shop", "localhost/shop:1", "1");
+    let other = "1".repeat(64);
+    device.engine.add_image(&other, "well").unwrap();
+    let previous = device.update("shop", "localhost/shop:1", "1");
     let new = device.update("shop", "localhost/shop:2", "2");
-    assert!(!device.has_image(&old) && device.has_image(&new));
-    assert!(device.engine.images().unwrap().iter().any(|(id, _)| *id == theirs));
-    assert_eq!(device.engine.tags().unwrap().len(), 2, "its name and ours: {:?}", device.engine.tags());
+    assert!(!device.has_image(&previous) && device.has_image(&new));
+    assert!(device.engine.images().unwrap().iter().any(|(id, _)| *id == other));
+    assert_eq!(
+        device.engine.tags().unwrap().len(),
+        2,
+        "its reference and the name that protects it: {:?}",
+        device.engine.tags()
+    );
 }
 
 #[test]
-fn a_version_that_is_not_well_is_rolled_back_at_once_and_its_words_are_told() {
-    for (mode, words) in [(Mode::Unhealthy, "unhealthy"), (Mode::Exit, "started again")] {
+fn an_unhealthy_version_is_rolled_back_at_once_and_its_log_is_shown() {
+    for (mode, expected) in [(Mode::Unhealthy, "unhealthy"), (Mode::Exit, "restart loop")] {
         let mut device = Device::new();
         device.update("shop", TAG, "1");
-        let old = device.live();
+        let previous = device.engine_state();
         assert!(device.download_one("shop", TAG, &archive(TAG, "2", mode)).success());
         let outcome = device.client.call("ArtifactInstall").unwrap();
-        refused(&outcome, words);
-        assert!(
-            outcome.stderr.contains("the last log lines of the container shop.web"),
-            "{}",
-            outcome.stderr
-        );
-        assert_eq!(device.running("shop.web"), old.0.first().map(|(_, id)| id.clone()));
+        refused(&outcome, expected);
+        assert!(outcome.stderr.contains("last log lines of the container shop.web"), "{}", outcome.stderr);
+        assert_eq!(device.running("shop.web"), previous.0.first().map(|(_, id)| id.clone()));
         device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
-        assert_eq!(device.live(), old);
+        assert_eq!(device.engine_state(), previous);
     }
 }
 
 #[test]
-fn a_one_shot_service_is_well_when_it_has_succeeded() {
+fn a_one_shot_service_is_healthy_when_it_has_succeeded() {
     let mut device = Device::new();
     let image = archive(TAG, "1", Mode::Once);
     let meta_data = json!({
@@ -111,46 +112,50 @@ fn a_one_shot_service_is_well_when_it_has_succeeded() {
 }
 
 #[test]
-fn a_boot_starts_what_is_live_and_never_what_was_cut() {
+fn a_boot_starts_the_active_version_and_never_an_interrupted_one() {
     let mut device = Device::new();
     device.update("shop", TAG, "1");
-    let old = device.live();
+    let previous = device.engine_state();
     device.boot();
-    assert_eq!(device.live(), old);
+    assert_eq!(device.engine_state(), previous);
     assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Well)).success());
     device.boot();
-    assert_eq!(device.running("shop.web"), old.0.first().map(|(_, id)| id.clone()), "cut in Download");
+    assert_eq!(
+        device.running("shop.web"),
+        previous.0.first().map(|(_, id)| id.clone()),
+        "interrupted in Download"
+    );
     device.ok("ArtifactInstall");
-    let new = device.live();
-    assert_ne!(new, old);
+    let new = device.engine_state();
+    assert_ne!(new, previous);
     device.boot();
-    assert_eq!(device.live(), new, "an update that waits for its commit is left alone");
+    assert_eq!(device.engine_state(), new, "an update that waits for its commit is left alone");
 }
 
 #[test]
-fn projects_stand_side_by_side_and_may_share_an_image() {
+fn projects_are_independent_and_may_share_an_image() {
     let mut device = Device::new();
     let shared = device.update("shop", "localhost/base:1", "1");
     assert_eq!(device.update("museum", "localhost/base:1", "1").id, shared.id);
-    let before = device.live();
+    let before = device.engine_state();
     device.update("shop", "localhost/shop:2", "2");
     assert_eq!(device.running("museum.web"), Some(shared.id.clone()));
-    assert!(device.has_image(&shared), "the museum needs it");
+    assert!(device.has_image(&shared), "the project museum needs it");
     device.update("museum", "localhost/museum:2", "3");
-    assert!(!device.has_image(&shared), "nobody needs it: {:?}", device.live());
-    assert_ne!(device.live(), before);
+    assert!(!device.has_image(&shared), "no project needs it: {:?}", device.engine_state());
+    assert_ne!(device.engine_state(), before);
 }
 
 #[test]
-fn what_is_on_the_device_need_not_be_in_the_artifact_and_is_not_loaded_again() {
+fn an_image_on_the_device_is_optional_in_the_artifact_and_not_loaded_again() {
     let mut device = Device::new();
     let image = device.update("shop", TAG, "1");
-    let old = device.live();
+    let previous = device.engine_state();
     let outcome = device.download_one("shop", TAG, &image);
-    assert!(outcome.success() && outcome.stderr.contains("has it already"), "{outcome:?}");
+    assert!(outcome.success() && outcome.stderr.contains("already on the device"), "{outcome:?}");
     device.ok("ArtifactInstall");
     device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
-    assert_eq!(device.live(), old);
+    assert_eq!(device.engine_state(), previous);
     let meta_data = json!({
         "project": "museum",
         "images": [{"id": image.id, "ref": TAG}],
@@ -162,10 +167,10 @@ fn what_is_on_the_device_need_not_be_in_the_artifact_and_is_not_loaded_again() {
 }
 
 #[test]
-fn what_lies_beside_projects_is_nobodys_and_a_damaged_one_keeps_no_other_away() {
+fn other_directories_are_ignored_and_a_damaged_project_does_not_block_others() {
     let mut device = Device::new();
     let image = device.update("shop", TAG, "1");
-    let projects = device.state().join("projects");
+    let projects = device.state_directory().join("projects");
     fs::create_dir(projects.join("empty")).unwrap();
     fs::create_dir(projects.join("shop.bak")).unwrap();
     fs::create_dir(projects.join("damaged")).unwrap();
@@ -180,7 +185,7 @@ fn what_lies_beside_projects_is_nobodys_and_a_damaged_one_keeps_no_other_away() 
 fn a_project_that_somebody_else_may_write_to_is_not_started() {
     let mut device = Device::new();
     device.update("shop", TAG, "1");
-    let project = device.state().join("projects/shop");
+    let project = device.state_directory().join("projects/shop");
     let unit = project.join("mender-shop.web.service");
     for (path, mode, good) in
         [(&project, 0o777, 0o755), (&unit, 0o666, 0o600), (&project.join("project.json"), 0o622, 0o600)]
@@ -194,7 +199,7 @@ fn a_project_that_somebody_else_may_write_to_is_not_started() {
         device.boot();
         assert!(device.running("shop.web").is_some());
     }
-    let other = device.state().join("other");
+    let other = device.state_directory().join("other");
     fs::rename(&unit, &other).unwrap();
     symlink(&other, &unit).unwrap();
     device.engine.lose_power(&device.client.device().join("units")).unwrap();
@@ -208,9 +213,9 @@ fn a_project_that_somebody_has_replaced_since_the_download_is_refused() {
     for replaced in ["staging/shop", "projects/shop"] {
         let mut device = Device::new();
         device.update("shop", TAG, "1");
-        let old = device.running("shop.web");
+        let previous = device.running("shop.web");
         assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Well)).success());
-        let (path, aside) = (device.state().join(replaced), device.state().join("aside"));
+        let (path, aside) = (device.state_directory().join(replaced), device.state_directory().join("aside"));
         fs::rename(&path, &aside).unwrap();
         let copied = Command::new("cp").arg("--archive").arg(&aside).arg(&path).status().unwrap();
         assert!(copied.success());
@@ -220,7 +225,7 @@ fn a_project_that_somebody_has_replaced_since_the_download_is_refused() {
         refused(&device.client.call("ArtifactInstall").unwrap(), "symlink");
         fs::remove_file(&path).unwrap();
         fs::rename(&aside, &path).unwrap();
-        assert_eq!(device.running("shop.web"), old);
+        assert_eq!(device.running("shop.web"), previous);
         device.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
     }
 }

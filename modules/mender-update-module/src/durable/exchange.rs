@@ -30,10 +30,52 @@ pub trait ExchangeNames {
     fn open_staging(&self) -> Result<Dir>;
 }
 
-/// An exchange, as the journal has it. The inode numbers of the two directories tell how far an interrupted exchange went.
+/// An exchange, as the journal has it. The inode numbers of the two directories tell how far an interrupted exchange
+/// went.
 ///
 /// The activation is one `RENAME_EXCHANGE`, or one rename where there is no previous version; the rollback is the same
 /// in reverse. Both check that the directories are those of the journal, and are durable on return.
+///
+/// ```
+/// use std::path::PathBuf;
+///
+/// use mender_update_module::durable::{Dir, DirectoryExchange, ExchangeNames};
+///
+/// struct Site(PathBuf);
+///
+/// impl ExchangeNames for Site {
+///     fn destination(&self) -> PathBuf {
+///         self.0.join("site")
+///     }
+///
+///     fn staged(&self) -> PathBuf {
+///         self.0.join("staging/new")
+///     }
+///
+///     fn open_parent(&self) -> anyhow::Result<Option<Dir>> {
+///         Dir::open(&self.0).map(Some)
+///     }
+///
+///     fn open_staging(&self) -> anyhow::Result<Dir> {
+///         Dir::open(&self.0.join("staging"))
+///     }
+/// }
+///
+/// # fn main() -> anyhow::Result<()> {
+/// let directory = tempfile::tempdir()?;
+/// let site = Site(directory.path().to_owned());
+/// std::fs::create_dir_all(site.staged().join("version-2"))?;
+/// std::fs::create_dir_all(site.destination().join("version-1"))?;
+///
+/// let inode = |path: PathBuf| Dir::open(&path)?.inode();
+/// let exchange = DirectoryExchange::new(inode(site.staged())?, Some(inode(site.destination())?));
+/// exchange.activate(&site)?;
+/// assert!(site.destination().join("version-2").exists());
+/// exchange.roll_back(&site)?;
+/// assert!(site.destination().join("version-1").exists());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DirectoryExchange {
     new_inode: u64,
@@ -72,7 +114,7 @@ impl DirectoryExchange {
             if opened.staged_inode()? != self.previous_inode {
                 opened.exchange()?;
                 bail!(
-                    "{}: was replaced during the update: install again",
+                    "{} refused: it was replaced during the update: install again",
                     names.destination().display()
                 );
             }
@@ -83,7 +125,7 @@ impl DirectoryExchange {
     }
 
     /// Activates the previous version, however far [`activate`](Self::activate) or an earlier rollback went. A previous
-    /// version that somebody has removed from the destination after an interrupted call is put back.
+    /// version that was removed from the destination after an interrupted call is restored.
     ///
     /// # Errors
     /// When a rename fails, or a directory is neither the new nor the previous version.
@@ -95,15 +137,14 @@ impl DirectoryExchange {
             self.put_back(names)?;
         } else if active != self.previous_inode {
             bail!(
-                "{} is neither the previous version nor the new one: was replaced. The previous version is \
-                 kept in {}: move {0} away, and rename that to it",
+                "rollback failed: {}: it was replaced after the activation: move it away, and rename the previous version {} to it",
                 names.destination().display(),
                 names.staged().display()
             );
         }
         ensure!(
             found(names)? == self.previous_inode,
-            "rollback incomplete: {}: it is not the previous version",
+            "rollback incomplete: {}: not the previous version",
             names.destination().display()
         );
         Ok(())
@@ -114,7 +155,7 @@ impl DirectoryExchange {
         if self.has_previous() {
             ensure!(
                 opened.staged_inode()? == self.previous_inode,
-                "{} is not the previous version: was replaced",
+                "rollback failed: {}: it was replaced: it is not the previous version",
                 names.staged().display()
             );
             opened.exchange()?;
@@ -128,7 +169,7 @@ impl DirectoryExchange {
         let opened = Opened::of(names)?;
         ensure!(
             opened.staged_inode()? == self.previous_inode,
-            "{} is missing, and the previous version is not in {}",
+            "{}: missing, and the previous version is not in {}",
             names.destination().display(),
             names.staged().display()
         );

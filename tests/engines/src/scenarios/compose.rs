@@ -1,4 +1,4 @@
-//! Projects in compose files, with both providers.
+//! Scenarios of the form `compose`, with both providers.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -15,21 +15,21 @@ const PROVIDERS: &[Setup] =
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "compose",
-        says: "a compose file is installed, rolled back and committed, and starts at a boot; the same with short names",
+        summary: "a compose file is installed, rolled back and committed, and starts at boot; also with short names",
         on: PROVIDERS,
-        play: compose,
+        run: compose,
     },
     Scenario {
         name: "compose-files",
-        says: "several compose files with profiles, and files beside them in an archive, which change with the version",
+        summary: "several compose files with profiles, and other files in an archive, change with the version",
         on: PROVIDERS,
-        play: files,
+        run: files,
     },
     Scenario {
         name: "compose-refused",
-        says: "compose files with writable relative paths, unknown images or cycles are refused, and others are not",
+        summary: "compose files with writable relative paths, unknown images or circular dependencies are refused",
         on: PROVIDERS,
-        play: refused,
+        run: refused,
     },
 ];
 
@@ -47,7 +47,7 @@ fn web(image: &str, more: &str) -> String {
 
 fn compose(device: &mut Device) -> Result<()> {
     for (number, name) in [TAG, "app:1"].into_iter().enumerate() {
-        let nothing = device.images()?;
+        let before = device.images()?;
         let artifact = |version: &str| -> Result<String> {
             let image = device.image_of(name, version, Mode::Well).with_volume("/state").archive();
             let text = web(name, "    volumes: ['data:/data']\nvolumes:\n  data: {}\n");
@@ -58,33 +58,33 @@ fn compose(device: &mut Device) -> Result<()> {
         device.answers(8080, "1")?;
         if number == 0 {
             device.client("rollback", 0)?;
-            device.is_clean(&nothing)?;
+            device.is_clean(&before)?;
             device.client(&format!("install {first}"), 0)?;
         }
         device.client("commit", 0)?;
-        device.says(8080, "write/state/x", "1")?;
-        let old = device.images()?;
+        device.serves(8080, "write/state/x", "1")?;
+        let previous = device.images()?;
         let second = artifact("2")?;
         device.client(&format!("install {second}"), 0)?;
         device.answers(8080, "2")?;
-        device.says(8080, "file/state/x", "1")?;
+        device.serves(8080, "file/state/x", "1")?;
         device.client("rollback", 0)?;
         device.answers(8080, "1")?;
-        device.is_clean(&old)?;
+        device.is_clean(&previous)?;
         device.client(&format!("install {second}"), 0)?;
         device.client("commit", 0)?;
         device.answers(8080, "2")?;
-        ensure!(device.images()?.len() == old.len(), "images are left: {:#?}", device.images()?);
+        ensure!(device.images()?.len() == previous.len(), "images are left: {:#?}", device.images()?);
     }
     let journal = device.ok("journalctl --no-pager --unit mender-shop.compose.service")?;
-    ensure!(!journal.contains("Failed with result"), "a stop has failed:\n{journal}");
-    device.power_cut()?;
+    ensure!(!journal.contains("Failed with result"), "a stop failed:\n{journal}");
+    device.lose_power()?;
     device.power_on()?;
     device.answers(8080, "2").context("after a boot")
 }
 
-/// A release of two files with a profile and carried files.
-fn carried(device: &Device, version: &str) -> Release {
+/// A release of two compose files with a profile and other files.
+fn with_files(device: &Device, version: &str) -> Release {
     let image = device.image(TAG, version, Mode::Well);
     let base = web(TAG, "    env_file: [app.env]\n    volumes: ['./conf:/conf:ro']\n");
     let more = "services:\n  web:\n    environment: {MORE: yes-more}\n  debug:\n    image: localhost/not-here:1\n\
@@ -109,48 +109,48 @@ fn carried(device: &Device, version: &str) -> Release {
 fn is_version(device: &Device, version: &str) -> Result<()> {
     device.answers(8080, version)?;
     device.answers(8081, version)?;
-    device.says(8080, "env/GREETING", &format!("hello-{version}"))?;
-    device.says(8080, "env/MORE", "yes-more")?;
-    device.says(8080, "file/conf/app.conf", &format!("conf-{version}"))
+    device.serves(8080, "env/GREETING", &format!("hello-{version}"))?;
+    device.serves(8080, "env/MORE", "yes-more")?;
+    device.serves(8080, "file/conf/app.conf", &format!("conf-{version}"))
 }
 
 fn files(device: &mut Device) -> Result<()> {
-    let first = device.artifact(&carried(device, "1"))?;
-    let second = device.artifact(&carried(device, "2"))?;
+    let first = device.artifact(&with_files(device, "1"))?;
+    let second = device.artifact(&with_files(device, "2"))?;
     device.client(&format!("install {first}"), 0)?;
     device.client("commit", 0)?;
     is_version(device, "1")?;
     device.client(&format!("install {second}"), 0)?;
     is_version(device, "2")?;
-    // What a container could write would go with its version.
-    device.says(8080, "write/conf/app.conf", "Read-only file system (os error 30)")?;
+    // A file that a container could write would be lost with its version.
+    device.serves(8080, "write/conf/app.conf", "Read-only file system (os error 30)")?;
     device.client("rollback", 0)?;
     is_version(device, "1")?;
     device.client(&format!("install {second}"), 0)?;
     device.client("commit", 0)?;
     is_version(device, "2")?;
-    device.power_cut()?;
+    device.lose_power()?;
     device.power_on()?;
     is_version(device, "2").context("after a boot")
 }
 
 fn refused(device: &mut Device) -> Result<()> {
     let image = device.image(TAG, "1", Mode::Well);
-    device.load(&device.image("localhost/theirs:1", "theirs", Mode::Well))?;
-    device.engine("run --detach --network=host --env PORT=8099 --name theirs localhost/theirs:1")?;
-    let nothing = device.images()?;
-    for (number, (more, words)) in [
+    device.load(&device.image("localhost/unrelated:1", "unrelated", Mode::Well))?;
+    device.engine("run --detach --network=host --env PORT=8099 --name unrelated localhost/unrelated:1")?;
+    let before = device.images()?;
+    for (number, (more, expected)) in [
         ("    volumes: ['./data:/data']\n", "archive"),
-        ("    volumes:\n      - .:/app\n", "goes with the next version"),
+        ("    volumes:\n      - .:/app\n", "lost with the next version"),
         ("    volumes: [{type: bind, source: data, target: /data}]\n", "archive"),
         ("    volumes: ['${PWD}/d:/d']\n", "variable"),
         ("    volumes: ['~/d:/d']\n", "absolute"),
         ("    env_file: app.env\n", "archive"),
         ("    build: .\n", "build"),
-        ("    container_name: theirs\n", "theirs is somebody else's"),
+        ("    container_name: unrelated\n", "container name in use: unrelated"),
         (
             "    depends_on: [other]\n  other: {image: 'localhost/shop:1', depends_on: [web]}\n",
-            "wait for each other",
+            "circular dependency",
         ),
         ("  other:\n    image: localhost/unknown:1\n", "neither in the artifact nor on the device"),
         ("  other:\n    image: localhost/shop:1\n    ports: {not: [valid\n", "YAML"),
@@ -164,10 +164,10 @@ fn refused(device: &mut Device) -> Result<()> {
     .enumerate()
     {
         let release = one(&format!("bad-{number}"), TAG, &image, &web(TAG, more));
-        device.refuses(&release, &[words]).with_context(|| more.to_owned())?;
-        device.is_clean(&nothing).with_context(|| more.to_owned())?;
+        device.refuses(&release, &[expected]).with_context(|| more.to_owned())?;
+        device.is_clean(&before).with_context(|| more.to_owned())?;
     }
-    device.answers(8099, "theirs")?;
+    device.answers(8099, "unrelated")?;
     let good: &[&str] = &[
         "    command: ./x\n    # volumes: ['./data:/data']\n",
         "    pull_policy: always\n    environment: {A: './x'}\nx-note: ./x\n",
@@ -178,10 +178,10 @@ fn refused(device: &mut Device) -> Result<()> {
             .with_context(|| (*more).to_owned())?;
         device.answers(8080, "1")?;
     }
-    // An image of the device's.
-    let text = web("localhost/theirs:1", "");
+    // An image on the device.
+    let text = web("localhost/unrelated:1", "");
     device.update(&one("here", TAG, &image, &text))?;
-    device.answers(8080, "theirs")?;
+    device.answers(8080, "unrelated")?;
     let meta_data: Value = json!({"compose": "compose.yaml", "profiles": ["--x"]});
     let mut bad = release("profile", "shop", &[(TAG, &image)], meta_data);
     bad.files.push(("compose.yaml".to_owned(), web(TAG, "").into_bytes()));

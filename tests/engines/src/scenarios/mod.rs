@@ -1,4 +1,4 @@
-//! The scenarios.
+//! All scenarios.
 
 mod compose;
 mod names;
@@ -8,10 +8,10 @@ mod updates;
 
 use crate::{Scenario, Setup};
 
-/// The engines, each with every way to keep images.
+/// The engines, with each of their image stores.
 const ENGINES: &[Setup] = &[Setup::Podman, Setup::Docker, Setup::DockerContainerd];
 
-/// All of them.
+/// All scenarios.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
     let all =
         [updates::SCENARIOS, names::SCENARIOS, reasons::SCENARIOS, compose::SCENARIOS, quadlet::SCENARIOS];

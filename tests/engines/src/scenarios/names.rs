@@ -1,4 +1,4 @@
-//! Names of images, and what of an engine an update must leave alone.
+//! Scenarios about the names of images, and about images and volumes that an update must not change.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -13,39 +13,39 @@ use crate::{Scenario, Setup};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "names-of-others",
-        says: "an archive that carries a name of somebody else's does not take it, whatever becomes of the update",
+        summary: "an archive does not take a name from another image, with a rollback and with a commit",
         on: ENGINES,
-        play: names_of_others,
+        run: names_of_others,
     },
     Scenario {
         name: "short-names",
-        says: "a short name and one of docker's registry are restored by a rollback, and no image is left after a commit",
+        summary: "short names and names in docker's registry are restored by a rollback, and a commit leaves no image",
         on: ENGINES,
-        play: short_names,
+        run: short_names,
     },
     Scenario {
         name: "archives",
-        says: "archives of docker with either image store and of podman are taken, by the ID that their engine shows",
+        summary: "archives of podman and of docker with both image stores are accepted, by the engine's ID",
         on: &[Setup::Podman, Setup::Docker, Setup::DockerContainerd],
-        play: archives,
+        run: archives,
     },
     Scenario {
         name: "volumes",
-        says: "a volume that an image declares has a name, and keeps its data across updates and rollbacks",
+        summary: "a volume that an image declares gets a name, and keeps its data through updates and rollbacks",
         on: ENGINES,
-        play: volumes,
+        run: volumes,
     },
     Scenario {
         name: "interrupted-load",
-        says: "a load that was killed leaves no image and no name when the next update has ended",
+        summary: "an interrupted load leaves no image and no name after the next update",
         on: ENGINES,
-        play: interrupted_load,
+        run: interrupted_load,
     },
 ];
 
 fn names_of_others(device: &mut Device) -> Result<()> {
-    let theirs = device.image("localhost/base:latest", "theirs", Mode::Well);
-    device.load(&theirs)?;
+    let unrelated = device.image("localhost/base:latest", "unrelated", Mode::Well);
+    device.load(&unrelated)?;
     let before = device.images()?;
     let image = |version: &str| {
         let names = ["localhost/shop:1", "localhost/base:latest", "base:latest"];
@@ -64,15 +64,15 @@ fn names_of_others(device: &mut Device) -> Result<()> {
     device.update(&plain("2", "shop", "localhost/shop:1", &image("2"), 8080))?;
     ensure!(base(&device.images()?) == before, "after a commit: {:#?}", device.images()?);
     ensure!(device.images()?.len() == before.len() + 2, "images are left: {:#?}", device.images()?);
-    // A name that the artifact takes on purpose.
+    // A name in the meta-data is taken from the other image.
     let mine = device.image("localhost/base:latest", "3", Mode::Well);
-    let old = device.images()?;
+    let previous = device.images()?;
     let third = device.artifact(&plain("3", "shop", "localhost/base:latest", &mine, 8080))?;
     device.client(&format!("install {third}"), 0)?;
     device.answers(8080, "3")?;
     device.client("rollback", 0)?;
     device.answers(8080, "2")?;
-    device.is_clean(&old)
+    device.is_clean(&previous)
 }
 
 fn short_names(device: &mut Device) -> Result<()> {
@@ -85,31 +85,35 @@ fn short_names(device: &mut Device) -> Result<()> {
         let artifact = |version: &str| -> Result<String> {
             device.artifact(&plain(&format!("{project}-{version}"), &project, name, &image(version), port))
         };
-        let nothing = device.images()?;
+        let before = device.images()?;
         let first = artifact("1")?;
         device.client(&format!("install {first}"), 0)?;
         if number == 0 {
             device.client("rollback", 0)?;
-            device.is_clean(&nothing)?;
+            device.is_clean(&before)?;
             device.client(&format!("install {first}"), 0)?;
         }
         device.client("commit", 0)?;
-        let old = device.images()?;
-        ensure!(old.len() == nothing.len() + 2, "{name}: {old:#?}");
+        let previous = device.images()?;
+        ensure!(previous.len() == before.len() + 2, "{name}: {previous:#?}");
         let second = artifact("2")?;
         device.client(&format!("install {second}"), 0)?;
         device.answers(port, "2")?;
         device.client("rollback", 0)?;
         device.answers(port, "1")?;
-        device.is_clean(&old)?;
+        device.is_clean(&previous)?;
         device.client(&format!("install {second}"), 0)?;
         device.client("commit", 0)?;
-        ensure!(device.images()?.len() == old.len(), "{name}: an image is left: {:#?}", device.images()?);
+        ensure!(
+            device.images()?.len() == previous.len(),
+            "{name}: an image is left: {:#?}",
+            device.images()?
+        );
     }
     Ok(())
 }
 
-/// Has both engines save an image, each as it likes, and installs what came of it.
+/// Makes both engines save an image in their formats, and installs the archives.
 fn archives(device: &mut Device) -> Result<()> {
     let is_docker = !device.setup.is_podman();
     let image = device.image("localhost/saved:1", "1", Mode::Well);
@@ -121,7 +125,8 @@ fn archives(device: &mut Device) -> Result<()> {
             ))
             .map(drop)
     };
-    let stop = "systemctl stop docker.service docker.socket; systemctl reset-failed docker.service 2> /dev/null || true";
+    let stop = "systemctl stop docker.service docker.socket; \
+                systemctl reset-failed docker.service 2> /dev/null || true";
     let restore = device.run("cat /etc/docker/daemon.json")?;
     for (setup, settings) in
         [("classic", "{}"), ("containerd", r#"{"features": {"containerd-snapshotter": true}}"#)]
@@ -137,7 +142,7 @@ fn archives(device: &mut Device) -> Result<()> {
         device.ok("docker rmi localhost/saved:1")?;
     }
     let inspect = "podman image inspect --format '{{.Id}}' localhost/saved:1";
-    // Podman writes the configuration anew in this format: its digest is another one.
+    // Podman rewrites the configuration in this format, which changes its digest.
     let index = "podman save --quiet --format oci-archive localhost/saved:1 | tar -xO index.json | \
                  grep -o 'sha256:[0-9a-f]*'";
     for (setup, format, id) in [("podman", "docker-archive", inspect), ("oci", "oci-archive", index)] {
@@ -152,7 +157,7 @@ fn archives(device: &mut Device) -> Result<()> {
     } else {
         stop.to_owned()
     })?;
-    let nothing = device.images()?;
+    let before = device.images()?;
     for setup in ["classic", "containerd", "podman", "oci"] {
         let id = device.ok(&format!("cat /root/{setup}.id"))?;
         let content = device.read(&format!("/root/{setup}.tar"))?;
@@ -161,16 +166,16 @@ fn archives(device: &mut Device) -> Result<()> {
         let run = json!({"run": {"web": service("localhost/shop:1", 8080)}});
         let Release { name, files, meta_data } = release(setup, "shop", &images, run);
         let artifact = device.artifact(&Release { name, files, meta_data })?;
-        let said = device.run(&format!("mender install {artifact}"))?;
-        // Docker before 27 takes no archive that is not its own.
-        if setup == "oci" && device.setup == Setup::Docker && said.status != 0 {
-            ensure!(said.text.contains("image-0.tar"), "{}", said.text);
+        let output = device.run(&format!("mender install {artifact}"))?;
+        // Docker before 27 accepts only its own archives.
+        if setup == "oci" && device.setup == Setup::Docker && output.status != 0 {
+            ensure!(output.text.contains("image-0.tar"), "{}", output.text);
         } else {
-            ensure!(said.status == 0, "the archive of {setup} was refused:\n{}", said.text);
+            ensure!(output.status == 0, "the archive of {setup} was refused:\n{}", output.text);
             device.answers(8080, "1")?;
             device.client("rollback", 0)?;
         }
-        device.is_clean(&nothing)?;
+        device.is_clean(&before)?;
     }
     Ok(())
 }
@@ -184,12 +189,12 @@ fn volumes(device: &mut Device) -> Result<()> {
     device.client(&format!("install {first}"), 0)?;
     device.client("commit", 0)?;
     device.answers(8080, "1")?;
-    device.says(8080, "write/state/x", "1")?;
+    device.serves(8080, "write/state/x", "1")?;
     device.client(&format!("install {second}"), 0)?;
     device.answers(8080, "2")?;
-    device.says(8080, "file/state/x", "1")?;
+    device.serves(8080, "file/state/x", "1")?;
     device.client("rollback", 0)?;
-    device.says(8080, "file/state/x", "1")?;
+    device.serves(8080, "file/state/x", "1")?;
     let volumes = device.engine("volume ls --quiet")?;
     let mut volumes: Vec<_> = volumes.lines().collect();
     volumes.sort_unstable();
@@ -205,14 +210,14 @@ fn interrupted_load(device: &mut Device) -> Result<()> {
         &device.image("localhost/shop:1", "1", Mode::Well),
         8080,
     ))?;
-    let old = device.images()?;
+    let previous = device.images()?;
     let second = device.image("localhost/shop:1", "2", Mode::Well);
     let artifact = device.artifact(&plain("2", "shop", "localhost/shop:1", &second, 8080))?;
     let mut client = device.client_until(
         &format!("install {artifact}"),
         &format!("{} images --format '{{{{.Repository}}}}' | grep -q mender-loaded", device.setup.engine()),
     )?;
-    device.power_cut()?;
+    device.lose_power()?;
     client.wait()?;
     device.power_on()?;
     device.answers(8080, "1")?;
@@ -223,6 +228,6 @@ fn interrupted_load(device: &mut Device) -> Result<()> {
         &device.image("localhost/shop:1", "3", Mode::Well),
         8080,
     ))?;
-    ensure!(device.images()?.len() == old.len(), "images are left: {:#?}", device.images()?);
+    ensure!(device.images()?.len() == previous.len(), "images are left: {:#?}", device.images()?);
     device.answers(8080, "3")
 }

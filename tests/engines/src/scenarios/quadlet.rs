@@ -1,4 +1,4 @@
-//! Projects in podman's quadlets.
+//! Scenarios of the form `quadlet`.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -11,21 +11,21 @@ use crate::{Scenario, Setup};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "quadlet",
-        says: "quadlets with files beside them are installed, rolled back and committed, and start at a boot",
+        summary: "quadlets with other files are installed, rolled back and committed, and start at a boot",
         on: &[Setup::Podman],
-        play: quadlet,
+        run: quadlet,
     },
     Scenario {
         name: "quadlet-refused",
-        says: "quadlets that would pull, have another name, or take a container of somebody else's are refused",
+        summary: "quadlets that pull, set the name of the unit, or use the name of another container are refused",
         on: &[Setup::Podman],
-        play: refused,
+        run: refused,
     },
 ];
 
 const TAG: &str = "localhost/shop:1";
 
-fn carried(device: &Device, version: &str) -> Release {
+fn with_files(device: &Device, version: &str) -> Release {
     let image = device.image_of(TAG, version, Mode::Well).with_volume("/state").archive();
     let text = format!(
         "# Pull=always\n[Container]\nImage={TAG}\nNetwork=host\nVolume=data.volume:/data\nEnvironmentFile=./app.env\n\
@@ -45,41 +45,44 @@ fn carried(device: &Device, version: &str) -> Release {
 
 fn is_version(device: &Device, version: &str) -> Result<()> {
     device.answers(8080, version)?;
-    device.says(8080, "env/GREETING", &format!("hello-{version}"))?;
-    device.says(8080, "file/conf/app.conf", &format!("conf-{version}"))
+    device.serves(8080, "env/GREETING", &format!("hello-{version}"))?;
+    device.serves(8080, "file/conf/app.conf", &format!("conf-{version}"))
 }
 
 fn quadlet(device: &mut Device) -> Result<()> {
-    device.update(&carried(device, "1"))?;
+    device.update(&with_files(device, "1"))?;
     is_version(device, "1")?;
-    device.says(8080, "write/state/x", "1")?;
-    let old = device.images()?;
-    let second = device.artifact(&carried(device, "2"))?;
+    device.serves(8080, "write/state/x", "1")?;
+    let previous = device.images()?;
+    let second = device.artifact(&with_files(device, "2"))?;
     device.client(&format!("install {second}"), 0)?;
     is_version(device, "2")?;
-    device.says(8080, "file/state/x", "1")?;
+    device.serves(8080, "file/state/x", "1")?;
     device.client("rollback", 0)?;
     is_version(device, "1")?;
-    device.is_clean(&old)?;
+    device.is_clean(&previous)?;
     device.client(&format!("install {second}"), 0)?;
     device.client("commit", 0)?;
-    device.power_cut()?;
+    device.lose_power()?;
     device.power_on()?;
     is_version(device, "2").context("after a boot")?;
-    ensure!(device.images()?.len() == old.len(), "images are left: {:#?}", device.images()?);
+    ensure!(device.images()?.len() == previous.len(), "images are left: {:#?}", device.images()?);
     Ok(())
 }
 
 fn refused(device: &mut Device) -> Result<()> {
-    device.load(&device.image("localhost/theirs:1", "theirs", Mode::Well))?;
-    device.engine("run --detach --network=host --env PORT=8099 --name theirs localhost/theirs:1")?;
-    device.engine("pod create --name their-pod")?;
-    let nothing = device.images()?;
+    device.load(&device.image("localhost/unrelated:1", "unrelated", Mode::Well))?;
+    device.engine("run --detach --network=host --env PORT=8099 --name unrelated localhost/unrelated:1")?;
+    device.engine("pod create --name unrelated-pod")?;
+    let before = device.images()?;
     let image = device.image(TAG, "1", Mode::Well);
     let web = |more: &str| format!("[Container]\nImage={TAG}\nNetwork=host\nStopTimeout=1\n{more}\n");
     let none = ("more.network", "[Network]\n".to_owned());
-    for (number, (files, words)) in [
-        ([("web.container", web("ContainerName=theirs")), none.clone()], "theirs is somebody else's"),
+    for (number, (files, expected)) in [
+        (
+            [("web.container", web("ContainerName=unrelated")), none.clone()],
+            "container name in use: unrelated",
+        ),
         ([("web.container", web("ServiceName=other")), none.clone()], "ServiceName"),
         ([("web.container", web("Pull=newer")), none.clone()], "Pull"),
         ([("web.container", web("Volume=./d:/d")), none.clone()], "archive"),
@@ -88,13 +91,13 @@ fn refused(device: &mut Device) -> Result<()> {
                 ("web.container", web("[Unit]\nAfter=b.service")),
                 ("b.container", web("[Unit]\nAfter=web.service")),
             ],
-            "wait for each other",
+            "circular dependency",
         ),
         (
-            [("web.container", web("Pod=p.pod")), ("p.pod", "[Pod]\nPodName=their-pod\n".to_owned())],
-            "their-pod is somebody else's",
+            [("web.container", web("Pod=p.pod")), ("p.pod", "[Pod]\nPodName=unrelated-pod\n".to_owned())],
+            "pod name in use: unrelated-pod",
         ),
-        ([("dbus.container", web("")), none.clone()], "is a unit of this device"),
+        ([("dbus.container", web("")), none.clone()], "a unit of this device"),
     ]
     .into_iter()
     .enumerate()
@@ -105,8 +108,8 @@ fn refused(device: &mut Device) -> Result<()> {
         release
             .files
             .extend(files.iter().map(|(name, text)| ((*name).to_owned(), text.clone().into_bytes())));
-        device.refuses(&release, &[words]).with_context(|| format!("{files:?}"))?;
-        device.is_clean(&nothing).with_context(|| format!("{files:?}"))?;
+        device.refuses(&release, &[expected]).with_context(|| format!("{files:?}"))?;
+        device.is_clean(&before).with_context(|| format!("{files:?}"))?;
     }
-    device.answers(8099, "theirs")
+    device.answers(8099, "unrelated")
 }

@@ -1,4 +1,4 @@
-//! Updates that cannot work: refused in Download with nothing changed, or rolled back with the reason in the log.
+//! Scenarios of updates that cannot work: refused in Download, or rolled back with the cause in the log.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -13,15 +13,15 @@ use crate::release::release;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "reasons",
-        says: "the log has the reason for a port that is taken, a program that is missing, and a secret that is missing",
+        summary: "the log has the cause if a port is in use, or a program or secret is missing",
         on: ENGINES,
-        play: reasons,
+        run: reasons,
     },
     Scenario {
         name: "refused",
-        says: "what cannot be run or rolled back is refused in Download, and changes nothing",
+        summary: "what cannot be run or rolled back is refused in Download, and changes nothing",
         on: ENGINES,
-        play: refused,
+        run: refused,
     },
 ];
 
@@ -29,7 +29,7 @@ const TAG: &str = "localhost/shop:1";
 
 fn reasons(device: &mut Device) -> Result<()> {
     device.update(&plain("1", "shop", TAG, &device.image(TAG, "1", Mode::Well), 8080))?;
-    let old = device.images()?;
+    let previous = device.images()?;
     let image = device.image(TAG, "2", Mode::Well);
     device.ok("systemd-run --quiet busybox nc -ll -p 8090 -e true")?;
     device.wait("busybox netstat -tln | grep -q :8090")?;
@@ -49,22 +49,22 @@ fn reasons(device: &mut Device) -> Result<()> {
     if device.setup.is_podman() {
         cases.push(("secret", &mut secret, "no-such-secret"));
     }
-    for (name, run, words) in cases {
+    for (name, run, causes) in cases {
         let artifact =
             device.artifact(&release(name, "shop", &[(TAG, &image)], json!({"run": {"web": run}})))?;
-        let said = device.client(&format!("install {artifact}"), 1)?;
-        ensure!(words.split('|').any(|word| said.contains(word)), "{name}: the log has no reason:\n{said}");
+        let log = device.client(&format!("install {artifact}"), 1)?;
+        ensure!(causes.split('|').any(|cause| log.contains(cause)), "{name}: the log has no cause:\n{log}");
         device.answers(8080, "1")?;
-        device.is_clean(&old)?;
+        device.is_clean(&previous)?;
     }
     Ok(())
 }
 
 fn refused(device: &mut Device) -> Result<()> {
     device.update(&plain("1", "shop", TAG, &device.image(TAG, "1", Mode::Well), 8080))?;
-    device.load(&device.image("localhost/theirs:1", "theirs", Mode::Well))?;
-    device.engine("run --detach --network=host --env PORT=8099 --name museum.web localhost/theirs:1")?;
-    let old = device.images()?;
+    device.load(&device.image("localhost/unrelated:1", "unrelated", Mode::Well))?;
+    device.engine("run --detach --network=host --env PORT=8099 --name museum.web localhost/unrelated:1")?;
+    let previous = device.images()?;
     let image = device.image(TAG, "2", Mode::Well);
     let other = device.image("localhost/other:1", "3", Mode::Well);
     let web = || service(TAG, 8080);
@@ -73,13 +73,13 @@ fn refused(device: &mut Device) -> Result<()> {
         web[key] = value;
         json!({"run": {"web": web}})
     };
-    for (name, project, meta_data, words) in [
-        ("theirs", "museum", json!({"run": {"web": web()}}), "museum.web is somebody else's"),
+    for (name, project, meta_data, expected) in [
+        ("unrelated", "museum", json!({"run": {"web": web()}}), "container name in use: museum.web"),
         (
             "cycle",
             "shop",
             json!({"run": {"a": {"image": TAG, "after": ["b"]}, "b": {"image": TAG, "after": ["a"]}}}),
-            "wait for each other",
+            "circular dependency",
         ),
         (
             "unknown",
@@ -100,30 +100,32 @@ fn refused(device: &mut Device) -> Result<()> {
         ),
     ] {
         let release = release(name, project, &[(TAG, &image)], meta_data);
-        device.refuses(&release, &[words]).with_context(|| name.to_owned())?;
+        device.refuses(&release, &[expected]).with_context(|| name.to_owned())?;
         device.answers(8080, "1")?;
-        device.answers(8099, "theirs")?;
-        device.is_clean(&old).with_context(|| name.to_owned())?;
+        device.answers(8099, "unrelated")?;
+        device.is_clean(&previous).with_context(|| name.to_owned())?;
     }
-    // A file that nobody has named comes before the image, which nobody reads then.
-    let mut stranger = plain("stranger", "shop", TAG, &image, 8080);
-    stranger.files.insert(0, ("notes.txt".to_owned(), vec![b'x'; 300_000]));
-    device.refuses(&stranger, &["notes.txt"])?;
-    device.is_clean(&old)?;
-    // An image that the device has needs not be in the artifact.
-    let here = json!({"run": {"web": service("localhost/theirs:1", 8080)}});
+    // A file that the meta-data do not name, before the image, which is not read then.
+    let mut unexpected = plain("unexpected", "shop", TAG, &image, 8080);
+    unexpected.files.insert(0, ("notes.txt".to_owned(), vec![b'x'; 300_000]));
+    device.refuses(&unexpected, &["notes.txt"])?;
+    device.is_clean(&previous)?;
+    // An image on the device is optional in the artifact.
+    let here = json!({"run": {"web": service("localhost/unrelated:1", 8080)}});
     device.update(&release("here", "shop", &[(TAG, &image)], here))?;
-    device.answers(8080, "theirs")?;
-    // It is somebody else's, and stays when the project needs it no more; so does one that the artifact names without a file.
+    device.answers(8080, "unrelated")?;
+    // This module did not load it, and keeps it when the project no longer needs it. The same is true for an image
+    // that the artifact names without a file.
     device.update(&plain("2", "shop", TAG, &image, 8080))?;
     ensure!(
-        device.images()?.iter().any(|image| image.ends_with("localhost/theirs:1")),
+        device.images()?.iter().any(|image| image.ends_with("localhost/unrelated:1")),
         "{:#?}",
         device.images()?
     );
     device.load(&device.image("localhost/more:1", "more", Mode::Well))?;
     let more = device.images()?;
-    let more = more.iter().find(|image| image.ends_with("localhost/more:1")).context("it is not loaded")?;
+    let more =
+        more.iter().find(|image| image.ends_with("localhost/more:1")).context("the image is not loaded")?;
     let id = more.split(' ').next().unwrap_or_default();
     let named = json!({
         "run": {"web": service("localhost/more:1", 8080)},

@@ -1,4 +1,4 @@
-//! Updates of services in the meta-data, from their download to their end.
+//! Scenarios of the form `run`, from Download to Cleanup.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -12,27 +12,27 @@ use crate::release::{Release, release};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "install",
-        says: "a first install rolls back to nothing, installs and commits; an update with the same tag rolls back and commits",
+        summary: "a first install and an update with the same tag roll back, install and commit",
         on: ENGINES,
-        play: install,
+        run: install,
     },
     Scenario {
-        name: "unwell",
-        says: "an unhealthy version and one that ends at its start roll back, and the log shows the reason",
+        name: "unhealthy",
+        summary: "an unhealthy version and one that exits at its start are rolled back, and the log has the cause",
         on: ENGINES,
-        play: unwell,
+        run: unhealthy,
     },
     Scenario {
         name: "interrupted",
-        says: "a device that is killed in ArtifactInstall, ArtifactRollback or Download boots with the previous version",
+        summary: "a device that loses power in ArtifactInstall or ArtifactRollback boots with the previous version",
         on: ENGINES,
-        play: interrupted,
+        run: interrupted,
     },
     Scenario {
         name: "projects",
-        says: "two projects share an image, one is updated without the other, and both start at a boot",
+        summary: "two projects share an image, are updated independently, and both start at a boot",
         on: ENGINES,
-        play: projects,
+        run: projects,
     },
 ];
 
@@ -59,75 +59,76 @@ fn shop(device: &Device, version: &str, mode: Mode) -> Release {
 }
 
 fn install(device: &mut Device) -> Result<()> {
-    let nothing = device.images()?;
+    let before = device.images()?;
     let first = device.artifact(&shop(device, "1", Mode::Well))?;
     device.client(&format!("install {first}"), 0)?;
     device.answers(8080, "1")?;
     device.client("rollback", 0)?;
     let engine = device.setup.engine();
     device.ok(&format!("test -z \"$({engine} ps --all --quiet)\""))?;
-    device.ends("systemctl is-active mender-shop.web.service", 4)?;
-    device.is_clean(&nothing)?;
+    device.exits_with("systemctl is-active mender-shop.web.service", 4)?;
+    device.is_clean(&before)?;
     device.client(&format!("install {first}"), 0)?;
     device.client("commit", 0)?;
     device.answers(8080, "1")?;
-    let old = device.images()?;
+    let previous = device.images()?;
     let second = device.artifact(&shop(device, "2", Mode::Well))?;
     device.client(&format!("install {second}"), 0)?;
     device.answers(8080, "2")?;
     device.client("rollback", 0)?;
     device.answers(8080, "1")?;
-    device.is_clean(&old)?;
+    device.is_clean(&previous)?;
     device.client(&format!("install {second}"), 0)?;
     device.client("commit", 0)?;
     device.answers(8080, "2")?;
-    ensure!(device.images()?.len() == old.len(), "the previous image is left: {:#?}", device.images()?);
-    device.power_cut()?;
+    ensure!(device.images()?.len() == previous.len(), "the previous image is left: {:#?}", device.images()?);
+    device.lose_power()?;
     device.power_on()?;
     device.answers(8080, "2").context("after a boot")?;
     device.ok(&format!("{engine} volume inspect data")).map(drop)
 }
 
-fn unwell(device: &mut Device) -> Result<()> {
+fn unhealthy(device: &mut Device) -> Result<()> {
     device.update(&shop(device, "1", Mode::Well))?;
-    let old = device.images()?;
+    let previous = device.images()?;
     device.refuses(&shop(device, "2", Mode::Exit), &["this version is broken"])?;
     device.answers(8080, "1")?;
-    device.is_clean(&old)?;
+    device.is_clean(&previous)?;
     device.ok(&format!("sed -i 's/^health_seconds.*/health_seconds = 7/' {SETTINGS}"))?;
-    // With a health check of the image's own.
+    // With a health check in the image.
     let checked = |version, mode| {
         let image = device.image_of(TAG, version, mode).with_health_check().archive();
         plain(version, "shop", TAG, &image, 8080)
     };
     device.refuses(&checked("3", Mode::Unhealthy), &["version 3 begins", "health check"])?;
     device.answers(8080, "1")?;
-    device.is_clean(&old)?;
+    device.is_clean(&previous)?;
     device.update(&checked("4", Mode::Well))?;
     device.answers(8080, "4")
 }
 
 fn interrupted(device: &mut Device) -> Result<()> {
     device.update(&shop(device, "1", Mode::Well))?;
-    let old = device.images()?;
+    let previous = device.images()?;
     let second = device.artifact(&shop(device, "2", Mode::Well))?;
     let stopped = "! pidof tiny-http > /dev/null";
-    for (words, phase) in [(format!("install {second}"), "Switching"), ("rollback".to_owned(), "RollingBack")]
+    for (arguments, phase) in
+        [(format!("install {second}"), "Switching"), ("rollback".to_owned(), "RollingBack")]
     {
         if phase == "RollingBack" {
             device.client(&format!("install {second}"), 0)?;
             device.answers(8080, "2")?;
         }
-        let moment = format!("grep -q {phase} {STATE}/journal.json && {stopped}");
-        let mut client = device.client_until(&words, &moment)?;
-        device.power_cut()?;
+        let condition = format!("grep -q {phase} {STATE}/journal.json && {stopped}");
+        let mut client = device.client_until(&arguments, &condition)?;
+        device.lose_power()?;
         client.wait()?;
         device.power_on()?;
-        device.answers(8080, "1").with_context(|| format!("killed in {phase}"))?;
+        device.answers(8080, "1").with_context(|| format!("power lost in the phase {phase}"))?;
     }
     device.client("rollback", 0)?;
     device.answers(8080, "1")?;
-    device.is_clean(&old)?;
+    device.is_clean(&previous)?;
     device.client(&format!("install {second}"), 0)?;
     device.client("commit", 0)?;
     device.answers(8080, "2")
@@ -139,7 +140,7 @@ fn projects(device: &mut Device) -> Result<()> {
     device.update(&plain("museum-1", "museum", "localhost/base:1", &base, 8081))?;
     let second = device.image("localhost/shop:2", "2", Mode::Well);
     device.update(&plain("shop-2", "shop", "localhost/shop:2", &second, 8080))?;
-    device.power_cut()?;
+    device.lose_power()?;
     device.power_on()?;
     device.answers(8080, "2")?;
     device.answers(8081, "1")?;

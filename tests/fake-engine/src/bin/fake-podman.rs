@@ -1,4 +1,4 @@
-//! `fake-podman STATE COMMAND...`: a mock, see the library.
+//! `fake-podman STATE COMMAND...`: the mock of podman, see the library.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,37 +6,40 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use fake_engine::{State, play};
+use fake_engine::{State, run_mock};
 use mender_update_module::FileName;
 use mender_update_module::durable::Dir;
 use serde_json::{Value, json};
 use test_image::digest;
 
 fn main() -> ExitCode {
-    play("fake-podman", 125, answer)
+    run_mock("fake-podman", 125, answer)
 }
 
 fn answer(words: &[&str]) -> Result<String> {
-    let [directory, command @ ..] = words else { bail!("fake-podman STATE COMMAND...") };
+    let [directory, command @ ..] = words else { bail!("usage: fake-podman STATE COMMAND...") };
     let state = State::new(*directory);
     match command {
         ["info", "--format", format] => {
             let tmp_dir = tmp_dir(&state);
             let known = [("{{.Store.GraphRoot}}", *directory), ("{{.Store.ImageCopyTmpDir}}", &tmp_dir)];
-            let said = known.iter().fold((*format).to_owned(), |said, (field, is)| said.replace(field, is));
-            Ok(said + "\n")
+            let output =
+                known.iter().fold((*format).to_owned(), |text, (field, value)| text.replace(field, value));
+            Ok(output + "\n")
         }
         ["images", ..] => images(&state),
         ["load", ..] => load(&state),
         ["tag", id, reference] => state.tag(id, reference).map(|()| String::new()),
         ["rmi", name] => state.remove(name).map(|()| String::new()),
         ["ps", "--all", "--external", "--filter", filter, "--format", "{{.Names}}"] => {
-            let id = filter.strip_prefix("ancestor=").context("only containers of an image are known")?;
+            let id = filter
+                .strip_prefix("ancestor=")
+                .context("unsupported filter: only ancestor= is supported")?;
             let running = state.running()?;
             Ok(running.iter().filter(|(_, of)| of == id).map(|(name, _)| format!("{name}\n")).collect())
         }
         ["ps", "--all", filter @ .., "--format", "{{.Names}}"] => {
-            // A container's only label here is its project, which its name begins with.
+            // The only label of the mock's containers is the project, the prefix of their names.
             let label = filter.first().and_then(|filter| filter.rsplit_once('='));
             let is_one =
                 |name: &str| label.is_none_or(|(_, project)| name.starts_with(&format!("{project}.")));
@@ -46,7 +49,7 @@ fn answer(words: &[&str]) -> Result<String> {
         ["container", "inspect", name] => {
             let running = state.running()?;
             let (_, id) = running.iter().find(|(running, _)| running == name).context("no such container")?;
-            // As podman does, which says nothing where there is no health check.
+            // As podman does: the status is empty without a health check.
             let health = if state.mode(id)? == "unhealthy" { "unhealthy" } else { "" };
             let health = json!({"Status": health, "FailingStreak": 0, "Log": null});
             let status = json!({"Status": "running", "ExitCode": 0, "Health": health});
@@ -56,12 +59,12 @@ fn answer(words: &[&str]) -> Result<String> {
             state.mode(id)?;
             Ok(json!([{"Id": id, "Config": {"Entrypoint": ["/tiny-http"]}}]).to_string())
         }
-        ["logs", .., name] => Ok(format!("the fake container {name} says nothing\n")),
-        _ => bail!("the fake does not know {command:?}"),
+        ["logs", .., name] => Ok(format!("the mock container {name} has no log\n")),
+        _ => bail!("unsupported command: {command:?}"),
     }
 }
 
-/// As podman lists them: an image with several tags several times, one without as `<none>`.
+/// The list of images, as podman prints it: an image with several tags several times, one without tags as `<none>`.
 fn images(state: &State) -> Result<String> {
     let tags = state.tags()?;
     let mut text = String::new();
@@ -76,42 +79,43 @@ fn images(state: &State) -> Result<String> {
     Ok(text)
 }
 
-/// Where it puts temporary files: beside its state, unless it is told a place.
+/// The directory for temporary files: `TMPDIR`, else beside the state.
 fn tmp_dir(state: &State) -> String {
     let beside = state.directory().parent().unwrap_or(state.directory());
     std::env::var("TMPDIR").unwrap_or_else(|_| beside.to_string_lossy().into_owned())
 }
 
-/// Reads the archive, as podman does, from a copy of it that it makes first. It stays where this is killed.
+/// Loads an archive from a temporary copy, as podman does. The copy is left if this process is killed.
 fn load(state: &State) -> Result<String> {
     let tmp_dir = PathBuf::from(tmp_dir(state));
     let (directory, name) = (Dir::open(&tmp_dir)?, FileName::new(format!("podman{}", std::process::id()))?);
     let mut copy = directory.create_file(&name)?;
-    let copied = io::copy(&mut io::stdin().lock(), &mut copy).context("copying the archive");
-    let said = copied.and_then(|_| take(state, File::open(tmp_dir.join(&name))?));
+    let copied = io::copy(&mut io::stdin().lock(), &mut copy).context("copying the archive failed");
+    let output = copied.and_then(|_| add_images(state, File::open(tmp_dir.join(&name))?));
     directory.remove(&name)?;
-    said
+    output
 }
 
-/// Takes an archive as `docker save` writes it.
-fn take(state: &State, archive: File) -> Result<String> {
+/// Adds the images of an archive as `docker save` writes it.
+fn add_images(state: &State, archive: File) -> Result<String> {
     let mut texts = Vec::new();
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries()? {
-        let mut entry = entry.context("the archive is damaged")?;
+        let mut entry = entry.context("damaged archive")?;
         let name = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
         let mut content = Vec::new();
-        entry.read_to_end(&mut content).context("the archive is damaged")?;
+        entry.read_to_end(&mut content).context("damaged archive")?;
         texts.push((name, content));
     }
     let text = |name: &str| {
         let found = texts.iter().find(|(found, _)| found == name);
-        found.map(|(_, content)| content).with_context(|| format!("the archive has no {name}"))
+        found.map(|(_, content)| content).with_context(|| format!("damaged archive: no file {name}"))
     };
     let manifest: Value = serde_json::from_slice(text("manifest.json")?)?;
-    let mut said = String::new();
-    for image in manifest.as_array().context("the manifest is no list")? {
-        let config = text(image["Config"].as_str().context("the manifest names no config")?)?;
+    let mut output = String::new();
+    for image in manifest.as_array().context("damaged archive: the manifest is not a list")? {
+        let config =
+            text(image["Config"].as_str().context("damaged archive: the manifest names no config")?)?;
         let id = digest(config);
         let parsed: Value = serde_json::from_slice(config)?;
         let variables = parsed["config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -120,8 +124,8 @@ fn take(state: &State, archive: File) -> Result<String> {
         state.add_image(&id, mode)?;
         for tag in image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             state.tag(&id, tag)?;
-            said += &format!("Loaded image: {tag}\n");
+            output += &format!("Loaded image: {tag}\n");
         }
     }
-    Ok(said)
+    Ok(output)
 }

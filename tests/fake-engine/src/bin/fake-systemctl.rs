@@ -1,30 +1,30 @@
-//! `fake-systemctl STATE UNITS_DIR ARGUMENTS...`: a mock, see the library. Starting a unit makes its container a running
-//! one; a unit whose container ends at once is in a restart loop.
+//! `fake-systemctl STATE UNITS_DIR ARGUMENTS...`: the mock of systemctl, see the library. Starting a unit starts its
+//! container. A unit whose container exits at once is in a restart loop.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use fake_engine::{State, play};
+use fake_engine::{State, run_mock};
 
 fn main() -> ExitCode {
-    play("fake-systemctl", 1, answer)
+    run_mock("fake-systemctl", 1, answer)
 }
 
 fn answer(words: &[&str]) -> Result<String> {
     let [directory, units_dir, options @ ..] = words else {
-        bail!("fake-systemctl STATE UNITS_DIR ARGUMENTS...")
+        bail!("usage: fake-systemctl STATE UNITS_DIR ARGUMENTS...")
     };
     let (state, units_dir) = (State::new(*directory), Path::new(units_dir));
     let command: Vec<_> = options.iter().filter(|word| !word.starts_with("--")).collect();
-    let (verb, units) = command.split_first().context("there is no verb")?;
+    let (verb, units) = command.split_first().context("no verb in the arguments")?;
     let units = units.iter().map(|unit| Unit::read(units_dir, unit)).collect::<Result<Vec<_>>>()?;
     match **verb {
         "daemon-reload" => {}
         "start" => {
             for unit in units {
-                // What runs already is left alone.
+                // A running container is not started again.
                 let runs = state.running()?.iter().any(|(name, _)| *name == unit.container);
                 if !runs {
                     state.start(&unit.container, &unit.image)?;
@@ -32,8 +32,8 @@ fn answer(words: &[&str]) -> Result<String> {
             }
         }
         "stop" => units.iter().try_for_each(|unit| state.stop(&unit.container))?,
-        "show" => return units.iter().map(|unit| unit.shown(&state)).collect(),
-        _ => bail!("the fake does not know {verb}"),
+        "show" => return units.iter().map(|unit| unit.properties(&state)).collect(),
+        _ => bail!("unsupported verb: {verb}"),
     }
     Ok(String::new())
 }
@@ -48,20 +48,22 @@ impl Unit {
     fn read(units_dir: &Path, unit: &str) -> Result<Self> {
         let path = units_dir.join(unit);
         let text = fs::read_to_string(&path).with_context(|| format!("unit {unit} not found"))?;
-        let start =
-            text.lines().find_map(|line| line.strip_prefix("ExecStart=")).context("it starts nothing")?;
+        let start = text
+            .lines()
+            .find_map(|line| line.strip_prefix("ExecStart="))
+            .context("the unit has no ExecStart")?;
         let words: Vec<_> = start.split_whitespace().collect();
         let is_id = |word: &&&str| word.len() == 64 && word.chars().all(|c| c.is_ascii_hexdigit());
-        let image = words.iter().find(is_id).context("its image is not given by an ID")?;
+        let image = words.iter().find(is_id).context("the unit has no image ID in ExecStart")?;
         let name = words.iter().position(|word| *word == "--name").and_then(|at| words.get(at + 1));
         Ok(Self {
             path,
-            container: name.context("its container has no name")?.to_string(),
+            container: name.context("the unit has no --name in ExecStart")?.to_string(),
             image: image.to_string(),
         })
     }
 
-    fn shown(&self, state: &State) -> Result<String> {
+    fn properties(&self, state: &State) -> Result<String> {
         let runs = state.running()?.iter().any(|(name, _)| *name == self.container);
         let mode = state.mode(&self.image)?;
         let (active, sub, result, restarts) = match (runs, mode.as_str()) {

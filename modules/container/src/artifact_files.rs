@@ -1,4 +1,4 @@
-//! Files that an artifact brings beside images: definitions, and what containers may read of them.
+//! The files of an artifact other than images: definitions, and files that containers read.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -6,57 +6,56 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mender_update_module::durable::{self, Dir};
 use mender_update_module::{FileName, Payload};
 
-use crate::tar::{Kind, Reader};
+use crate::tar::{EntryType, Reader};
 
-/// The largest definition: it is text, and read into memory.
-const DEFINITION: u64 = 256 << 10;
+/// The largest definition: it is text, and is read into memory.
+const DEFINITION_MAX: u64 = 256 << 10;
 
-/// The most that all files of an archive may have together.
-const ALL: u64 = 256 << 20;
+/// The largest sum of the sizes of all files in an archive.
+const TOTAL_MAX: u64 = 256 << 20;
 
 /// The most files and directories.
 const ENTRIES: usize = 2000;
 
-/// The files of a project that is being staged, in a directory of their own.
-pub struct Carried {
+/// The files of a project that is being staged.
+pub struct ArtifactFiles {
     directory: PathBuf,
-    /// Bytes that stay free on its file system.
+    /// The bytes that stay free on the file system.
     reserve: u64,
     files: BTreeSet<String>,
     directories: BTreeSet<String>,
     bytes: u64,
 }
 
-impl Carried {
-    /// None yet; they will be in `directory`, which need not exist.
+impl ArtifactFiles {
+    /// No files yet, for the directory `directory`, which need not exist.
     pub fn new(directory: PathBuf, reserve: u64) -> Self {
         Self { directory, reserve, files: BTreeSet::new(), directories: BTreeSet::new(), bytes: 0 }
     }
 
-    /// Takes the payload file `name`, which is a definition.
+    /// Writes the payload file `name`, a definition.
     ///
     /// # Errors
     /// When it is too long, or cannot be written.
-    pub fn take(&mut self, name: &FileName, payload: &mut Payload) -> Result<()> {
-        let path =
-            name.as_ref().to_str().with_context(|| format!("the name {name} is not UTF-8"))?.to_owned();
-        let mut limited = payload.take(DEFINITION + 1);
-        self.write(&path, 0o644, &mut limited).with_context(|| format!("writing {name}"))?;
-        ensure!(limited.limit() > 0, "{name} is longer than a definition may be, {DEFINITION} bytes");
+    pub fn receive(&mut self, name: &FileName, payload: &mut Payload) -> Result<()> {
+        let path = name.as_ref().to_str().with_context(|| format!("invalid file name: {name}: not UTF-8"))?;
+        let mut limited = payload.take(DEFINITION_MAX + 1);
+        self.write(path, 0o644, &mut limited).with_context(|| format!("writing {name} failed"))?;
+        ensure!(limited.limit() > 0, "definition too long: {name}: more than {DEFINITION_MAX} bytes");
         Ok(())
     }
 
-    /// Unpacks the tar archive `name`: directories and regular files, and nothing else.
+    /// Unpacks the tar archive `name`.
     ///
     /// # Errors
-    /// When it has something else, a name twice, or more than the limits, or is damaged.
+    /// When it is damaged, exceeds a limit, has a name twice, or has something else than directories and regular files.
     pub fn unpack(&mut self, name: &FileName, payload: &mut Payload) -> Result<()> {
-        self.unpack_from(payload).with_context(|| format!("unpacking {name}"))?;
-        io::copy(payload, &mut io::sink()).with_context(|| format!("reading {name}")).map(drop)
+        self.unpack_from(payload).with_context(|| format!("unpacking {name} failed"))?;
+        io::copy(payload, &mut io::sink()).with_context(|| format!("reading {name} failed")).map(drop)
     }
 
     fn unpack_from(&mut self, archive: &mut impl Read) -> Result<()> {
@@ -65,20 +64,23 @@ impl Carried {
             let path = entry.path;
             ensure!(
                 self.files.len() + self.directories.len() < ENTRIES,
-                "it has more than {ENTRIES} files and directories"
+                "unsupported archive: more than {ENTRIES} files and directories"
             );
-            match entry.kind {
-                Kind::Directory => self.make_directories(&path)?,
-                Kind::File => {
+            match entry.entry_type {
+                EntryType::Directory => self.make_directories(&path)?,
+                EntryType::File => {
                     self.bytes = self.bytes.saturating_add(entry.size);
-                    ensure!(self.bytes <= ALL, "its files have more than {ALL} bytes");
+                    ensure!(
+                        self.bytes <= TOTAL_MAX,
+                        "unsupported archive: its files have more than {TOTAL_MAX} bytes"
+                    );
                     let mut content = (&mut entries).take(entry.size);
                     self.write(&path, entry.mode, &mut content)
-                        .with_context(|| format!("the file {path:?}"))?;
+                        .with_context(|| format!("writing the file {path:?} failed"))?;
                 }
-                Kind::Other(_) => ensure!(
-                    false,
-                    "{path:?} is neither a regular file nor a directory: put a copy of what a link leads to in its place"
+                EntryType::Other(_) => bail!(
+                    "unsupported archive: {path:?} is neither a regular file nor a directory: replace a link by a \
+                     copy of its target"
                 ),
             }
         }
@@ -88,31 +90,36 @@ impl Carried {
     fn make_directories(&mut self, path: &str) -> Result<()> {
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         for directory in ends.map(|end| &path[..end]).filter(|directory| !directory.is_empty()) {
-            ensure!(!self.files.contains(directory), "{directory:?} is a file and a directory");
+            ensure!(
+                !self.files.contains(directory),
+                "unsupported archive: {directory:?} is a file and a directory"
+            );
             self.directories.insert(directory.to_owned());
         }
         durable::make_dirs(&self.directory.join(path)).map(drop)
     }
 
     fn write(&mut self, path: &str, mode: u32, content: &mut impl Read) -> Result<()> {
-        ensure!(!path.is_empty() && !self.directories.contains(path), "{path:?} is a directory and a file");
+        ensure!(
+            !path.is_empty() && !self.directories.contains(path),
+            "unsupported archive: {path:?} is a directory and a file"
+        );
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         self.make_directories(directory)?;
-        ensure!(self.files.insert(path.to_owned()), "it is there twice");
+        ensure!(self.files.insert(path.to_owned()), "the artifact has {path:?} twice");
         let directory = Dir::open(&self.directory.join(directory))?;
         directory.check_space(0, self.reserve)?;
         let mut file = directory.create_file(&FileName::new(name)?)?;
-        io::copy(content, &mut file).context("writing it")?;
-        // Nobody but root changes what a version is made of.
-        file.set_permissions(Permissions::from_mode(mode & 0o755)).context("setting its mode")
+        io::copy(content, &mut file)?;
+        // Only root may change a version.
+        file.set_permissions(Permissions::from_mode(mode & 0o755)).context("setting the mode failed")
     }
 
-    /// Whether there is the file or directory `path`, without `.` in it; the empty one is the directory of all.
+    /// Whether the file or directory `path` exists; `path` has no `.`, and the empty one is the top directory.
     pub fn has(&self, path: &str) -> bool {
         self.has_file(path) || self.directories.contains(path) || (path.is_empty() && !self.files.is_empty())
     }
 
-    /// Whether there is the file `path`.
     pub fn has_file(&self, path: &str) -> bool {
         self.files.contains(path)
     }
@@ -123,22 +130,26 @@ impl Carried {
     /// When it is missing, too long, or not UTF-8.
     pub fn definition(&self, name: &FileName) -> Result<String> {
         let path = name.as_ref().to_str().unwrap_or_default();
-        ensure!(self.has_file(path), "the artifact has no file {name}");
+        ensure!(
+            self.has_file(path),
+            "file missing in the artifact: {name}: the meta-data name it: add it, or remove its name"
+        );
         let path = self.directory.join(path);
-        let length = fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?.len();
-        ensure!(length <= DEFINITION, "{name} is longer than a definition may be, {DEFINITION} bytes");
-        fs::read_to_string(&path).with_context(|| format!("reading {name}"))
+        let reading = || format!("reading {name} failed");
+        let length = fs::metadata(&path).with_context(reading)?.len();
+        ensure!(length <= DEFINITION_MAX, "definition too long: {name}: more than {DEFINITION_MAX} bytes");
+        fs::read_to_string(&path).with_context(reading)
     }
 
-    /// Takes `files`, names and contents.
+    /// Writes `files`, names and contents.
     #[cfg(test)]
-    pub fn unpack_for_test(&mut self, files: &[(&str, &str)]) {
+    pub fn write_for_test(&mut self, files: &[(&str, &str)]) {
         for (path, content) in files {
             self.write(path, 0o644, &mut content.as_bytes()).unwrap();
         }
     }
 
-    /// Where they are while the project is staged.
+    /// The directory of the files while the project is staged.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -149,9 +160,9 @@ mod tests {
     use super::*;
     use crate::tar::{header, padding};
 
-    fn entry(path: &str, kind: u8, content: &[u8]) -> Vec<u8> {
+    fn entry(path: &str, type_flag: u8, content: &[u8]) -> Vec<u8> {
         let mut entry = header(path, content.len()).to_vec();
-        entry[156] = kind;
+        entry[156] = type_flag;
         entry[148..156].fill(b' ');
         let sum: u32 = entry.iter().map(|byte| u32::from(*byte)).sum();
         entry[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
@@ -160,33 +171,36 @@ mod tests {
         entry
     }
 
-    fn unpack(entries: &[Vec<u8>]) -> Result<(Carried, tempfile::TempDir)> {
+    fn unpack(entries: &[Vec<u8>]) -> Result<(ArtifactFiles, tempfile::TempDir)> {
         let directory = tempfile::tempdir()?;
-        let mut carried = Carried::new(directory.path().join("files"), 0);
-        carried.unpack_from(&mut [entries.concat(), vec![0; 1024]].concat().as_slice())?;
-        Ok((carried, directory))
+        let mut artifact_files = ArtifactFiles::new(directory.path().join("files"), 0);
+        artifact_files.unpack_from(&mut [entries.concat(), vec![0; 1024]].concat().as_slice())?;
+        Ok((artifact_files, directory))
     }
 
     #[test]
-    fn files_and_directories_are_unpacked_and_nobody_else_may_write_to_them() {
-        let (carried, directory) = unpack(&[
+    fn unpacked_files_are_writable_for_root_only() {
+        let (artifact_files, directory) = unpack(&[
             entry("./conf/", b'5', b""),
             entry("./conf/a/b.env", b'0', b"A=1\n"),
             entry("c.yaml", b'0', b"x"),
         ])
         .unwrap();
         assert!(
-            carried.has("conf") && carried.has("conf/a/b.env") && carried.has("") && !carried.has("conf/x")
+            artifact_files.has("conf")
+                && artifact_files.has("conf/a/b.env")
+                && artifact_files.has("")
+                && !artifact_files.has("conf/x")
         );
         let path = directory.path().join("files/conf/a/b.env");
         assert_eq!(fs::read(&path).unwrap(), b"A=1\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
-        assert_eq!(carried.definition(&FileName::new("c.yaml").unwrap()).unwrap(), "x");
+        assert_eq!(artifact_files.definition(&FileName::new("c.yaml").unwrap()).unwrap(), "x");
     }
 
     #[test]
-    fn links_devices_doubles_and_paths_that_lead_out_are_refused() {
-        for (entries, word) in [
+    fn links_devices_duplicates_and_paths_that_lead_out_are_refused() {
+        for (entries, expected) in [
             (vec![entry("a", b'2', b"")], "neither"),
             (vec![entry("a", b'1', b"")], "neither"),
             (vec![entry("a", b'3', b"")], "neither"),
@@ -197,7 +211,7 @@ mod tests {
             ((0..=ENTRIES).map(|number| entry(&number.to_string(), b'0', b"")).collect(), "more than"),
         ] {
             let error = format!("{:#}", unpack(&entries).err().unwrap());
-            assert!(error.contains(word), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

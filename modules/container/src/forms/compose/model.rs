@@ -1,16 +1,18 @@
-//! What compose files say together, as far as an update has to know it.
+//! The services of a project, merged from all its compose files, as far as an update needs them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{check, names};
-use crate::carried::Carried;
+use super::check;
+use super::values::names;
+use crate::artifact_files::ArtifactFiles;
 use crate::project::File;
+use crate::start_order;
 use crate::yaml;
 
-/// How many services may be based on each other.
+/// The longest chain of services that extend each other.
 const BASES: usize = 10;
 
 /// The services of all files.
@@ -18,53 +20,53 @@ pub struct Model {
     services: BTreeMap<String, Service>,
 }
 
-/// A service as all files together describe it.
+/// A service, merged from all files.
 #[derive(Default)]
 pub struct Service {
     image: Option<String>,
-    /// The service that it is based on.
+    /// The service that it extends.
     base: Option<String>,
     profiles: BTreeSet<String>,
     container_name: Option<String>,
-    /// What has to be started before it.
+    /// The services that have to be started before it.
     needs: BTreeSet<String>,
-    /// Where something is mounted.
+    /// The targets of its mounts.
     pub targets: BTreeSet<String>,
 }
 
 impl Model {
-    /// Reads `files`, the later ones of which say more of the earlier ones' services, and checks every path in them.
+    /// Parses `files`, where later ones override earlier ones, and checks every path in them.
     ///
     /// # Errors
-    /// When one is no compose file, or says what cannot be rolled back here.
-    pub fn of(files: &[File], carried: &Carried) -> Result<Self> {
+    /// When a file is no compose file, or something in it cannot be rolled back.
+    pub fn of(files: &[File], artifact_files: &ArtifactFiles) -> Result<Self> {
         let mut model = Self { services: BTreeMap::new() };
         for (name, text) in files {
-            model.add(text, carried).with_context(|| format!("the compose file {name}"))?;
+            model.add(text, artifact_files).with_context(|| format!("compose file {name} refused"))?;
         }
-        ensure!(!model.services.is_empty(), "the compose files have no services: nothing would run");
+        ensure!(!model.services.is_empty(), "compose files refused: no services: add one");
         Ok(model)
     }
 
-    fn add(&mut self, text: &str, carried: &Carried) -> Result<()> {
+    fn add(&mut self, text: &str, artifact_files: &ArtifactFiles) -> Result<()> {
         let file = yaml::parse(text)?;
-        ensure!(file.is_object(), "it is no table with services");
-        check::file(&file, carried)?;
+        ensure!(file.is_object(), "not a table with services");
+        check::file(&file, artifact_files)?;
         let Some(services) = file.get("services").filter(|services| !services.is_null()) else {
             return Ok(());
         };
-        for (name, said) in services.as_object().context("its services are no table")? {
+        for (name, described) in services.as_object().context("services is not a table")? {
             let service = self.services.entry(name.clone()).or_default();
-            let context = || format!("the service {name:?}");
-            let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            let service_name = || format!("service {name:?}");
+            let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             ensure!(
-                name.chars().all(known) && !name.is_empty(),
-                "{}: its name is none: letters, digits, ., _ and -",
-                context()
+                name.chars().all(is_allowed) && !name.is_empty(),
+                "{}: invalid name: use letters, digits, '.', '_' and '-'",
+                service_name()
             );
-            ensure!(said.is_object() || said.is_null(), "{} is no table", context());
-            check::service(said, carried).with_context(context)?;
-            service.add(said).with_context(context)?;
+            ensure!(described.is_object() || described.is_null(), "{}: not a table", service_name());
+            check::service(described, artifact_files).with_context(service_name)?;
+            service.merge(described).with_context(service_name)?;
         }
         Ok(())
     }
@@ -73,7 +75,7 @@ impl Model {
         self.services.iter()
     }
 
-    /// The image of the service `name`, or of the one that it is based on.
+    /// The image of the service `name`, or of the one that it extends.
     ///
     /// # Errors
     /// When it has none.
@@ -86,17 +88,14 @@ impl Model {
             }
             service = found.base.as_ref().and_then(|base| self.services.get(base));
         }
-        bail!("it has no image: name one of the artifact's")
+        bail!("no image: add the name of one of the artifact's images")
     }
 
-    /// Refuses services that wait for each other.
-    ///
-    /// # Errors
-    /// For these.
+    /// Refuses circular dependencies.
     pub fn check_order(&self) -> Result<()> {
         let needs = self.services.iter().map(|(name, service)| (name.as_str(), &service.needs));
         let needs = needs.map(|(name, needs)| (name, needs.iter().map(String::as_str).collect()));
-        crate::order::check(&needs.collect())
+        start_order::check(&needs.collect())
     }
 
     pub fn container_names(&self) -> Vec<String> {
@@ -105,28 +104,29 @@ impl Model {
 }
 
 impl Service {
-    fn add(&mut self, said: &Value) -> Result<()> {
-        let text = |key: &str| said[key].as_str().map(str::to_owned);
+    fn merge(&mut self, described: &Value) -> Result<()> {
+        let text = |key: &str| described[key].as_str().map(str::to_owned);
         self.image = text("image").or(self.image.take());
         self.container_name = text("container_name").or(self.container_name.take());
-        let base = text("extends").or_else(|| said["extends"]["service"].as_str().map(str::to_owned));
+        let base = text("extends").or_else(|| described["extends"]["service"].as_str().map(str::to_owned));
         self.base = base.or(self.base.take());
-        self.profiles.extend(names(&said["profiles"]));
-        self.needs.extend(names(&said["depends_on"]));
-        let of_service = |text: &String| text.split(':').next().unwrap_or_default().to_owned();
-        self.needs.extend(names(&said["links"]).iter().map(of_service));
-        let mounted = names(&said["volumes_from"]).into_iter().filter(|name| !name.starts_with("container:"));
-        self.needs.extend(mounted.collect::<Vec<_>>().iter().map(of_service));
+        self.profiles.extend(names(&described["profiles"]));
+        self.needs.extend(names(&described["depends_on"]));
+        let before_colon = |text: &String| text.split(':').next().unwrap_or_default().to_owned();
+        self.needs.extend(names(&described["links"]).iter().map(before_colon));
+        let volumes_from = names(&described["volumes_from"]);
+        let is_service = |name: &&String| !name.starts_with("container:");
+        self.needs.extend(volumes_from.iter().filter(is_service).map(before_colon));
         for key in ["network_mode", "ipc", "pid"] {
-            let shared = said[key].as_str().and_then(|text| text.strip_prefix("service:"));
+            let shared = described[key].as_str().and_then(|text| text.strip_prefix("service:"));
             self.needs.extend(shared.map(str::to_owned));
         }
-        for mount in said["volumes"].as_array().into_iter().flatten() {
+        for mount in described["volumes"].as_array().into_iter().flatten() {
             self.targets.insert(check::target(mount)?.trim_end_matches('/').to_owned());
         }
-        // An option may follow.
-        let tmpfs = names(&said["tmpfs"]);
-        self.targets.extend(tmpfs.iter().map(|path| of_service(path).trim_end_matches('/').to_owned()));
+        // Options may follow the path.
+        let tmpfs = names(&described["tmpfs"]);
+        self.targets.extend(tmpfs.iter().map(|path| before_colon(path).trim_end_matches('/').to_owned()));
         Ok(())
     }
 
@@ -136,13 +136,13 @@ impl Service {
     }
 }
 
-/// Refuses an image that is not known before the start.
+/// Refuses an image whose name is not known before the start.
 fn check_image(image: &str) -> Result<&str> {
+    ensure!(!image.contains('$'), "image {image:?}: it has a variable: write the name without one");
     ensure!(
-        !image.contains('$'),
-        "the image {image:?} has a variable, whose value is not known before it starts: write the name itself"
+        !image.contains('@'),
+        "image {image:?}: it has a digest: use the ref of the image in the meta-data"
     );
-    ensure!(!image.contains('@'), "the image {image:?} has a digest: name it as the artifact's images do");
     Ok(image)
 }
 
@@ -155,12 +155,13 @@ mod tests {
     fn model(files: &[&str]) -> Result<Model> {
         let name = FileName::new("compose.yaml").unwrap();
         let files: Vec<_> = files.iter().map(|text| (name.clone(), (*text).to_owned())).collect();
-        Model::of(&files, &Carried::new("/nowhere".into(), 0))
+        Model::of(&files, &ArtifactFiles::new("/nowhere".into(), 0))
     }
 
     #[test]
-    fn later_files_say_more_of_the_services() {
-        let one = "services:\n  web:\n    image: a:1\n    volumes: [data:/data/]\n  base:\n    image: b\n    profiles: [x]\n";
+    fn later_files_override_earlier_ones() {
+        let one = "services:\n  web:\n    image: a:1\n    volumes: [data:/data/]\n  base:\n    image: b\n\
+                   \x20   profiles: [x]\n";
         let two = "services:\n  web:\n    image: a:2\n    tmpfs: /tmp:size=1m\n  more:\n    extends: {service: base}\n";
         let model = model(&[one, two]).unwrap();
         assert_eq!(model.image("web").unwrap(), "a:2");
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn services_that_wait_for_each_other_are_refused() {
+    fn circular_dependencies_are_refused() {
         for needs in [
             "depends_on: [b]",
             "depends_on: {b: {condition: service_started}}",
@@ -184,15 +185,15 @@ mod tests {
                 "services:\n  a: {{image: 'x:1', {needs}}}\n  b: {{image: 'x:1', depends_on: [a]}}\n"
             );
             let error = format!("{:#}", model(&[&text]).unwrap().check_order().unwrap_err());
-            assert!(error.contains("wait for each other"), "{error}");
+            assert!(error.contains("circular dependency"), "{error}");
         }
     }
 
     #[test]
-    fn images_that_are_not_known_before_the_start_are_refused() {
+    fn images_with_variables_or_digests_are_refused() {
         for image in ["$A", "x:${TAG}", "a@sha256:0"] {
             let model = model(&[&format!("services: {{web: {{image: '{image}'}}}}")]).unwrap();
-            assert!(model.image("web").is_err(), "{image} was taken");
+            assert!(model.image("web").is_err(), "{image} was accepted");
         }
         assert!(
             model(&["services: {}"]).is_err()

@@ -1,31 +1,31 @@
-//! Unit files as systemd and podman's generator read them: sections, keys, values, and lines that go on.
+//! Unit files as systemd and podman's generator parse them: sections, keys, values, and continued lines.
 
-/// A line with a key, or one without, such as a section's name.
+/// A line with a key, or one without, such as the name of a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// The section that it is in.
+    /// Its section.
     pub section: String,
-    /// Empty where it has none.
+    /// Empty for a line without a key.
     pub key: String,
-    /// The value; or the whole line.
+    /// The value, or the whole line if it has no key.
     pub value: String,
 }
 
 impl Line {
-    /// A key of `section` with its value.
+    /// A line with a key.
     pub fn new(section: &str, key: &str, value: &str) -> Self {
         Self { section: section.to_owned(), key: key.to_owned(), value: value.to_owned() }
     }
 }
 
-/// Takes `text` apart. Comments are left out, and a line that goes on is one.
+/// Parses `text`. Comments are omitted, and a continued line is one line.
 pub fn parse(text: &str) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     let mut section = String::new();
     let mut open = String::new();
     for line in text.lines() {
         let trimmed = line.trim();
-        // Also between the parts of one line.
+        // A comment may also be between the parts of a continued line.
         if trimmed.is_empty() && open.is_empty() || trimmed.starts_with(['#', ';']) {
             continue;
         }
@@ -48,7 +48,7 @@ pub fn parse(text: &str) -> Vec<Line> {
     lines
 }
 
-/// The text that has `lines`.
+/// The text of `lines`.
 pub fn text(lines: &[Line]) -> String {
     let line = |Line { key, value, .. }: &Line| {
         if key.is_empty() { format!("{value}\n") } else { format!("{key}={value}\n") }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_read_as_systemd_reads_them() {
+    fn lines_are_parsed_as_systemd_parses_them() {
         let lines = parse(
             "# Image=x\n[Container]\nImage = a:1\nExec=one \\\n# a comment\n  two=2\n\n; ServiceName=x\nLabel=a=b\n",
         );

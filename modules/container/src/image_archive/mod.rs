@@ -1,9 +1,9 @@
-//! An archive of images on its way into the engine: what it calls its images is replaced by names of this module's.
+//! An image archive that streams into the engine, with the names of its images replaced.
 //!
-//! An engine gives a loaded image every name that its archive says, and takes it away from whatever had it: with
-//! containerd's image store an image that loses its last name is gone at once. So an archive never gets to say names. The
-//! ones that it gets are made of digests, and tell afterwards which of the engine's images is which: its image ID may be
-//! the digest of the configuration, of the manifest, or of an index, as it likes.
+//! An engine gives a loaded image every name in its archive, and takes the name from the image that had it: with
+//! containerd's image store, an image that loses its last name is removed at once. So this module replaces the names
+//! in the archive by names made of digests. They also identify the loaded images later: the ID that an engine gives
+//! an image may be the digest of the configuration, of the manifest, or of an index.
 
 mod digests;
 
@@ -15,51 +15,42 @@ use serde_json::{Value, json};
 
 use crate::image::ImageId;
 use crate::name::Name;
-use crate::tar::{BLOCK, Entry, Kind, Reader, components, header, padding};
+use crate::reserved_names;
+use crate::tar::{BLOCK, Entry, EntryType, Reader, components, header, padding};
 pub use digests::Digests;
-use digests::{below, digest};
+use digests::{DIGESTS, below, digest};
 
-/// The largest file that is looked into: those with layers are larger, or have nothing to say.
-const JSON: u64 = 1 << 20;
+/// The largest file that is parsed. Layers are larger, or are no JSON.
+const JSON_MAX: u64 = 1 << 20;
 
-/// The most files that are looked into and say something, and the most digests that one of them may name.
-const TOLD: usize = 256;
-
-/// The most links, which older archives have for layers, and their longest path.
+/// The most links, which older archives use for layers, and their longest path.
 const LINKS: usize = 1024;
-const LINK: usize = 256;
+const LINK_PATH: usize = 256;
 
-/// How names begin that loaded images have until they get their own.
-pub const LOADED: &str = "localhost/mender-loaded/";
-
-/// The name that the archive of project `project` gives the image with `key`: the digest of its manifest, or of the path of
-/// its configuration.
-pub fn loaded_name(project: &Name, key: &ImageId) -> String {
-    format!("{LOADED}{project}:{key}")
-}
-
-/// An archive as `docker save` or `podman save` writes it, with other names; read by the engine.
-pub struct Archive<'a, R> {
+/// An archive as `docker save` or `podman save` writes it. The engine reads it with the names replaced.
+pub struct ImageArchive<'a, R> {
     entries: Reader<R>,
     project: &'a Name,
-    /// What is to be read before anything else.
+    /// The bytes that are returned next, from `at` on.
     pending: Vec<u8>,
     at: usize,
-    /// Content of the current entry that is passed on as it is, and what fills its last block.
+    /// The content of the current entry that is passed on unchanged, and the padding of its last block, in bytes.
     content: u64,
     padding: u64,
     ended: bool,
-    told: Digests,
-    seen: BTreeSet<String>,
-    /// The paths of configurations that the archive's list names, and files with their digests.
-    listed: BTreeSet<String>,
+    digests: Digests,
+    /// The lists of images that were read.
+    lists: BTreeSet<String>,
+    /// The paths of the configurations in `manifest.json`.
+    configurations: BTreeSet<String>,
+    /// The parsed files, with their digests.
     files: BTreeMap<String, ImageId>,
-    /// What is neither a file nor a directory.
+    /// The entries that are neither files nor directories.
     links: BTreeSet<String>,
 }
 
-impl<'a, R: Read> Archive<'a, R> {
-    /// The archive that streams from `from`, with images of `project`.
+impl<'a, R: Read> ImageArchive<'a, R> {
+    /// The archive that streams from `from`, with images for `project`.
     pub fn new(from: R, project: &'a Name) -> Self {
         Self {
             entries: Reader::new(from),
@@ -69,23 +60,20 @@ impl<'a, R: Read> Archive<'a, R> {
             content: 0,
             padding: 0,
             ended: false,
-            told: Digests::default(),
-            seen: BTreeSet::new(),
-            listed: BTreeSet::new(),
+            digests: Digests::default(),
+            lists: BTreeSet::new(),
+            configurations: BTreeSet::new(),
             files: BTreeMap::new(),
             links: BTreeSet::new(),
         }
     }
 
-    /// Reads the rest, and returns what the archive has told.
-    ///
-    /// # Errors
-    /// As those of reading it.
+    /// Reads the rest of the archive, and returns the digests in it.
     pub fn finish(mut self) -> io::Result<Digests> {
-        // An engine may end before it has read what is behind the last image.
+        // An engine may stop reading after the last image.
         io::copy(&mut self, &mut io::sink())?;
         io::copy(&mut self.entries.into_inner(), &mut io::sink())?;
-        Ok(self.told)
+        Ok(self.digests)
     }
 
     fn advance(&mut self) -> Result<()> {
@@ -101,9 +89,9 @@ impl<'a, R: Read> Archive<'a, R> {
         match entry.path.as_str() {
             "manifest.json" => self.replace(&entry, Self::rename_listed),
             "index.json" => self.replace(&entry, Self::rename_indexed),
-            // Names again, for engines that know nothing of the files above.
+            // The names again, for engines that do not know the two files above.
             "repositories" => Ok(()),
-            _ if entry.kind == Kind::File && entry.size <= JSON => self.look_into(entry),
+            _ if entry.entry_type == EntryType::File && entry.size <= JSON_MAX => self.parse(entry),
             _ => {
                 self.content = entry.size;
                 self.padding = padding(entry.size);
@@ -113,18 +101,18 @@ impl<'a, R: Read> Archive<'a, R> {
         }
     }
 
-    /// Refuses what would be written through a link to another place, such as over the list of images.
+    /// Refuses an entry below a link: the engine might write it to another path, such as that of the list of images.
     fn check_links(&mut self, entry: &Entry) -> Result<()> {
         let path = &entry.path;
         let through =
             path.match_indices('/').map(|(at, _)| &path[..at]).find(|above| self.links.contains(*above));
         if let Some(link) = through {
-            bail!("the archive has {path:?}, which is below the link {link:?}");
+            bail!("unsupported archive: {path:?} is below the link {link:?}");
         }
-        if matches!(entry.kind, Kind::Other(_)) {
+        if matches!(entry.entry_type, EntryType::Other(_)) {
             ensure!(
-                self.links.len() < LINKS && path.len() <= LINK,
-                "the archive has more than {LINKS} links, or longer ones"
+                self.links.len() < LINKS && path.len() <= LINK_PATH,
+                "unsupported archive: more than {LINKS} links, or a link's path is longer than {LINK_PATH} bytes"
             );
             self.links.insert(path.clone());
         }
@@ -134,34 +122,37 @@ impl<'a, R: Read> Archive<'a, R> {
     fn end(&mut self) -> Result<()> {
         self.ended = true;
         ensure!(
-            self.seen.contains("manifest.json") || self.seen.contains("index.json"),
-            "the archive has neither manifest.json nor index.json: write it with 'podman save' or 'docker save'"
+            self.lists.contains("manifest.json") || self.lists.contains("index.json"),
+            "not an image archive: it has neither manifest.json nor index.json: write it with 'podman save' or 'docker \
+             save'"
         );
-        for path in &self.listed {
+        for path in &self.configurations {
             let Some(config) = self.files.get(path) else {
                 bail!(
-                    "manifest.json names the configuration {path:?}, and the archive has no such file of at most {JSON} bytes"
+                    "damaged archive: manifest.json names the configuration {path:?}: no such file of at most \
+                     {JSON_MAX} bytes"
                 );
             };
-            self.told.keys.entry(config.clone()).or_default().insert(digest(path.as_bytes())?);
+            self.digests.keys.entry(config.clone()).or_default().insert(digest(path.as_bytes())?);
         }
         self.pending = vec![0; 2 * BLOCK];
         Ok(())
     }
 
-    /// Passes `entry` on with another content.
+    /// Passes `entry` on with its content changed by `rename`.
     fn replace(&mut self, entry: &Entry, rename: fn(&mut Self, &mut Value) -> Result<()>) -> Result<()> {
         let path = &entry.path;
-        ensure!(self.seen.insert(path.clone()), "the archive has two files {path}");
-        ensure!(entry.kind == Kind::File, "{path} in the archive is no regular file");
+        ensure!(self.lists.insert(path.clone()), "unsupported archive: two files {path}");
+        ensure!(entry.entry_type == EntryType::File, "unsupported archive: {path} is not a regular file");
         ensure!(
-            entry.size <= JSON,
-            "{path} in the archive has {} bytes, at most {JSON} are read",
+            entry.size <= JSON_MAX,
+            "unsupported archive: {path} has {} bytes, more than {JSON_MAX}",
             entry.size
         );
         let content = self.content_of(entry)?;
-        let mut json = serde_json::from_slice(&content).with_context(|| format!("{path} in the archive"))?;
-        rename(self, &mut json).with_context(|| format!("{path} in the archive"))?;
+        let invalid = || format!("invalid {path} in the archive");
+        let mut json = serde_json::from_slice(&content).with_context(invalid)?;
+        rename(self, &mut json).with_context(invalid)?;
         let content = json.to_string().into_bytes();
         self.pending = [&header(path, content.len())[..], &content].concat();
         self.pending.resize(self.pending.len() + padding(content.len() as u64) as usize, 0);
@@ -172,31 +163,31 @@ impl<'a, R: Read> Archive<'a, R> {
         let mut content = vec![0; usize::try_from(entry.size)?];
         self.entries
             .read_exact(&mut content)
-            .with_context(|| format!("reading {} in the archive", entry.path))?;
+            .with_context(|| format!("reading {} in the archive failed", entry.path))?;
         Ok(content)
     }
 
-    /// Docker's list of images: each gets one name, that of its configuration.
+    /// Gives each image in docker's list one name, made of the path of its configuration.
     fn rename_listed(&mut self, list: &mut Value) -> Result<()> {
-        let images = list.as_array_mut().context("it is no list")?;
-        ensure!(images.len() <= TOLD, "it lists {} images, at most {TOLD} are read", images.len());
+        let images = list.as_array_mut().context("not a list")?;
+        ensure!(images.len() <= DIGESTS, "{} images, more than {DIGESTS}", images.len());
         for image in images {
             let config = image["Config"].as_str().context("an image has no Config")?;
             let path = components(config.as_bytes())?;
-            image["RepoTags"] = json!([loaded_name(self.project, &digest(path.as_bytes())?)]);
-            self.listed.insert(path);
+            image["RepoTags"] = json!([reserved_names::loaded(self.project, &digest(path.as_bytes())?)]);
+            self.configurations.insert(path);
         }
         Ok(())
     }
 
-    /// An OCI index: each manifest gets one name, that of its own digest.
+    /// Gives each manifest in an OCI index one name, made of its digest.
     fn rename_indexed(&mut self, index: &mut Value) -> Result<()> {
-        let manifests = index["manifests"].as_array_mut().context("it lists no manifests")?;
-        ensure!(manifests.len() <= TOLD, "it lists {} manifests, at most {TOLD} are read", manifests.len());
+        let manifests = index["manifests"].as_array_mut().context("no list of manifests")?;
+        ensure!(manifests.len() <= DIGESTS, "{} manifests, more than {DIGESTS}", manifests.len());
         for manifest in manifests {
             let digest = manifest["digest"].as_str().context("a manifest has no digest")?;
-            let name = loaded_name(self.project, &ImageId::try_from(digest.to_owned())?);
-            ensure!(manifest.is_object(), "a manifest is no table");
+            let name = reserved_names::loaded(self.project, &ImageId::try_from(digest.to_owned())?);
+            ensure!(manifest.is_object(), "a manifest is not a table");
             let annotations =
                 json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name});
             manifest["annotations"] = annotations;
@@ -204,21 +195,21 @@ impl<'a, R: Read> Archive<'a, R> {
         Ok(())
     }
 
-    /// Passes a small file on as it is, and notes what it says of digests.
-    fn look_into(&mut self, entry: Entry) -> Result<()> {
+    /// Passes a small file on unchanged, and records the digests in it.
+    fn parse(&mut self, entry: Entry) -> Result<()> {
         let content = self.content_of(&entry)?;
         if content.first() == Some(&b'{') {
             let digest = digest(&content)?;
             ensure!(
-                self.files.len() < TOLD * 4,
-                "the archive has more than {} descriptions of images",
-                TOLD * 4
+                self.files.len() < DIGESTS * 4,
+                "unsupported archive: more than {} files that describe images",
+                DIGESTS * 4
             );
             let other = self.files.insert(entry.path.clone(), digest.clone());
-            ensure!(other.is_none(), "the archive has two files {:?}", entry.path);
+            ensure!(other.is_none(), "unsupported archive: two files {:?}", entry.path);
             let below = below(&content);
             if !below.is_empty() {
-                self.told.below.insert(digest, below);
+                self.digests.below.insert(digest, below);
             }
         }
         self.pending = entry.raw;
@@ -228,7 +219,7 @@ impl<'a, R: Read> Archive<'a, R> {
     }
 }
 
-impl<R: Read> Read for Archive<'_, R> {
+impl<R: Read> Read for ImageArchive<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
@@ -255,7 +246,7 @@ impl<R: Read> Read for Archive<'_, R> {
     }
 }
 
-/// What the first bytes of a compressed file are, and who compresses so.
+/// The first bytes of compressed files, and the programs that write them.
 pub const COMPRESSED: [(&[u8], &str); 4] =
     [(b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")];
 
@@ -280,7 +271,7 @@ mod tests {
 
     fn passed(archive: &[u8]) -> Result<(BTreeMap<String, String>, Digests)> {
         let project = project();
-        let mut archive = Archive::new(archive, &project);
+        let mut archive = ImageArchive::new(archive, &project);
         let mut out = Vec::new();
         archive.read_to_end(&mut out)?;
         let mut reader = Reader::new(out.as_slice());
@@ -298,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_of_the_archive_reaches_the_engine() {
+    fn names_in_the_archive_do_not_reach_the_engine() {
         let config = r#"{"config": {"Env": []}}"#;
         let id = digest(config);
         let list =
@@ -312,7 +303,7 @@ mod tests {
         let (files, digests) = passed(&archive).unwrap();
         let list: Value = serde_json::from_str(&files["manifest.json"]).unwrap();
         let key = digest(&format!("{id}.json"));
-        assert_eq!(list[0]["RepoTags"], json!([loaded_name(&project(), &key)]));
+        assert_eq!(list[0]["RepoTags"], json!([reserved_names::loaded(&project(), &key)]));
         assert_eq!(list[0]["Layers"], json!(["l"]));
         assert_eq!(files["l"].len(), 3000);
         assert!(!files.contains_key("repositories"));
@@ -321,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_known_by_its_configuration_its_manifest_or_its_index() {
+    fn an_image_is_identified_by_its_configuration_manifest_or_index() {
         let config = r#"{"config": {}}"#;
         let manifest = format!(r#"{{"config": {{"digest": "sha256:{}"}}, "layers": []}}"#, digest(config));
         let attestation = format!(
@@ -331,7 +322,8 @@ mod tests {
         let index =
             format!(r#"{{"manifests": [{{"digest": "sha256:{}"}}, {attestation}]}}"#, digest(&manifest));
         let top = format!(
-            r#"{{"manifests": [{{"digest": "sha256:{}", "annotations": {{"io.containerd.image.name": "base:latest"}}}}]}}"#,
+            r#"{{"manifests": [{{"digest": "sha256:{}",
+                "annotations": {{"io.containerd.image.name": "base:latest"}}}}]}}"#,
             digest(&index)
         );
         let archive = tar(&[
@@ -349,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_of_several_images_is_none_of_them() {
+    fn an_index_of_several_images_identifies_none_of_them() {
         let manifest = |config: &str| {
             format!(r#"{{"config": {{"digest": "sha256:{}"}}, "layers": []}}"#, digest(config))
         };
@@ -377,7 +369,7 @@ mod tests {
         assert!(fails(&[("x", b"")]).contains("neither"));
         assert!(fails(&[("manifest.json", b"[]"), ("./manifest.json", b"[]")]).contains("two files"));
         assert!(fails(&[("manifest.json", list.as_bytes())]).contains("no such file"));
-        assert!(fails(&[("manifest.json", b"{}")]).contains("no list"));
+        assert!(fails(&[("manifest.json", b"{}")]).contains("not a list"));
         let mut link = header("a", 0);
         link[156] = b'2';
         link[148..156].fill(b' ');
@@ -392,9 +384,9 @@ mod tests {
         assert!(fails(&twice).contains("two files"));
         assert!(fails(&[("index.json", b"{\"manifests\": [1]}")]).contains("digest"));
         assert!(fails(&[("manifest.json", "[".repeat(1 << 20).as_bytes())]).contains("recursion"));
-        let long = format!("[{}]", vec!["1"; TOLD + 1].join(","));
-        assert!(fails(&[("manifest.json", long.as_bytes())]).contains("at most"));
-        let large = vec![b' '; (JSON + 1) as usize];
-        assert!(fails(&[("manifest.json", &large)]).contains("at most"));
+        let long = format!("[{}]", vec!["1"; DIGESTS + 1].join(","));
+        assert!(fails(&[("manifest.json", long.as_bytes())]).contains("more than"));
+        let large = vec![b' '; (JSON_MAX + 1) as usize];
+        assert!(fails(&[("manifest.json", &large)]).contains("more than"));
     }
 }

@@ -1,111 +1,117 @@
-//! Paths in compose files: those beside the file go with its version.
+//! Checks of compose files: a relative path is lost with its version, unless it is read-only and in the artifact.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::names;
-use crate::carried::Carried;
+use super::values::{names, paths, table, text};
+use crate::artifact_files::ArtifactFiles;
 use crate::mount::{self, Short, Source};
 
-/// Checks what `file` says beside services.
+/// Checks everything in `file` other than its services.
 ///
 /// # Errors
-/// For what cannot be rolled back, with the remedy.
-pub fn file(file: &Value, carried: &Carried) -> Result<()> {
+/// What cannot be rolled back, and the remedy.
+pub fn file(file: &Value, files: &ArtifactFiles) -> Result<()> {
     ensure!(
         file.get("include").is_none(),
-        "it includes other files: name them all in the meta-data, as compose"
+        "include is not supported: name all files in the meta-data, as compose"
     );
     for (name, volume) in table(&file["volumes"]) {
         let options = &volume["driver_opts"];
         let binds = text(&options["o"]).split(',').any(|option| matches!(option, "bind" | "rbind"));
         let device = text(&options["device"]);
-        let context = || format!("the volume {name:?}");
+        let volume = || format!("volume {name:?}");
         if binds || device.starts_with(['.', '~', '$']) {
-            let source = mount::source(&device, false, carried).with_context(context)?;
-            let is_absolute = matches!(source, Source::Host(_));
-            ensure!(is_absolute, "{}: the device {device:?} is no absolute path: write one", context());
+            let source = mount::source(&device, false, files).with_context(volume)?;
+            ensure!(
+                matches!(source, Source::Host(_)),
+                "{}: device {device:?}: write an absolute path",
+                volume()
+            );
         }
     }
-    for kind in ["configs", "secrets"] {
-        for (name, described) in table(&file[kind]) {
+    for key in ["configs", "secrets"] {
+        for (name, described) in table(&file[key]) {
             if let Some(path) = described.get("file") {
-                readable(&text(path), carried).with_context(|| format!("of {kind}, {name:?}"))?;
+                readable(&text(path), files).with_context(|| format!("{key}: {name:?}"))?;
             }
         }
     }
     Ok(())
 }
 
-/// Checks what a file says of one service.
+/// Checks one service of a file.
 ///
 /// # Errors
 /// As [`file()`].
-pub fn service(service: &Value, carried: &Carried) -> Result<()> {
+pub fn service(service: &Value, files: &ArtifactFiles) -> Result<()> {
     ensure!(
         service.get("build").is_none(),
-        "it has build: put the built image into the artifact, and name it as image"
+        "build is not supported: add the built image to the artifact, and name it as image"
     );
     ensure!(
         service["extends"].get("file").is_none(),
-        "it extends a service of another file: name all files in the meta-data, as compose, and leave file out"
+        "extends with file is not supported: name all files in the meta-data, as compose, and remove file"
     );
     for mount in service["volumes"].as_array().into_iter().flatten() {
-        self::mount(mount, carried)?;
+        self::mount(mount, files)?;
     }
     for key in ["env_file", "label_file"] {
         for path in paths(&service[key]) {
-            readable(&path, carried).with_context(|| key.to_owned())?;
+            readable(&path, files).context(key)?;
         }
     }
     if let Some(file) = service["credential_spec"].get("file") {
-        readable(&text(file), carried).context("credential_spec")?;
+        readable(&text(file), files).context("credential_spec")?;
     }
     for option in names(&service["security_opt"]) {
         let profile = option.strip_prefix("seccomp").and_then(|rest| rest.strip_prefix([':', '=']));
         if let Some(profile) = profile.filter(|profile| !matches!(*profile, "unconfined" | "builtin")) {
-            ensure!(profile.starts_with('/'), "security_opt {option:?}: write an absolute path");
+            ensure!(
+                profile.starts_with('/'),
+                "security_opt {option:?}: relative path: write an absolute path"
+            );
         }
     }
     let name = text(&service["container_name"]);
-    ensure!(!name.contains('$'), "container_name {name:?} has a variable: write the name itself");
+    ensure!(!name.contains('$'), "container_name {name:?}: it has a variable: write the name without one");
     Ok(())
 }
 
-/// A mount in either form.
-fn mount(mount: &Value, carried: &Carried) -> Result<()> {
+/// Checks a mount in either form.
+fn mount(mount: &Value, files: &ArtifactFiles) -> Result<()> {
     let (source, read_only) = match mount {
         Value::String(short) => {
             let short = Short::parse(short)?;
-            (mount::source(short.source, short.is_read_only(), carried)?, short.is_read_only())
+            (mount::source(short.source, short.is_read_only(), files)?, short.is_read_only())
         }
         Value::Object(long) => {
             let read_only = long.get("read_only") == Some(&Value::Bool(true));
             let from = text(mount.get("source").or_else(|| mount.get("src")).unwrap_or(&Value::Null));
             match text(&mount["type"]).as_str() {
                 "tmpfs" | "npipe" | "cluster" | "image" => return Ok(()),
-                // In the long form, a path needs no dot to be one.
+                // In the long form, a relative path need not begin with a dot.
                 "bind" if !from.starts_with(['/', '.', '~', '$']) => {
-                    ensure!(!from.is_empty(), "a bind mount has no source: write an absolute path");
-                    (mount::source(&format!("./{from}"), read_only, carried)?, read_only)
+                    ensure!(!from.is_empty(), "bind mount without source: write an absolute path");
+                    (mount::source(&format!("./{from}"), read_only, files)?, read_only)
                 }
-                _ => (mount::source(&from, read_only, carried)?, read_only),
+                _ => (mount::source(&from, read_only, files)?, read_only),
             }
         }
-        _ => bail!("a mount is neither a text nor a table"),
+        _ => bail!("invalid mount: neither a string nor a table"),
     };
     let target = target(mount)?;
     ensure!(
         source != Source::Anonymous || read_only,
-        "the volume at {target:?} has no name, and goes with its container: give it one"
+        "volume at {target:?}: it has no name, and is lost with its container: give it a name"
     );
     Ok(())
 }
 
-/// Where `mount` is mounted.
+/// The target of `mount`.
 ///
 /// # Errors
-/// When it does not say.
+/// When it has none.
 pub fn target(mount: &Value) -> Result<String> {
     let target = match mount {
         Value::String(short) => Short::parse(short)?.target.to_owned(),
@@ -114,38 +120,16 @@ pub fn target(mount: &Value) -> Result<String> {
             text(keys.iter().find_map(|key| mount.get(*key)).unwrap_or(&Value::Null))
         }
     };
-    ensure!(!target.is_empty(), "a mount has no target");
+    ensure!(!target.is_empty(), "invalid mount: no target");
     Ok(target)
 }
 
-/// A file that is read and never written to: absolute, or carried.
-fn readable(path: &str, carried: &Carried) -> Result<()> {
+/// Checks the path of a file that is only read: it has to be absolute, or a file of the artifact.
+fn readable(path: &str, files: &ArtifactFiles) -> Result<()> {
     if !path.starts_with('/') || path.contains('$') {
-        mount::carried(path, carried)?;
+        mount::artifact_path(path, files)?;
     }
     Ok(())
-}
-
-/// One path or several, each alone or as `path` of a table.
-fn paths(value: &Value) -> Vec<String> {
-    match value {
-        Value::Null => Vec::new(),
-        Value::Array(list) => list.iter().flat_map(paths).collect(),
-        Value::Object(_) => vec![text(&value["path"])],
-        _ => vec![text(value)],
-    }
-}
-
-fn table(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    value.as_object().into_iter().flatten()
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -155,15 +139,15 @@ mod tests {
     use super::*;
     use crate::yaml;
 
-    fn check(text: &str, carried: &Carried) -> Result<()> {
+    fn check(text: &str, files: &ArtifactFiles) -> Result<()> {
         let all = yaml::parse(text)?;
-        file(&all, carried)?;
-        table(&all["services"]).try_for_each(|(_, said)| service(said, carried))
+        file(&all, files)?;
+        table(&all["services"]).try_for_each(|(_, described)| service(described, files))
     }
 
     #[test]
-    fn writable_paths_beside_the_file_are_refused_in_every_spelling() {
-        let none = Carried::new("/nowhere".into(), 0);
+    fn writable_relative_paths_are_refused_in_every_form() {
+        let none = ArtifactFiles::new("/nowhere".into(), 0);
         for service in [
             "volumes: ['./data:/data']",
             "volumes:\n    - .:/app",
@@ -193,7 +177,7 @@ mod tests {
             "container_name: ${NAME}",
         ] {
             let text = format!("services:\n  web:\n    image: a:1\n    {service}\n");
-            assert!(check(&text, &none).is_err(), "{service} was taken");
+            assert!(check(&text, &none).is_err(), "{service} was accepted");
         }
         for file in [
             "include: [other.yaml]",
@@ -204,13 +188,13 @@ mod tests {
             "secrets: {app: {file: secret.txt}}",
             "x-base: &base {volumes: ['./d:/d']}\nservices: {web: {<<: *base, image: 'a:1'}}",
         ] {
-            assert!(check(file, &none).is_err(), "{file} was taken");
+            assert!(check(file, &none).is_err(), "{file} was accepted");
         }
     }
 
     #[test]
-    fn what_is_no_path_beside_the_file_is_taken() {
-        let none = Carried::new("/nowhere".into(), 0);
+    fn values_that_are_not_relative_paths_are_accepted() {
+        let none = ArtifactFiles::new("/nowhere".into(), 0);
         for service in [
             "command: ./x",
             "entrypoint: ['./run', '.']",
@@ -233,11 +217,11 @@ mod tests {
     }
 
     #[test]
-    fn carried_files_are_taken_where_nobody_writes_to_them() {
+    fn files_of_the_artifact_are_accepted_read_only() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("files");
-        let mut carried = Carried::new(root, 0);
-        carried.unpack_for_test(&[("app.env", "A=1"), ("conf/app.conf", "x")]);
+        let mut files = ArtifactFiles::new(root, 0);
+        files.write_for_test(&[("app.env", "A=1"), ("conf/app.conf", "x")]);
         for service in [
             "env_file: [./app.env]",
             "volumes: ['./conf:/etc/app:ro']",
@@ -246,12 +230,12 @@ mod tests {
             "volumes: ['.:/app:ro']",
         ] {
             let text = format!("services:\n  web:\n    image: a:1\n    {service}\n");
-            check(&text, &carried).unwrap_or_else(|error| panic!("{service}: {error:#}"));
+            check(&text, &files).unwrap_or_else(|error| panic!("{service}: {error:#}"));
         }
-        check("configs: {app: {file: ./conf/app.conf}}", &carried).unwrap();
+        check("configs: {app: {file: ./conf/app.conf}}", &files).unwrap();
         for service in ["volumes: ['./conf:/etc/app']", "volumes: ['.:/app']", "env_file: other.env"] {
             let text = format!("services:\n  web:\n    image: a:1\n    {service}\n");
-            assert!(check(&text, &carried).is_err(), "{service} was taken");
+            assert!(check(&text, &files).is_err(), "{service} was accepted");
         }
         assert!(fs::metadata(directory.path().join("files/app.env")).is_ok());
     }

@@ -1,63 +1,68 @@
-//! The form for podman's quadlets: podman's own generator makes the units, of images that are given by their ID.
+//! The form `quadlet`: podman's generator makes the units, from quadlets whose images are replaced by IDs.
 
 mod ini;
 mod pin;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mender_update_module::Program;
 use mender_update_module::durable::{self, Dir};
 
-use crate::definition::{Around, Defined};
-use crate::engine::Kind;
-use crate::order;
+use super::build_context::BuildContext;
+use super::built_project::BuiltProject;
+use crate::engine_kind::EngineKind;
 use crate::project::File;
+use crate::start_order;
 
-/// Where podman 4.4 and later have the generator.
+/// The paths of the generator in podman 4.4 and later.
 const GENERATORS: [&str; 3] = [
     "/usr/libexec/podman/quadlet",
     "/usr/lib/podman/quadlet",
     "/usr/lib/systemd/system-generators/podman-system-generator",
 ];
 
-/// The longest that it may take.
+/// The time limit of the generator.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Lets the generator make units of the quadlets `files`.
+/// The generator's working directory, in memory.
+const WORKING_DIRECTORY: &str = "/run/mender-container";
+
+/// Builds the units of the quadlets `files`.
 ///
 /// # Errors
-/// When podman has no generator, or does not take them.
-pub fn define(files: Vec<File>, around: &Around) -> Result<Defined> {
+/// When podman has no generator, or a quadlet cannot be run or rolled back.
+pub fn build(files: Vec<File>, context: &BuildContext) -> Result<BuiltProject> {
     ensure!(
-        around.engine.kind == Kind::Podman,
-        "quadlets are podman's: on docker, write the project as run or compose"
+        context.engine.kind == EngineKind::Podman,
+        "quadlets need podman: with docker, write the project as run or compose"
     );
-    let generator = GENERATORS.iter().map(Path::new).find(|path| path.exists()).context(
-        "this podman has no quadlet generator, which came with 4.4: update podman, or write the project as run",
-    )?;
-    let mut defined = Defined::default();
+    let generator =
+        GENERATORS.iter().map(Path::new).find(|path| path.exists()).context(
+            "quadlet generator not found: update podman to 4.4 or later, or write the project as run",
+        )?;
+    let mut built = BuiltProject::default();
     let mut pinned = Vec::new();
     for (name, text) in files {
-        let quadlet = pin::pin(&name, &text, around).with_context(|| format!("the quadlet {name}"))?;
-        defined.services.extend(quadlet.service);
-        defined.containers.extend(quadlet.containers);
-        defined.pods.extend(quadlet.pods);
+        let quadlet = pin::pin(&name, &text, context).with_context(|| format!("quadlet {name} refused"))?;
+        built.services.extend(quadlet.service);
+        built.containers.extend(quadlet.containers);
+        built.pods.extend(quadlet.pods);
         pinned.push((name, quadlet.text));
     }
-    ensure!(!defined.services.is_empty(), "the quadlets have no .container: nothing would run");
-    defined.units = generate(generator, &pinned)?;
-    check_order(&defined.units)?;
-    for service in &defined.services {
-        let is_there = defined.units.iter().any(|(name, _)| name.as_ref() == Path::new(&service.unit));
-        ensure!(is_there, "podman's generator made no unit {}: see its message above", service.unit);
+    ensure!(!built.services.is_empty(), "quadlets refused: no .container file: add one");
+    built.units = generate(generator, &pinned)?;
+    check_order(&built.units)?;
+    for service in &built.services {
+        let exists = built.units.iter().any(|(name, _)| name.as_ref() == Path::new(&service.unit));
+        ensure!(exists, "podman's generator made no unit {}: see its message above", service.unit);
     }
-    Ok(defined)
+    Ok(built)
 }
 
-/// Refuses units that wait for each other: systemd would start some of them, or none.
+/// Refuses circular dependencies: systemd would not start some of the units.
 fn check_order(units: &[File]) -> Result<()> {
     let names: Vec<_> = units.iter().map(|(name, _)| name.as_ref().to_string_lossy().into_owned()).collect();
     let mut needs: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -73,44 +78,40 @@ fn check_order(units: &[File]) -> Result<()> {
             }
         }
     }
-    order::check(&needs)
+    start_order::check(&needs)
 }
 
-/// Runs the generator on `files`, in a directory of their own.
+/// Runs the generator on `files`.
 fn generate(generator: &Path, files: &[File]) -> Result<Vec<File>> {
-    let scratch = scratch()?;
-    let made = || {
-        let (from, to) = (scratch.join("quadlets"), scratch.join("units"));
+    let directory = Path::new(WORKING_DIRECTORY);
+    durable::remove_tree(directory)?;
+    durable::make_dirs(directory)?;
+    let generate = || {
+        let (quadlets, units) = (directory.join("quadlets"), directory.join("units"));
         for (name, text) in files {
-            durable::write_file(&from.join(name), text.as_bytes())?;
+            durable::write_file(&quadlets.join(name), text.as_bytes())?;
         }
-        durable::make_dirs(&to)?;
-        let program = Program::new(generator, LIMIT).env("QUADLET_UNIT_DIRS", &from);
-        program.args(["-v"]).arg(&to).run().context("podman does not take the quadlets")?;
-        units(&to)
+        durable::make_dirs(&units)?;
+        let program = Program::new(generator, LIMIT).env("QUADLET_UNIT_DIRS", &quadlets);
+        program.args(["-v"]).arg(&units).run().context("quadlets refused by podman's generator")?;
+        read_units(&units)
     };
-    let units = made();
-    durable::remove_tree(&scratch)?;
+    let units = generate();
+    durable::remove_tree(directory)?;
     units
 }
 
-fn scratch() -> Result<PathBuf> {
-    let directory = Path::new("/run/mender-container");
-    durable::remove_tree(directory)?;
-    Ok(durable::make_dirs(directory)?.path().to_owned())
-}
-
-/// The units in `directory`, without the word of what they were made of, which is not on the device any more.
-fn units(directory: &Path) -> Result<Vec<File>> {
+/// The units in `directory`, without the lines that name the quadlets they were made of, which are removed.
+fn read_units(directory: &Path) -> Result<Vec<File>> {
     let mut units = Vec::new();
     for name in Dir::open(directory)?.names()? {
         let path = directory.join(&name);
-        // What [Install] asks for are directories with links: this module starts the units itself.
+        // Directories have links for [Install], which are not used: this module starts the units.
         if path.is_file() {
-            let text =
-                std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-            let kept = text.lines().filter(|line| !line.starts_with("SourcePath="));
-            units.push((name, kept.collect::<Vec<_>>().join("\n") + "\n"));
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("reading {} failed", path.display()))?;
+            let lines = text.lines().filter(|line| !line.starts_with("SourcePath="));
+            units.push((name, lines.collect::<Vec<_>>().join("\n") + "\n"));
         }
     }
     Ok(units)
@@ -119,39 +120,39 @@ fn units(directory: &Path) -> Result<Vec<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::carried::Carried;
+    use crate::artifact_files::ArtifactFiles;
     use crate::project::Containers;
     use mender_update_module::FileName;
     use pin::{Pinned, pin};
     use std::cell::RefCell;
 
-    /// Checks a quadlet on a podman whose images declare no volumes.
+    /// Pins a quadlet, with a podman whose images declare the volume `/data`.
     fn pinned(name: &str, text: &str) -> Result<Pinned> {
         let directory = tempfile::tempdir()?;
-        let mut carried = Carried::new(directory.path().join("files"), 0);
-        carried.unpack_for_test(&[("app.env", "A=1"), ("conf/x", "")]);
+        let mut files = ArtifactFiles::new(directory.path().join("files"), 0);
+        files.write_for_test(&[("app.env", "A=1"), ("conf/x", "")]);
         let engine = directory.path().join("podman");
         std::fs::write(&engine, "#!/bin/sh\necho '[{\"Config\": {\"Volumes\": {\"/data\": {}}}}]'\n")?;
         std::fs::set_permissions(&engine, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let engine =
             format!(r#"{{"command": [{engine:?}], "kind": "Podman", "storage": "/s", "load_seconds": 1}}"#);
         let images = BTreeMap::from([("localhost/a:1".to_owned().try_into()?, "1".repeat(64).try_into()?)]);
-        let around = Around {
+        let context = BuildContext {
             project: &"shop".to_owned().try_into()?,
             engine: &serde_json::from_str(&engine)?,
             images: &images,
-            listed: &[],
-            others: RefCell::default(),
-            carried: &carried,
-            directory: Path::new("/projects/shop/files"),
+            device_images: &[],
+            used_device_images: RefCell::default(),
+            files: &files,
+            files_directory: Path::new("/projects/shop/files"),
         };
-        pin(&FileName::new(name)?, text, &around)
+        pin(&FileName::new(name)?, text, &context)
     }
 
     #[test]
-    fn images_are_pinned_carried_files_found_and_declared_volumes_named() {
-        let text = "[Unit]\nDescription=x\n[Container]\nImage = a:1\nEnvironmentFile=app.env\nVolume=./conf:/etc/app:ro\n\
-                    Volume=/cache\n[Service]\nType=oneshot\n";
+    fn images_are_pinned_files_are_found_and_declared_volumes_get_names() {
+        let text = "[Unit]\nDescription=x\n[Container]\nImage = a:1\nEnvironmentFile=app.env\n\
+                    Volume=./conf:/etc/app:ro\nVolume=/cache\n[Service]\nType=oneshot\n";
         let web = pinned("web.container", text).unwrap();
         let service = web.service.unwrap();
         assert_eq!((service.unit.as_str(), service.oneshot), ("web.service", true));
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_and_rolled_back_here_is_refused() {
+    fn quadlets_that_cannot_be_run_or_rolled_back_are_refused() {
         for line in [
             "ServiceName=other",
             "ServiceName = other",
@@ -196,7 +197,7 @@ mod tests {
             "ContainerName=%p",
         ] {
             let text = format!("[Container]\nImage=a:1\n{line}\n");
-            assert!(pinned("web.container", &text).is_err(), "{line} was taken");
+            assert!(pinned("web.container", &text).is_err(), "{line} was accepted");
         }
         for (name, text) in [
             ("web@.container", "[Container]\nImage=a:1\n"),
@@ -206,15 +207,15 @@ mod tests {
             ("data.volume", "[Volume]\nDriver=image\nImage=b:1\n"),
             ("p.pod", "[Pod]\nServiceName=x\n"),
         ] {
-            assert!(pinned(name, text).is_err(), "{text} was taken");
+            assert!(pinned(name, text).is_err(), "{text} was accepted");
         }
         for name in ["app.image", "app.build", "app.kube", "container", "app.service"] {
-            assert!(pinned(name, "").is_err(), "{name} was taken");
+            assert!(pinned(name, "").is_err(), "{name} was accepted");
         }
     }
 
     #[test]
-    fn units_that_wait_for_each_other_are_refused() {
+    fn circular_dependencies_are_refused() {
         let unit = |name: &str, text: &str| (FileName::new(name).unwrap(), format!("[Unit]\n{text}\n"));
         let [one, other] =
             [unit("a.service", "After=b.service x.target"), unit("b.service", "After=a.service")];

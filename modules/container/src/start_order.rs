@@ -1,13 +1,13 @@
-//! What has to be started before what.
+//! The order in which services are started.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
-/// Refuses names that wait for each other. `needs` has, for every name, those that are started before it.
+/// Refuses circular dependencies. `needs` has, for every service, those that are started before it.
 ///
 /// # Errors
-/// For these: who they are.
+/// The services in the circle, and those that depend on them.
 pub fn check(needs: &BTreeMap<&str, BTreeSet<&str>>) -> Result<()> {
     let mut open = needs.clone();
     loop {
@@ -25,10 +25,7 @@ pub fn check(needs: &BTreeMap<&str, BTreeSet<&str>>) -> Result<()> {
         return Ok(());
     }
     let names: Vec<_> = open.into_keys().collect();
-    bail!(
-        "these services wait for each other, or for such that do: {}: remove one of the dependencies",
-        names.join(", ")
-    )
+    bail!("circular dependency between services: {}: remove one of the dependencies", names.join(", "))
 }
 
 #[cfg(test)]
@@ -36,13 +33,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cycles_are_found_and_nothing_else() {
+    fn only_circular_dependencies_are_refused() {
         let check = |needs: &[(&'static str, &[&'static str])]| {
             check(&needs.iter().map(|(name, needs)| (*name, needs.iter().copied().collect())).collect())
         };
         assert!(check(&[("a", &["b", "elsewhere"]), ("b", &["c"]), ("c", &[])]).is_ok());
         for cycle in [&[("a", &["a"][..])][..], &[("a", &["b"]), ("b", &["c"]), ("c", &["a"]), ("d", &[])]] {
-            assert!(check(cycle).is_err(), "{cycle:?} was taken");
+            assert!(check(cycle).is_err(), "{cycle:?} was accepted");
         }
         let long: Vec<String> = (0..2000).map(|number| format!("{number:05}")).collect();
         let chain = long.windows(2).map(|pair| (pair[0].as_str(), BTreeSet::from([pair[1].as_str()])));

@@ -1,4 +1,4 @@
-//! The temporary copies that the engine makes of an image while it loads it: where they are, that they go, and their space.
+//! The engine's temporary copies of images during a load: their directory, removal and space.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -12,10 +12,10 @@ use crate::device::{Device, archive, one, refused};
 
 const TAG: &str = "localhost/shop:1";
 
-/// How the names of directories for the engine's temporary files begin.
+/// The prefix of the names of load directories.
 const PREFIX: &str = "mender-update-module-container-";
 
-/// A device whose engine has the directory that is returned for its temporary files.
+/// A device, and the directory `name` for its engine's temporary files.
 fn with_tmp_dir(name: &str) -> (Device, PathBuf) {
     let device = Device::new();
     let tmp_dir = device.client.device().join(name);
@@ -24,7 +24,7 @@ fn with_tmp_dir(name: &str) -> (Device, PathBuf) {
     (device, tmp_dir)
 }
 
-/// The engine's copies in `directory`, and in directories there.
+/// The engine's copies in `directory` and below.
 fn copies(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let copies = entries.flat_map(|path| match path.file_name() {
@@ -35,16 +35,16 @@ fn copies(directory: &Path) -> Vec<PathBuf> {
     copies.collect()
 }
 
-/// Cuts a download while the engine has a copy in `tmp_dir`.
-fn cut_load(device: &mut Device, tmp_dir: &Path) {
-    device.cut_download(TAG, &archive(TAG, "1", Mode::Well), || !copies(tmp_dir).is_empty());
-    assert_eq!(copies(tmp_dir).len(), 1, "the load was not cut");
+/// Interrupts a download while the engine has a copy in `tmp_dir`.
+fn interrupt_load(device: &mut Device, tmp_dir: &Path) {
+    device.interrupt_download(TAG, &archive(TAG, "1", Mode::Well), || !copies(tmp_dir).is_empty());
+    assert_eq!(copies(tmp_dir).len(), 1, "the load was not interrupted");
 }
 
 #[test]
-fn the_copy_that_a_cut_load_leaves_goes_though_the_setting_has_changed() {
+fn the_copy_of_an_interrupted_load_is_removed_though_the_setting_has_changed() {
     let (mut device, tmp_dir) = with_tmp_dir("before");
-    cut_load(&mut device, &tmp_dir);
+    interrupt_load(&mut device, &tmp_dir);
     let copy = copies(&tmp_dir).remove(0);
     let directory = copy.parent().unwrap();
     let name = directory.file_name().unwrap().to_str().unwrap();
@@ -57,10 +57,10 @@ fn the_copy_that_a_cut_load_leaves_goes_though_the_setting_has_changed() {
 }
 
 #[test]
-fn a_boot_removes_it_from_the_engine_s_own_directory_and_waits_for_no_client() {
+fn a_boot_removes_the_copy_from_the_engine_s_default_directory() {
     let mut device = Device::new();
     let tmp_dir = device.client.device().to_owned();
-    cut_load(&mut device, &tmp_dir);
+    interrupt_load(&mut device, &tmp_dir);
     device.boot();
     assert!(copies(&tmp_dir).is_empty());
     let left: Vec<_> = fs::read_dir(&tmp_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -69,7 +69,7 @@ fn a_boot_removes_it_from_the_engine_s_own_directory_and_waits_for_no_client() {
 }
 
 #[test]
-fn all_images_of_an_update_are_loaded_by_way_of_one_directory() {
+fn all_images_of_an_update_are_loaded_through_one_directory() {
     let (mut device, tmp_dir) = with_tmp_dir("tmp");
     let [one_image, other] = [TAG, "localhost/other:1"].map(|tag| archive(tag, tag, Mode::Well));
     let mut meta_data = one("shop", TAG, &one_image.id);
@@ -82,7 +82,7 @@ fn all_images_of_an_update_are_loaded_by_way_of_one_directory() {
 }
 
 #[test]
-fn nothing_is_left_of_a_load_whether_it_succeeds_or_not() {
+fn a_load_leaves_nothing_whether_it_succeeds_or_not() {
     let (mut device, tmp_dir) = with_tmp_dir("tmp");
     let image = archive(TAG, "1", Mode::Well);
     let half = &image.content[..image.content.len() / 2];
@@ -94,31 +94,31 @@ fn nothing_is_left_of_a_load_whether_it_succeeds_or_not() {
 }
 
 #[test]
-fn every_update_has_a_directory_of_its_own_and_leaves_those_of_others_alone() {
+fn every_update_has_its_own_directory_and_no_other_is_changed() {
     let (mut device, tmp_dir) = with_tmp_dir("tmp");
     let elsewhere = device.client.device().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     fs::write(elsewhere.join("file"), "").unwrap();
-    let theirs =
+    let others =
         [PREFIX.trim_end_matches('-').to_owned(), format!("{PREFIX}1")].map(|name| tmp_dir.join(name));
-    theirs.iter().for_each(|place| symlink(&elsewhere, place).unwrap());
-    cut_load(&mut device, &tmp_dir);
+    others.iter().for_each(|path| symlink(&elsewhere, path).unwrap());
+    interrupt_load(&mut device, &tmp_dir);
     let first = copies(&tmp_dir).remove(0);
-    // The next download ends the update before, and has its directory removed.
-    cut_load(&mut device, &tmp_dir);
+    // The next download ends the previous update, and removes its directory.
+    interrupt_load(&mut device, &tmp_dir);
     assert_ne!(copies(&tmp_dir).remove(0).parent(), first.parent());
     device.update("shop", TAG, "2");
-    assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), theirs.len());
-    assert!(theirs.iter().all(|place| place.is_symlink()));
+    assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), others.len());
+    assert!(others.iter().all(|path| path.is_symlink()));
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
 }
 
 #[test]
-fn temporary_files_that_cannot_be_removed_are_told_of_and_fail_nothing() {
+fn temporary_files_that_cannot_be_removed_are_logged_and_fail_nothing() {
     let (mut device, tmp_dir) = with_tmp_dir("tmp");
     let settings = fs::read_to_string(device.client.settings().join("container.toml")).unwrap();
     let engine = settings.split('"').nth(1).unwrap();
-    // Loads, and leaves in the directory's place what is no directory.
+    // This program loads, and replaces the directory by a file.
     let script = format!(
         "#!/bin/sh\n{engine:?} \"$@\" || exit\n[ \"$2\" != load ] || {{ rm -r \"$TMPDIR\" && : > \"$TMPDIR\"; }}\n"
     );
@@ -129,17 +129,17 @@ fn temporary_files_that_cannot_be_removed_are_told_of_and_fail_nothing() {
     device.client.set("container", &settings).unwrap();
     let image = archive(TAG, "1", Mode::Well);
     let outcome = device.download_one("shop", TAG, &image);
-    let told = "temporary files of the engine are left";
-    assert!(outcome.success() && outcome.stderr.contains(told), "{outcome:?}");
+    let logged = "removing the engine's temporary files failed";
+    assert!(outcome.success() && outcome.stderr.contains(logged), "{outcome:?}");
     device.all(&["ArtifactInstall", "ArtifactCommit"]);
     let outcome = device.client.call("Cleanup").unwrap();
-    assert!(outcome.success() && outcome.stderr.contains(told), "{outcome:?}");
+    assert!(outcome.success() && outcome.stderr.contains(logged), "{outcome:?}");
     assert!(device.is_clean());
     assert_eq!(fs::read_dir(&tmp_dir).unwrap().count(), 1);
 }
 
 #[test]
-fn the_directory_that_podman_makes_in_its_storage_when_it_needs_it_is_made() {
+fn a_missing_directory_in_podman_s_storage_is_made() {
     let mut device = Device::new();
     let tmp_dir = device.engine.directory().join("tmp");
     device.set(&format!("tmp_dir = {tmp_dir:?}\n"));
@@ -148,19 +148,19 @@ fn the_directory_that_podman_makes_in_its_storage_when_it_needs_it_is_made() {
 }
 
 #[test]
-fn a_directory_for_temporary_files_that_is_missing_is_told_with_the_remedy() {
-    for (tmp_dir, words) in [("/no/such/directory", "tmp_dir in"), ("tmp", "absolute")] {
+fn the_message_about_a_missing_directory_has_the_remedy() {
+    for (tmp_dir, expected) in [("/no/such/directory", "tmp_dir in"), ("tmp", "absolute")] {
         let mut device = Device::with(&format!("tmp_dir = {tmp_dir:?}\n"));
-        refused(&device.download_one("shop", TAG, &archive(TAG, "1", Mode::Well)), words);
+        refused(&device.download_one("shop", TAG, &archive(TAG, "1", Mode::Well)), expected);
     }
 }
 
 #[test]
-fn an_update_that_began_before_there_was_such_a_directory_goes_on() {
+fn an_update_without_a_load_directory_in_its_journal_goes_on() {
     let mut device = Device::new();
     let image = archive(TAG, "1", Mode::Well);
     assert!(device.download_one("shop", TAG, &image).success());
-    let journal = device.state().join("journal.json");
+    let journal = device.state_directory().join("journal.json");
     let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&journal).unwrap()).unwrap();
     let engine = record["change"]["engine"].as_object_mut().unwrap();
     assert!(engine.remove("scratch").is_some(), "{engine:?}");
@@ -170,7 +170,8 @@ fn an_update_that_began_before_there_was_such_a_directory_goes_on() {
     assert_eq!(device.running("shop.web"), Some(image.id));
 }
 
-/// Downloads an image that says to take `size` bytes unpacked. This client tells no sizes of archives.
+/// Downloads an image whose meta-data have the unpacked size `size`, and returns the message. The client does not
+/// know the sizes of archives.
 fn download_of_size(device: &mut Device, size: u64) -> String {
     let image = archive(TAG, "1", Mode::Well);
     let mut meta_data = one("shop", TAG, &image.id);
@@ -182,14 +183,14 @@ fn download_of_size(device: &mut Device, size: u64) -> String {
 }
 
 #[test]
-fn every_filesystem_is_asked_for_the_space_of_what_is_written_to_it() {
+fn space_is_checked_on_every_file_system_that_is_written_to() {
     let mut device = Device::of(Generation::V3, "");
-    let said = download_of_size(&mut device, 1 << 60);
-    assert!(said.contains(&(3u64 << 60).to_string()), "one file system has to hold all: {said}");
-    let free = said.split(" free").next().unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap();
-    // There is room for the image, and for nothing of its copies in a file system that has none at all.
+    let message = download_of_size(&mut device, 1 << 60);
+    assert!(message.contains(&(3u64 << 60).to_string()), "one file system has to hold all: {message}");
+    let free = message.split(" free").next().unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+    // The image fits. Its copies do not: this file system holds no files.
     device.set("tmp_dir = \"/proc\"\n");
-    let said = download_of_size(&mut device, free / 2);
+    let message = download_of_size(&mut device, free / 2);
     let demand = format!("{} bytes are to be written to /proc, which has 0 free", free / 2 * 2);
-    assert!(said.contains(&demand), "{said}");
+    assert!(message.contains(&demand), "{message}");
 }

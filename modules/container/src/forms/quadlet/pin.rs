@@ -1,4 +1,4 @@
-//! A quadlet as the generator is given it: images by their ID, and every path and volume one that outlives a version.
+//! Pinning of quadlets for the generator: images by their IDs, and only paths and volumes that outlive a version.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,77 +7,75 @@ use anyhow::{Context, Result, bail, ensure};
 use mender_update_module::FileName;
 
 use super::ini::{self, Line};
-use crate::definition::Around;
-use crate::engine::LABEL;
+use crate::forms::build_context::BuildContext;
+use crate::labels;
 use crate::mount::{self, Short, Source};
 use crate::project::{Containers, Service};
 
-/// What a quadlet makes.
+/// The type of a quadlet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum QuadletType {
     Container,
     Pod,
     Volume,
     Network,
 }
 
-/// A quadlet that has been checked.
+/// A checked quadlet.
 #[derive(Debug, Default)]
 pub struct Pinned {
     pub text: String,
-    /// What systemd is made to start, where it is not something that others need.
+    /// The service that is started; `None` for a quadlet that only others need.
     pub service: Option<Service>,
-    /// The containers and pods that it makes, by their names.
+    /// The names of its containers and pods.
     pub containers: Vec<String>,
     pub pods: Vec<String>,
 }
 
-/// Checks the quadlet `name` with `text`.
+/// Checks and pins the quadlet `name`.
 ///
 /// # Errors
-/// When it is not what can be run and rolled back here.
-pub fn pin(name: &FileName, text: &str, around: &Around) -> Result<Pinned> {
+/// What cannot be run or rolled back, and the remedy.
+pub fn pin(name: &FileName, text: &str, context: &BuildContext) -> Result<Pinned> {
     let path: &Path = name.as_ref();
     let (stem, extension) = (path.file_stem().and_then(|stem| stem.to_str()), path.extension());
-    let kind = match extension.and_then(|kind| kind.to_str()) {
-        Some("container") => Kind::Container,
-        Some("pod") => Kind::Pod,
-        Some("volume") => Kind::Volume,
-        Some("network") => Kind::Network,
-        _ => bail!(
-            "of quadlets, .container, .pod, .volume and .network are known; others get images elsewhere"
-        ),
+    let quadlet_type = match extension.and_then(|extension| extension.to_str()) {
+        Some("container") => QuadletType::Container,
+        Some("pod") => QuadletType::Pod,
+        Some("volume") => QuadletType::Volume,
+        Some("network") => QuadletType::Network,
+        _ => bail!("unsupported type: use .container, .pod, .volume and .network"),
     };
     let stem = stem
         .filter(|stem| !stem.contains(['@', '%']))
-        .context("its name is that of a template: give each instance a quadlet")?;
+        .context("templates are not supported: write one quadlet for each instance")?;
     let mut lines = ini::parse(text);
     let mut mounted = BTreeSet::new();
     for line in &mut lines {
-        check(line, stem, &mut mounted, around).with_context(|| format!("{}={}", line.key, line.value))?;
+        check(line, stem, &mut mounted, context).with_context(|| format!("{}={}", line.key, line.value))?;
     }
     let mut pinned = Pinned::default();
-    match kind {
-        Kind::Container => container(stem, &mut lines, &mut mounted, &mut pinned, around)?,
-        Kind::Pod => pinned.pods.push(name_of(&lines, "PodName", stem)?),
-        Kind::Volume => volume(&lines)?,
-        Kind::Network => {}
+    match quadlet_type {
+        QuadletType::Container => container(stem, &mut lines, &mut mounted, &mut pinned, context)?,
+        QuadletType::Pod => pinned.pods.push(name_of(&lines, "PodName", stem)?),
+        QuadletType::Volume => volume(&lines)?,
+        QuadletType::Network => {}
     }
     pinned.text = ini::text(&lines);
     Ok(pinned)
 }
 
-/// The value that counts of `key` in `section`: the last one.
+/// The last value of `key` in `section`, which overrides the others.
 fn value<'a>(lines: &'a [Line], section: &str, key: &str) -> Option<&'a str> {
     let line = lines.iter().rev().find(|line| line.section == section && line.key == key);
     line.map(|line| line.value.as_str())
 }
 
-/// The name that `key` gives, or else podman.
+/// The name in `key`, or podman's default.
 fn name_of(lines: &[Line], key: &str, stem: &str) -> Result<String> {
-    let said = lines.iter().rev().find(|line| line.key == key).map(|line| line.value.clone());
-    let name = said.unwrap_or_else(|| format!("systemd-{stem}"));
-    ensure!(!name.contains(['%', '$']), "{key}={name}: write the name itself");
+    let given = lines.iter().rev().find(|line| line.key == key).map(|line| line.value.clone());
+    let name = given.unwrap_or_else(|| format!("systemd-{stem}"));
+    ensure!(!name.contains(['%', '$']), "{key}={name}: it has a variable: write the name without one");
     Ok(name)
 }
 
@@ -86,39 +84,40 @@ fn container(
     lines: &mut Vec<Line>,
     mounted: &mut BTreeSet<String>,
     pinned: &mut Pinned,
-    around: &Around,
+    context: &BuildContext,
 ) -> Result<()> {
-    let image = value(lines, "Container", "Image").context("it has no Image: name one of the artifact's")?;
+    let image = value(lines, "Container", "Image")
+        .context("no Image: add the name of one of the artifact's images")?;
     ensure!(
         !image.contains('%') && !image.ends_with(".image") && !image.ends_with(".build"),
-        "Image={image}: name an image"
+        "Image={image}: use the name of an image"
     );
-    let id = around.image(image)?;
+    let id = context.image(image)?;
     lines.retain(|line| !(line.section == "Container" && line.key == "Image"));
     let mut more = vec![Line::new("Container", "Image", id.to_string().as_str())];
-    more.push(Line::new("Container", "Label", &format!("{LABEL}={}", around.project)));
-    for path in around.open_volumes(&id, mounted)? {
-        let volume = format!("{}:{path}", around.volume(stem, &path));
+    more.push(Line::new("Container", "Label", &format!("{}={}", labels::PROJECT, context.project)));
+    for path in context.unmounted_volumes(&id, mounted)? {
+        let volume = format!("{}:{path}", context.volume_name(stem, &path));
         more.push(Line::new("Container", "Volume", &volume));
     }
     let head = lines.iter().position(|line| line.key.is_empty() && line.section == "Container");
-    let head = head.context("it has no section [Container]")?;
+    let head = head.context("no section [Container]")?;
     lines.splice(head + 1..=head, more);
     let name = name_of(lines, "ContainerName", stem)?;
     pinned.service = Some(Service {
         unit: format!("{stem}.service"),
         containers: Containers::Named(name.clone()),
-        oneshot: value(lines, "Service", "Type").is_some_and(|kind| kind == "oneshot"),
+        oneshot: value(lines, "Service", "Type").is_some_and(|value| value == "oneshot"),
     });
     pinned.containers.push(name);
     Ok(())
 }
 
-/// A volume's content must not be beside the quadlet, and not an image's.
+/// Refuses a volume whose content is lost with its version: beside the quadlet, or in an image.
 fn volume(lines: &[Line]) -> Result<()> {
     ensure!(
         value(lines, "Volume", "Image").is_none(),
-        "Image: a volume of an image is not supported: use a plain one"
+        "Image: a volume of an image is not supported: remove Image"
     );
     let device = value(lines, "Volume", "Device").unwrap_or_default();
     let binds =
@@ -126,30 +125,30 @@ fn volume(lines: &[Line]) -> Result<()> {
             || value(lines, "Volume", "Type") == Some("bind");
     ensure!(
         !binds && !device.starts_with('.') || device.starts_with(['/', '%']),
-        "Device={device}: write an absolute path, or use a volume without"
+        "Device={device}: relative path: write an absolute path, or remove Device"
     );
     Ok(())
 }
 
-/// Checks one line, and writes paths that the artifact carries as they will be.
-fn check(line: &mut Line, stem: &str, mounted: &mut BTreeSet<String>, around: &Around) -> Result<()> {
+/// Checks one line, and replaces paths of the artifact's files by those that they will have.
+fn check(line: &mut Line, stem: &str, mounted: &mut BTreeSet<String>, context: &BuildContext) -> Result<()> {
     match (line.section.as_str(), line.key.as_str()) {
         ("Container" | "Pod" | "Volume" | "Network", "ServiceName") => {
-            bail!("the unit has the quadlet's name here: leave ServiceName out")
+            bail!("the unit needs the name of the quadlet: remove ServiceName")
         }
-        (_, "Pull") => bail!("images come in the artifact, and are never pulled: leave Pull out"),
-        ("Container", "Rootfs") => bail!("a root file system is not of the artifact: use Image"),
+        (_, "Pull") => bail!("images are never pulled: remove Pull, and add the image to the artifact"),
+        ("Container", "Rootfs") => bail!("a root file system is not part of the artifact: use Image"),
         ("Container" | "Pod", "Volume") => {
             let short = Short::parse(&line.value)?;
             mounted.insert(short.target.trim_end_matches('/').to_owned());
             let source = match short.source {
-                // A specifier of systemd's stands for an absolute path.
+                // A specifier of systemd expands to an absolute path.
                 percent if percent.starts_with('%') => return Ok(()),
-                other => mount::source(other, short.is_read_only(), around.carried)?,
+                other => mount::source(other, short.is_read_only(), context.files)?,
             };
             let source = match source {
-                Source::Anonymous => around.volume(stem, short.target),
-                Source::Carried(path) => around.path(&path)?,
+                Source::Anonymous => context.volume_name(stem, short.target),
+                Source::Artifact(path) => context.file_path(&path)?,
                 Source::Volume(_) | Source::Host(_) => return Ok(()),
             };
             let options =
@@ -157,7 +156,7 @@ fn check(line: &mut Line, stem: &str, mounted: &mut BTreeSet<String>, around: &A
             line.value = format!("{source}:{}{options}", short.target);
         }
         ("Container", "Mount") => {
-            let target = mount::option("--mount", &line.value, around.carried)?;
+            let target = mount::option("--mount", &line.value, context.files)?;
             mounted.extend(target.map(|target| target.trim_end_matches('/').to_owned()));
         }
         ("Container", "Tmpfs") => {
@@ -165,19 +164,19 @@ fn check(line: &mut Line, stem: &str, mounted: &mut BTreeSet<String>, around: &A
             mounted.insert(target.trim_end_matches('/').to_owned());
         }
         ("Container", "EnvironmentFile") if !line.value.starts_with(['/', '%']) => {
-            line.value = around.path(&mount::carried(&line.value, around.carried)?)?;
+            line.value = context.file_path(&mount::artifact_path(&line.value, context.files)?)?;
         }
         ("Container", "SeccompProfile") => {
             let is_path = line.value != "unconfined" && !line.value.starts_with(['/', '%']);
-            ensure!(!is_path, "write an absolute path");
+            ensure!(!is_path, "a relative path is lost with the next version: write an absolute path");
         }
         ("Container" | "Pod", "PodmanArgs" | "GlobalArgs") => {
             let words: Vec<_> =
                 line.value.split_whitespace().map(|word| word.replace(['"', '\''], "")).collect();
             let pulls = words.iter().any(|word| word == "--pull" || word.starts_with("--pull="));
-            ensure!(!pulls, "images come in the artifact, and are never pulled: leave --pull out");
+            ensure!(!pulls, "images are never pulled: remove --pull, and add the image to the artifact");
             for (option, value) in mount::options(&words) {
-                let target = mount::option(option, value, around.carried)?;
+                let target = mount::option(option, value, context.files)?;
                 mounted.extend(target.map(|target| target.trim_end_matches('/').to_owned()));
             }
         }
