@@ -59,7 +59,7 @@ impl E2e {
     /// The requirements of the chosen scenarios.
     pub fn needs(&self) -> Result<Needs> {
         let (targets, boards): (Vec<_>, Vec<_>) = self.chosen().into_iter().unzip();
-        Ok(Needs::machines(&boards)?.and(Needs::dist(&targets)).and(Needs::packages(e2e::HOST_PACKAGES)))
+        Ok(Needs::machines(&boards)?.and(Dist::of(&targets).needs()).and(Needs::packages(e2e::HOST_PACKAGES)))
     }
 
     fn chosen(&self) -> Vec<(&'static Target, &'static Board)> {

@@ -8,9 +8,6 @@ use host::packages;
 use qemu::{Board, Image};
 use xshell::Shell;
 
-use crate::dist;
-use crate::target::Target;
-
 /// Debian packages, and operations that need root.
 #[derive(Clone, Debug, Default)]
 pub struct Needs {
@@ -22,12 +19,6 @@ impl Needs {
     /// The requirement of `packages`.
     pub fn packages(packages: &[&'static str]) -> Self {
         Self { packages: packages.to_vec(), root: Vec::new() }
-    }
-
-    /// The requirements of building packages for `targets`.
-    pub fn dist(targets: &[&'static Target]) -> Self {
-        let building = targets.iter().flat_map(|target| target.needs());
-        Self::packages(&building.chain(dist::TOOLS.iter().copied()).collect::<Vec<_>>())
     }
 
     /// The requirements of the emulated machines of `boards`. Root is needed only to build a missing image.
