@@ -80,8 +80,8 @@ impl Needs {
     }
 }
 
-/// Whether this process runs as root. Operations that mount or change the root directory in this process need that; sudo
-/// is not enough.
+/// Whether this process runs as root. Operations that mount or change the root directory in this process need that;
+/// sudo is not enough.
 pub fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("reading the user of this process")?.uid() == 0)
 }
@@ -96,9 +96,9 @@ mod tests {
             .and(Needs::packages(&["a"]))
             .and(Needs { packages: Vec::new(), root: vec!["to mount"] });
         assert_eq!(needs.packages, ["a", "b"]);
-        let said = needs.refusal(&["a"]).unwrap();
-        assert!(said.contains("apt-get install --yes --no-install-recommends a"), "{said}");
-        assert!(said.contains("Root is needed to mount"), "{said}");
+        let message = needs.refusal(&["a"]).unwrap();
+        assert!(message.contains("apt-get install --yes --no-install-recommends a"), "{message}");
+        assert!(message.contains("Root is needed to mount"), "{message}");
         assert!(Needs::packages(&["a"]).refusal(&[]).is_none());
         assert!(Needs { packages: Vec::new(), root: vec!["to mount"] }.refusal(&[]).is_some());
     }
