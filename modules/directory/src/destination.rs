@@ -1,4 +1,4 @@
-//! Which directories may be replaced, decided before anything is touched.
+//! Decides which directories an update may replace, before anything changes.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -6,45 +6,48 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use mender_update_module::durable;
 
-/// The destination that `path` means, with symlinks resolved: a directory, or the absent name of one.
+/// The destination `path` with symlinks resolved. It is a directory, or does not exist.
 ///
-/// | `path` is | so |
+/// | `path` is | result |
 /// |---|---|
 /// | relative, empty, `/`, `//`, `/.`, or has a `..` | refused |
-/// | a symlink to a directory | the directory that it leads to is replaced, the symlink stays |
-/// | a symlink that leads nowhere, or a file | refused |
-/// | a mount point, or has one below it | refused: a mount point cannot be renamed, and what is mounted is not the tree's |
-/// | a directory that holds the Mender client's data | refused: it would carry the update under way off |
-/// | missing, its parents too | made; a rollback removes what was made |
-/// | on another file system than the client's data, or with blanks in it | nothing special |
+/// | a symlink to a directory | the target is replaced, the symlink stays |
+/// | a dangling symlink, or a file | refused |
+/// | a mount point, or has one below it | refused: a mount point cannot be renamed |
+/// | a directory with the Mender client's data in it | refused: the running update is in it |
+/// | missing, also its parents | made; a rollback removes what was made |
+/// | on another file system than the client's data, or contains spaces | accepted |
 ///
 /// # Errors
-/// The row of the table above that refuses it, and what to do instead.
+/// When a row of the table refuses the path.
 pub fn resolve(path: &Path, datastore: &Path) -> Result<PathBuf> {
     let shown = path.display();
-    ensure!(path.is_absolute(), "the destination {shown:?} is not an absolute path");
+    ensure!(path.is_absolute(), "destination {shown:?} refused: not an absolute path");
     ensure!(
         !path.components().any(|part| part == Component::ParentDir),
-        "the destination {shown} has a '..' in it: name the directory that it means"
+        "destination {shown} refused: it contains '..': give the path without it"
     );
     ensure!(
         path.file_name().is_some(),
-        "the destination {shown} is the root of the system: name a directory below it"
+        "destination {shown} refused: it is the root directory: name a directory below it"
     );
-    let destination = durable::resolve(path).context("the artifact's destination")?;
+    let destination = durable::resolve(path).context("destination refused")?;
     ensure!(
         destination.file_name().is_some(),
-        "the destination {shown} leads to the root of the system: name a directory below it"
+        "destination {shown} refused: it leads to the root directory: name a directory below it"
     );
     refuse_mounts(&destination)?;
     if destination.exists() && !destination.is_dir() {
-        bail!("the destination {} is not a directory: move it away, or name another", destination.display());
+        bail!(
+            "destination {} refused: not a directory: move it away, or name another",
+            destination.display()
+        );
     }
-    // The client's data need not be there yet, in a test say.
+    // The client's data may not exist yet, for example in a test.
     let datastore = fs::canonicalize(datastore).unwrap_or_else(|_| datastore.to_owned());
     ensure!(
         !datastore.starts_with(&destination),
-        "the destination {} holds the Mender client's own data in {}: name a directory beside it",
+        "destination {} refused: it contains the Mender client's data in {}: name another directory",
         destination.display(),
         datastore.display()
     );
@@ -57,12 +60,10 @@ pub fn refuse_mounts(destination: &Path) -> Result<()> {
     match durable::mounts_at_or_below(destination)?.first() {
         None => Ok(()),
         Some(mount) if mount == destination => {
-            bail!(
-                "the destination {shown} is a mount point, which cannot be replaced: name a directory in it"
-            )
+            bail!("destination {shown} refused: it is a mount point: name a directory in it")
         }
         Some(mount) => bail!(
-            "something is mounted on {}, below the destination {shown}: unmount it, or name another directory",
+            "destination {shown} refused: {} below it is a mount point: unmount it, or name another directory",
             mount.display()
         ),
     }
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn roots_in_disguise_are_refused() {
+    fn every_form_of_the_root_directory_is_refused() {
         for root in ["/", "//", "/.", "/./", "///."] {
             refused(root, "root");
         }
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn symlinks_lead_to_what_is_replaced() {
+    fn the_target_of_a_symlink_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let real = directory.path().canonicalize().unwrap();
         fs::create_dir_all(real.join("data/app")).unwrap();
@@ -112,6 +113,6 @@ mod tests {
         refused(real.join("root"), "root");
         refused(real.join("to-file"), "not a directory");
         let error = format!("{:#}", to("data").unwrap_err());
-        assert!(error.contains("client's own data"), "{error}");
+        assert!(error.contains("client's data"), "{error}");
     }
 }

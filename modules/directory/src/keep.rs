@@ -1,8 +1,8 @@
-//! Paths of the old tree that an update carries over: users' data in a directory that updates replace.
+//! Paths of the previous tree that an update keeps: users' data in a directory that updates replace.
 //!
-//! What is carried over is not copied, but gets a second name in the new tree: nothing is written twice, and however
-//! much it is, it takes a moment. So a file that is changed in place after the update is changed in the old tree too,
-//! which is what users' data wants of a rollback; one that is replaced or added is the new tree's alone.
+//! Kept files are not copied: the new tree gets hard links to them, in a short time for any size. So a file that is
+//! changed in place after the update is changed in the previous tree too, and a rollback does not lose users' data. A file
+//! that is replaced or added after the update is only in the new tree.
 
 use std::fmt;
 
@@ -12,20 +12,20 @@ use mender_update_module::FileName;
 use mender_update_module::durable::{Dir, Kind, Times};
 use serde::{Deserialize, Serialize};
 
-/// The deepest directory that is looked into.
+/// The largest depth of a directory.
 const DEPTH_MAX: usize = 20_000;
 
-/// What a path in the tree has to look like: names with `*`, `?` and `[…]`, separated by slashes; `**` for any number of
-/// directories. What matches is kept with all that is in it.
+/// A pattern for paths in the tree: names with `*`, `?` and `[…]`, separated by slashes; `**` for any number of
+/// directories. A directory that matches is kept with everything in it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern {
     text: String,
-    parts: Vec<Part>,
+    components: Vec<Component>,
 }
 
 #[derive(Clone)]
-enum Part {
+enum Component {
     /// `**`
     AnyDirectories,
     Name(glob::Pattern),
@@ -34,7 +34,7 @@ enum Part {
 impl TryFrom<String> for Pattern {
     type Error = String;
 
-    /// An error of serde has one text: all of the reasons.
+    /// serde passes on one text only: the error with its causes.
     fn try_from(text: String) -> Result<Self, String> {
         Self::parse(text).map_err(|error| format!("{error:#}"))
     }
@@ -42,21 +42,24 @@ impl TryFrom<String> for Pattern {
 
 impl Pattern {
     fn parse(text: String) -> Result<Self> {
-        let parse = |part: &str| -> Result<Part> {
+        let parse = |part: &str| -> Result<Component> {
             ensure!(
                 !matches!(part, "" | "." | ".."),
-                "a name between slashes is empty, '.' or '..': write a path below the destination, such as \"uploads\" or \
-                 \"uploads/**\""
+                "empty name, '.' or '..': use a path below the destination, such as \"uploads\" or \"uploads/**\""
             );
-            Ok(if part == "**" { Part::AnyDirectories } else { Part::Name(glob::Pattern::new(part)?) })
+            Ok(if part == "**" {
+                Component::AnyDirectories
+            } else {
+                Component::Name(glob::Pattern::new(part)?)
+            })
         };
-        let parts = text.split('/').map(parse).collect::<Result<Vec<_>>>();
-        let parts = parts.with_context(|| format!("keep has {text:?}"))?;
+        let components = text.split('/').map(parse).collect::<Result<Vec<_>>>();
+        let components = components.with_context(|| format!("invalid pattern {text:?} in keep"))?;
         ensure!(
-            parts.iter().any(|part| matches!(part, Part::Name(_))),
-            "keep has {text:?}, which is the whole tree"
+            components.iter().any(|component| matches!(component, Component::Name(_))),
+            "invalid pattern {text:?} in keep: it matches the whole tree"
         );
-        Ok(Self { text, parts })
+        Ok(Self { text, components })
     }
 }
 
@@ -72,89 +75,89 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// How far the patterns have come on the way into a directory: what is left of each that may still match below.
-type States<'a> = Vec<&'a [Part]>;
+/// The rests of the patterns that may match below a directory.
+type Rests<'a> = Vec<&'a [Component]>;
 
-/// What is left of `states` below `name`, `None` where one of them has matched.
-fn advance<'a>(states: &States<'a>, name: &FileName) -> Option<States<'a>> {
+/// The rests of the patterns below `name`; `None` if one of them matches `name`.
+fn advance<'a>(rests: &Rests<'a>, name: &FileName) -> Option<Rests<'a>> {
     let name = name.as_ref().to_string_lossy();
     let mut below = Vec::new();
-    let mut open = states.clone();
+    let mut open = rests.clone();
     while let Some(state) = open.pop() {
         match state {
-            [Part::AnyDirectories, rest @ ..] => {
+            [Component::AnyDirectories, rest @ ..] => {
                 below.push(state);
                 open.push(rest);
             }
-            [Part::Name(pattern), rest @ ..] if pattern.matches_with(&name, MatchOptions::new()) => {
+            [Component::Name(pattern), rest @ ..] if pattern.matches_with(&name, MatchOptions::new()) => {
                 below.push(rest)
             }
             _ => {}
         }
     }
-    let matched = |state: &&[Part]| state.iter().all(|part| matches!(part, Part::AnyDirectories));
+    let matched = |state: &&[Component]| state.iter().all(|part| matches!(part, Component::AnyDirectories));
     if below.iter().any(matched) { None } else { Some(below) }
 }
 
-/// Gives everything in the tree `old` that one of `patterns` matches a second name in the tree `new`, durably; where both
-/// have a file, the previous one is kept. Leaves `old` as it is. Returns how many files were carried over.
+/// Links everything in the tree `previous` that one of `patterns` matches into the tree `new`, durably. If both have a file,
+/// the previous one is kept. `previous` does not change. Returns the number of kept files.
 ///
 /// # Errors
-/// When one tree has a directory where the other has none, or a file cannot be linked.
-pub fn carry_over(old: Dir, new: Dir, patterns: &[Pattern]) -> Result<u64> {
+/// When a path is a directory in one tree only, or a file cannot be linked.
+pub fn carry_over(previous: Dir, new: Dir, patterns: &[Pattern]) -> Result<u64> {
     if patterns.is_empty() {
         return Ok(0);
     }
-    let states: States = patterns.iter().map(|pattern| pattern.parts.as_slice()).collect();
+    let rests: Rests = patterns.iter().map(|pattern| pattern.components.as_slice()).collect();
     let root = Level {
         name: None,
-        left: old.names()?.into_iter(),
-        states: Some(states),
-        old: old.place()?,
+        left: previous.names()?.into_iter(),
+        rests: Some(rests),
+        previous: previous.place()?,
         new: Some((new.place()?, Finish::Times(new.times()?))),
     };
-    let mut walk = Walk { old, new: Some(new.reopen()?), new_root: new, levels: vec![root], files: 0 };
+    let mut walk = Walk { previous, new: Some(new.reopen()?), new_root: new, levels: vec![root], files: 0 };
     walk.run()?;
-    // One flush, however many directories.
+    // One flush for all directories.
     walk.new_root.sync_filesystem()?;
     Ok(walk.files)
 }
 
-/// A walk through both trees. However deep it goes, one directory of each is open, and the new tree's top.
+/// A walk through both trees. At any depth, one directory of each tree is open, and the top of the new tree.
 struct Walk<'a> {
     levels: Vec<Level<'a>>,
     /// The directory of the last level in the previous tree.
-    old: Dir,
-    /// That in the new tree, where it is known to be there.
+    previous: Dir,
+    /// The directory of the last level in the new tree, if it is known to exist.
     new: Option<Dir>,
     new_root: Dir,
     files: u64,
 }
 
-/// A directory on the way, in the previous tree and, from the moment something in it is kept, in the new.
+/// A directory on the way, in the previous tree; and in the new tree, once something in it is kept.
 struct Level<'a> {
     /// `None` for the top.
     name: Option<FileName>,
-    /// What is still to be looked at.
+    /// The names that are still to be examined.
     left: std::vec::IntoIter<FileName>,
-    /// What may still match below; `None` where the directory is kept with all that is in it.
-    states: Option<States<'a>>,
-    old: (u64, u64),
+    /// The patterns that may match below; `None` if the directory is kept with everything in it.
+    rests: Option<Rests<'a>>,
+    previous: (u64, u64),
     new: Option<((u64, u64), Finish)>,
 }
 
-/// What a directory of the new tree gets when all that is kept in it is there.
+/// The attributes that a directory of the new tree gets after the kept files.
 enum Finish {
-    /// It was there: its own times.
+    /// Its own times: it is in the artifact.
     Times(Times),
-    /// It was not, or is kept: all that the previous one has when it is left.
+    /// All attributes of the previous directory: it is not in the artifact, or is kept.
     OfPrevious,
 }
 
 impl Level<'_> {
-    /// Opens this directory in the new tree, in `parent`, and makes it where it is missing.
+    /// Opens this directory in the new tree, in `parent`, and makes it if it does not exist.
     fn make_new(&mut self, parent: &Dir) -> Result<Dir> {
-        let name = self.name.as_ref().context("the top of a tree is in no directory of it")?;
+        let name = self.name.as_ref().context("the top of the tree has no parent in it")?;
         if self.new.is_some() {
             return parent.child(name);
         }
@@ -162,11 +165,11 @@ impl Level<'_> {
             None => (parent.make_child(name, 0o700)?, false),
             Some(Kind::Directory) => (parent.child(name)?, true),
             Some(_) => bail!(
-                "{} is a directory of which something is to be kept, but none in the artifact: change one of them",
+                "keeping files failed: {} is a directory with files to keep, but not a directory in the artifact: change keep or the artifact",
                 parent.path().join(name).display()
             ),
         };
-        let finish = if found && self.states.is_some() {
+        let finish = if found && self.rests.is_some() {
             Finish::Times(directory.times()?)
         } else {
             Finish::OfPrevious
@@ -183,9 +186,9 @@ impl Walk<'_> {
                 self.leave()?;
                 continue;
             };
-            let below = level.states.as_ref().and_then(|states| advance(states, &name));
-            match (self.old.kind(&name)?, below) {
-                (Some(Kind::Directory), below) if below.as_ref().is_none_or(|states| !states.is_empty()) => {
+            let below = level.rests.as_ref().and_then(|rests| advance(rests, &name));
+            match (self.previous.kind(&name)?, below) {
+                (Some(Kind::Directory), below) if below.as_ref().is_none_or(|rests| !rests.is_empty()) => {
                     self.enter(name, below)?;
                 }
                 (Some(Kind::File | Kind::Other), None) => self.keep(&name)?,
@@ -197,19 +200,19 @@ impl Walk<'_> {
 }
 
 impl<'a> Walk<'a> {
-    fn enter(&mut self, name: FileName, states: Option<States<'a>>) -> Result<()> {
+    fn enter(&mut self, name: FileName, rests: Option<Rests<'a>>) -> Result<()> {
         ensure!(
             self.levels.len() < DEPTH_MAX,
-            "{} is more than {DEPTH_MAX} directories deep: remove it, or do not keep it",
-            self.old.path().display()
+            "keeping files failed: {}: deeper than {DEPTH_MAX} directories: remove it, or do not keep it",
+            self.previous.path().display()
         );
-        if states.is_none() {
+        if rests.is_none() {
             self.make_new()?;
         }
-        let above = self.new.take().filter(|_| states.is_none());
-        self.old = self.old.child(&name)?;
-        let (left, old) = (self.old.names()?.into_iter(), self.old.place()?);
-        let mut level = Level { name: Some(name), left, states, old, new: None };
+        let above = self.new.take().filter(|_| rests.is_none());
+        self.previous = self.previous.child(&name)?;
+        let (left, found) = (self.previous.names()?.into_iter(), self.previous.place()?);
+        let mut level = Level { name: Some(name), left, rests, previous: found, new: None };
         if let Some(above) = above {
             self.new = Some(level.make_new(&above)?);
         }
@@ -217,7 +220,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Sees to it that every directory on the way is in the new tree too, and comes to the last.
+    /// Makes every directory on the way in the new tree, and opens the last.
     fn make_new(&mut self) -> Result<()> {
         if self.new.is_some() {
             return Ok(());
@@ -233,30 +236,30 @@ impl<'a> Walk<'a> {
     fn keep(&mut self, name: &FileName) -> Result<()> {
         self.make_new()?;
         self.files += 1;
-        let new = self.new.as_ref().context("a directory on the way was not made")?;
+        let new = self.new.as_ref().context("keeping files failed: a directory was not made")?;
         match new.kind(name)? {
             None => {}
             Some(Kind::Directory) => bail!(
-                "{} is to be kept, but a directory in the artifact: change one of them",
-                self.old.path().join(name).display()
+                "keeping files failed: {} is a directory in the artifact: change keep or the artifact",
+                self.previous.path().join(name).display()
             ),
             Some(_) => new.remove(name)?,
         }
-        self.old.link(name, new)
+        self.previous.link(name, new)
     }
 
-    /// Finishes the last level, and goes up to the one above.
+    /// Finishes the last level, and returns to its parent.
     fn leave(&mut self) -> Result<()> {
         let Some(level) = self.levels.pop() else { return Ok(()) };
         let above = self.levels.last();
         if let (Some((_, finish)), Some(new)) = (level.new, &self.new) {
             match finish {
                 Finish::Times(times) => new.set_times(times)?,
-                Finish::OfPrevious => new.set_attributes(&self.old.attributes()?)?,
+                Finish::OfPrevious => new.set_attributes(&self.previous.attributes()?)?,
             }
         }
         let Some(above) = above else { return Ok(()) };
-        self.old = self.old.up(above.old)?;
+        self.previous = self.previous.up(above.previous)?;
         let was_made = above.new.as_ref().map(|(place, _)| *place);
         self.new = match (&self.new, was_made) {
             (Some(new), Some(place)) => Some(new.up(place)?),
@@ -273,11 +276,11 @@ mod tests {
 
     fn matches(pattern: &str, path: &str) -> bool {
         let pattern = Pattern::try_from(pattern.to_owned()).unwrap();
-        let mut states = vec![pattern.parts.as_slice()];
+        let mut rests = vec![pattern.components.as_slice()];
         for name in path.split('/') {
-            match advance(&states, &FileName::new(name).unwrap()) {
+            match advance(&rests, &FileName::new(name).unwrap()) {
                 None => return true,
-                Some(below) => states = below,
+                Some(below) => rests = below,
             }
         }
         false
@@ -309,7 +312,7 @@ mod tests {
             assert!(!matches(pattern, path), "{pattern} matches {path}");
         }
         for bad in ["", "/etc", "a//b", "../x", "a/../b", "**", "**/**", "[", "a***b"] {
-            assert!(Pattern::try_from(bad.to_owned()).is_err(), "{bad:?} was taken");
+            assert!(Pattern::try_from(bad.to_owned()).is_err(), "{bad:?} was accepted");
         }
     }
 }

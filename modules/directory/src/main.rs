@@ -1,18 +1,14 @@
-//! Mender Update Module `directory`: replaces a directory tree, whole and in one step.
+//! Mender Update Module `directory`: replaces a directory tree in one step.
 //!
-//! It takes the payload of Mender's own module of this name, the files `dest_dir` and `update.tar`, and a form in which
-//! the destination is in the artifact's meta-data and the payload is one tar archive of any name.
+//! It accepts the payload of Mender's own module `directory`, with the files `dest_dir` and `update.tar`; and a payload of
+//! one tar archive, with the destination in the artifact's meta-data.
 
-mod acl;
-mod archive;
 mod destination;
-mod entry;
 mod keep;
-mod pax;
-mod place;
+mod location;
 mod settings;
-mod sparse;
 mod swap;
+mod tar;
 mod unpack;
 
 use std::ffi::OsString;
@@ -30,7 +26,7 @@ use swap::{Options, Swap};
 
 struct Directory;
 
-/// The longest path that Linux takes.
+/// The longest path that Linux accepts, in bytes.
 const PATH_MAX: u64 = 4096;
 
 impl Transactional for Directory {
@@ -46,7 +42,7 @@ impl Transactional for Directory {
     fn plan(&self, tree: &WorkTree, payloads: &mut Payloads) -> Result<Swap> {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree.meta_data()?.unwrap_or_default();
-        meta_data.name_unknown_keys();
+        meta_data.log_unknown_keys();
         let (destination, spooled) = match meta_data.dest_dir {
             Some(destination) => (destination, None),
             None => official(tree, payloads)?,
@@ -60,11 +56,11 @@ impl Transactional for Directory {
     }
 
     fn stage(&self, swap: &mut Swap, payloads: &mut Payloads) -> Result<()> {
-        swap.try_out()?;
+        swap.check_exchange()?;
         let mut archives = 0;
         if let Some(path) = swap.spooled() {
-            let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-            swap.unpack(file, None).context("in the archive")?;
+            let file = File::open(path).with_context(|| format!("opening {} failed", path.display()))?;
+            swap.unpack(file, None).context("unpacking the archive failed")?;
             archives += 1;
         }
         for payload in payloads {
@@ -73,18 +69,18 @@ impl Transactional for Directory {
             let name = payload.name.clone();
             ensure!(
                 archives == 1,
-                "the artifact has {name} beside its archive: one archive is the whole tree"
+                "invalid artifact: file {name} beside the archive: put it into the archive"
             );
             let size = payload.size;
-            swap.unpack(payload, size).with_context(|| format!("in the archive {name}"))?;
+            swap.unpack(payload, size).with_context(|| format!("unpacking the archive {name} failed"))?;
         }
-        ensure!(archives == 1, "the artifact has no archive with the new tree");
+        ensure!(archives == 1, "invalid artifact: no archive: add one with the new tree");
         swap.complete()
     }
 }
 
-/// Reads the payload up to its file `dest_dir`. Mender's generator puts it first; an archive that comes before it has to
-/// be put aside in the work tree, for nobody knows yet where to unpack it.
+/// Reads the payload up to the file `dest_dir`. Mender's artifact generator puts it first. An archive before it is stored
+/// in the work tree, because the destination is not known yet.
 fn official(tree: &WorkTree, payloads: &mut Payloads) -> Result<(PathBuf, Option<PathBuf>)> {
     let mut spooled = None;
     for payload in payloads {
@@ -94,27 +90,27 @@ fn official(tree: &WorkTree, payloads: &mut Payloads) -> Result<(PathBuf, Option
         }
         ensure!(
             payload.name.as_ref() == Path::new("update.tar") && spooled.is_none(),
-            "the artifact has a file {}: those of the form known are dest_dir and update.tar, or one archive with \
-             dest_dir in the meta-data",
+            "invalid artifact: file {}: use the files dest_dir and update.tar, or one archive and dest_dir in the \
+             meta-data",
             payload.name
         );
         let path = tree.tmp().join("update.tar");
         spool(&mut payload, &path)
-            .with_context(|| format!("putting the archive aside in {}", path.display()))?;
+            .with_context(|| format!("storing the archive in {} failed", path.display()))?;
         spooled = Some(path);
     }
-    bail!("the artifact names no destination: neither in a file dest_dir nor as dest_dir in its meta-data")
+    bail!("invalid artifact: no destination: add a file dest_dir, or dest_dir to the meta-data")
 }
 
-/// The path in the payload's file `dest_dir`, without the newline that shells put behind it.
+/// The path in the payload's file `dest_dir`, without the newline at its end.
 fn dest_dir(payload: &mut Payload) -> Result<PathBuf> {
     let mut text = Vec::new();
-    payload.take(PATH_MAX + 1).read_to_end(&mut text).context("reading the payload file dest_dir")?;
-    ensure!(text.len() as u64 <= PATH_MAX, "the payload file dest_dir is longer than a path can be");
+    payload.take(PATH_MAX + 1).read_to_end(&mut text).context("reading the payload file dest_dir failed")?;
+    ensure!(text.len() as u64 <= PATH_MAX, "invalid artifact: dest_dir: longer than {PATH_MAX} bytes");
     while text.last() == Some(&b'\n') {
         text.pop();
     }
-    ensure!(!text.contains(&0), "the payload file dest_dir has a NUL byte in its path");
+    ensure!(!text.contains(&0), "invalid artifact: dest_dir: NUL byte");
     Ok(OsString::from_vec(text).into())
 }
 

@@ -1,8 +1,8 @@
-//! The update of `directory`: one tree for another, by one exchange of two names.
+//! The update of `directory`: replaces one tree with another, by one exchange of two names.
 //!
-//! The new tree is staged as `new` in a directory beside the destination. The activation lets `new` and the destination change
-//! places, so that `new` is the previous tree then, whole and untouched, until it is discarded or changes places again. Whether
-//! an interrupted exchange has happened, the directories' inode numbers say: they are in the journal before it.
+//! The new tree is staged as `new` in a directory beside the destination. The activation exchanges `new` and the destination,
+//! so that `new` is the unchanged previous tree afterwards, until it is discarded or rolled back. The journal has the inode
+//! numbers of both before the exchange: they tell whether an interrupted exchange has happened.
 
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -14,49 +14,49 @@ use serde::{Deserialize, Serialize};
 
 use crate::destination;
 use crate::keep::{self, Pattern};
-use crate::place::Place;
+use crate::location::Location;
 use crate::settings::UnknownXattrs;
 use crate::unpack;
 
-/// Bytes of the payload read at a time: as many as a FIFO holds.
+/// The size of a read from the payload, in bytes: the capacity of a FIFO.
 const READ: usize = 64 << 10;
 
-/// The record of one update, complete enough to go on with in another process after a power loss.
+/// One update, as it is stored in the journal.
 #[derive(Serialize, Deserialize)]
 pub struct Swap {
-    destination: Place,
+    destination: Location,
     staging: Staging,
     keep: Vec<Pattern>,
-    /// Bytes that stay free.
+    /// The space that stays free, in bytes.
     reserve: u64,
     #[serde(default)]
     unknown_xattrs: UnknownXattrs,
-    /// The archive, where it came before its destination was known.
+    /// The archive in the work tree, if it came before `dest_dir`.
     spooled: Option<PathBuf>,
 }
 
-/// What the activation goes by. In the journal, it is the field `switch` of the update.
+/// What activation and rollback need.
 #[derive(Serialize, Deserialize)]
 pub struct Prepared {
     #[serde(rename = "switch")]
     exchange: DirectoryExchange,
 }
 
-/// What the device and the artifact say of an update, beside its destination.
+/// The options of an update from settings and meta-data.
 pub struct Options {
-    /// What is carried over.
+    /// The paths of the previous tree that are kept.
     pub keep: Vec<Pattern>,
-    /// Bytes that stay free.
+    /// The space that stays free, in bytes.
     pub reserve: u64,
-    /// What becomes of extended attributes that Linux does not know.
+    /// What happens to extended attributes that Linux does not support.
     pub unknown_xattrs: UnknownXattrs,
 }
 
 impl Swap {
-    /// A swap of the tree at `destination`, as an artifact names it.
+    /// An update of the tree at `destination`.
     ///
     /// # Errors
-    /// When this destination is refused.
+    /// When the destination is refused.
     pub fn plan(
         destination: &Path,
         tree: &WorkTree,
@@ -65,50 +65,50 @@ impl Swap {
     ) -> Result<Self> {
         let path = destination::resolve(destination, tree.datastore())?;
         require_harmless(&path, Replaces::Tree, tree)?;
-        let place = Place::find(&path)?;
+        let location = Location::find(&path)?;
         let staging = Staging::beside(&Destination::find(&path)?, "directory")?;
-        // A btrfs subvolume has a file system's identity of its own without being mounted.
+        // A btrfs subvolume has a device number of its own, and is not a mount point.
         ensure!(
             !staging.path().starts_with(&path),
-            "the destination {} is on another file system than its parent, and cannot be replaced: name a directory in it",
+            "destination {} refused: it is on another file system than its parent: name a directory in it",
             path.display()
         );
         let parent = staging.parent()?;
-        // A directory of a lower layer cannot be renamed; one of the upper layer, as in a trial, can.
+        // On overlayfs, a directory of a lower layer cannot be renamed.
         ensure!(
             parent.keeps_inodes()?,
-            "the destination {} is on overlayfs, vfat or exfat, where a directory cannot be exchanged and found again: name \
-             one on another file system",
+            "destination {} refused: overlayfs, vfat and exfat cannot exchange directories: name a directory on another \
+             file system",
             path.display()
         );
         parent.require_writable()?;
         parent.check_space(0, options.reserve)?;
         let Options { keep, reserve, unknown_xattrs } = options;
-        Ok(Self { destination: place, staging, keep, reserve, unknown_xattrs, spooled })
+        Ok(Self { destination: location, staging, keep, reserve, unknown_xattrs, spooled })
     }
 
-    /// Tries out in the staging directory whether this file system can do what the activation will need.
+    /// Checks in the staging directory that the file system can exchange two names.
     ///
     /// # Errors
-    /// When it cannot exchange two names.
-    pub fn try_out(&self) -> Result<()> {
+    /// When it cannot.
+    pub fn check_exchange(&self) -> Result<()> {
         let (staging, trial) = (self.staging.open()?, FileName::new("trial")?);
         staging.make_child(&trial, 0o700)?;
         staging.exchange(&new_name()?, &staging, &trial)?;
-        // Once more, for the journal knows which of the two is the new tree's.
+        // Undo the exchange: the journal has the inode of the new tree.
         staging.exchange(&new_name()?, &staging, &trial)?;
         durable::remove_empty_dir(&staging.path().join(&trial))
     }
 
-    /// The archive in the work tree, where it came before its destination.
+    /// The archive in the work tree, if it came before `dest_dir`.
     pub fn spooled(&self) -> Option<&Path> {
         self.spooled.as_deref()
     }
 
-    /// Unpacks the archive `from`, of `size` bytes where that is known, into the new tree.
+    /// Unpacks the archive `from` into the new tree. `size` is its length in bytes, if it is known.
     ///
     /// # Errors
-    /// When it does not fit, is damaged, or has an entry that is refused.
+    /// When the archive does not fit, is damaged, or has an entry that is refused.
     pub fn unpack(&mut self, from: impl Read, size: Option<u64>) -> Result<()> {
         let new = self.new_tree()?;
         new.check_space(size.unwrap_or(0), self.reserve)?;
@@ -118,7 +118,7 @@ impl Swap {
             self.inherit_top(&new)?;
         }
         log!(
-            "{} entries, {} bytes staged in {}",
+            "staged: {} entries, {} bytes in {}",
             report.entries,
             report.bytes,
             self.staging.path().display()
@@ -126,7 +126,7 @@ impl Swap {
         Ok(())
     }
 
-    /// Gives a new tree whose archive says nothing of its top the owner and mode of the previous one.
+    /// Copies owner and mode from the top of the previous tree, if the archive has no entry for the top.
     fn inherit_top(&self, new: &Dir) -> Result<()> {
         let Some(tree) = self.destination.tree()? else { return new.set_mode(0o755) };
         let mut attributes = tree.attributes()?;
@@ -134,15 +134,12 @@ impl Swap {
         new.set_attributes(&attributes)
     }
 
-    /// Makes everything staged durable.
-    ///
-    /// # Errors
-    /// When the storage fails.
+    /// Makes the staged tree durable.
     pub fn complete(&self) -> Result<()> {
         self.staging.open()?.sync_filesystem()
     }
 
-    /// The new tree, as long as it is staged.
+    /// The new tree, before the activation.
     fn new_tree(&self) -> Result<Dir> {
         self.staging.child(&new_name()?)
     }
@@ -158,12 +155,12 @@ impl Update for Swap {
     fn prepare(&mut self) -> Result<Prepared> {
         destination::refuse_mounts(&self.destination.path())?;
         let new = self.new_tree()?;
-        let old = self.destination.tree()?;
+        let previous = self.destination.tree()?;
         if let Some(parent) = self.destination.parent()? {
             parent.require_same_mount(&self.staging.open()?)?;
         }
-        let old_inode = old.map(|old| old.inode()).transpose()?;
-        Ok(Prepared { exchange: DirectoryExchange::new(new.inode()?, old_inode) })
+        let previous_inode = previous.map(|previous| previous.inode()).transpose()?;
+        Ok(Prepared { exchange: DirectoryExchange::new(new.inode()?, previous_inode) })
     }
 
     fn make_destination(&mut self, _prepared: &Prepared) -> Result<bool> {
@@ -185,10 +182,10 @@ impl Update for Swap {
             let previous = self.destination.existing_parent()?.child(self.destination.name())?;
             let kept = keep::carry_over(previous, self.new_tree()?, &self.keep)?;
             prepared.exchange.activate(self)?;
-            log!("activated: the new tree in {}; {kept} files kept", shown.display());
+            log!("activated: new tree in {}; {kept} files kept from the previous one", shown.display());
         } else {
             prepared.exchange.activate(self)?;
-            log!("activated: the new tree in {}, where none was", shown.display());
+            log!("activated: new tree in {}; no previous one", shown.display());
         }
         Ok(())
     }
@@ -196,7 +193,7 @@ impl Update for Swap {
     fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
         prepared.exchange.roll_back(self)?;
         self.destination.remove_made()?;
-        log!("rollback complete: the previous tree in {}", self.destination.path().display());
+        log!("rollback complete: previous tree in {}", self.destination.path().display());
         Ok(())
     }
 
@@ -223,8 +220,7 @@ impl ExchangeNames for Swap {
     }
 }
 
-/// What the tree that is not active is called in the staging directory: the new one before the activation, the previous one
-/// after.
+/// The name of the inactive tree in the staging directory: the new one before the activation, the previous one after it.
 fn new_name() -> Result<FileName> {
     FileName::new("new")
 }

@@ -1,30 +1,27 @@
-//! A tar archive becomes a tree: beneath one directory, and never through a symlink.
+//! Unpacks a tar archive below one directory, and never through a symlink.
 //!
-//! Every entry is made in its open parent directory, which was reached from the tree's top name by name without following
-//! symlinks. The names of the directories on the way to the current entry are kept on a stack; one that is left gets its own
-//! modification time back. So memory does not grow with the archive, in whichever order its entries come, and one directory
-//! is open at any depth.
+//! Every entry is made in its open parent directory, which is reached from the top of the tree name by name without
+//! following symlinks. A stack has the directories on the way to the current entry; on leaving one, its modification time is
+//! set. So memory does not grow with the archive, for any order of entries, and one directory is open at any depth.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
-use mender_update_module::durable::{Attributes, Dir, Kind as Found, Times};
+use mender_update_module::durable::{Attributes, Dir, Kind, Times};
 use mender_update_module::{Accounts, FileName};
 
-use crate::archive::Archive;
-use crate::entry::{Entry, Kind, Names};
 use crate::settings::UnknownXattrs;
-use crate::sparse::Part;
+use crate::tar::{Archive, Content, Entry, Names, Part};
 
-/// Bytes copied at a time.
+/// The size of the copy buffer, in bytes.
 const BUFFER: usize = 128 << 10;
 
-/// Writes entries below the tree's top.
+/// Writes entries below the top of the tree.
 pub struct Unpacker {
     top: Dir,
-    /// The directory that entries are made in: that of the last of `levels`.
+    /// The current directory: the last of `levels`.
     here: Dir,
     /// `levels[0]` is the top.
     levels: Vec<Level>,
@@ -40,25 +37,25 @@ struct Level {
     /// `None` for the top.
     name: Option<FileName>,
     place: (u64, u64),
-    /// What it gets when it is left.
+    /// The times that are set on leaving it.
     times: Times,
 }
 
-/// What an archive had.
+/// The content of an unpacked archive.
 #[derive(Default)]
 pub struct Report {
-    /// Entries of all kinds.
+    /// The number of entries.
     pub entries: u64,
-    /// Bytes written to files.
+    /// The bytes written to files.
     pub bytes: u64,
-    /// Whether one of them was the tree's top itself, with its owner and mode.
+    /// Whether the archive has an entry for the top of the tree, with owner and mode.
     pub has_top: bool,
 }
 
-/// Unpacks the archive `from` below `top`, and leaves `reserve` bytes free on its file system. Nothing is synced.
+/// Unpacks the archive `from` below `top`, and leaves `reserve` bytes free on its file system. It does not sync.
 ///
 /// # Errors
-/// When the archive is damaged, has an entry that is refused, or does not fit: the entry and the cause.
+/// When the archive is damaged, has an entry that is refused, or does not fit.
 pub fn unpack(from: impl Read, top: Dir, reserve: u64, unknown_xattrs: UnknownXattrs) -> Result<Report> {
     let (times, place) = (top.times()?, top.place()?);
     let mut unpacker = Unpacker {
@@ -73,10 +70,10 @@ pub fn unpack(from: impl Read, top: Dir, reserve: u64, unknown_xattrs: UnknownXa
     };
     let mut archive = Archive::new(from);
     while let Some(entry) = archive.next()? {
-        unpacker.write(&entry, &mut archive).with_context(|| format!("the entry {}", entry.shown))?;
+        unpacker.write(&entry, &mut archive).with_context(|| format!("entry {}", entry.shown))?;
     }
     unpacker.leave(0)?;
-    ensure!(unpacker.report.entries > 0, "the archive is empty");
+    ensure!(unpacker.report.entries > 0, "invalid archive: no entry");
     Ok(unpacker.report)
 }
 
@@ -86,20 +83,20 @@ impl Unpacker {
         let attributes = entry.attributes(&self.accounts, self.unknown_xattrs)?;
         let Some((name, directories)) = entry.names.split_last() else { return self.top(entry, &attributes) };
         self.enter(directories)?;
-        match &entry.kind {
-            Kind::Directory => return self.directory(name, &attributes),
-            Kind::File(size, parts) => {
+        match &entry.content {
+            Content::Directory => return self.directory(name, &attributes),
+            Content::File(size, parts) => {
                 self.clear(name)?;
                 let file = self.file(name, *size, parts, archive)?;
                 self.here.set_attributes_of_file(name, &file, &attributes)?;
             }
-            Kind::HardLink(target) => self.hard_link(name, target)?,
-            Kind::Symlink(target) => {
+            Content::HardLink(target) => self.hard_link(name, target)?,
+            Content::Symlink(target) => {
                 self.clear(name)?;
                 self.here.symlink(name, target)?;
                 self.here.set_attributes_of_name(name, &attributes)?;
             }
-            Kind::Node(node) => {
+            Content::Node(node) => {
                 self.clear(name)?;
                 self.here.make_node(name, *node)?;
                 self.here.set_attributes_of_name(name, &attributes)?;
@@ -109,13 +106,13 @@ impl Unpacker {
     }
 
     fn top(&mut self, entry: &Entry, attributes: &Attributes) -> Result<()> {
-        ensure!(matches!(entry.kind, Kind::Directory), "the tree itself is no directory in the archive");
+        ensure!(matches!(entry.content, Content::Directory), "not a directory, but the top of the tree");
         self.leave(1)?;
         self.report.has_top = true;
         self.set_directory(attributes)
     }
 
-    /// Comes to the directory `directories`, making what is missing of it.
+    /// Enters the directory `directories`, and makes those that do not exist.
     fn enter(&mut self, directories: &[FileName]) -> Result<()> {
         let on_the_way = self.levels[1..].iter().map(|level| level.name.as_ref());
         let common = on_the_way.zip(directories).take_while(|(here, there)| *here == Some(*there)).count();
@@ -126,14 +123,14 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Comes to the directory `name` in the one that entries are made in; one that is missing gets the permissions `mode`.
+    /// Enters `name` in the current directory; makes it with the permissions `mode` if it does not exist.
     fn descend(&mut self, name: &FileName, mode: u32) -> Result<()> {
         let here = &self.here;
         let dir = match here.kind(name)? {
             None => here.make_child(name, mode)?,
-            Some(Found::Directory) => here.child(name)?,
+            Some(Kind::Directory) => here.child(name)?,
             Some(_) => bail!(
-                "{name} on its way is no directory in this archive, and is not followed: make the archive of a tree as it is"
+                "{name} in its path is not a directory in this archive: make the archive from a tree, with tar"
             ),
         };
         self.levels.push(Level { name: Some(name.clone()), place: dir.place()?, times: dir.times()? });
@@ -141,7 +138,7 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Leaves all but the first `stay` directories on the way.
+    /// Leaves all directories on the way but the first `stay`.
     fn leave(&mut self, stay: usize) -> Result<()> {
         while self.levels.len() > stay {
             if let Some(level) = self.levels.pop() {
@@ -159,7 +156,7 @@ impl Unpacker {
         self.set_directory(attributes)
     }
 
-    /// Gives the directory on top `attributes`, its time when it is left.
+    /// Sets `attributes` on the current directory; the modification time on leaving it.
     fn set_directory(&mut self, attributes: &Attributes) -> Result<()> {
         self.here.set_attributes(attributes)?;
         if let Some(level) = self.levels.last_mut() {
@@ -168,11 +165,11 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Makes room for an entry whose name came before: the last one counts, as with tar.
+    /// Removes an earlier entry of the same name: the last one counts, as with tar.
     fn clear(&self, name: &FileName) -> Result<()> {
         match self.here.kind(name)? {
             None => Ok(()),
-            Some(Found::Directory) => bail!("it was a directory before"),
+            Some(Kind::Directory) => bail!("an earlier entry makes it a directory"),
             Some(_) => self.here.remove(name),
         }
     }
@@ -183,9 +180,7 @@ impl Unpacker {
         here.check_space(bytes, self.reserve)?;
         let file = here.create_file(name)?;
         let path = here.path().join(name);
-        let writing = || {
-            format!("writing {} (on a full disk: free some space there, and install again)", path.display())
-        };
+        let writing = || format!("writing {} failed", path.display());
         for part in parts {
             copy(from, &file, *part, &mut self.buffer).with_context(writing)?;
         }
@@ -197,31 +192,30 @@ impl Unpacker {
     }
 
     fn hard_link(&mut self, name: &FileName, target: &Names) -> Result<()> {
-        let (target_name, directories) =
-            target.split_last().context("it is to be another name of the tree itself")?;
-        let before = "the file that it is another name of has to come before it: make the archive with tar, in one run";
+        let (target_name, directories) = target.split_last().context("hard link to the top of the tree")?;
+        let missing = "hard link before its target: make the archive with tar, in one run";
         let mut directory = self.top.reopen()?;
         for name in directories {
-            directory = directory.child(name).context(before)?;
+            directory = directory.child(name).context(missing)?;
         }
         if directory.kind(target_name)?.is_none() {
-            bail!("{before}");
+            bail!("{missing}");
         }
         if self.here.place()? == directory.place()? && name == target_name {
-            return Ok(()); // another name of itself
+            return Ok(()); // a hard link to itself
         }
         self.clear(name)?;
         directory.link_as(target_name, &self.here, name)
     }
 }
 
-/// Copies one part of a file from the archive to its place.
+/// Copies one part of a file from the archive.
 fn copy(from: &mut impl Read, to: &File, part: Part, buffer: &mut [u8]) -> Result<()> {
     let (mut at, end) = (part.offset, part.offset + part.length);
     while at < end {
         let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
         match from.read(&mut buffer[..most]) {
-            Ok(0) => bail!("the archive ends in the middle of it"),
+            Ok(0) => bail!("invalid archive: truncated in an entry"),
             Ok(read) => {
                 to.write_all_at(&buffer[..read], at)?;
                 at += read as u64;

@@ -1,9 +1,9 @@
-//! The update of `web-file`: one set of top-level files for another.
+//! The update of `web-file`: replaces one set of top-level files with another.
 //!
-//! The staging directory holds `new/`, what was downloaded, and `old/`, a hard link to every file that the activation
-//! replaces or removes. When it is complete, and before the first name in the destination changes, it becomes `kept/`, durably;
-//! from then on a name that is in `kept/` can always be put back, by one rename and without copying. So the
-//! directories themselves say how far an activation or a rollback has come, name by name, at any crash point.
+//! The staging directory contains `new/`, the downloaded files, and `old/`, hard links to all files that the activation
+//! replaces or removes. When `old/` is complete, and before the first name in the destination changes, it is durably renamed
+//! to `kept/`. From then on, one rename restores a file in `kept/`, without copying. So at any crash point the directories
+//! themselves tell how far an activation or a rollback went, name by name.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::kept;
 use crate::settings::{Mode, Settings};
 use crate::staged::{self, RESERVE, Staged};
 
-/// The record of one update, complete enough to go on with in another process after a power loss.
+/// One update, as it is stored in the journal.
 #[derive(Serialize, Deserialize)]
 pub struct FileSet {
     destination: Destination,
@@ -28,29 +28,30 @@ pub struct FileSet {
     new: Vec<Staged>,
 }
 
-/// What the activation goes by. In the journal, it is the field `switch` of the update.
+/// What activation and rollback need.
 #[derive(Serialize, Deserialize)]
 pub struct Prepared {
-    switch: Switch,
+    #[serde(rename = "switch")]
+    found: Found,
 }
 
-/// What the activation does to the destination as `prepare` found it.
+/// The destination as `prepare` found it.
 #[derive(Serialize, Deserialize)]
-struct Switch {
-    /// The destination's own times, where it was there.
+struct Found {
+    /// The times of the destination, if it existed.
     times: Option<Times>,
-    /// Files that are replaced or removed: they get their second name in `old/`.
-    keep: Vec<FileName>,
+    /// The files that the activation replaces or removes, sorted: they get hard links in `old/`.
+    #[serde(rename = "keep")]
+    previous: Vec<FileName>,
 }
 
 impl FileSet {
-    /// An update of the web root that `settings` name.
+    /// An update of the web root in `settings`.
     ///
     /// # Errors
-    /// When the destination is refused or not a directory, space is short, or an account is unknown.
+    /// When the destination is refused or not a directory, there is not enough space, or an account does not exist.
     pub fn plan(settings: &Settings, tree: &WorkTree) -> Result<Self> {
-        let destination =
-            Destination::find(&settings.dest_dir).context("dest_dir in the module's settings")?;
+        let destination = Destination::find(&settings.dest_dir).context("invalid settings: dest_dir")?;
         require_harmless(&destination.path(), Replaces::Files, tree)?;
         let (owner, group) = settings.ids()?;
         let staging = Staging::beside(&destination, "web-file")?;
@@ -68,11 +69,11 @@ impl FileSet {
         })
     }
 
-    /// Tries out in the staging directory what the activation will need.
+    /// Checks in the staging directory that the file system supports the activation.
     ///
     /// # Errors
-    /// When the file system has no hard links, or no name can be moved from here to the destination.
-    pub fn try_out(&self) -> Result<()> {
+    /// When it has no hard links, or a file cannot be renamed from the staging directory to the destination.
+    pub fn check_file_system(&self) -> Result<()> {
         let staging = self.staging.open()?;
         if let Some(destination) = self.destination.open()? {
             destination.require_same_mount(&staging)?;
@@ -81,20 +82,20 @@ impl FileSet {
         drop(staging.create_file(&file)?);
         staging
             .link_as(&file, &staging, &second)
-            .context("the file system of dest_dir cannot be used: name a directory on another one")?;
+            .context("dest_dir refused: its file system has no hard links: set a directory on another one")?;
         staging.remove(&file)?;
         staging.remove(&second)
     }
 
-    /// Whether no file has been staged.
+    /// Whether no file is staged.
     pub fn is_empty(&self) -> bool {
         self.new.is_empty()
     }
 
-    /// Writes one file of the payload to the staging directory, as it will be in the destination.
+    /// Writes one file of the payload to the staging directory.
     ///
     /// # Errors
-    /// When its name is taken by a directory or comes twice, space is short, or it cannot be written.
+    /// When a directory has its name, the name is in the artifact twice, or the file cannot be written.
     pub fn stage(&mut self, payload: Payload) -> Result<()> {
         if let Some(destination) = self.destination.open()? {
             refuse_directory(&destination, &payload.name)?;
@@ -104,10 +105,10 @@ impl FileSet {
         Ok(())
     }
 
-    /// Makes everything staged durable, reads it back, and compares.
+    /// Makes the staged files durable, reads them back, and compares.
     ///
     /// # Errors
-    /// When the storage fails or returns something else than was written.
+    /// When the storage fails, or returns other data than was written.
     pub fn verify(&self) -> Result<()> {
         staged::verify(&self.new, &self.staging.child(&new_name()?)?)
     }
@@ -117,55 +118,56 @@ impl FileSet {
     }
 
     /// The files in the destination that the activation replaces or removes.
-    fn to_keep(&self, destination: &Dir) -> Result<Vec<FileName>> {
-        let mut keep = Vec::new();
+    fn replaced_or_removed(&self, destination: &Dir) -> Result<Vec<FileName>> {
+        let mut previous = Vec::new();
         for name in destination.names()? {
             let replaced = self.is_new(&name);
             if replaced {
                 refuse_directory(destination, &name)?;
             }
             if replaced || (self.mode == Mode::Replace && destination.kind(&name)? == Some(Kind::File)) {
-                keep.push(name);
+                previous.push(name);
             }
         }
-        Ok(keep)
+        Ok(previous)
     }
 
     fn existing(&self) -> Result<Dir> {
-        self.destination.open()?.with_context(|| format!("{} is missing", self.destination.path().display()))
+        self.destination
+            .open()?
+            .with_context(|| format!("no directory {}", self.destination.path().display()))
     }
 
-    /// Where the previous files are kept; nowhere in a transaction of version 0.1.0 that was interrupted before it had made a
-    /// directory for them.
-    fn previous(&self) -> Result<Previous> {
+    /// The directory of the previous files. A transaction of version 0.1.0 that was interrupted early has none.
+    fn kept(&self) -> Result<Kept> {
         let (old, kept) = (old_name()?, kept_name()?);
         let staging = self.staging.open()?;
-        let keeping = || format!("the previous files, which are kept in {}", staging.path().display());
+        let opening = || format!("opening the previous files in {} failed", staging.path().display());
         if staging.kind(&kept)?.is_some() {
-            return self.staging.renamed_child(&old, &kept).map(Previous::Whole).with_context(keeping);
+            return self.staging.renamed_child(&old, &kept).map(Kept::Complete).with_context(opening);
         }
         let of_0_1_0 = self.staging.identity_of(&old).is_none();
         if of_0_1_0 && staging.kind(&old)?.is_none() {
-            return Ok(Previous::Nothing);
+            return Ok(Kept::Nothing);
         }
-        self.staging.child(&old).map(Previous::Partial).with_context(keeping)
+        self.staging.child(&old).map(Kept::Partial).with_context(opening)
     }
 }
 
-/// The directory of the previous files' second names.
-enum Previous {
+/// The directory with the hard links to the previous files.
+enum Kept {
     Nothing,
-    /// Some of them may be missing: nothing has been activated, unless by version 0.1.0.
+    /// Some may be missing: nothing was activated, except by version 0.1.0.
     Partial(Dir),
-    /// All of them were there when the activation began.
-    Whole(Dir),
+    /// Complete: the activation may have begun.
+    Complete(Dir),
 }
 
-impl Previous {
+impl Kept {
     fn directory(&self) -> Option<&Dir> {
         match self {
             Self::Nothing => None,
-            Self::Partial(directory) | Self::Whole(directory) => Some(directory),
+            Self::Partial(directory) | Self::Complete(directory) => Some(directory),
         }
     }
 }
@@ -181,16 +183,16 @@ impl Update for FileSet {
         self.new.sort_by(|one, other| one.name.cmp(&other.name));
         let new = self.staging.child(&new_name()?)?;
         self.new.iter().try_for_each(|staged| staged.require(&new))?;
-        self.previous()?;
-        let (times, keep) = match self.destination.open()? {
+        self.kept()?;
+        let (times, previous) = match self.destination.open()? {
             Some(destination) => {
                 destination.require_same_mount(&new)?;
                 destination.require_changeable()?;
-                (Some(destination.times()?), self.to_keep(&destination)?)
+                (Some(destination.times()?), self.replaced_or_removed(&destination)?)
             }
             None => (None, Vec::new()),
         };
-        Ok(Prepared { switch: Switch { times, keep } })
+        Ok(Prepared { found: Found { times, previous } })
     }
 
     fn make_destination(&mut self, _prepared: &Prepared) -> Result<bool> {
@@ -206,11 +208,11 @@ impl Update for FileSet {
     }
 
     fn activate(&self, prepared: &Prepared) -> Result<()> {
-        let Switch { keep, .. } = &prepared.switch;
+        let Found { previous, .. } = &prepared.found;
         let destination = self.existing()?;
         let new = self.staging.child(&new_name()?)?;
         let old = self.staging.child(&old_name()?)?;
-        for name in keep {
+        for name in previous {
             destination.link(name, &old)?;
         }
         old.sync()?;
@@ -218,40 +220,48 @@ impl Update for FileSet {
         staging.rename_to_free(&old_name()?, &staging, &kept_name()?)?;
         staging.sync()?;
         for Staged { name, .. } in &self.new {
-            if kept::is_in(keep, name) {
+            if kept::is_in(previous, name) {
                 new.rename(name, &destination, name)?;
             } else {
                 new.rename_to_free(name, &destination, name)?;
             }
         }
-        for name in keep.iter().filter(|name| !self.is_new(name)) {
-            destination.remove(name)?;
-        }
+        let removed = previous.iter().filter(|name| !self.is_new(name));
+        removed.clone().try_for_each(|name| destination.remove(name))?;
         new.sync()?;
         destination.sync()?;
-        log!("activated: {} files in {}", self.new.len(), destination.path().display());
+        log!(
+            "activated: {} files installed, {} removed in {}; {} previous files kept for a rollback",
+            self.new.len(),
+            removed.count(),
+            destination.path().display(),
+            previous.len()
+        );
         Ok(())
     }
 
     fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
-        let Switch { times, keep } = &prepared.switch;
+        let Found { times, previous } = &prepared.found;
         let destination = self.destination.open().with_context(|| {
-            format!("the previous files are kept in {}", self.staging.path().join("kept").display())
+            format!(
+                "rollback failed; the previous files are in {}",
+                self.staging.path().join("kept").display()
+            )
         })?;
         let Some(destination) = destination else {
-            return self.destination.remove_made(); // interrupted before it was made
+            return self.destination.remove_made(); // interrupted before this update made it
         };
-        let previous = self.previous()?;
-        let activated = self.remove_new(&destination, keep)? || matches!(previous, Previous::Whole(_));
-        kept::put_back(keep, previous.directory(), &destination)?;
-        kept::require_back(keep, &destination, activated)?;
-        self.require_new_gone(&destination, keep)?;
+        let kept = self.kept()?;
+        let activated = self.remove_new(&destination, previous)? || matches!(kept, Kept::Complete(_));
+        kept::restore(previous, kept.directory(), &destination)?;
+        kept::require_restored(previous, &destination, activated)?;
+        self.require_new_removed(&destination, previous)?;
         if let Some(times) = times {
             destination.set_times(*times)?;
         }
         destination.sync()?;
         self.destination.remove_made()?;
-        log!("rollback complete: {} files restored in {}", keep.len(), destination.path().display());
+        log!("rollback complete: {} files restored in {}", previous.len(), destination.path().display());
         Ok(())
     }
 
@@ -261,10 +271,10 @@ impl Update for FileSet {
 }
 
 impl FileSet {
-    /// Takes from the destination what was not there before, and returns whether anything had been activated. A file still
-    /// staged never came there: one of that name in the destination is somebody else's. It goes back to where it was staged,
-    /// because to free the space of a large file takes a while, and belongs to Cleanup.
-    fn remove_new(&self, destination: &Dir, keep: &[FileName]) -> Result<bool> {
+    /// Moves new files from the destination back to the staging directory, and returns whether any file was activated. While
+    /// a file is still staged, a file of its name in the destination is not of this update. Files are moved and not removed,
+    /// because freeing a large file takes time, which Cleanup has.
+    fn remove_new(&self, destination: &Dir, previous: &[FileName]) -> Result<bool> {
         let new = self.staging.child(&new_name()?)?;
         let mut activated = false;
         for file in &self.new {
@@ -274,8 +284,8 @@ impl FileSet {
             if staged || destination.kind(name)? != Some(Kind::File) {
                 continue;
             }
-            if kept::is_in(keep, name) {
-                // Its name is the previous file's again in a moment; without a second one it would be freed then.
+            if kept::is_in(previous, name) {
+                // The rename that restores the previous file would free the new one, unless it has another link.
                 let _ = destination.link(name, &new);
             } else if file.is(destination.inode_of(name)?)
                 && destination.rename_to_free(name, &new, name).is_err()
@@ -287,16 +297,16 @@ impl FileSet {
         Ok(activated)
     }
 
-    /// Refuses to call a rollback complete while one of the new files still has its name.
-    fn require_new_gone(&self, destination: &Dir, keep: &[FileName]) -> Result<()> {
-        let is_there = |file: &&Staged| -> Result<bool> {
+    /// Checks that no new file is left in the destination.
+    fn require_new_removed(&self, destination: &Dir, previous: &[FileName]) -> Result<()> {
+        let is_left = |file: &&Staged| -> Result<bool> {
             let inode = destination.inode_of(&file.name)?;
-            Ok(inode.is_some() && file.inode == inode && !kept::is_in(keep, &file.name))
+            Ok(inode.is_some() && file.inode == inode && !kept::is_in(previous, &file.name))
         };
         for file in &self.new {
             ensure!(
-                !is_there(&file)?,
-                "rollback incomplete: {}: the new file {} is still there",
+                !is_left(&file)?,
+                "rollback failed: {}/{}: it is the new file",
                 destination.path().display(),
                 file.name
             );
@@ -308,24 +318,24 @@ impl FileSet {
 fn refuse_directory(destination: &Dir, name: &FileName) -> Result<()> {
     if destination.kind(name)? == Some(Kind::Directory) {
         bail!(
-            "the artifact has a file {name}, which is a directory in {}: nothing was changed; rename one of them",
+            "update refused: {name} is a file in the artifact, and a directory in {}: rename one of them",
             destination.path().display()
         );
     }
     Ok(())
 }
 
-/// What was downloaded, in the staging directory.
+/// The downloaded files, in the staging directory.
 fn new_name() -> Result<FileName> {
     FileName::new("new")
 }
 
-/// What the activation replaces or removes, in the staging directory, until all of it is there.
+/// The previous files, in the staging directory, while they are being linked.
 fn old_name() -> Result<FileName> {
     FileName::new("old")
 }
 
-/// The same, when all of it is there.
+/// The previous files, in the staging directory, when all are linked.
 fn kept_name() -> Result<FileName> {
     FileName::new("kept")
 }

@@ -1,46 +1,46 @@
-//! The previous files: each has a second name in `kept/` before it loses its first.
+//! The previous files: each has a hard link in `kept/` before its name in the destination changes.
 
 use anyhow::{Result, bail, ensure};
 use mender_update_module::durable::{Dir, Kind};
 use mender_update_module::{FileName, log};
 
-/// How many files an error lists.
+/// The largest number of files in a message.
 const LISTED: usize = 10;
 
-/// How many names are tried for what has to make room.
+/// The number of names that are tried for a directory that is moved aside.
 const NAMES: u32 = 1000;
 
-/// Whether `name` is among `keep`, which is sorted.
-pub fn is_in(keep: &[FileName], name: &FileName) -> bool {
-    keep.binary_search(name).is_ok()
+/// Whether `name` is in `previous`, which is sorted.
+pub fn is_in(previous: &[FileName], name: &FileName) -> bool {
+    previous.binary_search(name).is_ok()
 }
 
-/// Puts back what has its second name in `old`. One that has none was not touched yet, or is back already.
+/// Restores the files of `previous` that have a link in `kept`. A file without one has not changed, or is restored already.
 ///
 /// # Errors
-/// When a file cannot be put back, or another one has its name afterwards.
-pub fn put_back(keep: &[FileName], old: Option<&Dir>, destination: &Dir) -> Result<()> {
-    let Some(old) = old else { return Ok(()) };
-    for name in keep {
-        let inode = old.inode_of(name)?;
+/// When a file cannot be restored, or is another one afterwards.
+pub fn restore(previous: &[FileName], kept: Option<&Dir>, destination: &Dir) -> Result<()> {
+    let Some(kept) = kept else { return Ok(()) };
+    for name in previous {
+        let inode = kept.inode_of(name)?;
         if inode.is_none() {
             continue;
         }
         if destination.kind(name)? == Some(Kind::Directory) {
-            make_room(destination, name)?;
+            move_aside(destination, name)?;
         }
-        old.rename(name, destination, name)?;
+        kept.rename(name, destination, name)?;
         ensure!(
             destination.inode_of(name)? == inode,
-            "rollback incomplete: {}: {name} is another file: somebody has replaced it meanwhile",
+            "rollback failed: {}/{name}: another program replaced it meanwhile",
             destination.path().display()
         );
     }
     Ok(())
 }
 
-/// Gives a directory that somebody has made where a previous file belongs another name.
-fn make_room(destination: &Dir, name: &FileName) -> Result<()> {
+/// Renames a directory that has the name of a previous file.
+fn move_aside(destination: &Dir, name: &FileName) -> Result<()> {
     for number in 1..=NAMES {
         let mut aside = name.as_ref().as_os_str().to_owned();
         aside.push(format!(".aside-{number}"));
@@ -49,37 +49,37 @@ fn make_room(destination: &Dir, name: &FileName) -> Result<()> {
             && destination.rename_to_free(name, destination, &aside).is_ok()
         {
             log!(
-                "moved aside: {}: the directory {name} is in the place of a previous file, and is called {aside} now: look \
-                 at what is in it, and remove it",
+                "moved aside: {}/{name}: a directory with the name of a previous file; it is {aside} now: check its content, \
+                 and remove it",
                 destination.path().display()
             );
             return Ok(());
         }
     }
     bail!(
-        "the directory {name} in {} is in the place of a previous file, and cannot be renamed: move it away",
+        "rollback failed: {}/{name}: a directory with the name of a previous file, which cannot be renamed: move it away",
         destination.path().display()
     )
 }
 
-/// Refuses to call a rollback complete while one of `keep` is not in `destination`. Where nothing had been `activated`, one
-/// that is missing was removed by somebody else, before it got its second name.
+/// Checks that all of `previous` are in `destination`. If nothing was `activated`, another program removed a missing file
+/// before the update changed anything.
 ///
 /// # Errors
-/// The files that are missing.
-pub fn require_back(keep: &[FileName], destination: &Dir, activated: bool) -> Result<()> {
+/// When files are missing.
+pub fn require_restored(previous: &[FileName], destination: &Dir, activated: bool) -> Result<()> {
     let mut missing = Vec::new();
-    for name in keep.iter().filter(|_| activated) {
+    for name in previous.iter().filter(|_| activated) {
         if destination.kind(name)?.is_none() {
             missing.push(name.to_string());
         }
     }
     ensure!(
         missing.is_empty(),
-        "rollback incomplete: {}: {} of {} previous files are missing: {}",
+        "rollback failed: {}: {} of {} previous files are missing: {}",
         destination.path().display(),
         missing.len(),
-        keep.len(),
+        previous.len(),
         missing[..missing.len().min(LISTED)].join(", ")
     );
     Ok(())

@@ -31,12 +31,12 @@ impl Transactional for WebFile {
     }
 
     fn stage(&self, files: &mut FileSet, payloads: &mut Payloads) -> Result<()> {
-        files.try_out()?;
+        files.check_file_system()?;
         for payload in payloads {
             files.stage(payload?)?;
         }
         if files.is_empty() {
-            bail!("the artifact has no files; an empty update of a web root is refused");
+            bail!("invalid artifact: no files: add at least one");
         }
         files.verify()
     }

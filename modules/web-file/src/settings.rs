@@ -1,4 +1,4 @@
-//! The device's settings, `/etc/mender-modules/web-file.toml`.
+//! The settings in `/etc/mender-modules/web-file.toml`.
 
 use std::path::PathBuf;
 
@@ -6,21 +6,21 @@ use anyhow::{Context, Result, bail};
 use mender_update_module::Accounts;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Where files go and what they look like there.
+/// The settings: destination and attributes of installed files.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The web root, an absolute path.
     pub dest_dir: PathBuf,
-    /// What happens to files that the artifact does not have.
+    /// What happens to files that are not in the artifact.
     pub mode: Mode,
-    /// The owner of installed files, a local user's name or number.
+    /// The owner of installed files: the name of a local user, or a number.
     #[serde(deserialize_with = "account")]
     pub owner: String,
-    /// Their group, a local group's name or number.
+    /// The group of installed files: the name of a local group, or a number.
     #[serde(deserialize_with = "account")]
     pub group: String,
-    /// Their permissions, in octal.
+    /// The permissions of installed files, in octal.
     pub file_mode: FileMode,
 }
 
@@ -29,7 +29,7 @@ pub struct Settings {
 #[serde(try_from = "String")]
 pub struct FileMode(pub u32);
 
-/// What an update does to the top-level regular files that the artifact does not have.
+/// What happens to top-level regular files that are not in the artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -42,7 +42,7 @@ pub enum Mode {
 /// A name, or a number with or without quotation marks.
 fn account<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "an account's name, or its number")]
+    #[serde(untagged, expecting = "the name of an account, or its number")]
     enum Account {
         Name(String),
         Number(u32),
@@ -71,23 +71,25 @@ impl TryFrom<String> for FileMode {
     fn try_from(text: String) -> Result<Self> {
         match u32::from_str_radix(&text, 8) {
             Ok(mode) if mode <= 0o7777 => Ok(Self(mode)),
-            _ => bail!("{text:?} is not a file mode: four octal digits such as \"0644\" are"),
+            _ => bail!("invalid file mode {text:?}: use four octal digits, such as \"0644\""),
         }
     }
 }
 
 impl Settings {
-    /// The owner's and the group's numbers.
+    /// The numbers of owner and group.
     ///
     /// # Errors
-    /// When the device does not know them.
+    /// When the device does not have such an account.
     pub fn ids(&self) -> Result<(u32, u32)> {
         let accounts = Accounts::read()?;
         let id = |name: &str, look_up: Option<u32>| {
-            // The last number means "as it is" to the kernel: the file would be root's.
+            // To the kernel, this number means "unchanged": the file would belong to root.
             let number = look_up.or_else(|| name.parse().ok()).filter(|number| *number != u32::MAX);
             number.with_context(|| {
-                format!("the device has no account {name:?}: add it, or change owner and group in the module's settings")
+                format!(
+                    "invalid settings: no account {name:?} on this device: add it, or change owner and group"
+                )
             })
         };
         Ok((id(&self.owner, accounts.user(&self.owner))?, id(&self.group, accounts.group(&self.group))?))
@@ -106,13 +108,13 @@ mod tests {
         let mode = |text: &str| FileMode::try_from(text.to_owned());
         assert_eq!(mode("0640").unwrap(), FileMode(0o640));
         for bad in ["", "8", "rw-r--r--", "17777", "-1"] {
-            assert!(mode(bad).is_err(), "{bad:?} was taken");
+            assert!(mode(bad).is_err(), "{bad:?} was accepted");
         }
     }
 
     #[test]
     fn the_packaged_settings_are_the_defaults() {
-        // The conffile shows every key with its default; it must not say anything else than the code does.
+        // The conffile shows every key with its default, as a comment.
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../debian/web-file/web-file.toml");
         let packaged: Settings = toml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         assert_eq!(format!("{packaged:?}"), format!("{:?}", Settings::default()));

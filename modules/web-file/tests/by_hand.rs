@@ -1,4 +1,4 @@
-//! What a person types on the device: --help, --status, --check-settings.
+//! The options for a person on the device: --help, --status, --check-settings.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 

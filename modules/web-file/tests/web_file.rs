@@ -1,4 +1,4 @@
-//! The executable, called as the client calls it, on real directories.
+//! The executable, called by a mock client, on real directories.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
@@ -20,7 +20,7 @@ struct Device {
 }
 
 impl Device {
-    /// With the web root as `files`; `None` leaves the web root missing. Settings are added to `dest_dir`.
+    /// A device with `files` in the web root; with `None`, the web root does not exist. `settings` follow `dest_dir`.
     fn new(generation: Generation, files: Option<&[(&str, &str)]>, settings: &str) -> Self {
         let client = MockClient::new(env!("CARGO_BIN_EXE_web-file"), generation).unwrap();
         let www = client.device().join("www");
@@ -36,7 +36,7 @@ impl Device {
         device
     }
 
-    /// Settings with files owned by whoever runs this test, who need not be root.
+    /// Writes settings in which files belong to the user that runs this test.
     fn set(&self, dest_dir: &Path, more: &str) {
         let me = fs::metadata(self.client.device()).unwrap();
         let (dest_dir, owner, group) = (dest_dir.to_str().unwrap(), me.uid(), me.gid());
@@ -45,7 +45,11 @@ impl Device {
     }
 
     fn filled(generation: Generation) -> Self {
-        Self::new(generation, Some(&[("index.html", "old"), ("gone.html", "only in the old")]), "")
+        Self::new(
+            generation,
+            Some(&[("index.html", "old"), ("gone.html", "only in the previous version")]),
+            "",
+        )
     }
 
     fn download(&self, payload: &[(&str, &str)]) -> Outcome {
@@ -70,7 +74,7 @@ impl Device {
         self.ok("ArtifactInstall");
     }
 
-    /// The web root's names and contents.
+    /// The names and contents in the web root.
     fn content(&self) -> BTreeMap<OsString, String> {
         let entries = fs::read_dir(&self.www).unwrap().map(Result::unwrap);
         entries
@@ -84,7 +88,7 @@ impl Device {
         Snapshot::of(&self.www).unwrap()
     }
 
-    /// Nothing of an update is left: no staging place beside or in the web root, no journal.
+    /// Whether nothing of an update is left: no staging directory and no journal.
     fn is_clean(&self) -> bool {
         let hidden = |directory: &Path| {
             directory.exists()
@@ -98,7 +102,7 @@ impl Device {
     }
 }
 
-/// Gives everything in `directory`, and itself, times that only a real restoration brings back.
+/// Sets times in the past on `directory` and everything in it.
 fn age(directory: &Path) {
     let then = SystemTime::UNIX_EPOCH + Duration::new(1_234_567_890, 987_654_321);
     for found in fs::read_dir(directory).unwrap() {
@@ -122,7 +126,7 @@ fn is(pairs: &[(&str, &str)]) -> BTreeMap<OsString, String> {
 const NEW: &[(&str, &str)] = &[("index.html", "new"), ("added.css", "only in the new")];
 
 #[test]
-fn install_and_commit_leave_exactly_the_new() {
+fn install_and_commit_leave_exactly_the_new_version() {
     for generation in [Generation::V3, Generation::V5] {
         let device = Device::filled(generation);
         fs::create_dir(device.www.join("uploads")).unwrap();
@@ -138,7 +142,7 @@ fn install_and_commit_leave_exactly_the_new() {
 }
 
 #[test]
-fn nothing_is_live_before_install() {
+fn nothing_changes_before_install() {
     let device = Device::filled(Generation::V5);
     let before = device.exact();
     assert!(device.download(NEW).success());
@@ -170,7 +174,7 @@ fn rollback_restores_everything_exactly_even_after_commit() {
 }
 
 #[test]
-fn a_rollback_that_cannot_look_at_what_is_kept_fails() {
+fn a_rollback_that_cannot_read_the_kept_files_fails() {
     let device = Device::filled(Generation::V5);
     let before = device.exact();
     device.install(NEW);
@@ -211,7 +215,7 @@ fn a_first_install_rolls_back_to_nothing() {
 }
 
 #[test]
-fn missing_parents_are_made_and_taken_away() {
+fn missing_parents_are_made_and_removed() {
     let device = Device::new(Generation::V5, None, "");
     let deep = device.www.join("a b/c");
     device.set(&deep, "");
@@ -268,19 +272,19 @@ fn awkward_names_are_safe() {
 }
 
 #[test]
-fn a_name_that_is_a_directory_fails_before_anything_is_touched() {
+fn a_name_of_a_directory_is_refused_before_anything_changes() {
     let device = Device::filled(Generation::V3);
     fs::create_dir(device.www.join("added.css")).unwrap();
     age(&device.www);
     let before = device.exact();
-    failed(device.download(NEW), &["added.css", "directory", "nothing was changed"]);
+    failed(device.download(NEW), &["added.css", "directory", "update refused"]);
     device.ok("Cleanup");
     assert_eq!(device.exact(), before);
     assert!(device.is_clean());
 }
 
 #[test]
-fn a_directory_made_between_download_and_install_is_noticed_too() {
+fn a_directory_that_is_made_between_download_and_install_is_refused() {
     let device = Device::filled(Generation::V3);
     assert!(device.download(NEW).success());
     fs::remove_file(device.www.join("index.html")).unwrap();
@@ -305,7 +309,7 @@ fn a_symlink_is_replaced_and_not_followed() {
 }
 
 #[test]
-fn a_web_root_behind_a_symlink_is_updated_where_it_is() {
+fn the_target_of_a_symlink_is_updated() {
     let device = Device::filled(Generation::V3);
     let real = device.client.device().join("data");
     fs::rename(&device.www, &real).unwrap();
@@ -319,7 +323,7 @@ fn a_web_root_behind_a_symlink_is_updated_where_it_is() {
 }
 
 #[test]
-fn every_state_may_be_repeated() {
+fn every_state_can_be_repeated() {
     let device = Device::filled(Generation::V5);
     for _ in 0..2 {
         assert!(device.download(NEW).success());
@@ -366,7 +370,7 @@ fn an_empty_artifact_is_refused() {
 }
 
 #[test]
-fn a_mistake_in_the_settings_stops_the_download_but_not_the_rollback() {
+fn invalid_settings_stop_a_download_but_not_a_rollback() {
     let device = Device::filled(Generation::V3);
     let before = device.exact();
     device.install(NEW);

@@ -1,4 +1,4 @@
-//! What an archive may say, and what it may not.
+//! Archives: supported formats, and entries that are refused.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
@@ -12,18 +12,18 @@ use crate::device::{Device, refused};
 use crate::tarball::{self, header, record};
 
 #[test]
-fn an_archive_before_its_destination_is_put_aside() {
+fn an_archive_before_dest_dir_is_stored() {
     let device = Device::filled(Generation::V3);
     let dest_dir = device.destination.to_str().unwrap().to_owned();
     let archive = device.tar(&["--format=posix"]);
     let outcome = device.download_files(&[("update.tar", &archive), ("dest_dir", dest_dir.as_bytes())]);
     assert!(outcome.success(), "{outcome:?}");
     device.ok("ArtifactInstall");
-    assert_eq!(device.live(), device.expected());
+    assert_eq!(device.active(), device.expected());
 }
 
 #[test]
-fn everything_that_an_archive_says_is_kept() {
+fn every_attribute_in_an_archive_is_restored() {
     for format in ["--format=gnu", "--format=posix"] {
         let device = Device::filled(Generation::V3);
         let source = &device.source;
@@ -34,20 +34,20 @@ fn everything_that_an_archive_says_is_kept() {
         symlink("bin/run me", source.join("link")).unwrap();
         fs::hard_link(source.join("index.html"), source.join("second name")).unwrap();
         fs::set_permissions(source.join("bin"), fs::Permissions::from_mode(0o2750)).unwrap();
-        fs::write(source.join("empty"), "").unwrap();
+        fs::write(source.join("no entry"), "").unwrap();
         assert!(Command::new("mkfifo").arg(source.join("fifo")).status().unwrap().success());
         age_links_too(source);
         device.install(&device.tar(&[format]));
         let expected = device.expected();
-        let live = device.live();
-        // The old form of archive has whole seconds only.
+        let active = device.active();
+        // The GNU format has whole seconds only.
         let exact = format == "--format=posix";
         let same = if exact {
-            live == expected
+            active == expected
         } else {
-            live.clone().without_times() == expected.clone().without_times()
+            active.clone().without_times() == expected.clone().without_times()
         };
-        assert!(same, "{format}: {:?}", live.differences(&expected));
+        assert!(same, "{format}: {:?}", active.differences(&expected));
         let inode = |name: &str| fs::metadata(device.destination.join(name)).unwrap().ino();
         assert_eq!(inode("index.html"), inode("second name"));
     }
@@ -67,7 +67,7 @@ fn age_links_too(directory: &Path) {
 }
 
 #[test]
-fn attributes_acls_and_capabilities_are_kept() {
+fn attributes_acls_and_capabilities_are_restored() {
     let device = Device::filled(Generation::V3);
     let program = device.source.join("bin/run me");
     setxattr(&program, "user.with newline", b"a\nb", XattrFlags::CREATE).unwrap();
@@ -90,8 +90,8 @@ fn attributes_acls_and_capabilities_are_kept() {
         options.push("--xattrs-exclude=security.*");
     }
     device.install(&device.tar(&options));
-    let (live, expected) = (device.live(), device.expected());
-    assert_eq!(live, expected, "{:?}", live.differences(&expected));
+    let (active, expected) = (device.active(), device.expected());
+    assert_eq!(active, expected, "{:?}", active.differences(&expected));
 }
 
 #[test]
@@ -108,16 +108,16 @@ fn sparse_files_stay_sparse() {
         let archive = device.tar(&[format, "--sparse"]);
         assert!(archive.len() < 4 << 20, "tar made no sparse archive");
         device.install(&archive);
-        let live = device.destination.join("disk");
-        let (found, expected) = (fs::read(&live).unwrap(), fs::read(&path).unwrap());
+        let active = device.destination.join("disk");
+        let (found, expected) = (fs::read(&active).unwrap(), fs::read(&path).unwrap());
         let differs = found.iter().zip(&expected).position(|(found, expected)| found != expected);
         assert_eq!((differs, found.len()), (None, expected.len()), "{format}");
-        assert!(fs::metadata(&live).unwrap().blocks() * 512 < 4 << 20, "{format}: the holes were filled");
+        assert!(fs::metadata(&active).unwrap().blocks() * 512 < 4 << 20, "{format}: the holes were filled");
     }
 }
 
 #[test]
-fn an_archive_without_its_top_leaves_the_owner_and_mode_of_the_old() {
+fn an_archive_without_an_entry_for_the_top_keeps_its_owner_and_mode() {
     let device = Device::filled(Generation::V3);
     fs::set_permissions(&device.destination, fs::Permissions::from_mode(0o2770)).unwrap();
     let output = Command::new("tar")
@@ -134,7 +134,7 @@ fn an_archive_without_its_top_leaves_the_owner_and_mode_of_the_old() {
 #[test]
 fn entries_that_lead_out_of_the_tree_are_refused() {
     let device = Device::filled(Generation::V3);
-    let old = device.live();
+    let previous = device.active();
     let outside = device.client.device().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("precious"), "untouched").unwrap();
@@ -147,25 +147,25 @@ fn entries_that_lead_out_of_the_tree_are_refused() {
         (archive(&[("door", b'1', "../../outside/precious")]), "leads out"),
         (
             archive(&[("door", b'2', outside.to_str().unwrap()), ("name", b'1', "door/precious")]),
-            "come before",
+            "before its target",
         ),
-        (archive(&[("name", b'1', "later")]), "come before"),
-        (archive(&[("a", b'Z', "")]), "kind"),
+        (archive(&[("name", b'1', "later")]), "before its target"),
+        (archive(&[("a", b'Z', "")]), "unknown type"),
         (b"#!/bin/sh\n".repeat(100), "tar archive"),
         (device.tar(&[])[..2048].to_vec(), "ends"),
         (device.tar(&["--gzip"]), "compressed"),
-        (vec![0; 10240], "empty"),
-        (Vec::new(), "end mark"),
+        (vec![0; 10240], "no entry"),
+        (Vec::new(), "end marker"),
     ] {
         refused(device.download(&archive), words);
         device.ok("Cleanup");
-        assert_eq!(device.live(), old);
+        assert_eq!(device.active(), previous);
         assert_eq!(Snapshot::of(&outside).unwrap(), before);
         assert!(device.is_clean());
     }
 }
 
-/// An archive of empty entries: path, kind, and what a link leads to. The crate's own builder refuses such paths.
+/// An archive of empty entries: path, type and link target. The builder of the crate `tar` refuses such paths.
 fn archive(entries: &[(&str, u8, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (path, kind, link) in entries {
@@ -240,7 +240,7 @@ fn archives_of_other_programs_and_options_are_unpacked() {
 }
 
 #[test]
-fn attributes_that_linux_does_not_have_are_refused_or_left_out() {
+fn attributes_that_linux_does_not_have_are_refused_or_ignored() {
     let device = Device::filled(Generation::V5);
     let records =
         [record("SCHILY.xattr.com.apple.quarantine", "x"), record("SCHILY.xattr.user.origin", "y")].concat();
@@ -272,8 +272,8 @@ fn an_owner_that_would_become_root_is_refused() {
 }
 
 #[test]
-fn a_kept_path_that_is_malformed_says_why() {
+fn an_invalid_pattern_is_refused_with_the_reason() {
     let device = Device::filled(Generation::V5);
     device.client.set("directory", "keep = [\"sub/\"]\n").unwrap();
-    refused(device.download(&device.tar(&[])), "a name between slashes is empty");
+    refused(device.download(&device.tar(&[])), "empty name");
 }

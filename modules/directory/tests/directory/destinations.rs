@@ -1,4 +1,4 @@
-//! Where a tree may go, and where it may not.
+//! Destinations that are accepted, and those that are refused.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ fn a_first_install_makes_its_parents_and_rolls_back_to_nothing() {
     for generation in [Generation::V3, Generation::V5] {
         let device = Device::new(generation);
         device.install(&device.tar(&["--format=posix"]));
-        assert_eq!(device.live(), device.expected());
+        assert_eq!(device.active(), device.expected());
         device.ok("ArtifactRollback");
         assert!(!device.client.device().join("srv").exists());
         device.ok("Cleanup");
@@ -23,7 +23,7 @@ fn a_first_install_makes_its_parents_and_rolls_back_to_nothing() {
 #[test]
 fn destinations_that_cannot_be_replaced_are_refused() {
     let device = Device::filled(Generation::V3);
-    let old = device.live();
+    let previous = device.active();
     let file = device.client.device().join("file");
     fs::write(&file, "").unwrap();
     let datastore = device.client.datastore();
@@ -37,15 +37,15 @@ fn destinations_that_cannot_be_replaced_are_refused() {
         ("/proc", "mount point"),
         ("/srv/\0x", "NUL"),
         (file.to_str().unwrap(), "not a directory"),
-        (datastore.to_str().unwrap(), "client's own data"),
-        (device.client.device().to_str().unwrap(), "client's own data"),
+        (datastore.to_str().unwrap(), "client's data"),
+        (device.client.device().to_str().unwrap(), "client's data"),
     ] {
         refused(
             device.download_files(&[("dest_dir", dest_dir.as_bytes()), ("update.tar", &device.tar(&[]))]),
             words,
         );
         device.ok("Cleanup");
-        assert_eq!(device.live(), old);
+        assert_eq!(device.active(), previous);
     }
     refused(device.download_files(&[("update.tar", &device.tar(&[]))]), "no destination");
     refused(device.download_files(&[("destdir", b"/srv/x")]), "destdir");
@@ -53,39 +53,39 @@ fn destinations_that_cannot_be_replaced_are_refused() {
 }
 
 #[test]
-fn a_destination_behind_a_symlink_is_replaced_where_it_is() {
+fn the_target_of_a_symlink_is_replaced() {
     let device = Device::filled(Generation::V3);
     let real = device.client.device().join("real");
     fs::rename(&device.destination, &real).unwrap();
     symlink(&real, &device.destination).unwrap();
-    let old = Snapshot::of(&real).unwrap();
+    let previous = Snapshot::of(&real).unwrap();
     device.install(&device.tar(&["--format=posix"]));
     assert!(device.destination.is_symlink());
     assert_eq!(Snapshot::of(&real).unwrap().below(&real), device.expected());
     device.ok("ArtifactRollback");
-    assert_eq!(Snapshot::of(&real).unwrap(), old);
+    assert_eq!(Snapshot::of(&real).unwrap(), previous);
 }
 
 #[test]
 fn a_payload_that_does_not_fit_fails_early_with_the_figures() {
     let device = Device::filled(Generation::V5);
     device.client.set("directory", "reserve_mib = 1000000000\n").unwrap();
-    let old = device.live();
+    let previous = device.active();
     refused(device.download(&device.tar(&[])), "stay in reserve");
     device.ok("Cleanup");
-    assert_eq!(device.live(), old);
+    assert_eq!(device.active(), previous);
     assert!(device.is_clean());
 }
 
 #[test]
-fn a_rollback_that_cannot_look_at_the_destination_fails() {
+fn a_rollback_that_cannot_read_the_destination_fails() {
     let device = Device::new(Generation::V5);
     let parent = device.destination.parent().unwrap();
     fs::create_dir_all(parent).unwrap();
     device.install(&device.tar(&["--format=posix"]));
     let aside = device.client.device().join("aside");
     fs::rename(parent, &aside).unwrap();
-    symlink(parent, parent).unwrap(); // what it leads to cannot be told
+    symlink(parent, parent).unwrap(); // a loop
     refused(device.client.call("ArtifactRollback").unwrap(), device.destination.to_str().unwrap());
     fs::remove_file(parent).unwrap();
     fs::rename(&aside, parent).unwrap();
@@ -94,7 +94,7 @@ fn a_rollback_that_cannot_look_at_the_destination_fails() {
 }
 
 #[test]
-fn somebody_elses_tree_in_the_destination_is_not_touched() {
+fn a_foreign_tree_in_the_destination_does_not_change() {
     let device = Device::filled(Generation::V3);
     device.install(&device.tar(&[]));
     fs::rename(&device.destination, device.client.device().join("taken away")).unwrap();
@@ -104,5 +104,5 @@ fn somebody_elses_tree_in_the_destination_is_not_touched() {
     assert_eq!(device.text("mine"), "mine");
     fs::remove_dir_all(&device.destination).unwrap();
     device.ok("ArtifactRollback");
-    assert_eq!(device.text("index.html"), "the old index");
+    assert_eq!(device.text("index.html"), "the previous index");
 }

@@ -1,4 +1,4 @@
-//! A device with a tree on it, and what the tests do to it.
+//! A device with a tree.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use mock_client::{Generation, MockClient, Outcome, PayloadFile, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 
-/// A device, the destination on it, and a directory beside it that archives are made of.
+/// A device with a destination, and a source directory for archives.
 pub struct Device {
     pub client: MockClient,
     pub destination: PathBuf,
@@ -29,26 +29,26 @@ impl Device {
         Self { client, destination, source }
     }
 
-    /// One with an old tree in place.
+    /// A device with a previous tree.
     pub fn filled(generation: Generation) -> Self {
         let device = Self::new(generation);
-        let old = &device.destination;
-        fs::create_dir_all(old.join("uploads/deep")).unwrap();
+        let previous = &device.destination;
+        fs::create_dir_all(previous.join("uploads/deep")).unwrap();
         for (name, content) in [
-            ("index.html", "the old index"),
-            ("gone.html", "only in the old"),
+            ("index.html", "the previous index"),
+            ("gone.html", "only in the previous version"),
             ("users.db", "Ada"),
             ("uploads/photo", "of me"),
             ("uploads/deep/letter", "to you"),
         ] {
-            fs::write(old.join(name), content).unwrap();
+            fs::write(previous.join(name), content).unwrap();
         }
-        setxattr(old.join("gone.html"), "user.origin", b"factory", XattrFlags::CREATE).unwrap();
-        age(old);
+        setxattr(previous.join("gone.html"), "user.origin", b"factory", XattrFlags::CREATE).unwrap();
+        age(previous);
         device
     }
 
-    /// Runs tar in the source directory with more `options`.
+    /// The archive that tar makes of the source directory, with these `options`.
     pub fn tar(&self, options: &[&str]) -> Vec<u8> {
         let output = Command::new("tar")
             .args(["--create", "--file=-", "--directory"])
@@ -67,7 +67,7 @@ impl Device {
         self.client.download(&payload).unwrap()
     }
 
-    /// The payload that Mender's generator makes.
+    /// Downloads the payload as Mender's artifact generator makes it.
     pub fn download(&self, archive: &[u8]) -> Outcome {
         let dest_dir = format!("{}\n", self.destination.to_str().unwrap());
         self.download_files(&[("dest_dir", dest_dir.as_bytes()), ("update.tar", archive)])
@@ -89,7 +89,7 @@ impl Device {
         assert_eq!(outcome.stdout, "", "{state} is no query");
     }
 
-    pub fn live(&self) -> Snapshot {
+    pub fn active(&self) -> Snapshot {
         Snapshot::of(&self.destination).unwrap().below(&self.destination)
     }
 
@@ -101,7 +101,7 @@ impl Device {
         fs::read_to_string(self.destination.join(name)).unwrap()
     }
 
-    /// Neither staging place nor journal is left.
+    /// Whether neither a staging directory nor a journal is left.
     pub fn is_clean(&self) -> bool {
         let hidden = |directory: &Path| {
             let names = fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().file_name());
@@ -113,7 +113,7 @@ impl Device {
     }
 }
 
-/// Gives everything in `directory`, and itself, times that only a real restoration brings back.
+/// Sets times in the past on `directory` and everything in it.
 pub fn age(directory: &Path) {
     for found in fs::read_dir(directory).unwrap() {
         let path = found.unwrap().path();

@@ -7,14 +7,14 @@ use crate::device::{Device, refused};
 #[test]
 fn a_failed_health_check_rolls_back() {
     let device = Device::filled(Generation::V5);
-    let old = device.live();
-    let check = device.destination.join("gone.html"); // only the old tree has it
+    let previous = device.active();
+    let check = device.destination.join("gone.html"); // only the previous tree has it
     let settings =
         format!("[health]\ncommand = [\"test\", \"-e\", {check:?}]\nlimit_seconds = 1\nstable_seconds = 0\n");
     device.client.set("directory", &settings).unwrap();
     assert!(device.download(&device.tar(&[])).success());
     refused(device.client.call("ArtifactInstall").unwrap(), "health check failed");
-    assert_eq!(device.live(), old);
+    assert_eq!(device.active(), previous);
     let rollback = device.client.call("ArtifactRollback").unwrap();
     assert!(rollback.success() && rollback.stderr.contains("health check passed"), "{rollback:?}");
     device.ok("Cleanup");

@@ -1,4 +1,4 @@
-//! A device on which somebody else may write, and trees that cannot be removed.
+//! A local attacker who may write to the destination, and trees that cannot be removed.
 
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
@@ -10,7 +10,7 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 
 use crate::device::{Device, refused};
 
-/// The web server's user.
+/// The user ID of the web server.
 const WWW_DATA: u32 = 33;
 
 fn staging(device: &Device) -> PathBuf {
@@ -21,7 +21,7 @@ fn journal(device: &Device) -> PathBuf {
     device.client.datastore().join("update-modules/directory")
 }
 
-/// A device whose destination is in a directory of somebody else, and root's tree that must not change.
+/// A device whose destination is in a directory of another user, and a tree of root that must not change.
 fn device() -> Option<(Device, PathBuf)> {
     let device = Device::filled(Generation::V5);
     if !device.is_root() {
@@ -61,7 +61,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("the staging directory becomes another one", |device, _| {
         fs::rename(staging(device), device.client.device().join("aside")).unwrap();
         fs::create_dir_all(staging(device).join("new")).unwrap();
-        fs::write(staging(device).join("new/index.html"), "theirs").unwrap();
+        fs::write(staging(device).join("new/index.html"), "foreign").unwrap();
     }),
     ("the staging directory becomes a symlink", |device, victim| {
         fs::rename(staging(device), device.client.device().join("aside")).unwrap();
@@ -77,7 +77,7 @@ const ATTACKS: &[(&str, Attack)] = &[
 ];
 
 #[test]
-fn whatever_is_replaced_between_two_calls_is_refused_and_root_touches_nothing_else() {
+fn a_path_that_is_replaced_between_two_calls_is_refused() {
     for (name, attack) in ATTACKS {
         for states in [&["ArtifactInstall"][..], &["ArtifactInstall", "ArtifactRollback"]] {
             let Some((device, victim)) = device() else { return };
@@ -101,10 +101,10 @@ fn whatever_is_replaced_between_two_calls_is_refused_and_root_touches_nothing_el
     }
 }
 
-/// Calls the module with far fewer descriptors than the trees here are deep.
+/// Calls the module with a limit of open files far below the depth of the trees here.
 const FEW_DESCRIPTORS: [&str; 2] = ["prlimit", "--nofile=64"];
 
-/// `depth` directories in each other below `top`, each with a file.
+/// Makes `depth` nested directories below `top`, each with a file.
 fn nest(top: &Path, depth: usize) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let mut here = openat(CWD, top, flags, Mode::empty()).unwrap();
@@ -140,7 +140,7 @@ fn a_deep_tree_is_kept() {
 }
 
 #[test]
-fn what_cannot_be_removed_is_named_and_blocks_no_update() {
+fn a_tree_that_cannot_be_removed_is_reported_and_blocks_no_update() {
     let device = Device::filled(Generation::V5);
     let chattr = |change: &str, path: &Path| {
         let set = Command::new("chattr").arg(change).arg(path).output().unwrap();
@@ -182,7 +182,7 @@ fn an_immutable_destination_is_refused_in_download() {
 }
 
 #[test]
-fn a_rollback_whose_tree_somebody_has_replaced_blocks_only_its_destination() {
+fn a_failed_rollback_blocks_only_its_destination() {
     let device = Device::filled(Generation::V5);
     device.install(&device.tar(&[]));
     fs::rename(&device.destination, device.client.device().join("aside")).unwrap();
@@ -200,16 +200,16 @@ fn a_rollback_whose_tree_somebody_has_replaced_blocks_only_its_destination() {
     let dest_dir = other.to_str().unwrap().as_bytes();
     assert!(device.download_files(&[("dest_dir", dest_dir), ("update.tar", &device.tar(&[]))]).success());
     device.ok("Cleanup");
-    // As the message says: move what is there away, and rename the previous tree to it.
+    // Follow the message: move the foreign tree away, and rename the previous tree to its path.
     fs::remove_dir(&device.destination).unwrap();
     fs::rename(staging(&device).join("new"), &device.destination).unwrap();
-    assert_eq!(device.text("index.html"), "the old index");
+    assert_eq!(device.text("index.html"), "the previous index");
     update(&device);
     assert!(device.is_clean());
 }
 
 #[test]
-fn a_destination_that_holds_the_module_or_is_on_overlayfs_is_refused() {
+fn a_destination_with_the_module_or_on_overlayfs_is_refused() {
     let device = Device::filled(Generation::V5);
     let download = |path: &Path| {
         let dest_dir = path.to_str().unwrap().as_bytes();
@@ -230,7 +230,7 @@ fn a_destination_that_holds_the_module_or_is_on_overlayfs_is_refused() {
         fs::create_dir_all(layers.join(name)).unwrap();
     }
     let merged = layers.join("merged");
-    // Without the blanks of the device's path, which mount(8) would take apart.
+    // Without spaces, at which mount(8) would split the path.
     let mounted = Command::new("mount")
         .args(["-t", "overlay", "overlay", "-o", "lowerdir=lower,upperdir=upper,workdir=work", "merged"])
         .current_dir(&layers)
@@ -263,7 +263,7 @@ fn an_empty_previous_tree_outlives_a_refused_update() {
 }
 
 #[test]
-fn a_mistyped_key_of_the_meta_data_is_named_in_the_log() {
+fn an_unknown_key_in_the_meta_data_is_logged() {
     let mut device = Device::filled(Generation::V5);
     let dest_dir = device.destination.to_str().unwrap().to_owned();
     for (keys, named) in
@@ -272,7 +272,8 @@ fn a_mistyped_key_of_the_meta_data_is_named_in_the_log() {
         device.client.set_meta_data(format!("{{\"dest_dir\": {dest_dir:?}, {keys}}}"));
         let outcome = device.download_files(&[("app.tar", &device.tar(&[]))]);
         assert!(
-            outcome.success() && outcome.stderr.contains("unknown keys ignored: keeps") == named,
+            outcome.success()
+                && outcome.stderr.contains("unknown keys in the meta-data ignored: keeps") == named,
             "{outcome:?}"
         );
     }

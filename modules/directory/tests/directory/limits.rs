@@ -1,4 +1,4 @@
-//! Archives that would take time or memory without bounds.
+//! Hostile archives are refused in bounded time and memory.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,23 +15,23 @@ use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use crate::device::Device;
 use crate::tarball::{end, entry, header, record};
 
-/// The most that a hostile archive may take, in KiB.
+/// The limit of memory for a hostile archive, in KiB.
 const PEAK_MAX: u64 = 16 << 10;
 
-/// How often the module's memory is looked at; its own account of the peak only grows.
+/// How often the peak of the module's memory is read.
 const POLL: Duration = Duration::from_millis(2);
 
-/// What came of a download.
+/// The outcome of a download.
 struct Outcome {
     success: bool,
     log: String,
     peak: u64,
 }
 
-/// Writes an archive, as far as the module takes it.
+/// Writes an archive, as far as the module reads it.
 type Feed = fn(&mut dyn Write) -> std::io::Result<()>;
 
-/// Feeds an archive that need not fit into this process, and looks at the module's memory meanwhile.
+/// Feeds an archive of any size, and measures the memory of the module.
 fn download(device: &Device, feed: Feed) -> Outcome {
     let tree = device.client.tree();
     fs::create_dir_all(tree.join("header")).unwrap();
@@ -78,7 +78,7 @@ fn download(device: &Device, feed: Feed) -> Outcome {
     }
 }
 
-/// Opens a FIFO as soon as the module reads from it; `None` when that has ended.
+/// Opens a FIFO when the module reads from it; `None` when the module has ended.
 fn open_for_writing(fifo: &Path, has_ended: &AtomicBool) -> Option<File> {
     loop {
         if let Ok(fd) = rustix::fs::open(fifo, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()) {
@@ -93,7 +93,7 @@ fn open_for_writing(fifo: &Path, has_ended: &AtomicBool) -> Option<File> {
 }
 
 #[test]
-fn hostile_archives_take_little_memory_and_no_time() {
+fn hostile_archives_take_bounded_time_and_memory() {
     let hostile: &[(&str, &str, Feed)] = &[
         ("200 extended headers of 1 MB for one entry", "more than 1048576 bytes", |archive| {
             let value = "x".repeat(1_000_000);
@@ -102,7 +102,7 @@ fn hostile_archives_take_little_memory_and_no_time() {
             }
             archive.write_all(&[entry("file", b'0', b"x"), end()].concat())
         }),
-        ("one extended header of more than 1 MiB", "more than 1048576", |archive| {
+        ("one extended header of more than 1 MiB", "the limit is 1048576", |archive| {
             archive.write_all(&entry("pax", b'x', &record("comment", &"x".repeat(2 << 20))))?;
             archive.write_all(&end())
         }),
@@ -117,11 +117,11 @@ fn hostile_archives_take_little_memory_and_no_time() {
             }
             archive.write_all(&end())
         }),
-        ("80,000 records in a global header", "more than 1024 records", |archive| {
+        ("80,000 records in a global header", "more than 1024 global records", |archive| {
             let records: Vec<u8> = (0..80_000).flat_map(|number| record(&number.to_string(), "")).collect();
             archive.write_all(&[entry("pax", b'g', &records), entry("file", b'0', b"x"), end()].concat())
         }),
-        ("a long name of 300 MB", "more than 1048576", |archive| {
+        ("a long name of 300 MB", "the limit is 1048576", |archive| {
             archive.write_all(&header("././@LongLink", b'L', 300 << 20, ""))?;
             (0..300).try_for_each(|_| archive.write_all(&vec![b'n'; 1 << 20]))
         }),
@@ -165,7 +165,7 @@ fn hostile_archives_take_little_memory_and_no_time() {
     for (name, words, feed) in hostile {
         let device = Device::filled(Generation::V5);
         let outcome = download(&device, *feed);
-        assert!(outcome.peak > 0 && outcome.peak < PEAK_MAX, "{name}: {} KiB at its peak", outcome.peak);
+        assert!(outcome.peak > 0 && outcome.peak < PEAK_MAX, "{name}: a peak of {} KiB", outcome.peak);
         assert!(!outcome.log.contains("panicked"), "{name}: {}", outcome.log);
         if !words.is_empty() {
             assert!(!outcome.success && outcome.log.contains(words), "{name}: {}", outcome.log);

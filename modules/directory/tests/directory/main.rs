@@ -1,4 +1,4 @@
-//! What `directory` does, on real directories and archives of the real tar, with the client played.
+//! The module `directory` with a mock client, on real directories and archives made by tar.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 

@@ -1,6 +1,6 @@
-//! Archives made by hand: what no tar writes, or not on this machine.
+//! Archives made by hand, with entries that tar does not write.
 
-/// A header of an entry called `name`, of kind `kind` and with `size` bytes.
+/// The header of an entry of the type `kind`, with `size` bytes.
 pub fn header(name: &str, kind: u8, size: u64, link: &str) -> Vec<u8> {
     let mut block = vec![0; 512];
     block[..name.len()].copy_from_slice(name.as_bytes());
@@ -17,16 +17,16 @@ pub fn header(name: &str, kind: u8, size: u64, link: &str) -> Vec<u8> {
     block
 }
 
-/// `content`, filled up to whole blocks.
-pub fn filled(content: &[u8]) -> Vec<u8> {
-    let mut filled = content.to_vec();
-    filled.resize(content.len().next_multiple_of(512), 0);
-    filled
+/// `content`, padded to whole blocks.
+pub fn padded(content: &[u8]) -> Vec<u8> {
+    let mut padded = content.to_vec();
+    padded.resize(content.len().next_multiple_of(512), 0);
+    padded
 }
 
 /// An entry with content.
 pub fn entry(name: &str, kind: u8, content: &[u8]) -> Vec<u8> {
-    [header(name, kind, content.len() as u64, ""), filled(content)].concat()
+    [header(name, kind, content.len() as u64, ""), padded(content)].concat()
 }
 
 /// A record of an extended header.
@@ -39,7 +39,7 @@ pub fn record(key: &str, value: &str) -> Vec<u8> {
     format!("{length}{rest}").into_bytes()
 }
 
-/// The end mark.
+/// The end marker.
 pub fn end() -> Vec<u8> {
     vec![0; 1024]
 }

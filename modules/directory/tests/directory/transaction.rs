@@ -1,49 +1,49 @@
-//! An update from its download to its end, in both forms.
+//! Whole updates, in both forms of the payload.
 
 use mock_client::Generation;
 
 use crate::device::{Device, refused};
 
 #[test]
-fn the_official_payload_replaces_the_tree_and_rolls_back_exactly() {
+fn the_payload_of_menders_module_is_installed_and_rolled_back_exactly() {
     for generation in [Generation::V3, Generation::V5] {
         for commit in [false, true] {
             let device = Device::filled(generation);
-            let old = device.live();
+            let previous = device.active();
             assert!(device.download(&device.tar(&["--format=posix"])).success());
-            assert_eq!(device.live(), old, "nothing is live before ArtifactInstall");
+            assert_eq!(device.active(), previous, "nothing changes before ArtifactInstall");
             device.ok("ArtifactInstall");
-            assert_eq!(device.live(), device.expected());
+            assert_eq!(device.active(), device.expected());
             if commit {
                 device.ok("ArtifactCommit");
             }
             for _ in 0..2 {
                 device.ok("ArtifactRollback");
-                assert_eq!(device.live(), old);
+                assert_eq!(device.active(), previous);
             }
             device.ok("ArtifactFailure");
             device.ok("Cleanup");
-            assert_eq!(device.live(), old);
+            assert_eq!(device.active(), previous);
             assert!(device.is_clean());
         }
     }
 }
 
 #[test]
-fn install_commit_and_cleanup_leave_exactly_the_new() {
+fn install_commit_and_cleanup_leave_exactly_the_new_version() {
     let device = Device::filled(Generation::V5);
     device.install(&device.tar(&["--format=posix"]));
     for state in ["ArtifactInstall", "ArtifactCommit", "ArtifactCommit", "Cleanup", "Cleanup"] {
         device.ok(state);
     }
-    assert_eq!(device.live(), device.expected());
+    assert_eq!(device.active(), device.expected());
     assert!(device.is_clean());
 }
 
 #[test]
-fn meta_data_name_the_destination_and_the_tree_streams() {
+fn the_destination_can_be_in_the_meta_data() {
     let mut device = Device::filled(Generation::V5);
-    let old = device.live();
+    let previous = device.active();
     let destination = device.destination.clone();
     device.client.set_meta_data(format!(r#"{{"dest_dir": {destination:?}, "keep": ["*.db"], "other": 1}}"#));
     let outcome = device.download_files(&[("tree.tar", &device.tar(&[]))]);
@@ -52,7 +52,7 @@ fn meta_data_name_the_destination_and_the_tree_streams() {
     assert_eq!(device.text("index.html"), "the new index");
     assert_eq!(device.text("users.db"), "Ada");
     device.ok("ArtifactRollback");
-    assert_eq!(device.live(), old);
+    assert_eq!(device.active(), previous);
     refused(device.download_files(&[("a.tar", &device.tar(&[])), ("b.tar", &device.tar(&[]))]), "b.tar");
     refused(device.download_files(&[]), "no archive");
 }

@@ -1,7 +1,7 @@
-//! A tar archive while it streams in: one entry after the other, in memory that does not grow with the archive.
+//! Reads a tar archive entry by entry from a stream. Memory does not grow with the archive.
 //!
-//! Forms known: ustar, GNU and pax, with their long names and sparse files. The crate `tar` decodes the headers' fields.
-//! The walk is ours, because that crate takes extended headers apart by newlines, which loses binary attributes, and
+//! Supported formats: ustar, GNU and pax, with long names and sparse files. The crate `tar` decodes the fields of headers.
+//! The iteration is not that crate's, because it splits extended headers at newlines, which damages binary attributes, and
 //! holds them in memory whatever their size.
 
 use std::io::{self, Read};
@@ -9,29 +9,28 @@ use std::io::{self, Read};
 use anyhow::{Context, Result, bail, ensure};
 use tar::{EntryType, Header};
 
-use crate::entry::Entry;
-use crate::pax::Records;
-use crate::sparse::{self, Part};
+use super::BLOCK;
+use super::entry::Entry;
+use super::pax::Records;
+use super::sparse::{self, Part};
 
-/// Archives consist of blocks of this many bytes.
-pub const BLOCK: usize = 512;
-
-/// The most that an extended header or a long name may have: as many bytes as Linux lets all attributes of a file have
-/// on common file systems, several times over.
+/// The largest extended header or long name, in bytes: several times the size that common file systems allow for all
+/// attributes of a file.
 const EXTENSION_MAX: u64 = 1 << 20;
 
-/// The most that all of an archive's extended headers and long names may have, in bytes.
+/// The largest size of all extended headers and long names of an archive together, in bytes.
 const EXTENSIONS_MAX: u64 = 1 << 30;
 
-/// The most entries of an archive, extended headers included.
+/// The largest number of entries of an archive, including extended headers.
 const ENTRIES_MAX: u64 = 10_000_000;
 
-/// An archive that is read from `from`.
+/// A tar archive, read from `from`.
 pub struct Archive<R> {
     from: R,
-    /// Bytes of the current entry that were not read yet, and what fills them up to whole blocks.
+    /// The unread bytes of the current entry.
     left: u64,
-    filling: u64,
+    /// The bytes after the entry, up to a whole block.
+    padding: u64,
     global: Records,
     /// A block that was read ahead.
     ahead: Option<[u8; BLOCK]>,
@@ -40,7 +39,7 @@ pub struct Archive<R> {
     extensions: u64,
 }
 
-/// What extension headers say of the entry that follows them.
+/// The extension headers of an entry.
 #[derive(Default)]
 struct Extensions {
     records: Records,
@@ -49,35 +48,35 @@ struct Extensions {
 }
 
 impl<R: Read> Archive<R> {
-    /// The archive that `from` is at the beginning of.
+    /// The archive that starts at the position of `from`.
     pub fn new(from: R) -> Self {
-        Self { from, left: 0, filling: 0, global: Records::default(), ahead: None, entries: 0, extensions: 0 }
+        Self { from, left: 0, padding: 0, global: Records::default(), ahead: None, entries: 0, extensions: 0 }
     }
 
-    /// The next entry; its content is read from this archive by [`Read`] until the one after it is asked for. `None` at
-    /// the archive's end, when all that follows has been read too.
+    /// The next entry. [`Read`] then returns its content. `None` at the end of the archive, after reading all that follows.
     ///
     /// # Errors
-    /// When the archive is damaged, truncated, or of another form.
+    /// When the archive is damaged, truncated, or of another format.
     pub fn next(&mut self) -> Result<Option<Entry>> {
-        let mut extensions = Extensions { records: Records::below(&self.global), ..Extensions::default() };
+        let mut extensions =
+            Extensions { records: Records::with_global(&self.global), ..Extensions::default() };
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
             self.entries += 1;
             ensure!(
                 self.entries <= ENTRIES_MAX,
-                "the archive has more than {ENTRIES_MAX} entries: divide it"
+                "invalid archive: more than {ENTRIES_MAX} entries: make several artifacts"
             );
-            let size = header.entry_size().context("a header's size is malformed")?;
+            let size = header.entry_size().context("invalid archive: size of an entry")?;
             self.begin_content(size);
             match header.entry_type() {
                 EntryType::XHeader => extensions.records.add(&self.extension(size)?)?,
                 EntryType::XGlobalHeader => {
                     let data = self.extension(size)?;
                     self.global.add_global(&data)?;
-                    extensions.records.put_below(&self.global);
+                    extensions.records.set_global(&self.global);
                 }
-                // The archive's own name, of GNU tar's --label.
+                // The volume label of GNU tar's --label.
                 other if other.as_byte() == b'V' => {}
                 EntryType::GNULongName => extensions.path = Some(until_nul(self.extension(size)?)),
                 EntryType::GNULongLink => extensions.link = Some(until_nul(self.extension(size)?)),
@@ -92,59 +91,59 @@ impl<R: Read> Archive<R> {
             self.begin_content(size);
         }
         if header.entry_type() == EntryType::Link && self.left > 0 {
-            self.skip_body_of_link()?;
+            self.skip_content_of_link()?;
         }
-        let (size, parts) = self.shape(header, &records)?;
+        let (size, parts) = self.extent(header, &records)?;
         let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
         let link =
             link.or_else(|| header.link_name_bytes().map(|link| link.into_owned())).unwrap_or_default();
         Entry::new(header, &records, path, link, size, parts)
     }
 
-    /// The size of the entry's content, and the parts of it that the archive has.
-    fn shape(&mut self, header: &Header, records: &Records) -> Result<(u64, Vec<Part>)> {
+    /// The size of the file, and the parts of it that the archive contains.
+    fn extent(&mut self, header: &Header, records: &Records) -> Result<(u64, Vec<Part>)> {
         let stored = self.left;
         let whole = (stored, vec![Part { offset: 0, length: stored }]);
         let (size, parts, list) = if header.entry_type() == EntryType::GNUSparse {
-            let header = header.as_gnu().context("a sparse file has no GNU header")?;
-            // These blocks belong to the header, and are not counted as content.
+            let header = header.as_gnu().context("invalid archive: sparse file without GNU header")?;
+            // These blocks are part of the header, and not counted as content.
             let (size, parts) = sparse::old_gnu(header, &mut self.from)?;
             (size, parts, 0)
         } else {
             match sparse::pax(records, self)? {
-                Some(shape) => shape,
+                Some(extent) => extent,
                 None => return Ok(whole),
             }
         };
         let content: u64 = parts.iter().map(|part| part.length).sum();
         ensure!(
             content.checked_add(list) == Some(stored),
-            "a sparse file's parts are not as long as its content"
+            "invalid archive: the parts of a sparse file are not as long as its content"
         );
         Ok((size, parts))
     }
 
-    /// The next header, `None` at the end mark. An archive that just stops was cut off somewhere.
+    /// The next header; `None` at the end marker. An archive without the marker is truncated.
     fn header(&mut self) -> Result<Option<Header>> {
         self.skip_content()?;
         let mut block = [0; BLOCK];
         self.read_block(&mut block)?;
         if block.iter().all(|&byte| byte == 0) {
-            io::copy(&mut self.from, &mut io::sink()).context("reading what follows the archive's end")?;
+            io::copy(&mut self.from, &mut io::sink()).context("reading the archive failed")?;
             return Ok(None);
         }
         let header = Header::from_byte_slice(&block).clone();
         ensure!(
             header.cksum().ok() == Some(checksum(&block)),
-            "a header's checksum is wrong: the archive is damaged, or no tar archive, or compressed (which the artifact \
-             itself should be)"
+            "invalid archive: wrong checksum of a header: it is damaged, not a tar archive, or compressed: compress the \
+             artifact instead"
         );
         Ok(Some(header))
     }
 
-    /// POSIX lets a hard link have the content of its file, and some programs write the size without it. So what follows
-    /// tells: a header or the archive's end is no content.
-    fn skip_body_of_link(&mut self) -> Result<()> {
+    /// Skips the content of a hard link. POSIX allows content, and some programs write the size without it: if a header or
+    /// the end marker follows, there is none.
+    fn skip_content_of_link(&mut self) -> Result<()> {
         let mut block = [0; BLOCK];
         self.read_block(&mut block)?;
         let is_header = Header::from_byte_slice(&block).cksum().ok() == Some(checksum(&block));
@@ -152,8 +151,8 @@ impl<R: Read> Archive<R> {
             self.ahead = Some(block);
             self.begin_content(0);
         } else {
-            let whole = self.left.checked_add(self.filling).context("a header's size is malformed")?;
-            (self.left, self.filling) = (whole - BLOCK as u64, 0);
+            let whole = self.left.checked_add(self.padding).context("invalid archive: size of an entry")?;
+            (self.left, self.padding) = (whole - BLOCK as u64, 0);
             self.skip_content()?;
         }
         Ok(())
@@ -165,41 +164,41 @@ impl<R: Read> Archive<R> {
             return Ok(());
         }
         self.from.read_exact(block).context(
-            "reading the next header: the archive ends without its end mark (is it truncated, compressed, or empty?)",
+            "reading the archive failed: it ends without an end marker: it is truncated, compressed or empty",
         )
     }
 
     fn begin_content(&mut self, size: u64) {
         self.left = size;
-        self.filling = size.wrapping_neg() % BLOCK as u64;
+        self.padding = size.wrapping_neg() % BLOCK as u64;
     }
 
     fn skip_content(&mut self) -> Result<()> {
-        let rest = self.left.checked_add(self.filling).context("a header's size is malformed")?;
-        let skipped =
-            io::copy(&mut (&mut self.from).take(rest), &mut io::sink()).context("reading the archive")?;
-        ensure!(skipped == rest, "the archive ends in the middle of an entry");
+        let rest = self.left.checked_add(self.padding).context("invalid archive: size of an entry")?;
+        let skipped = io::copy(&mut (&mut self.from).take(rest), &mut io::sink())
+            .context("reading the archive failed")?;
+        ensure!(skipped == rest, "invalid archive: truncated in an entry");
         self.begin_content(0);
         Ok(())
     }
 
     fn extension(&mut self, size: u64) -> Result<Vec<u8>> {
         if size > EXTENSION_MAX {
-            bail!("an extended header has {size} bytes, more than {EXTENSION_MAX}");
+            bail!("invalid archive: an extended header of {size} bytes: the limit is {EXTENSION_MAX}");
         }
         self.extensions = self.extensions.saturating_add(size);
         ensure!(
             self.extensions <= EXTENSIONS_MAX,
-            "the archive's extended headers have more than {EXTENSIONS_MAX} bytes together: divide it"
+            "invalid archive: more than {EXTENSIONS_MAX} bytes of extended headers: make several artifacts"
         );
         let mut data = vec![0; size as usize];
-        self.read_exact(&mut data).context("reading an extended header")?;
+        self.read_exact(&mut data).context("reading an extended header failed")?;
         Ok(data)
     }
 }
 
 impl<R: Read> Read for Archive<R> {
-    /// Reads the current entry's content.
+    /// Reads the content of the current entry.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let read = self.from.read(&mut buffer[..most])?;
@@ -208,7 +207,7 @@ impl<R: Read> Read for Archive<R> {
     }
 }
 
-/// The sum of a header's bytes, its own field taken for blanks.
+/// The checksum of a header: the sum of its bytes, with spaces in the checksum field.
 fn checksum(block: &[u8; BLOCK]) -> u32 {
     const FIELD: std::ops::Range<usize> = 148..156;
     let byte =
@@ -226,7 +225,7 @@ mod tests {
     use super::*;
     use crate::settings::UnknownXattrs;
 
-    /// An archive of the real tar, with extended headers, long names, links and sparse files of both forms.
+    /// An archive made by tar, with extended headers, long names, links and a sparse file.
     fn sample(format: &str) -> Vec<u8> {
         let directory = tempfile::tempdir().unwrap();
         let long = "n".repeat(150);
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_archives_are_errors_and_no_panic() {
+    fn damaged_archives_do_not_panic() {
         for format in ["--format=gnu", "--format=posix"] {
             let whole = sample(format);
             assert_eq!(entries(&whole).unwrap(), 5, "{format}");
@@ -268,16 +267,16 @@ mod tests {
                 for _ in 0..=random() % 3 {
                     let at = random() % damaged.len();
                     damaged[at] = random() as u8;
-                    mend_checksum(&mut damaged, at / BLOCK);
+                    correct_checksum(&mut damaged, at / BLOCK);
                 }
                 damaged.truncate(random() % damaged.len() + 1);
-                let _ = entries(&damaged); // an error or not, but no panic and no end of memory
+                let _ = entries(&damaged); // an error or not, but no panic and bounded memory
             }
         }
     }
 
-    /// Lets damage in a header get past its checksum.
-    fn mend_checksum(archive: &mut [u8], block: usize) {
+    /// Corrects the checksum of a damaged header, so that the damage reaches the parser.
+    fn correct_checksum(archive: &mut [u8], block: usize) {
         let Ok(header) = <&mut [u8; BLOCK]>::try_from(&mut archive[block * BLOCK..(block + 1) * BLOCK])
         else {
             return;

@@ -1,25 +1,25 @@
 //! Extended headers of tar archives (POSIX.1-2001, "pax"): records of the form `LENGTH KEY=VALUE\n`.
 //!
-//! Read by their length: a value may have newlines in it, as a binary attribute does.
+//! Records are split by their length: values can contain newlines, as binary attributes do.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The most records that global extended headers may have together: each entry looks through all of them.
+/// The largest number of global records: they are searched for each entry.
 const GLOBAL_RECORDS_MAX: usize = 1024;
 
-/// The most bytes of keys and values that one entry's extended headers, or all global ones, may have together: as many as
-/// Linux lets all attributes of a file have on common file systems, several times over.
+/// The largest size of the records of one entry, or of all global records, in bytes: several times the size that common
+/// file systems allow for all attributes of a file.
 const BYTES_MAX: usize = 1 << 20;
 
-/// The key of the list of a sparse file's parts in version 0.1; version 0.0 has a record for each number.
+/// The key of the parts of a sparse file in version 0.1. Version 0.0 has one record for each number.
 pub const SPARSE_MAP: &str = "GNU.sparse.map";
 const SPARSE_NUMBERS: [&str; 2] = ["GNU.sparse.offset", "GNU.sparse.numbytes"];
 
-/// The records of an entry's extended headers, and behind them those of the archive's global ones; a later record of a key
-/// counts instead of an earlier one.
+/// The records of an entry, and the global records of the archive. An entry's record takes precedence over a global one, a
+/// later record over an earlier one.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
     own: BTreeMap<String, Vec<u8>>,
@@ -28,25 +28,25 @@ pub struct Records {
 }
 
 impl Records {
-    /// The records of an entry in an archive with the `global` ones; these are not copied.
-    pub fn below(global: &Records) -> Self {
+    /// No records but the `global` ones, which are not copied.
+    pub fn with_global(global: &Records) -> Self {
         Self { own: BTreeMap::new(), global: Rc::clone(&global.global), bytes: 0 }
     }
 
-    /// Puts the `global` records of the archive behind those of this entry.
-    pub fn put_below(&mut self, global: &Records) {
+    /// Sets the `global` records.
+    pub fn set_global(&mut self, global: &Records) {
         self.global = Rc::clone(&global.global);
     }
 
     /// Adds the records of the extended header `data`.
     ///
     /// # Errors
-    /// When it is malformed, or there is too much of them.
+    /// When it is invalid, or the records are too large together.
     pub fn add(&mut self, data: &[u8]) -> Result<()> {
         add(data, &mut self.own, &mut self.bytes)
     }
 
-    /// Adds the records of the global extended header `data`, which count for all entries that follow.
+    /// Adds the records of the global extended header `data`, which apply to all later entries.
     ///
     /// # Errors
     /// As [`add`](Self::add).
@@ -54,7 +54,7 @@ impl Records {
         let global = Rc::make_mut(&mut self.global);
         add(data, global, &mut self.bytes)?;
         if global.len() > GLOBAL_RECORDS_MAX {
-            bail!("the archive's global headers have more than {GLOBAL_RECORDS_MAX} records");
+            bail!("invalid archive: more than {GLOBAL_RECORDS_MAX} global records");
         }
         Ok(())
     }
@@ -67,24 +67,24 @@ impl Records {
     /// The value of `key` as text.
     ///
     /// # Errors
-    /// When it is not UTF-8.
+    /// When the value is not UTF-8.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
         self.get(key)
             .map(std::str::from_utf8)
             .transpose()
-            .with_context(|| format!("the value of {key} is no text"))
+            .with_context(|| format!("invalid {key}: not UTF-8"))
     }
 
     /// The value of `key` as a number.
     ///
     /// # Errors
-    /// When it is none.
+    /// When the value is not a number.
     pub fn number(&self, key: &str) -> Result<Option<u64>> {
         let Some(text) = self.text(key)? else { return Ok(None) };
-        text.parse().map(Some).with_context(|| format!("the value of {key}, {text:?}, is no number"))
+        text.parse().map(Some).with_context(|| format!("invalid {key}: {text:?}: not a number"))
     }
 
-    /// Keys that begin with `prefix`, without it, and their values.
+    /// The keys that start with `prefix`, without it, and their values.
     pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         let of = move |records: &'a BTreeMap<String, Vec<u8>>| {
             let from = records.range(prefix.to_owned()..);
@@ -99,9 +99,9 @@ impl Records {
 
 fn add(mut data: &[u8], records: &mut BTreeMap<String, Vec<u8>>, bytes: &mut usize) -> Result<()> {
     while !data.is_empty() {
-        let (key, value, rest) = record(data).context("an extended header (pax) is malformed")?;
+        let (key, value, rest) = record(data).context("invalid extended header (pax)")?;
         *bytes = bytes.saturating_add(key.len()).saturating_add(value.len());
-        ensure!(*bytes <= BYTES_MAX, "its extended headers have more than {BYTES_MAX} bytes together");
+        ensure!(*bytes <= BYTES_MAX, "invalid archive: more than {BYTES_MAX} bytes of extended headers");
         if SPARSE_NUMBERS.contains(&key.as_str()) {
             let map = records.entry(SPARSE_MAP.to_owned()).or_default();
             if !map.is_empty() {
@@ -116,15 +116,15 @@ fn add(mut data: &[u8], records: &mut BTreeMap<String, Vec<u8>>, bytes: &mut usi
     Ok(())
 }
 
-/// The first record of `data`: key, value, and what follows.
+/// The first record of `data`: key, value, and the rest.
 fn record(data: &[u8]) -> Result<(String, &[u8], &[u8])> {
-    let blank = data.iter().position(|&byte| byte == b' ').context("a record has no length")?;
+    let space = data.iter().position(|&byte| byte == b' ').context("record without length")?;
     let length: usize =
-        std::str::from_utf8(&data[..blank])?.parse().context("a record's length is no number")?;
-    ensure!(length > blank + 1 && length <= data.len(), "a record's length leads out of its header");
+        std::str::from_utf8(&data[..space])?.parse().context("length of a record: not a number")?;
+    ensure!(length > space + 1 && length <= data.len(), "record beyond the end of its header");
     let (record, rest) = data.split_at(length);
-    let pair = record[blank + 1..].strip_suffix(b"\n").context("a record does not end with a newline")?;
-    let equals = pair.iter().position(|&byte| byte == b'=').context("a record has no '='")?;
+    let pair = record[space + 1..].strip_suffix(b"\n").context("record without newline at its end")?;
+    let equals = pair.iter().position(|&byte| byte == b'=').context("record without '='")?;
     Ok((String::from_utf8(pair[..equals].to_vec())?, &pair[equals + 1..], rest))
 }
 
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_may_have_newlines_and_later_ones_count() {
+    fn values_can_contain_newlines_and_later_records_take_precedence() {
         let mut records = Records::default();
         records.add(b"14 path=a b/c\n21 SCHILY.xattr.u=\n\n\n12 size=123\n").unwrap();
         assert_eq!(records.get("path"), Some(&b"a b/c"[..]));
@@ -144,19 +144,19 @@ mod tests {
     }
 
     #[test]
-    fn global_records_count_behind_an_entrys_own() {
+    fn records_of_an_entry_take_precedence_over_global_ones() {
         let mut global = Records::default();
         global.add_global(b"17 path=from-all\n10 gid=77\n26 SCHILY.xattr.user.a=xy\n").unwrap();
-        let mut records = Records::below(&global);
+        let mut records = Records::with_global(&global);
         records.add(b"8 gid=7\n25 SCHILY.xattr.user.a=z\n").unwrap();
         assert_eq!(records.get("path"), Some(&b"from-all"[..]));
         assert_eq!(records.number("gid").unwrap(), Some(7));
         assert_eq!(records.with_prefix("SCHILY.xattr.").collect::<Vec<_>>(), [("user.a", &b"z"[..])]);
-        assert_eq!(Records::below(&global).number("gid").unwrap(), Some(77));
+        assert_eq!(Records::with_global(&global).number("gid").unwrap(), Some(77));
     }
 
     #[test]
-    fn headers_are_bounded_together() {
+    fn the_size_of_all_headers_is_bounded() {
         let value = "x".repeat(400 << 10);
         let header = format!("{} a={value}\n", value.len() + "409610 a=\n".len());
         let mut records = Records::default();
@@ -169,10 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn malformed_headers_are_errors() {
+    fn invalid_headers_are_refused() {
         for bad in [&b"x"[..], b"99 a=b\n", b"6 a=b", b"5 ab\n", b"0 a=b\n", b"2 \n", b" a=b\n", b"-6 a=b\n"]
         {
-            assert!(Records::default().add(bad).is_err(), "{bad:?} was taken");
+            assert!(Records::default().add(bad).is_err(), "{bad:?} was accepted");
         }
     }
 }

@@ -1,29 +1,29 @@
-//! POSIX ACLs: from the text that tar archives have to the extended attribute that Linux has.
+//! POSIX ACLs: converts the text of tar archives to the extended attribute of Linux.
 
 use anyhow::{Context, Result, bail};
 use mender_update_module::Accounts;
 
-/// The version of the attribute's form, `POSIX_ACL_XATTR_VERSION` of Linux's `posix_acl_xattr.h`.
+/// The version of the attribute's format, `POSIX_ACL_XATTR_VERSION` of Linux's `posix_acl_xattr.h`.
 const VERSION: u32 = 2;
 
-/// The id of an entry that names nobody.
-const NOBODY_NAMED: u32 = u32::MAX;
+/// The ID of an entry without a name, `ACL_UNDEFINED_ID`.
+const UNDEFINED_ID: u32 = u32::MAX;
 
-/// One entry: tag, permissions, id. The tags' order is the one that the kernel insists on.
+/// One entry: tag, permissions, ID. The kernel requires the order of the tags.
 type Entry = (u16, u16, u32);
 
-/// Encodes an ACL such as `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--`. Names are looked up among
-/// `accounts`; a fourth field, where there is one, is the number that goes with an unknown name.
+/// Encodes an ACL such as `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--`. Names are looked up in `accounts`. A
+/// fourth field, if there is one, is the number for an unknown name.
 ///
 /// # Errors
-/// When an entry does not have this form, or names somebody whom the device does not know.
+/// When an entry does not have this form, or names an account that the device does not have.
 pub fn encode(text: &str, accounts: &Accounts) -> Result<Vec<u8>> {
     let mut entries = Vec::new();
     for line in text.split([',', '\n']) {
-        // What follows a blank is a comment about effective rights.
+        // A comment about effective rights may follow a space.
         let line = line.split([' ', '\t', '#']).next().unwrap_or_default();
         if !line.is_empty() {
-            entries.push(parse(line, accounts).with_context(|| format!("the ACL entry {line:?}"))?);
+            entries.push(parse(line, accounts).with_context(|| format!("invalid ACL entry {line:?}"))?);
         }
     }
     entries.sort_unstable_by_key(|&(tag, _, id)| (tag, id));
@@ -39,24 +39,24 @@ pub fn encode(text: &str, accounts: &Accounts) -> Result<Vec<u8>> {
 fn parse(line: &str, accounts: &Accounts) -> Result<Entry> {
     let mut fields = line.strip_prefix("default:").unwrap_or(line).split(':');
     let (Some(kind), Some(name), Some(permissions)) = (fields.next(), fields.next(), fields.next()) else {
-        bail!("it does not have the form kind:name:permissions");
+        bail!("its form is not TYPE:NAME:PERMISSIONS");
     };
     let permissions = bits(permissions)?;
     let id = |known: Option<u32>| {
         let number = || fields.clone().next().and_then(|number| number.parse().ok());
-        let known = known.or_else(|| name.parse().ok()).or_else(number).filter(|id| *id != NOBODY_NAMED);
+        let known = known.or_else(|| name.parse().ok()).or_else(number).filter(|id| *id != UNDEFINED_ID);
         known.with_context(|| {
-            format!("this device has no account {name:?}: add it, or make the archive with --numeric-owner")
+            format!("no account {name:?} on this device: add it, or make the archive with --numeric-owner")
         })
     };
     Ok(match (kind, name) {
-        ("user" | "u", "") => (0x01, permissions, NOBODY_NAMED),
+        ("user" | "u", "") => (0x01, permissions, UNDEFINED_ID),
         ("user" | "u", _) => (0x02, permissions, id(accounts.user(name))?),
-        ("group" | "g", "") => (0x04, permissions, NOBODY_NAMED),
+        ("group" | "g", "") => (0x04, permissions, UNDEFINED_ID),
         ("group" | "g", _) => (0x08, permissions, id(accounts.group(name))?),
-        ("mask" | "m", "") => (0x10, permissions, NOBODY_NAMED),
-        ("other" | "o", "") => (0x20, permissions, NOBODY_NAMED),
-        _ => bail!("its kind is unknown"),
+        ("mask" | "m", "") => (0x10, permissions, UNDEFINED_ID),
+        ("other" | "o", "") => (0x20, permissions, UNDEFINED_ID),
+        _ => bail!("unknown type"),
     })
 }
 
@@ -68,7 +68,7 @@ fn bits(permissions: &str) -> Result<u16> {
             'w' => 2,
             'x' => 1,
             '-' => 0,
-            _ => bail!("{permissions:?} are no permissions such as rw-"),
+            _ => bail!("invalid permissions {permissions:?}: use a form such as rw-"),
         };
     }
     Ok(bits)
@@ -79,17 +79,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_encoded_in_the_kernels_order() {
+    fn entries_are_encoded_in_the_order_of_the_kernel() {
         let accounts = Accounts::read().unwrap();
         let text = "other::---,user::rwx,user:4242:r-x,user:root:rw-,mask::rwx\ngroup::r--\t#effective:r--";
         let bytes = encode(text, &accounts).unwrap();
         let expected: [(u16, u16, u32); 6] = [
-            (0x01, 7, NOBODY_NAMED),
+            (0x01, 7, UNDEFINED_ID),
             (0x02, 5, 4242),
             (0x02, 6, 0),
-            (0x04, 4, NOBODY_NAMED),
-            (0x10, 7, NOBODY_NAMED),
-            (0x20, 0, NOBODY_NAMED),
+            (0x04, 4, UNDEFINED_ID),
+            (0x10, 7, UNDEFINED_ID),
+            (0x20, 0, UNDEFINED_ID),
         ];
         let mut entries: Vec<_> = bytes[4..]
             .chunks(8)
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(entries, expected);
         assert_eq!(bytes[..4], [2, 0, 0, 0]);
         for bad in ["user", "user::rwz", "king::rwx", "user:no-such-person:rwx", "other:root:r--"] {
-            assert!(encode(bad, &accounts).is_err(), "{bad} was taken");
+            assert!(encode(bad, &accounts).is_err(), "{bad} was accepted");
         }
     }
 }

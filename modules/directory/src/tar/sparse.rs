@@ -1,39 +1,38 @@
-//! Sparse files in tar archives: which parts of the file have content, and where the archive says so.
+//! Sparse files in tar archives: the lists of the parts that have content.
 //!
-//! GNU tar writes them in its old form, by default, and in version 1.0 of its pax form; in versions 0.0 and 0.1 of the
-//! latter on request.
+//! GNU tar writes its old GNU format by default, and version 1.0 of its pax format; versions 0.0 and 0.1 on request.
 
 use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
 use tar::{GnuExtSparseHeader, GnuHeader, GnuSparseHeader};
 
-use crate::archive::BLOCK;
-use crate::pax::{Records, SPARSE_MAP};
+use super::BLOCK;
+use super::pax::{Records, SPARSE_MAP};
 
-/// The most parts that a file may have: what their list takes in memory has to stay small.
-const PARTS: usize = 1 << 16;
+/// The largest number of parts of a file, to bound memory.
+const PARTS_MAX: usize = 1 << 16;
 
 /// A part of a file that has content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Where it begins in the file, in bytes.
+    /// The offset in the file, in bytes.
     pub offset: u64,
-    /// Its bytes.
+    /// The length, in bytes.
     pub length: u64,
 }
 
-/// The parts that an old GNU header lists, and the blocks that follow it in `from`.
+/// The size of a file and its parts, from an old GNU header and the blocks that follow it in `from`.
 ///
 /// # Errors
-/// When they cannot be read or contradict each other.
+/// When the list is truncated or contradicts itself.
 pub fn old_gnu(header: &GnuHeader, from: &mut impl Read) -> Result<(u64, Vec<Part>)> {
     let mut parts = Vec::new();
     add(&header.sparse, &mut parts)?;
     let mut more = header.is_extended();
     while more {
         let mut block = GnuExtSparseHeader::new();
-        from.read_exact(block.as_mut_bytes()).context("reading a sparse file's list of parts")?;
+        from.read_exact(block.as_mut_bytes()).context("reading the parts of a sparse file failed")?;
         add(&block.sparse, &mut parts)?;
         more = block.is_extended();
     }
@@ -49,11 +48,11 @@ fn add(listed: &[GnuSparseHeader], parts: &mut Vec<Part>) -> Result<()> {
     Ok(())
 }
 
-/// The parts of a file in version 1.0 of the pax form, which begin its content in `from`, and the bytes that the list
-/// takes there. `None` for a file that is not sparse.
+/// The size of a file in the pax format, its parts, and the length of the list at the start of its content in `from`.
+/// `None` for a file that is not sparse.
 ///
 /// # Errors
-/// When the version is another one, or the list cannot be read or contradicts itself.
+/// When the version is unknown, or the list is truncated or contradicts itself.
 pub fn pax(records: &Records, from: &mut impl Read) -> Result<Option<(u64, Vec<Part>, u64)>> {
     if records.with_prefix("GNU.sparse.").next().is_none() {
         return Ok(None);
@@ -64,34 +63,35 @@ pub fn pax(records: &Records, from: &mut impl Read) -> Result<Option<(u64, Vec<P
     let version = (records.text("GNU.sparse.major")?, records.text("GNU.sparse.minor")?);
     ensure!(
         version == (Some("1"), Some("0")),
-        "a sparse file is in another form than 0.0, 0.1 and 1.0: make the archive without --sparse-version"
+        "invalid sparse file: unknown version: make the archive without --sparse-version"
     );
-    let size = records.number("GNU.sparse.realsize")?.context("a sparse file has no GNU.sparse.realsize")?;
+    let size =
+        records.number("GNU.sparse.realsize")?.context("invalid sparse file: no GNU.sparse.realsize")?;
     let mut list = List { from, taken: 0 };
     let mut parts = Vec::new();
     for _ in 0..list.number()? {
         push(&mut parts, Part { offset: list.number()?, length: list.number()? })?;
     }
-    list.fill_block()?;
+    list.skip_padding()?;
     check(&parts, size)?;
     Ok(Some((size, parts, list.taken)))
 }
 
-/// The parts of a file in version 0.1 of the pax form, or 0.0: `OFFSET,LENGTH,OFFSET,LENGTH…` in the header.
+/// The size and the parts of a file in version 0.1 or 0.0 of the pax format: `OFFSET,LENGTH,OFFSET,LENGTH…` in the header.
 fn in_header(records: &Records, map: &str) -> Result<(u64, Vec<Part>)> {
-    let size = records.number("GNU.sparse.size")?.context("a sparse file has no GNU.sparse.size")?;
+    let size = records.number("GNU.sparse.size")?.context("invalid sparse file: no GNU.sparse.size")?;
     let mut numbers = map.split(',').map(str::parse);
     let mut parts = Vec::new();
     while let Some(offset) = numbers.next() {
-        let length = numbers.next().context("a sparse file's list of parts ends in the middle of one")?;
-        let malformed = "a sparse file's list of parts is malformed";
-        push(&mut parts, Part { offset: offset.context(malformed)?, length: length.context(malformed)? })?;
+        let length = numbers.next().context("invalid sparse file: truncated list of parts")?;
+        let invalid = "invalid sparse file: list of parts";
+        push(&mut parts, Part { offset: offset.context(invalid)?, length: length.context(invalid)? })?;
     }
     check(&parts, size)?;
     Ok((size, parts))
 }
 
-/// Decimal numbers, each ended by a newline, filled up with zeros to whole blocks.
+/// A list of decimal numbers, each followed by a newline, padded with zeros to a whole block.
 struct List<'a, R> {
     from: &'a mut R,
     taken: u64,
@@ -100,7 +100,7 @@ struct List<'a, R> {
 impl<R: Read> List<'_, R> {
     fn byte(&mut self) -> Result<u8> {
         let mut byte = [0];
-        self.from.read_exact(&mut byte).context("reading a sparse file's list of parts")?;
+        self.from.read_exact(&mut byte).context("reading the parts of a sparse file failed")?;
         self.taken += 1;
         Ok(byte[0])
     }
@@ -109,14 +109,14 @@ impl<R: Read> List<'_, R> {
         let mut digits = String::new();
         loop {
             match self.byte()? {
-                b'\n' => return digits.parse().context("a sparse file's list of parts is malformed"),
+                b'\n' => return digits.parse().context("invalid sparse file: list of parts"),
                 byte => digits.push(char::from(byte)),
             }
-            ensure!(digits.len() <= 20, "a sparse file's list of parts is malformed");
+            ensure!(digits.len() <= 20, "invalid sparse file: list of parts");
         }
     }
 
-    fn fill_block(&mut self) -> Result<()> {
+    fn skip_padding(&mut self) -> Result<()> {
         while self.taken % BLOCK as u64 != 0 {
             self.byte()?;
         }
@@ -126,23 +126,23 @@ impl<R: Read> List<'_, R> {
 
 fn push(parts: &mut Vec<Part>, part: Part) -> Result<()> {
     ensure!(
-        parts.len() < PARTS,
-        "a sparse file has more than {PARTS} parts: make the archive without --sparse"
+        parts.len() < PARTS_MAX,
+        "invalid sparse file: more than {PARTS_MAX} parts: make the archive without --sparse"
     );
-    // GNU tar marks a hole at the end of a file by a part of length 0 behind it.
+    // GNU tar marks a hole at the end of a file with a part of length 0.
     if part.length > 0 {
         parts.push(part);
     }
     Ok(())
 }
 
-/// Refuses parts that overlap, are out of order, or lead out of the file.
+/// Refuses parts that overlap, are not sorted, or exceed the file.
 fn check(parts: &[Part], size: u64) -> Result<()> {
     let mut end = 0;
     for part in parts {
-        ensure!(part.offset >= end, "a sparse file's parts overlap");
-        end = part.offset.checked_add(part.length).context("a sparse file's part is too long")?;
+        ensure!(part.offset >= end, "invalid sparse file: overlapping parts");
+        end = part.offset.checked_add(part.length).context("invalid sparse file: part too long")?;
     }
-    ensure!(end <= size, "a sparse file's parts lead out of it");
+    ensure!(end <= size, "invalid sparse file: part beyond its end");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The place of a tree: the directory that it is in, its name there, and the tree that Download has found.
+//! The location of the tree: its parent directory, its name, and the tree that Download found there.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,13 @@ use mender_update_module::FileName;
 use mender_update_module::durable::{Destination, Dir, Identity};
 use serde::{Deserialize, Serialize};
 
-/// Where the tree is that an update replaces.
+/// The location of the tree that an update replaces.
 #[derive(Serialize, Deserialize)]
-#[serde(try_from = "Form")]
-pub struct Place {
+#[serde(try_from = "Stored")]
+pub struct Location {
     parent: Destination,
     name: FileName,
-    /// The tree that was there, if one was; unknown in a journal of version 0.1.0.
+    /// The tree that Download found.
     found: Found,
 }
 
@@ -21,23 +21,25 @@ pub struct Place {
 enum Found {
     Tree(Identity),
     Nothing,
+    /// A journal of version 0.1.0 does not say.
     Unknown,
 }
 
+/// The forms in the journal; `Path` is that of version 0.1.0.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Form {
+enum Stored {
     Path(PathBuf),
     Whole { parent: Destination, name: FileName, found: Found },
 }
 
-impl TryFrom<Form> for Place {
+impl TryFrom<Stored> for Location {
     type Error = anyhow::Error;
 
-    fn try_from(form: Form) -> Result<Self> {
-        match form {
-            Form::Whole { parent, name, found } => Ok(Self { parent, name, found }),
-            Form::Path(path) => {
+    fn try_from(stored: Stored) -> Result<Self> {
+        match stored {
+            Stored::Whole { parent, name, found } => Ok(Self { parent, name, found }),
+            Stored::Path(path) => {
                 let (parent, name) = split(&path)?;
                 Ok(Self { parent: Destination::unrecorded(parent), name, found: Found::Unknown })
             }
@@ -45,11 +47,11 @@ impl TryFrom<Form> for Place {
     }
 }
 
-impl Place {
-    /// The place `path`, which has no symlinks.
+impl Location {
+    /// The location `path`, which has no symlinks.
     ///
     /// # Errors
-    /// When a directory on the way cannot be opened, or the tree is none or must not be renamed.
+    /// When a directory on the way cannot be opened, or the tree is not a directory or cannot be renamed.
     pub fn find(path: &Path) -> Result<Self> {
         let (parent, name) = split(path)?;
         let parent = Destination::find(parent)?;
@@ -65,7 +67,7 @@ impl Place {
         Ok(Self { parent, name, found })
     }
 
-    /// Its path.
+    /// The path of the tree.
     pub fn path(&self) -> PathBuf {
         self.parent.path().join(&self.name)
     }
@@ -75,42 +77,36 @@ impl Place {
         &self.name
     }
 
-    /// Makes the directories that are missing above it, as [`Destination::make`].
-    ///
-    /// # Errors
-    /// As there.
+    /// Makes the missing parent directories, as [`Destination::make`].
     pub fn make_parents(&mut self) -> Result<bool> {
         self.parent.make()
     }
 
-    /// Removes these again, as [`Destination::remove_made`].
-    ///
-    /// # Errors
-    /// As there.
+    /// Removes the parent directories that this update made, as [`Destination::remove_made`].
     pub fn remove_made(&self) -> Result<()> {
         self.parent.remove_made()
     }
 
-    /// The directory that it is in; `None` where that was missing and this update has not made it.
+    /// The parent directory; `None` if it does not exist and this update has not made it.
     ///
     /// # Errors
-    /// When another directory has its name by now.
+    /// When the path leads to another directory now.
     pub fn parent(&self) -> Result<Option<Dir>> {
         self.parent.open()
     }
 
-    /// The same, where it has to be there.
+    /// As [`parent`](Self::parent), for a directory that has to exist.
     ///
     /// # Errors
-    /// When it is missing, or another directory has its name by now.
+    /// When it does not exist, or the path leads to another directory now.
     pub fn existing_parent(&self) -> Result<Dir> {
-        self.parent()?.with_context(|| format!("{} is missing", self.parent.path().display()))
+        self.parent()?.with_context(|| format!("no directory {}", self.parent.path().display()))
     }
 
-    /// The tree that is there, if one is: the one that was found in Download.
+    /// The tree that Download found, if it found one.
     ///
     /// # Errors
-    /// When it is another one by now, or one where none was, or must not be renamed.
+    /// When another tree is there now, or the tree cannot be renamed.
     pub fn tree(&self) -> Result<Option<Dir>> {
         let Some(parent) = self.parent()? else { return Ok(None) };
         parent.require_changeable()?;
@@ -118,7 +114,7 @@ impl Place {
         if parent.kind(&self.name)?.is_none() {
             ensure!(
                 !matches!(self.found, Found::Tree(_)),
-                "{} is missing since the download: somebody has removed or renamed it; install again",
+                "destination {} refused: it was removed or renamed after the download: install again",
                 shown.display()
             );
             return Ok(None);
@@ -128,12 +124,11 @@ impl Place {
         match &self.found {
             Found::Tree(found) => ensure!(
                 found.is(&tree.identity()?),
-                "{} refused: another directory has its name since the download: somebody has replaced it; put it back, or \
-                 install again",
+                "destination {} refused: it was replaced after the download: restore it, or install again",
                 shown.display()
             ),
             Found::Nothing => bail!(
-                "{} is there since the download, and was not before: move it away, or install again",
+                "destination {} refused: it was made after the download: move it away, or install again",
                 shown.display()
             ),
             Found::Unknown => {}
@@ -144,7 +139,7 @@ impl Place {
 
 fn split(path: &Path) -> Result<(&Path, FileName)> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        bail!("{} cannot be a destination", path.display());
+        bail!("destination {} refused: no parent directory", path.display());
     };
     Ok((parent, FileName::new(name)?))
 }

@@ -1,0 +1,181 @@
+//! A local attacker changes paths between two calls, or before an update.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+use mock_client::Snapshot;
+
+use crate::device::{Attack, Device, Mounted, WWW_DATA, failed, run};
+
+const ATTACKS: &[(&str, Attack)] = &[
+    ("the destination becomes a symlink", |device| {
+        fs::rename(&device.www, device.home.join("aside")).unwrap();
+        symlink(&device.victim, &device.www).unwrap();
+    }),
+    ("the destination becomes another directory", |device| {
+        fs::rename(&device.www, device.home.join("aside")).unwrap();
+        fs::create_dir(&device.www).unwrap();
+        fs::write(device.www.join("index.html"), "foreign").unwrap();
+    }),
+    ("a directory above becomes a symlink", |device| {
+        fs::rename(&device.home, device.client.device().join("aside")).unwrap();
+        fs::create_dir(device.client.device().join("fake")).unwrap();
+        symlink(&device.victim, device.client.device().join("fake/html")).unwrap();
+        symlink("fake", &device.home).unwrap();
+    }),
+    ("the staging directory becomes another one", |device| {
+        fs::rename(device.staging(), device.home.join("aside")).unwrap();
+        for name in ["new", "old", "kept"] {
+            fs::create_dir_all(device.staging().join(name)).unwrap();
+            for file in ["index.html", "added.css", "passwd"] {
+                fs::write(device.staging().join(name).join(file), "foreign").unwrap();
+            }
+        }
+        assert!(run("chown", &["-R".as_ref(), "33".as_ref(), device.staging().as_os_str()]));
+    }),
+    ("the staging directory becomes another one of root's", |device| {
+        fs::rename(device.staging(), device.home.join("aside")).unwrap();
+        fs::create_dir_all(device.staging().join("new")).unwrap();
+        fs::create_dir_all(device.staging().join("old")).unwrap();
+        for file in ["index.html", "added.css"] {
+            fs::write(device.staging().join("new").join(file), "foreign").unwrap();
+        }
+    }),
+    ("the staging directory becomes a symlink", |device| {
+        fs::rename(device.staging(), device.home.join("aside")).unwrap();
+        symlink(&device.victim, device.staging()).unwrap();
+    }),
+    ("the staging directory is given away", |device| {
+        chown(device.staging(), Some(WWW_DATA), None).unwrap();
+    }),
+    ("the staging directory is opened to others", |device| {
+        fs::set_permissions(device.staging(), fs::Permissions::from_mode(0o777)).unwrap();
+    }),
+    ("what was downloaded becomes another directory", |device| {
+        fs::rename(device.staging().join("new"), device.home.join("aside")).unwrap();
+        fs::create_dir(device.staging().join("new")).unwrap();
+        fs::write(device.staging().join("new/index.html"), "foreign").unwrap();
+        fs::write(device.staging().join("new/added.css"), "foreign").unwrap();
+    }),
+    ("the previous files become another directory", |device| {
+        let previous = device.previous();
+        fs::rename(&previous, device.home.join("aside")).unwrap();
+        fs::create_dir(&previous).unwrap();
+        fs::write(previous.join("passwd"), "foreign").unwrap();
+    }),
+    ("something is mounted on the destination", |device| {
+        assert!(run("mount", &["--bind".as_ref(), device.victim.as_os_str(), device.www.as_os_str()]));
+    }),
+    ("something is mounted on the staging directory", |device| {
+        assert!(run("mount", &["--bind".as_ref(), device.victim.as_os_str(), device.staging().as_os_str()]));
+    }),
+];
+
+#[test]
+fn a_path_that_is_replaced_between_two_calls_is_refused() {
+    for (name, attack) in ATTACKS {
+        for states in [&["ArtifactInstall"][..], &["ArtifactInstall", "ArtifactRollback"]] {
+            let Some(device) = Device::new() else { return };
+            let _mounted = Mounted(vec![device.www.clone(), device.staging()]);
+            assert!(device.download().success());
+            let (last, before) = states.split_last().unwrap();
+            before.iter().for_each(|state| device.ok(state));
+            let victim = Snapshot::of(&device.victim).unwrap();
+            attack(&device);
+            let what = format!("{name}, then {last}");
+            let outcome = device.call(last);
+            assert_eq!(outcome.status.code(), Some(1), "{what}: {outcome:?}");
+            assert!(
+                ["refused", "not trusted", "replaced", "mounted", "symlink", "missing"]
+                    .iter()
+                    .any(|word| outcome.stderr.contains(word)),
+                "{what}: {}",
+                outcome.stderr
+            );
+            for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+                device.call(state);
+            }
+            assert!(Snapshot::of(&device.victim).unwrap() == victim, "{what}: root's files have changed");
+            // An update of another destination succeeds.
+            device.set(&device.client.device().join("other"), "");
+            let outcome = device.download();
+            assert!(outcome.success(), "{what}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn a_symlink_of_another_user_is_not_followed_in_download() {
+    let Some(device) = Device::new() else { return };
+    fs::rename(&device.www, device.home.join("aside")).unwrap();
+    symlink(&device.victim, &device.www).unwrap();
+    let victim = Snapshot::of(&device.victim).unwrap();
+    failed(&device.download(), "is a symlink, and others may change");
+    assert!(Snapshot::of(&device.victim).unwrap() == victim);
+    // A symlink of root in a directory of root is followed.
+    let link = device.client.device().join("link");
+    fs::remove_file(&device.www).unwrap();
+    fs::rename(device.home.join("aside"), &device.www).unwrap();
+    symlink(&device.www, &link).unwrap();
+    device.set(&link, "");
+    device.updates_again();
+}
+
+#[test]
+fn settings_and_journal_that_others_may_change_are_refused() {
+    let Some(device) = Device::new() else { return };
+    let settings = device.client.settings();
+    for path in [settings.join("web-file.toml"), settings.clone(), device.client.device().to_owned()] {
+        chown(&path, Some(WWW_DATA), None).unwrap();
+        failed(&device.download(), "not trusted");
+        chown(&path, Some(0), None).unwrap();
+    }
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    for path in [device.journal().join("journal.json"), device.journal(), device.client.datastore()] {
+        chown(&path, Some(WWW_DATA), None).unwrap();
+        failed(&device.call("ArtifactRollback"), "not trusted");
+        chown(&path, Some(0), None).unwrap();
+    }
+    device.ok("ArtifactRollback");
+    assert_eq!(device.text("index.html"), "previous");
+}
+
+#[test]
+fn special_files_in_the_web_root_are_neither_opened_nor_followed() {
+    let Some(device) = Device::new() else { return };
+    let index = device.www.join("index.html");
+    fs::remove_file(&index).unwrap();
+    assert!(run("mkfifo", &[index.as_os_str()]));
+    fs::hard_link(device.victim.join("passwd"), device.www.join("added.css")).unwrap();
+    assert!(run("mknod", &[device.www.join("null").as_os_str(), "c".as_ref(), "1".as_ref(), "3".as_ref()]));
+    let (before, victim) = (Snapshot::of(&device.www).unwrap(), Snapshot::of(&device.victim).unwrap());
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    assert_eq!(device.text("index.html"), "new");
+    device.ok("ArtifactRollback");
+    assert!(Snapshot::of(&device.www).unwrap() == before);
+    device.ok("Cleanup");
+    assert!(Snapshot::of(&device.victim).unwrap() == victim, "the file behind a hard link");
+}
+
+#[test]
+fn existing_staging_names_block_no_update() {
+    let plants: &[Attack] = &[
+        |device| fs::write(device.staging(), "a file").unwrap(),
+        |device| symlink(&device.victim, device.staging()).unwrap(),
+        |device| assert!(run("mkfifo", &[device.staging().as_os_str()])),
+        |device| {
+            fs::create_dir(device.staging()).unwrap();
+            fs::write(device.staging().join("foreign"), "").unwrap();
+        },
+    ];
+    for plant in plants {
+        let Some(device) = Device::new() else { return };
+        plant(&device);
+        let victim = Snapshot::of(&device.victim).unwrap();
+        device.updates_again();
+        assert!(Snapshot::of(&device.victim).unwrap() == victim);
+        assert!(fs::symlink_metadata(device.staging()).is_ok(), "what somebody has put there was removed");
+    }
+}

@@ -1,0 +1,198 @@
+//! Clients that are killed, call twice, or do not read the log.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::device::{Device, run};
+
+/// Waits for `condition`, for up to 60 s.
+fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what} did not happen");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn runs(pattern: &str) -> bool {
+    !Command::new("pgrep").args(["-f", pattern]).output().unwrap().stdout.is_empty()
+}
+
+#[test]
+fn a_call_ends_with_its_client_and_writes_no_stale_record() {
+    let Some(device) = Device::new() else { return };
+    let (first, second) = ("sleep 4001.5", "sleep 4002.5");
+    device.set_health_check("setsid sleep 4002.5 & sleep 4001.5");
+    assert!(device.download().success());
+    let mut client = device.client.start_below_a_client("ArtifactInstall").unwrap();
+    wait_for("the health check", || runs(&format!("^{first}")) && runs(&format!("^{second}")));
+    // Ctrl-C, a lost ssh session or the OOM killer ends the client alone.
+    client.kill().unwrap();
+    client.wait().unwrap();
+    device.let_health_checks_pass();
+    wait_for("the end of the health check", || !runs(&format!("^{first}")) && !runs(&format!("^{second}")));
+    device.set(&device.www, "");
+    device.ok("ArtifactRollback");
+    assert_eq!(device.text("index.html"), "previous");
+    thread::sleep(Duration::from_millis(300));
+    device.ok("Cleanup");
+    assert!(!device.journal().join("journal.json").exists());
+    device.updates_again();
+}
+
+#[test]
+fn a_download_ends_when_its_client_was_killed() {
+    let Some(device) = Device::new() else { return };
+    assert!(device.download().success());
+    device.ok("Cleanup");
+    // The client was killed before it opened the FIFO.
+    let next = device.client.tree().join("stream-next");
+    let _ = fs::remove_file(&next);
+    assert!(run("mkfifo", &[next.as_os_str()]));
+    let tree = device.client.tree();
+    let mut client = device.client.start_below_a_client("Download").unwrap();
+    let pattern = format!("web-file Download {}", tree.display());
+    wait_for("the download", || runs(&pattern));
+    client.kill().unwrap();
+    client.wait().unwrap();
+    wait_for("the end of the download", || !runs(&pattern));
+    device.updates_again();
+}
+
+#[test]
+fn sigterm_ends_a_call_with_all_its_processes() {
+    let Some(device) = Device::new() else { return };
+    device.set_health_check("sleep 4003.5");
+    assert!(device.download().success());
+    let mut client = device.client.start_below_a_client("ArtifactInstall").unwrap();
+    wait_for("the health check", || runs("^sleep 4003.5"));
+    device.let_health_checks_pass();
+    // The client sends SIGTERM to the module's process group at its time limit.
+    let pattern = format!("web-file ArtifactInstall {}", device.client.tree().display());
+    assert!(
+        Command::new("pkill").args(["-TERM", "-f", &format!("^[^ ]*{pattern}")]).status().unwrap().success()
+    );
+    wait_for("the end", || !runs("^sleep 4003.5"));
+    client.wait().unwrap();
+    device.set(&device.www, "");
+    device.ok("ArtifactRollback");
+    assert_eq!(device.text("index.html"), "previous");
+}
+
+#[test]
+fn a_rollback_waits_for_an_install_that_still_runs() {
+    let Some(device) = Device::new() else { return };
+    device.set_health_check("touch begun; sleep 1");
+    assert!(device.download().success());
+    thread::scope(|scope| {
+        let install = scope.spawn(|| device.call("ArtifactInstall"));
+        wait_for("the health check", || device.client.tree().join("begun").exists());
+        device.let_health_checks_pass();
+        device.ok("ArtifactRollback");
+        assert!(install.join().unwrap().success());
+    });
+    let journal = fs::read_to_string(device.journal().join("journal.json")).unwrap();
+    assert!(journal.contains("RolledBack"), "a stale record: {journal}");
+    assert_eq!(device.text("index.html"), "previous");
+    device.ok("Cleanup");
+    device.updates_again();
+}
+
+#[test]
+fn calls_wait_for_each_other() {
+    let Some(device) = Device::new() else { return };
+    for _ in 0..20 {
+        assert!(device.download().success());
+        device.ok("ArtifactInstall");
+        thread::scope(|scope| {
+            let calls = ["ArtifactRollback", "Cleanup", "ArtifactRollback", "Cleanup"];
+            let calls = calls.map(|state| scope.spawn(|| device.call(state)));
+            calls.into_iter().for_each(|call| drop(call.join().unwrap()));
+        });
+        device.ok("ArtifactRollback");
+        device.ok("Cleanup");
+        let whole = (device.text("index.html"), device.www.join("added.css").exists());
+        assert!([("old".into(), false), ("new".into(), true)].contains(&whole), "mixed: {whole:?}");
+        assert!(!device.journal().join("journal.json").exists() && !device.staging().exists());
+    }
+}
+
+#[test]
+fn a_process_left_by_a_health_check_does_not_hold_the_pipes_of_the_client() {
+    let Some(device) = Device::new() else { return };
+    let check = "command = [\"sh\", \"-c\", \"sleep 90.25 & true\"]\nlimit_seconds = 60\nstable_seconds = 0";
+    device.set(&device.www, &format!("[health]\n{check}\n"));
+    assert!(device.download().success());
+    // Reads the output to its end, as the client does.
+    let begun = Instant::now();
+    device.ok("ArtifactInstall");
+    assert!(begun.elapsed() < Duration::from_secs(80), "the background child was waited for");
+    let _ = Command::new("pkill").args(["-f", "^sleep 90.25"]).status();
+}
+
+#[test]
+fn every_log_line_is_one_write() {
+    let Some(device) = Device::new() else { return };
+    device.set_health_check(
+        "printf 'in '; sleep 0.2; printf 'pieces\\n'; head -c 20000 /dev/zero | tr '\\0' x; echo; exit 1",
+    );
+    device
+        .client
+        .set(
+            "web-file",
+            &fs::read_to_string(device.client.settings().join("web-file.toml"))
+                .unwrap()
+                .replace("= 600", "= 1"),
+        )
+        .unwrap();
+    assert!(device.download().success());
+    // Each write to a datagram socket is one datagram.
+    let (reader, writer) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
+    call.arg("ArtifactInstall")
+        .arg(device.client.tree())
+        .env("MENDER_MODULES_SETTINGS", device.client.settings());
+    let mut call = call.stderr(std::os::fd::OwnedFd::from(writer)).spawn().unwrap();
+    reader.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (mut lines, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        match reader.recv(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => lines.push(String::from_utf8_lossy(&buffer[..length]).into_owned()),
+            Err(_) if call.try_wait().unwrap().is_some() => break,
+            Err(_) => {}
+        }
+    }
+    assert!(lines.iter().any(|line| line == "in pieces\n"), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("ArtifactInstall failed")), "{lines:?}");
+    for line in &lines {
+        assert!(line.ends_with('\n') && line.matches('\n').count() == 1 && line.len() <= 4096, "{line:?}");
+    }
+}
+
+#[test]
+fn a_call_ends_even_if_its_log_is_not_read() {
+    let Some(device) = Device::new() else { return };
+    device.set_health_check("yes flood-4004.5; sleep 4004.5");
+    assert!(device.download().success());
+    let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
+    call.arg("ArtifactInstall")
+        .arg(device.client.tree())
+        .env("MENDER_MODULES_SETTINGS", device.client.settings());
+    // The pipe stays open, and is not read.
+    let mut call = call.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the flood", || runs("^yes flood-4004.5"));
+    thread::sleep(Duration::from_millis(500));
+    assert!(Command::new("kill").arg("-TERM").arg(call.id().to_string()).status().unwrap().success());
+    let begun = Instant::now();
+    while call.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "SIGTERM does not end it");
+        thread::sleep(Duration::from_millis(20));
+    }
+    wait_for("the end of the flood", || !runs("^yes flood-4004.5"));
+    device.let_health_checks_pass();
+    device.ok("ArtifactRollback");
+    assert_eq!(device.text("index.html"), "previous");
+}

@@ -1,0 +1,112 @@
+//! Destinations that are refused, and datastores at any path.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mock_client::Snapshot;
+
+use crate::device::{Device, attribute, failed};
+
+#[test]
+fn impossible_destinations_are_refused_in_download_and_block_nothing() {
+    let Some(device) = Device::new() else { return };
+    let root = device.client.device().to_owned();
+    for (dest_dir, words) in [
+        (PathBuf::from("/proc/web"), "/proc"),
+        (PathBuf::from("/sys/web"), "/sys"),
+        (root.join("n".repeat(256)), ""),
+        (root.join("home\r"), "control character"),
+        (device.client.datastore().join("modules"), "name another directory"),
+        (device.journal(), "name another directory"),
+        (
+            PathBuf::from(env!("CARGO_BIN_EXE_web-file")).parent().unwrap().to_owned(),
+            "name another directory",
+        ),
+    ] {
+        device.set(&dest_dir, "");
+        failed(&device.download(), words);
+        assert!(!device.journal().join("journal.json").exists(), "{dest_dir:?}: the journal was opened");
+        device.ok("Cleanup");
+    }
+    for length in [240, 245, 250, 255] {
+        device.set(&root.join("n".repeat(length)), "");
+        assert!(device.download().success(), "{length}");
+        device.ok("ArtifactInstall");
+        device.ok("ArtifactRollback");
+        device.ok("Cleanup");
+    }
+    device.set(&device.www, "owner = \"4294967295\"\n");
+    failed(&device.download(), "4294967295");
+    device.set(&device.www, "");
+    device.updates_again();
+}
+
+#[test]
+fn an_immutable_web_root_is_refused_and_an_immutable_file_in_it_blocks_nothing() {
+    let Some(device) = Device::new() else { return };
+    if !attribute("+i", &device.www) {
+        return;
+    }
+    failed(&device.download(), "chattr -ia");
+    assert!(!device.journal().join("journal.json").exists());
+    attribute("-i", &device.www);
+    let before = Snapshot::of(&device.www).unwrap();
+    attribute("+i", &device.www.join("passwd"));
+    assert!(device.download().success());
+    failed(&device.call("ArtifactInstall"), "immutable");
+    for state in ["ArtifactRollback", "Cleanup"] {
+        device.ok(state);
+    }
+    assert!(Snapshot::of(&device.www).unwrap() == before);
+    attribute("-i", &device.www.join("passwd"));
+    device.updates_again();
+}
+
+#[test]
+fn the_recovery_at_boot_finds_a_moved_datastore_or_reports_it() {
+    let Some(device) = Device::new() else { return };
+    device.client.interrupt_download(&[(OsStr::new("big"), &[7_u8; 100_000][..])]).unwrap();
+    let recover = |datastore: Option<&Path>| {
+        let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
+        call.arg("--recover")
+            .env("MENDER_MODULES_SETTINGS", device.client.settings())
+            .env_remove("MENDER_DATASTORE_DIR");
+        if let Some(path) = datastore {
+            call.env("MENDER_DATASTORE_DIR", path);
+        }
+        let output = call.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(recover(Some(Path::new("/no/such/datastore"))).contains("does not exist"));
+    assert!(device.staging().exists());
+    recover(Some(&device.client.datastore()));
+    assert!(!device.staging().exists(), "by the client's variable");
+    device.client.interrupt_download(&[(OsStr::new("big"), &[7_u8; 100_000][..])]).unwrap();
+    device.set(&device.www, &format!("datastore = {:?}\n", device.client.datastore().to_str().unwrap()));
+    recover(None);
+    assert!(!device.staging().exists(), "by the module's setting");
+}
+
+#[test]
+fn a_pending_update_is_found_for_any_datastore() {
+    let Some(device) = Device::new() else { return };
+    let under_way = |datastore: &str| {
+        let settings = format!("datastore = {datastore}\n");
+        device.set(&device.www, &settings);
+        let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
+        call.arg("--under-way").env("MENDER_MODULES_SETTINGS", device.client.settings());
+        let output = call.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let datastore = device.client.datastore().display().to_string();
+    assert!(!under_way(&format!("\"{datastore}\"")).0, "none has begun");
+    assert!(device.download().success());
+    let journal = format!("{}\n", device.journal().join("journal.json").display());
+    for spelling in [format!("\"{datastore}\""), format!("'{datastore}' # the \"big\" one")] {
+        assert_eq!(under_way(&spelling), (true, journal.clone()));
+    }
+    device.ok("Cleanup");
+    assert!(!under_way(&format!("\"{datastore}\"")).0, "it has ended");
+}

@@ -1,0 +1,92 @@
+//! Full file systems.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::process::Command;
+
+use crate::device::{Device, Mounted, failed, run};
+
+#[test]
+fn a_failed_download_frees_its_space_at_once_and_an_interrupted_one_at_boot() {
+    let Some(device) = Device::new() else { return };
+    let twice = [(OsStr::new("a"), &b"x"[..]), (OsStr::new("passwd/"), &b"x"[..])];
+    let outcome = device.client.download(&twice[..1]).unwrap();
+    assert!(outcome.success());
+    device.ok("Cleanup");
+    fs::create_dir(device.www.join("a")).unwrap();
+    failed(&device.client.download(&twice[..1]).unwrap(), "directory");
+    assert!(
+        !device.staging().exists() && !device.journal().join("journal.json").exists(),
+        "its space is not free"
+    );
+    let payload = [(OsStr::new("big"), &[7_u8; 100_000][..])];
+    device.client.interrupt_download(&payload).unwrap();
+    assert!(device.staging().exists());
+    let mut recover = Command::new(env!("CARGO_BIN_EXE_web-file"));
+    recover.env("MENDER_MODULES_SETTINGS", device.client.settings());
+    assert!(recover.arg("--recover").arg(device.client.tree()).status().unwrap().success());
+    assert!(!device.staging().exists() && !device.journal().join("journal.json").exists());
+}
+
+#[test]
+fn cleaning_up_needs_neither_space_nor_inodes() {
+    for (options, fill) in [
+        ("size=1m", "dd if=/dev/zero of=\"$0/fill\" bs=4k"),
+        ("nr_inodes=60", "while : > \"$0/fill-$((i+=1))\"; do :; done"),
+    ] {
+        let Some(mut device) = Device::new() else { return };
+        let small = device.client.device().join("mender");
+        fs::create_dir_all(&small).unwrap();
+        let _mounted = Mounted(vec![small.clone()]);
+        assert!(run(
+            "mount",
+            &[
+                "-t".as_ref(),
+                "tmpfs".as_ref(),
+                "-o".as_ref(),
+                format!("mode=755,{options}").as_ref(),
+                "tmpfs".as_ref(),
+                small.as_os_str()
+            ]
+        ));
+        // The web root and the client's data are on the file system that becomes full.
+        device.www = small.join("html");
+        device.home = small.clone();
+        fs::create_dir(&device.www).unwrap();
+        fs::write(device.www.join("index.html"), "previous").unwrap();
+        device.set(&device.www, "");
+        if options.starts_with("size") {
+            failed(&device.download(), "free some space");
+            assert!(run("mount", &["-o".as_ref(), "remount,size=16m".as_ref(), small.as_os_str()]));
+        }
+        let outcome = device.download();
+        assert!(outcome.success(), "{outcome:?}");
+        device.ok("ArtifactInstall");
+        let filled = Command::new("sh").args(["-c", fill]).arg(&small).output().unwrap();
+        let said = String::from_utf8_lossy(&filled.stderr);
+        assert!(said.contains("No space left"), "{options}: {said}");
+        device.ok("ArtifactRollback");
+        assert_eq!(device.text("index.html"), "previous");
+        let outcome = device.call("Cleanup");
+        assert!(outcome.success() && outcome.stderr.is_empty(), "{options}: {outcome:?}");
+        assert!(!device.staging().exists(), "{options}: nothing was freed");
+        assert!(!device.journal().join("discard.json").exists());
+    }
+}
+
+#[test]
+fn missing_inodes_are_not_reported_as_a_duplicate_name() {
+    let Some(device) = Device::new() else { return };
+    let small = device.client.device().join("small");
+    fs::create_dir(&small).unwrap();
+    let _mounted = Mounted(vec![small.clone()]);
+    let options = ["-t", "tmpfs", "-o", "mode=755,nr_inodes=10", "tmpfs"].map(OsStr::new);
+    assert!(run("mount", &[&options[..], &[small.as_os_str()]].concat()));
+    device.set(&small.join("html"), "");
+    let names: Vec<String> = (0..20).map(|number| format!("file-{number}")).collect();
+    let payload: Vec<_> = names.iter().map(|name| (OsStr::new(name.as_str()), &b"x"[..])).collect();
+    let outcome = device.client.download(&payload).unwrap();
+    failed(&outcome, "No space left on device");
+    assert!(!outcome.stderr.contains("twice"), "{outcome:?}");
+    assert_eq!(fs::read_dir(&small).unwrap().count(), 0, "its space is not free");
+}
