@@ -23,7 +23,8 @@ pub fn directory() -> Result<PathBuf> {
     Ok(base.join("mender-rust-modules"))
 }
 
-/// The key of `parts`: the hexadecimal sha256 of each part with its length, so that different lists have different keys.
+/// The key of `parts`: the hexadecimal sha256 of each part with its length, so that different lists have different
+/// keys.
 pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -64,8 +65,8 @@ pub fn has(kind: &str, key: &str) -> Result<bool> {
     Ok(directory()?.join(kind).join(key).exists())
 }
 
-/// Creates the file `path` and locks it until it is dropped. Waits while another process has the lock. The kernel unlocks
-/// the file when its process ends.
+/// Creates the file `path` and locks it until it is dropped. Waits while another process has the lock. The kernel
+/// unlocks the file when its process ends.
 pub fn lock(path: &Path) -> Result<File> {
     let context = || format!("locking {}", path.display());
     if let Some(directory) = path.parent() {

@@ -1,5 +1,5 @@
-//! Helpers for the host on which the project's commands run: Debian packages, the cache directory, directories, commands,
-//! parallel work, and the progress display.
+//! Helpers for the host on which the project's commands run: Debian packages, the cache directory, directories,
+//! commands, parallel work, and the progress display.
 
 pub mod apt;
 pub mod cache;

@@ -96,7 +96,8 @@ fn absent<'a>(packages: &[&'a str], known: &str) -> Vec<&'a str> {
     packages.iter().copied().filter(|package| !installed.contains(package)).collect()
 }
 
-/// The command and arguments that run `VARIABLE=value program …` as root: env for root, or sudo if it needs no password.
+/// The command and arguments that run `VARIABLE=value program …` as root: env for root, or sudo if it needs no
+/// password.
 fn privilege() -> Option<(&'static str, &'static [&'static str])> {
     let output = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;

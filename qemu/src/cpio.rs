@@ -3,8 +3,8 @@
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 
-/// An archive that is being written. All entries belong to root, can be read and executed by everyone, and have the time
-/// 0, so that the same content gives the same bytes.
+/// An archive that is being written. All entries belong to root, can be read and executed by everyone, and have the
+/// time 0, so that the same content gives the same bytes.
 #[derive(Default)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,

@@ -33,8 +33,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots a machine with `image` and `overlay`. Returns when commands can be run, after 15 s on `raspi3b` and 37 s on
-    /// `raspi2b`.
+    /// Boots a machine with `image` and `overlay`. Returns when commands can be run, after 15 s on `raspi3b` and 37 s
+    /// on `raspi2b`.
     ///
     /// Writes to `directory`: `command` (QEMU's command line), `console.log`, `qemu.log`, and `ssh_config` for ssh and
     /// scp of a user. Files of an earlier boot are kept there as `NAME.previous`.

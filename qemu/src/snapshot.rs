@@ -2,10 +2,10 @@
 //!
 //! # Why
 //! Most scenarios start with the same device: booted, with the project's packages installed. On an idle host, the
-//! scenario `install-rollback` on `raspi3b` takes 30 s with a boot and the installation of the package, and 11 s with a
-//! snapshot, which also has the scenario's programs in its page cache. On `raspi2b` a boot alone takes 31 s and a resume
-//! 8 s. Creating the snapshot takes 91 s on `raspi3b` and 130 s on `raspi2b`. `cargo xtask test` runs 24 and 5 such
-//! scenarios: on 2 cores the snapshots save about three minutes of it, and more on a busy host.
+//! scenario `install-rollback` takes 30 s on `raspi3b` and 46 s on `raspi2b` with a boot and the installation of the
+//! package. With a snapshot it takes 11 s and about 20 s: it resumes in 8 s, and the scenario's programs are in the
+//! page cache. Creating the snapshot takes 91 s and 130 s. `cargo xtask test` runs 24 and 5 such scenarios: on 2 cores
+//! the snapshots save about three minutes of it, and more on a busy host.
 //!
 //! # What
 //! `savevm` of QEMU's monitor writes the whole machine (CPU, memory, devices) into the qcow2 overlay, next to the

@@ -33,8 +33,7 @@ use crate::target::{self, TARGETS, Target};
 use inputs::Inputs;
 use linked::Linked;
 use modules::{Module, Workspace};
-use package::Packager;
-pub use package::TOOLS;
+use package::{Packager, TOOLS};
 use source::Source;
 pub use table::released;
 use toolchain::Toolchain;
@@ -65,7 +64,8 @@ impl Dist {
 
     /// What it needs of this machine.
     pub fn needs(&self) -> Needs {
-        Needs::dist(&self.targets())
+        let building = self.targets().into_iter().flat_map(Target::needs);
+        Needs::packages(&building.chain(TOOLS.iter().copied()).collect::<Vec<_>>())
     }
 
     fn targets(&self) -> Vec<&'static Target> {

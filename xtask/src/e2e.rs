@@ -22,16 +22,16 @@ use crate::target::{self, TARGETS, Target};
 /// All of them take about 45 minutes on 2 cores, --everyday about 15. Needs QEMU, and root once to build the images.
 #[derive(Args, Default)]
 pub struct E2e {
-    /// QEMU's name of a machine, raspi3b or raspi2b; may be repeated [default: all, side by side]
+    /// QEMU's name of a machine, raspi3b or raspi2b; may be repeated [default: all, in parallel]
     #[arg(long, value_name = "MACHINE", value_parser = target::board)]
     machine: Vec<&'static Board>,
     /// Runs these scenarios only [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// Runs what `cargo xtask test` runs: all but the slowest on raspi3b, one of each kind on raspi2b
+    /// Runs what `cargo xtask test` runs: all scenarios on raspi3b, one of each kind on raspi2b
     #[arg(long)]
     everyday: bool,
-    /// Lists the scenarios
+    /// Lists the scenarios and does not run them
     #[arg(long)]
     list: bool,
 }
@@ -59,7 +59,7 @@ impl E2e {
     /// The requirements of the chosen scenarios.
     pub fn needs(&self) -> Result<Needs> {
         let (targets, boards): (Vec<_>, Vec<_>) = self.chosen().into_iter().unzip();
-        Ok(Needs::machines(&boards)?.and(Needs::dist(&targets)).and(Needs::packages(e2e::HOST_PACKAGES)))
+        Ok(Needs::machines(&boards)?.and(Dist::of(&targets).needs()).and(Needs::packages(e2e::HOST_PACKAGES)))
     }
 
     fn chosen(&self) -> Vec<(&'static Target, &'static Board)> {
@@ -105,7 +105,8 @@ impl E2e {
     }
 }
 
-/// Runs `scenarios` on the board of `target` with `packages` instead of those in `dist/`, and returns the machine's name.
+/// Runs `scenarios` on the board of `target` with `packages` instead of those in `dist/`, and returns the machine's
+/// name.
 pub fn run_with(
     sh: &Shell,
     target: &'static Target,
@@ -146,7 +147,8 @@ fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBu
     Ok(Setup { server: dist::test_server(sh, target)?, image, packages, directory, snapshot: None })
 }
 
-/// The number of scenarios on a machine from which creating a snapshot takes less time than it saves: see `qemu::Snapshot`.
+/// The number of scenarios on a machine from which creating a snapshot takes less time than it saves: see
+/// `qemu::Snapshot`.
 const SNAPSHOT_SCENARIOS: usize = 6;
 
 /// Creates a snapshot for every machine that runs at least [`SNAPSHOT_SCENARIOS`] scenarios.

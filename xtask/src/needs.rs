@@ -8,9 +8,6 @@ use host::packages;
 use qemu::{Board, Image};
 use xshell::Shell;
 
-use crate::dist;
-use crate::target::Target;
-
 /// Debian packages, and operations that need root.
 #[derive(Clone, Debug, Default)]
 pub struct Needs {
@@ -22,12 +19,6 @@ impl Needs {
     /// The requirement of `packages`.
     pub fn packages(packages: &[&'static str]) -> Self {
         Self { packages: packages.to_vec(), root: Vec::new() }
-    }
-
-    /// The requirements of building packages for `targets`.
-    pub fn dist(targets: &[&'static Target]) -> Self {
-        let building = targets.iter().flat_map(|target| target.needs());
-        Self::packages(&building.chain(dist::TOOLS.iter().copied()).collect::<Vec<_>>())
     }
 
     /// The requirements of the emulated machines of `boards`. Root is needed only to build a missing image.
@@ -89,8 +80,8 @@ impl Needs {
     }
 }
 
-/// Whether this process runs as root. Operations that mount or change the root directory in this process need that; sudo
-/// is not enough.
+/// Whether this process runs as root. Operations that mount or change the root directory in this process need that;
+/// sudo is not enough.
 pub fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("reading the user of this process")?.uid() == 0)
 }
@@ -105,9 +96,9 @@ mod tests {
             .and(Needs::packages(&["a"]))
             .and(Needs { packages: Vec::new(), root: vec!["to mount"] });
         assert_eq!(needs.packages, ["a", "b"]);
-        let said = needs.refusal(&["a"]).unwrap();
-        assert!(said.contains("apt-get install --yes --no-install-recommends a"), "{said}");
-        assert!(said.contains("Root is needed to mount"), "{said}");
+        let message = needs.refusal(&["a"]).unwrap();
+        assert!(message.contains("apt-get install --yes --no-install-recommends a"), "{message}");
+        assert!(message.contains("Root is needed to mount"), "{message}");
         assert!(Needs::packages(&["a"]).refusal(&[]).is_none());
         assert!(Needs { packages: Vec::new(), root: vec!["to mount"] }.refusal(&[]).is_some());
     }

@@ -41,8 +41,8 @@ impl Artifact<'_> {
             arguments.extend(["--meta-data".into(), path.into_os_string()]);
         }
         let artifact = directory.join(format!("{name}.mender"));
-        cmd!(sh, "mender-artifact write module-image --type {module} --artifact-name {name} --device-type {device_type}")
-            .args(["--software-filesystem", "data-partition"])
+        cmd!(sh, "mender-artifact write module-image --type {module} --artifact-name {name}")
+            .args(["--device-type", device_type, "--software-filesystem", "data-partition"])
             .arg("--output-path")
             .arg(&artifact)
             .args(arguments)

@@ -255,8 +255,8 @@ impl<'a> Device<'a> {
         self.client("rollback", 2).context("client 3.4 still knows the interrupted install").map(drop)
     }
 
-    /// Starts the client, and delays the module's call number `number` of the system call `call` by an hour, which leaves
-    /// time for a power loss. Returns when the shell command `condition` succeeds on the device.
+    /// Starts the client, and delays the module's call number `number` of the system call `call` by an hour, which
+    /// leaves time for a power loss. Returns when the shell command `condition` succeeds on the device.
     pub fn start_client_delayed(
         &mut self,
         arguments: &str,

@@ -1,7 +1,7 @@
 //! End-to-end scenarios: the project's packages on emulated Raspberry Pis, with the real Mender client.
 //!
-//! Every scenario has a disposable disk. When a scenario fails, its directory `target/e2e/<machine>/<scenario>/` is kept,
-//! with the disk, the console, QEMU's command line, and the error with the client's output.
+//! Every scenario has a disposable disk. When a scenario fails, its directory `target/e2e/<machine>/<scenario>/` is
+//! kept, with the disk, the console, QEMU's command line, and the error with the client's output.
 
 mod artifact;
 pub mod cost;

@@ -21,7 +21,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The former name of [`Mode::Healthy`].
+    /// The former name of [`Mode::Healthy`], which some tests still use.
     #[expect(non_upper_case_globals, reason = "it stands for a variant")]
     pub const Well: Self = Self::Healthy;
 

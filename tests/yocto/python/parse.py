@@ -2,10 +2,10 @@
 
     parse.py BUILD_DIRECTORY RECIPE...
 
-The build directory has conf/bblayers.conf, whose DL_DIR has every source archive and every crate. OE-Core's classes are not
-used. The checks cover syntax, variables, checksums and files, and that parsing a recipe needs no network. Prebuilt recipes,
-and recipes in BUILD_DIRECTORY/readme, which are examples without a source, are only parsed. Prints a line for each recipe.
-The exit status is 1 if there are findings.
+The build directory has conf/bblayers.conf, whose DL_DIR has every source archive and every crate. OE-Core's classes
+are not used. The checks cover syntax, variables, checksums and files, and that parsing a recipe needs no network.
+Prebuilt recipes, and recipes in BUILD_DIRECTORY/readme, which are examples without a source, are only parsed. Prints a
+line for each recipe. The exit status is 1 if there are findings.
 """
 
 import hashlib

@@ -61,7 +61,8 @@ pub struct BuildDirectory<'a> {
 }
 
 impl<'a> BuildDirectory<'a> {
-    /// Makes the build directory `name` of `release`, with OE-Core and `layers`, and with `settings` in its `local.conf`.
+    /// Makes the build directory `name` of `release`, with OE-Core and `layers`, and with `settings` in its
+    /// `local.conf`.
     pub fn new(
         sh: &'a Shell,
         layer: &'a Layer,
@@ -119,8 +120,8 @@ impl<'a> BuildDirectory<'a> {
         run(step, command)
     }
 
-    /// The work directory of the recipe `name`. BitBake's work directory has one level for the architecture. Older releases
-    /// append the C library to the name of the directory tmp.
+    /// The work directory of the recipe `name`. BitBake's work directory has one level for the architecture. Older
+    /// releases append the C library to the name of the directory tmp.
     pub fn work(&self, name: &str) -> Result<PathBuf> {
         let work = ["tmp/work", "tmp-glibc/work"].map(|directory| self.path.join(directory));
         let work =
@@ -133,8 +134,8 @@ impl<'a> BuildDirectory<'a> {
         versions.into_iter().next().with_context(|| format!("empty work directory of the recipe {name}"))
     }
 
-    /// BitBake refuses to run as root. Root therefore runs it in a user namespace with another user ID. The files belong to
-    /// root outside of it.
+    /// BitBake refuses to run as root. Root therefore runs it in a user namespace with another user ID. The files
+    /// belong to root outside of it.
     fn unprivileged(&self) -> Result<Cmd<'a>> {
         let id = cmd!(self.sh, "id -u").quiet().read().context("reading the user ID")?;
         Ok(match id.as_str() {
@@ -176,8 +177,8 @@ fn link(tool: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(tool, link).with_context(|| format!("creating the symlink {}", link.display()))
 }
 
-/// BitBake's shared state cache. BitBake's keys depend on the recipes and not on the host's tools, so there is one cache
-/// for each set of tools.
+/// BitBake's shared state cache. BitBake's keys depend on the recipes and not on the host's tools, so there is one
+/// cache for each set of tools.
 fn state(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
     let format = "${Package} ${Version}\n";
     let host = cmd!(sh, "dpkg-query --show --showformat {format} {HOST_PACKAGES...}").quiet().read();

@@ -116,8 +116,8 @@ pub fn client_layers(layer: &Layer, meta_mender: &Path) -> [PathBuf; 2] {
     [meta_mender.to_owned(), layer.tests.join("meta-mender-image")]
 }
 
-/// Builds all recipes for `build`, with the client's layer `meta_mender` if there is one. Checks the packages, and returns
-/// those of the project's modules.
+/// Builds all recipes for `build`, with the client's layer `meta_mender` if there is one. Checks the packages, and
+/// returns those of the project's modules.
 pub fn run(
     sh: &Shell,
     layer: &Layer,
@@ -133,7 +133,8 @@ pub fn run(
     if let Some(meta_mender) = meta_mender {
         client::provide(sh, layer, meta_mender)?;
         layers.extend(client_layers(layer, meta_mender));
-        // The packages recommend the client, so BitBake builds it. Without a preferred version BitBake prints a warning.
+        // The packages recommend the client, so BitBake builds it. Without a preferred version BitBake prints a
+        // warning.
         let newest = client::versions(meta_mender)?.pop().unwrap_or_default();
         settings += &format!("{CLIENT_SETTINGS}{SPLIT}{}", preferred(&newest));
     }
@@ -238,8 +239,8 @@ fn built(
     Ok(Built { module: module.to_owned(), from_source, deb, runner })
 }
 
-/// The command that runs an executable on this host, without the executable. It does not use qemu's option -L, with which
-/// "/" would be the directory of the C library.
+/// The command that runs an executable on this host, without the executable. It does not use qemu's option -L, with
+/// which "/" would be the directory of the C library.
 fn emulated(sh: &Shell, build: &Build, from_source: bool) -> Result<String> {
     let (emulator, options) = build.emulator.split_first().context("no emulator for this machine")?;
     let emulator =

@@ -1,5 +1,5 @@
-//! Level 2: BitBake with OE-Core parses the layer together with all recipes of OE-Core and finds every recipe of the layer.
-//! yocto-check-layer, the check of the Yocto Project, passes.
+//! Level 2: BitBake with OE-Core parses the layer together with all recipes of OE-Core and finds every recipe of the
+//! layer. yocto-check-layer, the check of the Yocto Project, passes.
 
 use anyhow::{Context, Result, ensure};
 use host::status::step;

@@ -1,5 +1,5 @@
-//! A mirror of the Mender client's git repository, from which BitBake fetches the source of meta-mender's recipes without a
-//! network.
+//! A mirror of the Mender client's git repository, from which BitBake fetches the source of meta-mender's recipes
+//! without a network.
 
 use std::collections::BTreeMap;
 use std::fs;

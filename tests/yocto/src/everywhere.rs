@@ -1,6 +1,6 @@
 //! Level 1, with packages from registries only: BitBake's engine, a PyPI package, parses every recipe with small
-//! replacements of OE-Core's classes, and fetches and unpacks its source. oelint-adv and kas' schema report no finding. The
-//! source archives are needed, and no compiled package.
+//! replacements of OE-Core's classes, and fetches and unpacks its source. oelint-adv and kas' schema report no
+//! finding. The source archives are needed, and no compiled package.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,8 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
         run_command(step, cmd!(sh, "{python} {script} {kas...}"))
     })?;
     Ok(format!(
-        "{} recipes of the layer and {} of its README parsed, sources unpacked; oelint-adv: {} files; kas' schema: {} files",
+        "{} recipes of the layer and {} of its README parsed, sources unpacked; oelint-adv: {} files; \
+         kas' schema: {} files",
         recipes.len(),
         documented.len(),
         linted.len(),
@@ -109,8 +110,8 @@ fn repository(sh: &Shell) -> Result<String> {
     ))
 }
 
-/// Writes the recipes in the README `readme` into `directory`, and returns their paths. The first line of a recipe's code
-/// block is a comment with its name.
+/// Writes the recipes in the README `readme` into `directory`, and returns their paths. The first line of a recipe's
+/// code block is a comment with its name.
 fn documented(readme: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
     let text = fs::read_to_string(readme).with_context(|| format!("reading {}", readme.display()))?;
     let mut paths = Vec::new();

@@ -48,42 +48,28 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Level 1. Returns what was shown.
-    ///
-    /// # Errors
-    /// When a recipe does not parse, its source is not what it says, or a linter finds something.
+    /// Runs level 1 and returns a summary.
     pub fn everywhere(&self, sh: &xshell::Shell) -> Result<String> {
         everywhere::run(sh, self)
     }
 
-    /// Level 2, on one release. Returns what was shown.
-    ///
-    /// # Errors
-    /// When the layer does not parse, lacks a recipe, or is not compatible.
+    /// Runs level 2 with one release and returns a summary.
     pub fn checked(&self, sh: &xshell::Shell, release: &Release) -> Result<String> {
         checks::run(sh, self, release)
     }
 
-    /// Why no root file system of `release` can be assembled with the client of `meta_mender`, if so.
-    ///
-    /// # Errors
-    /// When a recipe of the client cannot be read.
+    /// The reason why no root file system can be made with the client of `meta_mender`, or `None`.
     pub fn client_obstacle(&self, sh: &xshell::Shell, meta_mender: &Path) -> Result<Option<String>> {
         client::obstacle(sh, self, meta_mender)
     }
 
-    /// Level 3, root file systems with the client of `meta_mender` and our packages. Returns what was shown.
-    ///
-    /// # Errors
-    /// When one cannot be assembled, or has other modules than it should.
+    /// Runs the part of level 3 that makes root file systems with the client of `meta_mender` and the project's packages.
+    /// Returns a summary.
     pub fn assembled(&self, sh: &xshell::Shell, release: &Release, meta_mender: &Path) -> Result<String> {
         rootfs::run(sh, self, release, meta_mender)
     }
 
-    /// Level 3, one build. Returns the packages of our modules.
-    ///
-    /// # Errors
-    /// When something is not built, or is not as it should be.
+    /// Runs the part of level 3 that builds packages, for one machine. Returns those of the project's modules.
     pub fn built(
         &self,
         sh: &xshell::Shell,

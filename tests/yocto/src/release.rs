@@ -17,8 +17,8 @@ pub struct Release {
     pub bitbake: PathBuf,
 }
 
-/// The layer meta-mender-core for `series` in `directory`, which is a checkout of meta-mender, or contains checkouts one or
-/// two levels below.
+/// The layer meta-mender-core for `series` in `directory`, which is a checkout of meta-mender, or contains checkouts
+/// one or two levels below.
 pub fn meta_mender(directory: &Path, series: &str) -> Result<Option<PathBuf>> {
     let candidates = [vec![directory.to_owned()], directory::entries(directory)?].concat();
     let layers = candidates.iter().flat_map(|directory| [directory.clone(), directory.join("meta-mender")]);
@@ -29,8 +29,8 @@ pub fn meta_mender(directory: &Path, series: &str) -> Result<Option<PathBuf>> {
     Ok(layers.map(|directory| directory.join("meta-mender-core")).find(is_it))
 }
 
-/// The releases in `directory`, which contains the checkouts `openembedded-core` and `bitbake`, or directories with such
-/// checkouts.
+/// The releases in `directory`, which contains the checkouts `openembedded-core` and `bitbake`, or directories with
+/// such checkouts.
 ///
 /// # Errors
 /// No release was found, or the series of one is unknown.

@@ -116,7 +116,8 @@ impl<'a> Suite<'a> {
         directory.run(step, MACHINE, &command)
     }
 
-    /// Makes root file systems with the client `version`: with the modules, with the prebuilt modules, and without modules.
+    /// Makes root file systems with the client `version`: with the modules, with the prebuilt modules, and without
+    /// modules.
     fn assemble(&self, version: &str) -> Result<()> {
         let name = format!("{}: root file systems with the client {version}", self.release.series);
         step(name, |step| {
@@ -134,7 +135,7 @@ impl<'a> Suite<'a> {
                 "no module directory in the packages of the client {version}: {:?}",
                 own.keys()
             );
-            let ours = |ending: &str| {
+            let project = |ending: &str| {
                 let names: Vec<_> = self
                     .layer
                     .modules
@@ -143,15 +144,15 @@ impl<'a> Suite<'a> {
                     .collect();
                 self.modules(step, &directory, |name| names.iter().any(|own| own == name))
             };
-            let chosen = ours(if builds_from_source(self.release) { "" } else { "-bin" })?;
+            let chosen = project(if builds_from_source(self.release) { "" } else { "-bin" })?;
             let flavours = [
                 ("client-image", chosen),
-                ("client-image-bin", ours("-bin")?),
+                ("client-image-bin", project("-bin")?),
                 ("client-image-alone", Modules::new()),
             ];
-            for (flavour, ours) in flavours {
+            for (flavour, project) in flavours {
                 for manager in self.managers() {
-                    compare(&directory, &format!("{flavour}-{}", manager.format), &own, &ours)?;
+                    compare(&directory, &format!("{flavour}-{}", manager.format), &own, &project)?;
                 }
             }
             Ok(())
@@ -210,8 +211,8 @@ impl<'a> Suite<'a> {
         })
     }
 
-    /// Whether this meta-mender has the client in Go, whose package must be split, too. It is not built, because the host
-    /// has no compiler for it.
+    /// Whether this meta-mender has the client in Go, whose package must be split, too. It is not built, because the
+    /// host has no compiler for it.
     fn splits_go_client(&self) -> Result<bool> {
         if !self.meta_mender.join("recipes-mender/mender-client/mender-client_git.bb").is_file() {
             return Ok(false);
@@ -236,8 +237,8 @@ impl<'a> Suite<'a> {
         })
     }
 
-    /// Compares the signatures of the client's tasks with and without the layer. They must be the same unless the variable is
-    /// set. Returns their number.
+    /// Compares the signatures of the client's tasks with and without the layer. They must be the same unless the
+    /// variable is set. Returns their number.
     fn unchanged(&self) -> Result<usize> {
         let name = format!("{}: the client's tasks without the variable", self.release.series);
         step(name, |step| {
@@ -268,13 +269,13 @@ fn signatures(path: &Path) -> Result<BTreeSet<String>> {
     Ok(own)
 }
 
-/// Compares the modules in the root file system of `image` with those of the client. Modules in `ours` replace those with
-/// the same name.
-fn compare(directory: &BuildDirectory, image: &str, client: &Modules, ours: &Modules) -> Result<()> {
+/// Compares the modules in the root file system of `image` with those of the client. Modules in `project` replace those
+/// with the same name.
+fn compare(directory: &BuildDirectory, image: &str, client: &Modules, project: &Modules) -> Result<()> {
     let root = directory.work(image)?.join("rootfs");
     let found = read(&root)?;
     let mut expected = client.clone();
-    expected.extend(ours.clone());
+    expected.extend(project.clone());
     let names = |modules: &Modules| modules.keys().cloned().collect::<Vec<_>>().join(" ");
     ensure!(
         names(&found) == names(&expected),

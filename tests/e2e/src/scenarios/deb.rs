@@ -42,8 +42,8 @@ fn app(version: &str) -> Package {
         .conffile("/etc/app.conf", &format!("settings of {version}\n"))
 }
 
-/// Starts the device with the module, and installs the previous version of a package. Its configuration file is changed,
-/// and it is marked as automatically installed. Returns the [`state`].
+/// Starts the device with the module, and installs the previous version of a package. Its configuration file is
+/// changed, and it is marked as automatically installed. Returns the [`state`].
 fn with_previous_version(device: &mut Device) -> Result<String> {
     device.power_on_with_package(MODULE)?;
     let path = device.write_file("previous.deb", &app("1.0").build()?)?;

@@ -1,5 +1,5 @@
-//! A package whose module Debian's mender-client has, too: the package diverts the module of mender-client, and restores
-//! it on removal.
+//! A package whose module Debian's mender-client has, too: the package diverts the module of mender-client, and
+//! restores it on removal.
 
 use anyhow::{Result, ensure};
 

@@ -1,4 +1,5 @@
-//! Scenarios of `web-file`: its package, and updates that succeed, are refused, fail or are interrupted by a power loss.
+//! Scenarios of `web-file`: its package, and updates that succeed, are refused, fail or are interrupted by a power
+//! loss.
 
 use anyhow::{Result, ensure};
 

@@ -1,4 +1,4 @@
-# Stands in for OE-Core's class of this name: the tasks that recipes name, which nothing here runs.
+# Replaces OE-Core's class of this name in level 1 of the tests: the tasks that recipes name. They are not run.
 do_fetch() {
     :
 }

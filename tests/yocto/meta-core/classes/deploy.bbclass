@@ -1,1 +1,1 @@
-# Stands in for OE-Core's class of this name.
+# Replaces OE-Core's class of this name in level 1 of the tests.

@@ -1,5 +1,6 @@
-# The client is packaged as meta-mender packages it, but its executables are stand-ins: to compile them, BitBake would have to fetch
-# the source of six libraries, and build boost and others. Update Modules, scripts, units and settings are those of the client.
+# The client is packaged as meta-mender packages it, but its executables are stand-ins: to compile them, BitBake would
+# have to fetch the source of six libraries, and build boost and others. Update Modules, scripts, units and settings
+# are those of the client.
 
 python() {
     source = d.getVar('SRC_URI', False).replace('gitsm://', 'git://')
