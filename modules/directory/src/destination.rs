@@ -31,7 +31,7 @@ pub fn resolve(path: &Path, datastore: &Path) -> Result<PathBuf> {
         path.file_name().is_some(),
         "destination {shown} refused: it is the root directory: name a directory below it"
     );
-    let destination = durable::resolve(path).context("destination refused")?;
+    let destination = durable::resolve(path)?;
     ensure!(
         destination.file_name().is_some(),
         "destination {shown} refused: it leads to the root directory: name a directory below it"
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(to("app").unwrap(), real.join("data/app"));
         assert_eq!(to("app/").unwrap(), real.join("data/app"));
         assert_eq!(to("missing/a b").unwrap(), real.join("missing/a b"));
-        refused(real.join("dangling"), "leads nowhere");
+        refused(real.join("dangling"), "dangling symlink");
         refused(real.join("root"), "root");
         refused(real.join("to-file"), "not a directory");
         let error = format!("{:#}", to("data").unwrap_err());

@@ -208,7 +208,7 @@ impl<U: Update> Transaction<U> {
         if self.read().context("ending an earlier update failed")?.is_some() {
             if let Err(error) = cleared() {
                 let record = self.journal.set_aside(None, UNRESTORED)?;
-                log!("rollback of an earlier update failed: {error:#}; its record is {}", record.display());
+                log!("ending an earlier update failed: {error:#}; its record is {}", record.display());
             }
         }
         self.retry_unrestored(Trigger::Call)

@@ -244,7 +244,7 @@ impl Update for FileSet {
         let Found { times, previous } = &prepared.found;
         let destination = self.destination.open().with_context(|| {
             format!(
-                "rollback failed; the previous files are in {}",
+                "the previous files are in {}",
                 self.staging.path().join("kept").display()
             )
         })?;
@@ -306,7 +306,7 @@ impl FileSet {
         for file in &self.new {
             ensure!(
                 !is_left(&file)?,
-                "rollback failed: {}/{}: it is the new file",
+                "{}/{}: it is the new file",
                 destination.path().display(),
                 file.name
             );

@@ -32,7 +32,7 @@ pub fn restore(previous: &[FileName], kept: Option<&Dir>, destination: &Dir) -> 
         kept.rename(name, destination, name)?;
         ensure!(
             destination.inode_of(name)? == inode,
-            "rollback failed: {}/{name}: another program replaced it meanwhile",
+            "{}/{name}: another program replaced it meanwhile",
             destination.path().display()
         );
     }
@@ -57,7 +57,7 @@ fn move_aside(destination: &Dir, name: &FileName) -> Result<()> {
         }
     }
     bail!(
-        "rollback failed: {}/{name}: a directory with the name of a previous file, which cannot be renamed: move it away",
+        "{}/{name}: a directory with the name of a previous file, which cannot be renamed: move it away",
         destination.path().display()
     )
 }
@@ -76,7 +76,7 @@ pub fn require_restored(previous: &[FileName], destination: &Dir, activated: boo
     }
     ensure!(
         missing.is_empty(),
-        "rollback failed: {}: {} of {} previous files are missing: {}",
+        "{}: {} of {} previous files are missing: {}",
         destination.path().display(),
         missing.len(),
         previous.len(),

@@ -52,7 +52,7 @@ fn help_and_version_succeed() {
     let client = device();
     prints(&client, &["--help"], &["web-file STATE TREE", "--status", "--check-settings", "--recover"]);
     prints(&client, &["--version"], &[env!("CARGO_PKG_VERSION")]);
-    refuses(&client, &["--halp"], &["unknown arguments", "web-file --help"]);
+    refuses(&client, &["--halp"], &["invalid arguments", "web-file --help"]);
     refuses(&client, &[], &["web-file --help"]);
 }
 
@@ -60,7 +60,7 @@ fn help_and_version_succeed() {
 fn the_status_follows_an_update() {
     let client = device();
     let status = |words: &[&str]| prints(&client, &["--status"], words);
-    status(&["none is pending", "journal.json", "web-file.toml"]);
+    status(&["none pending", "journal.json", "web-file.toml"]);
     assert!(client.download(&[(OsStr::new("index.html"), b"new")]).unwrap().success());
     status(&["downloaded, not installed (Staged)", "nothing to roll back", "install the artifact again"]);
     assert!(client.call("ArtifactInstall").unwrap().success());
@@ -69,13 +69,13 @@ fn the_status_follows_an_update() {
     assert!(client.call("ArtifactRollback").unwrap().success());
     status(&["rolled back"]);
     assert!(client.call("Cleanup").unwrap().success());
-    status(&["none is pending"]);
+    status(&["none pending"]);
 }
 
 #[test]
 fn settings_are_checked_before_an_update_needs_them() {
     let client = device();
-    prints(&client, &["--check-settings"], &["web-file.toml: correct"]);
+    prints(&client, &["--check-settings"], &["web-file.toml: valid"]);
     let file = client.settings().join("other.toml");
     let path = file.to_str().unwrap();
     refuses(&client, &["--check-settings", path], &["no such file"]);
@@ -91,5 +91,5 @@ fn settings_are_checked_before_an_update_needs_them() {
         refuses(&client, &["--check-settings", path], &[words, "other.toml"]);
     }
     fs::write(&file, "dest_dir = \"/srv\"\n[units]\nstop = [\"a.service\"]\n").unwrap();
-    prints(&client, &["--check-settings", path], &["other.toml: correct"]);
+    prints(&client, &["--check-settings", path], &["other.toml: valid"]);
 }

@@ -197,7 +197,7 @@ fn compose_files_and_quadlets() {
 fn meta_data() {
     let mut device = device();
     let long = json!({"project": "shop", "padding": "x".repeat(HUGE)});
-    is_refused(&mut device, &long, "app.tar", b"", "at most");
+    is_refused(&mut device, &long, "app.tar", b"", "larger than");
     let many = json!({"project": "shop", "images": vec![json!({"id": id(), "ref": TAG}); 3000], "run": {}});
     is_refused(&mut device, &many, "app.tar", b"", "more than 100");
     let services: serde_json::Map<_, _> = (0..3000)

@@ -59,6 +59,6 @@ fn an_image_of_another_container_is_kept() {
 fn space_is_checked_before_anything_is_loaded() {
     let mut device = Device::with("reserve_mib = 1000000000\n");
     let new = archive(TAG, "1", Mode::Well);
-    refused(&device.download_one("shop", TAG, &new), "stay in reserve");
+    refused(&device.download_one("shop", TAG, &new), "stay free");
     assert!(!device.has_image(&new));
 }

@@ -177,7 +177,7 @@ fn download_of_size(device: &mut Device, size: u64) -> String {
     let mut meta_data = one("shop", TAG, &image.id);
     meta_data["images"][0]["size"] = json!(size);
     let outcome = device.download(&meta_data, &[("app.tar", &image.content)]);
-    refused(&outcome, "reserve");
+    refused(&outcome, "stay free");
     device.ok("Cleanup");
     outcome.stderr
 }

@@ -40,7 +40,7 @@ fn invalid_meta_data_are_refused_before_an_image_is_loaded() {
         ),
         (with("images", json!(vec![json!({"id": image.id, "ref": TAG}); 101])), "more than 100"),
         (with("profiles", json!(["x"])), "profiles"),
-        (with("padding", json!("x".repeat(2 << 20))), "at most"),
+        (with("padding", json!("x".repeat(2 << 20))), "larger than"),
         (with("compose", json!("compose.yaml")), "exactly one"),
         (with("run", json!(null)), "exactly one"),
         (with("run", json!({"web": {"image": TAG, "privileged": true}})), "privileged"),
@@ -87,7 +87,7 @@ fn the_message_about_a_missing_or_stopped_engine_has_the_remedy() {
     let mut device = Device::new();
     let image = archive(TAG, "1", Mode::Well);
     device.client.set("container", "engine = \"/no/such/podman\"\n").unwrap();
-    refused(&device.download_one("shop", TAG, &image), "is it installed");
+    refused(&device.download_one("shop", TAG, &image), "install it");
     // This program fails with any arguments, as docker does without its service.
     std::os::unix::fs::symlink("/bin/false", device.client.device().join("docker")).unwrap();
     let docker = device.client.device().join("docker");

@@ -205,7 +205,7 @@ pub fn check_restored(unrestored: &[&PackageBackup], source: &Source) -> Result<
     let names: Vec<_> = unrestored.iter().map(|package| package.key.to_string()).collect();
     ensure!(
         names.is_empty(),
-        "rollback incomplete: packages not restored: {}: see the log lines above and dpkg --audit for the \
+        "packages not restored: {}: see the log lines above and dpkg --audit for the \
          cause, repair them and roll back again, or remove {} to accept them",
         names.join(", "),
         source.journal().display()

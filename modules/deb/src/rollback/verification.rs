@@ -55,7 +55,7 @@ fn fail(source: &Source, differences: &[String]) -> Result<()> {
     let more = differences.len().saturating_sub(LISTED_MAX);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     bail!(
-        "rollback incomplete: {} differences: {listed}{more}: repair them and roll back again, or remove {} \
+        "{} differences: {listed}{more}: repair them and roll back again, or remove {} \
          to accept them",
         differences.len(),
         source.journal().display()

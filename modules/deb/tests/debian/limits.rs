@@ -231,7 +231,7 @@ fn limits_of_announced_sizes() {
         .client
         .set("deb", &format!("reserve_mib = {largest}\nstore_mib = {largest}\nbackup_mib = {largest}\nlock_seconds = {largest}\n"))
         .unwrap();
-    device.assert_refused_in_download(&app("2.0").build().unwrap(), &["free", "reserve"]);
+    device.assert_refused_in_download(&app("2.0").build().unwrap(), &["free", "not enough space"]);
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn an_update_that_does_not_fit() {
     let terabytes = (8_u64 << 40 >> 10).to_string();
     device.assert_refused(
         &[app("2.0").field("Installed-Size", &terabytes)],
-        &["free", "reserve", "8796093022208 bytes"],
+        &["free", "not enough space", "8796093022208 bytes"],
     );
 }
 

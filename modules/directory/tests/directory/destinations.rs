@@ -71,7 +71,7 @@ fn a_payload_that_does_not_fit_fails_early_with_the_figures() {
     let device = Device::filled(Generation::V5);
     device.client.set("directory", "reserve_mib = 1000000000\n").unwrap();
     let previous = device.active();
-    refused(device.download(&device.tar(&[])), "stay in reserve");
+    refused(device.download(&device.tar(&[])), "stay free");
     device.ok("Cleanup");
     assert_eq!(device.active(), previous);
     assert!(device.is_clean());

@@ -189,7 +189,7 @@ fn a_failed_rollback_blocks_only_its_destination() {
     fs::create_dir(&device.destination).unwrap();
     refused(device.client.call("ArtifactRollback").unwrap(), "was replaced");
     device.ok("Cleanup");
-    refused(device.download(&device.tar(&[])), "blocks others of the same destination");
+    refused(device.download(&device.tar(&[])), "an earlier update of the same destination failed");
     let inside = device.destination.join("inside");
     let dest_dir = inside.to_str().unwrap().as_bytes();
     refused(
@@ -254,7 +254,7 @@ fn an_empty_previous_tree_outlives_a_refused_update() {
     fs::create_dir(&device.destination).unwrap();
     refused(device.client.call("ArtifactRollback").unwrap(), "was replaced");
     device.ok("Cleanup");
-    refused(device.download(&device.tar(&[])), "blocks others of the same destination");
+    refused(device.download(&device.tar(&[])), "an earlier update of the same destination failed");
     fs::remove_dir(&device.destination).unwrap();
     fs::rename(&aside, &device.destination).unwrap();
     let outcome = device.download(&device.tar(&[]));

@@ -137,14 +137,14 @@ impl DirectoryExchange {
             self.put_back(names)?;
         } else if active != self.previous_inode {
             bail!(
-                "rollback failed: {}: it was replaced after the activation: move it away, and rename the previous version {} to it",
+                "{}: it was replaced after the activation: move it away, and rename the previous version {} to it",
                 names.destination().display(),
                 names.staged().display()
             );
         }
         ensure!(
             found(names)? == self.previous_inode,
-            "rollback incomplete: {}: not the previous version",
+            "{}: not the previous version",
             names.destination().display()
         );
         Ok(())
@@ -155,7 +155,7 @@ impl DirectoryExchange {
         if self.has_previous() {
             ensure!(
                 opened.staged_inode()? == self.previous_inode,
-                "rollback failed: {}: it was replaced: it is not the previous version",
+                "{}: it was replaced: it is not the previous version",
                 names.staged().display()
             );
             opened.exchange()?;

@@ -37,7 +37,7 @@ fn a_rollback_without_the_previous_files_fails_and_blocks_only_its_destination()
             device.ok(state);
         }
         let refused = device.download();
-        failed(&refused, "blocks others of the same destination");
+        failed(&refused, "an earlier update of the same destination failed");
         let record = device.journal().join("unrestored-1.json");
         assert!(refused.stderr.contains(record.to_str().unwrap()), "{}", refused.stderr);
         device.set(&device.client.device().join("other"), "");
@@ -66,7 +66,7 @@ fn a_failed_rollback_succeeds_at_the_next_update_after_its_cause_is_removed() {
             "nothing" => {}
             "a refused update" => {
                 let refused = device.download();
-                failed(&refused, "blocks others of the same destination");
+                failed(&refused, "an earlier update of the same destination failed");
                 assert!(refused.stderr.contains(device.staging().to_str().unwrap()), "{}", refused.stderr);
             }
             _ => {

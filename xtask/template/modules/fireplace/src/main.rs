@@ -168,7 +168,7 @@ impl Update for OneFile {
         let found = directory.inode_of(&self.name)?;
         ensure!(
             found != *new && (file.is_none() || found.is_some()),
-            "rollback failed: {}/{} is not the previous file",
+            "{}/{} is not the previous file",
             directory.path().display(),
             self.name
         );
