@@ -191,6 +191,6 @@ fn space_is_checked_on_every_file_system_that_is_written_to() {
     // The image fits. Its copies do not: this file system holds no files.
     device.set("tmp_dir = \"/proc\"\n");
     let message = download_of_size(&mut device, free / 2);
-    let demand = format!("{} bytes are to be written to /proc, which has 0 free", free / 2 * 2);
+    let demand = format!("not enough space in /proc: {} bytes needed, 0 free", free / 2 * 2);
     assert!(message.contains(&demand), "{message}");
 }

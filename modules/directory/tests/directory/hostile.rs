@@ -194,7 +194,7 @@ fn a_failed_rollback_blocks_only_its_destination() {
     let dest_dir = inside.to_str().unwrap().as_bytes();
     refused(
         device.download_files(&[("dest_dir", dest_dir), ("update.tar", &device.tar(&[]))]),
-        "blocks others",
+        "an earlier update of the same destination failed",
     );
     let other = device.client.device().join("other");
     let dest_dir = other.to_str().unwrap().as_bytes();
