@@ -65,9 +65,6 @@ impl LoadDirectory {
     }
 
     /// Removes the directory with its content, if it exists.
-    ///
-    /// # Errors
-    /// When something cannot be removed.
     pub fn remove(&self) -> Result<()> {
         durable::remove_tree(&self.0)
     }

@@ -182,7 +182,8 @@ fn archives(device: &mut Device) -> Result<()> {
 
 fn volumes(device: &mut Device) -> Result<()> {
     let artifact = |version: &str| -> Result<String> {
-        let image = device.image_of("localhost/shop:1", version, Mode::Healthy).with_volume("/state").archive();
+        let image =
+            device.image_of("localhost/shop:1", version, Mode::Healthy).with_volume("/state").archive();
         device.artifact(&plain(version, "shop", "localhost/shop:1", &image, 8080))
     };
     let (first, second) = (artifact("1")?, artifact("2")?);
