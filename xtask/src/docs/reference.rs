@@ -44,23 +44,28 @@ fn settings(module: &str) -> BTreeSet<String> {
     .collect()
 }
 
-/// The fields of the struct `MetaData` in the module's code.
+/// The keys of the meta-data: the fields of the struct `MetaData` in the module's code.
 fn meta_data(module: &str) -> BTreeSet<String> {
     let mut files: Vec<PathBuf> =
         host::directory::files(&root().join("modules").join(module).join("src")).unwrap();
     files.retain(|path| path.extension().is_some_and(|end| end == "rs"));
     let code: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-    let Some((_, rest)) = code.split_once("struct MetaData {") else { return BTreeSet::new() };
-    let body = rest.split("\n}").next().unwrap_or_default();
+    fields("MetaData", &code)
+}
+
+/// The fields of `pub struct NAME` in `code`, without private ones, which start with `_`, and with those of flattened structs.
+fn fields(name: &str, code: &str) -> BTreeSet<String> {
+    let Some((_, rest)) = code.split_once(&format!("pub struct {name} {{")) else { return BTreeSet::new() };
     let mut keys = BTreeSet::new();
-    let mut skip = false;
-    for line in body.lines().map(str::trim) {
-        if line.starts_with("#[serde(flatten") {
-            skip = true;
-        } else if let Some((name, _)) = line.trim_start_matches("pub ").split_once(": ") {
-            if !line.starts_with("//") && !std::mem::take(&mut skip) && !COMMON.contains(&name) {
-                keys.insert(name.to_owned());
-            }
+    let mut flattened = false;
+    for line in rest.split("\n}").next().unwrap_or_default().lines().map(str::trim) {
+        flattened |= line.starts_with("#[serde(flatten");
+        let field = line.trim_start_matches("pub ").trim_end_matches(',').split_once(": ");
+        let Some((key, kind)) = field.filter(|_| !line.starts_with(['/', '#'])) else { continue };
+        if std::mem::take(&mut flattened) {
+            keys.extend(fields(kind, code));
+        } else if !key.starts_with('_') && !COMMON.contains(&key) {
+            keys.insert(key.to_owned());
         }
     }
     keys
