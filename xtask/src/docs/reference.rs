@@ -29,7 +29,9 @@ fn section<'a>(text: &'a str, heading: &str) -> &'a str {
 fn keys_in_tables(text: &str) -> BTreeSet<String> {
     let rows = text.lines().filter(|line| line.starts_with("| `"));
     let cells = rows.filter_map(|row| row.split('|').nth(1));
-    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+    let codes = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    // Values are in quotation marks, keys are not.
+    codes.filter(|code| !code.starts_with('"')).map(str::to_owned).collect()
 }
 
 /// The keys in the packaged settings, which a test of each module compares with the code.
