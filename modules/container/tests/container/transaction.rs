@@ -182,7 +182,7 @@ fn other_directories_are_ignored_and_a_damaged_project_does_not_block_others() {
 }
 
 #[test]
-fn a_project_that_somebody_else_may_write_to_is_not_started() {
+fn a_project_that_others_may_write_to_is_not_started() {
     let mut device = Device::new();
     device.update("shop", TAG, "1");
     let project = device.state_directory().join("projects/shop");
@@ -209,7 +209,7 @@ fn a_project_that_somebody_else_may_write_to_is_not_started() {
 }
 
 #[test]
-fn a_project_that_somebody_has_replaced_since_the_download_is_refused() {
+fn a_project_that_was_replaced_after_the_download_is_refused() {
     for replaced in ["staging/shop", "projects/shop"] {
         let mut device = Device::new();
         device.update("shop", TAG, "1");
