@@ -27,8 +27,8 @@ payload once and to sync.
 
 - *written*: the bytes that the block device counted in a whole update, for each byte of the files. The file system is
   synced after each state, as a kernel does by itself within half a minute.
-- *missing or mixed*: the time in ArtifactInstall and ArtifactRollback in which the destination was missing, or its first
-  and last file were of different versions. A thread beside the module polls the destination.
+- *missing or mixed*: the time in ArtifactInstall and ArtifactRollback in which the destination was missing, or its
+  first and last file were of different versions. A thread beside the module polls the destination.
 - *total*: the time of Download, ArtifactInstall, ArtifactCommit and Cleanup with their syncs, compared with the lower
   bound and its sync.
 - *peak memory*: the memory of the largest process of any state, measured by GNU time (`ru_maxrss`). A shell module runs

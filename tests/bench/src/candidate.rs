@@ -1,5 +1,5 @@
-//! The candidates of a measurement, each on its own mock device: modules that the mock client calls, and the programs that
-//! give the lower bound.
+//! The candidates of a measurement, each on its own mock device: modules that the mock client calls, and the programs
+//! that give the lower bound.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

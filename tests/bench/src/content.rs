@@ -1,5 +1,5 @@
-//! The trees that are installed: any number of files with incompressible bytes. Each file begins and ends with the mark of
-//! its version, by which the observer distinguishes the previous from the new version.
+//! The trees that are installed: any number of files with incompressible bytes. Each file begins and ends with the
+//! mark of its version, by which the observer distinguishes the previous from the new version.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -31,7 +31,8 @@ pub const NEW: [u8; 3] = *b"new";
 /// The number of files in one directory of an archive.
 const PER_DIRECTORY: usize = 100;
 
-/// The number of bytes that are generated once and written repeatedly: more than the window of any compressing file system.
+/// The number of bytes that are generated once and written repeatedly: more than the window of any compressing file
+/// system.
 const BLOCK: usize = 1 << 20;
 
 /// The path of file `number` in a tree, which is `flat` or has directories.

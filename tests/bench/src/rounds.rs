@@ -158,8 +158,8 @@ fn lower_bound(entry: &Entry, storage: &Storage, samples: &mut Samples) -> Resul
     entry.remove_destination()
 }
 
-/// Observes the destination during an update that is rolled back, and measures the memory with GNU time. Both would distort
-/// the times, so this update is apart from the rounds.
+/// Observes the destination during an update that is rolled back, and measures the memory with GNU time. Both would
+/// distort the times, so this update is apart from the rounds.
 fn observed(mut entry: Entry, storage: &Storage, figures: &mut Figures) -> Result<()> {
     let Some(module) = entry.candidate.method.module() else { return Ok(()) };
     let size = fs::metadata(module)

@@ -37,8 +37,8 @@ impl Storage {
         syncfs(&self.directory).context("syncing the measured file system failed")
     }
 
-    /// The number of bytes that all programs ever wrote to the block device; `None` if the file system has no block device
-    /// of its own, as on tmpfs and btrfs.
+    /// The number of bytes that all programs ever wrote to the block device; `None` if the file system has no block
+    /// device of its own, as on tmpfs and btrfs.
     pub fn written(&self) -> Option<u64> {
         sectors(&fs::read_to_string(&self.counters).ok()?).map(|sectors| sectors * SECTOR)
     }

@@ -46,8 +46,8 @@ struct OneFile {
     /// The directory of the file. The library checks in every call that it is still the same directory.
     directory: Destination,
     name: FileName,
-    /// The staging directory, on the file system of `directory`. It contains `new`, the downloaded file, and `previous`, a
-    /// hard link to the file that is replaced.
+    /// The staging directory, on the file system of `directory`. It contains `new`, the downloaded file, and
+    /// `previous`, a hard link to the file that is replaced.
     staging: Staging,
 }
 
@@ -189,7 +189,10 @@ fn find_file(directory: &Dir, name: &FileName) -> Result<Option<u64>> {
     match directory.kind(name)? {
         None => Ok(None),
         Some(Kind::File) => directory.inode_of(name),
-        Some(_) => bail!("update refused: {}/{name} is not a regular file: set another file in the settings", directory.path().display()),
+        Some(_) => bail!(
+            "update refused: {}/{name} is not a regular file: set another file in the settings",
+            directory.path().display()
+        ),
     }
 }
 
