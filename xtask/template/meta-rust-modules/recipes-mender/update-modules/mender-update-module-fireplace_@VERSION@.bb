@@ -1,5 +1,5 @@
 SUMMARY = "Mender Update Module that replaces one file"
-DESCRIPTION = "Replaces one file, and rolls back to exactly the previous file."
+DESCRIPTION = "Replaces one file, and rolls back to exactly what was there."
 
 require mender-update-module.inc
 
