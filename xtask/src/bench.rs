@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use bench::{Candidate, Method, Plan, Size};
 use clap::Args;
-use host::command::run;
 use host::status::step;
 use host::{directory, packages};
-use xshell::{Shell, cmd};
+use xshell::Shell;
 
 use crate::dist::{Dist, modules};
-use crate::{target, upstream};
+use crate::{dpkg, target, upstream};
 
 /// GNU time measures the memory of modules.
 const HOST_PACKAGES: &[&str] = &["time"];
@@ -175,14 +174,14 @@ fn container(sh: &Shell) -> Result<String> {
 
 /// Our executables from the packages for this machine.
 fn ours(sh: &Shell, build: &Path) -> Result<Vec<PathBuf>> {
-    let architecture = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
+    let architecture = dpkg::architecture(sh)?;
     let target = target::find(&architecture).context("choosing the package for this machine failed")?;
     let debs = Dist::of(&[target]).run(sh)?;
     let unpacked = build.join("unpacked");
     directory::empty(&unpacked)?;
     step("unpacking our packages", |step| {
         for (_, deb) in &debs {
-            run(step, cmd!(sh, "dpkg-deb --extract {deb} {unpacked}"))?;
+            dpkg::unpack(sh, step, deb, &unpacked)?;
         }
         anyhow::Ok(())
     })?;

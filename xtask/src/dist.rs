@@ -43,7 +43,7 @@ use source::Source;
 pub use table::released;
 use toolchain::Toolchain;
 
-/// Builds the modules, and writes their Debian packages to dist/
+/// Builds the modules and writes their Debian packages to dist/
 ///
 /// Takes about 5 minutes on 2 cores the first time, seconds when nothing has changed.
 #[derive(Args, Default)]

@@ -5,6 +5,7 @@ mod conformance;
 mod crash;
 mod debian;
 mod dist;
+mod dpkg;
 mod e2e;
 mod engines;
 mod image;

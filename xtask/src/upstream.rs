@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use host::apt::{self, Root};
 use host::cache;
-use host::command::run;
 use host::status::step;
-use xshell::{Shell, cmd};
+use xshell::Shell;
 
 use crate::dist::modules;
+use crate::dpkg;
 
 /// The package. Its successor, mender-update, is not in Debian.
 const PACKAGE: &str = "mender-client";
@@ -47,7 +47,7 @@ pub fn modules(sh: &Shell) -> Result<PathBuf> {
 
 /// Unpacks the newest version of the package into the cache, and returns the directory.
 fn fetch(sh: &Shell, build: &Path, release: &str) -> Result<PathBuf> {
-    let architecture = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
+    let architecture = dpkg::architecture(sh)?;
     step(format!("fetching {PACKAGE} of Debian {release}"), |step| {
         let root = Root::new(sh, step, build, release, &architecture)?;
         let version = root.versions(PACKAGE)?.into_iter().next();
@@ -55,9 +55,7 @@ fn fetch(sh: &Shell, build: &Path, release: &str) -> Result<PathBuf> {
         let key = cache::key([release, &architecture, &version].map(str::as_bytes));
         cache::entry(PACKAGE, &key, |directory| {
             for deb in root.download(step, &[&format!("{PACKAGE}={version}")])? {
-                run(step, cmd!(sh, "dpkg-deb --extract {deb} {directory}")).with_context(|| {
-                    format!("unpacking {} into {} failed", deb.display(), directory.display())
-                })?;
+                dpkg::unpack(sh, step, &deb, directory)?;
             }
             Ok(())
         })

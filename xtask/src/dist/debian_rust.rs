@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use host::apt::{self, Root};
-use host::command::run;
 use host::status::{Step, step};
 use host::{cache, packages};
 use xshell::{Shell, cmd};
 
+use crate::dpkg;
 use crate::target::Target;
 
 /// The packages of compiler and standard library, in order of preference: those of the release, and the newer ones that
@@ -42,7 +42,7 @@ struct Choice {
 /// lists are stored in a directory in `build`.
 pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf> {
     let release = apt::codename()?;
-    let host = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
+    let host = dpkg::architecture(sh)?;
     let mut roots = Vec::new();
     let (roots, choice) = step(format!("choosing Debian's Rust in {release}"), |step| {
         for architecture in architectures(&host, targets) {
@@ -95,8 +95,7 @@ fn unpack(sh: &Shell, step: &Step, root: &Root, choice: &Choice, host: bool, dir
         debs.extend(root.download(step, &[&pinned(choice.compiler)])?);
     }
     for deb in debs {
-        run(step, cmd!(sh, "dpkg-deb --extract {deb} {directory}"))
-            .with_context(|| format!("unpacking {} into {} failed", deb.display(), directory.display()))?;
+        dpkg::unpack(sh, step, &deb, directory)?;
     }
     Ok(())
 }
