@@ -101,7 +101,7 @@ fn columns(plan: &Plan) -> Vec<Column> {
             missed: |row, _| growth(row.rollback?),
         },
         Column {
-            heading: "total (of it Download)",
+            heading: "total (Download)",
             goal: format!("≤ {TOTAL} × the lower bound"),
             cell: |row, scale| {
                 let ratio = ratio(row.total, scale.lower_bound);

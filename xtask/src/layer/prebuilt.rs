@@ -16,10 +16,14 @@ use crate::dist::modules::{self, Workspace};
 use crate::dist::release::{self, Made};
 use crate::target::TARGETS;
 
+/// The first line of the file.
 const HEAD: &str = "# Made by `cargo xtask layer`: not to be edited.\n";
 
 /// The beginning of the line with the hash of the sources.
 const SOURCES: &str = "# sources: ";
+
+/// The remedy for a file of a release that is not correct.
+const REMEDY: &str = "run cargo xtask layer --prebuilt and commit";
 
 /// The result of comparing the checksums with `dist/`.
 pub enum Compared {
@@ -72,10 +76,18 @@ fn require_form(text: &str, workspace: &Workspace) -> Result<()> {
     for key in keys {
         let before = lines.len();
         lines.retain(|line| !line.starts_with(&key));
-        ensure!(before == lines.len() + 1, "expected exactly one line that begins with {:?}", key.trim_end());
+        ensure!(
+            before == lines.len() + 1,
+            "expected exactly one line that begins with {:?}: {REMEDY}",
+            key.trim_end()
+        );
     }
     let unexpected = lines.iter().find(|line| !line.starts_with('#') && !line.trim().is_empty());
-    ensure!(unexpected.is_none(), "unexpected line: {}", unexpected.map_or("", String::as_str).trim_end());
+    ensure!(
+        unexpected.is_none(),
+        "unexpected line: {}: {REMEDY}",
+        unexpected.map_or("", String::as_str).trim_end()
+    );
     Ok(())
 }
 
@@ -104,9 +116,7 @@ pub fn compare(sh: &Shell, path: &Path) -> Result<Compared> {
         return Ok(Compared::NotCompared("these sources are not in a release".to_owned()));
     }
     let workspace = modules::workspace(sh)?;
-    require_form(&text, &workspace).with_context(|| {
-        format!("checking {} failed (run cargo xtask layer --prebuilt and commit)", path.display())
-    })?;
+    require_form(&text, &workspace).with_context(|| format!("checking {} failed", path.display()))?;
     let (mut agree, mut not_compared) = (Vec::new(), Vec::new());
     for Made { target, toolchain, packages } in release::made(sh, &workspace)? {
         let name = target.debian;
@@ -124,7 +134,7 @@ pub fn compare(sh: &Shell, path: &Path) -> Result<Compared> {
             let sum = sum(&package)?;
             ensure!(
                 text.lines().any(|line| line == sum),
-                "wrong checksum: {}: {} has another: run cargo xtask layer --prebuilt and commit",
+                "wrong checksum: {}: {} has another: {REMEDY}",
                 path.display(),
                 package.display()
             );
