@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use mender_update_module::durable::{Destination, Dir, Kind, Staging, Times};
 use mender_update_module::{
-    FileName, InTransactions, Payloads, Replaces, Transactional, Trigger, Update, WorkTree, log, require_harmless,
-    settings,
+    FileName, InTransactions, Payloads, Replaces, Transactional, Trigger, Update, WorkTree, log,
+    require_harmless, settings,
 };
 use serde::{Deserialize, Serialize};
 
@@ -134,7 +134,8 @@ impl Update for OneFile {
     }
 
     fn activate(&self, before: &Before) -> Result<()> {
-        let directory = self.directory.open()?.context("activation failed: the directory of the file does not exist")?;
+        let directory =
+            self.directory.open()?.context("activation failed: the directory of the file does not exist")?;
         let staging = self.staging.open()?;
         if before.file.is_some() {
             // The hard link is durable before the previous file loses its name, so that one rename restores it.
