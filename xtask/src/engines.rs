@@ -1,4 +1,4 @@
-//! `cargo xtask engines`: the module container with real podman, docker, compose and systemd, on this machine.
+//! `cargo xtask engines`: tests the module `container` with real podman, docker, compose and systemd, on this machine.
 
 use std::fs;
 use std::num::NonZero;
@@ -22,39 +22,36 @@ use crate::needs::{Needs, is_root};
 /// All scenarios take about 30 minutes on 2 cores, --everyday about 10. Needs amd64.
 #[derive(Args, Default)]
 pub struct Engines {
-    /// Runs this scenario only, or with one setup: install, install/docker; may be repeated [default: all]
+    /// Runs these scenarios only, with all setups (install) or with one (install/docker) [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// Another executable of the module [default: ours is built]
+    /// Tests this executable [default: builds and tests the module of this work tree]
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
-    /// Runs what `cargo xtask test` runs: each scenario with one setup, in turn
+    /// Runs what `cargo xtask test` runs: each scenario with one setup, chosen in turn
     #[arg(long)]
     everyday: bool,
-    /// Lists the scenarios
+    /// Lists the scenarios and does not run them
     #[arg(long)]
     list: bool,
 }
 
 impl Engines {
-    /// What `cargo xtask test` runs.
+    /// The command with which `cargo xtask test` runs scenarios.
     pub fn everyday() -> Self {
         Self { everyday: true, ..Self::default() }
     }
 
-    /// How many scenarios an everyday run leaves out.
-    ///
-    /// # Errors
-    /// As [`engines::choose`], which refuses no empty choice.
+    /// The number of scenarios that are not everyday ones.
     pub fn left_out() -> Result<usize> {
         let all = engines::choose(&[])?;
         Ok(all.len() - engines::sample(&all).len())
     }
 
-    /// Makes what is missing, runs the scenarios, and says how many there were.
+    /// Builds what is missing, runs the scenarios, and returns their number.
     ///
     /// # Errors
-    /// When a scenario fails: each that did, and where it left everything.
+    /// Scenarios failed. The error lists each with its cause and directory.
     pub fn run(self, sh: &Shell) -> Result<String> {
         let mut chosen = engines::choose(&self.scenarios)?;
         if self.everyday {
@@ -67,74 +64,68 @@ impl Engines {
             return Ok(chosen.iter().map(line).collect::<String>().trim_end().to_owned());
         }
         if let Some(why) = obstacle(sh)? {
-            bail!("the scenarios cannot begin: {why}");
+            bail!("running the scenarios failed: {why}");
         }
         let suite = suite(sh, self.module)?;
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let played = side_by_side(cores, &chosen, |(scenario, setup)| suite.run(scenario, *setup));
-        let failures: Vec<_> = played.into_iter().filter_map(Result::err).collect();
-        let told: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
-        ensure!(failures.is_empty(), "{} of {} scenarios failed:{told}", failures.len(), chosen.len());
+        let results = side_by_side(cores, &chosen, |(scenario, setup)| suite.run(scenario, *setup));
+        let failures: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+        let errors: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
+        ensure!(failures.is_empty(), "{} of {} scenarios failed:{errors}", failures.len(), chosen.len());
         Ok(format!("scenarios: {}", chosen.len()))
     }
 }
 
-/// Why the scenarios cannot be run by this user on this machine, if they cannot.
-///
-/// # Errors
-/// On a host without dpkg.
+/// The reason why this user cannot run the scenarios on this machine; `None` if this user can.
 pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
     if !is_root()? {
-        return Ok(Some("root is needed to boot systemd in namespaces: run this as root".to_owned()));
+        return Ok(Some("systemd in namespaces needs root: run the command as root".to_owned()));
     }
     if cfg!(not(target_arch = "x86_64")) {
-        return Ok(Some("its images are for x86_64: run this on amd64".to_owned()));
+        return Ok(Some("the images are for x86_64: run the command on amd64".to_owned()));
     }
     let mounts = "t=$(mktemp -d) && mount -t overlay overlay -o lowerdir=/etc:/usr \"$t\" && umount \"$t\" && \
                   mount -t cgroup2 cgroup2 \"$t\" && umount \"$t\" && rmdir \"$t\" && test -e /dev/loop-control";
-    let tried = cmd!(sh, "unshare --pid --mount --uts --ipc --net --cgroup --fork sh -c {mounts}");
-    if let Err(error) = step("namespaces, overlayfs, cgroup2 and loop devices", |step| run(step, tried)) {
+    let check = cmd!(sh, "unshare --pid --mount --uts --ipc --net --cgroup --fork sh -c {mounts}");
+    if let Err(error) =
+        step("checking namespaces, overlayfs, cgroup2 and loop devices", |step| run(step, check))
+    {
         return Ok(Some(format!(
-            "this kernel, or the container that this is run in, does not allow them: {error:#}"
+            "namespaces, overlayfs, cgroup2 and loop devices are not available: {error:#}: run the command on a kernel \
+             that has them, and not in an unprivileged container"
         )));
     }
     needs().obstacle(sh)
 }
 
-/// What the scenarios need of this machine.
+/// The requirements of the scenarios.
 pub fn needs() -> Needs {
     Needs::packages(HOST_PACKAGES)
 }
 
 fn suite(sh: &Shell, module: Option<PathBuf>) -> Result<Suite> {
-    let target = target(sh)?;
+    let target = modules::target_directory(&modules::metadata(sh)?)?.to_owned();
     packages::ensure(sh, HOST_PACKAGES)?;
     let system = system::ensure(sh)?;
     if module.is_none() {
         let build = cmd!(sh, "cargo build --locked --package container");
-        step("the module", |step| run(step, build))?;
+        step("building the module", |step| run(step, build))?;
     }
     let server = server(sh, &target)?;
     Ok(Suite {
         system,
         module: module.unwrap_or_else(|| target.join("debug/container")),
-        server: fs::read(&server).with_context(|| format!("reading {}", server.display()))?,
+        server: fs::read(&server).with_context(|| format!("reading {} failed", server.display()))?,
         directory: target.join("engines"),
     })
 }
 
-/// Where cargo builds.
-fn target(sh: &Shell) -> Result<PathBuf> {
-    let metadata = modules::metadata(sh)?;
-    Ok(metadata["target_directory"].as_str().context("cargo metadata names no target_directory")?.into())
-}
-
-/// The server in the images, which have nothing but it.
+/// Builds the server that the test images contain, and nothing else, and returns its path.
 fn server(sh: &Shell, target: &Path) -> Result<PathBuf> {
     let directory = target.join("static");
     let build =
         cmd!(sh, "cargo rustc --locked --package tiny-http --profile release --target-dir {directory}")
             .args(["--", "-C", "target-feature=+crt-static"]);
-    step("the server in the images", |step| run(step, build))?;
+    step("building the server of the images", |step| run(step, build))?;
     Ok(directory.join("release/tiny-http"))
 }

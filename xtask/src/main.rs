@@ -1,4 +1,4 @@
-//! The project's commands. This file parses and dispatches; each command has a file of its own.
+//! The project's commands. This file parses the command line; each command has a file of its own.
 
 mod bench;
 mod conformance;
@@ -6,6 +6,7 @@ mod crash;
 mod debian;
 mod dist;
 mod docs;
+mod dpkg;
 mod e2e;
 mod engines;
 mod image;
@@ -47,15 +48,15 @@ enum Xtask {
     Test(test::Test),
 }
 
-/// The remedy for a full disk, which any of the programs that a command runs may meet.
-const FULL: &str = "A file system is full: df -h shows which. Free some space there, or have another one used: \
-    CARGO_TARGET_DIR is for what is built, XDG_CACHE_HOME for the cache directory, TMPDIR for temporary files.";
+/// The remedy for a full file system, an error of any program that a command runs.
+const FULL: &str = "A file system is full: find it with df -h and free space there, or use another one: set \
+    CARGO_TARGET_DIR for build results, XDG_CACHE_HOME for the cache directory, TMPDIR for temporary files.";
 
 fn main() -> ExitCode {
     match dispatch() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The chain of causes, and never a backtrace: what went wrong is outside this program.
+            // The chain of causes without a backtrace: the cause is almost always outside this program.
             let error = format!("{error:#}");
             eprintln!("error: {error}");
             if error.contains("No space left on device") {
@@ -73,11 +74,11 @@ fn dispatch() -> Result<()> {
         Xtask::Bench(command) => command.run(&sh),
         Xtask::Conformance(command) => command.run(&sh).map(drop),
         Xtask::Crash(command) => command.run(&sh).map(drop),
-        Xtask::Debian(command) => command.run(&sh).map(|said| println!("{said}")),
+        Xtask::Debian(command) => command.run(&sh).map(|summary| println!("{summary}")),
         Xtask::Dist(command) => command.run(&sh).map(drop),
         Xtask::Docs(command) => command.run(&sh),
         Xtask::E2e(command) => command.run(&sh).map(drop),
-        Xtask::Engines(command) => command.run(&sh).map(|said| println!("{said}")),
+        Xtask::Engines(command) => command.run(&sh).map(|summary| println!("{summary}")),
         Xtask::Image(command) => command.run(&sh),
         Xtask::Layer(command) => command.run(&sh).map(drop),
         Xtask::New(command) => command.run(&sh),
@@ -86,10 +87,10 @@ fn dispatch() -> Result<()> {
     }
 }
 
-/// The work tree's top, whichever directory cargo was called in. Cargo says it at run time: a copied work tree, whose
-/// executable cargo takes for up to date, must not work on the one it was copied from.
+/// The top directory of the work tree, whatever directory cargo was called in. It comes from cargo at run time: in a
+/// copied work tree, cargo may run the executable of the original one without building it again.
 fn work_tree() -> Result<PathBuf> {
     let xtask =
         env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-    Ok(xtask.parent().context("xtask lies in the work tree")?.to_owned())
+    Ok(xtask.parent().context("finding the work tree failed: xtask has no parent directory")?.to_owned())
 }

@@ -83,7 +83,7 @@ impl Needs {
 /// Whether this process runs as root. Operations that mount or change the root directory in this process need that;
 /// sudo is not enough.
 pub fn is_root() -> Result<bool> {
-    Ok(fs::metadata("/proc/self").context("reading the user of this process")?.uid() == 0)
+    Ok(fs::metadata("/proc/self").context("reading the user of this process failed")?.uid() == 0)
 }
 
 #[cfg(test)]

@@ -1,45 +1,44 @@
-//! The one table of targets: what an architecture is called and what builds for it.
+//! The table of targets: the names of each architecture, and the tools that build for it.
 
 use anyhow::{Context, Result};
 use qemu::Board;
 
-/// An architecture that packages are made for.
+/// An architecture for which packages are made.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Debian's name, which is what people type and what package names carry.
+    /// Debian's name, which is used on the command line and in the names of packages.
     pub debian: &'static str,
     /// Rust's name.
     pub triple: &'static str,
-    /// A triple that cargo-deb takes for `debian`.
+    /// A triple that cargo-deb maps to `debian`.
     pub packaged: &'static str,
-    /// Debian's name of the architecture whose packages have Rust's standard library for `triple`.
+    /// Debian's name of the architecture whose packages contain Rust's standard library for `triple`.
     pub libraries: &'static str,
-    /// The program that links for it on an amd64 Debian.
+    /// The program that links for it on Debian amd64.
     pub linker: &'static str,
-    /// The Debian packages that bring the linker and the static C library.
+    /// The Debian packages with the linker and the static C library.
     pub packages: &'static [&'static str],
-    /// The oldest processor that it is for, where `debian` does not say it.
+    /// The oldest processor that it supports, if `debian` does not define it.
     pub processor: Option<Processor>,
-    /// The emulated Raspberry Pi that proves it, where there is one.
+    /// The emulated Raspberry Pi that tests it, if there is one.
     pub board: Option<Board>,
 }
 
-/// A processor of ARMv6, and what runs an executable on it here.
+/// A processor of ARMv6, and the emulator that runs executables for it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Processor {
-    /// QEMU's name of it.
+    /// QEMU's name of the processor.
     pub cpu: &'static str,
     /// The program that runs executables for it.
     pub emulator: &'static str,
-    /// The Debian package that has this program.
+    /// The Debian package of this program.
     pub package: &'static str,
 }
 
-/// A container engine with what it needs for containers on the host's network, and a provider for compose files: one of the
-/// boards is enough to prove it.
+/// The packages of a container engine, with networking and compose. The tests need one board with them.
 const CONTAINERS: &[&str] = &["crun", "dbus", "netavark", "podman", "podman-compose"];
 
-/// Every target, in the order in which tables show them.
+/// All targets, in the order of tables.
 pub const TARGETS: &[Target] = &[
     Target {
         debian: "arm64",
@@ -57,16 +56,17 @@ pub const TARGETS: &[Target] = &[
             kernel: "linux-image-arm64",
             device_tree: "bcm2837-rpi-3-b.dtb",
             device_type: "raspberrypi3",
-            console: "ttyS1", // Bluetooth has the first line, ttyAMA0
+            console: "ttyS1", // Bluetooth uses the first serial line, ttyAMA0
             serial: 1,
             packages: CONTAINERS,
             drivers: &["overlay"],
         }),
     },
-    // Debian's armhf is ARMv7. Raspberry Pi OS has packages of that name for ARMv6 too (Raspberry Pi 1 and Zero), and dpkg
-    // installs ours there. So they carry one static executable for ARMv5TE with floating point in software, which runs on
-    // ARMv6 and newer. Its atomic operations and thread pointer are the kernel's user helpers: the device's kernel needs
-    // CONFIG_KUSER_HELPERS, which is on unless somebody turns it off, and for a 64-bit kernel CONFIG_COMPAT too.
+    // Debian's armhf is ARMv7. Raspberry Pi OS also uses that name for ARMv6 (Raspberry Pi 1 and Zero), and dpkg
+    // installs our packages there. So they contain one static executable for ARMv5TE with floating point in software,
+    // which runs on ARMv6 and newer. Its atomic operations and thread pointer use the kernel's user helpers: the
+    // kernel of the device needs CONFIG_KUSER_HELPERS, which is enabled by default, and a 64-bit kernel also needs
+    // CONFIG_COMPAT.
     Target {
         debian: "armhf",
         triple: "armv5te-unknown-linux-gnueabi",
@@ -105,40 +105,34 @@ pub const TARGETS: &[Target] = &[
     },
 ];
 
-/// The target that Debian calls `name`.
-///
-/// # Errors
-/// When the table has none: what it does have.
+/// The target with the Debian name `name`.
 pub fn find(name: &str) -> Result<&'static Target> {
     TARGETS.iter().find(|target| target.debian == name).with_context(|| {
         let known: Vec<_> = TARGETS.iter().map(|target| target.debian).collect();
-        format!("no such architecture, known are: {}", known.join(", "))
+        format!("no such architecture: use one of {}", known.join(", "))
     })
 }
 
-/// Every board, in the table's order.
+/// All boards, in the order of the table.
 pub fn boards() -> impl Iterator<Item = &'static Board> {
     TARGETS.iter().filter_map(|target| target.board.as_ref())
 }
 
-/// The board whose machine QEMU calls `name`.
-///
-/// # Errors
-/// When the table has none: what it does have.
+/// The board whose machine has the QEMU name `name`.
 pub fn board(name: &str) -> Result<&'static Board> {
     boards().find(|board| board.machine == name).with_context(|| {
         let known: Vec<_> = boards().map(|board| board.machine).collect();
-        format!("no such machine, known are: {}", known.join(", "))
+        format!("no such machine: use one of {}", known.join(", "))
     })
 }
 
 impl Target {
-    /// The triple as cargo wants it in the names of environment variables.
+    /// The name of cargo's environment variable for `setting` of this target.
     pub fn variable(&self, setting: &str) -> String {
         format!("CARGO_TARGET_{}_{setting}", self.triple.to_uppercase().replace('-', "_"))
     }
 
-    /// The Debian packages that building for it needs: `packages`, and what runs the executable once it is built.
+    /// The Debian packages that building for it needs: `packages`, and the emulator that starts the executable.
     pub fn needs(&self) -> impl Iterator<Item = &'static str> {
         let emulator = self.processor.as_ref().map(|processor| processor.package);
         self.packages.iter().copied().chain(emulator)
@@ -150,13 +144,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_architecture_is_told_the_known_ones() {
+    fn an_error_lists_the_known_architectures() {
         assert_eq!(find("armhf").unwrap().triple, "armv5te-unknown-linux-gnueabi");
         assert!(find("riscv64").unwrap_err().to_string().ends_with("arm64, armhf, amd64"));
     }
 
     #[test]
-    fn armhf_is_for_armv6_and_newer() {
+    fn armhf_supports_armv6_and_newer() {
         let armhf = find("armhf").unwrap();
         assert_eq!((armhf.triple, armhf.libraries), ("armv5te-unknown-linux-gnueabi", "armel"));
         assert_eq!(armhf.processor.as_ref().unwrap().cpu, "arm1176"); // of the Raspberry Pi 1 and Zero
@@ -164,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn boards_are_of_their_targets_architecture() {
+    fn boards_have_the_architecture_of_their_target() {
         for target in TARGETS {
             assert!(target.board.as_ref().is_none_or(|board| board.architecture == target.debian));
         }
@@ -172,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_cargos() {
+    fn variables_have_the_names_of_cargo() {
         let variable = find("arm64").unwrap().variable("LINKER");
         assert_eq!(variable, "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER");
     }

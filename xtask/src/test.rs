@@ -1,9 +1,8 @@
 //! `cargo xtask test`: all test suites, and a summary of their results.
 
-use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use host::command::{output, run};
 use host::status::step;
@@ -15,7 +14,7 @@ use crate::debian::{self, Debian};
 use crate::dist::{Dist, modules};
 use crate::e2e::E2e;
 use crate::engines::{self, Engines};
-use crate::layer::{self, Layer, Places, levels};
+use crate::layer::{self, Checkouts, Layer, levels};
 use crate::needs::{Needs, is_root};
 use crate::new;
 use crate::summary::Summary;
@@ -29,7 +28,7 @@ pub struct Test {
     /// Skips the suites that need QEMU
     #[arg(long)]
     quick: bool,
-    /// Runs every scenario on every machine and with every engine, which takes an hour more
+    /// Runs every scenario on every machine and with every engine, which takes another hour
     #[arg(long, conflicts_with = "quick")]
     every_scenario: bool,
 }
@@ -61,7 +60,7 @@ impl Test {
             let left_out = Engines::left_out()?;
             summary.skipped("engines, the rest", format!("run cargo xtask engines: {left_out} more"));
         }
-        // Before crash, because both write its report, which must be the one of the project's modules in the end.
+        // Before fault injection of the project's modules: all of them write the same report, and the last one remains.
         summary.ended("new module", new::proof(sh));
         summary.ended("library examples", examples(sh));
         summary.ended("crash", Crash::default().run(sh));
@@ -71,7 +70,7 @@ impl Test {
         });
         summary.ended("layer: generated files", Layer::CHECK.run(sh));
         layer::compare_prebuilt(sh, &mut summary);
-        levels::run(sh, &Places::default(), None, &mut summary)?;
+        levels::run(sh, &Checkouts::default(), None, &mut summary)?;
         obstacles.unless(&mut summary, END_TO_END, || self.end_to_end().run(sh));
         if !obstacles.has(END_TO_END) && !self.every_scenario {
             let left_out = E2e::left_out()?;
@@ -157,12 +156,9 @@ fn examples(sh: &Shell) -> Result<String> {
     /// The number of crash points in each sequence. The modules are tested with all of them.
     const POINTS: usize = 20;
     let build = cmd!(sh, "cargo build --locked --package {PACKAGE} --examples");
-    step("the library's examples", |step| run(step, build))?;
+    step("building the examples of the library", |step| run(step, build))?;
     let metadata = modules::metadata(sh)?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("no target directory in the output of cargo metadata")?;
-    let example = Path::new(target).join("debug/examples/one-file");
+    let example = modules::target_directory(&metadata)?.join("debug/examples/one-file");
     let payload = sh.current_dir().join("modules").join(PACKAGE).join("examples/payload");
     let conforms = Conformance::with(example.clone(), payload.clone()).run(sh)?;
     Ok(format!("{conforms}; {}", Crash::with(&example, payload, POINTS).run(sh)?))

@@ -1,7 +1,10 @@
-//! That what the documentation names is there.
+//! Tests of the work tree: the tests that the documentation names exist, and texts follow the guide of the language.
+
+mod not_yet;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The work tree.
 fn root() -> &'static Path {
@@ -35,4 +38,179 @@ fn every_test_in_the_table_of_threats_exists() {
             "docs/threats.md names the test {test}, which does not exist"
         );
     }
+}
+
+/// Replaced terms, each with the term to use. A term is in this list if it has no other meaning in this project, so that
+/// a search finds no correct sentence. It is compared without regard to case, as whole words, with or without a plural
+/// "s"; "_" and "-" count as spaces, so that identifiers and names of files are checked too.
+const REPLACED: &[(&str, &str)] = &[
+    ("folder", "directory"),
+    ("theirs", "upstream"),
+    ("way back", "rollback"),
+    ("switch back", "roll back"),
+    ("goes live", "is activated"),
+    ("go live", "activate"),
+    ("played", "mock, simulated, or run"),
+    ("wishes", "options"),
+    ("cut point", "crash point"),
+    ("every cut", "fault injection"),
+    ("power cut", "power loss"),
+    ("lost write state", "unsynced writes lost"),
+    ("nobody answers", "downtime"),
+    ("last words", "last log lines"),
+    ("tiers", "test levels"),
+    ("blanks", "spaces"),
+    ("staging place", "staging directory"),
+    ("keeps to", "conforms to"),
+    ("sees to it", "checks, ensures"),
+    ("what came of", "result"),
+    ("contestant", "candidate"),
+    ("somebody", "the program or user that does it"),
+    ("whoever", "the program or user that does it"),
+];
+
+/// An outcome of fault injection that Rust code calls inconsistent. Case counts, because the word "other" is common.
+const REPLACED_OUTCOME: (&str, &str) = ("OTHER", "inconsistent");
+
+/// Files that must contain a replaced term, with the term and the reason.
+const ALLOWED: &[(&str, &str, &str)] = &[
+    ("modules/deb/src/backup/file_attributes.rs", "folder", "the name of a field in journals"),
+    ("modules/deb/src/backup/file_backup.rs", "folder", "the name of a field in journals"),
+    ("modules/deb/src/update.rs", "folder", "the name of a field in journals"),
+    ("modules/deb/src/update.rs", "wishes", "the name of a field in journals"),
+];
+
+/// Parts of the paths of files that are not checked: texts of licences, generated files, journals of released versions,
+/// and this file with its list of terms.
+const NOT_CHECKED: &[&str] = &["LICENSE", "COPYING", "Cargo.lock", "/tests/journals/", "xtask/src/tidy.rs"];
+
+/// The longest line of comments and prose, in characters.
+const LONGEST: usize = 120;
+
+#[test]
+fn texts_follow_the_guide_of_the_language() {
+    let mut findings = Vec::new();
+    for path in tracked_files() {
+        if NOT_CHECKED.iter().any(|part| path.contains(part)) {
+            continue;
+        }
+        // A deleted file is tracked until the commit. Other files are not text.
+        let Ok(text) = fs::read_to_string(root().join(&path)) else { continue };
+        let text = if path == "CHANGELOG.md" { newest_section(&text) } else { &text };
+        let allowed: Vec<&str> =
+            ALLOWED.iter().filter(|(file, ..)| *file == path).map(|(_, term, _)| *term).collect();
+        let mut found = Vec::new();
+        if !not_yet::TERMS.contains(&path.as_str()) {
+            found.extend(replaced_terms(&path, text, &allowed));
+        }
+        if !not_yet::LONG_LINES.contains(&path.as_str()) {
+            found.extend(long_lines(&path, text));
+        }
+        findings.extend(found.into_iter().map(|(line, finding)| format!("{path}:{line}: {finding}")));
+    }
+    assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
+}
+
+fn tracked_files() -> Vec<String> {
+    let output = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "git ls-files failed: {output:?}");
+    let names = String::from_utf8(output.stdout).unwrap();
+    names.split_terminator('\0').map(str::to_owned).collect()
+}
+
+/// The changelog up to the second heading of a version. Older sections are history.
+fn newest_section(changelog: &str) -> &str {
+    let second = changelog.match_indices("\n## ").nth(1);
+    second.map_or(changelog, |(start, _)| &changelog[..start])
+}
+
+/// The replaced terms in a file: the number of each line, and the text of the finding.
+fn replaced_terms(path: &str, text: &str, allowed: &[&str]) -> Vec<(usize, String)> {
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let words = words(line);
+        let terms =
+            REPLACED.iter().filter(|(term, _)| !allowed.contains(term) && contains_term(&words, term));
+        let (outcome, _) = REPLACED_OUTCOME;
+        let outcome = (path.ends_with(".rs") && has_word(line, outcome)).then_some(&REPLACED_OUTCOME);
+        for (term, instead) in terms.chain(outcome) {
+            findings.push((number, format!("replaced term {term:?}: use {instead}")));
+        }
+    }
+    findings
+}
+
+/// The lines of prose in a file that are too long: the number of each line, and the text of the finding.
+fn long_lines(path: &str, text: &str) -> Vec<(usize, String)> {
+    let mut findings = Vec::new();
+    let mut in_code = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        in_code ^= path.ends_with(".md") && line.trim_start().starts_with("```");
+        let length = line.chars().count();
+        if length > LONGEST && !in_code && is_prose(path, line) {
+            findings.push((number, format!("line of {length} characters: wrap it at {LONGEST}")));
+        }
+    }
+    findings
+}
+
+/// The words of `line` in lower case, with one space between, before and after them.
+fn words(line: &str) -> String {
+    let lower = line.to_lowercase();
+    let words = lower.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.fold(" ".to_owned(), |text, word| text + word + " ")
+}
+
+fn contains_term(words: &str, term: &str) -> bool {
+    words.contains(&format!(" {term} ")) || words.contains(&format!(" {term}s "))
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    line.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|found| found == word)
+}
+
+/// Whether `line` is prose that can be wrapped: a line with a comment, or text of Markdown that is not a row of a table.
+/// A URL cannot be wrapped.
+fn is_prose(path: &str, line: &str) -> bool {
+    let trimmed = line.trim_start();
+    if line.contains("://") {
+        return false;
+    }
+    match path.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("rs") => trimmed.starts_with("//") || line.contains(" // "),
+        Some("md") => !trimmed.starts_with('|'),
+        Some("sh" | "toml") => trimmed.starts_with('#') || line.contains(" # "),
+        _ => false,
+    }
+}
+
+#[test]
+fn replaced_terms_are_found_as_words() {
+    let found = |path: &str, text: &str| lines(replaced_terms(path, text, &["theirs"]));
+    let text = "A Folder\nfolders\nfn open_folder()\nthe way-back\nholder, unplayed\n";
+    assert_eq!(found("a.sh", text), [1, 2, 3, 4]);
+    assert!(found("a.sh", "theirs").is_empty(), "the term is allowed in this file");
+    assert_eq!(found("a.rs", "Some(OTHER)\nANOTHER, other, OTHER_NAME\n"), [1]);
+    assert!(found("a.md", "OTHER").is_empty(), "an outcome is of Rust files only");
+}
+
+#[test]
+fn long_lines_are_those_of_comments_and_prose() {
+    let found = |path: &str, text: &str| lines(long_lines(path, text));
+    let long = "x ".repeat(LONGEST);
+    let rust = format!("let a;\n/// {long}\nlet b = \"{long}\";\nlet c; // {long}\n");
+    assert_eq!(found("a.rs", &rust), [2, 4]);
+    let markdown = format!("{long}\n| {long} |\n```\n{long}\n```\n{long}\nhttps://{long}\n");
+    assert_eq!(found("a.md", &markdown), [1, 6]);
+    assert_eq!(found("a.toml", &format!("# {long}\na = \"{long}\"\n")), [1]);
+    assert!(found("a.bb", &format!("# {long}\n")).is_empty());
+}
+
+#[test]
+fn only_the_newest_section_of_the_changelog_is_checked() {
+    assert_eq!(newest_section("# C\n\n## 2\nnew\n\n## 1\nold\n"), "# C\n\n## 2\nnew\n");
+}
+
+fn lines(findings: Vec<(usize, String)>) -> Vec<usize> {
+    findings.into_iter().map(|(line, _)| line).collect()
 }

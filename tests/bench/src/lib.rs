@@ -1,18 +1,19 @@
-//! What an update costs, as ratios of figures measured in one run: ours, theirs, and the floor that nothing can be
-//! below, which is to write the payload once and to sync. Never a test that passes or fails by a clock.
+//! The cost of an update, as ratios of figures that were measured in one run: our modules, upstream modules, and a
+//! lower bound, which is to write the payload once and to sync. It is not a test: nothing passes or fails by a clock.
 //!
-//! Every file system is synced after each state, for all alike. A kernel does it by itself within half a minute, and a
-//! deployment takes longer: without it a backup that is made and removed within seconds would seem to cost nothing.
+//! The file system is synced after each state, for all candidates alike. A kernel does that by itself within half a
+//! minute, and a deployment takes longer. Without the sync, a backup that is made and removed within seconds would
+//! cost nothing.
 
+mod candidate;
 mod content;
-mod contestant;
-mod medium;
+mod observer;
 mod report;
 mod rounds;
-mod watch;
+mod storage;
 
+pub use candidate::{Candidate, Method};
 pub use content::Size;
-pub use contestant::{Contestant, Means};
+pub use observer::Observed;
 pub use report::render;
 pub use rounds::{Comparison, Figures, Plan, compare};
-pub use watch::Seen;

@@ -1,40 +1,41 @@
-//! The figures as a table, with the goals, and whether ours meet them.
+//! The figures as a table, with the goals, and whether our modules meet them.
 
 use std::time::Duration;
 
 use crate::rounds::{Comparison, Figures, Plan};
 
-/// The most that may be written for a byte of payload.
+/// The limit of written bytes for each byte of payload.
 const WRITTEN: f64 = 1.05;
-/// The longest that an update may take, as a multiple of the floor.
+/// The limit of the time of an update, as a multiple of the lower bound.
 const TOTAL: f64 = 1.15;
-/// What still counts as the same time for payloads whose sizes are far apart: a few milliseconds vary as much.
+/// The limit of the ratio of two times that count as equal, for payloads of very different sizes. Times of a few
+/// milliseconds vary as much.
 const SAME: f64 = 2.0;
-/// The most memory that a module may have, in KiB.
+/// The limit of a module's memory in KiB.
 const MEMORY: u64 = 8 << 10;
 
-/// One column: what it shows of a row, and by how much that misses the goal.
+/// One column of the table.
 struct Column {
-    head: &'static str,
+    heading: &'static str,
     goal: String,
     cell: fn(&Figures, &Scale) -> Option<String>,
-    /// None where the goal is met, or where there is nothing to judge.
+    /// The amount by which a row misses the goal; `None` if the goal is met, or if nothing was measured.
     missed: fn(&Figures, &Scale) -> Option<String>,
 }
 
-/// What a row is measured by.
+/// The values that figures are compared with.
 struct Scale {
     payload: u64,
-    floor: Duration,
+    lower_bound: Duration,
 }
 
-/// `comparison` in Markdown that can be read as it is.
+/// Formats `comparison` as a Markdown table with aligned columns.
 pub fn render(title: &str, comparison: &Comparison) -> String {
     let Comparison { plan, rows } = comparison;
-    let floor = rows.last().map(|(_, floor)| floor.total).unwrap_or_default();
-    let scale = Scale { payload: plan.large.total(), floor };
+    let lower_bound = rows.last().map(|(_, figures)| figures.total).unwrap_or_default();
+    let scale = Scale { payload: plan.large.total(), lower_bound };
     let columns = columns(plan);
-    let mut table = vec![["".to_owned()].into_iter().chain(heads(&columns)).collect::<Vec<_>>()];
+    let mut table = vec![["".to_owned()].into_iter().chain(headings(&columns)).collect::<Vec<_>>()];
     for (name, figures) in rows {
         let cells = columns.iter().map(|column| (column.cell)(figures, &scale).unwrap_or_default());
         table.push([name.clone()].into_iter().chain(cells).collect());
@@ -45,12 +46,12 @@ pub fn render(title: &str, comparison: &Comparison) -> String {
         let cells = columns.iter().map(|column| verdict(column, figures, &scale));
         table.push([format!("goal of {name}")].into_iter().chain(cells).collect());
     }
-    let speed = scale.payload as f64 / 1e6 / floor.as_secs_f64().max(f64::EPSILON);
-    format!("## {title}\n\nThe floor writes {speed:.0} MB/s here.\n\n{}", aligned(&table))
+    let speed = scale.payload as f64 / 1e6 / lower_bound.as_secs_f64().max(f64::EPSILON);
+    format!("## {title}\n\nThe lower bound writes {speed:.0} MB/s here.\n\n{}", aligned(&table))
 }
 
-fn heads(columns: &[Column]) -> impl Iterator<Item = String> {
-    columns.iter().map(|column| column.head.to_owned())
+fn headings(columns: &[Column]) -> impl Iterator<Item = String> {
+    columns.iter().map(|column| column.heading.to_owned())
 }
 
 fn verdict(column: &Column, figures: &Figures, scale: &Scale) -> String {
@@ -58,18 +59,18 @@ fn verdict(column: &Column, figures: &Figures, scale: &Scale) -> String {
         _ if column.goal.is_empty() => String::new(),
         (Some(missed), _) => format!("NOT met: {missed}"),
         (None, Some(cell)) if cell != UNCOUNTED => "met".to_owned(),
-        _ => "not known".to_owned(),
+        _ => "unknown".to_owned(),
     }
 }
 
-/// Where the medium has no counters.
+/// The cell for storage without counters.
 const UNCOUNTED: &str = "no counters";
 
 fn columns(plan: &Plan) -> Vec<Column> {
     let constant = format!("≤ {SAME} × at 1/{} of the size", plan.large.total() / plan.small.total().max(1));
     vec![
         Column {
-            head: "written per payload byte",
+            heading: "written per payload byte",
             goal: format!("≤ {WRITTEN}"),
             cell: |row, scale| {
                 let written = |ratio| format!("{ratio:.2}");
@@ -78,39 +79,39 @@ fn columns(plan: &Plan) -> Vec<Column> {
             missed: |row, scale| over(per_byte(row, scale)?, WRITTEN),
         },
         Column {
-            head: "missing or mixed",
+            heading: "missing or mixed",
             goal: "0".into(),
             cell: |row, _| {
-                let seen = row.seen?;
-                let broken = if seen.broken.is_zero() { "0".to_owned() } else { time(seen.broken) };
-                Some(format!("{broken} ({} looks)", seen.looks))
+                let observed = row.observed?;
+                let broken = if observed.broken.is_zero() { "0".to_owned() } else { time(observed.broken) };
+                Some(format!("{broken} ({} polls)", observed.polls))
             },
-            missed: |row, _| Some(row.seen?.broken).filter(|broken| !broken.is_zero()).map(time),
+            missed: |row, _| Some(row.observed?.broken).filter(|broken| !broken.is_zero()).map(time),
         },
         Column {
-            head: "ArtifactInstall",
+            heading: "ArtifactInstall",
             goal: constant.clone(),
             cell: |row, _| row.install.map(both),
             missed: |row, _| growth(row.install?),
         },
         Column {
-            head: "ArtifactRollback",
+            heading: "ArtifactRollback",
             goal: constant,
             cell: |row, _| row.rollback.map(both),
             missed: |row, _| growth(row.rollback?),
         },
         Column {
-            head: "total (of it Download)",
-            goal: format!("≤ {TOTAL} × the floor"),
+            heading: "total (Download)",
+            goal: format!("≤ {TOTAL} × the lower bound"),
             cell: |row, scale| {
-                let ratio = ratio(row.total, scale.floor);
+                let ratio = ratio(row.total, scale.lower_bound);
                 let download = if row.download.is_zero() { "-".to_owned() } else { time(row.download) };
                 Some(format!("{} ({download}), {ratio:.2} ×", time(row.total)))
             },
-            missed: |row, scale| over(ratio(row.total, scale.floor), TOTAL),
+            missed: |row, scale| over(ratio(row.total, scale.lower_bound), TOTAL),
         },
         Column {
-            head: "peak memory",
+            heading: "peak memory",
             goal: format!("< {} MiB", MEMORY >> 10),
             cell: |row, _| row.memory.map(|memory| format!("{:.1} MiB", memory as f64 / 1024.0)),
             missed: |row, _| {
@@ -119,7 +120,7 @@ fn columns(plan: &Plan) -> Vec<Column> {
             },
         },
         Column {
-            head: "executable",
+            heading: "executable",
             goal: String::new(),
             cell: |row, _| row.executable.map(|bytes| format!("{:.0} KiB", (bytes as f64 / 1024.0).ceil())),
             missed: |_, _| None,
@@ -140,7 +141,7 @@ fn ratio(one: Duration, other: Duration) -> f64 {
 }
 
 fn both([large, small]: [Duration; 2]) -> String {
-    format!("{}, {:.1} × the small one's", time(large), ratio(large, small))
+    format!("{}, {:.1} × the small payload's", time(large), ratio(large, small))
 }
 
 fn growth([large, small]: [Duration; 2]) -> Option<String> {
@@ -183,10 +184,11 @@ fn aligned(table: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Seen, Size};
+    use crate::content::Size;
+    use crate::observer::Observed;
 
     #[test]
-    fn goals_are_judged_for_ours() {
+    fn our_rows_are_compared_with_the_goals() {
         let milliseconds = |number| Duration::from_millis(number);
         let ours = Figures {
             written: Some(1_200),
@@ -194,16 +196,18 @@ mod tests {
             download: milliseconds(1_000),
             install: Some([milliseconds(3), milliseconds(2)]),
             rollback: Some([milliseconds(30), milliseconds(2)]),
-            seen: Some(Seen { broken: Duration::ZERO, looks: 7 }),
+            observed: Some(Observed { broken: Duration::ZERO, polls: 7 }),
             memory: Some(9 << 10),
             executable: Some(1 << 20),
         };
-        let floor = Figures { written: None, total: milliseconds(1_000), ..Figures::default() };
+        let lower_bound = Figures { written: None, total: milliseconds(1_000), ..Figures::default() };
         let size = |bytes| Size { files: 1, bytes };
         let plan = Plan { large: size(1_000), small: size(10), rounds: 1, directory: "/".into() };
-        let text =
-            render("x", &Comparison { plan, rows: vec![("ours".into(), ours), ("floor".into(), floor)] });
-        let judged: Vec<_> = text.lines().last().unwrap_or_default().split('|').map(str::trim).collect();
+        let text = render(
+            "x",
+            &Comparison { plan, rows: vec![("ours".into(), ours), ("lower bound".into(), lower_bound)] },
+        );
+        let verdicts: Vec<_> = text.lines().last().unwrap_or_default().split('|').map(str::trim).collect();
         let expected = [
             "",
             "goal of ours",
@@ -216,7 +220,7 @@ mod tests {
             "",
             "",
         ];
-        assert_eq!(judged, expected, "{text}");
+        assert_eq!(verdicts, expected, "{text}");
         assert!(text.contains(UNCOUNTED) && text.contains("≤ 2 × at 1/100 of the size"), "{text}");
     }
 }

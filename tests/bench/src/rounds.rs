@@ -1,4 +1,5 @@
-//! The rounds: everybody in turn, so that what disturbs the machine for a while disturbs all alike.
+//! The rounds of a measurement. In each round all candidates run one after the other, so that a temporary load of the
+//! machine affects all of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,54 +7,54 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::candidate::{Candidate, Entry, NewVersion};
 use crate::content::{Size, mark};
-use crate::contestant::{Contestant, Entry, New};
-use crate::medium::Medium;
-use crate::watch::{Seen, while_watched};
+use crate::observer::{Observed, observe};
+use crate::storage::Storage;
 
-/// What is measured, and how often.
+/// The payloads, the number of rounds, and the storage.
 pub struct Plan {
-    /// The payload.
+    /// The large payload.
     pub large: Size,
-    /// A smaller one, of the same shape: what does not depend on size takes as long for it.
+    /// A smaller payload of the same shape. What does not depend on the size takes the same time for both.
     pub small: Size,
-    /// How often, for the median.
+    /// The number of rounds, of which the median is reported.
     pub rounds: usize,
-    /// Where: a directory on the storage that is measured.
+    /// A directory on the storage that is measured.
     pub directory: PathBuf,
 }
 
-/// What came of one payload.
+/// The results for one payload.
 pub struct Comparison {
-    /// What was installed.
+    /// What was measured.
     pub plan: Plan,
-    /// What came of each contestant, the floor last.
+    /// The name and figures of each candidate, the lower bound last.
     pub rows: Vec<(String, Figures)>,
 }
 
-/// What came of one contestant: medians of times, the least that was written, the sum of what was seen. Of the floor,
-/// only the first two.
+/// The figures of one candidate: medians of times, the minimum of written bytes, the sum of all observations. The lower
+/// bound has `written` and `total` only.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// Bytes written to the medium in a whole update; none where nobody counts them.
+    /// The bytes written to the storage in a whole update; `None` if the storage has no counters.
     pub written: Option<u64>,
-    /// Download, ArtifactInstall, ArtifactCommit and Cleanup, each synced.
+    /// The time of Download, ArtifactInstall, ArtifactCommit and Cleanup, each with a sync.
     pub total: Duration,
-    /// The downloads alone.
+    /// The time of Download, with a sync.
     pub download: Duration,
-    /// ArtifactInstall of the large and of the small payload.
+    /// The time of ArtifactInstall for the large and the small payload.
     pub install: Option<[Duration; 2]>,
-    /// ArtifactRollback of both.
+    /// The time of ArtifactRollback for the large and the small payload.
     pub rollback: Option<[Duration; 2]>,
-    /// The destination during one ArtifactInstall and one ArtifactRollback.
-    pub seen: Option<Seen>,
-    /// The most memory that one process had, in KiB.
+    /// The observation of the destination during one ArtifactInstall and one ArtifactRollback.
+    pub observed: Option<Observed>,
+    /// The peak memory of the largest process, in KiB.
     pub memory: Option<u64>,
     /// The size of the executable in bytes.
     pub executable: Option<u64>,
 }
 
-/// One measurement of each kind.
+/// The samples of one candidate, one for each round.
 #[derive(Default)]
 struct Samples {
     written: Vec<Option<u64>>,
@@ -63,79 +64,80 @@ struct Samples {
     rollback: [Vec<Duration>; 2],
 }
 
-/// Measures `contestants`, who all take the same kind of payload, and tells `progress` what is going on.
-///
-/// # Errors
-/// When a contestant fails, or something cannot be measured.
-pub fn compare(plan: Plan, contestants: &[Contestant], progress: impl Fn(String)) -> Result<Comparison> {
+/// Measures `candidates`, which all accept the same kind of payload, and reports each step to `progress`.
+pub fn compare(plan: Plan, candidates: &[Candidate], progress: impl Fn(String)) -> Result<Comparison> {
     let directory = &plan.directory;
-    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
-    let medium = Medium::of(directory)?;
-    progress("making the payloads".into());
-    let archive = contestants.first().context("nobody is measured")?.means.is_archive();
-    let news = [New::make(directory, plan.large, archive)?, New::make(directory, plan.small, archive)?];
-    let enter =
-        |new| contestants.iter().map(|one| Entry::new(directory, one, new)).collect::<Result<Vec<_>>>();
-    let [large, small] = [enter(&news[0])?, enter(&news[1])?];
-    let mut figures: Vec<_> = contestants.iter().map(|_| Figures::default()).collect();
-    let mut samples: Vec<_> = contestants.iter().map(|_| Samples::default()).collect();
+    fs::create_dir_all(directory).with_context(|| format!("creating {} failed", directory.display()))?;
+    let storage = Storage::of(directory)?;
+    progress("creating the payloads".into());
+    let archive = candidates.first().context("no candidates to measure")?.method.is_archive();
+    let versions = [
+        NewVersion::create(directory, plan.large, archive)?,
+        NewVersion::create(directory, plan.small, archive)?,
+    ];
+    let entries =
+        |new| candidates.iter().map(|one| Entry::new(directory, one, new)).collect::<Result<Vec<_>>>();
+    let [large, small] = [entries(&versions[0])?, entries(&versions[1])?];
+    let mut figures: Vec<_> = candidates.iter().map(|_| Figures::default()).collect();
+    let mut samples: Vec<_> = candidates.iter().map(|_| Samples::default()).collect();
     for (entry, figures) in large.into_iter().zip(&mut figures) {
-        progress(format!("watching {}", entry.contestant.title));
-        watched(entry, &medium, figures)?;
+        progress(format!("observing {}", entry.candidate.title));
+        observed(entry, &storage, figures)?;
     }
-    let large = enter(&news[0])?;
+    let large = entries(&versions[0])?;
     for round in 1..=plan.rounds {
         for ((large, small), samples) in large.iter().zip(&small).zip(&mut samples) {
-            progress(format!("round {round} of {}: {}", plan.rounds, large.contestant.title));
-            if large.contestant.means.module().is_none() {
-                floor(large, &medium, samples)?;
+            progress(format!("round {round} of {}: {}", plan.rounds, large.candidate.title));
+            if large.candidate.method.module().is_none() {
+                lower_bound(large, &storage, samples)?;
                 continue;
             }
             for (number, entry) in [large, small].into_iter().enumerate() {
-                taken_back(entry, &medium, samples, number)?;
+                rolled_back(entry, &storage, samples, number)?;
             }
-            update(large, &medium, samples)?;
+            committed(large, &storage, samples)?;
         }
     }
     drop((large, small));
-    for new in &news {
-        fs::remove_dir_all(&new.tree).with_context(|| format!("removing {}", new.tree.display()))?;
+    for version in &versions {
+        fs::remove_dir_all(&version.tree)
+            .with_context(|| format!("removing {} failed", version.tree.display()))?;
     }
-    let rows = contestants.iter().zip(figures).zip(samples);
-    let rows = rows.map(|((one, figures), samples)| (one.title.clone(), samples.summed_up(figures)));
+    let rows = candidates.iter().zip(figures).zip(samples);
+    let rows = rows.map(|((one, figures), samples)| (one.title.clone(), samples.summarize(figures)));
     Ok(Comparison { rows: rows.collect(), plan })
 }
 
-/// An update that is committed: its time, and what it has written.
-fn update(entry: &Entry, medium: &Medium, samples: &mut Samples) -> Result<()> {
-    medium.sync()?;
-    let (before, begun) = (medium.written(), Instant::now());
+/// Measures time and written bytes of an update that is committed.
+fn committed(entry: &Entry, storage: &Storage, samples: &mut Samples) -> Result<()> {
+    storage.sync()?;
+    let (before, begun) = (storage.written(), Instant::now());
     entry.call("Download")?;
-    medium.sync()?;
+    storage.sync()?;
     samples.download.push(begun.elapsed());
     let install = Instant::now();
     entry.call("ArtifactInstall")?;
     samples.install[0].push(install.elapsed());
-    medium.sync()?;
+    storage.sync()?;
     for state in ["ArtifactCommit", "Cleanup"] {
         entry.call(state)?;
-        medium.sync()?;
+        storage.sync()?;
     }
     entry.device.delete_tree()?;
-    medium.sync()?;
+    storage.sync()?;
     samples.total.push(begun.elapsed());
-    samples.written.push(difference(before, medium.written()));
+    samples.written.push(difference(before, storage.written()));
     Ok(())
 }
 
-/// An update that is rolled back, of the large payload (0) or the small one (1).
-fn taken_back(entry: &Entry, medium: &Medium, samples: &mut Samples, number: usize) -> Result<()> {
+/// Measures an update that is rolled back, with the large payload (0) or the small one (1).
+fn rolled_back(entry: &Entry, storage: &Storage, samples: &mut Samples, number: usize) -> Result<()> {
     entry.call("Download")?;
     for (state, times) in [
         ("ArtifactInstall", &mut samples.install[number]),
         ("ArtifactRollback", &mut samples.rollback[number]),
     ] {
-        medium.sync()?;
+        storage.sync()?;
         let begun = Instant::now();
         entry.call(state)?;
         times.push(begun.elapsed());
@@ -145,52 +147,57 @@ fn taken_back(entry: &Entry, medium: &Medium, samples: &mut Samples, number: usi
     entry.device.delete_tree()
 }
 
-/// The floor: the payload is written once, and synced.
-fn floor(entry: &Entry, medium: &Medium, samples: &mut Samples) -> Result<()> {
-    medium.sync()?;
-    let (before, begun) = (medium.written(), Instant::now());
+/// Measures the lower bound: writes the payload once, and syncs.
+fn lower_bound(entry: &Entry, storage: &Storage, samples: &mut Samples) -> Result<()> {
+    storage.sync()?;
+    let (before, begun) = (storage.written(), Instant::now());
     entry.write_once()?;
-    medium.sync()?;
+    storage.sync()?;
     samples.total.push(begun.elapsed());
-    samples.written.push(difference(before, medium.written()));
+    samples.written.push(difference(before, storage.written()));
     entry.remove_destination()
 }
 
-/// An update that is rolled back, watched by a reader, each call in GNU time: neither is wanted where time is taken.
-fn watched(mut entry: Entry, medium: &Medium, figures: &mut Figures) -> Result<()> {
-    let Some(module) = entry.contestant.means.module() else { return Ok(()) };
-    let size = fs::metadata(module).with_context(|| format!("looking at {}", module.display()))?.len();
+/// Observes the destination during an update that is rolled back, and measures the memory with GNU time. Both would
+/// distort the times, so this update is apart from the rounds.
+fn observed(mut entry: Entry, storage: &Storage, figures: &mut Figures) -> Result<()> {
+    let Some(module) = entry.candidate.method.module() else { return Ok(()) };
+    let size = fs::metadata(module)
+        .with_context(|| format!("reading the metadata of {} failed", module.display()))?
+        .len();
     figures.executable = Some(size);
     let log = entry.device.settings().join("memory");
     let log_text = log.to_string_lossy().into_owned();
-    // A small parent: what a child had before it became the module counts, too.
+    // GNU time is a small parent process: the memory of a child before it executes the module counts too.
     entry.device.wrap(["/usr/bin/time", "--format=%M", "--append", "--output", &log_text]);
     entry.call("Download")?;
-    medium.sync()?;
+    storage.sync()?;
     let (destination, marks) = (entry.destination(), entry.marks());
-    let shown = || {
-        let [(path, place), _] = &marks;
-        fs::File::open(destination.join(path)).ok().and_then(|file| mark(file, *place))
+    let active = || {
+        let [(path, position), _] = &marks;
+        fs::File::open(destination.join(path)).ok().and_then(|file| mark(file, *position))
     };
-    let old = shown();
-    let (installed, first) = while_watched(&destination, &marks, || entry.call("ArtifactInstall"));
+    let previous = active();
+    let (installed, first) = observe(&destination, &marks, || entry.call("ArtifactInstall"));
     installed?;
-    ensure!(shown() != old, "{} has installed nothing", entry.contestant.title);
-    let (back, second) = while_watched(&destination, &marks, || entry.call("ArtifactRollback"));
-    back?;
-    ensure!(shown() == old, "{} has not brought the old back", entry.contestant.title);
+    let title = &entry.candidate.title;
+    ensure!(active() != previous, "{title}: ArtifactInstall did not install the new version");
+    let (rolled_back, second) = observe(&destination, &marks, || entry.call("ArtifactRollback"));
+    rolled_back?;
+    ensure!(active() == previous, "{title}: ArtifactRollback did not restore the previous version");
     for state in ["ArtifactFailure", "Cleanup"] {
         entry.call(state)?;
     }
-    figures.seen = Some(Seen { broken: first.broken + second.broken, looks: first.looks + second.looks });
-    figures.memory = Some(most(&log)?);
+    figures.observed =
+        Some(Observed { broken: first.broken + second.broken, polls: first.polls + second.polls });
+    figures.memory = Some(highest(&log)?);
     Ok(())
 }
 
-/// The highest number in `log`, which has one on a line.
-fn most(log: &Path) -> Result<u64> {
-    let text = fs::read_to_string(log).context("reading what GNU time has written")?;
-    text.lines().filter_map(|line| line.parse().ok()).max().context("GNU time has measured nothing")
+/// The highest number in `log`, which has one number on each line.
+fn highest(log: &Path) -> Result<u64> {
+    let text = fs::read_to_string(log).context("reading the output of GNU time failed")?;
+    text.lines().filter_map(|line| line.parse().ok()).max().context("the output of GNU time has no number")
 }
 
 fn difference(before: Option<u64>, after: Option<u64>) -> Option<u64> {
@@ -198,10 +205,10 @@ fn difference(before: Option<u64>, after: Option<u64>) -> Option<u64> {
 }
 
 impl Samples {
-    fn summed_up(self, figures: Figures) -> Figures {
+    fn summarize(self, figures: Figures) -> Figures {
         let both = |[large, small]: [Vec<Duration>; 2]| Some([median(large)?, median(small)?]);
         Figures {
-            // Whoever else writes to the medium meanwhile can only add to it.
+            // Other programs that write to the storage meanwhile can only increase it.
             written: self.written.into_iter().flatten().min(),
             total: median(self.total).unwrap_or_default(),
             download: median(self.download).unwrap_or_default(),
@@ -222,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_the_one_in_the_middle() {
+    fn the_median_is_the_middle_value() {
         assert_eq!(median(vec![3, 1, 2]), Some(2));
         assert_eq!(median(vec![2, 1]), Some(1));
         assert_eq!(median::<u32>(vec![]), None);

@@ -1,8 +1,7 @@
-//! Compiles the modules: fully static, since the updater must not depend on what it updates.
+//! Compiles the modules as static executables, because an updater must not depend on libraries that it updates.
 
-use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use host::command::run;
@@ -10,6 +9,7 @@ use host::directory;
 use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
+use super::cargo_home::cargo_home;
 use super::modules::Workspace;
 use super::processor;
 use super::toolchain::Toolchain;
@@ -18,9 +18,9 @@ use crate::target::Target;
 /// Builds every module with each of `toolchains` for its target.
 pub fn all(sh: &Shell, workspace: &Workspace, toolchains: &[(&'static Target, Toolchain)]) -> Result<()> {
     for (target, toolchain) in toolchains {
-        forget_other_toolchains(&workspace.target.join(target.triple), toolchain)?;
+        remove_other_toolchains(&workspace.target.join(target.triple), toolchain)?;
     }
-    // Those of the active compiler at once; every other compiler has a target directory of its own.
+    // All targets of the active compiler in one call of cargo. Each other compiler has its own target directory.
     let (active, others): (Vec<_>, Vec<_>) =
         toolchains.iter().partition(|(_, toolchain)| toolchain.rustc.is_none());
     let groups = [active].into_iter().chain(others.into_iter().map(|other| vec![other]));
@@ -34,17 +34,17 @@ pub fn all(sh: &Shell, workspace: &Workspace, toolchains: &[(&'static Target, To
     Ok(())
 }
 
-/// Cargo notices another compiler but not another C library, which is linked in: start afresh.
-fn forget_other_toolchains(directory: &Path, toolchain: &Toolchain) -> Result<()> {
+/// Removes the build results of another toolchain. Cargo detects another compiler, but not another C library.
+fn remove_other_toolchains(directory: &Path, toolchain: &Toolchain) -> Result<()> {
     let made_by = directory.join("made-by");
     if fs::read_to_string(&made_by).is_ok_and(|identity| identity == toolchain.identity) {
         return Ok(());
     }
-    directory::empty(directory).context("forgetting what another toolchain has built")?;
-    fs::write(&made_by, &toolchain.identity).with_context(|| format!("writing {}", made_by.display()))
+    directory::empty(directory).context("removing the build results of another toolchain failed")?;
+    fs::write(&made_by, &toolchain.identity).with_context(|| format!("writing {} failed", made_by.display()))
 }
 
-/// Builds every module for the targets of `group`, which have one compiler.
+/// Builds every module for the targets of `group`, which have the same compiler.
 fn build(
     sh: &Shell,
     step: &Step,
@@ -68,8 +68,8 @@ fn build(
     Ok(())
 }
 
-/// The compiler's flags. They replace the user's own: what is distributed is the same from every machine, and says
-/// nothing of the directories it was built in.
+/// The flags of the compiler. They replace the flags of the user, so that packages are the same from every machine
+/// and do not contain the paths of the build directories.
 fn flags(root: &Path) -> Result<String> {
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
@@ -79,15 +79,7 @@ fn flags(root: &Path) -> Result<String> {
     Ok(flags.join("\x1f"))
 }
 
-/// Cargo's directory, whose crates are in the paths of panic messages.
-pub fn cargo_home() -> Result<PathBuf> {
-    Ok(match env::var_os("CARGO_HOME") {
-        Some(directory) => PathBuf::from(directory),
-        None => env::home_dir().context("finding cargo's directory: set HOME or CARGO_HOME")?.join(".cargo"),
-    })
-}
-
-/// Sees to it that nothing dynamic came out, and nothing for newer processors, whatever the flags were taken for.
+/// Checks that the executables are static and run on the oldest processor of the target.
 fn check(
     sh: &Shell,
     step: &Step,
@@ -100,7 +92,8 @@ fn check(
         let headers = run(step, cmd!(sh, "readelf --wide --program-headers --dynamic {executable}"))?;
         ensure!(
             is_static(&headers),
-            "{} is not static: it asks for an interpreter or a shared library. Look for a dependency that links one",
+            "executable is not static: {}: it needs an interpreter or a shared library: find the dependency that \
+             links one",
             executable.display()
         );
         if let Some(processor) = &target.processor {
@@ -110,7 +103,7 @@ fn check(
     Ok(())
 }
 
-/// Whether readelf's `headers` name neither an interpreter nor a shared library.
+/// Whether the output of readelf names neither an interpreter nor a shared library.
 fn is_static(headers: &str) -> bool {
     !headers.lines().any(|line| line.trim_start().starts_with("INTERP") || line.contains("(NEEDED)"))
 }
@@ -120,23 +113,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interpreter_or_library_is_noticed() {
+    fn an_interpreter_or_library_is_found() {
         assert!(is_static("  LOAD           0x000000\n 0x0000000c (INIT)  0x1000\n"));
         assert!(!is_static("  INTERP         0x000318\n"));
         assert!(!is_static(" 0x00000001 (NEEDED)  Shared library: [libc.so.6]\n"));
     }
 
     #[test]
-    fn another_c_library_starts_afresh() {
+    fn another_c_library_removes_build_results() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path().join("triple");
         let toolchain =
             |identity: &str| Toolchain { rustc: None, release: String::new(), identity: identity.into() };
-        forget_other_toolchains(&directory, &toolchain("libc 1")).unwrap();
+        remove_other_toolchains(&directory, &toolchain("libc 1")).unwrap();
         fs::write(directory.join("object"), "").unwrap();
-        forget_other_toolchains(&directory, &toolchain("libc 1")).unwrap();
+        remove_other_toolchains(&directory, &toolchain("libc 1")).unwrap();
         assert!(directory.join("object").exists());
-        forget_other_toolchains(&directory, &toolchain("libc 2")).unwrap();
+        remove_other_toolchains(&directory, &toolchain("libc 2")).unwrap();
         assert!(!directory.join("object").exists());
     }
 }

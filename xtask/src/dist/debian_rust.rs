@@ -1,8 +1,9 @@
-//! Debian's Rust with the standard libraries of foreign targets, taken apart in the user's cache directory.
+//! Debian's Rust compiler with the standard libraries of foreign targets, unpacked in the user's cache directory.
 //!
-//! Nothing is installed but shared libraries that the compiler needs: apt cannot install the foreign standard
-//! libraries beside the host's (their dependencies clash), and the host's compiler must be of their very version,
-//! which is often not the one that apt would choose. All packages unpack into one directory, which is the sysroot.
+//! Only the shared libraries of the compiler are installed on the host. apt cannot install the foreign standard
+//! libraries beside the host's, because their dependencies conflict. And the compiler must have exactly their
+//! version, which is often not the version that apt would choose. All packages are unpacked into one directory, which
+//! is the sysroot.
 
 use std::fs::{self, Permissions};
 use std::iter;
@@ -11,24 +12,25 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use host::apt::{self, Root};
-use host::command::run;
 use host::status::{Step, step};
 use host::{cache, packages};
 use xshell::{Shell, cmd};
 
+use crate::dpkg;
 use crate::target::Target;
 
-/// Compiler and standard library, in order of preference: the release's own, and the newer one that Debian keeps for
-/// browsers, which Debian 12 needs.
+/// The packages of compiler and standard library, in order of preference: those of the release, and the newer ones that
+/// Debian has for browsers. Debian 12 needs the latter.
 const FLAVOURS: [(&str, &str); 2] = [("rustc", "libstd-rust-dev"), ("rustc-web", "libstd-rust-web-dev")];
 
-/// The compiler's entry: Debian's executable finds neither its libraries nor its sysroot in a place of ours.
+/// The script that runs the compiler. Debian's executable does not find its libraries and its sysroot in another
+/// directory.
 const WRAPPER: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu) exec "$here/usr/bin/rustc" --sysroot "$here/usr" "$@"
 "#;
 
-/// A compiler package, its standard library, and the version that all architectures have.
+/// A compiler package, its standard library, and a version that all architectures have.
 #[derive(Debug, PartialEq, Eq)]
 struct Choice {
     compiler: &'static str,
@@ -36,11 +38,11 @@ struct Choice {
     version: String,
 }
 
-/// The path of a compiler for `targets`, and for no others: a mirror may lack an architecture for a while. Package
-/// lists go to a directory in `build`.
+/// The path of a compiler for `targets` only, because a mirror may lack other architectures for a while. Package
+/// lists are stored in a directory in `build`.
 pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf> {
     let release = apt::codename()?;
-    let host = cmd!(sh, "dpkg --print-architecture").quiet().read()?;
+    let host = dpkg::architecture(sh)?;
     let mut roots = Vec::new();
     let (roots, choice) = step(format!("choosing Debian's Rust in {release}"), |step| {
         for architecture in architectures(&host, targets) {
@@ -63,19 +65,19 @@ pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf>
             write_wrapper(&directory.join("rustc"))
         })
     })?;
-    let libraries =
-        fs::read_to_string(directory.join(NEEDS)).context("reading the cached compiler's needs")?;
+    let libraries = fs::read_to_string(directory.join(NEEDS))
+        .context("reading the shared libraries of the cached compiler failed")?;
     packages::ensure(sh, &libraries.lines().collect::<Vec<_>>())?;
     Ok(directory.join("rustc"))
 }
 
-/// The host's architecture, whose library build scripts and macros need, and those of `targets`.
+/// The host's architecture, for build scripts and macros, and the architectures of `targets`.
 fn architectures<'a>(host: &'a str, targets: &[&'a Target]) -> Vec<&'a str> {
     let foreign = targets.iter().map(|target| target.libraries).filter(|name| *name != host);
     iter::once(host).chain(foreign).collect()
 }
 
-/// The file in the cache that lists the host packages of the compiler's shared libraries, one on a line.
+/// The file in the cache with the host packages of the compiler's shared libraries, one on each line.
 const NEEDS: &str = "needs";
 
 fn unpack(sh: &Shell, step: &Step, root: &Root, choice: &Choice, host: bool, directory: &Path) -> Result<()> {
@@ -83,18 +85,17 @@ fn unpack(sh: &Shell, step: &Step, root: &Root, choice: &Choice, host: bool, dir
     let library = root.download(step, &[&pinned(choice.library)])?;
     let mut debs = library.clone();
     if host {
-        // The compiler proper is a shared library, whose package has the compiler's version in its name.
+        // The compiler itself is a shared library. The name of its package contains the version of the compiler.
         let driver = first_dependency(&depends(sh, &library[0])?)?;
         let driver = root.download(step, &[&pinned(&driver)])?;
         let needs = library_names(&depends(sh, &driver[0])?).join("\n");
         fs::write(directory.join(NEEDS), needs)
-            .context("writing the compiler's needs to the cache directory")?;
+            .context("writing the shared libraries of the compiler to the cache failed")?;
         debs.extend(driver);
         debs.extend(root.download(step, &[&pinned(choice.compiler)])?);
     }
     for deb in debs {
-        run(step, cmd!(sh, "dpkg-deb --extract {deb} {directory}"))
-            .with_context(|| format!("unpacking {} into {}", deb.display(), directory.display()))?;
+        dpkg::unpack(sh, step, &deb, directory)?;
     }
     Ok(())
 }
@@ -105,21 +106,26 @@ fn depends(sh: &Shell, deb: &Path) -> Result<String> {
 
 fn first_dependency(depends: &str) -> Result<String> {
     let first = depends.split([',', ' ']).next().filter(|name| name.starts_with("libstd-rust"));
-    Ok(first.with_context(|| format!("Debian's standard library depends on {depends:?} first"))?.to_owned())
+    Ok(first
+        .with_context(|| {
+            format!("no libstd-rust in the dependencies of Debian's standard library: {depends:?}")
+        })?
+        .to_owned())
 }
 
-/// The packages' names in a `Depends` field without alternatives.
+/// The names of packages in a `Depends` field without alternatives.
 fn library_names(depends: &str) -> Vec<&str> {
     depends.split(',').filter_map(|dependency| dependency.split_whitespace().next()).collect()
 }
 
 fn write_wrapper(path: &Path) -> Result<()> {
-    fs::write(path, WRAPPER).with_context(|| format!("writing {}", path.display()))?;
+    fs::write(path, WRAPPER).with_context(|| format!("writing {} failed", path.display()))?;
     fs::set_permissions(path, Permissions::from_mode(0o755))
-        .with_context(|| format!("making {} executable", path.display()))
+        .with_context(|| format!("making {} executable failed", path.display()))
 }
 
-/// The newest version, of the first flavour new enough, that the host has as compiler and every architecture as library.
+/// The newest version that has a compiler for the host and a library for every architecture, of the first flavour
+/// that is new enough.
 fn choose(
     host: &str,
     targets: &[&Target],
@@ -129,21 +135,21 @@ fn choose(
         let mut common = versions(host, compiler)?;
         common.retain(|version| new_enough(version));
         for architecture in architectures(host, targets) {
-            let there = versions(architecture, library)?;
-            common.retain(|version| there.contains(version));
+            let available = versions(architecture, library)?;
+            common.retain(|version| available.contains(version));
         }
         if let Some(version) = common.into_iter().next() {
             return Ok(Choice { compiler, library, version });
         }
     }
     anyhow::bail!(
-        "Debian's archive has no Rust of {} or newer in one version for {} and this machine",
+        "no suitable Rust in Debian's archive: needed is one version, {} or newer, for {} and this machine",
         env!("CARGO_PKG_RUST_VERSION"),
         targets.iter().map(|target| target.libraries).collect::<Vec<_>>().join(", ")
     )
 }
 
-/// Whether a Debian version of Rust builds this work tree.
+/// Whether this Debian version of Rust builds this work tree.
 fn new_enough(version: &str) -> bool {
     let numbers = |text: &str| -> Option<(u32, u32)> {
         let mut parts = text.split('.').map(|part| part.parse().ok());
@@ -157,7 +163,7 @@ mod tests {
     use super::*;
     use crate::target::TARGETS;
 
-    /// `choose` with an archive of lines `architecture package version version …`, newest first.
+    /// The choice from an archive of lines `architecture package version version …`, newest version first.
     fn chosen(archive: &str) -> Result<Choice> {
         let targets: Vec<&Target> = TARGETS.iter().collect();
         choose("amd64", &targets, |architecture, package| {
@@ -168,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn debian_12_takes_the_newest_common_rustc_web() {
+    fn debian_12_uses_the_newest_common_rustc_web() {
         let choice = chosen(
             "amd64 rustc 1.63.0+dfsg1-2
              amd64 libstd-rust-dev 1.63.0+dfsg1-2
@@ -185,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn debian_13_takes_its_own_rustc() {
+    fn debian_13_uses_its_own_rustc() {
         let choice = chosen(
             "amd64 rustc 1.85.1-1
              amd64 libstd-rust-dev 1.85.1-1
@@ -203,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_compare_by_number() {
+    fn versions_are_compared_by_number() {
         assert!(new_enough("1.85.0+dfsg3-1~deb12u3") && new_enough("1.100.0-1") && new_enough("2.0.0-1"));
         assert!(!new_enough("1.63.0+dfsg1-2") && !new_enough("unknown"));
     }

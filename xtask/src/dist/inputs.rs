@@ -1,4 +1,4 @@
-//! What a package is made of, as a key: two builds with the same key make the same package.
+//! The inputs of a package, as a key. Two builds with the same key make the same package.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use xshell::{Shell, cmd};
 use super::toolchain::Toolchain;
 use crate::target::Target;
 
-/// The paths, in git's notation, whose content decides over the packages.
+/// The paths, in git's notation, whose content the packages depend on.
 const PATHS: &[&str] = &[
     ".cargo",
     "Cargo.lock",
@@ -22,18 +22,18 @@ const PATHS: &[&str] = &[
     "xtask/src/target.rs",
 ];
 
-/// The work tree's share in a package.
+/// The inputs from the work tree.
 pub struct Inputs {
-    /// The hash of every file's name and content.
+    /// The hash of the names and contents of all files.
     files: String,
-    /// When they were last committed, in seconds: the time that packages and their files carry.
+    /// The time of their last commit in seconds, which is also the time of packages and their files.
     pub epoch: String,
 }
 
 impl Inputs {
-    /// Reads the work tree: what is committed, and what is not committed yet.
+    /// Reads the work tree, also files that are not committed yet.
     pub fn read(sh: &Shell, root: &Path) -> Result<Self> {
-        let needs_git = "dist reads the work tree through git: is this a clone, and is git installed?";
+        let needs_git = "listing the work tree with git failed: install git, and run the command in a clone";
         let names = cmd!(sh, "git ls-files -z --cached --others --exclude-standard -- {PATHS...}")
             .quiet()
             .read()
@@ -42,30 +42,30 @@ impl Inputs {
         for name in names.split_terminator('\0') {
             let path = root.join(name);
             if path.is_file() {
-                let content =
-                    fs::read(&path).with_context(|| format!("reading the input {}", path.display()))?;
+                let content = fs::read(&path)
+                    .with_context(|| format!("reading the input {} failed", path.display()))?;
                 parts.extend([name.as_bytes().to_vec(), content]);
             }
         }
-        // Where nothing is committed yet, git log fails; that git works, git ls-files has shown.
+        // Without a commit git log fails. git ls-files above has already shown that git works.
         let epoch = cmd!(sh, "git log -1 --format=%ct -- {PATHS...}").quiet().ignore_status().ignore_stderr();
         let epoch = epoch.read().context(needs_git)?;
         let epoch = if epoch.is_empty() { "0".to_owned() } else { epoch };
         Ok(Inputs { files: cache::key(parts.iter().map(Vec::as_slice)), epoch })
     }
 
-    /// The work tree's share in every package, as one hash.
+    /// The hash of all inputs from the work tree.
     pub fn identity(&self) -> String {
         cache::key([self.files.as_bytes(), self.epoch.as_bytes()])
     }
 
-    /// The same time, as `2026-11-24T08:00:00Z`.
+    /// The time of the last commit, as `2026-11-24T08:00:00Z`.
     pub fn time(&self, sh: &Shell) -> Result<String> {
         let date = format!("--date=@{}", self.epoch);
         Ok(cmd!(sh, "date --utc {date} +%Y-%m-%dT%H:%M:%SZ").quiet().read()?)
     }
 
-    /// The key of a package for `target` by `toolchain`.
+    /// The key of a package that `toolchain` builds for `target`.
     pub fn key(&self, toolchain: &Toolchain, target: &Target) -> String {
         cache::key([&self.files, &self.epoch, &toolchain.identity, target.triple].map(str::as_bytes))
     }

@@ -1,4 +1,4 @@
-//! The licences of what is linked into an executable: which one of those offered is used, and its text.
+//! The licences of linked code: the choice between the offered ones, and their texts.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +12,11 @@ pub struct Licence {
     pub spdx: &'static str,
     /// Its name in `debian/copyright`.
     pub debian: &'static str,
-    /// Its text, or where a Debian system has it.
+    /// Its text, or a reference to its text on a Debian system.
     pub text: &'static str,
 }
 
-/// The licences that are accepted. Where a crate offers more than one, the first of them here is used.
+/// The accepted licences. If a crate offers several, the first of them in this list is used.
 const LICENCES: &[Licence] = &[
     Licence {
         spdx: "Apache-2.0",
@@ -44,10 +44,10 @@ const LICENCES: &[Licence] = &[
     },
 ];
 
-/// Rust's standard library, which is offered under Apache-2.0 or MIT.
+/// The licence of Rust's standard library, which is offered under Apache-2.0 or MIT.
 pub const STANDARD_LIBRARY: &Licence = &LICENCES[0];
 
-/// The GNU C library, which is part of a static executable and of no other.
+/// The licence of the GNU C library, which is part of a static executable.
 pub const C_LIBRARY: Licence = Licence {
     spdx: "LGPL-2.1-or-later",
     debian: "LGPL-2.1+",
@@ -55,29 +55,31 @@ pub const C_LIBRARY: Licence = Licence {
            version 2.1, can be found in the file /usr/share/common-licenses/LGPL-2.1.",
 };
 
-/// What a crate is offered under, and what it is used under.
+/// The licences of a crate: those offered, and those used.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// The crate's own expression, in the notation of SPDX.
+    /// The expression of the crate, in the notation of SPDX.
     pub offered: String,
-    /// The licences that are used: all of them apply.
+    /// The licences under which it is used. All of them apply.
     pub used: Vec<&'static Licence>,
 }
 
-/// The choice from `expression`, which a crate's manifest has.
+/// The choice from `expression`, the licence in the manifest of a crate.
 ///
 /// # Errors
-/// When it is not an SPDX expression, or needs a licence that is not accepted.
+/// `expression` is not an SPDX expression, or needs a licence that is not accepted.
 pub fn choose(expression: &str) -> Result<Choice> {
     let offered = Expression::canonicalize(expression)
-        .with_context(|| format!("{expression:?} is no SPDX expression"))?
+        .with_context(|| format!("invalid SPDX expression: {expression:?}"))?
         .unwrap_or_else(|| expression.to_owned());
     let parsed = Expression::parse_mode(&offered, ParseMode::STRICT)
-        .with_context(|| format!("{expression:?} is no SPDX expression"))?;
+        .with_context(|| format!("invalid SPDX expression: {expression:?}"))?;
     let accepted =
         LICENCES.iter().map(|licence| Licensee::parse(licence.spdx)).collect::<Result<Vec<_>, _>>()?;
     let required = parsed.minimized_requirements(&accepted).with_context(|| {
-        format!("{offered} is not accepted: add it with its text to LICENCES in xtask/src/dist/licences.rs")
+        format!(
+            "licence not accepted: {offered}: add it with its text to LICENCES in xtask/src/dist/licences.rs"
+        )
     })?;
     let names: BTreeSet<String> = required.iter().map(ToString::to_string).collect();
     let used = LICENCES.iter().filter(|licence| names.contains(licence.spdx)).collect();
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn apache_is_used_where_it_is_offered() {
+    fn apache_is_used_if_it_is_offered() {
         assert_eq!(used("MIT OR Apache-2.0"), ["Apache-2.0"]);
         assert_eq!(used("Apache-2.0 WITH LLVM-exception OR Apache-2.0 OR MIT"), ["Apache-2.0"]);
         assert_eq!(used("Unlicense OR MIT"), ["MIT"]);
@@ -109,8 +111,8 @@ mod tests {
     #[test]
     fn an_unknown_licence_is_an_error_with_a_remedy() {
         let error = choose("GPL-3.0-only").unwrap_err().to_string();
-        assert!(error.starts_with("GPL-3.0-only is not accepted: add it"), "{error}");
+        assert!(error.starts_with("licence not accepted: GPL-3.0-only: add it"), "{error}");
         assert!(choose("MIT AND GPL-3.0-only").is_err());
-        assert!(choose("nothing").unwrap_err().to_string().contains("no SPDX expression"));
+        assert!(choose("nothing").unwrap_err().to_string().contains("invalid SPDX expression"));
     }
 }

@@ -1,5 +1,5 @@
-//! The crates that are linked into the executable of a module, with their licences: what Debian's `copyright`, the SBOM and the
-//! recipes of the Yocto layer say of them.
+//! The crates that are linked into the executable of a module, with their licences. Debian's `copyright`, the SBOM
+//! and the recipes of the Yocto layer list them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,19 +9,19 @@ use serde_json::Value;
 use toml_edit::{DocumentMut, Item};
 use xshell::{Shell, cmd};
 
-use super::copyright;
+use super::copyright_holders::holders;
 use super::licences::{self, Choice, Licence};
 use super::modules::{Module, Workspace};
 use super::source::manifest;
 use crate::target::{TARGETS, Target};
 
-/// What is linked into the executable of a module.
+/// The crates that are linked into the executable of a module.
 pub struct Linked {
-    /// The crates, the module's own first, then by name and version.
+    /// The crates: first the module, then the others by name and version.
     pub crates: Vec<Crate>,
 }
 
-/// A crate that is linked.
+/// A linked crate.
 pub struct Crate {
     /// Its name.
     pub name: String,
@@ -29,7 +29,7 @@ pub struct Crate {
     pub version: String,
     /// Its licence.
     pub licence: Choice,
-    /// Who has the copyright, as its files say.
+    /// The copyright holders in its files.
     pub copyright: Vec<String>,
     /// The sha256 of its archive on crates.io; `None` for a crate of this work tree.
     pub checksum: Option<String>,
@@ -38,10 +38,10 @@ pub struct Crate {
 }
 
 impl Linked {
-    /// Asks cargo for what is linked into `module`. What only tests, build scripts and macros need is not.
+    /// Reads the crates of `module` from cargo. Crates that only tests, build scripts or macros need are not linked.
     ///
     /// # Errors
-    /// When cargo cannot tell, or a crate's licence is missing or not accepted.
+    /// The licence of a crate is missing or not accepted.
     pub fn of(sh: &Shell, workspace: &Workspace, module: &Module) -> Result<Self> {
         let lock = manifest(&workspace.root.join("Cargo.lock"))?;
         let mut found: BTreeMap<(String, String), Vec<&'static Target>> = BTreeMap::new();
@@ -54,15 +54,15 @@ impl Linked {
         }
         let read = |((name, version), targets)| {
             Crate::read(name, version, targets, &packages, &lock)
-                .with_context(|| format!("reading the licences of what is linked into {}", module.name))
+                .with_context(|| format!("reading the licences of the crates in {} failed", module.name))
         };
         let mut crates = found.into_iter().map(read).collect::<Result<Vec<_>>>()?;
         crates.sort_by_key(|linked| linked.name != module.name);
         Ok(Self { crates })
     }
 
-    /// The licences that all of it together is used under, by their SPDX identifiers' order. A static executable has the C
-    /// library's, [`licences::C_LIBRARY`], besides.
+    /// The licences under which all linked crates and the standard library are used, sorted by their SPDX
+    /// identifiers. A static executable also has the licence of the C library, [`licences::C_LIBRARY`].
     pub fn licences(&self) -> Vec<&'static Licence> {
         let used = self.crates.iter().flat_map(|linked| linked.licence.used.iter().copied());
         let used = used.chain([licences::STANDARD_LIBRARY]).map(|licence| (licence.spdx, licence));
@@ -82,52 +82,56 @@ impl Crate {
         let package = packages.get(&key);
         let (name, version) = key;
         let package =
-            package.with_context(|| format!("{name} {version}: cargo metadata does not list it"))?;
+            package.with_context(|| format!("{name} {version}: not in the output of cargo metadata"))?;
         let expression = package["license"].as_str();
         let expression =
-            expression.with_context(|| format!("{name} {version}: its manifest names no license"))?;
+            expression.with_context(|| format!("{name} {version}: no license in its manifest"))?;
         let licence = licences::choose(expression).with_context(|| format!("{name} {version}"))?;
         let directory = package["manifest_path"].as_str().and_then(|path| Path::new(path).parent());
-        let directory =
-            directory.with_context(|| format!("{name} {version}: cargo metadata names no manifest"))?;
+        let directory = directory
+            .with_context(|| format!("{name} {version}: no manifest in the output of cargo metadata"))?;
         let authors = package["authors"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let copyright = copyright::holders(&name, directory, authors)?;
+        let copyright = holders(&name, directory, authors)?;
         let checksum = checksum(lock, &name, &version);
         Ok(Self { name, version, licence, copyright, checksum, targets })
     }
 }
 
-/// Every package that cargo knows for `target`, by name and version.
+/// All packages in the output of cargo metadata for `target`, by name and version.
 fn metadata(sh: &Shell, target: &Target) -> Result<BTreeMap<(String, String), Value>> {
     let triple = target.triple;
     let metadata = cmd!(sh, "cargo metadata --format-version 1 --locked --filter-platform {triple}")
         .quiet()
         .read()
-        .with_context(|| format!("asking cargo for the packages for {triple}"))?;
+        .with_context(|| format!("reading the packages for {triple} with cargo metadata failed"))?;
     let mut metadata: Value =
-        serde_json::from_str(&metadata).context("reading the output of cargo metadata")?;
-    let packages = metadata["packages"].as_array_mut().context("cargo metadata lists no packages")?;
+        serde_json::from_str(&metadata).context("reading the output of cargo metadata failed")?;
+    let packages =
+        metadata["packages"].as_array_mut().context("no packages in the output of cargo metadata")?;
     let text = |package: &Value, key: &str| package[key].as_str().unwrap_or_default().to_owned();
     let named = |package: Value| ((text(&package, "name"), text(&package, "version")), package);
     Ok(packages.drain(..).map(named).collect())
 }
 
-/// What is linked for `target`. Unlike cargo metadata, this takes no features from tests and other members.
+/// The output of cargo tree for `target`. Unlike cargo metadata, it excludes features of tests and of other members.
 fn tree(sh: &Shell, module: &Module, target: &Target) -> Result<String> {
     let (name, triple) = (&module.name, target.triple);
     cmd!(sh, "cargo tree --locked --package {name} --target {triple}")
         .args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--no-dedupe", "--format", "{p}"])
         .quiet()
         .read()
-        .with_context(|| format!("asking cargo for what is linked into {name} for {triple}"))
+        .with_context(|| format!("reading the crates in {name} for {triple} with cargo tree failed"))
 }
 
-/// The names and versions in the output of cargo tree: lines of `name vVERSION` and, for a crate of ours, its path.
+/// The names and versions in the output of cargo tree: lines of `name vVERSION` and, for a crate of this workspace,
+/// its path.
 fn names(tree: &str) -> Result<BTreeSet<(String, String)>> {
     let parse = |line: &str| {
         let mut words = line.split(' ');
         let (name, version) = (words.next(), words.next().and_then(|version| version.strip_prefix('v')));
-        let (name, version) = name.zip(version).with_context(|| format!("cargo tree prints {line:?}"))?;
+        let (name, version) = name
+            .zip(version)
+            .with_context(|| format!("unexpected line in the output of cargo tree: {line:?}"))?;
         Ok((name.to_owned(), version.to_owned()))
     };
     tree.lines().filter(|line| !line.is_empty()).map(parse).collect()
@@ -136,23 +140,23 @@ fn names(tree: &str) -> Result<BTreeSet<(String, String)>> {
 fn checksum(lock: &DocumentMut, name: &str, version: &str) -> Option<String> {
     let packages = lock.get("package").and_then(Item::as_array_of_tables)?;
     let text = |package: &toml_edit::Table, key: &str| Some(package.get(key)?.as_str()?.to_owned());
-    let is_it = |package: &&toml_edit::Table| {
+    let matches = |package: &&toml_edit::Table| {
         text(package, "name").as_deref() == Some(name) && text(package, "version").as_deref() == Some(version)
     };
-    text(packages.iter().find(is_it)?, "checksum")
+    text(packages.iter().find(matches)?, "checksum")
 }
 
 #[cfg(test)]
 pub mod tests {
     use super::*;
 
-    /// A crate of crates.io under `licence`, linked for every target.
+    /// A crate of crates.io under `licence`, linked for all targets.
     pub fn linked(name: &str, version: &str, licence: &str) -> Crate {
         Crate {
             name: name.into(),
             version: version.into(),
             licence: licences::choose(licence).unwrap(),
-            copyright: vec!["2018, Somebody".into()],
+            copyright: vec!["2018, An Author".into()],
             checksum: Some("abc".into()),
             targets: TARGETS.iter().collect(),
         }
@@ -160,7 +164,8 @@ pub mod tests {
 
     #[test]
     fn lines_of_cargo_tree_are_names_and_versions() {
-        let tree = "web-file v0.1.0 (/w/modules/web-file)\nanyhow v1.0.104\ntoml v0.9.12+spec-1.1.0\nanyhow v1.0.104\n";
+        let tree = "web-file v0.1.0 (/w/modules/web-file)\nanyhow v1.0.104\ntoml v0.9.12+spec-1.1.0\n\
+                    anyhow v1.0.104\n";
         let names = names(tree).unwrap();
         let expected = [("anyhow", "1.0.104"), ("toml", "0.9.12+spec-1.1.0"), ("web-file", "0.1.0")];
         assert_eq!(names, expected.map(|(name, version)| (name.to_owned(), version.to_owned())).into());
@@ -180,9 +185,9 @@ pub mod tests {
             Crate::read("a".into(), "1.0.0".into(), Vec::new(), &[(key, package)].into(), &lock)
         };
         let error = format!("{:#}", read("\"GPL-3.0-only\"").err().unwrap());
-        assert!(error.starts_with("a 1.0.0: GPL-3.0-only is not accepted"), "{error}");
+        assert!(error.starts_with("a 1.0.0: licence not accepted: GPL-3.0-only"), "{error}");
         let error = format!("{:#}", read("null").err().unwrap());
-        assert_eq!(error, "a 1.0.0: its manifest names no license");
+        assert_eq!(error, "a 1.0.0: no license in its manifest");
         let read = read("\"ISC\"").unwrap();
         assert_eq!((read.checksum.as_deref(), &read.copyright[..]), (Some("abc"), &["A".to_owned()][..]));
     }

@@ -1,6 +1,6 @@
-//! What is packaged: every workspace member that has `[package.metadata.deb]`.
+//! The packaged modules: all workspace members with `[package.metadata.deb]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -8,80 +8,84 @@ use xshell::{Shell, cmd};
 
 use crate::target::Target;
 
-/// The work tree as cargo sees it.
+/// The cargo workspace.
 pub struct Workspace {
     /// Its top directory.
     pub root: PathBuf,
-    /// Cargo's target directory for what is distributed: apart from that of tests, since flags and compiler differ.
+    /// Cargo's target directory for the packages. Tests have another one, because their flags and compiler differ.
     pub target: PathBuf,
-    /// What is packaged.
+    /// The packaged modules.
     pub modules: Vec<Module>,
 }
 
-/// A package that becomes a Debian package.
+/// A module with its Debian package.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module {
-    /// Cargo's name, which is the executable's name and that of the directory under `debian/`.
+    /// Cargo's name of the package: also the name of the executable, and of the directory below `debian/`.
     pub name: String,
-    /// Cargo's version, which is Debian's too.
+    /// The version, for cargo and for Debian.
     pub version: String,
-    /// Debian's name.
+    /// The name of the Debian package.
     pub debian: String,
 }
 
 impl Module {
-    /// The file name of its package for `target`.
+    /// The file name of the Debian package for `target`.
     pub fn deb_name(&self, target: &Target) -> String {
         format!("{}.deb", self.stem(target))
     }
 
-    /// The file name of that package's SBOM, beside it.
+    /// The file name of the SBOM of that package.
     pub fn sbom_name(&self, target: &Target) -> String {
         format!("{}.spdx.json", self.stem(target))
     }
 
-    /// What both names begin with.
+    /// The common beginning of both names.
     pub fn stem(&self, target: &Target) -> String {
         format!("{}_{}_{}", self.debian, self.version, target.debian)
     }
 }
 
-/// Asks cargo.
+/// Reads the workspace from cargo metadata.
 pub fn workspace(sh: &Shell) -> Result<Workspace> {
     parse(&metadata(sh)?)
 }
 
-/// What cargo says of the work tree.
+/// The output of cargo metadata, without dependencies.
 pub fn metadata(sh: &Shell) -> Result<Value> {
     let metadata = cmd!(sh, "cargo metadata --no-deps --format-version 1 --locked")
         .quiet()
         .read()
-        .context("asking cargo for the workspace's packages")?;
-    serde_json::from_str(&metadata).context("reading the output of cargo metadata")
+        .context("reading the packages of the workspace with cargo metadata failed")?;
+    serde_json::from_str(&metadata).context("reading the output of cargo metadata failed")
+}
+
+/// Cargo's target directory in the output of cargo metadata.
+pub fn target_directory(metadata: &Value) -> Result<&Path> {
+    Ok(Path::new(text(metadata, "target_directory")?))
 }
 
 fn parse(metadata: &Value) -> Result<Workspace> {
-    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let packages = metadata["packages"].as_array().context("no packages in the output of cargo metadata")?;
     let modules = packages
         .iter()
         .filter_map(|package| {
             Some(Module {
                 debian: package["metadata"]["deb"]["name"].as_str()?.to_owned(),
-                name: text(package, "name").ok()?,
-                version: text(package, "version").ok()?,
+                name: text(package, "name").ok()?.to_owned(),
+                version: text(package, "version").ok()?.to_owned(),
             })
         })
         .collect();
     Ok(Workspace {
         root: text(metadata, "workspace_root")?.into(),
-        target: PathBuf::from(text(metadata, "target_directory")?).join("dist"),
+        target: target_directory(metadata)?.join("dist"),
         modules,
     })
 }
 
-fn text(object: &Value, key: &str) -> Result<String> {
-    let text = object[key].as_str().with_context(|| format!("cargo metadata has no {key}"))?;
-    Ok(text.to_owned())
+fn text<'a>(object: &'a Value, key: &str) -> Result<&'a str> {
+    object[key].as_str().with_context(|| format!("no {key} in the output of cargo metadata"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Makes Debian packages with cargo-deb and has lintian look at them.
+//! Makes Debian packages with cargo-deb and checks them with lintian.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,32 +11,33 @@ use toml_edit::{DocumentMut, Item, Value};
 use xshell::{Shell, cmd};
 
 use super::inputs::Inputs;
+use super::job::Job;
 use super::linked::Linked;
 use super::modules::{Module, Workspace};
 use super::sbom::Sbom;
 use super::toolchain::Toolchain;
-use super::{Job, c_library, copyright, source};
+use super::{c_library, copyright, source};
 
-/// Debian packages of the programs used here.
+/// The Debian packages of the programs that are used here.
 pub const TOOLS: &[&str] = &["binutils", "lintian", "xz-utils"];
 
-/// Pinned: what packages look like must not change by itself.
+/// The pinned version of cargo-deb, so that the packages change only with this work tree.
 const CARGO_DEB: &str = "3.8.0";
 
-/// The path of cargo-deb, compiled on first use: as a library of xtask, it would double the time until a newcomer's
-/// first command runs, and nothing but `dist` needs it.
+/// The path of cargo-deb, which is compiled on first use. As a dependency of xtask it would double the compile time
+/// before the first command in a new clone, and only `dist` needs it.
 pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
     let key = cache::key([CARGO_DEB.as_bytes()]);
     let root = cache::entry("cargo-deb", &key, |root| {
         step(format!("compiling cargo-deb {CARGO_DEB}, once"), |step| {
             let objects = root.join("build");
-            // It packs a few files: compile quickly, and leave compression to Debian's xz.
+            // It packs a few files: a debug build is enough. Debian's xz compresses.
             let install = cmd!(sh, "cargo install --locked --debug --no-default-features --no-track")
                 .args(["--version", CARGO_DEB, "cargo-deb"])
                 .args([Path::new("--root"), root, Path::new("--target-dir"), &objects])
                 .env("CARGO_PROFILE_DEV_DEBUG", "false");
             run(step, install).context(
-                "installing cargo-deb from crates.io into the cache directory: is the network up, and the disk not full?",
+                "installing cargo-deb from crates.io into the cache failed: check the network and the free space",
             )?;
             directory::remove(&objects)
         })
@@ -44,22 +45,23 @@ pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
     Ok(root.join("bin/cargo-deb"))
 }
 
-/// Sees to it, before anything is built, that Debian's changelog of `module` begins with Cargo.toml's version.
+/// Checks before the build that Debian's changelog of `module` begins with the version of Cargo.toml.
 pub fn check_version(workspace: &Workspace, module: &Module) -> Result<()> {
     let changelog = workspace.root.join("debian").join(&module.name).join("changelog");
-    let text = fs::read_to_string(&changelog).with_context(|| format!("reading {}", changelog.display()))?;
-    check_changelog(&text, module).with_context(|| format!("checking {}", changelog.display()))
+    let text =
+        fs::read_to_string(&changelog).with_context(|| format!("reading {} failed", changelog.display()))?;
+    check_changelog(&text, module).with_context(|| format!("checking {} failed", changelog.display()))
 }
 
-/// Sees to it, before anything is built, that the manifest of `module` has the files of [`Packager::stage`] packaged: where one
-/// is missing, cargo-deb makes a `copyright` of its own that knows nothing of what is linked.
+/// Checks before the build that the manifest of `module` lists the files of [`Packager::stage`]. If `copyright` is
+/// missing, cargo-deb writes one without the linked crates.
 pub fn check_assets(workspace: &Workspace, module: &Module) -> Result<()> {
     let path = workspace.root.join("modules").join(&module.name).join("Cargo.toml");
     let manifest = source::manifest(&path)?;
     for asset in assets(module) {
         ensure!(
             lists(&manifest, &asset),
-            "{}: package.metadata.deb.assets does not have {}: add [\"{}\", \"{}\", \"644\"]",
+            "invalid manifest: {}: package.metadata.deb.assets has no {}: add [\"{}\", \"{}\", \"644\"]",
             path.display(),
             asset[1],
             asset[0],
@@ -69,14 +71,14 @@ pub fn check_assets(workspace: &Workspace, module: &Module) -> Result<()> {
     Ok(())
 }
 
-/// What is made for every package beside the executable: where cargo-deb finds it, and its path in the package.
+/// The generated files of a package of `module`: the path where cargo-deb reads each, and its path in the package.
 fn assets(module: &Module) -> [[String; 2]; 2] {
     let name = &module.debian;
     ["copyright".to_owned(), format!("{name}.spdx.json")]
         .map(|file| [format!("target/release/{file}"), format!("usr/share/doc/{name}/{file}")])
 }
 
-/// Whether `manifest` has `asset` packaged.
+/// Whether `manifest` lists `asset`.
 fn lists(manifest: &DocumentMut, asset: &[String; 2]) -> bool {
     let path = ["package", "metadata", "deb", "assets"];
     let assets = path.iter().try_fold(manifest.as_item(), |item, key| item.get(key)).and_then(Item::as_array);
@@ -86,20 +88,20 @@ fn lists(manifest: &DocumentMut, asset: &[String; 2]) -> bool {
     })
 }
 
-/// What is the same for every package.
+/// Makes packages: the values that are the same for all of them.
 pub struct Packager<'a> {
     /// The shell.
     pub sh: &'a Shell,
     /// The work tree.
     pub workspace: &'a Workspace,
-    /// Its state.
+    /// Its inputs for packages.
     pub inputs: &'a Inputs,
     /// The path of cargo-deb.
     pub cargo_deb: PathBuf,
 }
 
 impl Packager<'_> {
-    /// Packages `job` twice and keeps one: what two runs make differently cannot be checked by anybody else.
+    /// Makes the package of `job` twice, and fails if they differ: then the package would not be reproducible.
     pub fn make(&self, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
         step(format!("packaging {} for {}", job.module.debian, job.target.debian), |step| {
             self.stage(job, linked, toolchain)?;
@@ -107,21 +109,23 @@ impl Packager<'_> {
             for deb in [&job.deb, &again] {
                 self.pack(step, job, deb)?;
             }
-            let read = |deb: &Path| fs::read(deb).with_context(|| format!("reading {}", deb.display()));
+            let read =
+                |deb: &Path| fs::read(deb).with_context(|| format!("reading {} failed", deb.display()));
             ensure!(
                 read(&job.deb)? == read(&again)?,
-                "two runs of cargo-deb differ: compare {} and {} with diffoscope",
+                "package not reproducible: two runs of cargo-deb differ: compare {} and {} with diffoscope",
                 job.deb.display(),
                 again.display()
             );
-            fs::remove_file(&again).with_context(|| format!("removing {}", again.display()))
+            fs::remove_file(&again).with_context(|| format!("removing {} failed", again.display()))
         })
     }
 
-    /// Lays out what goes into the package of `job` where cargo-deb looks for it, and the SBOM beside the package.
+    /// Writes the files of the package of `job` to the directory of cargo-deb, and the SBOM beside the package.
     fn stage(&self, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
         let executable = toolchain.executable(self.workspace, job.module, job.target);
-        let content = fs::read(&executable).with_context(|| format!("reading {}", executable.display()))?;
+        let content =
+            fs::read(&executable).with_context(|| format!("reading {} failed", executable.display()))?;
         let sbom = Sbom {
             module: job.module,
             target: job.target,
@@ -132,16 +136,16 @@ impl Packager<'_> {
             created: &self.inputs.time(self.sh)?,
         };
         let sbom =
-            sbom.document().with_context(|| format!("listing what {} is made of", job.deb.display()))?;
+            sbom.document().with_context(|| format!("making the SBOM of {} failed", job.deb.display()))?;
         let staged = self.staging().join(job.target.packaged).join("release");
-        directory::empty(&staged).context("making a place for the package's files")?;
+        directory::empty(&staged).context("creating the directory for the files of the package failed")?;
         directory::write(&staged.join(&job.module.name), content)?;
         directory::write(&staged.join("copyright"), copyright::render(self.workspace, linked)?)?;
         directory::write(&staged.join(format!("{}.spdx.json", job.module.debian)), &sbom)?;
         directory::write(&job.sbom, sbom)
     }
 
-    /// The target directory that cargo-deb is told.
+    /// The target directory of cargo-deb.
     fn staging(&self) -> PathBuf {
         self.workspace.target.join("package")
     }
@@ -153,7 +157,7 @@ impl Packager<'_> {
             .args([Path::new("--output"), deb])
             .env("CARGO_TARGET_DIR", self.staging())
             .env("SOURCE_DATE_EPOCH", &self.inputs.epoch);
-        run(step, command).with_context(|| format!("packaging {}", deb.display()))?;
+        run(step, command).with_context(|| format!("packaging {} failed", deb.display()))?;
         Ok(())
     }
 }
@@ -163,20 +167,20 @@ fn check_changelog(changelog: &str, module: &Module) -> Result<()> {
     let first = changelog.lines().next().unwrap_or_default();
     ensure!(
         first.starts_with(&expected),
-        "it begins with {first:?}, but Cargo.toml's version calls for an entry {expected:?}: add it, or correct either"
+        "the first line is {first:?}: begin it with {expected:?}, or correct the version in Cargo.toml"
     );
     Ok(())
 }
 
-/// Shows what lintian says of the packages; errors fail.
+/// Checks the packages with lintian and prints its output. Its errors fail, its warnings do not.
 pub fn lint(sh: &Shell, jobs: &[&Job]) -> Result<()> {
     let debs = jobs.iter().map(|job| &job.deb);
-    let said = step("lintian", |step| {
+    let output = step("lintian", |step| {
         let lintian = cmd!(sh, "lintian --fail-on error --profile debian --allow-root").args(debs);
         run(step, lintian)
-            .context("lintian finds errors: mend them, or override them under debian/ with a reason")
+            .context("lintian reports errors: correct them, or override them in debian/ with a reason")
     })?;
-    eprint!("{said}");
+    eprint!("{output}");
     Ok(())
 }
 
@@ -206,7 +210,7 @@ mod tests {
         let module = module();
         check_changelog("a-m (1.2.3) unstable; urgency=medium\n", &module).unwrap();
         for bad in ["", "a-m (1.2.4) unstable", "b-m (1.2.3) unstable", "a-m (1.2.3-1) unstable"] {
-            assert!(check_changelog(bad, &module).is_err(), "{bad:?} was taken");
+            assert!(check_changelog(bad, &module).is_err(), "{bad:?} was accepted");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which processors an executable runs on: Debian's name of an architecture does not say it everywhere.
+//! Checks the processors on which an executable runs. Debian's architecture `armhf` does not define them.
 
 use std::path::Path;
 
@@ -9,24 +9,24 @@ use xshell::{Shell, cmd};
 
 use crate::target::Processor;
 
-/// What readelf prints for `Tag_CPU_arch`, up to ARMv6.
+/// The values of `Tag_CPU_arch` in the output of readelf, up to ARMv6.
 const UP_TO_ARMV6: &[&str] = &["Pre-v4", "v4", "v4T", "v5T", "v5TE", "v5TEJ", "v6"];
 
-/// Sees to it that `executable` is of instructions that `processor` has, by what its linker noted.
+/// Checks by the build attributes of `executable` that `processor` has all its instructions.
 ///
 /// # Errors
-/// When it has others.
+/// `executable` is for a newer processor.
 pub fn check(sh: &Shell, step: &Step, executable: &Path, processor: &Processor) -> Result<()> {
     let attributes = run(step, cmd!(sh, "readelf --arch-specific {executable}"))?;
     check_attributes(&attributes).with_context(|| {
-        format!("{} is not for {}: checking its build attributes", executable.display(), processor.cpu)
+        format!("checking the build attributes of {} for {} failed", executable.display(), processor.cpu)
     })
 }
 
-/// Starts `executable` on an emulated `processor`: build attributes are not what is executed.
+/// Starts `executable` on an emulated `processor`, because build attributes do not prove that it runs.
 ///
 /// # Errors
-/// When it does not run there.
+/// `executable` does not run there.
 pub fn start(sh: &Shell, executable: &Path, processor: &Processor) -> Result<()> {
     let Processor { emulator, cpu, .. } = processor;
     let name = executable.file_name().unwrap_or_default().to_string_lossy();
@@ -34,18 +34,21 @@ pub fn start(sh: &Shell, executable: &Path, processor: &Processor) -> Result<()>
         run(step, cmd!(sh, "{emulator} -cpu {cpu} {executable} --version")).map(drop)
     })
     .with_context(|| {
-        format!("{} does not run on {cpu}: look for instructions of a newer processor", executable.display())
+        format!(
+            "starting {} on {cpu} failed: find the instructions of a newer processor",
+            executable.display()
+        )
     })
 }
 
-/// Looks at readelf's `attributes`. The linker writes there the newest architecture of all objects.
+/// Checks `attributes`, the output of readelf. The linker writes the newest architecture of all objects there.
 fn check_attributes(attributes: &str) -> Result<()> {
     let tag = attributes.lines().find_map(|line| line.trim().strip_prefix("Tag_CPU_arch: "));
-    let architecture = tag.context("readelf shows no Tag_CPU_arch: this is no ARM executable")?;
+    let architecture = tag.context("no Tag_CPU_arch in the output of readelf: not an ARM executable")?;
     ensure!(
         UP_TO_ARMV6.contains(&architecture),
         "Tag_CPU_arch is {architecture}, which is newer than ARMv6: \
-         look at the target's triple, the C library's package, and for assembly in a dependency"
+         check the target's triple, the package of the C library, and assembly in dependencies"
     );
     Ok(())
 }
@@ -55,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn armv5_is_taken_and_armv7_is_not() {
+    fn armv5_is_accepted_and_armv7_is_not() {
         let armv5 = "Attribute Section: aeabi\nFile Attributes\n  Tag_CPU_name: \"5TE\"\n  Tag_CPU_arch: v5TE\n  \
                      Tag_ARM_ISA_use: Yes\n  Tag_THUMB_ISA_use: Thumb-1\n";
         check_attributes(armv5).unwrap();
@@ -65,7 +68,7 @@ mod tests {
         assert!(error.starts_with("Tag_CPU_arch is v7, which is newer than ARMv6"), "{error}");
         // Thumb-2 is not in every ARMv6; readelf prints nothing for amd64.
         for other in ["  Tag_CPU_arch: v6T2\n", "  Tag_CPU_arch_profile: Application\n", ""] {
-            assert!(check_attributes(other).is_err(), "{other:?} was taken");
+            assert!(check_attributes(other).is_err(), "{other:?} was accepted");
         }
     }
 }

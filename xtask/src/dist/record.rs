@@ -1,4 +1,4 @@
-//! What `dist` remembers of a package it has made: the key of its inputs, and the hashes of the file and of its SBOM.
+//! The record of a package: the key of its inputs, and the hashes of the package and of its SBOM.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use host::cache;
 
-/// Whether `deb` and `sbom` are the very files that were made of the inputs with this key.
-pub fn holds(target: &Path, deb: &Path, sbom: &Path, key: &str) -> bool {
+/// Whether `deb` and `sbom` are unaltered and were made of the inputs with this key.
+pub fn matches(target: &Path, deb: &Path, sbom: &Path, key: &str) -> bool {
     let recorded = fs::read_to_string(path(target, deb));
     recorded.is_ok_and(|recorded| line(key, deb, sbom).is_ok_and(|line| line == recorded))
 }
 
-/// Remembers that `deb` and `sbom` were made of the inputs with this key.
+/// Writes the record that `deb` and `sbom` were made of the inputs with this key.
 pub fn write(target: &Path, deb: &Path, sbom: &Path, key: &str) -> Result<()> {
     let path = path(target, deb);
-    fs::write(&path, line(key, deb, sbom)?).with_context(|| format!("writing {}", path.display()))
+    fs::write(&path, line(key, deb, sbom)?).with_context(|| format!("writing {} failed", path.display()))
 }
 
 fn line(key: &str, deb: &Path, sbom: &Path) -> Result<String> {
     let hash = |path: &Path| {
-        let content = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let content = fs::read(path).with_context(|| format!("reading {} failed", path.display()))?;
         anyhow::Ok(cache::sha256(&content))
     };
     Ok(format!("{key} {} {}\n", hash(deb)?, hash(sbom)?))
@@ -36,19 +36,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deleted_or_altered_file_is_noticed() {
+    fn a_deleted_or_altered_file_does_not_match() {
         let directory = tempfile::tempdir().unwrap();
         let files = ["a_1_arm64.deb", "a_1_arm64.spdx.json"].map(|name| directory.path().join(name));
-        let holds = |key| holds(directory.path(), &files[0], &files[1], key);
-        assert!(!holds("key"));
+        let matches = |key| matches(directory.path(), &files[0], &files[1], key);
+        assert!(!matches("key"));
         for altered in &files {
             files.iter().for_each(|file| fs::write(file, "made").unwrap());
             write(directory.path(), &files[0], &files[1], "key").unwrap();
-            assert!(holds("key") && !holds("other key"));
+            assert!(matches("key") && !matches("other key"));
             fs::write(altered, "altered").unwrap();
-            assert!(!holds("key"));
+            assert!(!matches("key"));
             fs::remove_file(altered).unwrap();
-            assert!(!holds("key"));
+            assert!(!matches("key"));
         }
     }
 }

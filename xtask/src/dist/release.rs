@@ -1,4 +1,5 @@
-//! Which packages in `dist/` are those of this work tree, and what made them: what the checksums of a release are compared by.
+//! The packages in `dist/` that are of this work tree, and their toolchains. The checksums of a release are compared
+//! with them.
 
 use std::path::{Path, PathBuf};
 
@@ -7,35 +8,30 @@ use host::cache;
 use xshell::Shell;
 
 use super::inputs::Inputs;
+use super::job::{Job, stale};
 use super::modules::Workspace;
-use super::{Job, stale, toolchain};
+use super::toolchain;
 use crate::target::{TARGETS, Target};
 
-/// How many digits of a hash are shown.
+/// The number of digits of a short hash.
 const DIGITS: usize = 16;
 
 /// The packages for one target.
 pub struct Made {
     /// The target.
     pub target: &'static Target,
-    /// A short hash of the toolchain of this machine; none where it has none for this target.
+    /// A short hash of the toolchain of this machine; `None` if it has no toolchain for this target.
     pub toolchain: Option<String>,
-    /// The packages, where all of them in `dist/` are of this work tree and toolchain; else none.
+    /// The packages; `None` if a package in `dist/` is missing or not of this work tree and toolchain.
     pub packages: Option<Vec<PathBuf>>,
 }
 
-/// A short hash of all that the work tree has to do with packages: their sources and the time of their last commit.
-///
-/// # Errors
-/// When git cannot be asked, or a file not be read.
+/// A short hash of the inputs of packages: their sources and the time of their last commit.
 pub fn sources(sh: &Shell, workspace: &Workspace) -> Result<String> {
     Ok(Inputs::read(sh, &workspace.root)?.identity()[..DIGITS].to_owned())
 }
 
-/// What there is of each target, without building anything.
-///
-/// # Errors
-/// When git, rustc or dpkg cannot be asked.
+/// The packages of each target, without building anything.
 pub fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
     let inputs = Inputs::read(sh, &workspace.root)?;
     let out = workspace.root.join("dist");

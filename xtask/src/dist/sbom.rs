@@ -1,7 +1,7 @@
-//! The SBOM (software bill of materials) of a package, in SPDX 2.3: vulnerability scanners see neither the crates nor the C
-//! library in a static executable.
+//! The SBOM (software bill of materials) of a package, in SPDX 2.3. Without it, vulnerability scanners do not find
+//! the crates and the C library in a static executable.
 //!
-//! It depends on nothing but its content: the same package always has the same one.
+//! It is reproducible: the same package always has the same SBOM.
 
 use anyhow::{Context, Result};
 use host::cache;
@@ -12,28 +12,28 @@ use super::linked::{Crate, Linked};
 use super::modules::Module;
 use crate::target::Target;
 
-/// Where the project is.
+/// The URL of the project.
 const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
 
-/// No statement, in SPDX.
+/// SPDX's value for "no statement".
 const NO_ASSERTION: &str = "NOASSERTION";
 
-/// The identifier of the module's own package in the document.
+/// The identifier of the module's package in the document.
 const MODULE: &str = "SPDXRef-Module";
 
-/// What the SBOM of one package says.
+/// The content of the SBOM of one package.
 pub struct Sbom<'a> {
     /// The module.
     pub module: &'a Module,
-    /// What it is built for.
+    /// The target of the package.
     pub target: &'static Target,
-    /// What is linked into it.
+    /// The linked crates.
     pub linked: &'a Linked,
-    /// The version of Rust, whose standard library is linked.
+    /// The version of Rust, and so of its standard library.
     pub rust: &'a str,
     /// Debian's version of the C library.
     pub c_library: &'a str,
-    /// The executable's sha256.
+    /// The sha256 of the executable.
     pub executable: &'a str,
     /// The time of the sources, as `2026-11-24T08:00:00Z`.
     pub created: &'a str,
@@ -41,13 +41,10 @@ pub struct Sbom<'a> {
 
 impl Sbom<'_> {
     /// The document, as JSON.
-    ///
-    /// # Errors
-    /// When nothing is linked.
     pub fn document(&self) -> Result<String> {
         let is_linked = |linked: &&Crate| linked.targets.contains(&self.target);
         let mut crates = self.linked.crates.iter().filter(is_linked);
-        let module = crates.next().context("cargo lists nothing that is linked")?;
+        let module = crates.next().context("no linked crates for this target in the output of cargo tree")?;
         let crates: Vec<Value> = crates.map(package_of_crate).collect();
         let libraries = [self.standard_library(), self.c_library()];
         let mut relationships = vec![relationship("SPDXRef-DOCUMENT", "DESCRIBES", &json!(MODULE))];
@@ -112,7 +109,7 @@ impl Sbom<'_> {
 
     fn c_library(&self) -> Value {
         let version = self.c_library;
-        // Debian's revision is no part of the version that vulnerabilities are reported for.
+        // Vulnerabilities are reported for the upstream version, without Debian's revision.
         let upstream = version.rsplit_once('-').map_or(version, |(upstream, _)| upstream);
         json!({
             "SPDXID": "SPDXRef-GNUCLibrary",
@@ -171,12 +168,12 @@ fn cpe(locator: &str) -> Value {
     json!({ "referenceCategory": "SECURITY", "referenceType": "cpe23Type", "referenceLocator": locator })
 }
 
-/// `version` as a package URL wants it: a plus sign has a meaning in URLs.
+/// `version`, escaped for a package URL: a plus sign has a meaning in URLs.
 fn escaped(version: &str) -> String {
     version.replace('+', "%2B")
 }
 
-/// `text` with what no identifier of SPDX may have replaced.
+/// `text` as an SPDX identifier: characters that are not allowed are replaced.
 fn identifier(text: &str) -> String {
     text.chars()
         .map(|letter| if letter.is_ascii_alphanumeric() || letter == '.' { letter } else { '-' })

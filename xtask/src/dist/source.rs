@@ -1,6 +1,6 @@
-//! The source of one module, for whoever builds it elsewhere: the recipes of the Yocto layer do. It is a small workspace of
-//! the module and the crates of ours that it stands on, with a `Cargo.lock` of just what they need: BitBake builds without
-//! a network, and fetches every crate that is named there.
+//! The source archive of one module, from which the recipes of the Yocto layer build. It is a workspace of the module
+//! and the crates of this project that it depends on, with a `Cargo.lock` of only their dependencies: BitBake builds
+//! without a network, and downloads every crate in that file before.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,22 +16,19 @@ use xshell::{Shell, cmd};
 
 use super::modules::{Module, Workspace};
 
-/// The time of every file of an archive, in seconds: archives of the same content are the same. It is the one that cargo
-/// gives its own packages; some tools take 0 for an error.
+/// The time of every file in an archive, in seconds, so that archives of the same content are identical. Cargo uses
+/// the same time for its packages; some tools treat 0 as an error.
 const TIME: u64 = 1_153_704_088;
 
-/// A source, as files by their path from its top.
+/// A source, as files by their relative path.
 pub struct Source {
-    /// What its archive is called without its ending, and its top directory with it: `PACKAGE-VERSION`.
+    /// The name of the archive without its extension, and of the top directory in it: `PACKAGE-VERSION`.
     pub name: String,
     files: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl Source {
     /// The source of `module`.
-    ///
-    /// # Errors
-    /// When the work tree has no such module, or cargo cannot make its `Cargo.lock`.
     pub fn of(sh: &Shell, workspace: &Workspace, module: &Module) -> Result<Self> {
         let root = &workspace.root;
         let manifest = manifest(&root.join("Cargo.toml"))?;
@@ -43,11 +40,12 @@ impl Source {
                 continue;
             }
             let full = root.join(&path);
-            let content = fs::read(&full).with_context(|| format!("reading {}", full.display()))?;
+            let content = fs::read(&full).with_context(|| format!("reading {} failed", full.display()))?;
             files.insert(path, content);
         }
         for path in ["LICENSE", "debian/copyright"] {
-            files.insert(path.into(), fs::read(root.join(path)).with_context(|| format!("reading {path}"))?);
+            let content = fs::read(root.join(path)).with_context(|| format!("reading {path} failed"))?;
+            files.insert(path.into(), content);
         }
         for member in &members {
             let path = Path::new(member).join("Cargo.toml");
@@ -60,18 +58,18 @@ impl Source {
         Ok(source)
     }
 
-    /// The whole `Cargo.lock`, and what cargo leaves of it for this source: the same versions, fewer of them.
+    /// The `Cargo.lock` of this source: cargo reduces the file of the work tree, and the versions remain the same.
     fn lock(&self, sh: &Shell, workspace: &Workspace) -> Result<Vec<u8>> {
         let directory = workspace.target.join("sources").join(&self.name);
         directory::remove(&directory)?;
         self.write_to(&directory)?;
         let lock = directory.join("Cargo.lock");
-        fs::copy(workspace.root.join("Cargo.lock"), &lock).context("copying Cargo.lock")?;
-        update_lock(sh, &directory).context("reducing Cargo.lock to what one module needs")?;
-        fs::read(&lock).with_context(|| format!("reading {}", lock.display()))
+        fs::copy(workspace.root.join("Cargo.lock"), &lock).context("copying Cargo.lock failed")?;
+        update_lock(sh, &directory).context("reducing Cargo.lock to the crates of one module failed")?;
+        fs::read(&lock).with_context(|| format!("reading {} failed", lock.display()))
     }
 
-    /// Writes every file below `directory`.
+    /// Writes all files to `directory`.
     pub fn write_to(&self, directory: &Path) -> Result<()> {
         for (path, content) in &self.files {
             directory::write(&directory.join(path), content)?;
@@ -79,24 +77,18 @@ impl Source {
         Ok(())
     }
 
-    /// Its `Cargo.lock`.
-    ///
-    /// # Errors
-    /// When that is not text.
+    /// The content of its `Cargo.lock`.
     pub fn cargo_lock(&self) -> Result<&str> {
-        let lock = self.files.get(Path::new("Cargo.lock")).context("the source has no Cargo.lock")?;
-        std::str::from_utf8(lock).context("reading Cargo.lock as text")
+        let lock = self.files.get(Path::new("Cargo.lock")).context("no Cargo.lock in the source")?;
+        std::str::from_utf8(lock).context("reading Cargo.lock as UTF-8 failed")
     }
 
-    /// What its archive is called.
+    /// The file name of its archive.
     pub fn file_name(&self) -> String {
         format!("{}.tar.gz", self.name)
     }
 
-    /// The archive: the same bytes for the same files, wherever and whenever it is made.
-    ///
-    /// # Errors
-    /// When a path is too long for a tar archive.
+    /// The content of the archive. It is reproducible: the same files give the same bytes.
     pub fn archive(&self) -> Result<Vec<u8>> {
         let mut tar = Builder::new(GzBuilder::new().write(Vec::new(), Compression::best()));
         for (path, content) in &self.files {
@@ -107,43 +99,43 @@ impl Source {
             header.set_size(content.len() as u64);
             let path = Path::new(&self.name).join(path);
             tar.append_data(&mut header, &path, content.as_slice())
-                .with_context(|| format!("putting {} into the archive", path.display()))?;
+                .with_context(|| format!("adding {} to the archive failed", path.display()))?;
         }
-        tar.into_inner().and_then(|gzip| gzip.finish()).context("compressing the archive")
+        tar.into_inner().and_then(|gzip| gzip.finish()).context("compressing the archive failed")
     }
 }
 
-/// Brings the `Cargo.lock` of the workspace in `directory` into step with its members: the same versions of everything else.
+/// Updates the `Cargo.lock` of the workspace in `directory` for its members, and leaves all other versions unchanged.
 pub fn update_lock(sh: &Shell, directory: &Path) -> Result<()> {
     let manifest = directory.join("Cargo.toml");
     let update = || cmd!(sh, "cargo update --workspace --quiet --manifest-path {manifest}").quiet();
-    // Whoever has built the work tree has every index entry; whoever has not needs the network.
+    // After a build of the work tree, cargo has every index entry. Before it, cargo needs the network.
     let offline = update().arg("--offline").ignore_stderr().run();
     Ok(offline.or_else(|_| update().run())?)
 }
 
-/// What git knows below `paths`, and what it does not ignore.
+/// The files below `paths` that git tracks or does not ignore.
 pub fn tracked(sh: &Shell, paths: &[impl AsRef<OsStr>]) -> Result<Vec<PathBuf>> {
     let names = cmd!(sh, "git ls-files -z --cached --others --exclude-standard -- {paths...}")
         .quiet()
         .read()
-        .context("asking git for the work tree's files: is this a clone, and is git installed?")?;
-    // A file that is deleted and not committed yet is still listed.
-    let there = |path: &PathBuf| sh.current_dir().join(path).is_file();
-    Ok(names.split_terminator('\0').map(PathBuf::from).filter(there).collect())
+        .context("listing the work tree with git failed: install git, and run the command in a clone")?;
+    // git also lists a file that is deleted without a commit.
+    let exists = |path: &PathBuf| sh.current_dir().join(path).is_file();
+    Ok(names.split_terminator('\0').map(PathBuf::from).filter(exists).collect())
 }
 
-/// The manifest, or another file of cargo's, at `path`.
+/// Reads a manifest, or another TOML file of cargo, at `path`.
 pub fn manifest(path: &Path) -> Result<DocumentMut> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    text.parse().with_context(|| format!("{} is not TOML", path.display()))
+    let text = fs::read_to_string(path).with_context(|| format!("reading {} failed", path.display()))?;
+    text.parse().with_context(|| format!("parsing {} failed", path.display()))
 }
 
-/// `member`, and those of the workspace's crates that it stands on, theirs included, as paths from `root`.
+/// `member` and the crates of the workspace that it depends on, directly or not, as paths relative to `root`.
 fn members(root: &Path, workspace: &DocumentMut, member: &str) -> Result<Vec<String>> {
     let mut members = vec![member.to_owned()];
-    let mut looked_at = 0;
-    while let Some(member) = members.get(looked_at) {
+    let mut done = 0;
+    while let Some(member) = members.get(done) {
         let manifest = manifest(&root.join(member).join("Cargo.toml"))?;
         for name in dependencies(&manifest) {
             let path = workspace["workspace"]["dependencies"].get(name).and_then(|item| item.get("path"));
@@ -152,7 +144,7 @@ fn members(root: &Path, workspace: &DocumentMut, member: &str) -> Result<Vec<Str
                 members.push(path.to_owned());
             }
         }
-        looked_at += 1;
+        done += 1;
     }
     members.sort();
     Ok(members)
@@ -163,17 +155,17 @@ fn dependencies(manifest: &DocumentMut) -> Vec<&str> {
     table.map(|table| table.iter().map(|(name, _)| name).collect()).unwrap_or_default()
 }
 
-/// The manifest at `path` without what tests need.
+/// The manifest at `path` without dependencies and targets of tests.
 fn without_tests(path: &Path) -> Result<String> {
     let mut manifest = manifest(path)?;
-    // A target that is named has to be there.
+    // Cargo requires the files of targets in the manifest, and the archive has no tests.
     for part in ["dev-dependencies", "test", "bench"] {
         manifest.remove(part);
     }
     Ok(manifest.to_string())
 }
 
-/// The workspace's manifest for `members` alone, with the dependencies that they have.
+/// The manifest of the workspace for `members` alone, with only their dependencies.
 fn reduced(mut workspace: DocumentMut, members: &[String], root: &Path) -> Result<String> {
     let mut used = Vec::new();
     for member in members {
@@ -182,7 +174,7 @@ fn reduced(mut workspace: DocumentMut, members: &[String], root: &Path) -> Resul
     }
     workspace["workspace"]["members"] = value(members.iter().collect::<Array>());
     let table = workspace["workspace"]["dependencies"].as_table_like_mut();
-    let table = table.context("Cargo.toml has no table workspace.dependencies")?;
+    let table = table.context("no table workspace.dependencies in Cargo.toml")?;
     let unused: Vec<_> =
         table.iter().map(|(name, _)| name.to_owned()).filter(|name| !used.contains(name)).collect();
     unused.iter().for_each(|name| drop(table.remove(name)));
@@ -193,7 +185,7 @@ fn reduced(mut workspace: DocumentMut, members: &[String], root: &Path) -> Resul
 mod tests {
     use super::*;
 
-    /// A workspace of a library, a module on it, and a tool.
+    /// A workspace of a library, a module that uses it, and a tool.
     fn workspace(root: &Path) -> DocumentMut {
         let write = |path: &str, text: &str| {
             fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
@@ -202,7 +194,8 @@ mod tests {
         write("modules/library/Cargo.toml", "[dependencies]\ntar.workspace = true\n");
         write(
             "modules/module/Cargo.toml",
-            "[dependencies]\nlibrary.workspace = true\n\n[dev-dependencies]\ntool.workspace = true\n\n[[test]]\nname = \"t\"\n",
+            "[dependencies]\nlibrary.workspace = true\n\n[dev-dependencies]\ntool.workspace = true\n\n\
+             [[test]]\nname = \"t\"\n",
         );
         write("tool/Cargo.toml", "[dependencies]\nclap.workspace = true\n");
         "[workspace]\nmembers = [\"modules/*\", \"tool\"]\n\n[workspace.dependencies]\nclap = \"4\" # typed\n\
@@ -212,13 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn a_module_brings_what_it_stands_on_and_nothing_of_its_tests() {
+    fn a_source_has_the_dependencies_of_its_module_and_no_tests() {
         let root = tempfile::tempdir().unwrap();
         let manifest = workspace(root.path());
         let members = members(root.path(), &manifest, "modules/module").unwrap();
         assert_eq!(members, ["modules/library", "modules/module"]);
         let reduced = reduced(manifest, &members, root.path()).unwrap();
-        let expected = "[workspace]\nmembers = [\"modules/library\", \"modules/module\"]\n\n[workspace.dependencies]\n\
+        let expected = "[workspace]\nmembers = [\"modules/library\", \"modules/module\"]\n\n\
+                        [workspace.dependencies]\n\
                         library = { path = \"modules/library\" }\ntar = \"0.4\"\n";
         assert_eq!(reduced, expected);
         let module = without_tests(&root.path().join("modules/module/Cargo.toml")).unwrap();
@@ -226,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_is_the_same_whenever_it_is_made() {
+    fn archives_are_reproducible() {
         let source = |content: &str| Source {
             name: "module-1.0".to_owned(),
             files: [("src/main.rs", content), ("Cargo.toml", "")]

@@ -1,4 +1,4 @@
-//! What `dist` shows in the end: a table for people, `SHA256SUMS` for `sha256sum --check`.
+//! The results of `dist`: a table of packages and sources, and `SHA256SUMS` for `sha256sum --check`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use host::cache;
 
-use super::Job;
+use super::job::Job;
 
 const HEADINGS: [&str; 5] = ["package", "architecture", "size", "sha256", "path"];
 
-/// One row for each job, and one for each source of `sources`, with paths as seen from the work tree's top. The SBOMs
-/// have no rows: each is in its package.
+/// One row for each job, and one for each of `sources`, with paths relative to the work tree. SBOMs have no rows,
+/// because each is also in its package.
 pub fn rows(root: &Path, jobs: &[Job], sources: &[PathBuf]) -> Result<Vec<[String; 5]>> {
     let packages = jobs.iter().map(|job| (job.module.debian.clone(), job.target.debian, &job.deb));
     let source = |path: &PathBuf| {
@@ -21,7 +21,7 @@ pub fn rows(root: &Path, jobs: &[Job], sources: &[PathBuf]) -> Result<Vec<[Strin
     };
     let all = packages.chain(sources.iter().map(|path| (source(path), "source", path)));
     all.map(|(package, architecture, path)| {
-        let content = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let content = fs::read(path).with_context(|| format!("reading {} failed", path.display()))?;
         Ok([
             package,
             architecture.to_owned(),
@@ -33,7 +33,7 @@ pub fn rows(root: &Path, jobs: &[Job], sources: &[PathBuf]) -> Result<Vec<[Strin
     .collect()
 }
 
-/// The table, its columns as wide as they need to be.
+/// Formats `rows` as a table with aligned columns.
 pub fn render(rows: &[[String; 5]]) -> String {
     let headings = HEADINGS.map(str::to_owned);
     let all = || [&headings].into_iter().chain(rows);
@@ -49,23 +49,23 @@ pub fn render(rows: &[[String; 5]]) -> String {
     table
 }
 
-/// Writes `SHA256SUMS` for everything in `out` that is released.
+/// Writes `SHA256SUMS` for all released files in `out`.
 pub fn sums(out: &Path) -> Result<()> {
     let mut lines = String::new();
     for path in released(out)? {
-        let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let content = fs::read(&path).with_context(|| format!("reading {} failed", path.display()))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         lines.push_str(&format!("{}  {name}\n", cache::sha256(&content)));
     }
     let path = out.join("SHA256SUMS");
-    fs::write(&path, lines).with_context(|| format!("writing {}", path.display()))
+    fs::write(&path, lines).with_context(|| format!("writing {} failed", path.display()))
 }
 
-/// The packages, their SBOMs and the sources in `out`, sorted; none where there is no such directory yet.
+/// The packages, SBOMs and sources in `out`, sorted. The list is empty if `out` does not exist.
 pub fn released(out: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(out) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.with_context(|| format!("listing {}", out.display()))?,
+        other => other.with_context(|| format!("listing {} failed", out.display()))?,
     };
     let mut released: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up() {
+    fn columns_are_aligned() {
         let row = ["a", "arm64", "9 KiB", "0123", "dist/a.deb"].map(str::to_owned);
         let expected = "package  architecture  size   sha256  path\n\
                         a        arm64         9 KiB  0123    dist/a.deb\n";
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_those_of_sha256sum() {
+    fn sums_have_the_format_of_sha256sum() {
         let out = tempfile::tempdir().unwrap();
         fs::write(out.path().join("a.deb"), "abc").unwrap();
         fs::write(out.path().join("a.spdx.json"), "abc").unwrap();

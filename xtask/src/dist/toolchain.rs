@@ -1,6 +1,6 @@
-//! Which compiler builds for a target: the active one where it has, or rustup can get it, the target's standard library; else
-//! Debian's; else the active one with a standard library built from its source. Each target is decided alone, so its package
-//! does not depend on what else is built.
+//! The compiler for a target: the active one if it has the target's standard library or rustup can install it; else
+//! Debian's; else the active one with a standard library that is built from its source. The choice for a target does
+//! not depend on the other targets, so its package is always the same.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,20 +14,20 @@ use super::modules::{Module, Workspace};
 use super::{debian_rust, rust_source};
 use crate::target::Target;
 
-/// A compiler and what it links with.
+/// A compiler with the libraries that it links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toolchain {
-    /// The compiler; none stands for the active one.
+    /// The compiler; `None` for the active one.
     pub rustc: Option<PathBuf>,
-    /// Its version, and so that of the standard library.
+    /// The version of the compiler and of its standard library.
     pub release: String,
-    /// Versions of everything that goes into an executable beside the work tree: compiler, linker, C library.
+    /// The versions of compiler, linker and C library: all that an executable depends on besides the work tree.
     pub identity: String,
 }
 
 impl Toolchain {
-    /// Cargo's target directory for `target`. Compilers that share one make cargo build everything again at every change from one
-    /// to the other.
+    /// Cargo's target directory for `target`. If compilers shared a directory, cargo would build everything again for
+    /// each of them.
     pub fn target_directory(&self, workspace: &Workspace, target: &Target) -> PathBuf {
         match self.rustc {
             None => workspace.target.clone(),
@@ -35,23 +35,23 @@ impl Toolchain {
         }
     }
 
-    /// Where cargo puts the executable of `module` for `target`.
+    /// The path of the executable of `module` for `target`.
     pub fn executable(&self, workspace: &Workspace, module: &Module, target: &Target) -> PathBuf {
         self.target_directory(workspace, target).join(target.triple).join("release").join(&module.name)
     }
 }
 
-/// The toolchain for `target`, if it is there already. Neither network nor rustup is asked.
+/// The toolchain for `target`, if this machine has it. Uses neither the network nor rustup.
 pub fn present(sh: &Shell, build: &Path, target: &Target) -> Result<Option<Toolchain>> {
     let triple = target.triple;
     let libraries = cmd!(sh, "rustc --print target-libdir --target {triple}")
         .quiet()
         .read()
-        .context("asking rustc for its standard libraries: is Rust installed?")?;
+        .context("reading the standard libraries of rustc failed: install Rust")?;
     let rustc = if Path::new(&libraries).is_dir() {
         None
     } else {
-        match fs::read_to_string(remembered(build, target)) {
+        match fs::read_to_string(compiler_record(build, target)) {
             Ok(rustc) if Path::new(&rustc).is_file() => Some(PathBuf::from(rustc)),
             _ => match rust_source::present(sh, target)? {
                 Some(rustc) => Some(rustc),
@@ -67,15 +67,18 @@ pub fn present(sh: &Shell, build: &Path, target: &Target) -> Result<Option<Toolc
         .ignore_status()
         .ignore_stderr()
         .read()
-        .context("asking dpkg for the versions of linker and C library")?;
-    // One version may have standard libraries of several makes: their directory's name in the cache tells them apart.
+        .context("reading the versions of linker and C library with dpkg-query failed")?;
+    // One version of the compiler may have standard libraries that were built differently. The path in the cache
+    // distinguishes them.
     let identity = format!("{}\n{compiler}\n{linked}", program.display());
     let release = compiler.lines().find_map(|line| line.strip_prefix("release: "));
-    let release = release.with_context(|| format!("{} prints no release", program.display()))?.to_owned();
+    let release = release
+        .with_context(|| format!("no release in the output of {} --version --verbose", program.display()))?
+        .to_owned();
     Ok(Some(Toolchain { rustc, release, identity }))
 }
 
-/// The toolchains for `targets`, fetched where they are not there yet.
+/// The toolchains for `targets`. Missing ones are installed or built.
 pub fn provide(
     sh: &Shell,
     build: &Path,
@@ -95,9 +98,9 @@ pub fn provide(
     for target in missing {
         match debian_rust::provide(sh, build, &[target]) {
             Ok(rustc) => {
-                let path = remembered(build, target);
+                let path = compiler_record(build, target);
                 fs::write(&path, rustc.as_os_str().as_encoded_bytes())
-                    .with_context(|| format!("writing {}", path.display()))?;
+                    .with_context(|| format!("writing {} failed", path.display()))?;
             }
             Err(error) => {
                 eprintln!("      {error:#}");
@@ -116,23 +119,24 @@ pub fn provide(
         .collect()
 }
 
-/// Asks rustup for the standard libraries of `targets`. That it is not there or cannot fetch is no error: Debian serves.
+/// Installs the standard libraries of `targets` with rustup. A missing rustup or a failed download is not an error,
+/// because Debian's Rust is used instead.
 fn add_with_rustup(sh: &Shell, targets: &[&Target]) {
     if targets.is_empty() || cmd!(sh, "rustup --version").quiet().ignore_stderr().read().is_err() {
         return;
     }
     let triples: Vec<_> = targets.iter().map(|target| target.triple).collect();
     let added = step(format!("rustup target add {}", triples.join(" ")), |step| {
-        // One more attempt will do: there is another way.
+        // One retry is enough, because there is an alternative.
         let add = cmd!(sh, "rustup target add {triples...}").env("RUSTUP_MAX_RETRIES", "1");
         anyhow::Ok(run(step, add).is_ok())
     });
     if !added.unwrap_or(false) {
-        eprintln!("      rustup cannot fetch them; Debian's Rust is looked for");
+        eprintln!("      rustup target add failed; using Debian's Rust");
     }
 }
 
-/// The file that keeps Debian's compiler, once taken, in use: a build does not depend on the network of the day.
-fn remembered(build: &Path, target: &Target) -> PathBuf {
+/// The file with the path of Debian's compiler, so that later builds use the same one and need no network.
+fn compiler_record(build: &Path, target: &Target) -> PathBuf {
     build.join(format!("debian-rustc-{}", target.triple))
 }

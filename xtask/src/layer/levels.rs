@@ -1,4 +1,4 @@
-//! The layer's tests, each by its name in a summary: what passed, what failed, what was left out and why.
+//! The tests of the layer, as suites of a summary.
 
 use std::path::{Path, PathBuf};
 
@@ -7,35 +7,36 @@ use host::packages;
 use xshell::{Shell, cmd};
 use yocto::{BUILDS, Build, Built, HOST_PACKAGES, Layer, Release};
 
-use super::LAYER;
-use super::places::Places;
+use super::checkouts::Checkouts;
+use super::generated::LAYER;
 use crate::conformance::{Conformance, add_mocks, needs_debian};
 use crate::dist::{self, Dist, modules};
 use crate::e2e;
 use crate::summary::Summary;
 use crate::target;
 
-/// The scenarios that a package of BitBake's is played with, and the module that they are about.
+/// The module whose package from BitBake is tested on an emulated Raspberry Pi, and the scenarios.
 const SCENARIOS: (&str, &[&str]) = ("web-file", &["install-rollback", "power-loss-install"]);
 
-/// Runs level 1 and, where OE-Core is at hand, levels 2 and 3; root file systems with the client where meta-mender is at hand too.
+/// Runs level 1; with OE-Core also levels 2 and 3; with meta-mender also the assembly of root file systems with the
+/// client. The results of suites are added to `summary`.
 ///
 /// # Errors
-/// When the layer cannot be tested at all; what a test showed is in `summary`.
-pub fn run(sh: &Shell, places: &Places, only: Option<&str>, summary: &mut Summary) -> Result<()> {
-    let places = places.remembered()?;
+/// The layer cannot be tested at all.
+pub fn run(sh: &Shell, checkouts: &Checkouts, only: Option<&str>, summary: &mut Summary) -> Result<()> {
+    let checkouts = checkouts.stored()?;
     let mut suites = Suites { only, summary };
-    let mut layer = layer(sh, &places)?;
+    let mut layer = layer(sh, &checkouts)?;
     match packages::obstacle(sh, yocto::EVERYWHERE_PACKAGES)? {
         Some(why) => suites.skipped("layer: parse", why),
         None => suites.run("layer: parse", || layer.everywhere(sh)),
     }
-    let without = "no OE-Core is at hand: cargo xtask layer --test --oe-core DIR";
-    let why = match &places.oe_core {
+    let without = "no checkout of OE-Core: run cargo xtask layer --test --oe-core DIR";
+    let why = match &checkouts.oe_core {
         Some(_) => packages::obstacle(sh, HOST_PACKAGES)?,
         None => Some(without.to_owned()),
     };
-    let (Some(directory), None) = (&places.oe_core, &why) else {
+    let (Some(directory), None) = (&checkouts.oe_core, &why) else {
         let why = why.unwrap_or_default();
         for suite in ["layer: OE-Core", "layer: build", "layer: root file system"] {
             suites.skipped(suite, &why);
@@ -48,18 +49,18 @@ pub fn run(sh: &Shell, places: &Places, only: Option<&str>, summary: &mut Summar
     let compatible = yocto::compatible(&layer.directory)?;
     for release in yocto::releases(directory)? {
         if compatible.contains(&release.series) {
-            tested(sh, &layer, &release, places.meta_mender.as_deref(), &mut suites)?;
+            test_release(sh, &layer, &release, checkouts.meta_mender.as_deref(), &mut suites)?;
         } else {
-            let why = "the layer does not claim to be compatible with it";
+            let why = "the layer does not declare compatibility with it";
             suites.skipped(format!("layer: {}", release.series), why);
         }
     }
     Ok(())
 }
 
-/// The suites of one run, of which some may be left out.
+/// The suites of one run, filtered by name.
 struct Suites<'a> {
-    /// A part of the names of those that are run.
+    /// The text that the names of suites to run contain.
     only: Option<&'a str>,
     summary: &'a mut Summary,
 }
@@ -79,7 +80,7 @@ impl Suites<'_> {
 }
 
 /// Runs levels 2 and 3 on one release.
-fn tested(
+fn test_release(
     sh: &Shell,
     layer: &Layer,
     release: &Release,
@@ -91,7 +92,7 @@ fn tested(
     suites.run(format!("layer: {series}"), || layer.checked(sh, release));
     for build in BUILDS {
         let name = format!("layer: {series} {}", build.machine);
-        suites.run(name, || built(sh, layer, release, build, client.as_deref().ok()));
+        suites.run(name, || test_build(sh, layer, release, build, client.as_deref().ok()));
     }
     let name = format!("layer: {series} root file system");
     match client {
@@ -101,7 +102,7 @@ fn tested(
     Ok(())
 }
 
-/// The client's layer for `series` in `meta_mender`, or why it cannot be tested with.
+/// The client's layer for `series` in `meta_mender`, or the reason why the tests cannot use it.
 fn client(
     sh: &Shell,
     layer: &Layer,
@@ -109,10 +110,12 @@ fn client(
     meta_mender: Option<&Path>,
 ) -> Result<std::result::Result<PathBuf, String>> {
     let Some(directory) = meta_mender else {
-        return Ok(Err("no meta-mender is at hand: cargo xtask layer --test --meta-mender DIR".to_owned()));
+        return Ok(Err(
+            "no checkout of meta-mender: run cargo xtask layer --test --meta-mender DIR".to_owned()
+        ));
     };
     let Some(client) = yocto::meta_mender(directory, series)? else {
-        return Ok(Err(format!("{} has no meta-mender for {series}", directory.display())));
+        return Ok(Err(format!("no meta-mender for {series} in {}", directory.display())));
     };
     Ok(match layer.client_obstacle(sh, &client)? {
         None => Ok(client),
@@ -120,8 +123,9 @@ fn client(
     })
 }
 
-/// Builds for one machine, tries the protocol on every executable, and plays scenarios with a package that was built from source.
-fn built(
+/// Builds for one machine, checks that the executables conform to the protocol, and runs scenarios with a package
+/// that was built from source.
+fn test_build(
     sh: &Shell,
     layer: &Layer,
     release: &Release,
@@ -129,41 +133,44 @@ fn built(
     meta_mender: Option<&Path>,
 ) -> Result<String> {
     let packages = layer.built(sh, release, build, meta_mender)?;
-    // A module that drives dpkg would need a whole Debian of that architecture to keep to the protocol in: the emulated Pi.
-    let (alone, tried): (Vec<_>, Vec<_>) =
+    // Conformance of a module that runs dpkg needs a Debian system of that architecture. The emulated Raspberry Pi
+    // has one; here its executable is only started.
+    let (started, tested): (Vec<_>, Vec<_>) =
         packages.iter().partition(|package| needs_debian(sh, &package.module));
     for Built { runner, deb, .. } in &packages {
         let version = cmd!(sh, "{runner} --version").quiet().read();
-        version
-            .with_context(|| format!("starting the executable of {} for {}", deb.display(), build.machine))?;
+        version.with_context(|| {
+            format!("starting the executable of {} for {} failed", deb.display(), build.machine)
+        })?;
     }
-    add_mocks(sh, tried.iter().map(|package| package.runner.as_path()))?;
-    for Built { runner, deb, .. } in &tried {
+    add_mocks(sh, tested.iter().map(|package| package.runner.as_path()))?;
+    for Built { runner, deb, .. } in &tested {
         Conformance::of(runner.clone())
             .run(sh)
-            .with_context(|| format!("the executable of {}", deb.display()))?;
+            .with_context(|| format!("testing the executable of {} failed", deb.display()))?;
     }
     let (module, scenarios) = SCENARIOS;
     let is_it = |package: &&Built| package.from_source && package.module == module;
-    let proven = match packages.iter().find(is_it) {
+    let scenarios = match packages.iter().find(is_it) {
         Some(package) => {
             let target = target::find(build.debian)?;
             let machine = e2e::run_with(sh, target, vec![package.deb.clone()], scenarios)?;
             format!(", {} on {machine}", scenarios.join(" and "))
         }
-        None => ", all of them prebuilt".to_owned(),
+        None => ", all prebuilt".to_owned(),
     };
-    let (count, tried, alone) = (packages.len(), tried.len(), alone.len());
+    let (count, tested, started) = (packages.len(), tested.len(), started.len());
     Ok(format!(
-        "{count} modules built, their packages have the files that they should; {tried} executables conform to the protocol, \
-         {alone} (deb) start{proven}"
+        "{count} packages built and complete; {tested} executables conform to the protocol, \
+         {started} (deb) start{scenarios}"
     ))
 }
 
-/// The layer with what it is tested with at level 1: sources only, so that nothing has to be compiled.
-fn layer(sh: &Shell, places: &Places) -> Result<Layer> {
+/// The layer as level 1 needs it: with source archives only, so that nothing has to be compiled.
+fn layer(sh: &Shell, checkouts: &Checkouts) -> Result<Layer> {
     let workspace = modules::workspace(sh)?;
-    let sysroot = cmd!(sh, "rustc --print sysroot").quiet().read().context("asking rustc where it is")?;
+    let sysroot =
+        cmd!(sh, "rustc --print sysroot").quiet().read().context("reading the sysroot of rustc failed")?;
     Ok(Layer {
         directory: workspace.root.join(LAYER),
         tests: workspace.root.join("tests/yocto"),
@@ -171,7 +178,7 @@ fn layer(sh: &Shell, places: &Places) -> Result<Layer> {
         scratch: workspace.root.join("target/layer"),
         modules: workspace.modules.into_iter().map(|module| module.name).collect(),
         toolchain: PathBuf::from(sysroot).join("bin"),
-        downloads: places.downloads.clone(),
-        opkg: places.opkg.clone(),
+        downloads: checkouts.downloads.clone(),
+        opkg: checkouts.opkg.clone(),
     })
 }

@@ -1,7 +1,7 @@
 //! `prebuilt.inc`: the checksums of a release's packages, for the recipes that download them.
 //!
-//! They are right for one state of the sources only. The file names that state, and the toolchains that made the packages. As
-//! soon as the sources are others, it has no checksums, and the recipes leave themselves out.
+//! They are valid for one state of the sources only. The file names that state, and the toolchains that made the
+//! packages. For any other state it has no checksums, and BitBake skips the recipes.
 
 use std::fmt::Write;
 use std::fs;
@@ -16,23 +16,24 @@ use crate::dist::modules::{self, Workspace};
 use crate::dist::release::{self, Made};
 use crate::target::TARGETS;
 
+/// The first line of the file.
 const HEAD: &str = "# Made by `cargo xtask layer`: not to be edited.\n";
 
-/// What stands before the hash of the sources that the checksums are of.
+/// The beginning of the line with the hash of the sources.
 const SOURCES: &str = "# sources: ";
 
-/// What comparing the checksums with `dist/` has shown.
+/// The remedy for a file of a release that is not correct.
+const REMEDY: &str = "run cargo xtask layer --prebuilt and commit";
+
+/// The result of comparing the checksums with `dist/`.
 pub enum Compared {
-    /// They agree: of which architectures, and which were not compared.
+    /// They agree. The text names the architectures, and those that were not compared.
     Agree(String),
-    /// None was compared, and why.
+    /// None was compared, for this reason.
     NotCompared(String),
 }
 
-/// The file for a release: builds every package.
-///
-/// # Errors
-/// When a package cannot be built.
+/// Builds every package, and returns the content of the file for a release.
 pub fn release(sh: &Shell, workspace: &Workspace) -> Result<String> {
     Dist::default().run(sh)?;
     let mut text = format!(
@@ -42,10 +43,12 @@ pub fn release(sh: &Shell, workspace: &Workspace) -> Result<String> {
     let (mut toolchains, mut sums) = (String::new(), String::new());
     for Made { target, toolchain, packages } in release::made(sh, workspace)? {
         let name = target.debian;
-        let toolchain =
-            toolchain.with_context(|| format!("no toolchain for {name}, although it was just used"))?;
-        let packages =
-            packages.with_context(|| format!("the packages for {name} changed since they were built"))?;
+        let toolchain = toolchain.with_context(|| {
+            format!("no toolchain for {name}, although the packages were just built with one")
+        })?;
+        let packages = packages.with_context(|| {
+            format!("the sources or packages for {name} changed after the build: run the command again")
+        })?;
         let _ = writeln!(toolchains, "{}{toolchain}", toolchain_key(name)); // to a String: no error
         for package in packages {
             let _ = writeln!(sums, "{}", sum(&package)?);
@@ -57,11 +60,12 @@ pub fn release(sh: &Shell, workspace: &Workspace) -> Result<String> {
 
 /// The line with the version of the release.
 fn version(workspace: &Workspace) -> Result<String> {
-    let version = &workspace.modules.first().context("the workspace has no module")?.version;
+    let version = &workspace.modules.first().context("no modules in the workspace")?.version;
     Ok(format!("RUST_MODULES_PREBUILT = \"{version}\""))
 }
 
-/// Refuses a file of a release that lacks a line, or has one that does not belong there: BitBake takes the last of two.
+/// Checks that the file of a release has each line exactly once, and no others: of two lines, BitBake would use the
+/// last.
 fn require_form(text: &str, workspace: &Workspace) -> Result<()> {
     let mut keys = vec![version(workspace)? + "\n"];
     for target in TARGETS {
@@ -72,22 +76,24 @@ fn require_form(text: &str, workspace: &Workspace) -> Result<()> {
     for key in keys {
         let before = lines.len();
         lines.retain(|line| !line.starts_with(&key));
-        ensure!(before == lines.len() + 1, "not exactly one line that begins with {:?}", key.trim_end());
+        ensure!(
+            before == lines.len() + 1,
+            "expected exactly one line that begins with {:?}: {REMEDY}",
+            key.trim_end()
+        );
     }
-    let more = lines.iter().find(|line| !line.starts_with('#') && !line.trim().is_empty());
+    let unexpected = lines.iter().find(|line| !line.starts_with('#') && !line.trim().is_empty());
     ensure!(
-        more.is_none(),
-        "a line that does not belong there: {}",
-        more.map_or("", String::as_str).trim_end()
+        unexpected.is_none(),
+        "unexpected line: {}: {REMEDY}",
+        unexpected.map_or("", String::as_str).trim_end()
     );
     Ok(())
 }
 
-/// The file as it has to be without building anything: as it is at `path` where that is of these sources, else without checksums.
-///
-/// # Errors
-/// When git cannot be asked, or a file not be read.
-pub fn kept(sh: &Shell, workspace: &Workspace, path: &Path) -> Result<String> {
+/// The correct content of the file without building anything: the content at `path` if it is for these sources, else
+/// a file without checksums.
+pub fn current(sh: &Shell, workspace: &Workspace, path: &Path) -> Result<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let sources = release::sources(sh, workspace)?;
     Ok(if after(&text, SOURCES) == Some(&sources) { text } else { unreleased() })
@@ -100,35 +106,35 @@ fn unreleased() -> String {
     )
 }
 
-/// Compares the checksums at `path` with the packages in `dist/`, where those were made by the toolchain of the release.
+/// Compares the checksums at `path` with the packages in `dist/` that were made by the toolchain of the release.
 ///
 /// # Errors
-/// When they differ: a package is not what the recipe would download.
+/// A checksum differs: the package is not the file that the recipe would download.
 pub fn compare(sh: &Shell, path: &Path) -> Result<Compared> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("reading {} failed", path.display()))?;
     if after(&text, SOURCES).is_none() {
-        return Ok(Compared::NotCompared("these sources are in no release".to_owned()));
+        return Ok(Compared::NotCompared("these sources are not in a release".to_owned()));
     }
     let workspace = modules::workspace(sh)?;
-    require_form(&text, &workspace)
-        .with_context(|| format!("{}: run cargo xtask layer --prebuilt and commit", path.display()))?;
+    require_form(&text, &workspace).with_context(|| format!("checking {} failed", path.display()))?;
     let (mut agree, mut not_compared) = (Vec::new(), Vec::new());
     for Made { target, toolchain, packages } in release::made(sh, &workspace)? {
         let name = target.debian;
         let Some(packages) = packages else {
-            not_compared.push(format!("{name}: dist/ does not have its packages; run cargo xtask dist"));
+            not_compared.push(format!("{name}: no current packages in dist/: run cargo xtask dist"));
             continue;
         };
         if toolchain.as_deref() != after(&text, &toolchain_key(name)) {
-            not_compared
-                .push(format!("{name}: the release was made by other versions of compiler or C library"));
+            not_compared.push(format!(
+                "{name}: other versions of the compiler or C library than those of the release"
+            ));
             continue;
         }
         for package in packages {
             let sum = sum(&package)?;
             ensure!(
                 text.lines().any(|line| line == sum),
-                "wrong checksum in {}: {} is another file: run cargo xtask layer --prebuilt and commit",
+                "wrong checksum: {}: {} has another: {REMEDY}",
                 path.display(),
                 package.display()
             );
@@ -147,7 +153,7 @@ fn toolchain_key(architecture: &str) -> String {
     format!("# toolchain {architecture}: ")
 }
 
-/// What follows `key` in the line of `text` that begins with it.
+/// The rest of the line of `text` that begins with `key`.
 fn after<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(key))
 }
@@ -157,11 +163,11 @@ fn sum(package: &Path) -> Result<String> {
     let file = package.file_stem().unwrap_or_default().to_string_lossy();
     let mut parts = file.split('_');
     let (name, architecture) = (parts.next().unwrap_or_default(), parts.next_back().unwrap_or_default());
-    let content = fs::read(package).with_context(|| format!("reading {}", package.display()))?;
+    let content = fs::read(package).with_context(|| format!("reading {} failed", package.display()))?;
     Ok(format!("{}\"{}\"", sum_key(name, architecture), cache::sha256(&content)))
 }
 
-/// What the line with the checksum of a package begins with.
+/// The beginning of the line with the checksum of a package.
 fn sum_key(name: &str, architecture: &str) -> String {
     format!("SRC_URI[{name}-{architecture}.sha256sum] = ")
 }
@@ -174,7 +180,7 @@ mod tests {
     use crate::dist::modules::Module;
 
     #[test]
-    fn a_line_too_few_or_too_many_is_noticed() {
+    fn missing_and_unexpected_lines_are_errors() {
         let module =
             Module { name: "deb".into(), version: "0.1.0".into(), debian: "mender-update-module-deb".into() };
         let workspace = Workspace { root: PathBuf::new(), target: PathBuf::new(), modules: vec![module] };

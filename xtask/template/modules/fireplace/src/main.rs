@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use mender_update_module::durable::{Destination, Dir, Kind, Staging, Times};
 use mender_update_module::{
-    FileName, InTransactions, Payloads, Replaces, Transactional, Trigger, Update, WorkTree, log, require_harmless,
-    settings,
+    FileName, InTransactions, Payloads, Replaces, Transactional, Trigger, Update, WorkTree, log,
+    require_harmless, settings,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,8 +46,8 @@ struct OneFile {
     /// The directory of the file. The library checks in every call that it is still the same directory.
     directory: Destination,
     name: FileName,
-    /// The staging directory, on the file system of `directory`. It contains `new`, the downloaded file, and `previous`, a
-    /// hard link to the file that is replaced.
+    /// The staging directory, on the file system of `directory`. It contains `new`, the downloaded file, and
+    /// `previous`, a hard link to the file that is replaced.
     staging: Staging,
 }
 
@@ -134,7 +134,8 @@ impl Update for OneFile {
     }
 
     fn activate(&self, before: &Before) -> Result<()> {
-        let directory = self.directory.open()?.context("activation failed: the directory of the file does not exist")?;
+        let directory =
+            self.directory.open()?.context("activation failed: the directory of the file does not exist")?;
         let staging = self.staging.open()?;
         if before.file.is_some() {
             // The hard link is durable before the previous file loses its name, so that one rename restores it.
@@ -189,7 +190,10 @@ fn find_file(directory: &Dir, name: &FileName) -> Result<Option<u64>> {
     match directory.kind(name)? {
         None => Ok(None),
         Some(Kind::File) => directory.inode_of(name),
-        Some(_) => bail!("update refused: {}/{name} is not a regular file: set another file in the settings", directory.path().display()),
+        Some(_) => bail!(
+            "update refused: {}/{name} is not a regular file: set another file in the settings",
+            directory.path().display()
+        ),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Who is measured, on a device of its own: a module that the played client calls, or the program that is the floor.
+//! The candidates of a measurement, each on its own mock device: modules that the mock client calls, and the programs
+//! that give the lower bound.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -12,22 +13,22 @@ use mock_client::{Generation, MockClient, PayloadFile};
 
 use crate::content::{self, Size};
 
-/// Somebody who installs a payload.
-pub struct Contestant {
+/// A candidate: one row of the table.
+pub struct Candidate {
     /// The name of the row.
     pub title: String,
-    /// How it is done.
-    pub means: Means,
+    /// The method by which it installs a payload.
+    pub method: Method,
 }
 
-/// How a payload is installed.
+/// A method to install a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Means {
-    /// Our module for files, by its executable.
+pub enum Method {
+    /// Our module `web-file`, by its executable.
     WebFile(PathBuf),
-    /// A module that takes Mender's own payload for one file.
+    /// A module that accepts the payload of Mender's module `single-file`.
     SingleFile(PathBuf),
-    /// A module that takes Mender's own payload for a directory.
+    /// A module that accepts the payload of Mender's module `directory`.
     Directory(PathBuf),
     /// `cp`.
     Copy,
@@ -35,13 +36,13 @@ pub enum Means {
     Unpack,
 }
 
-impl Means {
+impl Method {
     /// Whether the payload is one archive.
     pub fn is_archive(&self) -> bool {
         matches!(self, Self::Directory(_) | Self::Unpack)
     }
 
-    /// The module's executable.
+    /// The module's executable; `None` for the programs of the lower bound.
     pub fn module(&self) -> Option<&Path> {
         match self {
             Self::WebFile(path) | Self::SingleFile(path) | Self::Directory(path) => Some(path),
@@ -51,19 +52,19 @@ impl Means {
 }
 
 /// The new version: as a tree on the storage, and as the bytes that the client streams.
-pub struct New {
+pub struct NewVersion {
     /// The tree.
     pub tree: PathBuf,
     /// Its size.
     pub size: Size,
-    /// The files of the artifact that are the same for every device.
+    /// The files of the artifact that are the same for every candidate.
     files: Vec<(OsString, Vec<u8>)>,
     flat: bool,
 }
 
-impl New {
-    /// Makes the tree in `directory` and, with `archive`, packs it.
-    pub fn make(directory: &Path, size: Size, archive: bool) -> Result<Self> {
+impl NewVersion {
+    /// Creates the tree in `directory` and, with `archive`, packs it.
+    pub fn create(directory: &Path, size: Size, archive: bool) -> Result<Self> {
         let tree = directory.join(format!("new-{}-{}", size.files, size.bytes));
         content::write(&tree, size, !archive, content::NEW)?;
         let files = if archive {
@@ -73,8 +74,8 @@ impl New {
         } else {
             let read = |number| {
                 let path = content::path(number, true);
-                let file =
-                    fs::read(tree.join(&path)).with_context(|| format!("reading {}", path.display()))?;
+                let file = fs::read(tree.join(&path))
+                    .with_context(|| format!("reading {} failed", path.display()))?;
                 Ok((path.into_os_string(), file))
             };
             (0..size.files).map(read).collect::<Result<_>>()?
@@ -83,90 +84,92 @@ impl New {
     }
 }
 
-/// A contestant on its device.
+/// A candidate with its mock device.
 pub struct Entry<'a> {
-    /// Who it is.
-    pub contestant: &'a Contestant,
-    /// The device, with the old on it. The floor has one too, for its directory.
+    /// The candidate.
+    pub candidate: &'a Candidate,
+    /// The device, with the previous version on it. The lower bound uses the directory of its device only.
     pub device: MockClient,
-    new: &'a New,
-    /// The files of the artifact that tell the destination.
-    told: Vec<(OsString, Vec<u8>)>,
+    new: &'a NewVersion,
+    /// The files of the artifact that name the destination.
+    destination_files: Vec<(OsString, Vec<u8>)>,
 }
 
 impl<'a> Entry<'a> {
-    /// Puts the old on a fresh device in `directory`.
-    pub fn new(directory: &Path, contestant: &'a Contestant, new: &'a New) -> Result<Self> {
-        let module = contestant.means.module().unwrap_or(Path::new("none"));
+    /// Creates a device in `directory` and writes the previous version to it.
+    pub fn new(directory: &Path, candidate: &'a Candidate, new: &'a NewVersion) -> Result<Self> {
+        let module = candidate.method.module().unwrap_or(Path::new("none"));
         let device = MockClient::without_spaces_in(directory, module, Generation::V5)?;
-        let mut entry = Self { contestant, device, new, told: Vec::new() };
-        entry.tell_destination()?;
-        if contestant.means.module().is_some() {
-            content::write(&entry.destination(), new.size, new.flat, content::OLD)?;
+        let mut entry = Self { candidate, device, new, destination_files: Vec::new() };
+        entry.set_destination()?;
+        if candidate.method.module().is_some() {
+            content::write(&entry.destination(), new.size, new.flat, content::PREVIOUS)?;
         }
         Ok(entry)
     }
 
-    /// The directory whose content is replaced.
+    /// The directory that the update replaces.
     pub fn destination(&self) -> PathBuf {
         self.device.device().join("srv/app")
     }
 
-    /// Where the watcher looks.
+    /// The marks that the observer polls.
     pub fn marks(&self) -> [(PathBuf, SeekFrom); 2] {
         content::marks(self.new.size, self.new.flat)
     }
 
-    fn tell_destination(&mut self) -> Result<()> {
+    fn set_destination(&mut self) -> Result<()> {
         let destination = self.destination();
         let text = |name: &str, text: &OsStr| (OsString::from(name), text.as_encoded_bytes().to_vec());
         let dest_dir = text("dest_dir", destination.as_os_str());
-        match &self.contestant.means {
-            Means::WebFile(_) => {
-                let me = fs::metadata(self.device.device()).context("looking at the device's directory")?;
-                let (owner, group) = (me.uid(), me.gid());
+        match &self.candidate.method {
+            Method::WebFile(_) => {
+                let metadata = fs::metadata(self.device.device())
+                    .context("reading the metadata of the device's directory failed")?;
+                let (owner, group) = (metadata.uid(), metadata.gid());
                 let settings =
                     format!("dest_dir = {destination:?}\nowner = \"{owner}\"\ngroup = \"{group}\"\n");
                 self.device.set("web-file", &settings)?;
             }
-            Means::SingleFile(_) => {
+            Method::SingleFile(_) => {
                 let name = content::path(0, true);
                 let [filename, permissions] =
                     [text("filename", name.as_os_str()), text("permissions", OsStr::new("644"))];
-                self.told = vec![dest_dir, filename, permissions];
+                self.destination_files = vec![dest_dir, filename, permissions];
             }
-            Means::Directory(_) => self.told = vec![dest_dir],
-            Means::Copy | Means::Unpack => {}
+            Method::Directory(_) => self.destination_files = vec![dest_dir],
+            Method::Copy | Method::Unpack => {}
         }
         Ok(())
     }
 
-    /// Calls the module in `state`, which has to succeed.
+    /// Calls the module in `state`, and fails if the module fails.
     pub fn call(&self, state: &str) -> Result<()> {
         let outcome = if state == "Download" {
-            let files = self.told.iter().chain(&self.new.files);
+            let files = self.destination_files.iter().chain(&self.new.files);
             let payload: Vec<PayloadFile> = files.map(|(name, file)| (name.as_os_str(), &file[..])).collect();
             self.device.download(&payload)?
         } else {
             self.device.call(state)?
         };
-        let title = &self.contestant.title;
+        let title = &self.candidate.title;
         ensure!(
             outcome.success(),
-            "{title}: {state} failed, {}: {}",
+            "{title}: {state} failed: {}: {}",
             outcome.status,
             outcome.stderr.trim_end()
         );
         Ok(())
     }
 
-    /// What the floor does instead of an update.
+    /// Writes the new version once: the lower bound.
     pub fn write_once(&self) -> Result<()> {
         let destination = self.destination();
-        fs::create_dir_all(&destination).with_context(|| format!("making {}", destination.display()))?;
-        if self.contestant.means == Means::Copy {
+        fs::create_dir_all(&destination)
+            .with_context(|| format!("creating {} failed", destination.display()))?;
+        if self.candidate.method == Method::Copy {
             let mut copy = Command::new("cp");
-            // A clone writes nothing: it is no floor.
+            // A clone (reflink) writes no data: it would be no lower bound.
             copy.args(["--recursive", "--reflink=never"]).arg(self.new.tree.join(".")).arg(&destination);
             return stdout(&mut copy).map(drop);
         }
@@ -175,26 +178,27 @@ impl<'a> Entry<'a> {
             .arg(&destination)
             .stdin(Stdio::piped())
             .spawn()
-            .context("starting tar")?;
-        let archive = self.new.files.first().context("there is no archive")?;
+            .context("starting tar failed")?;
+        let archive = self.new.files.first().context("the payload has no archive")?;
         tar.stdin
             .take()
             .context("tar has no standard input")?
             .write_all(&archive.1)
-            .context("feeding tar")?;
-        ensure!(tar.wait().context("waiting for tar")?.success(), "tar failed in {}", destination.display());
+            .context("writing the archive to tar failed")?;
+        let status = tar.wait().context("waiting for tar failed")?;
+        ensure!(status.success(), "unpacking in {} failed: tar: {status}", destination.display());
         Ok(())
     }
 
-    /// Removes what the floor has written.
+    /// Removes the tree that [`Entry::write_once`] wrote.
     pub fn remove_destination(&self) -> Result<()> {
         let destination = self.destination();
-        fs::remove_dir_all(&destination).with_context(|| format!("removing {}", destination.display()))
+        fs::remove_dir_all(&destination).with_context(|| format!("removing {} failed", destination.display()))
     }
 }
 
 fn stdout(command: &mut Command) -> Result<Vec<u8>> {
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let output = command.output().with_context(|| format!("starting {command:?} failed"))?;
     ensure!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
     Ok(output.stdout)
 }

@@ -1,4 +1,4 @@
-//! The block device under a directory: synced, and asked what was written to it.
+//! The block device under a directory: syncs its file system, and reads the number of written bytes.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -7,33 +7,38 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::fs::{major, minor, syncfs};
 
-/// What the kernel calls a sector, whatever the medium has.
+/// The kernel's unit of these counters, whatever sector size the block device has.
 const SECTOR: u64 = 512;
 
-/// Written sectors' place in `/sys/dev/block/*/stat`, counted from 0.
+/// The index of the number of written sectors in `/sys/dev/block/*/stat`.
 const SECTORS_WRITTEN: usize = 6;
 
 /// The file system that is measured.
-pub struct Medium {
+pub struct Storage {
     directory: File,
     counters: PathBuf,
 }
 
-impl Medium {
-    /// The one that `directory` lies on.
+impl Storage {
+    /// The file system of `directory`.
     pub fn of(directory: &Path) -> Result<Self> {
-        let opened = File::open(directory).with_context(|| format!("opening {}", directory.display()))?;
-        let device = opened.metadata().with_context(|| format!("looking at {}", directory.display()))?.dev();
+        let opened =
+            File::open(directory).with_context(|| format!("opening {} failed", directory.display()))?;
+        let metadata = opened
+            .metadata()
+            .with_context(|| format!("reading the metadata of {} failed", directory.display()))?;
+        let device = metadata.dev();
         let counters = format!("/sys/dev/block/{}:{}/stat", major(device), minor(device));
         Ok(Self { directory: opened, counters: counters.into() })
     }
 
-    /// Brings everything written so far to the medium.
+    /// Writes all cached data of the file system to the storage.
     pub fn sync(&self) -> Result<()> {
-        syncfs(&self.directory).context("syncing the file system that is measured")
+        syncfs(&self.directory).context("syncing the measured file system failed")
     }
 
-    /// The bytes ever written to it, by anybody; none where no block device can be told, as on tmpfs or btrfs.
+    /// The number of bytes that all programs ever wrote to the block device; `None` if the file system has no block
+    /// device of its own, as on tmpfs and btrfs.
     pub fn written(&self) -> Option<u64> {
         sectors(&fs::read_to_string(&self.counters).ok()?).map(|sectors| sectors * SECTOR)
     }
@@ -48,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_seventh_counter_is_what_was_written() {
+    fn the_seventh_counter_is_written_sectors() {
         let line =
             "   77236    26556  7037082    27978    31123    25197  5292208    14541        0     9476";
         assert_eq!(sectors(line), Some(5_292_208));

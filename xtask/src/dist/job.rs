@@ -1,0 +1,49 @@
+//! The jobs of `cargo xtask dist`: one package of a module for a target.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use xshell::Shell;
+
+use super::inputs::Inputs;
+use super::modules::{Module, Workspace};
+use super::{record, toolchain};
+use crate::target::Target;
+
+/// The package of a module for a target.
+pub struct Job<'a> {
+    /// The module.
+    pub module: &'a Module,
+    /// The target.
+    pub target: &'static Target,
+    /// The path of the package.
+    pub deb: PathBuf,
+    /// The path of its SBOM.
+    pub sbom: PathBuf,
+}
+
+impl<'a> Job<'a> {
+    /// The job that writes a package of `module` for `target` to the directory `out`.
+    pub fn new(out: &Path, module: &'a Module, target: &'static Target) -> Self {
+        let (deb, sbom) = (out.join(module.deb_name(target)), out.join(module.sbom_name(target)));
+        Job { module, target, deb, sbom }
+    }
+}
+
+/// The jobs whose package is missing, altered, or made of other inputs than the current ones.
+pub fn stale<'a>(
+    sh: &Shell,
+    workspace: &Workspace,
+    inputs: &Inputs,
+    jobs: &'a [Job<'a>],
+) -> Result<Vec<&'a Job<'a>>> {
+    let mut stale = Vec::new();
+    for job in jobs {
+        let key = toolchain::present(sh, &workspace.target, job.target)?
+            .map(|toolchain| inputs.key(&toolchain, job.target));
+        if !key.is_some_and(|key| record::matches(&workspace.target, &job.deb, &job.sbom, &key)) {
+            stale.push(job);
+        }
+    }
+    Ok(stale)
+}
