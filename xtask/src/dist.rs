@@ -101,9 +101,6 @@ impl Dist {
 }
 
 /// Writes the archives of every module's source into `out`, without building anything, and returns their paths.
-///
-/// # Errors
-/// When one cannot be made.
 pub fn sources(sh: &Shell, out: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     write_sources(sh, &modules::workspace(sh)?, out)

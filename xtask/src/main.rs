@@ -5,6 +5,7 @@ mod conformance;
 mod crash;
 mod debian;
 mod dist;
+mod docs;
 mod e2e;
 mod engines;
 mod image;
@@ -36,6 +37,7 @@ enum Xtask {
     Crash(crash::Crash),
     Debian(debian::Debian),
     Dist(dist::Dist),
+    Docs(docs::Docs),
     E2e(e2e::E2e),
     Engines(engines::Engines),
     Image(image::Image),
@@ -73,6 +75,7 @@ fn dispatch() -> Result<()> {
         Xtask::Crash(command) => command.run(&sh).map(drop),
         Xtask::Debian(command) => command.run(&sh).map(|said| println!("{said}")),
         Xtask::Dist(command) => command.run(&sh).map(drop),
+        Xtask::Docs(command) => command.run(&sh),
         Xtask::E2e(command) => command.run(&sh).map(drop),
         Xtask::Engines(command) => command.run(&sh).map(|said| println!("{said}")),
         Xtask::Image(command) => command.run(&sh),

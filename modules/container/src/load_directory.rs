@@ -53,7 +53,7 @@ impl LoadDirectory {
 
     /// Makes the directory, for root only. For the second image of an update it exists already. It is certain to be
     /// this module's if only root may write to the parent directory, or that has the sticky bit, as `/var/tmp` has:
-    /// nobody can guess the name in advance, and nobody else can rename or remove the directory later.
+    /// the name cannot be guessed in advance, and no other user can rename or remove the directory later.
     ///
     /// # Errors
     /// When it cannot be made: with the remedy.
@@ -65,9 +65,6 @@ impl LoadDirectory {
     }
 
     /// Removes the directory with its content, if it exists.
-    ///
-    /// # Errors
-    /// When something cannot be removed.
     pub fn remove(&self) -> Result<()> {
         durable::remove_tree(&self.0)
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use mender_update_module::durable;
 
 /// The destination `path` with symlinks resolved. It is a directory, or does not exist.

@@ -88,9 +88,6 @@ impl Swap {
     }
 
     /// Checks in the staging directory that the file system can exchange two names.
-    ///
-    /// # Errors
-    /// When it cannot.
     pub fn check_exchange(&self) -> Result<()> {
         let (staging, trial) = (self.staging.open()?, FileName::new("trial")?);
         staging.make_child(&trial, 0o700)?;

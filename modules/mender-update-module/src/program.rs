@@ -183,7 +183,8 @@ impl Program {
         let child = processes::spawn(&mut self.command);
         // The command would keep its ends of the pipes open, and the reader would never see their end.
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
-        let child = child.with_context(|| format!("starting {program:?} failed: install it if it is missing"))?;
+        let child =
+            child.with_context(|| format!("starting {program:?} failed: install it if it is missing"))?;
         Ok(Running { child, _log: Log::from(reader), before })
     }
 

@@ -55,25 +55,16 @@ pub trait Transactional: Sized {
 
     /// As [`UpdateModule::check_settings`]. A module with settings calls [`settings::check`](crate::settings::check) with
     /// their type.
-    ///
-    /// # Errors
-    /// As there.
     fn check_settings(&self, file: &Path) -> Result<()> {
         settings::check::<settings::NoSettings>(file)
     }
 
     /// As [`UpdateModule::provides_payload_file_sizes`]. Default: yes, for the check of free space.
-    ///
-    /// # Errors
-    /// As there.
     fn provides_payload_file_sizes(&self, _tree: &WorkTree) -> Result<bool> {
         Ok(true)
     }
 
     /// As [`UpdateModule::download`]. Default: ends the previous transaction, plans and stages.
-    ///
-    /// # Errors
-    /// As there.
     fn download(&self, tree: &WorkTree, mut payloads: Payloads) -> Result<()> {
         let transaction = transaction::<Self>(tree);
         let unrestored = transaction.clear()?;
@@ -84,90 +75,57 @@ pub trait Transactional: Sized {
     }
 
     /// As [`UpdateModule::artifact_install`]. Default: activates the staged version.
-    ///
-    /// # Errors
-    /// As there.
     fn artifact_install(&self, tree: &WorkTree) -> Result<()> {
         transaction::<Self>(tree).install()
     }
 
     /// As [`UpdateModule::needs_artifact_reboot`]. Default: [`Update::needs_reboot`].
-    ///
-    /// # Errors
-    /// As there.
     fn needs_artifact_reboot(&self, tree: &WorkTree) -> Result<NeedsReboot> {
         transaction::<Self>(tree).needs_reboot()
     }
 
     /// As [`UpdateModule::artifact_reboot`]. Default: does nothing.
-    ///
-    /// # Errors
-    /// As there.
     fn artifact_reboot(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
     /// As [`UpdateModule::artifact_verify_reboot`]. Default: does nothing.
-    ///
-    /// # Errors
-    /// As there.
     fn artifact_verify_reboot(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
     /// As [`UpdateModule::artifact_commit`]. Default: the new version stays.
-    ///
-    /// # Errors
-    /// As there.
     fn artifact_commit(&self, tree: &WorkTree) -> Result<()> {
         transaction::<Self>(tree).commit()
     }
 
     /// As [`UpdateModule::supports_rollback`]. Default: yes.
-    ///
-    /// # Errors
-    /// As there.
     fn supports_rollback(&self, _tree: &WorkTree) -> Result<bool> {
         Ok(true)
     }
 
     /// As [`UpdateModule::artifact_rollback`]. Default: activates the previous version.
-    ///
-    /// # Errors
-    /// As there.
     fn artifact_rollback(&self, tree: &WorkTree) -> Result<()> {
         transaction::<Self>(tree).roll_back()
     }
 
     /// As [`UpdateModule::artifact_rollback_reboot`]. Default: does nothing.
-    ///
-    /// # Errors
-    /// As there.
     fn artifact_rollback_reboot(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
     /// As [`UpdateModule::artifact_verify_rollback_reboot`]. Default: does nothing.
-    ///
-    /// # Errors
-    /// As there.
     fn artifact_verify_rollback_reboot(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
     /// As [`UpdateModule::artifact_failure`]. Default: does nothing.
-    ///
-    /// # Errors
-    /// As there.
     fn artifact_failure(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }
 
     /// As [`UpdateModule::cleanup`]. Default: ends the transaction. Files that cannot be removed are logged, and the next
     /// update tries again: a failed Cleanup would make the server show a committed update as failed.
-    ///
-    /// # Errors
-    /// As there.
     fn cleanup(&self, tree: &WorkTree) -> Result<()> {
         let transaction = transaction::<Self>(tree);
         transaction.retry_left();
@@ -179,9 +137,6 @@ pub trait Transactional: Sized {
     }
 
     /// As [`UpdateModule::recover`]. Default: rolls back an interrupted update, then calls [`booted`](Self::booted).
-    ///
-    /// # Errors
-    /// As there.
     fn recover(&self, tree: &WorkTree) -> Result<()> {
         // The active version has to start even if an interrupted update cannot be rolled back.
         let recovered = transaction::<Self>(tree).recover();

@@ -127,9 +127,6 @@ pub trait Update: Serialize + DeserializeOwned {
     }
 
     /// Whether the active version needs a reboot. It is called after the activation, and again after a rollback. Default: no.
-    ///
-    /// # Errors
-    /// As those of [`UpdateModule::needs_artifact_reboot`](crate::UpdateModule::needs_artifact_reboot).
     fn needs_reboot(&self, _prepared: &Self::Prepared) -> Result<NeedsReboot> {
         Ok(NeedsReboot::No)
     }

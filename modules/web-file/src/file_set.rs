@@ -243,10 +243,7 @@ impl Update for FileSet {
     fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
         let Found { times, previous } = &prepared.found;
         let destination = self.destination.open().with_context(|| {
-            format!(
-                "the previous files are in {}",
-                self.staging.path().join("kept").display()
-            )
+            format!("the previous files are in {}", self.staging.path().join("kept").display())
         })?;
         let Some(destination) = destination else {
             return self.destination.remove_made(); // interrupted before this update made it
@@ -304,12 +301,7 @@ impl FileSet {
             Ok(inode.is_some() && file.inode == inode && !kept::is_in(previous, &file.name))
         };
         for file in &self.new {
-            ensure!(
-                !is_left(&file)?,
-                "{}/{}: it is the new file",
-                destination.path().display(),
-                file.name
-            );
+            ensure!(!is_left(&file)?, "{}/{}: it is the new file", destination.path().display(), file.name);
         }
         Ok(())
     }

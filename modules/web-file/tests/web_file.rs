@@ -181,7 +181,7 @@ fn a_rollback_that_cannot_read_the_kept_files_fails() {
     let staging = device.client.device().join(".www.web-file");
     let (kept, aside) = (staging.join("kept"), staging.join("aside"));
     fs::rename(&kept, &aside).unwrap();
-    symlink("kept", &kept).unwrap(); // what it leads to cannot be told
+    symlink("kept", &kept).unwrap(); // a loop
     device.fails("ArtifactRollback", &[kept.to_str().unwrap()]);
     fs::remove_file(&kept).unwrap();
     fs::rename(&aside, &kept).unwrap();
@@ -243,7 +243,7 @@ fn add_mode_leaves_other_files() {
 #[test]
 fn awkward_names_are_safe() {
     let names: [&[u8]; 8] = [
-        b"with blank",
+        b"with space",
         b"-rf",
         b"--help",
         b"quo\"te'",
@@ -257,7 +257,7 @@ fn awkward_names_are_safe() {
         for name in names {
             fs::write(device.www.join(OsStr::from_bytes(name)), "old").unwrap();
         }
-        fs::write(device.www.join("blank"), "old").unwrap();
+        fs::write(device.www.join("space"), "old").unwrap();
         age(&device.www);
         let before = device.exact();
         let payload: Vec<_> = names.iter().map(|name| (OsStr::from_bytes(name), &b"new"[..])).collect();
@@ -338,7 +338,7 @@ fn every_state_can_be_repeated() {
     }
     assert_eq!(device.content(), is(NEW));
     device.ok("ArtifactRollback");
-    assert_eq!(device.content(), is(NEW), "there is no way back after Cleanup, and none is pretended");
+    assert_eq!(device.content(), is(NEW), "after Cleanup, no rollback is possible");
 }
 
 #[test]

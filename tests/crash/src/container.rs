@@ -63,7 +63,7 @@ impl Container {
 }
 
 fn image(reference: &str, version: &str) -> Archive {
-    Image { reference, version, mode: Mode::Well, architecture: "amd64", executable: b"not run here" }
+    Image { reference, version, mode: Mode::Healthy, architecture: "amd64", executable: b"not run here" }
         .archive()
 }
 

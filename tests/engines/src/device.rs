@@ -183,9 +183,6 @@ impl<'a> Device<'a> {
     }
 
     /// Runs `command`, which has to succeed, and returns its output.
-    ///
-    /// # Errors
-    /// When it fails.
     pub fn ok(&self, command: &str) -> Result<String> {
         self.exits_with(command, 0)
     }

@@ -40,6 +40,7 @@ pub mod conformance;
 pub mod debian;
 pub mod fault_injection;
 mod journals;
+pub mod protocol;
 mod snapshot;
 mod suite;
 

@@ -21,10 +21,6 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The former name of [`Mode::Healthy`], which some tests still use.
-    #[expect(non_upper_case_globals, reason = "it stands for a variant")]
-    pub const Well: Self = Self::Healthy;
-
     /// The value of the variable `MODE` in the image.
     pub fn word(self) -> &'static str {
         match self {

@@ -72,9 +72,6 @@ impl Source {
     }
 
     /// Writes every file below `directory`.
-    ///
-    /// # Errors
-    /// When one cannot be written.
     pub fn write_to(&self, directory: &Path) -> Result<()> {
         for (path, content) in &self.files {
             directory::write(&directory.join(path), content)?;

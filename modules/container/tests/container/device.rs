@@ -95,7 +95,7 @@ impl Device {
 
     /// Updates `project` with a commit, and returns the new image.
     pub fn update(&mut self, project: &str, reference: &str, version: &str) -> Archive {
-        let archive = archive(reference, version, Mode::Well);
+        let archive = archive(reference, version, Mode::Healthy);
         let outcome = self.download_one(project, reference, &archive);
         assert!(outcome.success(), "{outcome:?}");
         self.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);

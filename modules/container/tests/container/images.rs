@@ -11,7 +11,7 @@ fn an_image_with_another_id_than_in_the_meta_data_is_removed_again() {
     let mut device = Device::new();
     device.update("shop", TAG, "1");
     let before = device.engine_state();
-    let (expected, loaded) = (archive(TAG, "2", Mode::Well), archive(TAG, "3", Mode::Well));
+    let (expected, loaded) = (archive(TAG, "2", Mode::Healthy), archive(TAG, "3", Mode::Healthy));
     let outcome = device.download(&one("shop", TAG, &expected.id), &[("app.tar", &loaded.content)]);
     refused(&outcome, &expected.id);
     device.ok("Cleanup");
@@ -24,7 +24,7 @@ fn a_truncated_download_changes_nothing() {
     let mut device = Device::new();
     device.update("shop", TAG, "1");
     let before = device.engine_state();
-    let new = archive(TAG, "2", Mode::Well);
+    let new = archive(TAG, "2", Mode::Healthy);
     let half = &new.content[..new.content.len() / 2];
     let outcome = device.download(&one("shop", TAG, &new.id), &[("app.tar", half)]);
     refused(&outcome, "loading \"app.tar\" failed");
@@ -58,7 +58,7 @@ fn an_image_of_another_container_is_kept() {
 #[test]
 fn space_is_checked_before_anything_is_loaded() {
     let mut device = Device::with("reserve_mib = 1000000000\n");
-    let new = archive(TAG, "1", Mode::Well);
+    let new = archive(TAG, "1", Mode::Healthy);
     refused(&device.download_one("shop", TAG, &new), "stay free");
     assert!(!device.has_image(&new));
 }

@@ -37,7 +37,7 @@ fn copies(directory: &Path) -> Vec<PathBuf> {
 
 /// Interrupts a download while the engine has a copy in `tmp_dir`.
 fn interrupt_load(device: &mut Device, tmp_dir: &Path) {
-    device.interrupt_download(TAG, &archive(TAG, "1", Mode::Well), || !copies(tmp_dir).is_empty());
+    device.interrupt_download(TAG, &archive(TAG, "1", Mode::Healthy), || !copies(tmp_dir).is_empty());
     assert_eq!(copies(tmp_dir).len(), 1, "the load was not interrupted");
 }
 
@@ -71,7 +71,7 @@ fn a_boot_removes_the_copy_from_the_engine_s_default_directory() {
 #[test]
 fn all_images_of_an_update_are_loaded_through_one_directory() {
     let (mut device, tmp_dir) = with_tmp_dir("tmp");
-    let [one_image, other] = [TAG, "localhost/other:1"].map(|tag| archive(tag, tag, Mode::Well));
+    let [one_image, other] = [TAG, "localhost/other:1"].map(|tag| archive(tag, tag, Mode::Healthy));
     let mut meta_data = one("shop", TAG, &one_image.id);
     let second = json!({"file": "other.tar", "id": other.id, "ref": "localhost/other:1"});
     meta_data["images"].as_array_mut().unwrap().push(second);
@@ -84,7 +84,7 @@ fn all_images_of_an_update_are_loaded_through_one_directory() {
 #[test]
 fn a_load_leaves_nothing_whether_it_succeeds_or_not() {
     let (mut device, tmp_dir) = with_tmp_dir("tmp");
-    let image = archive(TAG, "1", Mode::Well);
+    let image = archive(TAG, "1", Mode::Healthy);
     let half = &image.content[..image.content.len() / 2];
     for (content, loads) in [(half, false), (&image.content, true)] {
         let outcome = device.download(&one("shop", TAG, &image.id), &[("app.tar", content)]);
@@ -127,7 +127,7 @@ fn temporary_files_that_cannot_be_removed_are_logged_and_fail_nothing() {
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
     let settings = settings.replacen(engine, wrapper.to_str().unwrap(), 1);
     device.client.set("container", &settings).unwrap();
-    let image = archive(TAG, "1", Mode::Well);
+    let image = archive(TAG, "1", Mode::Healthy);
     let outcome = device.download_one("shop", TAG, &image);
     let logged = "removing the engine's temporary files failed";
     assert!(outcome.success() && outcome.stderr.contains(logged), "{outcome:?}");
@@ -151,14 +151,14 @@ fn a_missing_directory_in_podman_s_storage_is_made() {
 fn the_message_about_a_missing_directory_has_the_remedy() {
     for (tmp_dir, expected) in [("/no/such/directory", "tmp_dir in"), ("tmp", "absolute")] {
         let mut device = Device::with(&format!("tmp_dir = {tmp_dir:?}\n"));
-        refused(&device.download_one("shop", TAG, &archive(TAG, "1", Mode::Well)), expected);
+        refused(&device.download_one("shop", TAG, &archive(TAG, "1", Mode::Healthy)), expected);
     }
 }
 
 #[test]
 fn an_update_without_a_load_directory_in_its_journal_goes_on() {
     let mut device = Device::new();
-    let image = archive(TAG, "1", Mode::Well);
+    let image = archive(TAG, "1", Mode::Healthy);
     assert!(device.download_one("shop", TAG, &image).success());
     let journal = device.state_directory().join("journal.json");
     let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&journal).unwrap()).unwrap();
@@ -173,7 +173,7 @@ fn an_update_without_a_load_directory_in_its_journal_goes_on() {
 /// Downloads an image whose meta-data have the unpacked size `size`, and returns the message. The client does not
 /// know the sizes of archives.
 fn download_of_size(device: &mut Device, size: u64) -> String {
-    let image = archive(TAG, "1", Mode::Well);
+    let image = archive(TAG, "1", Mode::Healthy);
     let mut meta_data = one("shop", TAG, &image.id);
     meta_data["images"][0]["size"] = json!(size);
     let outcome = device.download(&meta_data, &[("app.tar", &image.content)]);

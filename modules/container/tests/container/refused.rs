@@ -10,7 +10,7 @@ const TAG: &str = "localhost/shop:1";
 #[test]
 fn invalid_meta_data_are_refused_before_an_image_is_loaded() {
     let mut device = Device::new();
-    let image = archive(TAG, "1", Mode::Well);
+    let image = archive(TAG, "1", Mode::Healthy);
     let good = one("shop", TAG, &image.id);
     let with = |key: &str, value| {
         let mut changed = good.clone();
@@ -56,7 +56,7 @@ fn invalid_meta_data_are_refused_before_an_image_is_loaded() {
 fn a_definition_that_cannot_run_is_refused_and_leaves_nothing() {
     let mut device = Device::new();
     let before = device.engine_state();
-    let image = archive(TAG, "1", Mode::Well);
+    let image = archive(TAG, "1", Mode::Healthy);
     for (run, expected) in [
         (json!({}), "no services"),
         (json!({"web": {"image": "localhost/other:1"}}), "neither in the artifact nor on the device"),
@@ -85,7 +85,7 @@ fn a_definition_that_cannot_run_is_refused_and_leaves_nothing() {
 #[test]
 fn the_message_about_a_missing_or_stopped_engine_has_the_remedy() {
     let mut device = Device::new();
-    let image = archive(TAG, "1", Mode::Well);
+    let image = archive(TAG, "1", Mode::Healthy);
     device.client.set("container", "engine = \"/no/such/podman\"\n").unwrap();
     refused(&device.download_one("shop", TAG, &image), "install it");
     // This program fails with any arguments, as docker does without its service.
@@ -98,7 +98,7 @@ fn the_message_about_a_missing_or_stopped_engine_has_the_remedy() {
 #[test]
 fn the_message_about_a_missing_compose_provider_has_the_remedy() {
     let mut device = Device::new();
-    let image = archive(TAG, "1", Mode::Well);
+    let image = archive(TAG, "1", Mode::Healthy);
     let mut meta_data = one("shop", TAG, &image.id);
     meta_data["run"] = json!(null);
     meta_data["compose"] = json!("compose.yaml");
@@ -110,7 +110,7 @@ fn the_message_about_a_missing_compose_provider_has_the_remedy() {
 #[test]
 fn sizes_that_overflow_are_refused_as_too_large() {
     let mut device = Device::new();
-    let image = archive(TAG, "1", Mode::Well);
+    let image = archive(TAG, "1", Mode::Healthy);
     for sizes in [[u64::MAX, u64::MAX], [1 << 63, 1 << 63]] {
         let mut meta_data = one("shop", TAG, &image.id);
         meta_data["images"] = sizes.iter().enumerate().map(|(number, size)| {

@@ -15,7 +15,7 @@ const TAG: &str = "localhost/shop:latest";
 fn a_rollback_of_a_first_install_leaves_nothing() {
     let mut device = Device::new();
     let before = device.engine_state();
-    let new = archive(TAG, "1", Mode::Well);
+    let new = archive(TAG, "1", Mode::Healthy);
     let outcome = device.download_one("shop", TAG, &new);
     assert!(outcome.success(), "{outcome:?}");
     assert_eq!(device.running("shop.web"), None, "nothing runs before ArtifactInstall");
@@ -36,7 +36,7 @@ fn the_previous_version_is_restored_by_its_id_though_both_have_one_tag() {
         let mut device = Device::new();
         device.update("shop", TAG, "1");
         let previous = device.engine_state();
-        let new = archive(TAG, "2", Mode::Well);
+        let new = archive(TAG, "2", Mode::Healthy);
         assert!(device.download_one("shop", TAG, &new).success());
         device.ok("ArtifactInstall");
         assert_eq!(device.running("shop.web"), Some(new.id));
@@ -53,7 +53,7 @@ fn the_previous_version_is_restored_by_its_id_though_both_have_one_tag() {
 fn a_project_that_cannot_be_read_is_an_error() {
     let mut device = Device::new();
     device.update("shop", TAG, "1");
-    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Well)).success());
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
     device.ok("ArtifactInstall");
     let list = device.state_directory().join("projects/shop/project.json");
     let kept = fs::read(&list).unwrap();
@@ -118,7 +118,7 @@ fn a_boot_starts_the_active_version_and_never_an_interrupted_one() {
     let previous = device.engine_state();
     device.boot();
     assert_eq!(device.engine_state(), previous);
-    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Well)).success());
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
     device.boot();
     assert_eq!(
         device.running("shop.web"),
@@ -182,7 +182,7 @@ fn other_directories_are_ignored_and_a_damaged_project_does_not_block_others() {
 }
 
 #[test]
-fn a_project_that_somebody_else_may_write_to_is_not_started() {
+fn a_project_that_others_may_write_to_is_not_started() {
     let mut device = Device::new();
     device.update("shop", TAG, "1");
     let project = device.state_directory().join("projects/shop");
@@ -209,12 +209,12 @@ fn a_project_that_somebody_else_may_write_to_is_not_started() {
 }
 
 #[test]
-fn a_project_that_somebody_has_replaced_since_the_download_is_refused() {
+fn a_project_that_was_replaced_after_the_download_is_refused() {
     for replaced in ["staging/shop", "projects/shop"] {
         let mut device = Device::new();
         device.update("shop", TAG, "1");
         let previous = device.running("shop.web");
-        assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Well)).success());
+        assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
         let (path, aside) = (device.state_directory().join(replaced), device.state_directory().join("aside"));
         fs::rename(&path, &aside).unwrap();
         let copied = Command::new("cp").arg("--archive").arg(&aside).arg(&path).status().unwrap();

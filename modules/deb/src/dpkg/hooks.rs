@@ -37,9 +37,6 @@ impl Hooks {
     }
 
     /// Runs `work` between the commands.
-    ///
-    /// # Errors
-    /// Those of `work`. A failed command is only logged: `work` fails if the command was needed.
     pub fn run_around<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         run(&self.before);
         let result = work();

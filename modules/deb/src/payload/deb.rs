@@ -88,9 +88,6 @@ pub fn control(deb: &Path) -> Result<Control> {
 const DIVERT: &[u8] = b"dpkg-divert";
 
 /// Calls `take` with the name, size and content of every file in the control archive of `deb`.
-///
-/// # Errors
-/// Those of `take`; when the archive is damaged or exceeds [`CONTROL_LIMIT`].
 pub fn each_control_file(
     deb: &Path,
     mut take: impl FnMut(&str, u64, &mut dyn Read) -> Result<()>,

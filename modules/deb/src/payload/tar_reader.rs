@@ -33,10 +33,6 @@ pub struct Entry<'a> {
 }
 
 /// Reads an archive and calls `take` with every entry.
-///
-/// # Errors
-/// Those of `take`; when the archive is damaged or truncated, a header exceeds its limit, or an
-/// entry has an unknown type.
 pub fn read(archive: impl Read, origin: Origin, mut take: impl FnMut(Entry) -> Result<()>) -> Result<()> {
     let mut archive = Archive::new(archive);
     let mut long_name = None;

@@ -427,7 +427,7 @@ fn an_immutable_file_or_directory_is_refused() {
 }
 
 #[test]
-fn what_somebody_has_replaced_between_two_calls_is_refused() {
+fn files_that_were_replaced_between_two_calls_are_refused() {
     let device = Device::new(&[app("1.0")]);
     let directory = device.client.datastore().join("update-modules/deb");
     let replace = |name: &str| {

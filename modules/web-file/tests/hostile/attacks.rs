@@ -176,6 +176,6 @@ fn existing_staging_names_block_no_update() {
         let victim = Snapshot::of(&device.victim).unwrap();
         device.updates_again();
         assert!(Snapshot::of(&device.victim).unwrap() == victim);
-        assert!(fs::symlink_metadata(device.staging()).is_ok(), "what somebody has put there was removed");
+        assert!(fs::symlink_metadata(device.staging()).is_ok(), "a foreign file was removed");
     }
 }

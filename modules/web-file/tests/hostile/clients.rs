@@ -114,7 +114,7 @@ fn calls_wait_for_each_other() {
         device.ok("ArtifactRollback");
         device.ok("Cleanup");
         let whole = (device.text("index.html"), device.www.join("added.css").exists());
-        assert!([("old".into(), false), ("new".into(), true)].contains(&whole), "mixed: {whole:?}");
+        assert!([("previous".into(), false), ("new".into(), true)].contains(&whole), "mixed: {whole:?}");
         assert!(!device.journal().join("journal.json").exists() && !device.staging().exists());
     }
 }

@@ -49,7 +49,7 @@ fn compose(device: &mut Device) -> Result<()> {
     for (number, name) in [TAG, "app:1"].into_iter().enumerate() {
         let before = device.images()?;
         let artifact = |version: &str| -> Result<String> {
-            let image = device.image_of(name, version, Mode::Well).with_volume("/state").archive();
+            let image = device.image_of(name, version, Mode::Healthy).with_volume("/state").archive();
             let text = web(name, "    volumes: ['data:/data']\nvolumes:\n  data: {}\n");
             device.artifact(&one(&format!("{number}-{version}"), name, &image, &text))
         };
@@ -85,7 +85,7 @@ fn compose(device: &mut Device) -> Result<()> {
 
 /// A release of two compose files with a profile and other files.
 fn with_files(device: &Device, version: &str) -> Release {
-    let image = device.image(TAG, version, Mode::Well);
+    let image = device.image(TAG, version, Mode::Healthy);
     let base = web(TAG, "    env_file: [app.env]\n    volumes: ['./conf:/conf:ro']\n");
     let more = "services:\n  web:\n    environment: {MORE: yes-more}\n  debug:\n    image: localhost/not-here:1\n\
                 \x20   profiles: [debug]\n  extra:\n    image: localhost/shop:1\n    profiles: [extra]\n\
@@ -135,8 +135,8 @@ fn files(device: &mut Device) -> Result<()> {
 }
 
 fn refused(device: &mut Device) -> Result<()> {
-    let image = device.image(TAG, "1", Mode::Well);
-    device.load(&device.image("localhost/unrelated:1", "unrelated", Mode::Well))?;
+    let image = device.image(TAG, "1", Mode::Healthy);
+    device.load(&device.image("localhost/unrelated:1", "unrelated", Mode::Healthy))?;
     device.engine("run --detach --network=host --env PORT=8099 --name unrelated localhost/unrelated:1")?;
     let before = device.images()?;
     for (number, (more, expected)) in [

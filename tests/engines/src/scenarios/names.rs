@@ -44,12 +44,12 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 fn names_of_others(device: &mut Device) -> Result<()> {
-    let unrelated = device.image("localhost/base:latest", "unrelated", Mode::Well);
+    let unrelated = device.image("localhost/base:latest", "unrelated", Mode::Healthy);
     device.load(&unrelated)?;
     let before = device.images()?;
     let image = |version: &str| {
         let names = ["localhost/shop:1", "localhost/base:latest", "base:latest"];
-        device.image_of("localhost/shop:1", version, Mode::Well).called(&names).archive()
+        device.image_of("localhost/shop:1", version, Mode::Healthy).called(&names).archive()
     };
     let first = device.artifact(&plain("1", "shop", "localhost/shop:1", &image("1"), 8080))?;
     device.client(&format!("install {first}"), 0)?;
@@ -65,7 +65,7 @@ fn names_of_others(device: &mut Device) -> Result<()> {
     ensure!(base(&device.images()?) == before, "after a commit: {:#?}", device.images()?);
     ensure!(device.images()?.len() == before.len() + 2, "images are left: {:#?}", device.images()?);
     // A name in the meta-data is taken from the other image.
-    let mine = device.image("localhost/base:latest", "3", Mode::Well);
+    let mine = device.image("localhost/base:latest", "3", Mode::Healthy);
     let previous = device.images()?;
     let third = device.artifact(&plain("3", "shop", "localhost/base:latest", &mine, 8080))?;
     device.client(&format!("install {third}"), 0)?;
@@ -81,7 +81,7 @@ fn short_names(device: &mut Device) -> Result<()> {
     {
         let project = format!("project-{number}");
         let port = 8080 + u16::try_from(number)?;
-        let image = |version: &str| device.image(name, version, Mode::Well);
+        let image = |version: &str| device.image(name, version, Mode::Healthy);
         let artifact = |version: &str| -> Result<String> {
             device.artifact(&plain(&format!("{project}-{version}"), &project, name, &image(version), port))
         };
@@ -116,7 +116,7 @@ fn short_names(device: &mut Device) -> Result<()> {
 /// Makes both engines save an image in their formats, and installs the archives.
 fn archives(device: &mut Device) -> Result<()> {
     let is_docker = !device.setup.is_podman();
-    let image = device.image("localhost/saved:1", "1", Mode::Well);
+    let image = device.image("localhost/saved:1", "1", Mode::Healthy);
     device.write("/root/image.tar", &image.content)?;
     let save = |setup: &str, start: &str, load: &str, id: &str, save: &str| -> Result<()> {
         device
@@ -182,7 +182,8 @@ fn archives(device: &mut Device) -> Result<()> {
 
 fn volumes(device: &mut Device) -> Result<()> {
     let artifact = |version: &str| -> Result<String> {
-        let image = device.image_of("localhost/shop:1", version, Mode::Well).with_volume("/state").archive();
+        let image =
+            device.image_of("localhost/shop:1", version, Mode::Healthy).with_volume("/state").archive();
         device.artifact(&plain(version, "shop", "localhost/shop:1", &image, 8080))
     };
     let (first, second) = (artifact("1")?, artifact("2")?);
@@ -207,11 +208,11 @@ fn interrupted_load(device: &mut Device) -> Result<()> {
         "1",
         "shop",
         "localhost/shop:1",
-        &device.image("localhost/shop:1", "1", Mode::Well),
+        &device.image("localhost/shop:1", "1", Mode::Healthy),
         8080,
     ))?;
     let previous = device.images()?;
-    let second = device.image("localhost/shop:1", "2", Mode::Well);
+    let second = device.image("localhost/shop:1", "2", Mode::Healthy);
     let artifact = device.artifact(&plain("2", "shop", "localhost/shop:1", &second, 8080))?;
     let mut client = device.client_until(
         &format!("install {artifact}"),
@@ -225,7 +226,7 @@ fn interrupted_load(device: &mut Device) -> Result<()> {
         "3",
         "shop",
         "localhost/shop:1",
-        &device.image("localhost/shop:1", "3", Mode::Well),
+        &device.image("localhost/shop:1", "3", Mode::Healthy),
         8080,
     ))?;
     ensure!(device.images()?.len() == previous.len(), "images are left: {:#?}", device.images()?);

@@ -26,7 +26,7 @@ pub const SCENARIOS: &[Scenario] = &[
 const TAG: &str = "localhost/shop:1";
 
 fn with_files(device: &Device, version: &str) -> Release {
-    let image = device.image_of(TAG, version, Mode::Well).with_volume("/state").archive();
+    let image = device.image_of(TAG, version, Mode::Healthy).with_volume("/state").archive();
     let text = format!(
         "# Pull=always\n[Container]\nImage={TAG}\nNetwork=host\nVolume=data.volume:/data\nEnvironmentFile=./app.env\n\
          Volume=./conf:/conf:ro\nStopTimeout=1\n\n[Service]\nRestart=always\n"
@@ -71,11 +71,11 @@ fn quadlet(device: &mut Device) -> Result<()> {
 }
 
 fn refused(device: &mut Device) -> Result<()> {
-    device.load(&device.image("localhost/unrelated:1", "unrelated", Mode::Well))?;
+    device.load(&device.image("localhost/unrelated:1", "unrelated", Mode::Healthy))?;
     device.engine("run --detach --network=host --env PORT=8099 --name unrelated localhost/unrelated:1")?;
     device.engine("pod create --name unrelated-pod")?;
     let before = device.images()?;
-    let image = device.image(TAG, "1", Mode::Well);
+    let image = device.image(TAG, "1", Mode::Healthy);
     let web = |more: &str| format!("[Container]\nImage={TAG}\nNetwork=host\nStopTimeout=1\n{more}\n");
     let none = ("more.network", "[Network]\n".to_owned());
     for (number, (files, expected)) in [

@@ -28,9 +28,9 @@ pub const SCENARIOS: &[Scenario] = &[
 const TAG: &str = "localhost/shop:1";
 
 fn reasons(device: &mut Device) -> Result<()> {
-    device.update(&plain("1", "shop", TAG, &device.image(TAG, "1", Mode::Well), 8080))?;
+    device.update(&plain("1", "shop", TAG, &device.image(TAG, "1", Mode::Healthy), 8080))?;
     let previous = device.images()?;
-    let image = device.image(TAG, "2", Mode::Well);
+    let image = device.image(TAG, "2", Mode::Healthy);
     device.ok("systemd-run --quiet busybox nc -ll -p 8090 -e true")?;
     device.wait("busybox netstat -tln | grep -q :8090")?;
     let mut taken = service(TAG, 8090);
@@ -61,12 +61,12 @@ fn reasons(device: &mut Device) -> Result<()> {
 }
 
 fn refused(device: &mut Device) -> Result<()> {
-    device.update(&plain("1", "shop", TAG, &device.image(TAG, "1", Mode::Well), 8080))?;
-    device.load(&device.image("localhost/unrelated:1", "unrelated", Mode::Well))?;
+    device.update(&plain("1", "shop", TAG, &device.image(TAG, "1", Mode::Healthy), 8080))?;
+    device.load(&device.image("localhost/unrelated:1", "unrelated", Mode::Healthy))?;
     device.engine("run --detach --network=host --env PORT=8099 --name museum.web localhost/unrelated:1")?;
     let previous = device.images()?;
-    let image = device.image(TAG, "2", Mode::Well);
-    let other = device.image("localhost/other:1", "3", Mode::Well);
+    let image = device.image(TAG, "2", Mode::Healthy);
+    let other = device.image("localhost/other:1", "3", Mode::Healthy);
     let web = || service(TAG, 8080);
     let with = |key: &str, value: Value| {
         let mut web = web();
@@ -122,7 +122,7 @@ fn refused(device: &mut Device) -> Result<()> {
         "{:#?}",
         device.images()?
     );
-    device.load(&device.image("localhost/more:1", "more", Mode::Well))?;
+    device.load(&device.image("localhost/more:1", "more", Mode::Healthy))?;
     let more = device.images()?;
     let more =
         more.iter().find(|image| image.ends_with("localhost/more:1")).context("the image is not loaded")?;

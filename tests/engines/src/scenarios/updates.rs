@@ -60,7 +60,7 @@ fn shop(device: &Device, version: &str, mode: Mode) -> Release {
 
 fn install(device: &mut Device) -> Result<()> {
     let before = device.images()?;
-    let first = device.artifact(&shop(device, "1", Mode::Well))?;
+    let first = device.artifact(&shop(device, "1", Mode::Healthy))?;
     device.client(&format!("install {first}"), 0)?;
     device.answers(8080, "1")?;
     device.client("rollback", 0)?;
@@ -72,7 +72,7 @@ fn install(device: &mut Device) -> Result<()> {
     device.client("commit", 0)?;
     device.answers(8080, "1")?;
     let previous = device.images()?;
-    let second = device.artifact(&shop(device, "2", Mode::Well))?;
+    let second = device.artifact(&shop(device, "2", Mode::Healthy))?;
     device.client(&format!("install {second}"), 0)?;
     device.answers(8080, "2")?;
     device.client("rollback", 0)?;
@@ -89,7 +89,7 @@ fn install(device: &mut Device) -> Result<()> {
 }
 
 fn unhealthy(device: &mut Device) -> Result<()> {
-    device.update(&shop(device, "1", Mode::Well))?;
+    device.update(&shop(device, "1", Mode::Healthy))?;
     let previous = device.images()?;
     device.refuses(&shop(device, "2", Mode::Exit), &["this version is broken"])?;
     device.answers(8080, "1")?;
@@ -103,14 +103,14 @@ fn unhealthy(device: &mut Device) -> Result<()> {
     device.refuses(&checked("3", Mode::Unhealthy), &["version 3 begins", "health check"])?;
     device.answers(8080, "1")?;
     device.is_clean(&previous)?;
-    device.update(&checked("4", Mode::Well))?;
+    device.update(&checked("4", Mode::Healthy))?;
     device.answers(8080, "4")
 }
 
 fn interrupted(device: &mut Device) -> Result<()> {
-    device.update(&shop(device, "1", Mode::Well))?;
+    device.update(&shop(device, "1", Mode::Healthy))?;
     let previous = device.images()?;
-    let second = device.artifact(&shop(device, "2", Mode::Well))?;
+    let second = device.artifact(&shop(device, "2", Mode::Healthy))?;
     let stopped = "! pidof tiny-http > /dev/null";
     for (arguments, phase) in
         [(format!("install {second}"), "Switching"), ("rollback".to_owned(), "RollingBack")]
@@ -135,16 +135,16 @@ fn interrupted(device: &mut Device) -> Result<()> {
 }
 
 fn projects(device: &mut Device) -> Result<()> {
-    let base = device.image("localhost/base:1", "1", Mode::Well);
+    let base = device.image("localhost/base:1", "1", Mode::Healthy);
     device.update(&plain("shop-1", "shop", "localhost/base:1", &base, 8080))?;
     device.update(&plain("museum-1", "museum", "localhost/base:1", &base, 8081))?;
-    let second = device.image("localhost/shop:2", "2", Mode::Well);
+    let second = device.image("localhost/shop:2", "2", Mode::Healthy);
     device.update(&plain("shop-2", "shop", "localhost/shop:2", &second, 8080))?;
     device.lose_power()?;
     device.power_on()?;
     device.answers(8080, "2")?;
     device.answers(8081, "1")?;
-    let third = device.image("localhost/museum:3", "3", Mode::Well);
+    let third = device.image("localhost/museum:3", "3", Mode::Healthy);
     device.update(&plain("museum-3", "museum", "localhost/museum:3", &third, 8081))?;
     device.answers(8081, "3")?;
     let left = device.images()?;

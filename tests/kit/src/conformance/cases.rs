@@ -247,3 +247,15 @@ fn spaces(subject: &Subject) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::states_from;
+
+    #[test]
+    fn the_cases_call_the_states_in_the_order_of_the_protocol() {
+        assert_eq!(states_from("Download"), UPDATE);
+        assert_eq!(states_from("ArtifactRollback"), ROLLBACK);
+    }
+}

@@ -141,3 +141,22 @@ pub const SECOND_INTERRUPTIONS: &[SecondInterruption] = &[
     SecondInterruption { state: "--recover", after_power_loss: RECOVER },
     SecondInterruption { state: "Download", after_power_loss: &["--recover", "Download", "Cleanup"] },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{TRANSITIONS, Transition, states_from, transition};
+
+    /// The sequences of client 3.4, of a repeated commit and of the recovery at boot have names of their own.
+    #[test]
+    fn the_sequences_of_client_5_follow_the_protocol() {
+        for Transition { state, after_power_loss, .. } in TRANSITIONS {
+            let Some(sequence) = SEQUENCES.iter().find(|sequence| sequence.name == *state) else { continue };
+            assert_eq!(sequence.after_power_loss.0, states_from(after_power_loss), "{state}");
+            let next = |state: Option<&str>| state.map(states_from).unwrap_or_default();
+            let Some(Transition { after_success, after_failure, .. }) = transition(state) else { continue };
+            assert_eq!(sequence.after_success.0, next(*after_success), "{state}");
+            assert_eq!(sequence.after_failure.0, next(*after_failure), "{state}");
+        }
+    }
+}

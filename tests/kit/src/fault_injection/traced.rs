@@ -59,9 +59,6 @@ impl Tracer {
     }
 
     /// As [`record`](Self::record), without the content of the device and the effects of the calls.
-    ///
-    /// # Errors
-    /// As there.
     pub fn list(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
         self.log("list", subject, device, state)
     }
