@@ -155,15 +155,27 @@ mod tests {
 
     #[test]
     fn the_packaged_settings_are_the_defaults() {
-        // The conffile shows every key with its default.
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../debian/deb/deb.toml");
         let text = fs::read_to_string(path).unwrap();
         let packaged: Settings = toml::from_str(&text).unwrap();
         assert_eq!(format!("{packaged:?}"), format!("{:?}", Settings::default()));
-        let keys = ["lock_seconds", "network", "reserve_mib", "store_mib", "backup_mib", "max_files"];
-        for key in keys.into_iter().chain(["conffiles", "allow_downgrade"]) {
-            assert!(text.contains(&format!("\n#{key} = ")), "{key} is missing");
-        }
+        // The file shows every key of this module with its default as a comment, without a space after the '#'.
+        let (own, _) = text.split_once("\n#datastore = ").unwrap();
+        let own = own.replace("\n#", "\n").replace("\n ", "\n# ");
+        let shown: toml::Table = toml::from_str(&own).unwrap();
+        // unknown field `x`, expected one of `…`, `…`
+        let error = toml::from_str::<Settings>("x = 0").unwrap_err();
+        let mut keys: Vec<_> = error.message().split('`').skip(3).step_by(2).collect();
+        keys.sort_unstable();
+        assert_eq!(shown.keys().collect::<Vec<_>>(), keys);
+        let shown: Settings = shown.try_into().unwrap();
+        // The defaults of keys about which the artifact decides are those of its meta-data.
+        let expected = Settings {
+            conffiles: Some(Conffiles::default()),
+            allow_downgrade: Some(MetaData::default().allow_downgrade),
+            ..Settings::default()
+        };
+        assert_eq!(format!("{shown:?}"), format!("{expected:?}"));
     }
 
     #[test]
