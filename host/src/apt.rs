@@ -23,42 +23,29 @@ pub struct Root<'a> {
 
 impl<'a> Root<'a> {
     /// Downloads the package lists of `release` (a code name) for `architecture` (Debian's name) into `directory`.
-    pub fn new(
-        sh: &'a Shell,
-        step: &Step,
-        directory: &Path,
-        release: &str,
-        architecture: &str,
-    ) -> Result<Self> {
+    pub fn new(sh: &'a Shell, step: &Step, directory: &Path, release: &str, architecture: &str) -> Result<Self> {
         for part in ["lists/partial", "archives/partial"] {
             let part = directory.join(part);
             fs::create_dir_all(&part).with_context(|| format!("creating {}", part.display()))?;
         }
         let sources = format!("deb [signed-by={KEYRING}] {} {release} main\n", mirror(sh)?);
-        fs::write(directory.join("sources.list"), sources)
-            .context("writing sources.list of the private apt")?;
+        fs::write(directory.join("sources.list"), sources).context("writing sources.list of the private apt")?;
         fs::write(directory.join("status"), "").context("writing an empty dpkg status")?;
         let root = Root { sh, directory: directory.to_owned(), architecture: architecture.to_owned() };
         // Without this option, a failed download of the lists is only a warning, and no package is found later.
-        run(step, root.apt("apt-get").args(["-o", "APT::Update::Error-Mode=any", "update"])).with_context(
-            || {
-                format!(
-                    "downloading Debian's package lists for {release} {architecture}: check the network; \
+        run(step, root.apt("apt-get").args(["-o", "APT::Update::Error-Mode=any", "update"])).with_context(|| {
+            format!(
+                "downloading Debian's package lists for {release} {architecture}: check the network; \
                      while the mirror is updated, try again later"
-                )
-            },
-        )?;
+            )
+        })?;
         Ok(root)
     }
 
     /// The available versions of `package`, newest first.
     pub fn versions(&self, package: &str) -> Result<Vec<String>> {
         let table = self.apt("apt-cache").args(["madison", package]).quiet().ignore_stderr().read()?;
-        Ok(table
-            .lines()
-            .filter_map(|line| line.split('|').nth(1))
-            .map(|version| version.trim().to_owned())
-            .collect())
+        Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|version| version.trim().to_owned()).collect())
     }
 
     /// Downloads `packages` (`name` or `name=version`) and returns their `.deb` files.
@@ -106,8 +93,7 @@ fn downloaded(archives: &Path, package: &str) -> Result<PathBuf> {
 /// apt has no such source, as on a derivative of Debian.
 pub fn mirror(sh: &Shell) -> Result<String> {
     let format = "$(ORIGIN) $(LABEL) $(COMPONENT) $(REPO_URI)";
-    let targets =
-        cmd!(sh, "apt-get indextargets --format {format}").quiet().read().context("reading apt's sources")?;
+    let targets = cmd!(sh, "apt-get indextargets --format {format}").quiet().read().context("reading apt's sources")?;
     let mirror = targets.lines().find_map(|line| line.strip_prefix("Debian Debian main ")).map(str::to_owned);
     ensure!(
         mirror.is_some(),

@@ -17,8 +17,9 @@ use crate::status::step;
 pub fn directory() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(cache) => PathBuf::from(cache),
-        None => PathBuf::from(env::var_os("HOME").context("no cache directory: set HOME or XDG_CACHE_HOME")?)
-            .join(".cache"),
+        None => {
+            PathBuf::from(env::var_os("HOME").context("no cache directory: set HOME or XDG_CACHE_HOME")?).join(".cache")
+        }
     };
     Ok(base.join("mender-rust-modules"))
 }
@@ -74,10 +75,8 @@ pub fn lock(path: &Path) -> Result<File> {
     }
     let file = File::create(path).with_context(context)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        step(format!("waiting for the lock {}", path.display()), |_| {
-            flock(&file, FlockOperation::LockExclusive)
-        })
-        .with_context(context)?;
+        step(format!("waiting for the lock {}", path.display()), |_| flock(&file, FlockOperation::LockExclusive))
+            .with_context(context)?;
     }
     Ok(file)
 }

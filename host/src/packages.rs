@@ -34,9 +34,7 @@ pub fn ensure(sh: &Shell, packages: &[&str]) -> Result<()> {
         let same = packages.iter().map(|package| format!("{package}/{release}"));
         run(step, apt_get(&install).arg("--allow-downgrades").args(same)).or(plain)
     })
-    .with_context(|| {
-        format!("installing Debian packages failed: check the network, or run\n    {}", remedy(&list))
-    })?;
+    .with_context(|| format!("installing Debian packages failed: check the network, or run\n    {}", remedy(&list)))?;
     Ok(())
 }
 
@@ -66,9 +64,8 @@ pub fn remedy(list: &str) -> String {
 /// # Errors
 /// This user is not root, and sudo needs a password.
 pub fn as_root<'a>(sh: &'a Shell, program: &str) -> Result<Cmd<'a>> {
-    let (first, rest) = privilege().with_context(|| {
-        format!("{program} needs root: run the command as root, or run sudo --validate before it")
-    })?;
+    let (first, rest) = privilege()
+        .with_context(|| format!("{program} needs root: run the command as root, or run sudo --validate before it"))?;
     Ok(cmd!(sh, "{first} {rest...} {program}"))
 }
 
@@ -80,9 +77,7 @@ pub fn missing<'a>(sh: &Shell, packages: &[&'a str]) -> Result<Vec<&'a str>> {
         .ignore_status()
         .ignore_stderr()
         .read()
-        .context(
-            "reading installed packages with dpkg-query: use Debian 12 or 13, or a distribution based on it",
-        )?;
+        .context("reading installed packages with dpkg-query: use Debian 12 or 13, or a distribution based on it")?;
     Ok(absent(packages, &known))
 }
 

@@ -18,9 +18,8 @@ pub fn side_by_side<T: Sync, E: Send>(workers: usize, items: &[T], work: impl Fn
     };
     let mut results: Vec<_> = thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
-        let join = |worker: thread::ScopedJoinHandle<'_, Vec<_>>| {
-            worker.join().unwrap_or_else(|panic| resume_unwind(panic))
-        };
+        let join =
+            |worker: thread::ScopedJoinHandle<'_, Vec<_>>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
         workers.into_iter().flat_map(join).collect()
     });
     results.sort_by_key(|&(index, _)| index);
@@ -34,10 +33,7 @@ mod tests {
     #[test]
     fn results_are_in_the_order_of_the_items() {
         let items: Vec<usize> = (0..100).collect();
-        assert_eq!(
-            side_by_side(7, &items, |item| item * 2),
-            items.iter().map(|item| item * 2).collect::<Vec<_>>()
-        );
+        assert_eq!(side_by_side(7, &items, |item| item * 2), items.iter().map(|item| item * 2).collect::<Vec<_>>());
         assert!(side_by_side(0, &[0; 0], |item| *item).is_empty());
     }
 }

@@ -25,9 +25,8 @@ impl Image {
     /// Installs missing packages of [`crate::PACKAGES`] on the host.
     pub fn ensure(sh: &Shell, board: &'static Board) -> Result<Self> {
         host::packages::ensure(sh, crate::PACKAGES)?;
-        let directory =
-            cache::entry("image", &recipe::key(board), |directory| build::image(sh, board, directory))
-                .with_context(|| format!("building the image for {}", board.machine))?;
+        let directory = cache::entry("image", &recipe::key(board), |directory| build::image(sh, board, directory))
+            .with_context(|| format!("building the image for {}", board.machine))?;
         Ok(Self { directory, board })
     }
 

@@ -50,12 +50,7 @@ impl Machine {
     }
 
     /// Starts QEMU and returns immediately.
-    pub(crate) fn start(
-        image: &Image,
-        overlay: &Overlay,
-        directory: &Path,
-        options: &Options,
-    ) -> Result<Self> {
+    pub(crate) fn start(image: &Image, overlay: &Overlay, directory: &Path, options: &Options) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
         let port = command::free_port()?;
         let ssh = Ssh::new(port, &image.ssh_key(), directory)?;
@@ -96,12 +91,7 @@ impl Machine {
     /// Runs `command` as [`Machine::run`] does, fails unless it exits with 0, and returns its standard output.
     pub fn check(&self, command: &str, limit: Limit) -> Result<String> {
         let output = self.run(command, limit)?;
-        ensure!(
-            output.success(),
-            "command failed: {command}: exit status {}\n{}",
-            output.status,
-            output.text()
-        );
+        ensure!(output.success(), "command failed: {command}: exit status {}\n{}", output.status, output.text());
         Ok(output.stdout)
     }
 
@@ -112,8 +102,7 @@ impl Machine {
 
     /// Waits for the end of `background`, as [`Machine::run`] does.
     pub fn finish(&self, background: Background, limit: Limit) -> Result<Output> {
-        let output =
-            background.wait_while(limit, || self.check_console()).map_err(|error| self.explain(error))?;
+        let output = background.wait_while(limit, || self.check_console()).map_err(|error| self.explain(error))?;
         self.check_console().map_err(|error| self.explain(error))?;
         Ok(output)
     }
@@ -132,8 +121,7 @@ impl Machine {
     /// Copies the machine's file `from` to the host's path `to`, at about 100 KB/s.
     pub fn copy_out(&self, from: &str, to: &Path) -> Result<()> {
         let context = || format!("copying {from} of the machine to {}", to.display());
-        let size =
-            self.check(&format!("stat -L -c %s {}", quote(from)), limit::CONNECT).with_context(context)?;
+        let size = self.check(&format!("stat -L -c %s {}", quote(from)), limit::CONNECT).with_context(context)?;
         let limit = limit::copy(size.trim().parse().with_context(context)?);
         let file = File::create(to).with_context(context)?;
         let copy = self.ssh.start(&format!("cat {}", quote(from)), Stdio::null(), file.into())?;

@@ -7,8 +7,7 @@ pub(crate) const CARD: u64 = 1 << 30;
 /// The root file system, `/dev/mmcblk0p1`.
 pub(crate) const ROOT: Partition = Partition { start: 1 << 20, size: 768 << 20 };
 /// `/data`, `/dev/mmcblk0p2`, for the Mender client. As on a real device, it is a partition of its own.
-pub(crate) const DATA: Partition =
-    Partition { start: ROOT.start + ROOT.size, size: CARD - ROOT.start - ROOT.size };
+pub(crate) const DATA: Partition = Partition { start: ROOT.start + ROOT.size, size: CARD - ROOT.start - ROOT.size };
 
 /// A partition of the card.
 pub(crate) struct Partition {

@@ -99,13 +99,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Shuts down `machine`, which runs on `overlay`, boots it without a network adapter, saves it in the overlay, and
     /// resumes it once as a check.
-    pub fn create(
-        step: &Step,
-        machine: Machine,
-        image: &Image,
-        overlay: Overlay,
-        directory: &Path,
-    ) -> Result<Self> {
+    pub fn create(step: &Step, machine: Machine, image: &Image, overlay: Overlay, directory: &Path) -> Result<Self> {
         let units = "/etc/systemd/system";
         machine.check(
             &format!(
@@ -117,11 +111,8 @@ impl Snapshot {
         )?;
         machine.power_off(step)?;
         let control = ControlSockets::new()?;
-        let options = Options {
-            has_adapter: false,
-            kernel_parameters: KERNEL_PARAMETER,
-            arguments: control.monitor_arguments(),
-        };
+        let options =
+            Options { has_adapter: false, kernel_parameters: KERNEL_PARAMETER, arguments: control.monitor_arguments() };
         let machine = Machine::start(image, &overlay, directory, &options)?;
         machine.wait(step, UNPLUGGED, limit::BOOT).context("booting without a network adapter")?;
         Monitor::connect(&control.monitor())?.human_command(&format!("savevm {TAG}"))?;
@@ -227,9 +218,8 @@ impl Monitor {
             .write_all(line.as_bytes())
             .with_context(|| format!("sending {command} to QEMU's monitor"))?;
         loop {
-            let mut answer = self
-                .receive()
-                .with_context(|| format!("reading the answer of QEMU's monitor to {command}"))?;
+            let mut answer =
+                self.receive().with_context(|| format!("reading the answer of QEMU's monitor to {command}"))?;
             if let Some(error) = answer.get("error") {
                 bail!("command of QEMU's monitor failed: {command}: {}", error["desc"]);
             }
@@ -323,9 +313,7 @@ fn connect(path: &Path) -> Result<UnixStream> {
     loop {
         match UnixStream::connect(path) {
             Ok(stream) => {
-                stream
-                    .set_read_timeout(Some(MONITOR.duration()))
-                    .context("setting the time limit of a socket")?;
+                stream.set_read_timeout(Some(MONITOR.duration())).context("setting the time limit of a socket")?;
                 return Ok(stream);
             }
             Err(error) if Instant::now() > deadline => {

@@ -53,10 +53,8 @@ pub(crate) struct Ssh {
 impl Ssh {
     /// Writes the ssh configuration into `directory`. Port `port` of the host leads to the machine's ssh server.
     pub(crate) fn new(port: u16, key: &Path, directory: &Path) -> Result<Self> {
-        let sockets = tempfile::Builder::new()
-            .prefix("pi-")
-            .tempdir_in("/tmp")
-            .context("creating a directory in /tmp")?;
+        let sockets =
+            tempfile::Builder::new().prefix("pi-").tempdir_in("/tmp").context("creating a directory in /tmp")?;
         let config = directory.join("ssh_config");
         // The host key is not checked: the machine is disposable, and the connection does not leave this host.
         let text = format!(

@@ -72,8 +72,7 @@ impl Bench {
         let build = modules::target_directory(&metadata)?.join("bench");
         let ours = ours(sh, &build)?;
         let tables = self.tables(&ours, &upstream::modules(sh)?)?;
-        let storage =
-            self.directory.as_ref().map_or(build.clone(), |directory| sh.current_dir().join(directory));
+        let storage = self.directory.as_ref().map_or(build.clone(), |directory| sh.current_dir().join(directory));
         let mut report = LEGEND.to_owned();
         for Table { title, sizes: [large, small], candidates } in tables {
             let plan = Plan { large, small, rounds: self.rounds.into(), directory: storage.join("devices") };
@@ -99,15 +98,10 @@ impl Bench {
         let candidate = |title: &str, method| Candidate { title: title.to_owned(), method };
         let mut tables = Vec::new();
         for (what, sizes, single) in self.payloads() {
-            let mut files: Vec<_> = one("web-file")
-                .map(|path| candidate("ours: web-file", Method::WebFile(path)))
-                .into_iter()
-                .collect();
+            let mut files: Vec<_> =
+                one("web-file").map(|path| candidate("ours: web-file", Method::WebFile(path))).into_iter().collect();
             if single {
-                files.push(candidate(
-                    "upstream: single-file",
-                    Method::SingleFile(upstream.join("single-file")),
-                ));
+                files.push(candidate("upstream: single-file", Method::SingleFile(upstream.join("single-file"))));
             }
             files.push(candidate("lower bound: cp, sync", Method::Copy));
             let mut archive: Vec<_> = one("directory")
@@ -187,10 +181,5 @@ fn ours(sh: &Shell, build: &Path) -> Result<Vec<PathBuf>> {
     })?;
     let workspace = modules::workspace(sh)?;
     let executable = |name: &str| unpacked.join(upstream::MODULES).join(name);
-    Ok(workspace
-        .modules
-        .iter()
-        .map(|module| executable(&module.name))
-        .filter(|path| path.is_file())
-        .collect())
+    Ok(workspace.modules.iter().map(|module| executable(&module.name)).filter(|path| path.is_file()).collect())
 }

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use host::packages;
 use host::status::step;
-use mock_client::conformance::{CASES, Case};
+use mender_update_module_test::conformance::{CASES, Case};
 use xshell::Shell;
 
 use subjects::{Skipped, Tested};
@@ -33,8 +33,8 @@ pub struct Conformance {
     /// Checks this case only
     #[arg(long, value_name = "NAME")]
     case: Option<String>,
-    /// Checks the shell modules of Debian's mender-client package too, or those in DIR: their failures are shown and do not
-    /// count
+    /// Checks the shell modules of Debian's mender-client package too, or those in DIR: their failures are shown and
+    /// do not count
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     upstream: Option<Option<PathBuf>>,
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask crash`: whether a module leaves exactly the previous or exactly the new version, whatever system call it is
-//! interrupted at.
+//! `cargo xtask crash`: whether a module leaves exactly the previous or exactly the new version, whatever system call
+//! it is interrupted at.
 
 mod table;
 
@@ -11,7 +11,7 @@ use clap::Args;
 use crash::{Module, PAYLOAD_TYPES, subjects};
 use host::command::run;
 use host::status::step;
-use mock_client::fault_injection::{self, Report, Scope, Tracer};
+use mender_update_module_test::fault_injection::{self, Report, Scope, Tracer};
 use xshell::{Shell, cmd};
 
 use crate::conformance::payload;
@@ -31,12 +31,12 @@ pub struct Crash {
     /// The payload that the executable installs [default: tests/payload of the module of that name]
     #[arg(long, value_name = "DIR", requires = "module")]
     payload: Option<PathBuf>,
-    /// Tests at most N crash points and N failing calls of each sequence, evenly spread [default: all; of deb and container,
-    /// whose programs make thousands of calls, a few, unless --module names them]
+    /// Tests at most N crash points and N failing calls of each sequence, evenly spread [default: all; of deb and
+    /// container, whose programs make thousands of calls, a few, unless --module names them]
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
-    /// Interrupts the shell modules of Debian's mender-client package too, or those in DIR: a sample of crash points, without
-    /// failing calls; their outcomes do not count
+    /// Interrupts the shell modules of Debian's mender-client package too, or those in DIR: a sample of crash points,
+    /// without failing calls; their outcomes do not count
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     upstream: Option<Option<PathBuf>>,
 }
@@ -47,8 +47,8 @@ const UPSTREAM_POINTS: usize = 150;
 /// The module that is tested on a Debian system.
 const DEB: &str = "deb";
 
-/// Crash points, failing calls and pairs in a sequence, of modules whose every step runs programs, unless --module names
-/// them: apt and dpkg take seconds.
+/// Crash points, failing calls and pairs in a sequence, of modules whose every step runs programs, unless --module
+/// names them: apt and dpkg take seconds.
 const SPREAD: &[(&str, usize)] = &[("container", 10), (DEB, 4)];
 
 impl Crash {
@@ -72,8 +72,7 @@ impl Crash {
         let outside = self.outside(sh)?;
         let mut names = if outside.is_some() { Vec::new() } else { self.names(sh)? };
         let skipped = without_debian(sh, &mut names)?;
-        let target =
-            metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+        let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
         let target = Path::new(target);
         let tracer = build(sh, target, &names)?;
         let mut results = Results::default();
@@ -87,8 +86,7 @@ impl Crash {
             results.add(&name, Whose::Ours, inject(&name, &module, &tracer, self.scope(&name))?);
         }
         if let Some(directory) = &self.upstream {
-            let scope =
-                Scope { failing_calls: false, lost_writes: false, pairs: false, sample: UPSTREAM_POINTS };
+            let scope = Scope { failing_calls: false, lost_writes: false, pairs: false, sample: UPSTREAM_POINTS };
             let directory = match directory {
                 Some(directory) => sh.current_dir().join(directory),
                 None => upstream::modules(sh)?,
@@ -112,17 +110,13 @@ impl Crash {
     /// The executable that `--module PATH` names, and its payload.
     fn outside(&self, sh: &Shell) -> Result<Option<(String, Module)>> {
         let Some(path) = self.module.as_deref().filter(|module| module.contains('/')) else {
-            ensure!(
-                self.payload.is_none(),
-                "--payload is for --module PATH: our modules have their payloads"
-            );
+            ensure!(self.payload.is_none(), "--payload is for --module PATH: our modules have their payloads");
             return Ok(None);
         };
         let executable = sh.current_dir().join(path);
         ensure!(executable.is_file(), "no module {}: give the path of its executable", executable.display());
         let name = executable.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let payload =
-            self.payload.as_ref().map_or_else(|| payload(sh, &name), |path| sh.current_dir().join(path));
+        let payload = self.payload.as_ref().map_or_else(|| payload(sh, &name), |path| sh.current_dir().join(path));
         ensure!(
             payload.is_dir(),
             "no payload directory {}: make it, or name another with --payload",
@@ -139,7 +133,8 @@ impl Crash {
         Scope { lost_writes: every_write, pairs: every_write, sample, ..Scope::ALL }
     }
 
-    /// Our modules, or the one of the command line. A module without a payload is an error, so that it is not overlooked.
+    /// Our modules, or the one of the command line. A module without a payload is an error, so that it is not
+    /// overlooked.
     fn names(&self, sh: &Shell) -> Result<Vec<String>> {
         let ours: Vec<_> = modules::workspace(sh)?.modules.into_iter().map(|module| module.name).collect();
         for name in &ours {

@@ -44,11 +44,8 @@ impl Debian {
         }
         let system = system(sh)?;
         // A mount namespace of its own: however the tests end, none of their mounts remains.
-        let tests =
-            cmd!(sh, "unshare --mount cargo test --locked --package deb --test debian --").args(self.test);
-        let tests = step("packages on a Debian system", |step| {
-            output(step, tests.env("MENDER_TEST_DEBIAN", system))
-        })?;
+        let tests = cmd!(sh, "unshare --mount cargo test --locked --package deb --test debian --").args(self.test);
+        let tests = step("packages on a Debian system", |step| output(step, tests.env("MENDER_TEST_DEBIAN", system)))?;
         let result = tests.stdout.lines().find_map(|line| line.strip_prefix("test result: "));
         Ok(result.context("the output of cargo test has no line with its result")?.to_owned())
     }
@@ -83,14 +80,13 @@ pub fn system(sh: &Shell) -> Result<PathBuf> {
 /// its own, which needs root.
 pub fn mountable(sh: &Shell) -> Result<PathBuf> {
     let system = system(sh)?;
-    mock_client::debian::own_mounts()?;
+    mender_update_module_test::debian::own_mounts()?;
     Ok(system)
 }
 
 fn make(sh: &Shell, release: &str, directory: &Path) -> Result<()> {
     let mirror = apt::mirror(sh)?;
-    let excluded =
-        EXCLUDED.iter().map(|directory| format!("--dpkgopt=path-exclude=/usr/share/{directory}/*"));
+    let excluded = EXCLUDED.iter().map(|directory| format!("--dpkgopt=path-exclude=/usr/share/{directory}/*"));
     // A mount namespace of its own: however mmdebstrap ends, no mount remains in the directory.
     let mmdebstrap = packages::as_root(sh, "unshare")?
         .args(["--mount", "mmdebstrap", "--mode=root", "--variant=apt", "--format=directory"])

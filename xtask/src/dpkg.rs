@@ -9,10 +9,7 @@ use xshell::{Shell, cmd};
 
 /// Debian's name of the host's architecture.
 pub fn architecture(sh: &Shell) -> Result<String> {
-    cmd!(sh, "dpkg --print-architecture")
-        .quiet()
-        .read()
-        .context("reading the architecture of the host failed")
+    cmd!(sh, "dpkg --print-architecture").quiet().read().context("reading the architecture of the host failed")
 }
 
 /// Unpacks the files of the package `deb` into `directory`, without installing it.

@@ -75,9 +75,7 @@ impl E2e {
         let scenarios = e2e::choose(&self.scenarios)?;
         if self.list {
             let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or_default();
-            scenarios
-                .iter()
-                .for_each(|scenario| println!("{:<width$}  {}", scenario.name, scenario.description));
+            scenarios.iter().for_each(|scenario| println!("{:<width$}  {}", scenario.name, scenario.description));
             return Ok(String::new());
         }
         let chosen = self.chosen();
@@ -90,17 +88,15 @@ impl E2e {
         let count: usize = setups.iter().map(|setup| of(setup).len()).sum();
         let errors: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
         ensure!(failures.is_empty(), "{} of {count} scenarios failed:{errors}", failures.len());
-        let machines =
-            setups.iter().map(|setup| format!("{} on {}", of(setup).len(), setup.image.board().machine));
+        let machines = setups.iter().map(|setup| format!("{} on {}", of(setup).len(), setup.image.board().machine));
         Ok(format!("scenarios: {}", machines.collect::<Vec<_>>().join(", ")))
     }
 
     /// The scenarios that run on the machine of `setup`.
     fn scenarios_of(&self, setup: &Setup, scenarios: &[&'static Scenario]) -> Vec<&'static Scenario> {
         let machine = setup.image.board().machine;
-        let runs = |scenario: &&Scenario| {
-            scenario.runs_on(machine) && (!self.everyday || scenario.is_everyday(machine))
-        };
+        let runs =
+            |scenario: &&Scenario| scenario.runs_on(machine) && (!self.everyday || scenario.is_everyday(machine));
         scenarios.iter().copied().filter(runs).collect()
     }
 }
@@ -152,10 +148,7 @@ fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBu
 const SNAPSHOT_SCENARIOS: usize = 6;
 
 /// Creates a snapshot for every machine that runs at least [`SNAPSHOT_SCENARIOS`] scenarios.
-fn create_snapshots(
-    setups: &mut [Setup],
-    of: impl Fn(&Setup) -> Vec<&'static Scenario> + Sync,
-) -> Result<()> {
+fn create_snapshots(setups: &mut [Setup], of: impl Fn(&Setup) -> Vec<&'static Scenario> + Sync) -> Result<()> {
     let create = |setup: &Setup| {
         if of(setup).len() < SNAPSHOT_SCENARIOS { Ok(None) } else { setup.create_snapshot() }
     };

@@ -87,9 +87,7 @@ pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
     let mounts = "t=$(mktemp -d) && mount -t overlay overlay -o lowerdir=/etc:/usr \"$t\" && umount \"$t\" && \
                   mount -t cgroup2 cgroup2 \"$t\" && umount \"$t\" && rmdir \"$t\" && test -e /dev/loop-control";
     let check = cmd!(sh, "unshare --pid --mount --uts --ipc --net --cgroup --fork sh -c {mounts}");
-    if let Err(error) =
-        step("checking namespaces, overlayfs, cgroup2 and loop devices", |step| run(step, check))
-    {
+    if let Err(error) = step("checking namespaces, overlayfs, cgroup2 and loop devices", |step| run(step, check)) {
         return Ok(Some(format!(
             "namespaces, overlayfs, cgroup2 and loop devices are not available: {error:#}: run the command on a kernel \
              that has them, and not in an unprivileged container"
@@ -123,9 +121,11 @@ fn suite(sh: &Shell, module: Option<PathBuf>) -> Result<Suite> {
 /// Builds the server that the test images contain, and nothing else, and returns its path.
 fn server(sh: &Shell, target: &Path) -> Result<PathBuf> {
     let directory = target.join("static");
-    let build =
-        cmd!(sh, "cargo rustc --locked --package tiny-http --profile release --target-dir {directory}")
-            .args(["--", "-C", "target-feature=+crt-static"]);
+    let build = cmd!(sh, "cargo rustc --locked --package tiny-http --profile release --target-dir {directory}").args([
+        "--",
+        "-C",
+        "target-feature=+crt-static",
+    ]);
     step("building the server of the images", |step| run(step, build))?;
     Ok(directory.join("release/tiny-http"))
 }

@@ -58,8 +58,7 @@ struct Generated {
 
 impl Layer {
     /// The command that checks the generated files.
-    pub const CHECK: Self =
-        Self { check: true, prebuilt: false, test: false, checkouts: Checkouts::NONE, only: None };
+    pub const CHECK: Self = Self { check: true, prebuilt: false, test: false, checkouts: Checkouts::NONE, only: None };
 
     /// Writes, checks or tests, and returns a summary.
     pub fn run(self, sh: &Shell) -> Result<String> {
@@ -71,16 +70,11 @@ impl Layer {
         let workspace = modules::workspace(sh)?;
         let mut files = generated_files(sh, &workspace)?;
         let path = workspace.root.join(PREBUILT);
-        let content = if self.prebuilt {
-            prebuilt::release(sh, &workspace)?
-        } else {
-            prebuilt::current(sh, &workspace, &path)?
-        };
+        let content =
+            if self.prebuilt { prebuilt::release(sh, &workspace)? } else { prebuilt::current(sh, &workspace, &path)? };
         files.push(Generated { path, content });
-        let outdated: Vec<_> = files
-            .iter()
-            .filter(|file| fs::read(&file.path).ok().as_deref() != Some(file.content.as_bytes()))
-            .collect();
+        let outdated: Vec<_> =
+            files.iter().filter(|file| fs::read(&file.path).ok().as_deref() != Some(file.content.as_bytes())).collect();
         let names = outdated.iter().map(|file| format!("\n    {}", file.path.display())).collect::<String>();
         ensure!(
             !self.check || outdated.is_empty(),
@@ -124,10 +118,7 @@ fn generated_files(sh: &Shell, workspace: &Workspace) -> Result<Vec<Generated>> 
         sums.push((module.debian.clone(), cache::sha256(&source.archive()?)));
         licences.push(licence(sh, workspace, module)?);
     }
-    files.push(Generated {
-        path: layer.join(SHARED).join("licences.inc"),
-        content: generated::licences(&licences),
-    });
+    files.push(Generated { path: layer.join(SHARED).join("licences.inc"), content: generated::licences(&licences) });
     let lock = workspace.root.join("Cargo.lock");
     let lock = fs::read_to_string(&lock).with_context(|| format!("reading {} failed", lock.display()))?;
     let path = layer.join(SHARED).join("mender-update-module-git-crates.inc");
@@ -143,11 +134,8 @@ fn generated_files(sh: &Shell, workspace: &Workspace) -> Result<Vec<Generated>> 
 fn licence(sh: &Shell, workspace: &Workspace, module: &Module) -> Result<generated::Licence> {
     let linked = Linked::of(sh, workspace, module)?;
     let copyright = copyright::render(workspace, &linked)?;
-    let sum = cmd!(sh, "md5sum")
-        .stdin(copyright)
-        .quiet()
-        .read()
-        .context("hashing the file copyright with md5sum failed")?;
+    let sum =
+        cmd!(sh, "md5sum").stdin(copyright).quiet().read().context("hashing the file copyright with md5sum failed")?;
     Ok(generated::Licence {
         module: module.name.clone(),
         licences: linked.licences().iter().map(|licence| licence.spdx).collect::<Vec<_>>().join(" & "),
@@ -159,7 +147,6 @@ fn licence(sh: &Shell, workspace: &Workspace, module: &Module) -> Result<generat
 fn recipe(layer: &Path, module: &Module) -> Result<PathBuf> {
     let name = format!("{}_{}.bb", module.debian, module.version);
     let directories = [SHARED.into(), format!("dynamic-layers/virtualization-layer/{SHARED}")];
-    let found =
-        directories.iter().map(|directory| layer.join(directory).join(&name)).find(|path| path.is_file());
+    let found = directories.iter().map(|directory| layer.join(directory).join(&name)).find(|path| path.is_file());
     found.with_context(|| format!("no recipe {name} in {LAYER}: add it"))
 }

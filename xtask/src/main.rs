@@ -90,7 +90,6 @@ fn dispatch() -> Result<()> {
 /// The top directory of the work tree, whatever directory cargo was called in. It comes from cargo at run time: in a
 /// copied work tree, cargo may run the executable of the original one without building it again.
 fn work_tree() -> Result<PathBuf> {
-    let xtask =
-        env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let xtask = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     Ok(xtask.parent().context("finding the work tree failed: xtask has no parent directory")?.to_owned())
 }

@@ -51,10 +51,7 @@ const AS_THE_MODEL: &[&str] =
 
 /// Names that are taken, and the reason.
 const TAKEN: &[(&[&str], &str)] = &[
-    (
-        &["docker", "rootfs-image", "rpm", "script", "single-file"],
-        "a payload type of the Mender client has this name",
-    ),
+    (&["docker", "rootfs-image", "rpm", "script", "single-file"], "a payload type of the Mender client has this name"),
     (&["build", "deps", "examples", "incremental"], "a directory of cargo has this name"),
 ];
 
@@ -71,9 +68,7 @@ impl New {
     /// When the module cannot be made, or fails a test.
     pub fn run(self, sh: &Shell) -> Result<()> {
         match (self.name, self.standalone) {
-            (Some(name), Some(directory)) => {
-                standalone::make(sh, &Module { name }, &sh.current_dir().join(directory))
-            }
+            (Some(name), Some(directory)) => standalone::make(sh, &Module { name }, &sh.current_dir().join(directory)),
             (Some(name), None) => Module { name }.make(sh),
             (None, _) => proof(sh).map(|summary| println!("{summary}")),
         }
@@ -124,10 +119,7 @@ impl Module {
         let crates = lock.get("package").and_then(|packages| packages.as_array_of_tables());
         let crates = crates.context("Cargo.lock has no package")?;
         let taken = crates.iter().any(|package| package.get("name").and_then(|n| n.as_str()) == Some(name));
-        ensure!(
-            !taken,
-            "invalid module name {name}: a crate in Cargo.lock has this name: choose another name"
-        );
+        ensure!(!taken, "invalid module name {name}: a crate in Cargo.lock has this name: choose another name");
         Ok(())
     }
 
@@ -172,15 +164,9 @@ impl Module {
         paths
     }
 
-    /// Moves the files to the work tree. The crate comes last, and in one step: cargo refuses a workspace with an incomplete
-    /// crate, so that this command would not run again.
-    fn add(
-        &self,
-        sh: &Shell,
-        root: &Path,
-        files: &BTreeMap<PathBuf, String>,
-        paths: &[PathBuf],
-    ) -> Result<()> {
+    /// Moves the files to the work tree. The crate comes last, and in one step: cargo refuses a workspace with an
+    /// incomplete crate, so that this command would not run again.
+    fn add(&self, sh: &Shell, root: &Path, files: &BTreeMap<PathBuf, String>, paths: &[PathBuf]) -> Result<()> {
         let name = &self.name;
         let staging = root.join(STAGING);
         directory::empty(&staging)?;
@@ -264,10 +250,7 @@ mod tests {
         for (path, content) in &files {
             let text = format!("{}\n{content}", path.display());
             for word in [SAMPLE, "@", MODEL] {
-                assert!(
-                    !text.replace(who, "").replace("@DEVICE@", "").contains(word),
-                    "{word} is left in {text}"
-                );
+                assert!(!text.replace(who, "").replace("@DEVICE@", "").contains(word), "{word} is left in {text}");
             }
         }
     }
@@ -292,10 +275,7 @@ mod tests {
             assert!(refused(name).is_some_and(|error| error.contains("Cargo.lock")), "{name:?} was accepted");
         }
         for name in ["script", "rootfs-image", "build"] {
-            assert!(
-                refused(name).is_some_and(|error| error.contains("has this name")),
-                "{name:?} was accepted"
-            );
+            assert!(refused(name).is_some_and(|error| error.contains("has this name")), "{name:?} was accepted");
         }
         assert_eq!(refused("heat-pump2"), None);
     }

@@ -74,11 +74,7 @@ pub const TARGETS: &[Target] = &[
         libraries: "armel",
         linker: "arm-linux-gnueabi-gcc",
         packages: &["gcc-arm-linux-gnueabi", "libc6-dev-armel-cross"],
-        processor: Some(Processor {
-            cpu: "arm1176",
-            emulator: "qemu-arm-static",
-            package: "qemu-user-static",
-        }),
+        processor: Some(Processor { cpu: "arm1176", emulator: "qemu-arm-static", package: "qemu-user-static" }),
         board: Some(Board {
             machine: "raspi2b",
             qemu: "qemu-system-arm",

@@ -41,13 +41,10 @@ impl Test {
         summary.ended("format", quiet("format", cmd!(sh, "cargo fmt --check")));
         let lints = cmd!(sh, "cargo clippy --workspace --all-targets --locked -- --deny warnings");
         summary.ended("lints", quiet("lints", lints));
-        let documentation =
-            cmd!(sh, "cargo doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "--deny warnings");
+        let documentation = cmd!(sh, "cargo doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "--deny warnings");
         summary.ended("documentation", quiet("documentation", documentation));
-        let package = cmd!(
-            sh,
-            "cargo publish --dry-run --no-verify --allow-dirty --locked --package mender-update-module"
-        );
+        let package =
+            cmd!(sh, "cargo publish --dry-run --no-verify --allow-dirty --locked --package mender-update-module");
         summary.ended("library as a crate", quiet("library as a crate", package));
         summary.ended("unit tests", unit_tests(sh));
         if !is_root()? {
@@ -65,9 +62,8 @@ impl Test {
         summary.ended("library examples", examples(sh));
         summary.ended("crash", Crash::default().run(sh));
         obstacles.unless(&mut summary, CONFORMANCE, || Conformance::default().run(sh));
-        obstacles.unless(&mut summary, DIST, || {
-            Dist::default().run(sh).map(|built| format!("{} packages", built.len()))
-        });
+        obstacles
+            .unless(&mut summary, DIST, || Dist::default().run(sh).map(|built| format!("{} packages", built.len())));
         summary.ended("layer: generated files", Layer::CHECK.run(sh));
         layer::compare_prebuilt(sh, &mut summary);
         levels::run(sh, &Checkouts::default(), None, &mut summary)?;
@@ -109,8 +105,7 @@ impl Test {
             }
             obstacles.push((suite, obstacle));
         }
-        for (suite, reason) in obstacles.iter().filter_map(|(suite, reason)| Some((suite, reason.as_ref()?)))
-        {
+        for (suite, reason) in obstacles.iter().filter_map(|(suite, reason)| Some((suite, reason.as_ref()?))) {
             println!("skipped on this host: {suite}: {reason}");
         }
         all.provide(sh)?;
@@ -172,14 +167,10 @@ fn unit_tests(sh: &Shell) -> Result<String> {
         cmd!(sh, "cargo test --workspace --locked --lib --bins --tests")
     };
     let tests = step("unit tests", |step| output(step, tests))?;
-    step("examples in the documentation", |step| {
-        run(step, cmd!(sh, "cargo test --workspace --locked --doc"))
-    })?;
+    step("examples in the documentation", |step| run(step, cmd!(sh, "cargo test --workspace --locked --doc")))?;
     let output = tests.stdout + &tests.stderr;
-    let count = output
-        .lines()
-        .map(str::trim)
-        .filter(|line| line.contains("tests run:") || line.starts_with("test result:"));
+    let count =
+        output.lines().map(str::trim).filter(|line| line.contains("tests run:") || line.starts_with("test result:"));
     Ok(count.collect::<Vec<_>>().join("; "))
 }
 

@@ -1,7 +1,5 @@
 //! Tests of the work tree: the tests that the documentation names exist, and texts follow the guide of the language.
 
-mod not_yet;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,16 +31,13 @@ fn every_test_in_the_table_of_threats_exists() {
         rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter(|name| name.contains('_')).collect();
     assert!(tests.len() > 20, "the table has only {} tests", tests.len());
     for test in tests {
-        assert!(
-            code.contains(&format!("fn {test}()")),
-            "docs/threats.md names the test {test}, which does not exist"
-        );
+        assert!(code.contains(&format!("fn {test}()")), "docs/threats.md names the test {test}, which does not exist");
     }
 }
 
-/// Replaced terms, each with the term to use. A term is in this list if it has no other meaning in this project, so that
-/// a search finds no correct sentence. It is compared without regard to case, as whole words, with or without a plural
-/// "s"; "_" and "-" count as spaces, so that identifiers and names of files are checked too.
+/// Replaced terms, each with the term to use. A term is in this list if it has no other meaning in this project, so
+/// that a search finds no correct sentence. It is compared without regard to case, as whole words, with or without a
+/// plural "s"; "_" and "-" count as spaces, so that identifiers and names of files are checked too.
 const REPLACED: &[(&str, &str)] = &[
     ("folder", "directory"),
     ("theirs", "upstream"),
@@ -97,15 +92,9 @@ fn texts_follow_the_guide_of_the_language() {
         // A deleted file is tracked until the commit. Other files are not text.
         let Ok(text) = fs::read_to_string(root().join(&path)) else { continue };
         let text = if path == "CHANGELOG.md" { newest_section(&text) } else { &text };
-        let allowed: Vec<&str> =
-            ALLOWED.iter().filter(|(file, ..)| *file == path).map(|(_, term, _)| *term).collect();
-        let mut found = Vec::new();
-        if !not_yet::TERMS.contains(&path.as_str()) {
-            found.extend(replaced_terms(&path, text, &allowed));
-        }
-        if !not_yet::LONG_LINES.contains(&path.as_str()) {
-            found.extend(long_lines(&path, text));
-        }
+        let allowed: Vec<&str> = ALLOWED.iter().filter(|(file, ..)| *file == path).map(|(_, term, _)| *term).collect();
+        let mut found = replaced_terms(&path, text, &allowed);
+        found.extend(long_lines(&path, text));
         findings.extend(found.into_iter().map(|(line, finding)| format!("{path}:{line}: {finding}")));
     }
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
@@ -129,8 +118,7 @@ fn replaced_terms(path: &str, text: &str, allowed: &[&str]) -> Vec<(usize, Strin
     let mut findings = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let words = words(line);
-        let terms =
-            REPLACED.iter().filter(|(term, _)| !allowed.contains(term) && contains_term(&words, term));
+        let terms = REPLACED.iter().filter(|(term, _)| !allowed.contains(term) && contains_term(&words, term));
         let (outcome, _) = REPLACED_OUTCOME;
         let outcome = (path.ends_with(".rs") && has_word(line, outcome)).then_some(&REPLACED_OUTCOME);
         for (term, instead) in terms.chain(outcome) {
@@ -169,8 +157,8 @@ fn has_word(line: &str, word: &str) -> bool {
     line.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|found| found == word)
 }
 
-/// Whether `line` is prose that can be wrapped: a line with a comment, or text of Markdown that is not a row of a table.
-/// A URL cannot be wrapped.
+/// Whether `line` is prose that can be wrapped: a line with a comment, or text of Markdown that is not a row of a
+/// table. A URL cannot be wrapped.
 fn is_prose(path: &str, line: &str) -> bool {
     let trimmed = line.trim_start();
     if line.contains("://") {

@@ -32,9 +32,7 @@ pub fn modules(sh: &Shell) -> Result<PathBuf> {
     let build = modules::workspace(sh)?.target.join("upstream");
     let release = apt::codename()?;
     let record = build.join(format!("{PACKAGE}-{release}"));
-    if let Some(directory) =
-        fs::read_to_string(&record).ok().map(|directory| PathBuf::from(directory).join(MODULES))
-    {
+    if let Some(directory) = fs::read_to_string(&record).ok().map(|directory| PathBuf::from(directory).join(MODULES)) {
         if directory.is_dir() {
             return Ok(directory);
         }

@@ -70,10 +70,7 @@ impl ArtifactFiles {
                 EntryType::Directory => self.make_directories(&path)?,
                 EntryType::File => {
                     self.bytes = self.bytes.saturating_add(entry.size);
-                    ensure!(
-                        self.bytes <= TOTAL_MAX,
-                        "unsupported archive: its files have more than {TOTAL_MAX} bytes"
-                    );
+                    ensure!(self.bytes <= TOTAL_MAX, "unsupported archive: its files have more than {TOTAL_MAX} bytes");
                     let mut content = (&mut entries).take(entry.size);
                     self.write(&path, entry.mode, &mut content)
                         .with_context(|| format!("writing the file {path:?} failed"))?;
@@ -90,10 +87,7 @@ impl ArtifactFiles {
     fn make_directories(&mut self, path: &str) -> Result<()> {
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         for directory in ends.map(|end| &path[..end]).filter(|directory| !directory.is_empty()) {
-            ensure!(
-                !self.files.contains(directory),
-                "unsupported archive: {directory:?} is a file and a directory"
-            );
+            ensure!(!self.files.contains(directory), "unsupported archive: {directory:?} is a file and a directory");
             self.directories.insert(directory.to_owned());
         }
         durable::make_dirs(&self.directory.join(path)).map(drop)

@@ -52,19 +52,14 @@ impl Claims<'_> {
 
     fn check_units(&self, previous: &Project, systemd: &Systemd) -> Result<()> {
         for unit in &self.new.units {
-            let found =
-                UNITS.iter().map(|directory| Path::new(directory).join(unit)).find(|path| path.exists());
+            let found = UNITS.iter().map(|directory| Path::new(directory).join(unit)).find(|path| path.exists());
             if let Some(path) = found {
                 bail!("unit name in use: {}: a unit of this device: use another name", path.display());
             }
         }
-        for other in project::all(self.state_directory)?.iter().filter(|other| other.directory != self.active)
-        {
+        for other in project::all(self.state_directory)?.iter().filter(|other| other.directory != self.active) {
             if let Some(unit) = self.new.units.iter().find(|unit| other.units.contains(unit)) {
-                bail!(
-                    "unit name in use: {unit}: by the project {}: use another name",
-                    other.directory.display()
-                );
+                bail!("unit name in use: {unit}: by the project {}: use another name", other.directory.display());
             }
         }
         let is_new = |unit: &&FileName| !previous.units.contains(unit);
@@ -112,9 +107,7 @@ impl Claims<'_> {
         let all = engine.pods()?;
         let taken = self.new.pods.iter().find(|name| all.contains(name) && !previous.pods.contains(name));
         if let Some(taken) = taken {
-            bail!(
-                "pod name in use: {taken}: not a pod of this project: use another name, or remove that pod"
-            );
+            bail!("pod name in use: {taken}: not a pod of this project: use another name, or remove that pod");
         }
         Ok(())
     }

@@ -93,9 +93,7 @@ impl Engine {
         };
         let output = self.output(["info", "--format", fields]).with_context(|| match self.kind {
             EngineKind::Podman => "podman does not work: run 'podman info' to see why",
-            EngineKind::Docker => {
-                "docker does not answer: start its service with 'systemctl start docker.service'"
-            }
+            EngineKind::Docker => "docker does not answer: start its service with 'systemctl start docker.service'",
         })?;
         let (storage, more) = output.trim_end().split_once('\n').unwrap_or((output.trim_end(), ""));
         self.storage = storage.into();
@@ -228,10 +226,7 @@ impl Engine {
             incarnation: format!("{id} {restarts}"),
             status: state.status,
             exit_code: state.exit_code,
-            health: state
-                .health
-                .map(|health| health.status)
-                .filter(|status| !matches!(&**status, "" | "none")),
+            health: state.health.map(|health| health.status).filter(|status| !matches!(&**status, "" | "none")),
         }))
     }
 
@@ -332,8 +327,7 @@ mod tests {
     #[test]
     fn states_of_both_engines_are_parsed_with_and_without_a_health_check() {
         let state = |text: &str| serde_json::from_str::<Inspected>(text).unwrap().state;
-        let docker =
-            state(r#"{"Id": "1", "RestartCount": 0, "State": {"Status": "running", "ExitCode": 0}}"#);
+        let docker = state(r#"{"Id": "1", "RestartCount": 0, "State": {"Status": "running", "ExitCode": 0}}"#);
         assert!(docker.health.is_none());
         let podman = r#"{"Id": "1", "RestartCount": 0,
             "State": {"Status": "exited", "ExitCode": 3, "Health": {"Status": ""}}}"#;

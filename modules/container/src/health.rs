@@ -70,10 +70,7 @@ fn poll(service: &Service, engine: &Engine, systemd: &Systemd) -> Poll<String> {
         Err(error) => return Poll::Unhealthy(error),
     };
     if state.restarts() >= RESTART_LOOP {
-        return Poll::Failed(anyhow!(
-            "in a restart loop: systemd has restarted it {} times",
-            state.restarts()
-        ));
+        return Poll::Failed(anyhow!("in a restart loop: systemd has restarted it {} times", state.restarts()));
     }
     if service.oneshot && state.has_succeeded() {
         return Poll::Healthy(String::new());
@@ -98,11 +95,7 @@ fn incarnations(service: &Service, engine: &Engine) -> Result<String, Error> {
     for name in names {
         let container = engine.container(&name)?.with_context(|| format!("container {name}: not found"))?;
         let has_succeeded = !is_single && container.status == "exited" && container.exit_code == 0;
-        ensure!(
-            container.status == "running" || has_succeeded,
-            "container {name}: status {}",
-            container.status
-        );
+        ensure!(container.status == "running" || has_succeeded, "container {name}: status {}", container.status);
         let health = container.health.as_deref().unwrap_or("healthy");
         ensure!(health == "healthy" || has_succeeded, "container {name}: health check: {health}");
         incarnations += &container.incarnation;

@@ -141,19 +141,8 @@ mod tests {
             assert!(ImageId::try_from(bad.to_owned()).is_err(), "{bad:?} was accepted");
         }
         assert!(Reference::try_from("localhost:5000/a/b:1.0".to_owned()).is_ok());
-        let bad = [
-            "",
-            "app",
-            "--all:x",
-            "a b:c",
-            "localhost:5000/app",
-            "a@sha256:x",
-            ":x",
-            "a:",
-            "a//b:1",
-            "/a:1",
-            "A:1",
-        ];
+        let bad =
+            ["", "app", "--all:x", "a b:c", "localhost:5000/app", "a@sha256:x", ":x", "a:", "a//b:1", "/a:1", "A:1"];
         for bad in bad.into_iter().chain(["a:1:2", "a/b:1/c:2", &format!("{}:1", "a".repeat(260))]) {
             assert!(Reference::try_from(bad.to_owned()).is_err(), "{bad:?} was accepted");
         }

@@ -45,8 +45,7 @@ impl Loader<'_> {
         for payload in payloads {
             let mut payload = payload?;
             let name = payload.name.clone();
-            let images: Vec<_> =
-                self.images.iter().filter(|image| image.file.as_ref() == Some(&name)).collect();
+            let images: Vec<_> = self.images.iter().filter(|image| image.file.as_ref() == Some(&name)).collect();
             if self.definition.archive() == Some(&name) {
                 files.unpack(&name, &mut payload)?;
             } else if self.definition.has(&name) {
@@ -100,8 +99,7 @@ impl Loader<'_> {
             .iter()
             .filter_map(|image| Some((image.id.clone(), self.find(&image.id, digests?, &listed)?)))
             .collect();
-        let is_unexpected =
-            |id: &&ImageId| !before.contains(id) && !ids.values().any(|expected| expected == *id);
+        let is_unexpected = |id: &&ImageId| !before.contains(id) && !ids.values().any(|expected| expected == *id);
         let unexpected: BTreeSet<_> = listed.iter().map(|listed| &listed.id).filter(is_unexpected).collect();
         for id in unexpected {
             log!("unexpected image in {name}: {id}: not in the meta-data; removing it");
@@ -123,9 +121,7 @@ impl Loader<'_> {
         }
         let first = &first[..length];
         if let Some((_, program)) = COMPRESSED.iter().find(|(magic, _)| first.starts_with(magic)) {
-            bail!(
-                "compressed with {program}: decompress it, and let mender-artifact compress the artifact instead"
-            );
+            bail!("compressed with {program}: decompress it, and let mender-artifact compress the artifact instead");
         }
         let mut archive = ImageArchive::new(first.chain(archive), self.project);
         self.engine.load(&mut archive)?;
@@ -135,10 +131,8 @@ impl Loader<'_> {
     /// The engine's ID of the image with the ID `id` in the artifact.
     fn find(&self, id: &ImageId, digests: &Digests, listed: &[ListedImage]) -> Option<ImageId> {
         let same = digests.same(id);
-        let names: Vec<_> =
-            digests.keys(id).iter().map(|key| reserved_names::loaded(self.project, key)).collect();
-        let has_name =
-            |listed: &&ListedImage| names.iter().any(|name| listed.reference.as_deref() == Some(name));
+        let names: Vec<_> = digests.keys(id).iter().map(|key| reserved_names::loaded(self.project, key)).collect();
+        let has_name = |listed: &&ListedImage| names.iter().any(|name| listed.reference.as_deref() == Some(name));
         let has_digest = |listed: &&ListedImage| same.contains(&listed.id);
         let found = listed.iter().find(has_name).or_else(|| listed.iter().find(has_digest));
         found.map(|listed| listed.id.clone())

@@ -165,10 +165,9 @@ mod tests {
     #[test]
     fn relative_paths_are_refused_in_every_form() {
         let none = ArtifactFiles::new("/nowhere".into(), 0);
-        for relative in [
-            ".", "./", "./data", "..", "../data", "data/x", "$PWD/d", "${PWD}/d", "~", "~/d", "./a/../b",
-            ".hidden",
-        ] {
+        for relative in
+            [".", "./", "./data", "..", "../data", "data/x", "$PWD/d", "${PWD}/d", "~", "~/d", "./a/../b", ".hidden"]
+        {
             assert!(source(relative, true, &none).is_err(), "{relative} was accepted");
         }
         assert_eq!(source("", false, &none).unwrap(), Source::Anonymous);
@@ -191,10 +190,7 @@ mod tests {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let check = |text: &str| {
             let words = words(text);
-            options(&words)
-                .into_iter()
-                .map(|(name, value)| option(name, value, &none))
-                .collect::<Result<Vec<_>>>()
+            options(&words).into_iter().map(|(name, value)| option(name, value, &none)).collect::<Result<Vec<_>>>()
         };
         for bad in [
             "-v ./d:/d",

@@ -19,10 +19,7 @@ impl TryFrom<String> for Name {
     fn try_from(name: String) -> Result<Self> {
         let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         ensure!(
-            !name.is_empty()
-                && name.len() <= LONGEST
-                && name.chars().all(is_allowed)
-                && !name.starts_with('-'),
+            !name.is_empty() && name.len() <= LONGEST && name.chars().all(is_allowed) && !name.starts_with('-'),
             "invalid name of a project or service: {name:?}: use a to z, 0 to 9 and hyphens, a letter or digit first, \
              at most {LONGEST} characters"
         );

@@ -108,8 +108,8 @@ pub fn read_trusted(path: &Path) -> Result<Vec<u8>> {
 pub fn require_trusted(path: &Path) -> Result<()> {
     let reading = || format!("reading the owner of {} failed", path.display());
     let found = fs::symlink_metadata(path).with_context(reading)?;
-    let own = fs::metadata("/proc/self")
-        .context("reading the owner of /proc/self failed: check that /proc is mounted")?;
+    let own =
+        fs::metadata("/proc/self").context("reading the owner of /proc/self failed: check that /proc is mounted")?;
     ensure!(
         !found.is_symlink() && found.uid() == own.uid() && found.mode() & 0o022 == 0,
         "{} is not trusted: it is a symlink, has another owner, or is writable for others: remove it, and install the \

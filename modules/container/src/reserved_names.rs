@@ -36,9 +36,6 @@ pub fn loaded(project: &Name, key: &ImageId) -> String {
 /// The name, and the remedy.
 pub fn refuse(reference: &Reference) -> Result<()> {
     let is_reserved = [KEPT, LOADED].iter().any(|prefix| reference.as_ref().starts_with(prefix));
-    ensure!(
-        !is_reserved,
-        "invalid meta-data: images: ref {reference}: reserved for this module: use another name"
-    );
+    ensure!(!is_reserved, "invalid meta-data: images: ref {reference}: reserved for this module: use another name");
     Ok(())
 }

@@ -29,10 +29,7 @@ impl TryFrom<Words> for CommandLine {
             Words::One(word) => vec![word],
             Words::Many(words) => words,
         };
-        ensure!(
-            words.first().is_some_and(|program| !program.is_empty()),
-            "empty command: begin it with a program"
-        );
+        ensure!(words.first().is_some_and(|program| !program.is_empty()), "empty command: begin it with a program");
         Ok(Self { program: words.remove(0), options: words })
     }
 }

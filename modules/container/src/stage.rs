@@ -68,15 +68,10 @@ impl ProjectUpdate {
         let mut given = Vec::new();
         for (reference, id) in self.images() {
             let had_name = self.tags_before.get(reference).is_some_and(|before| before.as_ref() == Some(id));
-            let is_same = |(of, name): &(ImageId, Reference)| {
-                of == id && name.as_listed(self.engine.kind) == *reference
-            };
+            let is_same =
+                |(of, name): &(ImageId, Reference)| of == id && name.as_listed(self.engine.kind) == *reference;
             let is_ours = projects.iter().any(|project| project.images.iter().any(is_same));
-            let name = if had_name && !is_ours {
-                reserved_names::kept(&self.project, id)?
-            } else {
-                reference.clone()
-            };
+            let name = if had_name && !is_ours { reserved_names::kept(&self.project, id)? } else { reference.clone() };
             given.push((id.clone(), name));
         }
         Ok(given)

@@ -108,10 +108,8 @@ impl Systemd {
 
     /// The state of `unit`.
     pub fn state(&self, unit: &str) -> Result<UnitState> {
-        let output = self
-            .program()
-            .args(["show", "--property=ActiveState,SubState,Result,NRestarts", unit])
-            .output()?;
+        let output =
+            self.program().args(["show", "--property=ActiveState,SubState,Result,NRestarts", unit]).output()?;
         let output = String::from_utf8_lossy(&output);
         let pairs = output.lines().filter_map(|line| line.split_once('='));
         Ok(UnitState(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
@@ -121,8 +119,7 @@ impl Systemd {
     pub fn show_journal(unit: &str, since: SystemTime) {
         let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         log!("last lines of the unit {unit} in the journal:");
-        let journal =
-            Program::new("journalctl", LIMIT).args(["--no-pager", "--quiet", "--output=cat", "--lines=30"]);
+        let journal = Program::new("journalctl", LIMIT).args(["--no-pager", "--quiet", "--output=cat", "--lines=30"]);
         let shown = journal.arg(format!("--since=@{since}")).args(["--unit", unit]).run();
         if let Err(error) = shown {
             log!("reading the journal failed: unit {unit}: {error:#}");

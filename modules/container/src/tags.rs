@@ -36,8 +36,7 @@ impl Tags<'_> {
         let before = self.before.iter().map(|(reference, image)| (reference, image.as_ref()));
         for (reference, before) in before.chain(new_kept_names.iter().map(|name| (name, None))) {
             let reference = reference.as_listed(self.engine.kind);
-            let current =
-                listed.iter().position(|image| image.reference.as_deref() == Some(reference.as_ref()));
+            let current = listed.iter().position(|image| image.reference.as_deref() == Some(reference.as_ref()));
             let exists = |id: &ImageId| listed.iter().any(|image| image.id == *id);
             match (before, current) {
                 (Some(before), current)
@@ -76,18 +75,12 @@ impl Tags<'_> {
     /// Whether `image` was on the device before the update and is listed by its last name: without it, the image
     /// would be removed.
     fn is_last_name_of_earlier_image(&self, image: &ListedImage, listed: &[ListedImage]) -> bool {
-        self.images_before.contains(&image.id)
-            && listed.iter().filter(|other| other.id == image.id).count() == 1
+        self.images_before.contains(&image.id) && listed.iter().filter(|other| other.id == image.id).count() == 1
     }
 
     /// Removes those of `candidates` that none of `projects` needs, by the names that `previous` and this module gave
     /// them. An image with any other name is kept: something else uses it.
-    pub fn prune(
-        &self,
-        candidates: &BTreeSet<ImageId>,
-        previous: &Project,
-        projects: &[Project],
-    ) -> Result<()> {
+    pub fn prune(&self, candidates: &BTreeSet<ImageId>, previous: &Project, projects: &[Project]) -> Result<()> {
         let Self { engine, project, .. } = self;
         let needed = Needed::by(projects, engine)?;
         for id in candidates {
@@ -95,9 +88,10 @@ impl Tags<'_> {
             let given = given.chain(self.before.keys()).map(|name| name.as_listed(engine.kind));
             let given: BTreeSet<_> = given.chain([reserved_names::kept(project, id)?]).collect();
             let is_removable = |listed: &ListedImage| {
-                listed.reference.as_deref().is_none_or(|name| {
-                    given.iter().any(|given| given.as_ref() == name) && !needed.has_name(name)
-                })
+                listed
+                    .reference
+                    .as_deref()
+                    .is_none_or(|name| given.iter().any(|given| given.as_ref() == name) && !needed.has_name(name))
             };
             let listed = engine.images()?.into_iter().filter(|listed| listed.id == *id);
             let (removable, others): (Vec<_>, Vec<_>) = listed.partition(is_removable);

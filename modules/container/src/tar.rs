@@ -61,8 +61,8 @@ impl<R: Read> Reader<R> {
     /// sparse files, too long paths, or too many entries.
     pub fn next(&mut self) -> Result<Option<Entry>> {
         let skipped = self.rest.saturating_add(self.padding);
-        let skip = io::copy(&mut (&mut self.from).take(skipped), &mut io::sink())
-            .context("reading the archive failed")?;
+        let skip =
+            io::copy(&mut (&mut self.from).take(skipped), &mut io::sink()).context("reading the archive failed")?;
         ensure!(skip == skipped, TRUNCATED);
         (self.rest, self.padding) = (0, 0);
         let mut raw = Vec::new();
@@ -119,13 +119,9 @@ impl<R: Read> Reader<R> {
             other => EntryType::Other(other),
         };
         // Programs disagree on whether other types have content.
-        let is_known =
-            !matches!(entry_type, EntryType::Other(other) if !matches!(other, b'1'..=b'4' | b'6' | b'S'));
+        let is_known = !matches!(entry_type, EntryType::Other(other) if !matches!(other, b'1'..=b'4' | b'6' | b'S'));
         ensure!(is_known, "unsupported archive: unknown type of an entry: {:?}", char::from(header[156]));
-        ensure!(
-            &header[508..] != b"tar\0",
-            "unsupported archive: it is in the format of star: write it with GNU tar"
-        );
+        ensure!(&header[508..] != b"tar\0", "unsupported archive: it is in the format of star: write it with GNU tar");
         ensure!(entry_type != EntryType::Other(b'S'), SPARSE);
         let path = path.unwrap_or_else(|| short_path(header));
         let size = if entry_type == EntryType::File { size } else { 0 };
@@ -147,10 +143,7 @@ impl<R: Read> Reader<R> {
             length <= EXTENSION,
             "unsupported archive: an extension header has {length} bytes, more than {EXTENSION}"
         );
-        ensure!(
-            raw.len() as u64 <= 4 * EXTENSION,
-            "unsupported archive: an entry has too many extension headers"
-        );
+        ensure!(raw.len() as u64 <= 4 * EXTENSION, "unsupported archive: an entry has too many extension headers");
         let mut text = vec![0; (length + padding(length)) as usize];
         self.from.read_exact(&mut text).context(TRUNCATED)?;
         raw.extend_from_slice(&text);
@@ -250,10 +243,8 @@ fn pax(mut text: &[u8], path: &mut Option<Vec<u8>>, size: &mut Option<u64>) -> R
     while !text.is_empty() {
         let damaged = || "damaged archive: invalid extension header";
         let space = text.iter().take(20).position(|byte| *byte == b' ').with_context(damaged)?;
-        let length: usize = std::str::from_utf8(&text[..space])
-            .ok()
-            .and_then(|digits| digits.parse().ok())
-            .with_context(damaged)?;
+        let length: usize =
+            std::str::from_utf8(&text[..space]).ok().and_then(|digits| digits.parse().ok()).with_context(damaged)?;
         ensure!(length > space + 1 && length <= text.len(), damaged());
         let (record, rest) = text.split_at(length);
         let record = record[space + 1..].strip_suffix(b"\n").with_context(damaged)?;
@@ -280,9 +271,8 @@ fn pax(mut text: &[u8], path: &mut Option<Vec<u8>>, size: &mut Option<u64>) -> R
 pub fn components(path: &[u8]) -> Result<String> {
     ensure!(path.len() <= PATH, "unsupported archive: a path is longer than {PATH} bytes");
     let text = std::str::from_utf8(path).ok();
-    let text = text.with_context(|| {
-        format!("unsupported archive: path {:?}: not UTF-8", String::from_utf8_lossy(path))
-    })?;
+    let text =
+        text.with_context(|| format!("unsupported archive: path {:?}: not UTF-8", String::from_utf8_lossy(path)))?;
     if text.chars().any(char::is_control) {
         bail!("unsupported archive: path {text:?}: it has a control character");
     }
@@ -375,11 +365,7 @@ mod tests {
             assert!(fails(&both.map(Vec::as_slice).concat()).contains("extension headers of"), "{both:?}");
         }
         let empty = [special(b'x', b"8 path=\n"), entry("a", b""), vec![0; 1024]].concat();
-        assert_eq!(
-            Reader::new(empty.as_slice()).next().unwrap().unwrap().path,
-            "a",
-            "an empty path is ignored"
-        );
+        assert_eq!(Reader::new(empty.as_slice()).next().unwrap().unwrap().path, "a", "an empty path is ignored");
         let many = entry("a", b"").repeat(ENTRIES + 1);
         assert!(fails(&many).contains("more than"));
     }

@@ -69,20 +69,11 @@ impl ProjectUpdate {
     ///
     /// # Errors
     /// When the meta-data or the settings are invalid, or the engine fails.
-    pub fn new(
-        state_directory: PathBuf,
-        meta_data: MetaData,
-        engine: Engine,
-        settings: &Settings,
-    ) -> Result<Self> {
+    pub fn new(state_directory: PathBuf, meta_data: MetaData, engine: Engine, settings: &Settings) -> Result<Self> {
         let MetaData { project, mut images, definition } = meta_data;
         definition.check()?;
         ensure!(!images.is_empty(), "invalid meta-data: images: no images: add those that the project runs");
-        ensure!(
-            images.len() <= IMAGES,
-            "invalid meta-data: images: {} images, more than {IMAGES}",
-            images.len()
-        );
+        ensure!(images.len() <= IMAGES, "invalid meta-data: images: {} images, more than {IMAGES}", images.len());
         for image in &mut images {
             image.reference = image.reference.as_listed(engine.kind);
         }
@@ -302,7 +293,7 @@ mod tests {
     #[test]
     fn journals_of_released_versions_are_read() {
         let phases =
-            mock_client::released_journals(env!("CARGO_MANIFEST_DIR"), check_journal::<ProjectUpdate>)
+            mender_update_module_test::released_journals(env!("CARGO_MANIFEST_DIR"), check_journal::<ProjectUpdate>)
                 .unwrap();
         let all = ["Activating", "Active", "Committed", "RolledBack", "RollingBack", "Staged", "Staging"];
         assert_eq!(phases, all);

@@ -24,9 +24,7 @@ pub fn parse(text: &str) -> Result<Value> {
     let mut builder = Builder { stack: Vec::new(), anchors: BTreeMap::new(), nodes: 0, document: None };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| anyhow!("invalid YAML: {error}"))?;
-        builder
-            .take(event)
-            .map_err(|error| error.context(format!("invalid YAML: line {}", span.start.line())))?;
+        builder.take(event).map_err(|error| error.context(format!("invalid YAML: line {}", span.start.line())))?;
     }
     Ok(builder.document.unwrap_or_default())
 }
@@ -61,15 +59,11 @@ impl Builder {
                 self.add(value, anchor, 1)
             }
             Event::Alias(anchor) => {
-                let Some((value, nodes)) = self.anchors.get(&anchor).cloned() else {
-                    bail!("an alias has no anchor")
-                };
+                let Some((value, nodes)) = self.anchors.get(&anchor).cloned() else { bail!("an alias has no anchor") };
                 self.count(nodes)?;
                 self.add(value, 0, nodes)
             }
-            Event::SequenceStart(anchor, tag) => {
-                self.open(Collection::List(Vec::new()), anchor, tag.as_deref())
-            }
+            Event::SequenceStart(anchor, tag) => self.open(Collection::List(Vec::new()), anchor, tag.as_deref()),
             Event::MappingStart(anchor, tag) => {
                 let table = Collection::Table { table: Map::new(), merged: Vec::new(), key: None };
                 self.open(table, anchor, tag.as_deref())
@@ -214,11 +208,7 @@ mod tests {
             bomb += &format!("a{level}: &a{level} [{names}]\n");
         }
         assert!(fails(&bomb).contains("more than"));
-        assert!(
-            fails(&"- ".repeat(DEPTH + 1)).contains("nested deeper"),
-            "{}",
-            fails(&"- ".repeat(DEPTH + 1))
-        );
+        assert!(fails(&"- ".repeat(DEPTH + 1)).contains("nested deeper"), "{}", fails(&"- ".repeat(DEPTH + 1)));
         assert!(fails(&"[".repeat(100_000)).contains("invalid YAML"), "{}", fails(&"[".repeat(100_000)));
         assert!(fails(&"- x\n".repeat(NODES + 1)).contains("more than"));
         assert!(fails("a: 1\na: 2\n").contains("duplicate key"));

@@ -189,11 +189,8 @@ mod tests {
                 && artifact_decides.conffiles == Conffiles::Replace
                 && artifact_decides.reboot == Reboot::Automatic
         );
-        let settings = Settings {
-            allow_downgrade: Some(false),
-            conffiles: Some(Conffiles::Keep),
-            ..Settings::default()
-        };
+        let settings =
+            Settings { allow_downgrade: Some(false), conffiles: Some(Conffiles::Keep), ..Settings::default() };
         let device_decides = Options::new(settings, meta_data(artifact).unwrap());
         assert!(!device_decides.allow_downgrade && device_decides.conffiles == Conffiles::Keep);
         for bad in [

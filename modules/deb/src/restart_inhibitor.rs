@@ -85,10 +85,7 @@ pub fn own_unit() -> Result<Option<String>> {
 /// The service in the kernel's list of control groups: `0::/system.slice/mender-client.service`.
 fn service(table: &str) -> Option<String> {
     let paths = table.lines().filter(|line| line.starts_with("0::") || line.contains(":name=systemd:"));
-    paths
-        .filter_map(|line| line.rsplit('/').next())
-        .find(|name| name.ends_with(".service"))
-        .map(str::to_owned)
+    paths.filter_map(|line| line.rsplit('/').next()).find(|name| name.ends_with(".service")).map(str::to_owned)
 }
 
 /// The file that systemd has read `unit` from.
@@ -105,9 +102,7 @@ pub fn restart_later(unit: &str) {
     match restart.run() {
         Ok(()) => log!("{unit} restarts in 10 s: this update has changed it"),
         Err(error) => {
-            log!(
-                "scheduling the restart of {unit} failed: {error:#}: restart it, this update has changed it"
-            );
+            log!("scheduling the restart of {unit} failed: {error:#}: restart it, this update has changed it");
         }
     }
 }

@@ -215,8 +215,8 @@ impl Update for PackageUpdate {
     }
 
     fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
-        let inhibitor = RestartInhibitor::acquire()
-            .inspect_err(|error| log!("rollback continues despite an error: {error:#}"));
+        let inhibitor =
+            RestartInhibitor::acquire().inspect_err(|error| log!("rollback continues despite an error: {error:#}"));
         let restored = self.restore(prepared);
         inhibitor.into_iter().for_each(RestartInhibitor::release);
         restored?;
@@ -262,9 +262,8 @@ fn check_installed(staged: &[StagedPackage], removals: &[PackageKey]) -> Result<
     let database = Database::read()?;
     for package in staged {
         let found = database.find(&package.key);
-        let is_installed = found.is_some_and(|found| {
-            found.is_configured() && found.field("Version") == package.control.field("Version")
-        });
+        let is_installed = found
+            .is_some_and(|found| found.is_configured() && found.field("Version") == package.control.field("Version"));
         ensure!(
             is_installed,
             "installing package {} failed: apt has succeeded, and the package is {}: check apt's settings \
@@ -317,7 +316,7 @@ mod tests {
     #[test]
     fn journals_of_released_versions_are_read() {
         let phases =
-            mock_client::released_journals(env!("CARGO_MANIFEST_DIR"), check_journal::<PackageUpdate>)
+            mender_update_module_test::released_journals(env!("CARGO_MANIFEST_DIR"), check_journal::<PackageUpdate>)
                 .unwrap();
         let all = ["Activating", "Active", "Committed", "RolledBack", "RollingBack", "Staged", "Staging"];
         assert_eq!(phases, all);

@@ -38,10 +38,7 @@ pub fn resolve(path: &Path, datastore: &Path) -> Result<PathBuf> {
     );
     refuse_mounts(&destination)?;
     if destination.exists() && !destination.is_dir() {
-        bail!(
-            "destination {} refused: not a directory: move it away, or name another",
-            destination.display()
-        );
+        bail!("destination {} refused: not a directory: move it away, or name another", destination.display());
     }
     // The client's data may not exist yet, for example in a test.
     let datastore = fs::canonicalize(datastore).unwrap_or_else(|_| datastore.to_owned());
@@ -100,9 +97,7 @@ mod tests {
         let real = directory.path().canonicalize().unwrap();
         fs::create_dir_all(real.join("data/app")).unwrap();
         fs::write(real.join("file"), "").unwrap();
-        for (name, target) in
-            [("app", "data/app"), ("dangling", "nowhere"), ("root", "/"), ("to-file", "file")]
-        {
+        for (name, target) in [("app", "data/app"), ("dangling", "nowhere"), ("root", "/"), ("to-file", "file")] {
             symlink(target, real.join(name)).unwrap();
         }
         let to = |name: &str| resolve(&real.join(name), &real.join("data/mender"));

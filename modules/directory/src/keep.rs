@@ -1,8 +1,8 @@
 //! Paths of the previous tree that an update keeps: users' data in a directory that updates replace.
 //!
 //! Kept files are not copied: the new tree gets hard links to them, in a short time for any size. So a file that is
-//! changed in place after the update is changed in the previous tree too, and a rollback does not lose users' data. A file
-//! that is replaced or added after the update is only in the new tree.
+//! changed in place after the update is changed in the previous tree too, and a rollback does not lose users' data. A
+//! file that is replaced or added after the update is only in the new tree.
 
 use std::fmt;
 
@@ -47,11 +47,7 @@ impl Pattern {
                 !matches!(part, "" | "." | ".."),
                 "empty name, '.' or '..': use a path below the destination, such as \"uploads\" or \"uploads/**\""
             );
-            Ok(if part == "**" {
-                Component::AnyDirectories
-            } else {
-                Component::Name(glob::Pattern::new(part)?)
-            })
+            Ok(if part == "**" { Component::AnyDirectories } else { Component::Name(glob::Pattern::new(part)?) })
         };
         let components = text.split('/').map(parse).collect::<Result<Vec<_>>>();
         let components = components.with_context(|| format!("invalid pattern {text:?} in keep"))?;
@@ -99,8 +95,8 @@ fn advance<'a>(rests: &Rests<'a>, name: &FileName) -> Option<Rests<'a>> {
     if below.iter().any(matched) { None } else { Some(below) }
 }
 
-/// Links everything in the tree `previous` that one of `patterns` matches into the tree `new`, durably. If both have a file,
-/// the previous one is kept. `previous` does not change. Returns the number of kept files.
+/// Links everything in the tree `previous` that one of `patterns` matches into the tree `new`, durably. If both have
+/// a file, the previous one is kept. `previous` does not change. Returns the number of kept files.
 ///
 /// # Errors
 /// When a path is a directory in one tree only, or a file cannot be linked.
@@ -169,11 +165,7 @@ impl Level<'_> {
                 parent.path().join(name).display()
             ),
         };
-        let finish = if found && self.rests.is_some() {
-            Finish::Times(directory.times()?)
-        } else {
-            Finish::OfPrevious
-        };
+        let finish = if found && self.rests.is_some() { Finish::Times(directory.times()?) } else { Finish::OfPrevious };
         self.new = Some((directory.device_and_inode()?, finish));
         Ok(directory)
     }
@@ -302,13 +294,9 @@ mod tests {
         ] {
             assert!(matches(pattern, path), "{pattern} does not match {path}");
         }
-        for (pattern, path) in [
-            ("*.db", "a/users.db"),
-            ("uploads", "my/uploads"),
-            ("a/**/z", "a/y"),
-            ("up", "uploads"),
-            ("a/*", "a"),
-        ] {
+        for (pattern, path) in
+            [("*.db", "a/users.db"), ("uploads", "my/uploads"), ("a/**/z", "a/y"), ("up", "uploads"), ("a/*", "a")]
+        {
             assert!(!matches(pattern, path), "{pattern} matches {path}");
         }
         for bad in ["", "/etc", "a//b", "../x", "a/../b", "**", "**/**", "[", "a***b"] {

@@ -1,7 +1,7 @@
 //! Mender Update Module `directory`: replaces a directory tree in one step.
 //!
-//! It accepts the payload of Mender's own module `directory`, with the files `dest_dir` and `update.tar`; and a payload of
-//! one tar archive, with the destination in the artifact's meta-data.
+//! It accepts the payload of Mender's own module `directory`, with the files `dest_dir` and `update.tar`; and a
+//! payload of one tar archive, with the destination in the artifact's meta-data.
 
 mod destination;
 mod keep;
@@ -67,10 +67,7 @@ impl Transactional for Directory {
             let payload = payload?;
             archives += 1;
             let name = payload.name.clone();
-            ensure!(
-                archives == 1,
-                "invalid artifact: file {name} beside the archive: put it into the archive"
-            );
+            ensure!(archives == 1, "invalid artifact: file {name} beside the archive: put it into the archive");
             let size = payload.size;
             swap.unpack(payload, size).with_context(|| format!("unpacking the archive {name} failed"))?;
         }
@@ -79,8 +76,8 @@ impl Transactional for Directory {
     }
 }
 
-/// Reads the payload up to the file `dest_dir`. Mender's artifact generator puts it first. An archive before it is stored
-/// in the work tree, because the destination is not known yet.
+/// Reads the payload up to the file `dest_dir`. Mender's artifact generator puts it first. An archive before it is
+/// stored in the work tree, because the destination is not known yet.
 fn official(tree: &WorkTree, payloads: &mut Payloads) -> Result<(PathBuf, Option<PathBuf>)> {
     let mut spooled = None;
     for payload in payloads {
@@ -95,8 +92,7 @@ fn official(tree: &WorkTree, payloads: &mut Payloads) -> Result<(PathBuf, Option
             payload.name
         );
         let path = tree.tmp().join("update.tar");
-        spool(&mut payload, &path)
-            .with_context(|| format!("storing the archive in {} failed", path.display()))?;
+        spool(&mut payload, &path).with_context(|| format!("storing the archive in {} failed", path.display()))?;
         spooled = Some(path);
     }
     bail!("invalid artifact: no destination: add a file dest_dir, or dest_dir to the meta-data")

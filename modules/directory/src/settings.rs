@@ -58,13 +58,9 @@ const COMMON: [&str; 2] = ["units", "health"];
 impl MetaData {
     /// Logs unknown keys if the meta-data has this module's own form, because a mistyped `keep` loses data.
     pub fn log_unknown_keys(&self) {
-        let unknown: Vec<&str> =
-            self.other.keys().map(String::as_str).filter(|key| !COMMON.contains(key)).collect();
+        let unknown: Vec<&str> = self.other.keys().map(String::as_str).filter(|key| !COMMON.contains(key)).collect();
         if self.dest_dir.is_some() && !unknown.is_empty() {
-            log!(
-                "unknown keys in the meta-data ignored: {}: use dest_dir, keep, units and health",
-                unknown.join(", ")
-            );
+            log!("unknown keys in the meta-data ignored: {}: use dest_dir, keep, units and health", unknown.join(", "));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The update of `directory`: replaces one tree with another, by one exchange of two names.
 //!
-//! The new tree is staged as `new` in a directory beside the destination. The activation exchanges `new` and the destination,
-//! so that `new` is the unchanged previous tree afterwards, until it is discarded or rolled back. The journal has the inode
-//! numbers of both before the exchange: they tell whether an interrupted exchange has happened.
+//! The new tree is staged as `new` in a directory beside the destination. The activation exchanges `new` and the
+//! destination, so that `new` is the unchanged previous tree afterwards, until it is discarded or rolled back. The
+//! journal has the inode numbers of both before the exchange: they tell whether an interrupted exchange has happened.
 
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -57,12 +57,7 @@ impl Swap {
     ///
     /// # Errors
     /// When the destination is refused.
-    pub fn plan(
-        destination: &Path,
-        tree: &WorkTree,
-        options: Options,
-        spooled: Option<PathBuf>,
-    ) -> Result<Self> {
+    pub fn plan(destination: &Path, tree: &WorkTree, options: Options, spooled: Option<PathBuf>) -> Result<Self> {
         let path = destination::resolve(destination, tree.datastore())?;
         require_harmless(&path, Replaces::Tree, tree)?;
         let location = Location::find(&path)?;
@@ -114,12 +109,7 @@ impl Swap {
         if !report.has_top {
             self.inherit_top(&new)?;
         }
-        log!(
-            "staged: {} entries, {} bytes in {}",
-            report.entries,
-            report.bytes,
-            self.staging.path().display()
-        );
+        log!("staged: {} entries, {} bytes in {}", report.entries, report.bytes, self.staging.path().display());
         Ok(())
     }
 
@@ -217,7 +207,8 @@ impl ExchangeNames for Swap {
     }
 }
 
-/// The name of the inactive tree in the staging directory: the new one before the activation, the previous one after it.
+/// The name of the inactive tree in the staging directory: the new one before the activation, the previous one after
+/// it.
 fn new_name() -> Result<FileName> {
     FileName::new("new")
 }
@@ -232,7 +223,7 @@ mod tests {
     #[test]
     fn journals_of_released_versions_are_read() {
         let phases =
-            mock_client::released_journals(env!("CARGO_MANIFEST_DIR"), check_journal::<Swap>).unwrap();
+            mender_update_module_test::released_journals(env!("CARGO_MANIFEST_DIR"), check_journal::<Swap>).unwrap();
         let all = ["Activating", "Active", "Committed", "RolledBack", "RollingBack", "Staged", "Staging"];
         assert_eq!(phases, all);
     }

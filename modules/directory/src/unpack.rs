@@ -1,8 +1,9 @@
 //! Unpacks a tar archive below one directory, and never through a symlink.
 //!
 //! Every entry is made in its open parent directory, which is reached from the top of the tree name by name without
-//! following symlinks. A stack has the directories on the way to the current entry; on leaving one, its modification time is
-//! set. So memory does not grow with the archive, for any order of entries, and one directory is open at any depth.
+//! following symlinks. A stack has the directories on the way to the current entry; on leaving one, its modification
+//! time is set. So memory does not grow with the archive, for any order of entries, and one directory is open at any
+//! depth.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -129,15 +130,11 @@ impl Unpacker {
         let dir = match here.kind(name)? {
             None => here.make_child(name, mode)?,
             Some(Kind::Directory) => here.child(name)?,
-            Some(_) => bail!(
-                "{name} in its path is not a directory in this archive: make the archive from a tree, with tar"
-            ),
+            Some(_) => {
+                bail!("{name} in its path is not a directory in this archive: make the archive from a tree, with tar")
+            }
         };
-        self.levels.push(Level {
-            name: Some(name.clone()),
-            place: dir.device_and_inode()?,
-            times: dir.times()?,
-        });
+        self.levels.push(Level { name: Some(name.clone()), place: dir.device_and_inode()?, times: dir.times()? });
         self.here = dir;
         Ok(())
     }

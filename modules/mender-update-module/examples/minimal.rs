@@ -1,5 +1,5 @@
-//! The smallest useful module: it logs the names and sizes of the payload's files. It changes nothing, so there is nothing to
-//! roll back.
+//! The smallest useful module: it logs the names and sizes of the payload's files. It changes nothing, so there is
+//! nothing to roll back.
 //!
 //! Payload type `minimal`: install the executable as `/usr/share/mender/modules/v3/minimal`.
 

@@ -1,7 +1,8 @@
-//! A module without transactions: it hands the payload to a program, asks the client for a reboot, and checks after it whether
-//! the new version runs. It cannot roll back, and says so.
+//! A module without transactions: it hands the payload to a program, asks the client for a reboot, and checks after
+//! it whether the new version runs. It cannot roll back, and says so.
 //!
-//! The program stands for a vendor's tool that flashes a peripheral: `/usr/lib/vendor/flash FILE`, `/usr/lib/vendor/version`.
+//! The program stands for a vendor's tool that flashes a peripheral: `/usr/lib/vendor/flash FILE`,
+//! `/usr/lib/vendor/version`.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A module in transactions: it replaces one file and rolls back to the previous one. Units are stopped and started, and a
-//! health check runs, where the settings or the artifact's meta-data have the tables `units` and `health`:
+//! A module in transactions: it replaces one file and rolls back to the previous one. Units are stopped and started,
+//! and a health check runs, where the settings or the artifact's meta-data have the tables `units` and `health`:
 //!
 //! ```toml
 //! # /etc/mender-modules/one-file.toml
@@ -85,8 +85,7 @@ impl Update for Replacement {
     }
 
     fn prepare(&mut self) -> Result<Prepared> {
-        let mut prepared =
-            Prepared { previous: None, new: self.staging.open()?.inode_of(&new()?)?, times: None };
+        let mut prepared = Prepared { previous: None, new: self.staging.open()?.inode_of(&new()?)?, times: None };
         if let Some(directory) = self.directory.open()? {
             prepared.previous = directory.inode_of(&self.name)?;
             prepared.times = Some(directory.times()?);

@@ -38,8 +38,8 @@ pub fn client_command() -> &'static str {
     if newer { "mender-update" } else { "mender" }
 }
 
-/// The client's data directory, for calls that are not the client's: the setting `datastore` of the module `name`, the variable
-/// `MENDER_DATASTORE_DIR`, the client's systemd unit, or `/var/lib/mender`, in this order.
+/// The client's data directory, for calls that are not the client's: the setting `datastore` of the module `name`,
+/// the variable `MENDER_DATASTORE_DIR`, the client's systemd unit, or `/var/lib/mender`, in this order.
 pub(crate) fn datastore(name: &str) -> Result<PathBuf> {
     if let Some(path) = settings_file::datastore(name)? {
         return Ok(path);
@@ -58,10 +58,8 @@ fn of_units(root: &Path) -> Option<PathBuf> {
             texts.extend(read(&directory.join(unit)));
         }
     }
-    let files = texts
-        .iter()
-        .flat_map(|text| text.lines())
-        .filter_map(|line| line.trim().strip_prefix("EnvironmentFile="));
+    let files =
+        texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.trim().strip_prefix("EnvironmentFile="));
     let files = files.map(|path| root.join(path.trim_start_matches('-').trim_start_matches('/')));
     let of_files: Vec<String> = files.filter_map(|path| read(&path)).collect();
     texts.iter().chain(&of_files).find_map(|text| named_in(text))
@@ -69,8 +67,7 @@ fn of_units(root: &Path) -> Option<PathBuf> {
 
 fn drop_ins(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut paths: Vec<PathBuf> =
-        entries.filter(|path| path.extension().is_some_and(|end| end == "conf")).collect();
+    let mut paths: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "conf")).collect();
     paths.sort();
     // The last one takes precedence.
     paths.iter().rev().filter_map(|path| read(path)).collect()
@@ -97,9 +94,7 @@ fn named_in(text: &str) -> Option<PathBuf> {
         } else {
             None
         };
-        if let Some(path) =
-            path.map(|path| path.trim_matches(['"', '\''])).filter(|path| path.starts_with('/'))
-        {
+        if let Some(path) = path.map(|path| path.trim_matches(['"', '\''])).filter(|path| path.starts_with('/')) {
             return Some(path.into());
         }
     }
@@ -122,9 +117,7 @@ mod tests {
         ] {
             assert_eq!(named_in(text).as_deref(), Some(Path::new("/data/m")), "{text}");
         }
-        for text in
-            ["", "#MENDER_DATASTORE_DIR=/x\n", "Environment=MENDER_CONF_DIR=/x\n", "MENDER_DATASTORE_DIR=x\n"]
-        {
+        for text in ["", "#MENDER_DATASTORE_DIR=/x\n", "Environment=MENDER_CONF_DIR=/x\n", "MENDER_DATASTORE_DIR=x\n"] {
             assert_eq!(named_in(text), None, "{text}");
         }
     }
@@ -138,10 +131,7 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         assert_eq!(of_units(root.path()), None);
-        write(
-            "lib/systemd/system/mender-updated.service",
-            "[Service]\nEnvironmentFile=-/etc/default/mender\n",
-        );
+        write("lib/systemd/system/mender-updated.service", "[Service]\nEnvironmentFile=-/etc/default/mender\n");
         write("etc/default/mender", "MENDER_DATASTORE_DIR=/one\n");
         assert_eq!(of_units(root.path()), Some("/one".into()));
         write(

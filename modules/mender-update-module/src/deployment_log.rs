@@ -16,8 +16,9 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Whether a line was dropped.
 static UNREAD: AtomicBool = AtomicBool::new(false);
 
-/// Writes one line to the deployment log, with the arguments of [`format!`]. It is one write: client 5 shows each write as one
-/// message. Control characters are escaped, so that a file name cannot forge a line. A log that is not read is not an error.
+/// Writes one line to the deployment log, with the arguments of [`format!`]. It is one write: client 5 shows each
+/// write as one message. Control characters are escaped, so that a file name cannot forge a line. A log that is not
+/// read is not an error.
 ///
 /// ```
 /// mender_update_module::log!("activated: {} files in {}", 3, "/var/www");
@@ -54,8 +55,8 @@ pub(crate) fn log_at_once(line: &str) {
     write(format!("{line}\n").as_bytes(), Duration::ZERO);
 }
 
-/// Writes `line` to standard error in one write, if that is possible within `limit`. A pipe that is writable for poll(2)
-/// accepts [`LINE_MAX`] bytes. The lock of standard error is not used: its holder may block for ever.
+/// Writes `line` to standard error in one write, if that is possible within `limit`. A pipe that is writable for
+/// poll(2) accepts [`LINE_MAX`] bytes. The lock of standard error is not used: its holder may block for ever.
 fn write(line: &[u8], limit: Duration) -> bool {
     let log = io::stderr();
     let limit = Timespec { tv_sec: limit.as_secs() as _, tv_nsec: 0 };

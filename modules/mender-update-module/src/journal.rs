@@ -29,8 +29,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(90);
 /// How often the lock is polled.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// JSON files in a directory outside the work tree, written durably. The directory, and all directories above it, have to
-/// belong to root.
+/// JSON files in a directory outside the work tree, written durably. The directory, and all directories above it,
+/// have to belong to root.
 pub struct Journal {
     directory: PathBuf,
 }
@@ -154,8 +154,8 @@ impl Journal {
         self.directory.join(record)
     }
 
-    /// Locks the journal for this call, after other calls of the same module have ended. `None` if the directory does not exist
-    /// and `make` is `false`.
+    /// Locks the journal for this call, after other calls of the same module have ended. `None` if the directory does
+    /// not exist and `make` is `false`.
     ///
     /// # Errors
     /// When another call does not end within 90 s, or the directory cannot be made or does not belong to root.
@@ -168,8 +168,7 @@ impl Journal {
                 Ok(()) => return Ok(Some(Lock { _directory: directory })),
                 Err(Errno::WOULDBLOCK | Errno::INTR) => {}
                 Err(error) => {
-                    return Err(error)
-                        .with_context(|| format!("locking {} failed", directory.path().display()));
+                    return Err(error).with_context(|| format!("locking {} failed", directory.path().display()));
                 }
             }
             ensure!(
@@ -200,9 +199,7 @@ impl Journal {
         if let Some(directory) = self.open()? {
             return Ok(directory);
         }
-        durable::make_dirs(
-            &durable::require_trusted(&self.directory).context("opening the journal failed")?,
-        )?;
+        durable::make_dirs(&durable::require_trusted(&self.directory).context("opening the journal failed")?)?;
         self.open()?.context("no journal directory")
     }
 }

@@ -1,7 +1,7 @@
 //! A library for Mender Update Modules.
 //!
-//! Mender runs an Update Module once for every state of an update: `MODULE STATE TREE`. Implement [`Transactional`] for a
-//! module that stages, activates and can roll back, or [`UpdateModule`] for any other, and call [`run`]:
+//! Mender runs an Update Module once for every state of an update: `MODULE STATE TREE`. Implement [`Transactional`]
+//! for a module that stages, activates and can roll back, or [`UpdateModule`] for any other, and call [`run`]:
 //!
 //! ```no_run
 //! # struct MyModule;
@@ -61,9 +61,10 @@
 //!
 //! # One call at a time
 //!
-//! A call that is not a query holds a lock on the journal's directory. It ends when the process that called it ends, as by a power
-//! loss, with all programs that it has started. The journal identifies directories on disk by device and inode
-//! ([`durable::Destination`], [`durable::Staging`]); a directory that was replaced between two calls is refused.
+//! A call that is not a query holds a lock on the journal's directory. It ends when the process that called it ends,
+//! as by a power loss, with all programs that it has started. The journal identifies directories on disk by device
+//! and inode ([`durable::Destination`], [`durable::Staging`]); a directory that was replaced between two calls is
+//! refused.
 //!
 //! # Units and formats
 //!

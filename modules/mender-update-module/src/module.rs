@@ -12,8 +12,8 @@ use crate::tree::WorkTree;
 
 /// An Update Module: one method for each state of the protocol, with the protocol's default.
 ///
-/// Every method but the queries may be called again, after it has succeeded or after a power loss has interrupted it. An `Err`
-/// fails the state, and its chain is written to the deployment log.
+/// Every method but the queries may be called again, after it has succeeded or after a power loss has interrupted it.
+/// An `Err` fails the state, and its chain is written to the deployment log.
 ///
 /// ```
 /// use mender_update_module::{Payloads, UpdateModule, WorkTree};
@@ -39,7 +39,8 @@ pub trait UpdateModule {
     /// The version that `MODULE --version` prints: `env!("CARGO_PKG_VERSION")`.
     const VERSION: &'static str;
 
-    /// Whether the tables `units` and `health` of the settings apply. Otherwise a settings file with one of them is refused.
+    /// Whether the tables `units` and `health` of the settings apply. Otherwise a settings file with one of them is
+    /// refused.
     const GUARDED: bool = false;
 
     /// Whether the client may announce the size of every file before the download. Default: no.
@@ -90,8 +91,8 @@ pub trait UpdateModule {
         Ok(())
     }
 
-    /// Makes the new version permanent. A rollback must still be possible after this call: after a power loss here, the client
-    /// rolls back, although the commit may have completed. Default: does nothing.
+    /// Makes the new version permanent. A rollback must still be possible after this call: after a power loss here,
+    /// the client rolls back, although the commit may have completed. Default: does nothing.
     ///
     /// # Errors
     /// Start the rollback states.
@@ -107,7 +108,8 @@ pub trait UpdateModule {
         Ok(false)
     }
 
-    /// Activates the previous version, from any point of an interrupted install, also if it never began. Default: does nothing.
+    /// Activates the previous version, from any point of an interrupted install, also if it never began. Default:
+    /// does nothing.
     ///
     /// # Errors
     /// Leave the device inconsistent.
@@ -160,8 +162,8 @@ pub trait UpdateModule {
         Ok(None)
     }
 
-    /// Called as `MODULE --recover` at boot, before the client starts: rolls back an update that a power loss interrupted.
-    /// Default: does nothing.
+    /// Called as `MODULE --recover` at boot, before the client starts: rolls back an update that a power loss
+    /// interrupted. Default: does nothing.
     ///
     /// # Errors
     /// Make the unit of the recovery at boot fail.

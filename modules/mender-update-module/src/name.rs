@@ -8,8 +8,9 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// The name of an entry in a directory: any bytes but `/` and NUL, and not empty, `.` or `..`. So a path of a directory and a
-/// name never leads out of the directory. In JSON it is a string, or an array of bytes if it is not UTF-8.
+/// The name of an entry in a directory: any bytes but `/` and NUL, and not empty, `.` or `..`. So a path of a
+/// directory and a name never leads out of the directory. In JSON it is a string, or an array of bytes if it is not
+/// UTF-8.
 ///
 /// ```
 /// use mender_update_module::FileName;

@@ -98,8 +98,7 @@ fn read(pipe: &OwnedFd, ended: &AtomicBool, mut take: impl FnMut(&[u8]) -> bool)
         if over && since_end.get_or_insert_with(Instant::now).elapsed() > DRAIN {
             return true;
         }
-        let limit =
-            Timespec { tv_sec: 0, tv_nsec: if over { 0 } else { i64::from(POLL.subsec_nanos()) } as _ };
+        let limit = Timespec { tv_sec: 0, tv_nsec: if over { 0 } else { i64::from(POLL.subsec_nanos()) } as _ };
         match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&limit)) {
             Ok(0) if over => return true,
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,

@@ -15,8 +15,8 @@ const LINE_MAX: u64 = 8192;
 
 /// The files of a payload, in the order of the stream.
 ///
-/// Read each [`Payload`] to its end before the next. After the first call of [`next`](Iterator::next), read to the end of the
-/// iterator, or the download fails. If a module never calls it, the client writes the payload to `files/`.
+/// Read each [`Payload`] to its end before the next. After the first call of [`next`](Iterator::next), read to the
+/// end of the iterator, or the download fails. If a module never calls it, the client writes the payload to `files/`.
 pub struct Payloads {
     tree: PathBuf,
     sizes: bool,
@@ -75,8 +75,8 @@ impl Payloads {
         let (name, size) = parse(&line, self.sizes)
             .with_context(|| format!("invalid {}: {:?}", next.display(), String::from_utf8_lossy(&line)))?;
         let stream = self.tree.join("streams").join(&name);
-        let content = File::open(&stream)
-            .with_context(|| format!("opening the payload stream {} failed", stream.display()))?;
+        let content =
+            File::open(&stream).with_context(|| format!("opening the payload stream {} failed", stream.display()))?;
         Ok(Some(Payload { name, size, content, read: 0 }))
     }
 }
@@ -143,11 +143,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("payload");
         std::fs::write(&path, "12345").unwrap();
-        for (size, words) in
-            [(None, ""), (Some(5), ""), (Some(4), "longer"), (Some(6), "shorter"), (Some(0), "longer")]
+        for (size, words) in [(None, ""), (Some(5), ""), (Some(4), "longer"), (Some(6), "shorter"), (Some(0), "longer")]
         {
-            let mut payload =
-                Payload { name: name("payload"), size, content: File::open(&path).unwrap(), read: 0 };
+            let mut payload = Payload { name: name("payload"), size, content: File::open(&path).unwrap(), read: 0 };
             let outcome = io::read_to_string(&mut payload);
             match outcome {
                 Ok(text) => assert!(words.is_empty() && text == "12345", "{size:?}"),

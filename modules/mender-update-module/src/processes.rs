@@ -1,8 +1,8 @@
 //! The processes of a call, and how they are killed.
 //!
-//! Programs run in process groups of their own, and some start others in further groups or sessions, as apt does with dpkg. So
-//! killing a group is not enough: all descendants are searched for in `/proc`. The module is their subreaper, so that orphans
-//! become its children.
+//! Programs run in process groups of their own, and some start others in further groups or sessions, as apt does with
+//! dpkg. So killing a group is not enough: all descendants are searched for in `/proc`. The module is their
+//! subreaper, so that orphans become its children.
 
 use std::collections::HashMap;
 use std::fs;
@@ -56,7 +56,8 @@ pub(crate) fn children() -> Vec<u32> {
     table().into_iter().filter(|(_, parent)| *parent == own).map(|(child, _)| child).collect()
 }
 
-/// Kills the program `program` with all its descendants. Orphans are the children of this process that are not in `before`.
+/// Kills the program `program` with all its descendants. Orphans are the children of this process that are not in
+/// `before`.
 pub(crate) fn kill_program(program: u32, before: &[u32]) {
     kill_all(|table| {
         let own = process::id();
@@ -126,7 +127,8 @@ fn table() -> HashMap<u32, u32> {
     table
 }
 
-/// The parent in the text of `/proc/PID/stat` (proc(5)): `PID (NAME) STATE PARENT …`, where NAME can contain any characters.
+/// The parent in the text of `/proc/PID/stat` (proc(5)): `PID (NAME) STATE PARENT …`, where NAME can contain any
+/// characters.
 fn parent_of_running(stat: &[u8]) -> Option<u32> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')?;
     let text = std::str::from_utf8(&stat[after_name + 1..]).ok()?;

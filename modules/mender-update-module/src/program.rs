@@ -21,9 +21,9 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// A program with its arguments and a time limit. At the limit it is killed, with all processes that it has started.
 ///
-/// It has no standard input, unless it is [fed](Self::feed). Its output goes to the deployment log, line by line; standard
-/// output can be [captured](Self::output) instead. It never gets the client's pipes: a background process could keep them
-/// open, and the client would wait for it.
+/// It has no standard input, unless it is [fed](Self::feed). Its output goes to the deployment log, line by line;
+/// standard output can be [captured](Self::output) instead. It never gets the client's pipes: a background process
+/// could keep them open, and the client would wait for it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -123,16 +123,15 @@ impl Program {
         Ok((status, captured.whole().with_context(|| format!("reading the output of {self} failed"))?))
     }
 
-    /// Runs the program, which has to succeed, and passes its standard output, of any size, to `read`. The time limit starts
-    /// again with each output.
+    /// Runs the program, which has to succeed, and passes its standard output, of any size, to `read`. The time limit
+    /// starts again with each output.
     ///
     /// # Errors
     /// As [`run`](Self::run), and when `read` fails.
     pub fn stream<T>(mut self, read: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
         let mut running = self.start(Stdout::Piped)?;
         let stdout = take_stdout(&mut running)?;
-        let mut stdout =
-            UntilExit { stdout, child: &mut running.child, limit: self.limit, since: Instant::now() };
+        let mut stdout = UntilExit { stdout, child: &mut running.child, limit: self.limit, since: Instant::now() };
         let result = read(&mut stdout);
         // Read the rest, so that the program does not fail on a closed pipe.
         let rest = if result.is_ok() { io::copy(&mut stdout, &mut io::sink()) } else { Ok(0) };
@@ -144,8 +143,8 @@ impl Program {
         Ok(result)
     }
 
-    /// Runs the program with all of `from` as its standard input, and returns its standard output. The time limit starts at the
-    /// end of `from`, which may come from a slow network.
+    /// Runs the program with all of `from` as its standard input, and returns its standard output. The time limit
+    /// starts at the end of `from`, which may come from a slow network.
     ///
     /// # Errors
     /// As [`output`](Self::output), and when `from` fails. `from` may then be read in part.
@@ -183,8 +182,7 @@ impl Program {
         let child = processes::spawn(&mut self.command);
         // The command would keep its ends of the pipes open, and the reader would never see their end.
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
-        let child =
-            child.with_context(|| format!("starting {program:?} failed: install it if it is missing"))?;
+        let child = child.with_context(|| format!("starting {program:?} failed: install it if it is missing"))?;
         Ok(Running { child, _log: Log::from(reader), before })
     }
 
@@ -246,8 +244,7 @@ impl Read for UntilExit<'_> {
         loop {
             // Checked before the pipe, so that everything that the program wrote before its end is in the pipe.
             let ended = self.child.try_wait()?.is_some();
-            let limit =
-                Timespec { tv_sec: 0, tv_nsec: if ended { 0 } else { i64::from(POLL.subsec_nanos()) } as _ };
+            let limit = Timespec { tv_sec: 0, tv_nsec: if ended { 0 } else { i64::from(POLL.subsec_nanos()) } as _ };
             if poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&limit))? > 0 {
                 self.since = Instant::now();
                 return self.stdout.read(buffer);

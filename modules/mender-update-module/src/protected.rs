@@ -25,8 +25,8 @@ pub enum Replaces {
     Tree,
 }
 
-/// Refuses `destination`, a path without symlinks, if an update of it would replace the module, its journal or settings, or the
-/// Mender client or its data.
+/// Refuses `destination`, a path without symlinks, if an update of it would replace the module, its journal or
+/// settings, or the Mender client or its data.
 ///
 /// # Errors
 /// When it would, with the protected path.
@@ -88,8 +88,7 @@ mod tests {
             (own.parent().unwrap().into(), Replaces::Files),
             (own.parent().unwrap().parent().unwrap().into(), Replaces::Tree),
         ] {
-            let error =
-                check(&path, replaces).map_or_else(|error| format!("{error:#}"), |()| "accepted".into());
+            let error = check(&path, replaces).map_or_else(|error| format!("{error:#}"), |()| "accepted".into());
             assert!(error.contains("name another directory"), "{}: {error}", path.display());
         }
         for (path, replaces) in [

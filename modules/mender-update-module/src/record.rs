@@ -39,10 +39,7 @@ pub enum Phase {
 impl Phase {
     /// Whether the activation may have begun: then the record has the preparation.
     fn needs_preparation(self) -> bool {
-        matches!(
-            self,
-            Self::Activating | Self::Active | Self::Committed | Self::RollingBack | Self::RolledBack
-        )
+        matches!(self, Self::Activating | Self::Active | Self::Committed | Self::RollingBack | Self::RolledBack)
     }
 }
 
@@ -160,8 +157,8 @@ fn unreadable(path: &Path) -> String {
     )
 }
 
-/// Decodes `text`, a journal of the update `U`, and returns its phase. It is for tests that keep journals of released versions:
-/// a package may be upgraded while an update is pending.
+/// Decodes `text`, a journal of the update `U`, and returns its phase. It is for tests that keep journals of released
+/// versions: a package may be upgraded while an update is pending.
 ///
 /// # Errors
 /// When this version of the module cannot read the journal.
@@ -231,9 +228,7 @@ mod tests {
 
     #[test]
     fn a_damaged_record_is_refused() {
-        for text in
-            ["", "{", "[]", r#"{"format":1,"phase":"Staged"}"#, r#"{"format":1,"phase":"Other","change":{}}"#]
-        {
+        for text in ["", "{", "[]", r#"{"format":1,"phase":"Staged"}"#, r#"{"format":1,"phase":"Other","change":{}}"#] {
             assert!(refused(text).contains("damaged, or not written by this module"), "{text}");
         }
         let refused = refused(r#"{"format":1,"phase":"Switching","change":{"destination":"/srv"}}"#);

@@ -20,12 +20,12 @@ use crate::status::{self, Status};
 use crate::supervision;
 use crate::tree::WorkTree;
 
-/// Runs `module` with the command line of the client, `MODULE STATE TREE`. Returns the exit status: 0 for success and for
-/// unknown states, 1 for failure, with the chain of errors on standard error.
+/// Runs `module` with the command line of the client, `MODULE STATE TREE`. Returns the exit status: 0 for success and
+/// for unknown states, 1 for failure, with the chain of errors on standard error.
 ///
 /// Apart from the protocol, a module supports `--help`, `--version`, `--status [--json]`, `--check-settings [FILE]`,
-/// `--recover [TREE]`, the recovery at boot, and `--under-way`, which succeeds if an update is pending: for the removal of the
-/// package.
+/// `--recover [TREE]`, the recovery at boot, and `--under-way`, which succeeds if an update is pending: for the
+/// removal of the package.
 pub fn run<M: UpdateModule>(module: M) -> ExitCode {
     match answer(&module, env::args_os().skip(1).collect()).and_then(write_answer) {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,9 +60,7 @@ fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answe
         [flag, tree] if flag == "--recover" => silent(recover(module, &WorkTree::new(tree))),
         [flag] if flag == "--under-way" => under_way(M::NAME),
         [state, tree] => match state.to_str().unwrap_or_default().parse() {
-            Ok(state) => {
-                call(module, state, &WorkTree::new(tree)).with_context(|| format!("{state:?} failed"))
-            }
+            Ok(state) => call(module, state, &WorkTree::new(tree)).with_context(|| format!("{state:?} failed")),
             Err(_) => Ok(None),
         },
         _ => bail!(
@@ -168,8 +166,8 @@ fn yes_or_no(yes: bool) -> Answer {
     Some(if yes { "Yes" } else { "No" })
 }
 
-/// Writes the answer and its newline in one write: to the client, two writes are "Too many lines", which leaves the device
-/// inconsistent.
+/// Writes the answer and its newline in one write: to the client, two writes are "Too many lines", which leaves the
+/// device inconsistent.
 fn write_answer(answer: Answer) -> Result<()> {
     let Some(word) = answer else { return Ok(()) };
     let mut stdout = io::stdout().lock();

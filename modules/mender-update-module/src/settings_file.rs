@@ -69,11 +69,7 @@ pub(crate) fn datastore_in(path: &Path) -> Result<Option<PathBuf>> {
     let datastore: Option<PathBuf> =
         table.remove(DATASTORE).map(toml::Value::try_into).transpose().with_context(|| mistake(path))?;
     if let Some(datastore) = &datastore {
-        ensure!(
-            datastore.is_absolute(),
-            "{}: datastore = {datastore:?}: not an absolute path",
-            mistake(path)
-        );
+        ensure!(datastore.is_absolute(), "{}: datastore = {datastore:?}: not an absolute path", mistake(path));
     }
     Ok(datastore)
 }

@@ -11,8 +11,8 @@ use crate::log;
 /// Time between two polls.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
 
-/// The time limit of a health check, and how long everything has to stay healthy: a service that starts, exits and starts
-/// again is not healthy.
+/// The time limit of a health check, and how long everything has to stay healthy: a service that starts, exits and
+/// starts again is not healthy.
 ///
 /// ```
 /// use mender_update_module::{Poll, StabilityWindow};

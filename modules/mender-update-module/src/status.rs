@@ -29,21 +29,13 @@ impl Pending {
         let client = client_command();
         let (meaning, can_roll_back, next) = match phase {
             Phase::Staging => ("download interrupted", false, Some("install the artifact again".to_owned())),
-            Phase::Staged => {
-                ("downloaded, not installed", false, Some("install the artifact again".to_owned()))
+            Phase::Staged => ("downloaded, not installed", false, Some("install the artifact again".to_owned())),
+            Phase::Activating => ("installation interrupted, or running", true, Some(format!("{client} rollback"))),
+            Phase::Active => {
+                ("installed, waiting for commit", true, Some(format!("{client} commit, or {client} rollback")))
             }
-            Phase::Activating => {
-                ("installation interrupted, or running", true, Some(format!("{client} rollback")))
-            }
-            Phase::Active => (
-                "installed, waiting for commit",
-                true,
-                Some(format!("{client} commit, or {client} rollback")),
-            ),
             Phase::Committed => ("committed, not cleaned up yet", true, None),
-            Phase::RollingBack => {
-                ("rollback interrupted, or running", true, Some(format!("{client} rollback")))
-            }
+            Phase::RollingBack => ("rollback interrupted, or running", true, Some(format!("{client} rollback"))),
             Phase::RolledBack => ("rolled back, not cleaned up yet", false, None),
             Phase::Discarding => ("ended, not cleaned up yet", false, None),
         };
@@ -122,9 +114,7 @@ mod tests {
             log: "/l".into(),
         };
         let text = status(Some(Pending::new(Phase::Active, Some("/kept".into())))).to_string();
-        for line in
-            ["module:    web-file 1.0.0", "installed, waiting for commit (Active)", "rollback:  possible"]
-        {
+        for line in ["module:    web-file 1.0.0", "installed, waiting for commit (Active)", "rollback:  possible"] {
             assert!(text.contains(line), "{line} is missing in {text}");
         }
         assert!(text.contains("commit, or ") && text.contains("kept in:   /kept"), "{text}");

@@ -1,7 +1,8 @@
 //! Ends a call when its client ends.
 //!
-//! The client runs a module in a process group of its own. Ctrl-C, a lost SSH session or the OOM killer end the client only,
-//! and the module would continue: in parallel to the next call of the client, or blocked for ever on a payload stream.
+//! The client runs a module in a process group of its own. Ctrl-C, a lost SSH session or the OOM killer end the
+//! client only, and the module would continue: in parallel to the next call of the client, or blocked for ever on a
+//! payload stream.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,8 +21,8 @@ use crate::processes;
 /// How often the parent is polled if the kernel has no pidfd_open(2) (before Linux 5.3).
 const POLL: Duration = Duration::from_millis(200);
 
-/// Ends this process, with all its programs, as soon as its parent ends or sends a signal. It ends as by a power loss, from
-/// which every state recovers.
+/// Ends this process, with all its programs, as soon as its parent ends or sends a signal. It ends as by a power
+/// loss, from which every state recovers.
 pub(crate) fn end_with_client() {
     processes::adopt_orphans();
     let parent = getppid();
@@ -30,8 +31,8 @@ pub(crate) fn end_with_client() {
     let _ = thread::Builder::new().name("supervision".into()).spawn(move || watch(parent, signals.ok()));
 }
 
-/// A socket that becomes readable on SIGTERM, SIGINT and SIGHUP. The client sends SIGTERM at its time limit to the process
-/// group of the module, which does not contain the programs.
+/// A socket that becomes readable on SIGTERM, SIGINT and SIGHUP. The client sends SIGTERM at its time limit to the
+/// process group of the module, which does not contain the programs.
 fn signals() -> io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     for signal in [SIGTERM, SIGINT, SIGHUP] {
@@ -93,8 +94,8 @@ fn wait(client: Option<&OwnedFd>, signals: Option<&UnixStream>, log: Option<&Own
     happened.map_or(Event::Nothing, |at| meanings.swap_remove(at))
 }
 
-/// The deployment log, if it is a pipe. Its other end belongs to the client, also to one that ended before this process read
-/// its parent.
+/// The deployment log, if it is a pipe. Its other end belongs to the client, also to one that ended before this
+/// process read its parent.
 fn log_pipe() -> Option<OwnedFd> {
     let log = io::stderr().as_fd().try_clone_to_owned().ok()?;
     let kind = FileType::from_raw_mode(fstat(&log).ok()?.st_mode);

@@ -1,8 +1,8 @@
 //! The transaction: stage, activate, roll back, discard.
 //!
-//! An [`Update`] implements the steps; this file defines their order and the journal between them. The crate's documentation
-//! has the table of phases. Version 0.1.0 had one more, Discarding: ArtifactInstall fails, there is nothing to roll back, and
-//! the next Download discards.
+//! An [`Update`] implements the steps; this file defines their order and the journal between them. The crate's
+//! documentation has the table of phases. Version 0.1.0 had one more, Discarding: ArtifactInstall fails, there is
+//! nothing to roll back, and the next Download discards.
 //!
 //! The record of an ended transaction is renamed, which needs no space on a full file system:
 //!
@@ -76,8 +76,8 @@ impl<U: Update> Transaction<U> {
         Self { journal, update: PhantomData }
     }
 
-    /// Stages `update`: writes the journal, calls `stage`, which writes the payload durably, and writes the journal again.
-    /// `guard` has the units and the health check of the activation.
+    /// Stages `update`: writes the journal, calls `stage`, which writes the payload durably, and writes the journal
+    /// again. `guard` has the units and the health check of the activation.
     pub fn stage(&self, update: U, guard: Guard, stage: impl FnOnce(&mut U) -> Result<()>) -> Result<()> {
         let mut record = RecordOf::<U>::new(update, guard);
         self.write(&record)?;
@@ -123,8 +123,8 @@ impl<U: Update> Transaction<U> {
         })
     }
 
-    /// The activation with units and health check. The phase becomes Active only after the health check: an update that loses
-    /// power before has not shown that it works, and the recovery at boot rolls it back.
+    /// The activation with units and health check. The phase becomes Active only after the health check: an update
+    /// that loses power before has not shown that it works, and the recovery at boot rolls it back.
     fn activate(&self, record: &mut RecordOf<U>) -> Result<()> {
         record.guard.before()?;
         let (update, prepared) = record.ready_mut()?;
@@ -168,7 +168,8 @@ impl<U: Update> Transaction<U> {
         }
     }
 
-    /// Activates the previous version, if the activation of the new one has begun, and logs the result of the health check.
+    /// Activates the previous version, if the activation of the new one has begun, and logs the result of the health
+    /// check.
     pub fn roll_back(&self) -> Result<()> {
         let Some(mut record) = self.read()? else { return Ok(()) };
         match record.phase {
@@ -182,8 +183,8 @@ impl<U: Update> Transaction<U> {
         Ok(())
     }
 
-    /// Ends the transaction: rolls back an interrupted one, and removes staged and kept files. Returns its record, if there is
-    /// one.
+    /// Ends the transaction: rolls back an interrupted one, and removes staged and kept files. Returns its record, if
+    /// there is one.
     pub fn finish(&self) -> Result<Option<RecordOf<U>>> {
         let Some(mut record) = self.read()? else { return self.finish_discard() };
         if matches!(record.phase, Phase::Activating | Phase::RollingBack) {
@@ -192,8 +193,8 @@ impl<U: Update> Transaction<U> {
         self.discard()
     }
 
-    /// Ends the previous transaction before the next one begins: rolls back one that was not committed. Returns those that
-    /// cannot be rolled back.
+    /// Ends the previous transaction before the next one begins: rolls back one that was not committed. Returns those
+    /// that cannot be rolled back.
     pub fn clear(&self) -> Result<Vec<Unrestored<U>>> {
         self.retry_left();
         self.finish_discard()?;
@@ -214,9 +215,9 @@ impl<U: Update> Transaction<U> {
         self.retry_unrestored(Trigger::Call)
     }
 
-    /// The recovery at boot: rolls back an update that a power loss interrupted, and discards an interrupted download, which no
-    /// client resumes. An update that waits for its commit is not changed. Units are not stopped or started: systemd starts
-    /// them later, and waits for this call.
+    /// The recovery at boot: rolls back an update that a power loss interrupted, and discards an interrupted
+    /// download, which no client resumes. An update that waits for its commit is not changed. Units are not stopped
+    /// or started: systemd starts them later, and waits for this call.
     pub fn recover(&self) -> Result<()> {
         self.retry_left_where(U::discard_at_boot);
         if let Some(record) = self.read_ended()? {
@@ -242,8 +243,8 @@ impl<U: Update> Transaction<U> {
 
     /// Rolls `record` back. At boot, units are not stopped or started.
     fn restore_previous(&self, record: &mut RecordOf<U>, trigger: Trigger) -> Result<()> {
-        // Neither a full disk nor a unit that does not stop may prevent the rollback: the earlier phase in the journal leads to
-        // the same rollback again, and the server shows the log.
+        // Neither a full disk nor a unit that does not stop may prevent the rollback: the earlier phase in the
+        // journal leads to the same rollback again, and the server shows the log.
         let tolerated = |done: Result<()>, what: &str| {
             if let Err(error) = done {
                 log!("{what} failed: {error:#}; the rollback continues");
@@ -275,10 +276,7 @@ impl<U: Update> Transaction<U> {
             Ok(()) => self.journal.remove_record(&name)?,
             Err(error) => {
                 let kept = self.journal.set_aside(Some(&name), LEFT)?;
-                log!(
-                    "cleanup incomplete: {error:#}; the next update tries again; the record is {}",
-                    kept.display()
-                );
+                log!("cleanup incomplete: {error:#}; the next update tries again; the record is {}", kept.display());
             }
         }
         Ok(Some(record))

@@ -16,11 +16,11 @@ use crate::transaction::Transaction;
 use crate::tree::WorkTree;
 use crate::update::Update;
 
-/// A module whose updates are transactions: staged, activated, and rolled back if the activation or the health check fails,
-/// the client asks for it, or a power loss interrupts it.
+/// A module whose updates are transactions: staged, activated, and rolled back if the activation or the health check
+/// fails, the client asks for it, or a power loss interrupts it.
 ///
-/// [`InTransactions`] turns it into an [`UpdateModule`] for [`run`](crate::run). The methods with a default implementation are
-/// states of the protocol; a module may override any of them.
+/// [`InTransactions`] turns it into an [`UpdateModule`] for [`run`](crate::run). The methods with a default
+/// implementation are states of the protocol; a module may override any of them.
 pub trait Transactional: Sized {
     /// As [`UpdateModule::NAME`].
     const NAME: &'static str;
@@ -44,8 +44,8 @@ pub trait Transactional: Sized {
     /// Fail the download.
     fn stage(&self, update: &mut Self::Update, payloads: &mut Payloads) -> Result<()>;
 
-    /// Called at every boot after the recovery, for a module that starts the active version. It must not wait for units of
-    /// systemd, which wait for this call. Default: does nothing.
+    /// Called at every boot after the recovery, for a module that starts the active version. It must not wait for
+    /// units of systemd, which wait for this call. Default: does nothing.
     ///
     /// # Errors
     /// Fail the recovery at boot.
@@ -53,8 +53,8 @@ pub trait Transactional: Sized {
         Ok(())
     }
 
-    /// As [`UpdateModule::check_settings`]. A module with settings calls [`settings::check`](crate::settings::check) with
-    /// their type.
+    /// As [`UpdateModule::check_settings`]. A module with settings calls [`settings::check`](crate::settings::check)
+    /// with their type.
     fn check_settings(&self, file: &Path) -> Result<()> {
         settings::check::<settings::NoSettings>(file)
     }
@@ -124,8 +124,8 @@ pub trait Transactional: Sized {
         Ok(())
     }
 
-    /// As [`UpdateModule::cleanup`]. Default: ends the transaction. Files that cannot be removed are logged, and the next
-    /// update tries again: a failed Cleanup would make the server show a committed update as failed.
+    /// As [`UpdateModule::cleanup`]. Default: ends the transaction. Files that cannot be removed are logged, and the
+    /// next update tries again: a failed Cleanup would make the server show a committed update as failed.
     fn cleanup(&self, tree: &WorkTree) -> Result<()> {
         let transaction = transaction::<Self>(tree);
         transaction.retry_left();

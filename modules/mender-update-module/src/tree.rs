@@ -15,8 +15,8 @@ const TEXT_MAX: u64 = 1 << 20;
 
 /// A typed view of the work tree, `<datastore>/modules/v3/payloads/0000/tree`.
 ///
-/// Files are read on demand: after a power loss in Download the tree is incomplete, and `Cleanup` is called with it. Texts
-/// are returned without the newline that client 5 adds.
+/// Files are read on demand: after a power loss in Download the tree is incomplete, and `Cleanup` is called with it.
+/// Texts are returned without the newline that client 5 adds.
 ///
 /// ```
 /// use mender_update_module::WorkTree;
@@ -46,18 +46,17 @@ impl WorkTree {
         &self.path
     }
 
-    /// The client's data directory, usually `/var/lib/mender`. For a tree at any other path, as in a test, it is the parent
-    /// directory.
+    /// The client's data directory, usually `/var/lib/mender`. For a tree at any other path, as in a test, it is the
+    /// parent directory.
     pub fn datastore(&self) -> &Path {
         let parts = self.path.components().rev().map(|part| part.as_os_str());
-        let below_datastore =
-            parts.take(TREE_BELOW_DATASTORE.len()).eq(TREE_BELOW_DATASTORE.iter().rev().copied());
+        let below_datastore = parts.take(TREE_BELOW_DATASTORE.len()).eq(TREE_BELOW_DATASTORE.iter().rev().copied());
         let levels = if below_datastore { TREE_BELOW_DATASTORE.len() } else { 1 };
         self.path.ancestors().nth(levels).unwrap_or(&self.path)
     }
 
-    /// The directory of the module `name` in the datastore, with its journal. It is outside the work tree, which the client
-    /// deletes before a download.
+    /// The directory of the module `name` in the datastore, with its journal. It is outside the work tree, which the
+    /// client deletes before a download.
     pub fn state_directory(&self, name: &str) -> PathBuf {
         self.datastore().join("update-modules").join(name)
     }
@@ -101,8 +100,7 @@ impl WorkTree {
     pub fn meta_data<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let path = self.path.join("header/meta-data");
         let Some(text) = self.text("header/meta-data")? else { return Ok(None) };
-        serde_json::from_str(&text)
-            .with_context(|| format!("invalid meta-data of the artifact: {}", path.display()))
+        serde_json::from_str(&text).with_context(|| format!("invalid meta-data of the artifact: {}", path.display()))
     }
 
     /// The directory of the payload, for a module that leaves the download to the client.
@@ -110,8 +108,9 @@ impl WorkTree {
         self.path.join("files")
     }
 
-    /// The directory for temporary files of the module, until `Cleanup`. It survives a reboot, but client 3.4 deletes it when
-    /// another install follows an interrupted one: use [`state_directory`](Self::state_directory) for a rollback.
+    /// The directory for temporary files of the module, until `Cleanup`. It survives a reboot, but client 3.4 deletes
+    /// it when another install follows an interrupted one: use [`state_directory`](Self::state_directory) for a
+    /// rollback.
     pub fn tmp(&self) -> PathBuf {
         self.path.join("tmp")
     }

@@ -18,11 +18,11 @@ pub enum Trigger {
     Boot,
 }
 
-/// One update. The journal stores it, and after a power loss another process continues with it: it contains everything that
-/// the later states need.
+/// One update. The journal stores it, and after a power loss another process continues with it: it contains
+/// everything that the later states need.
 ///
-/// The journal stores the update and [`Prepared`](Self::Prepared) in one JSON object. Both are structs with named fields, and
-/// no field has the same name in both.
+/// The journal stores the update and [`Prepared`](Self::Prepared) in one JSON object. Both are structs with named
+/// fields, and no field has the same name in both.
 ///
 /// ```
 /// use std::path::PathBuf;
@@ -88,8 +88,8 @@ pub trait Update: Serialize + DeserializeOwned {
     /// Fail the install before anything changes.
     fn prepare(&mut self) -> Result<Self::Prepared>;
 
-    /// Makes missing directories of the destination, and records their identities. Returns whether it made any: then the
-    /// journal is written again before they are used. Default: makes none.
+    /// Makes missing directories of the destination, and records their identities. Returns whether it made any: then
+    /// the journal is written again before they are used. Default: makes none.
     ///
     /// # Errors
     /// Are followed by [`roll_back`](Self::roll_back).
@@ -97,14 +97,15 @@ pub trait Update: Serialize + DeserializeOwned {
         Ok(false)
     }
 
-    /// Activates the new version and keeps the previous one, durably. It is called once: an interrupted activation is rolled
-    /// back, not continued.
+    /// Activates the new version and keeps the previous one, durably. It is called once: an interrupted activation is
+    /// rolled back, not continued.
     ///
     /// # Errors
     /// Are followed by [`roll_back`](Self::roll_back).
     fn activate(&self, prepared: &Self::Prepared) -> Result<()>;
 
-    /// Activates the previous version, durably, from any point of an interrupted [`activate`](Self::activate) or rollback.
+    /// Activates the previous version, durably, from any point of an interrupted [`activate`](Self::activate) or
+    /// rollback.
     ///
     /// # Errors
     /// Fail the rollback; it may be called again.
@@ -116,9 +117,9 @@ pub trait Update: Serialize + DeserializeOwned {
     /// Are logged; the next update calls it again.
     fn discard(&self, prepared: Option<&Self::Prepared>) -> Result<()>;
 
-    /// Whether [`discard`](Self::discard) is possible at boot, before services run. It is called for an interrupted download,
-    /// which no client resumes, and for an ended update. An update that needs a service removes what it can and returns
-    /// `false`; the next call of the client discards the rest. Default: `true`.
+    /// Whether [`discard`](Self::discard) is possible at boot, before services run. It is called for an interrupted
+    /// download, which no client resumes, and for an ended update. An update that needs a service removes what it can
+    /// and returns `false`; the next call of the client discards the rest. Default: `true`.
     ///
     /// # Errors
     /// Fail the recovery at boot.
@@ -126,7 +127,8 @@ pub trait Update: Serialize + DeserializeOwned {
         Ok(true)
     }
 
-    /// Whether the active version needs a reboot. It is called after the activation, and again after a rollback. Default: no.
+    /// Whether the active version needs a reboot. It is called after the activation, and again after a rollback.
+    /// Default: no.
     fn needs_reboot(&self, _prepared: &Self::Prepared) -> Result<NeedsReboot> {
         Ok(NeedsReboot::No)
     }
@@ -136,8 +138,8 @@ pub trait Update: Serialize + DeserializeOwned {
         None
     }
 
-    /// Whether this update must not begin, because the update `unrestored`, which could not be rolled back, has the same
-    /// destination. Default: `true`.
+    /// Whether this update must not begin, because the update `unrestored`, which could not be rolled back, has the
+    /// same destination. Default: `true`.
     fn conflicts_with(&self, _unrestored: &Self) -> bool {
         true
     }

@@ -1,9 +1,9 @@
 //! The update of `web-file`: replaces one set of top-level files with another.
 //!
-//! The staging directory contains `new/`, the downloaded files, and `old/`, hard links to all files that the activation
-//! replaces or removes. When `old/` is complete, and before the first name in the destination changes, it is durably renamed
-//! to `kept/`. From then on, one rename restores a file in `kept/`, without copying. So at any crash point the directories
-//! themselves tell how far an activation or a rollback went, name by name.
+//! The staging directory contains `new/`, the downloaded files, and `old/`, hard links to all files that the
+//! activation replaces or removes. When `old/` is complete, and before the first name in the destination changes, it
+//! is durably renamed to `kept/`. From then on, one rename restores a file in `kept/`, without copying. So at any
+//! crash point the directories themselves tell how far an activation or a rollback went, name by name.
 
 use std::path::PathBuf;
 
@@ -133,9 +133,7 @@ impl FileSet {
     }
 
     fn existing(&self) -> Result<Dir> {
-        self.destination
-            .open()?
-            .with_context(|| format!("no directory {}", self.destination.path().display()))
+        self.destination.open()?.with_context(|| format!("no directory {}", self.destination.path().display()))
     }
 
     /// The directory of the previous files. A transaction of version 0.1.0 that was interrupted early has none.
@@ -242,9 +240,10 @@ impl Update for FileSet {
 
     fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
         let Found { times, previous } = &prepared.found;
-        let destination = self.destination.open().with_context(|| {
-            format!("the previous files are in {}", self.staging.path().join("kept").display())
-        })?;
+        let destination = self
+            .destination
+            .open()
+            .with_context(|| format!("the previous files are in {}", self.staging.path().join("kept").display()))?;
         let Some(destination) = destination else {
             return self.destination.remove_made(); // interrupted before this update made it
         };
@@ -268,9 +267,9 @@ impl Update for FileSet {
 }
 
 impl FileSet {
-    /// Moves new files from the destination back to the staging directory, and returns whether any file was activated. While
-    /// a file is still staged, a file of its name in the destination is not of this update. Files are moved and not removed,
-    /// because freeing a large file takes time, which Cleanup has.
+    /// Moves new files from the destination back to the staging directory, and returns whether any file was
+    /// activated. While a file is still staged, a file of its name in the destination is not of this update. Files
+    /// are moved and not removed, because freeing a large file takes time, which Cleanup has.
     fn remove_new(&self, destination: &Dir, previous: &[FileName]) -> Result<bool> {
         let new = self.staging.child(&new_name()?)?;
         let mut activated = false;
@@ -284,9 +283,7 @@ impl FileSet {
             if kept::is_in(previous, name) {
                 // The rename that restores the previous file would free the new one, unless it has another link.
                 let _ = destination.link(name, &new);
-            } else if file.is(destination.inode_of(name)?)
-                && destination.rename_to_free(name, &new, name).is_err()
-            {
+            } else if file.is(destination.inode_of(name)?) && destination.rename_to_free(name, &new, name).is_err() {
                 destination.remove(name)?;
             }
         }
@@ -342,7 +339,7 @@ mod tests {
     #[test]
     fn journals_of_released_versions_are_read() {
         let phases =
-            mock_client::released_journals(env!("CARGO_MANIFEST_DIR"), check_journal::<FileSet>).unwrap();
+            mender_update_module_test::released_journals(env!("CARGO_MANIFEST_DIR"), check_journal::<FileSet>).unwrap();
         let all = ["Activating", "Active", "Committed", "RolledBack", "RollingBack", "Staged", "Staging"];
         assert_eq!(phases, all);
     }

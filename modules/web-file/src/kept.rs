@@ -15,7 +15,8 @@ pub fn is_in(previous: &[FileName], name: &FileName) -> bool {
     previous.binary_search(name).is_ok()
 }
 
-/// Restores the files of `previous` that have a link in `kept`. A file without one has not changed, or is restored already.
+/// Restores the files of `previous` that have a link in `kept`. A file without one has not changed, or is restored
+/// already.
 ///
 /// # Errors
 /// When a file cannot be restored, or is another one afterwards.
@@ -45,9 +46,7 @@ fn move_aside(destination: &Dir, name: &FileName) -> Result<()> {
         let mut aside = name.as_ref().as_os_str().to_owned();
         aside.push(format!(".aside-{number}"));
         let Ok(aside) = FileName::new(aside) else { continue };
-        if destination.kind(&aside)?.is_none()
-            && destination.rename_to_free(name, destination, &aside).is_ok()
-        {
+        if destination.kind(&aside)?.is_none() && destination.rename_to_free(name, destination, &aside).is_ok() {
             log!(
                 "moved aside: {}/{name}: a directory with the name of a previous file; it is {aside} now: check its content, \
                  and remove it",
@@ -62,8 +61,8 @@ fn move_aside(destination: &Dir, name: &FileName) -> Result<()> {
     )
 }
 
-/// Checks that all of `previous` are in `destination`. If nothing was `activated`, another program removed a missing file
-/// before the update changed anything.
+/// Checks that all of `previous` are in `destination`. If nothing was `activated`, another program removed a missing
+/// file before the update changed anything.
 ///
 /// # Errors
 /// When files are missing.

@@ -87,9 +87,7 @@ impl Settings {
             // To the kernel, this number means "unchanged": the file would belong to root.
             let number = look_up.or_else(|| name.parse().ok()).filter(|number| *number != u32::MAX);
             number.with_context(|| {
-                format!(
-                    "invalid settings: no account {name:?} on this device: add it, or change owner and group"
-                )
+                format!("invalid settings: no account {name:?} on this device: add it, or change owner and group")
             })
         };
         Ok((id(&self.owner, accounts.user(&self.owner))?, id(&self.group, accounts.group(&self.group))?))

@@ -50,8 +50,7 @@ impl Staged {
     /// When the name is in the artifact twice, there is not enough space, or the file cannot be written.
     pub fn write(mut payload: Payload, new: &Dir, owner: u32, group: u32, mode: u32) -> Result<Self> {
         let name = payload.name.clone();
-        new.check_space(payload.size.unwrap_or(0), RESERVE)
-            .with_context(|| format!("staging {name} failed"))?;
+        new.check_space(payload.size.unwrap_or(0), RESERVE).with_context(|| format!("staging {name} failed"))?;
         ensure!(new.kind(&name)?.is_none(), "invalid artifact: file {name} twice: remove one");
         let mut file = new.create_file(&name)?;
         let (bytes, checksum) = copy(&mut payload, &mut file)
@@ -110,9 +109,9 @@ pub fn verify(staged: &[Staged], new: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// Copies everything; returns the number of bytes, and their checksum (XXH3, 64 bits). The client has verified the SHA-256 of
-/// the payload. This checksum finds storage that returns other data than was written, and needs a twentieth of the time of
-/// SHA-256 on a Cortex-A53, which has no instructions for that.
+/// Copies everything; returns the number of bytes, and their checksum (XXH3, 64 bits). The client has verified the
+/// SHA-256 of the payload. This checksum finds storage that returns other data than was written, and needs a
+/// twentieth of the time of SHA-256 on a Cortex-A53, which has no instructions for that.
 fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<(u64, u64)> {
     let mut buffer = vec![0; BUFFER];
     let (mut bytes, mut hash) = (0, XxHash3_64::new());

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::process::{Command, Output};
 
-use mock_client::{Generation, MockClient};
+use mender_update_module_test::{Generation, MockClient};
 
 fn device() -> MockClient {
     let client = MockClient::new(env!("CARGO_BIN_EXE_web-file"), Generation::V5).unwrap();

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use mock_client::{Generation, MockClient, Outcome, Snapshot};
+use mender_update_module_test::{Generation, MockClient, Outcome, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 
 /// A device whose web root is `www` in its directory.
@@ -45,16 +45,11 @@ impl Device {
     }
 
     fn filled(generation: Generation) -> Self {
-        Self::new(
-            generation,
-            Some(&[("index.html", "old"), ("gone.html", "only in the previous version")]),
-            "",
-        )
+        Self::new(generation, Some(&[("index.html", "old"), ("gone.html", "only in the previous version")]), "")
     }
 
     fn download(&self, payload: &[(&str, &str)]) -> Outcome {
-        let payload: Vec<_> =
-            payload.iter().map(|(name, content)| (OsStr::new(*name), content.as_bytes())).collect();
+        let payload: Vec<_> = payload.iter().map(|(name, content)| (OsStr::new(*name), content.as_bytes())).collect();
         self.client.download(&payload).unwrap()
     }
 
@@ -78,9 +73,7 @@ impl Device {
     fn content(&self) -> BTreeMap<OsString, String> {
         let entries = fs::read_dir(&self.www).unwrap().map(Result::unwrap);
         entries
-            .map(|entry| {
-                (entry.file_name(), fs::read_to_string(entry.path()).unwrap_or("(directory)".into()))
-            })
+            .map(|entry| (entry.file_name(), fs::read_to_string(entry.path()).unwrap_or("(directory)".into())))
             .collect()
     }
 
@@ -92,9 +85,7 @@ impl Device {
     fn is_clean(&self) -> bool {
         let hidden = |directory: &Path| {
             directory.exists()
-                && fs::read_dir(directory)
-                    .unwrap()
-                    .any(|entry| entry.unwrap().file_name().as_bytes().starts_with(b"."))
+                && fs::read_dir(directory).unwrap().any(|entry| entry.unwrap().file_name().as_bytes().starts_with(b"."))
         };
         !hidden(self.client.device())
             && !hidden(&self.www)
@@ -242,16 +233,8 @@ fn add_mode_leaves_other_files() {
 
 #[test]
 fn awkward_names_are_safe() {
-    let names: [&[u8]; 8] = [
-        b"with space",
-        b"-rf",
-        b"--help",
-        b"quo\"te'",
-        b"new\nline",
-        b"\xff\xfe",
-        b".htaccess",
-        b"$(reboot);*",
-    ];
+    let names: [&[u8]; 8] =
+        [b"with space", b"-rf", b"--help", b"quo\"te'", b"new\nline", b"\xff\xfe", b".htaccess", b"$(reboot);*"];
     for generation in [Generation::V3, Generation::V5] {
         let device = Device::new(generation, Some(&[]), "");
         for name in names {
@@ -263,8 +246,7 @@ fn awkward_names_are_safe() {
         let payload: Vec<_> = names.iter().map(|name| (OsStr::from_bytes(name), &b"new"[..])).collect();
         assert!(device.client.download(&payload).unwrap().success());
         device.ok("ArtifactInstall");
-        let expected =
-            names.iter().map(|name| (OsStr::from_bytes(name).to_owned(), "new".to_owned())).collect();
+        let expected = names.iter().map(|name| (OsStr::from_bytes(name).to_owned(), "new".to_owned())).collect();
         assert_eq!(device.content(), expected);
         device.ok("ArtifactRollback");
         assert_eq!(device.exact(), before);
@@ -328,8 +310,7 @@ fn every_state_can_be_repeated() {
     for _ in 0..2 {
         assert!(device.download(NEW).success());
     }
-    for state in ["ArtifactInstall", "ArtifactInstall", "ArtifactCommit", "ArtifactCommit", "ArtifactInstall"]
-    {
+    for state in ["ArtifactInstall", "ArtifactInstall", "ArtifactCommit", "ArtifactCommit", "ArtifactInstall"] {
         device.ok(state);
         assert_eq!(device.content(), is(NEW), "after {state}");
     }

@@ -31,9 +31,7 @@ pub(super) fn image(sh: &Shell, board: &Board, directory: &Path) -> Result<()> {
     let work = Work { sh, board, directory, work: &work };
     let name = format!("image for {}: ", board.machine);
     step(format!("{name}registering {} programs", board.architecture), |step| work.binfmt(step))?;
-    step(format!("{name}installing Debian {} {}", recipe::RELEASE, board.architecture), |step| {
-        work.root(step)
-    })?;
+    step(format!("{name}installing Debian {} {}", recipe::RELEASE, board.architecture), |step| work.root(step))?;
     step(format!("{name}kernel and initial RAM disk"), |step| work.kernel(step))?;
     step(format!("{name}SD card"), |step| work.card(step))?;
     step(format!("{name}cleaning up"), |step| run(step, as_root(sh, "rm")?.arg("-rf").arg(work.work)))?;
@@ -74,9 +72,7 @@ impl Work<'_> {
             }
             run(step, as_root(self.sh, "rm")?.arg("-rf").arg(self.work.join("root")))?;
         }
-        bail!(
-            "mmdebstrap failed: check the network; while the mirror is updated, try again later. Errors:{errors}"
-        )
+        bail!("mmdebstrap failed: check the network; while the mirror is updated, try again later. Errors:{errors}")
     }
 
     fn guest_files(&self) -> Result<()> {
@@ -104,9 +100,8 @@ impl Work<'_> {
             self.board.device_type,
             recipe::RELEASE
         );
-        let excluded = recipe::EXCLUDED
-            .iter()
-            .map(|directory| format!("--dpkgopt=path-exclude=/usr/share/{directory}/*"));
+        let excluded =
+            recipe::EXCLUDED.iter().map(|directory| format!("--dpkgopt=path-exclude=/usr/share/{directory}/*"));
         // In a mount namespace of its own, an interrupted build leaves no mounts. Removing its remains would otherwise
         // remove files of the host through them.
         let command = as_root(self.sh, "unshare")?
@@ -140,8 +135,7 @@ impl Work<'_> {
         let lib = if tree.join("usr/lib/modules").exists() { tree.join("usr/lib") } else { tree.join("lib") };
         let file = self.board.device_tree;
         let found = cmd!(sh, "find {tree} -name {file}").quiet().read()?;
-        let device_tree =
-            found.lines().next().with_context(|| format!("no {file} in {}", package.display()))?;
+        let device_tree = found.lines().next().with_context(|| format!("no {file} in {}", package.display()))?;
         sh.copy_file(device_tree, self.directory.join(DEVICE_TREE))?;
         let initrd = self.initrd(step, &lib, &version)?;
         sh.write_file(self.directory.join(INITRD), initrd)?;
@@ -161,10 +155,7 @@ impl Work<'_> {
         }
         archive.file("init", recipe::INIT.as_bytes());
         let busybox = self.work.join("root/usr/bin/busybox");
-        archive.file(
-            "bin/busybox",
-            &fs::read(&busybox).with_context(|| format!("reading {}", busybox.display()))?,
-        );
+        archive.file("bin/busybox", &fs::read(&busybox).with_context(|| format!("reading {}", busybox.display()))?);
         for (number, driver) in self.drivers(base, version)?.iter().enumerate() {
             let name = name(driver);
             // An emulated CPU would take seconds to decompress it.
@@ -183,9 +174,8 @@ impl Work<'_> {
     fn drivers(&self, base: &Path, version: &str) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for driver in recipe::DRIVERS.iter().chain(self.board.drivers) {
-            let needed = cmd!(self.sh, "/usr/sbin/modprobe -d {base} -S {version} --show-depends {driver}")
-                .quiet()
-                .read()?;
+            let needed =
+                cmd!(self.sh, "/usr/sbin/modprobe -d {base} -S {version} --show-depends {driver}").quiet().read()?;
             for file in needed.lines().filter_map(|line| line.strip_prefix("insmod ")) {
                 let file = PathBuf::from(file.trim());
                 // QEMU's CPU does not have the instructions of this driver. The generic driver is in the list too.

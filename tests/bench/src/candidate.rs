@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use mock_client::{Generation, MockClient, PayloadFile};
+use mender_update_module_test::{Generation, MockClient, PayloadFile};
 
 use crate::content::{self, Size};
 
@@ -74,8 +74,7 @@ impl NewVersion {
         } else {
             let read = |number| {
                 let path = content::path(number, true);
-                let file = fs::read(tree.join(&path))
-                    .with_context(|| format!("reading {} failed", path.display()))?;
+                let file = fs::read(tree.join(&path)).with_context(|| format!("reading {} failed", path.display()))?;
                 Ok((path.into_os_string(), file))
             };
             (0..size.files).map(read).collect::<Result<_>>()?
@@ -127,8 +126,7 @@ impl<'a> Entry<'a> {
                 let metadata = fs::metadata(self.device.device())
                     .context("reading the metadata of the device's directory failed")?;
                 let (owner, group) = (metadata.uid(), metadata.gid());
-                let settings =
-                    format!("dest_dir = {destination:?}\nowner = \"{owner}\"\ngroup = \"{group}\"\n");
+                let settings = format!("dest_dir = {destination:?}\nowner = \"{owner}\"\ngroup = \"{group}\"\n");
                 self.device.set("web-file", &settings)?;
             }
             Method::SingleFile(_) => {
@@ -153,20 +151,14 @@ impl<'a> Entry<'a> {
             self.device.call(state)?
         };
         let title = &self.candidate.title;
-        ensure!(
-            outcome.success(),
-            "{title}: {state} failed: {}: {}",
-            outcome.status,
-            outcome.stderr.trim_end()
-        );
+        ensure!(outcome.success(), "{title}: {state} failed: {}: {}", outcome.status, outcome.stderr.trim_end());
         Ok(())
     }
 
     /// Writes the new version once: the lower bound.
     pub fn write_once(&self) -> Result<()> {
         let destination = self.destination();
-        fs::create_dir_all(&destination)
-            .with_context(|| format!("creating {} failed", destination.display()))?;
+        fs::create_dir_all(&destination).with_context(|| format!("creating {} failed", destination.display()))?;
         if self.candidate.method == Method::Copy {
             let mut copy = Command::new("cp");
             // A clone (reflink) writes no data: it would be no lower bound.

@@ -54,13 +54,7 @@ pub fn write(directory: &Path, size: Size, flat: bool, version: [u8; 3]) -> Resu
     Ok(())
 }
 
-fn write_file(
-    mut file: File,
-    bytes: usize,
-    number: usize,
-    block: &[u8],
-    version: [u8; 3],
-) -> std::io::Result<()> {
+fn write_file(mut file: File, bytes: usize, number: usize, block: &[u8], version: [u8; 3]) -> std::io::Result<()> {
     let mut start = number * 4096 % BLOCK;
     let mut left = bytes;
     while left > 0 {

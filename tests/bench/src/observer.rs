@@ -26,11 +26,7 @@ pub struct Observed {
 }
 
 /// Runs `work`, and polls the two `marks` of `destination` meanwhile.
-pub fn observe<T>(
-    destination: &Path,
-    marks: &[(PathBuf, SeekFrom); 2],
-    work: impl FnOnce() -> T,
-) -> (T, Observed) {
+pub fn observe<T>(destination: &Path, marks: &[(PathBuf, SeekFrom); 2], work: impl FnOnce() -> T) -> (T, Observed) {
     let finished = AtomicBool::new(false);
     thread::scope(|scope| {
         let observer = scope.spawn(|| poll(destination, marks, &finished));
@@ -91,9 +87,8 @@ impl Periods {
 fn is_complete(destination: &Path, marks: &[(PathBuf, SeekFrom); 2]) -> bool {
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(directory) = openat(CWD, destination, directory, Mode::empty()) else { return false };
-    let open = |path: &Path| {
-        openat(&directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from).ok()
-    };
+    let open =
+        |path: &Path| openat(&directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from).ok();
     let [(first, at_first), (second, at_second)] = marks;
     let Some(file) = open(first) else { return false };
     let other = if first == second { file.try_clone().ok() } else { open(second) };

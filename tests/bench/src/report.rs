@@ -161,12 +161,7 @@ fn time(duration: Duration) -> String {
 fn aligned(table: &[Vec<String>]) -> String {
     let columns = table.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
-        table
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or_default()
+        table.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default()
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
@@ -203,10 +198,8 @@ mod tests {
         let lower_bound = Figures { written: None, total: milliseconds(1_000), ..Figures::default() };
         let size = |bytes| Size { files: 1, bytes };
         let plan = Plan { large: size(1_000), small: size(10), rounds: 1, directory: "/".into() };
-        let text = render(
-            "x",
-            &Comparison { plan, rows: vec![("ours".into(), ours), ("lower bound".into(), lower_bound)] },
-        );
+        let text =
+            render("x", &Comparison { plan, rows: vec![("ours".into(), ours), ("lower bound".into(), lower_bound)] });
         let verdicts: Vec<_> = text.lines().last().unwrap_or_default().split('|').map(str::trim).collect();
         let expected = [
             "",

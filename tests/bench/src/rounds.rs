@@ -71,12 +71,9 @@ pub fn compare(plan: Plan, candidates: &[Candidate], progress: impl Fn(String)) 
     let storage = Storage::of(directory)?;
     progress("creating the payloads".into());
     let archive = candidates.first().context("no candidates to measure")?.method.is_archive();
-    let versions = [
-        NewVersion::create(directory, plan.large, archive)?,
-        NewVersion::create(directory, plan.small, archive)?,
-    ];
-    let entries =
-        |new| candidates.iter().map(|one| Entry::new(directory, one, new)).collect::<Result<Vec<_>>>();
+    let versions =
+        [NewVersion::create(directory, plan.large, archive)?, NewVersion::create(directory, plan.small, archive)?];
+    let entries = |new| candidates.iter().map(|one| Entry::new(directory, one, new)).collect::<Result<Vec<_>>>();
     let [large, small] = [entries(&versions[0])?, entries(&versions[1])?];
     let mut figures: Vec<_> = candidates.iter().map(|_| Figures::default()).collect();
     let mut samples: Vec<_> = candidates.iter().map(|_| Samples::default()).collect();
@@ -100,8 +97,7 @@ pub fn compare(plan: Plan, candidates: &[Candidate], progress: impl Fn(String)) 
     }
     drop((large, small));
     for version in &versions {
-        fs::remove_dir_all(&version.tree)
-            .with_context(|| format!("removing {} failed", version.tree.display()))?;
+        fs::remove_dir_all(&version.tree).with_context(|| format!("removing {} failed", version.tree.display()))?;
     }
     let rows = candidates.iter().zip(figures).zip(samples);
     let rows = rows.map(|((one, figures), samples)| (one.title.clone(), samples.summarize(figures)));
@@ -133,10 +129,9 @@ fn committed(entry: &Entry, storage: &Storage, samples: &mut Samples) -> Result<
 /// Measures an update that is rolled back, with the large payload (0) or the small one (1).
 fn rolled_back(entry: &Entry, storage: &Storage, samples: &mut Samples, number: usize) -> Result<()> {
     entry.call("Download")?;
-    for (state, times) in [
-        ("ArtifactInstall", &mut samples.install[number]),
-        ("ArtifactRollback", &mut samples.rollback[number]),
-    ] {
+    for (state, times) in
+        [("ArtifactInstall", &mut samples.install[number]), ("ArtifactRollback", &mut samples.rollback[number])]
+    {
         storage.sync()?;
         let begun = Instant::now();
         entry.call(state)?;
@@ -162,9 +157,8 @@ fn lower_bound(entry: &Entry, storage: &Storage, samples: &mut Samples) -> Resul
 /// distort the times, so this update is apart from the rounds.
 fn observed(mut entry: Entry, storage: &Storage, figures: &mut Figures) -> Result<()> {
     let Some(module) = entry.candidate.method.module() else { return Ok(()) };
-    let size = fs::metadata(module)
-        .with_context(|| format!("reading the metadata of {} failed", module.display()))?
-        .len();
+    let size =
+        fs::metadata(module).with_context(|| format!("reading the metadata of {} failed", module.display()))?.len();
     figures.executable = Some(size);
     let log = entry.device.settings().join("memory");
     let log_text = log.to_string_lossy().into_owned();
@@ -188,8 +182,7 @@ fn observed(mut entry: Entry, storage: &Storage, figures: &mut Figures) -> Resul
     for state in ["ArtifactFailure", "Cleanup"] {
         entry.call(state)?;
     }
-    figures.observed =
-        Some(Observed { broken: first.broken + second.broken, polls: first.polls + second.polls });
+    figures.observed = Some(Observed { broken: first.broken + second.broken, polls: first.polls + second.polls });
     figures.memory = Some(highest(&log)?);
     Ok(())
 }

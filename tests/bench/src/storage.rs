@@ -22,11 +22,9 @@ pub struct Storage {
 impl Storage {
     /// The file system of `directory`.
     pub fn of(directory: &Path) -> Result<Self> {
-        let opened =
-            File::open(directory).with_context(|| format!("opening {} failed", directory.display()))?;
-        let metadata = opened
-            .metadata()
-            .with_context(|| format!("reading the metadata of {} failed", directory.display()))?;
+        let opened = File::open(directory).with_context(|| format!("opening {} failed", directory.display()))?;
+        let metadata =
+            opened.metadata().with_context(|| format!("reading the metadata of {} failed", directory.display()))?;
         let device = metadata.dev();
         let counters = format!("/sys/dev/block/{}:{}/stat", major(device), minor(device));
         Ok(Self { directory: opened, counters: counters.into() })
@@ -54,8 +52,7 @@ mod tests {
 
     #[test]
     fn the_seventh_counter_is_written_sectors() {
-        let line =
-            "   77236    26556  7037082    27978    31123    25197  5292208    14541        0     9476";
+        let line = "   77236    26556  7037082    27978    31123    25197  5292208    14541        0     9476";
         assert_eq!(sectors(line), Some(5_292_208));
         assert_eq!(sectors(""), None);
     }

@@ -1,20 +1,21 @@
-//! `container`: a project with one service: an update with another tag, with the same tag, beside a project with the same
-//! image, and a first install.
+//! `container`: a project with one service: an update with another tag, with the same tag, beside a project with the
+//! same image, and a first install.
 //!
-//! Engine and systemd are mocks, `fake-podman` and `fake-systemctl`. Their state is in files on the device, and they are
-//! interrupted as the module is. The real engines are tested by `cargo xtask engines` and the end-to-end scenarios.
+//! Engine and systemd are mocks, `fake-podman` and `fake-systemctl`. Their state is in files on the device, and they
+//! are interrupted as the module is. The real engines are tested by `cargo xtask engines` and the end-to-end
+//! scenarios.
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use fake_engine::State;
-use mock_client::{MockClient, Snapshot};
+use mender_update_module_test::{MockClient, Snapshot};
 use test_image::{Archive, Image, Mode};
 
 use crate::Module;
-use mock_client::fault_injection::Subject;
-use mock_client::fault_injection::succeed;
+use mender_update_module_test::fault_injection::Subject;
+use mender_update_module_test::fault_injection::succeed;
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
     let subject = |previous| -> Box<dyn Subject> { Box::new(Container { module: module.clone(), previous }) };
@@ -63,8 +64,7 @@ impl Container {
 }
 
 fn image(reference: &str, version: &str) -> Archive {
-    Image { reference, version, mode: Mode::Healthy, architecture: "amd64", executable: b"not run here" }
-        .archive()
+    Image { reference, version, mode: Mode::Healthy, architecture: "amd64", executable: b"not run here" }.archive()
 }
 
 fn meta_data(project: &str, reference: &str, id: &str) -> String {
@@ -108,9 +108,9 @@ impl Subject for Container {
         Ok(device)
     }
 
-    /// Projects, their units, and the content of the engine. Without times, because restarted containers and restored tags
-    /// are written again; without directories; and without partly written files: units are in memory, and the engine's
-    /// directory belongs to the mock.
+    /// Projects, their units, and the content of the engine. Without times, because restarted containers and restored
+    /// tags are written again; without directories; and without partly written files: units are in memory, and the
+    /// engine's directory belongs to the mock.
     fn active(&self, device: &MockClient) -> Result<Snapshot> {
         let active = Snapshot::of(device.device())?.except(&device.settings()).except(&device.tree());
         Ok(active.files_except(".new").without_times().with_device_path_masked(device.device()))
@@ -131,10 +131,7 @@ impl Subject for Container {
         for entry in fs::read_dir(device.device()).context("listing the device failed")? {
             let name = entry.context("listing the device failed")?.file_name().to_string_lossy().into_owned();
             let is_scratch = name.starts_with("mender-update-module-container-");
-            ensure!(
-                !is_scratch,
-                "the update is not ended: the engine's directory for temporary files is left: {name}"
-            );
+            ensure!(!is_scratch, "the update is not ended: the engine's directory for temporary files is left: {name}");
         }
         Ok(())
     }

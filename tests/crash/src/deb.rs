@@ -1,17 +1,17 @@
 //! `deb`: packages that the real dpkg and apt replace, add and remove, in a chroot on a copy-on-write mount.
 //!
 //! The tracer interrupts apt, dpkg and maintainer scripts as it interrupts the module. The comparison is that of
-//! [`System::state`](mock_client::debian::System::state). Lost writes are not replayed: dpkg syncs its files, and a replay
-//! would have to record a whole Debian system.
+//! [`System::state`](mender_update_module_test::debian::System::state). Lost writes are not replayed: dpkg syncs its
+//! files, and a replay would have to record a whole Debian system.
 
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use mock_client::debian::Package;
-use mock_client::{Generation, MockClient, Snapshot};
+use mender_update_module_test::debian::Package;
+use mender_update_module_test::{Generation, MockClient, Snapshot};
 
 use crate::Module;
-use mock_client::fault_injection::Subject;
+use mender_update_module_test::fault_injection::Subject;
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
     let subject = |previous| -> Box<dyn Subject> { Box::new(Deb { module: module.clone(), previous }) };

@@ -1,17 +1,17 @@
-//! `directory`: a directory that is replaced with the content of a tar archive, with and without kept files, and a first
-//! install.
+//! `directory`: a directory that is replaced with the content of a tar archive, with and without kept files, and a
+//! first install.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use anyhow::Result;
-use mock_client::{MockClient, Snapshot};
+use mender_update_module_test::{MockClient, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 use tar::{Builder, EntryType, Header};
 
 use crate::{Module, is_clean};
-use mock_client::fault_injection::Subject;
+use mender_update_module_test::fault_injection::Subject;
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
     let subject = |previous| -> Box<dyn Subject> { Box::new(Directory { module: module.clone(), previous }) };

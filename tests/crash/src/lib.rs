@@ -9,8 +9,8 @@ mod web_file;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use mock_client::fault_injection::{Subject, described};
-use mock_client::{Generation, MockClient};
+use mender_update_module_test::fault_injection::{Subject, described};
+use mender_update_module_test::{Generation, MockClient};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 /// A module under test.
@@ -30,8 +30,8 @@ pub struct Module {
 /// The payload types with devices of their own here.
 pub const PAYLOAD_TYPES: &[&str] = &["container", "deb", "directory", "single-file", "web-file"];
 
-/// The subjects of a module for the payload type `name`. One that is not in [`PAYLOAD_TYPES`] is tested with its payload
-/// directory.
+/// The subjects of a module for the payload type `name`. One that is not in [`PAYLOAD_TYPES`] is tested with its
+/// payload directory.
 ///
 /// # Errors
 /// When that payload cannot be read, or is for a Debian system.
@@ -67,7 +67,8 @@ impl Module {
     }
 }
 
-/// Checks that nothing of an update by the module `name` of `destination`, a directory at the top of the device, is left.
+/// Checks that nothing of an update by the module `name` of `destination`, a directory at the top of the device, is
+/// left.
 fn is_clean(device: &MockClient, destination: &str, name: &str) -> Result<()> {
     let staging = device.device().join(format!(".{destination}.{name}"));
     ensure!(!staging.exists(), "the update is not ended: its staging directory is left");

@@ -3,15 +3,14 @@
 use std::fs;
 
 use anyhow::Result;
-use mock_client::{MockClient, Snapshot};
+use mender_update_module_test::{MockClient, Snapshot};
 
 use crate::{Module, is_clean};
-use mock_client::fault_injection::Subject;
+use mender_update_module_test::fault_injection::Subject;
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
-    let subject = |first_install| -> Box<dyn Subject> {
-        Box::new(SingleFile { module: module.clone(), first_install })
-    };
+    let subject =
+        |first_install| -> Box<dyn Subject> { Box::new(SingleFile { module: module.clone(), first_install }) };
     vec![subject(false), subject(true)]
 }
 

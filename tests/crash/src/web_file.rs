@@ -4,15 +4,14 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use anyhow::Result;
-use mock_client::{MockClient, Snapshot};
+use mender_update_module_test::{MockClient, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 
 use crate::{Module, is_clean};
-use mock_client::fault_injection::Subject;
+use mender_update_module_test::fault_injection::Subject;
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
-    let subject =
-        |first_install| -> Box<dyn Subject> { Box::new(WebFile { module: module.clone(), first_install }) };
+    let subject = |first_install| -> Box<dyn Subject> { Box::new(WebFile { module: module.clone(), first_install }) };
     vec![subject(false), subject(true)]
 }
 
@@ -38,10 +37,8 @@ impl Subject for WebFile {
             }
             fs::set_permissions(www.join("gone.html"), fs::Permissions::from_mode(0o640))?;
             setxattr(www.join("index.html"), "user.origin", b"factory", XattrFlags::CREATE)?;
-            self.module.set_times(
-                &www,
-                ["index.html", "style sheet.css", "gone.html", "uploads/photo", "uploads", ""],
-            )?;
+            self.module
+                .set_times(&www, ["index.html", "style sheet.css", "gone.html", "uploads/photo", "uploads", ""])?;
         }
         Ok(device)
     }

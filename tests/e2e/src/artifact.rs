@@ -65,10 +65,7 @@ pub fn archive(sh: &Shell, directory: &Path, files: &[(&str, &str)]) -> Result<V
             cmd!(sh, "chmod 755 {path}").quiet().run()?;
         }
     }
-    let tar = cmd!(
-        sh,
-        "tar --create --format=posix --sort=name --owner=root:0 --group=root:0 --directory {tree} ."
-    );
+    let tar = cmd!(sh, "tar --create --format=posix --sort=name --owner=root:0 --group=root:0 --directory {tree} .");
     let archive = tar.quiet().output().context("creating an archive")?.stdout;
     sh.remove_path(&tree).context("removing the files of the archive")?;
     Ok(archive)
@@ -85,9 +82,6 @@ pub fn newer(sh: &Shell, deb: &Path, directory: &Path) -> Result<Vec<u8>> {
     sh.write_file(&control, text)?;
     let packed = directory.with_extension("deb");
     // gzip, because an emulated CPU takes a minute longer to decompress xz.
-    cmd!(sh, "dpkg-deb --root-owner-group -Zgzip --build {directory} {packed}")
-        .quiet()
-        .ignore_stdout()
-        .run()?;
+    cmd!(sh, "dpkg-deb --root-owner-group -Zgzip --build {directory} {packed}").quiet().ignore_stdout().run()?;
     fs::read(&packed).with_context(|| format!("reading {}", packed.display()))
 }

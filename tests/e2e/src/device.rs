@@ -147,9 +147,7 @@ impl<'a> Device<'a> {
 
     fn install_with(&self, command: &str, module: &str) -> Result<()> {
         let prefix = format!("mender-update-module-{module}_");
-        let is_it = |path: &&PathBuf| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
-        };
+        let is_it = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
         let package = self.setup.packages.iter().find(is_it);
         let path = self.copy_in(package.with_context(|| format!("no package of the module {module}"))?)?;
         self.expect(&format!("{command} {path}"), PACKAGE, 0).map(drop)
@@ -162,8 +160,7 @@ impl<'a> Device<'a> {
 
     /// Copies a file of the host to the device and returns its path there.
     pub fn copy_in(&self, path: &Path) -> Result<String> {
-        let name =
-            path.file_name().with_context(|| format!("path without a file name: {}", path.display()))?;
+        let name = path.file_name().with_context(|| format!("path without a file name: {}", path.display()))?;
         let destination = format!("/root/{}", name.to_string_lossy());
         self.machine()?.copy_in(path, &destination)?;
         Ok(destination)
@@ -210,13 +207,7 @@ impl<'a> Device<'a> {
 
     /// An image of the test server for this device. `padding` bytes after the executable make it larger; they depend on
     /// `version`, so that two versions share no layer.
-    pub fn image(
-        &self,
-        reference: &str,
-        version: &str,
-        mode: Mode,
-        padding: usize,
-    ) -> Result<test_image::Archive> {
+    pub fn image(&self, reference: &str, version: &str, mode: Mode, padding: usize) -> Result<test_image::Archive> {
         let path = &self.setup.server;
         let mut executable = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
         // Random numbers by Marsaglia's xorshift.
@@ -257,16 +248,9 @@ impl<'a> Device<'a> {
 
     /// Starts the client, and delays the module's call number `number` of the system call `call` by an hour, which
     /// leaves time for a power loss. Returns when the shell command `condition` succeeds on the device.
-    pub fn start_client_delayed(
-        &mut self,
-        arguments: &str,
-        call: &str,
-        number: usize,
-        condition: &str,
-    ) -> Result<()> {
-        let tracer = format!(
-            "strace -f -qq -o /dev/null -e trace={call} -e inject={call}:delay_enter=3600s:when={number}"
-        );
+    pub fn start_client_delayed(&mut self, arguments: &str, call: &str, number: usize, condition: &str) -> Result<()> {
+        let tracer =
+            format!("strace -f -qq -o /dev/null -e trace={call} -e inject={call}:delay_enter=3600s:when={number}");
         self.start_client(&tracer, arguments, condition)
             .with_context(|| format!("mender {arguments} did not reach call {number} of {call}"))
     }

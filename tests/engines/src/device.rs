@@ -283,11 +283,7 @@ impl<'a> Device<'a> {
         let begun = Instant::now();
         while self.run(condition)?.status != 0 {
             let ended = client.try_wait()?.is_some() || begun.elapsed() > WAIT_MAX;
-            ensure!(
-                !ended,
-                "the client ended before {condition:?} succeeded:\n{}",
-                self.ok("cat /run/client")?
-            );
+            ensure!(!ended, "the client ended before {condition:?} succeeded:\n{}", self.ok("cat /run/client")?);
         }
         Ok(client)
     }
@@ -310,12 +306,7 @@ impl<'a> Device<'a> {
     pub fn refuses(&self, release: &Release, expected: &[&str]) -> Result<String> {
         let artifact = self.artifact(release)?;
         let output = self.run(&format!("mender install {artifact}"))?;
-        ensure!(
-            output.status == 1,
-            "the update was not refused: exit status {}:\n{}",
-            output.status,
-            output.text
-        );
+        ensure!(output.status == 1, "the update was not refused: exit status {}:\n{}", output.status, output.text);
         for text in expected {
             ensure!(output.text.contains(text), "{text:?} is missing in the log:\n{}", output.text);
         }
@@ -327,8 +318,7 @@ impl<'a> Device<'a> {
     /// # Errors
     /// When it does not in time.
     pub fn answers(&self, port: u16, version: &str) -> Result<()> {
-        self.serves(port, "", version)
-            .with_context(|| format!("version {version} does not answer at port {port}"))
+        self.serves(port, "", version).with_context(|| format!("version {version} does not answer at port {port}"))
     }
 
     /// Waits until the server at `port` answers with `content` to a request for `path`.
@@ -357,9 +347,8 @@ impl<'a> Device<'a> {
     /// The IDs and names of all images, one name in a line, sorted.
     pub fn images(&self) -> Result<Vec<String>> {
         let engine = self.setup.engine();
-        let output = self.ok(&format!(
-            "{engine} images --no-trunc --format '{{{{.ID}}}} {{{{.Repository}}}}:{{{{.Tag}}}}'"
-        ))?;
+        let output =
+            self.ok(&format!("{engine} images --no-trunc --format '{{{{.ID}}}} {{{{.Repository}}}}:{{{{.Tag}}}}'"))?;
         let mut images: Vec<_> = output.lines().map(str::to_owned).collect();
         images.sort();
         Ok(images)

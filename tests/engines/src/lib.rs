@@ -51,8 +51,7 @@ pub struct Suite {
 /// # Errors
 /// For an unknown name: the known ones.
 pub fn choose(names: &[String]) -> Result<Vec<(&'static Scenario, Setup)>> {
-    let all =
-        || scenarios::all().flat_map(|scenario| scenario.on.iter().map(move |setup| (scenario, *setup)));
+    let all = || scenarios::all().flat_map(|scenario| scenario.on.iter().map(move |setup| (scenario, *setup)));
     let matches = |name: &str, scenario: &Scenario, setup: Setup| {
         name == scenario.name || name == format!("{}/{setup}", scenario.name)
     };
@@ -99,11 +98,9 @@ impl Suite {
         });
         if let Err(error) = &result {
             let path = directory.join("error");
-            fs::write(&path, format!("{error:#}\n"))
-                .with_context(|| format!("writing {} failed", path.display()))?;
+            fs::write(&path, format!("{error:#}\n")).with_context(|| format!("writing {} failed", path.display()))?;
         }
-        result
-            .with_context(|| format!("{name} failed: {}: see {}", scenario.summary, directory.display()))?;
+        result.with_context(|| format!("{name} failed: {}: see {}", scenario.summary, directory.display()))?;
         directory::remove(&directory)
     }
 }

@@ -18,8 +18,8 @@ pub fn release(name: &str, project: &str, images: &[(&str, &Archive)], mut meta_
     meta_data["project"] = json!(project);
     let file = |number: usize| format!("image-{number}.tar");
     let listed = images.iter().enumerate();
-    let listed = listed
-        .map(|(number, (reference, image))| json!({"file": file(number), "id": image.id, "ref": reference}));
+    let listed =
+        listed.map(|(number, (reference, image))| json!({"file": file(number), "id": image.id, "ref": reference}));
     if meta_data["images"].is_null() {
         meta_data["images"] = listed.collect();
     }

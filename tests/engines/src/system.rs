@@ -88,8 +88,6 @@ fn make(sh: &Shell, directory: &Path) -> Result<()> {
             }
             run(step, as_root(sh, "rm")?.arg("-rf").arg(&root))?;
         }
-        bail!(
-            "mmdebstrap failed: {RELEASE}: check the network, or try again when the mirror has settled:{errors}"
-        )
+        bail!("mmdebstrap failed: {RELEASE}: check the network, or try again when the mirror has settled:{errors}")
     })
 }

@@ -77,9 +77,8 @@ impl State {
     /// directories see only the files.
     fn change(&self, kind: &str, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let directories = [self.0.join(kind), self.0.clone()];
-        let times = directories
-            .each_ref()
-            .map(|directory| Dir::open(directory).and_then(|directory| directory.times()).ok());
+        let times =
+            directories.each_ref().map(|directory| Dir::open(directory).and_then(|directory| directory.times()).ok());
         change()?;
         for (directory, times) in directories.iter().zip(times) {
             durable::remove_empty_dir(directory)?;
@@ -199,7 +198,6 @@ pub fn build() -> Result<PathBuf> {
         .context("starting cargo failed")?;
     anyhow::ensure!(status.success(), "building the package fake-engine failed");
     let test = std::env::current_exe().context("finding the executable of the test failed")?;
-    let directory =
-        test.ancestors().nth(2).context("the executable of the test is not in target/debug/deps")?;
+    let directory = test.ancestors().nth(2).context("the executable of the test is not in target/debug/deps")?;
     Ok(directory.to_owned())
 }

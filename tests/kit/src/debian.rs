@@ -1,8 +1,8 @@
 //! A device that is a Debian system, and packages for it.
 //!
-//! dpkg and apt are real. They run by chroot in a copy-on-write mount of one directory: nothing on the machine that runs
-//! the tests changes, and a device takes a few milliseconds. Limits: no systemd runs in it, and its files are on the file
-//! system of the directory for temporary files.
+//! dpkg and apt are real. They run by chroot in a copy-on-write mount of one directory: nothing on the machine that
+//! runs the tests changes, and a device takes a few milliseconds. Limits: no systemd runs in it, and its files are on
+//! the file system of the directory for temporary files.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,9 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
 
 use crate::Snapshot;
 
@@ -38,8 +36,7 @@ impl System {
         for made in [&upper, &work] {
             fs::create_dir_all(made).with_context(|| format!("making {} failed", made.display()))?;
         }
-        let options =
-            format!("lowerdir={},upperdir={},workdir={}", base.display(), upper.display(), work.display());
+        let options = format!("lowerdir={},upperdir={},workdir={}", base.display(), upper.display(), work.display());
         let options = std::ffi::CString::new(options).context("a path contains a NUL byte")?;
         mount("overlay", root, "overlay", MountFlags::empty(), options.as_c_str())
             .with_context(|| format!("mounting {} copy-on-write failed: run as root", base.display()))?;
@@ -53,8 +50,7 @@ impl System {
     /// Installs the module's executable for the client, and returns its path in the system. The file is bind-mounted: a
     /// copy cannot be executed while a process that another thread forks still has it open for writing (ETXTBSY).
     pub(crate) fn install(&self, module: &Path) -> Result<PathBuf> {
-        let inside =
-            Path::new(MODULES).join(module.file_name().context("the path of the module has no file name")?);
+        let inside = Path::new(MODULES).join(module.file_name().context("the path of the module has no file name")?);
         let path = self.root.join(&inside);
         let installing = || format!("installing {} in the Debian system failed", module.display());
         fs::create_dir_all(self.root.join(MODULES)).with_context(installing)?;
@@ -94,8 +90,7 @@ impl System {
         for (path, deb) in paths.iter().zip(debs) {
             fs::write(self.root.join(&path[1..]), deb).with_context(|| format!("writing {path} failed"))?;
         }
-        let words: Vec<_> =
-            ["dpkg", "--install"].into_iter().chain(paths.iter().map(String::as_str)).collect();
+        let words: Vec<_> = ["dpkg", "--install"].into_iter().chain(paths.iter().map(String::as_str)).collect();
         self.ok(&words)?;
         paths.iter().try_for_each(|path| fs::remove_file(self.root.join(&path[1..])))?;
         Ok(())
@@ -122,9 +117,7 @@ impl System {
             let output = self.command(&verify).output().context("starting dpkg --verify failed")?;
             snapshot = snapshot.with_text("dpkg --verify", output.stdout);
             for name in &names {
-                for path in
-                    self.ok(&["dpkg-query", "--listfiles", name])?.lines().filter(|path| *path != "/.")
-                {
+                for path in self.ok(&["dpkg-query", "--listfiles", name])?.lines().filter(|path| *path != "/.") {
                     let path = self.root.join(path.trim_start_matches('/'));
                     if !path.is_dir() {
                         snapshot = snapshot.and(Snapshot::of(&path)?);
@@ -157,8 +150,7 @@ impl System {
         for entry in entries {
             let path = entry.path();
             let inside = path.strip_prefix(&self.root)?.to_owned();
-            if NOT_COMPARED.iter().any(|directory| inside.starts_with(directory)) || self.is_ephemeral(&path)
-            {
+            if NOT_COMPARED.iter().any(|directory| inside.starts_with(directory)) || self.is_ephemeral(&path) {
                 continue;
             }
             all.push_str(&format!("{}\n", inside.display()));
@@ -172,7 +164,8 @@ impl System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        // Detached, with all mounts in it: a process that a killed module left running must not keep the directory busy.
+        // Detached, with all mounts in it: a process that a killed module left running must not keep the directory
+        // busy.
         if let Err(error) = unmount(&self.root, UnmountFlags::DETACH) {
             eprintln!("unmounting {} failed: {error}", self.root.display());
         }
@@ -192,9 +185,8 @@ pub struct Package {
 impl Package {
     /// An empty package, for all architectures.
     pub fn new(name: &str, version: &str) -> Self {
-        let control = format!(
-            "Package: {name}\nVersion: {version}\nMaintainer: {MAINTAINER}\nDescription: of a test\n"
-        );
+        let control =
+            format!("Package: {name}\nVersion: {version}\nMaintainer: {MAINTAINER}\nDescription: of a test\n");
         Self { control, ..Self::default() }
     }
 
@@ -260,11 +252,8 @@ impl Package {
         }
         if self.checksums {
             let names = self.files.iter().map(|(path, _)| path.trim_start_matches('/'));
-            let sums = Command::new("md5sum")
-                .args(names)
-                .current_dir(&tree)
-                .output()
-                .context("starting md5sum failed")?;
+            let sums =
+                Command::new("md5sum").args(names).current_dir(&tree).output().context("starting md5sum failed")?;
             fs::write(tree.join("DEBIAN/md5sums"), sums.stdout).context("writing md5sums failed")?;
         }
         let deb = directory.path().join("package.deb");
@@ -279,13 +268,13 @@ impl Package {
     }
 }
 
-/// Moves this thread, and threads that it starts later, to a mount namespace of their own: no mount outlives the process.
+/// Moves this thread, and threads that it starts later, to a mount namespace of their own: no mount outlives the
+/// process.
 ///
 /// # Errors
 /// When the kernel refuses, which it does without root.
 pub fn own_mounts() -> Result<()> {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
-        .context("making a mount namespace failed: run as root")?;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).context("making a mount namespace failed: run as root")?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).context("making mounts private failed")
 }

@@ -17,19 +17,15 @@ const PHASE_BEFORE: [(&str, &str); 3] =
 pub fn released_journals(manifest: &str, check: impl Fn(&[u8]) -> Result<String>) -> Result<Vec<String>> {
     let journals = Path::new(manifest).join("tests/journals");
     let mut phases = Vec::new();
-    for version in
-        fs::read_dir(&journals).with_context(|| format!("listing {} failed", journals.display()))?
-    {
+    for version in fs::read_dir(&journals).with_context(|| format!("listing {} failed", journals.display()))? {
         for journal in fs::read_dir(version?.path())? {
             let path = journal?.path();
-            let text =
-                fs::read_to_string(&path).with_context(|| format!("reading {} failed", path.display()))?;
-            let before = PHASE_BEFORE
-                .map(|(written, other)| text.replace(&format!("\"{written}\""), &format!("\"{other}\"")));
+            let text = fs::read_to_string(&path).with_context(|| format!("reading {} failed", path.display()))?;
+            let before =
+                PHASE_BEFORE.map(|(written, other)| text.replace(&format!("\"{written}\""), &format!("\"{other}\"")));
             for text in before.iter().chain([&text]) {
                 phases.push(
-                    check(text.as_bytes())
-                        .with_context(|| format!("reading the journal {} failed", path.display()))?,
+                    check(text.as_bytes()).with_context(|| format!("reading the journal {} failed", path.display()))?,
                 );
             }
         }

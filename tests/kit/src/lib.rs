@@ -1,4 +1,5 @@
-//! Tests for [Mender](https://mender.io) Update Modules in any language: conformance to the protocol, and fault injection.
+//! Tests for [Mender](https://mender.io) Update Modules in any language: conformance to the protocol, and fault
+//! injection.
 //!
 //! - **Conformance**: each rule of the Update Module protocol v3 is tested on the executable, with a mock of the clients
 //!   3.4 and 5.1.

@@ -1,4 +1,5 @@
-//! The order of the states, as data: the conformance suite, fault injection and the diagrams of the documentation use it.
+//! The order of the states, as data: the conformance suite, fault injection and the diagrams of the documentation use
+//! it.
 
 /// The states that follow a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

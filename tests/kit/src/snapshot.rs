@@ -45,8 +45,7 @@ impl Snapshot {
     pub fn of(root: &Path) -> Result<Self> {
         let mut entries = BTreeMap::new();
         if fs::symlink_metadata(root).is_ok() {
-            add(root, &mut entries)
-                .with_context(|| format!("taking a snapshot of {} failed", root.display()))?;
+            add(root, &mut entries).with_context(|| format!("taking a snapshot of {} failed", root.display()))?;
         }
         Ok(Self(entries))
     }
@@ -93,8 +92,8 @@ impl Snapshot {
         self
     }
 
-    /// Drops the modification times of directories: a staging directory that is made and removed changes the time of its
-    /// parent.
+    /// Drops the modification times of directories: a staging directory that is made and removed changes the time of
+    /// its parent.
     pub fn without_directory_times(mut self) -> Self {
         for entry in self.0.values_mut().filter(|entry| FileType::from_raw_mode(entry.mode).is_dir()) {
             entry.modified = (0, 0);

@@ -29,8 +29,9 @@ const SAMPLE: usize = 50;
 /// | `new/` | the device after the update: names, types and contents have to be exactly these |
 /// | `installed/` | packages on a Debian system before the update, in the same forms as in `files/` |
 ///
-/// In settings, meta-data and text files of the artifact, `@DEVICE@` becomes the path of the device, and `@UID@` and `@GID@`
-/// become the user and group that run the suite. In settings, `@BESIDE@` becomes the directory of the executable.
+/// In settings, meta-data and text files of the artifact, `@DEVICE@` becomes the path of the device, and `@UID@` and
+/// `@GID@` become the user and group that run the suite. In settings, `@BESIDE@` becomes the directory of the
+/// executable.
 pub struct Suite {
     module: PathBuf,
     payload: PathBuf,
@@ -44,8 +45,8 @@ impl Suite {
         Self { module: module.into(), payload: payload.into(), sample: SAMPLE }
     }
 
-    /// Sets the largest number of crash points, of failing calls and of pairs in a sequence. Default: 50, evenly spread;
-    /// `usize::MAX` for all.
+    /// Sets the largest number of crash points, of failing calls and of pairs in a sequence. Default: 50, evenly
+    /// spread; `usize::MAX` for all.
     #[must_use]
     pub fn sample(mut self, sample: usize) -> Self {
         self.sample = sample;

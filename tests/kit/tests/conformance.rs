@@ -37,13 +37,8 @@ fn outcome(module: &str) -> [Vec<&'static str>; 2] {
 
 const NONE: Vec<&str> = Vec::new();
 
-const OF_ROLLBACK: [&str; 5] = [
-    "rollback",
-    "rollback-is-exact",
-    "rollback-to-nothing",
-    "rollback-after-commit",
-    "rollback-without-install",
-];
+const OF_ROLLBACK: [&str; 5] =
+    ["rollback", "rollback-is-exact", "rollback-to-nothing", "rollback-after-commit", "rollback-without-install"];
 
 #[test]
 fn a_correct_module_passes_every_case() {

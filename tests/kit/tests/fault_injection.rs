@@ -78,8 +78,7 @@ impl Subject for Script {
     }
 }
 
-const INSTALL: &str =
-    "ln \"$app\" \"$kept\"; SYNC\ncp \"$new\" \"$app.new\"; SYNC\nmv \"$app.new\" \"$app\"; SYNC";
+const INSTALL: &str = "ln \"$app\" \"$kept\"; SYNC\ncp \"$new\" \"$app.new\"; SYNC\nmv \"$app.new\" \"$app\"; SYNC";
 const ROLLBACK: &str =
     "if [ -e \"$kept\" ]; then cp -p \"$kept\" \"$app.new\"; SYNC\nmv \"$app.new\" \"$app\"; SYNC\nfi";
 

@@ -58,8 +58,7 @@ fn calls_of_children_count_and_an_interruption_kills_all_processes() {
 
 #[test]
 fn an_interruption_leaves_no_process_behind() {
-    let (directory, output) =
-        trace(&["kill-after", "1"], "(sleep 0.3; mkdir late) & (sleep 0.1; mkdir a); wait");
+    let (directory, output) = trace(&["kill-after", "1"], "(sleep 0.3; mkdir late) & (sleep 0.1; mkdir a); wait");
     assert_eq!(output.status.signal(), Some(9));
     std::thread::sleep(std::time::Duration::from_millis(500));
     assert_eq!(names(&directory), ["a"]);
@@ -77,8 +76,7 @@ fn a_failing_call_does_nothing() {
 fn changes_outside_the_directory_and_reads_do_not_count() {
     let log = tempfile::tempdir().unwrap();
     let log = log.path().join("log");
-    let script =
-        "echo x >/dev/null; cat /dev/null; mkdir -p /tmp; mkfifo p; (cat p >/dev/null) & echo y >p; wait; ls";
+    let script = "echo x >/dev/null; cat /dev/null; mkdir -p /tmp; mkfifo p; (cat p >/dev/null) & echo y >p; wait; ls";
     let (_, output) = trace(&["record", log.to_str().unwrap()], script);
     assert!(output.status.success(), "{output:?}");
     let shown: Vec<_> = Recording::read(&log).unwrap().calls.into_iter().map(|call| call.shown).collect();

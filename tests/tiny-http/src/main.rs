@@ -59,11 +59,7 @@ fn answer(mut connection: TcpStream, version: &str, is_healthy: bool) -> std::io
     let is_unavailable = path.starts_with("/health") && !is_healthy;
     let status = if is_unavailable { "503 Service Unavailable" } else { "200 OK" };
     let text = content(path, version).unwrap_or_else(|error| error.to_string());
-    write!(
-        connection,
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
-        text.len()
-    )
+    write!(connection, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len())
 }
 
 fn content(path: &str, version: &str) -> std::io::Result<String> {

@@ -11,8 +11,7 @@ use xshell::{Shell, cmd};
 use crate::build::found;
 
 /// The recipes of artifacts: of a file, of a directory with a signature, and of a file that another recipe deploys.
-pub const RECIPES: [&str; 3] =
-    ["example-artifact", "example-directory-artifact", "example-deployed-artifact"];
+pub const RECIPES: [&str; 3] = ["example-artifact", "example-directory-artifact", "example-deployed-artifact"];
 
 /// Makes the files that the recipes use without a SRC_URI: a key and a file in the build directory.
 pub fn prepare(sh: &Shell, build: &Path) -> Result<()> {
@@ -47,11 +46,7 @@ pub fn check(sh: &Shell, step: &Step, build: &Path) -> Result<()> {
         let key: &[&Path] = if signed { &[Path::new("--key"), &public] } else { &[] };
         let output = run(step, cmd!(sh, "mender-artifact read {key...} {file}"))?;
         for word in words {
-            ensure!(
-                output.contains(word),
-                "unexpected artifact: {}: no {word:?} in\n{output}",
-                file.display()
-            );
+            ensure!(output.contains(word), "unexpected artifact: {}: no {word:?} in\n{output}", file.display());
         }
     }
     Ok(())

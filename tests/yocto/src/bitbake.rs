@@ -98,14 +98,11 @@ impl<'a> BuildDirectory<'a> {
     /// Runs `command` in the directory, with the test's tools and BitBake first in PATH, and returns its output.
     pub fn run(&self, step: &Step, machine: &str, command: &[&str]) -> Result<String> {
         self.locales(step)?;
-        let directories = [
-            self.layer.scratch.join("tools"),
-            self.release.oe_core.join("scripts"),
-            self.release.bitbake.join("bin"),
-        ];
+        let directories =
+            [self.layer.scratch.join("tools"), self.release.oe_core.join("scripts"), self.release.bitbake.join("bin")];
         let inherited = env::var_os("PATH").unwrap_or_default();
-        let path = env::join_paths(directories.into_iter().chain(env::split_paths(&inherited)))
-            .context("joining PATH")?;
+        let path =
+            env::join_paths(directories.into_iter().chain(env::split_paths(&inherited))).context("joining PATH")?;
         let _here = self.sh.push_dir(&self.path);
         let command = self
             .unprivileged()?
@@ -124,13 +121,10 @@ impl<'a> BuildDirectory<'a> {
     /// releases append the C library to the name of the directory tmp.
     pub fn work(&self, name: &str) -> Result<PathBuf> {
         let work = ["tmp/work", "tmp-glibc/work"].map(|directory| self.path.join(directory));
-        let work =
-            work.iter().find(|directory| directory.is_dir()).context("no work directory of BitBake")?;
+        let work = work.iter().find(|directory| directory.is_dir()).context("no work directory of BitBake")?;
         let architectures = directory::entries(work)?;
-        let found =
-            architectures.iter().map(|architecture| architecture.join(name)).find(|path| path.is_dir());
-        let versions =
-            directory::entries(&found.with_context(|| format!("no work directory of the recipe {name}"))?)?;
+        let found = architectures.iter().map(|architecture| architecture.join(name)).find(|path| path.is_dir());
+        let versions = directory::entries(&found.with_context(|| format!("no work directory of the recipe {name}"))?)?;
         versions.into_iter().next().with_context(|| format!("empty work directory of the recipe {name}"))
     }
 
@@ -184,8 +178,7 @@ fn state(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
     let host = cmd!(sh, "dpkg-query --show --showformat {format} {HOST_PACKAGES...}").quiet().read();
     let rustc = layer.toolchain.join("rustc");
     let rust = cmd!(sh, "{rustc} --version").quiet().read().context("reading the version of rustc")?;
-    let mut parts =
-        vec![host.context("reading package versions with dpkg-query")?.into_bytes(), rust.into_bytes()];
+    let mut parts = vec![host.context("reading package versions with dpkg-query")?.into_bytes(), rust.into_bytes()];
     for script in scripts(layer)? {
         parts.push(fs::read(&script).with_context(|| format!("reading {}", script.display()))?);
     }

@@ -66,12 +66,7 @@ pub const BUILDS: &[Build] = &[
         library: Some(Library { directory: "/usr/arm-linux-gnueabihf/lib", loader: "ld-linux-armhf.so.3" }),
     },
     // Debian's cross compiler and C library for armhf are for ARMv7.
-    Build {
-        machine: "test-armv6",
-        debian: "armhf",
-        emulator: &["qemu-arm-static", "-cpu", "arm1176"],
-        library: None,
-    },
+    Build { machine: "test-armv6", debian: "armhf", emulator: &["qemu-arm-static", "-cpu", "arm1176"], library: None },
 ];
 
 /// A package of one of the project's modules, built by BitBake.
@@ -126,8 +121,7 @@ pub fn run(
     meta_mender: Option<&Path>,
 ) -> Result<Vec<Built>> {
     downloads::mirror(sh, layer)?;
-    let under_test =
-        vec![layer.directory.clone(), downloads::checksums(layer)?, layer.tests.join("meta-example")];
+    let under_test = vec![layer.directory.clone(), downloads::checksums(layer)?, layer.tests.join("meta-example")];
     let mut layers = [stand_ins(layer), under_test].concat();
     let mut settings = SETTINGS.to_owned();
     if let Some(meta_mender) = meta_mender {
@@ -154,11 +148,8 @@ pub fn run(
             names.iter().filter(|name| !artifacts::RECIPES.contains(&name.as_str())).cloned().collect();
         lists::check(sh, step, layer, &directory.path.join("deploy"), &packaged)?;
         let kinds = if from_source { &[true, false][..] } else { &[false][..] };
-        let wanted =
-            layer.modules.iter().flat_map(|module| kinds.iter().map(move |source| (module, *source)));
-        wanted
-            .map(|(module, from_source)| built(sh, step, &directory.path, build, module, from_source))
-            .collect()
+        let wanted = layer.modules.iter().flat_map(|module| kinds.iter().map(move |source| (module, *source)));
+        wanted.map(|(module, from_source)| built(sh, step, &directory.path, build, module, from_source)).collect()
     })
 }
 
@@ -185,14 +176,7 @@ fn is_warning(line: &str) -> bool {
 }
 
 /// Checks the packages of one module, unpacks one, and writes a script that runs its executable on this host.
-fn built(
-    sh: &Shell,
-    step: &Step,
-    directory: &Path,
-    build: &Build,
-    module: &str,
-    from_source: bool,
-) -> Result<Built> {
+fn built(sh: &Shell, step: &Step, directory: &Path, build: &Build, module: &str, from_source: bool) -> Result<Built> {
     let recipe = format!("mender-update-module-{module}{}", if from_source { "" } else { "-bin" });
     let package = |kind: &str, ending: &str| {
         found(&directory.join("deploy").join(kind), |name| {
@@ -215,8 +199,7 @@ fn built(
     run_command(step, cmd!(sh, "dpkg-deb --extract {deb} {unpacked}"))?;
     if module == "web-file" {
         let settings = unpacked.join("etc/mender-modules/web-file.toml");
-        let text =
-            fs::read_to_string(&settings).with_context(|| format!("reading {}", settings.display()))?;
+        let text = fs::read_to_string(&settings).with_context(|| format!("reading {}", settings.display()))?;
         let (first, last) = CONFIGURED;
         ensure!(
             text.starts_with(first) && text.ends_with(last),
@@ -225,15 +208,9 @@ fn built(
         );
     }
     let executable = unpacked.join("usr/share/mender/modules/v3").join(module);
-    ensure!(
-        executable.is_file(),
-        "no executable of the module in {}: {}",
-        deb.display(),
-        executable.display()
-    );
+    ensure!(executable.is_file(), "no executable of the module in {}: {}", deb.display(), executable.display());
     let runner = directory.join("runners").join(if from_source { "source" } else { "prebuilt" }).join(module);
-    let script =
-        format!("#!/bin/sh\nexec {} '{}' \"$@\"\n", emulated(sh, build, from_source)?, executable.display());
+    let script = format!("#!/bin/sh\nexec {} '{}' \"$@\"\n", emulated(sh, build, from_source)?, executable.display());
     directory::write(&runner, &script)?;
     run_command(step, cmd!(sh, "chmod 755 {runner}"))?;
     Ok(Built { module: module.to_owned(), from_source, deb, runner })
@@ -243,8 +220,7 @@ fn built(
 /// which "/" would be the directory of the C library.
 fn emulated(sh: &Shell, build: &Build, from_source: bool) -> Result<String> {
     let (emulator, options) = build.emulator.split_first().context("no emulator for this machine")?;
-    let emulator =
-        cmd!(sh, "which {emulator}").quiet().read().with_context(|| format!("no executable {emulator}"))?;
+    let emulator = cmd!(sh, "which {emulator}").quiet().read().with_context(|| format!("no executable {emulator}"))?;
     let mut words = vec![emulator];
     words.extend(options.iter().map(|&option| option.to_owned()));
     if let (true, Some(Library { directory, loader })) = (from_source, &build.library) {

@@ -22,8 +22,7 @@ pub fn run(sh: &Shell, layer: &Layer, release: &Release) -> Result<String> {
 
 /// Parses all recipes, and returns BitBake's count of them.
 fn parsed(sh: &Shell, layer: &Layer, release: &Release) -> Result<String> {
-    let directory =
-        BuildDirectory::new(sh, layer, release, "parse", std::slice::from_ref(&layer.directory), "")?;
+    let directory = BuildDirectory::new(sh, layer, release, "parse", std::slice::from_ref(&layer.directory), "")?;
     let output = step(format!("{}: bitbake -p with all of OE-Core", release.series), |step| {
         directory.run(step, MACHINE, &["bitbake", "-p"])
     })?;

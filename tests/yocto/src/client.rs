@@ -27,8 +27,7 @@ pub fn versions(meta_mender: &Path) -> Result<Vec<String>> {
     let mut newest: BTreeMap<u32, (Vec<u32>, String)> = BTreeMap::new();
     for recipe in directory::entries(&meta_mender.join(RECIPES))? {
         let name = recipe.file_name().unwrap_or_default().to_string_lossy();
-        let version =
-            name.strip_prefix("mender_").and_then(|rest| rest.strip_suffix(".bb")).unwrap_or_default();
+        let version = name.strip_prefix("mender_").and_then(|rest| rest.strip_suffix(".bb")).unwrap_or_default();
         let Ok(parts) = version.split('.').map(str::parse).collect::<Result<Vec<u32>, _>>() else { continue };
         let Some(&major) = parts.first() else { continue };
         let found = (parts, version.to_owned());
@@ -45,9 +44,8 @@ pub fn versions(meta_mender: &Path) -> Result<Vec<String>> {
 pub fn obstacle(sh: &Shell, layer: &Layer, meta_mender: &Path) -> Result<Option<String>> {
     if let Some(downloads) = &layer.downloads {
         let missing = !downloads.join(MIRROR).is_dir();
-        return Ok(missing.then(|| {
-            format!("no {MIRROR} in {}: use --downloads with a DL_DIR that has it", downloads.display())
-        }));
+        return Ok(missing
+            .then(|| format!("no {MIRROR} in {}: use --downloads with a DL_DIR that has it", downloads.display())));
     }
     let fetched = step("fetching the source of the Mender client", |step| fetched(sh, step, meta_mender));
     Ok(fetched.err().map(|error| {
@@ -82,12 +80,10 @@ fn fetched(sh: &Shell, step: &Step, meta_mender: &Path) -> Result<PathBuf> {
         let address = recipe.split_once("gitsm://")?.1.split(';').next()?;
         Some(format!("https://{address}"))
     });
-    let address =
-        address.with_context(|| format!("no repository in the recipes in {}", meta_mender.display()))?;
+    let address = address.with_context(|| format!("no repository in the recipes in {}", meta_mender.display()))?;
     let key = cache::key(recipes.iter().map(String::as_bytes));
     cache::entry("mender-client", &key[..16], |directory| {
-        let clone =
-            cmd!(sh, "git clone --quiet --mirror {address} {directory}").env("GIT_TERMINAL_PROMPT", "0");
+        let clone = cmd!(sh, "git clone --quiet --mirror {address} {directory}").env("GIT_TERMINAL_PROMPT", "0");
         run(step, clone).map(drop)
     })
 }
@@ -100,13 +96,9 @@ mod tests {
     fn the_newest_client_of_every_major_version_is_tested() {
         let directory = tempfile::tempdir().unwrap();
         assert!(versions(directory.path()).is_err());
-        for name in [
-            "mender_4.0.7.bb",
-            "mender_5.0.9.bb",
-            "mender_5.0.10.bb",
-            "mender_git.bb",
-            "mender-client_3.5.3.bb",
-        ] {
+        for name in
+            ["mender_4.0.7.bb", "mender_5.0.9.bb", "mender_5.0.10.bb", "mender_git.bb", "mender-client_3.5.3.bb"]
+        {
             directory::write(&directory.path().join(RECIPES).join(name), "").unwrap();
         }
         assert_eq!(versions(directory.path()).unwrap(), ["4.0.7", "5.0.10"]);

@@ -19,8 +19,7 @@ pub fn mirror(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
     let directory = layer.scratch.join("downloads");
     directory::empty(&directory)?;
     for file in crates()?.iter().chain(&layer.released) {
-        let name =
-            file.file_name().with_context(|| format!("path without a file name: {}", file.display()))?;
+        let name = file.file_name().with_context(|| format!("path without a file name: {}", file.display()))?;
         fs::copy(file, directory.join(name)).with_context(|| format!("copying {}", file.display()))?;
     }
     Ok(directory)
@@ -30,8 +29,9 @@ pub fn mirror(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
 fn crates() -> Result<Vec<PathBuf>> {
     let home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
-        None => PathBuf::from(env::var_os("HOME").context("no directory of cargo: set HOME or CARGO_HOME")?)
-            .join(".cargo"),
+        None => {
+            PathBuf::from(env::var_os("HOME").context("no directory of cargo: set HOME or CARGO_HOME")?).join(".cargo")
+        }
     };
     let mut crates = Vec::new();
     for registry in directory::entries(&home.join("registry/cache"))? {
@@ -62,8 +62,7 @@ pub fn checksums(layer: &Layer) -> Result<PathBuf> {
             };
             if name == format!("mender-update-module-{module}") {
                 let content = fs::read(package).with_context(|| format!("reading {}", package.display()))?;
-                append +=
-                    &format!("SRC_URI[{name}-{architecture}.sha256sum] = \"{}\"\n", cache::sha256(&content));
+                append += &format!("SRC_URI[{name}-{architecture}.sha256sum] = \"{}\"\n", cache::sha256(&content));
             }
         }
         directory::write(

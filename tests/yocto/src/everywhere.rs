@@ -25,8 +25,7 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
     let build = layer.scratch.join("engine");
     directory::remove(&build)?;
     let documented = &documented(&layer.directory.join("README.md"), &build.join("readme"))?;
-    let layers =
-        [layer.tests.join("meta-core"), layer.directory.clone()].map(|path| path.display().to_string());
+    let layers = [layer.tests.join("meta-core"), layer.directory.clone()].map(|path| path.display().to_string());
     directory::write(
         &build.join("conf/bblayers.conf"),
         format!(
@@ -40,12 +39,8 @@ pub fn run(sh: &Shell, layer: &Layer) -> Result<String> {
     step(format!("BitBake's engine: {} recipes", recipes.len() + documented.len()), |step| {
         run_command(step, cmd!(sh, "{python} {script} {build} {recipes...} {documented...}"))
     })?;
-    let linted = &[
-        recipes.clone(),
-        files(&layer.directory, "bbclass")?,
-        vec![layer.directory.join("conf/layer.conf")],
-    ]
-    .concat();
+    let linted =
+        &[recipes.clone(), files(&layer.directory, "bbclass")?, vec![layer.directory.join("conf/layer.conf")]].concat();
     step(format!("oelint-adv: {} files", linted.len()), |step| {
         let _here = sh.push_dir(&layer.directory); // which has oelint-adv's settings
         run_command(step, cmd!(sh, "{python} -m oelint_adv --quiet --mode=all {linted...}"))
@@ -91,8 +86,7 @@ fn require_recipes(recipes: &[PathBuf], modules: &[String]) -> Result<()> {
     for module in modules {
         for kind in ["", "-bin"] {
             let recipe = format!("mender-update-module-{module}{kind}_");
-            let versions =
-                names.iter().filter(|name| name.starts_with(&recipe) && !name.ends_with("_git.bb"));
+            let versions = names.iter().filter(|name| name.starts_with(&recipe) && !name.ends_with("_git.bb"));
             ensure!(versions.count() == 1, "not exactly one recipe {recipe}VERSION.bb in the layer");
         }
     }
@@ -101,13 +95,10 @@ fn require_recipes(recipes: &[PathBuf], modules: &[String]) -> Result<()> {
 
 /// Settings with which the recipes from git use the last commit of this clone.
 fn repository(sh: &Shell) -> Result<String> {
-    let rev_parse = |argument: &str| {
-        cmd!(sh, "git rev-parse {argument}").quiet().read().context("reading the last commit")
-    };
+    let rev_parse =
+        |argument: &str| cmd!(sh, "git rev-parse {argument}").quiet().read().context("reading the last commit");
     let (root, commit) = (rev_parse("--show-toplevel")?, rev_parse("HEAD")?);
-    Ok(format!(
-        "RUST_MODULES_GIT = \"git://{root};protocol=file;nobranch=1\"\nRUST_MODULES_SRCREV = \"{commit}\"\n"
-    ))
+    Ok(format!("RUST_MODULES_GIT = \"git://{root};protocol=file;nobranch=1\"\nRUST_MODULES_SRCREV = \"{commit}\"\n"))
 }
 
 /// Writes the recipes in the README `readme` into `directory`, and returns their paths. The first line of a recipe's
@@ -125,11 +116,7 @@ fn documented(readme: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
             paths.push(path);
         }
     }
-    ensure!(
-        !paths.is_empty(),
-        "no recipe in {}: start its code block with a line # NAME_VERSION.bb",
-        readme.display()
-    );
+    ensure!(!paths.is_empty(), "no recipe in {}: start its code block with a line # NAME_VERSION.bb", readme.display());
     Ok(paths)
 }
 

@@ -63,8 +63,8 @@ impl Layer {
         client::obstacle(sh, self, meta_mender)
     }
 
-    /// Runs the part of level 3 that makes root file systems with the client of `meta_mender` and the project's packages.
-    /// Returns a summary.
+    /// Runs the part of level 3 that makes root file systems with the client of `meta_mender` and the project's
+    /// packages. Returns a summary.
     pub fn assembled(&self, sh: &xshell::Shell, release: &Release, meta_mender: &Path) -> Result<String> {
         rootfs::run(sh, self, release, meta_mender)
     }

@@ -65,10 +65,7 @@ fn packages(layer: &Layer, recipe: &str) -> Result<Lists> {
             files.insert("-ptest", vec![format!("/usr/lib/{recipe}/ptest/run-ptest")]);
         }
     }
-    Ok(files
-        .into_iter()
-        .map(|(ending, files)| (format!("{recipe}{ending}"), BTreeSet::from_iter(files)))
-        .collect())
+    Ok(files.into_iter().map(|(ending, files)| (format!("{recipe}{ending}"), BTreeSet::from_iter(files))).collect())
 }
 
 /// The files of a module with settings and a unit. The unit is enabled by a symlink for every target in WantedBy=.
@@ -79,8 +76,7 @@ fn installed(layer: &Layer, module: &str) -> Result<Vec<String>> {
     let text = fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
     let targets = text.lines().filter_map(|line| line.strip_prefix("WantedBy="));
     let links = targets.flat_map(str::split_whitespace);
-    let mut files: Vec<_> =
-        links.map(|target| format!("{units}/{target}.wants/{unit} -> ../{unit}")).collect();
+    let mut files: Vec<_> = links.map(|target| format!("{units}/{target}.wants/{unit} -> ../{unit}")).collect();
     ensure!(!files.is_empty(), "no WantedBy= in {}", source.display());
     files.extend([
         format!("/etc/mender-modules/{module}.toml"),

@@ -37,8 +37,7 @@ pub fn meta_mender(directory: &Path, series: &str) -> Result<Option<PathBuf>> {
 pub fn releases(directory: &Path) -> Result<Vec<Release>> {
     let candidates = [vec![directory.to_owned()], directory::entries(directory)?].concat();
     let pair = |directory: &PathBuf| (directory.join("openembedded-core"), directory.join("bitbake"));
-    let complete =
-        |(oe_core, bitbake): &(PathBuf, PathBuf)| oe_core.join("meta").is_dir() && bitbake.is_dir();
+    let complete = |(oe_core, bitbake): &(PathBuf, PathBuf)| oe_core.join("meta").is_dir() && bitbake.is_dir();
     let found: Vec<_> = candidates.iter().map(pair).filter(complete).map(release).collect::<Result<_>>()?;
     ensure!(
         !found.is_empty(),
@@ -62,8 +61,7 @@ pub fn compatible(directory: &Path) -> Result<Vec<String>> {
 /// The value of the variable `name` in the file `path`, which assigns it in one line.
 fn variable(path: &Path, name: &str) -> Result<String> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let value =
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_prefix('=')).map(str::trim);
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_prefix('=')).map(str::trim);
     let value = value.with_context(|| format!("no assignment of {name} in {}", path.display()))?;
     Ok(value.trim_matches('"').to_owned())
 }
@@ -75,13 +73,10 @@ mod tests {
     #[test]
     fn meta_mender_is_found_by_its_series() {
         let directory = tempfile::tempdir().unwrap();
-        for (checkout, series) in
-            [("meta-mender", "kirkstone"), ("b/meta-mender", "wrynose"), ("c", "scarthgap")]
-        {
+        for (checkout, series) in [("meta-mender", "kirkstone"), ("b/meta-mender", "wrynose"), ("c", "scarthgap")] {
             let conf = directory.path().join(checkout).join("meta-mender-core/conf");
             fs::create_dir_all(&conf).unwrap();
-            fs::write(conf.join("layer.conf"), format!("LAYERSERIES_COMPAT_mender = \"{series}\"\n"))
-                .unwrap();
+            fs::write(conf.join("layer.conf"), format!("LAYERSERIES_COMPAT_mender = \"{series}\"\n")).unwrap();
         }
         let found = |series: &str| meta_mender(directory.path(), series).unwrap();
         assert_eq!(found("kirkstone"), Some(directory.path().join("meta-mender/meta-mender-core")));
@@ -93,15 +88,12 @@ mod tests {
     #[test]
     fn one_or_several_releases_are_found() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(
-            releases(directory.path()).unwrap_err().to_string().contains("openembedded-core and bitbake")
-        );
+        assert!(releases(directory.path()).unwrap_err().to_string().contains("openembedded-core and bitbake"));
         for (parent, series) in [("b", "wrynose"), ("a", "scarthgap")] {
             let conf = directory.path().join(parent).join("openembedded-core/meta/conf");
             fs::create_dir_all(&conf).unwrap();
             fs::create_dir(directory.path().join(parent).join("bitbake")).unwrap();
-            fs::write(conf.join("layer.conf"), format!("X = \"1\"\nLAYERSERIES_CORENAMES = \"{series}\"\n"))
-                .unwrap();
+            fs::write(conf.join("layer.conf"), format!("X = \"1\"\nLAYERSERIES_CORENAMES = \"{series}\"\n")).unwrap();
         }
         let names = |found: Vec<Release>| found.into_iter().map(|release| release.series).collect::<Vec<_>>();
         assert_eq!(names(releases(directory.path()).unwrap()), ["scarthgap", "wrynose"]);

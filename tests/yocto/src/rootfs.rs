@@ -41,11 +41,7 @@ const MANAGERS: &[Manager] = &[
         format: "rpm",
         conflict: "file /usr/share/mender/modules/v3/directory conflicts between attempted installs",
     },
-    Manager {
-        name: "opkg",
-        format: "ipk",
-        conflict: "But that file is already provided by package  * mender-update",
-    },
+    Manager { name: "opkg", format: "ipk", conflict: "But that file is already provided by package  * mender-update" },
 ];
 
 /// Makes all root file systems for `release` and returns a summary.
@@ -59,11 +55,7 @@ pub fn run(sh: &Shell, layer: &Layer, release: &Release, meta_mender: &Path) -> 
     }
     suite.refused()?;
     let tasks = suite.unchanged()?;
-    let go = if suite.splits_go_client()? {
-        "; the client in Go is split, too (checked without a build)"
-    } else {
-        ""
-    };
+    let go = if suite.splits_go_client()? { "; the client in Go is split, too (checked without a build)" } else { "" };
     let names: Vec<_> = suite.managers().iter().map(|manager| manager.name).collect();
     let skipped = if layer.opkg.is_some() {
         ""
@@ -109,10 +101,8 @@ impl<'a> Suite<'a> {
             self.managers().into_iter().map(move |manager| format!("{flavour}-{}", manager.format))
         });
         let images: Vec<_> = images.collect();
-        let command: Vec<_> = ["bitbake", "--continue", "--cmd=rootfs"]
-            .into_iter()
-            .chain(images.iter().map(String::as_str))
-            .collect();
+        let command: Vec<_> =
+            ["bitbake", "--continue", "--cmd=rootfs"].into_iter().chain(images.iter().map(String::as_str)).collect();
         directory.run(step, MACHINE, &command)
     }
 
@@ -136,12 +126,8 @@ impl<'a> Suite<'a> {
                 own.keys()
             );
             let project = |ending: &str| {
-                let names: Vec<_> = self
-                    .layer
-                    .modules
-                    .iter()
-                    .map(|name| format!("mender-update-module-{name}{ending}"))
-                    .collect();
+                let names: Vec<_> =
+                    self.layer.modules.iter().map(|name| format!("mender-update-module-{name}{ending}")).collect();
                 self.modules(step, &directory, |name| names.iter().any(|own| own == name))
             };
             let chosen = project(if builds_from_source(self.release) { "" } else { "-bin" })?;
@@ -160,12 +146,7 @@ impl<'a> Suite<'a> {
     }
 
     /// The modules in the `.deb` packages of `directory` whose name `is_it` accepts.
-    fn modules(
-        &self,
-        step: &Step,
-        directory: &BuildDirectory,
-        is_it: impl Fn(&str) -> bool,
-    ) -> Result<Modules> {
+    fn modules(&self, step: &Step, directory: &BuildDirectory, is_it: impl Fn(&str) -> bool) -> Result<Modules> {
         let mut modules = Modules::new();
         for package in directory::files(&directory.path.join("deploy/deb"))? {
             let name = package.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -195,8 +176,7 @@ impl<'a> Suite<'a> {
             for manager in self.managers() {
                 let work = directory.work(&format!("client-image-{}", manager.format))?;
                 let log = work.join("temp/log.do_rootfs");
-                let output =
-                    fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
+                let output = fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
                 // opkg wraps its message.
                 let output = output.replace('\n', " ");
                 ensure!(
@@ -224,8 +204,7 @@ impl<'a> Suite<'a> {
             build::SETTINGS,
             build::SPLIT
         );
-        let directory =
-            BuildDirectory::new(self.sh, self.layer, self.release, "client-go", &layers, &settings)?;
+        let directory = BuildDirectory::new(self.sh, self.layer, self.release, "client-go", &layers, &settings)?;
         step(format!("{}: the client in Go", self.release.series), |step| {
             let command = ["bitbake-getvar", "--recipe", "mender-client", "--value", "PACKAGESPLITFUNCS"];
             let functions = directory.run(step, MACHINE, &command)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use host::command::run;
 use host::status::step;
-use mock_client::conformance::{LIMIT, Payload, Subject};
+use mender_update_module_test::conformance::{LIMIT, Payload, Subject};
 use xshell::{Shell, cmd};
 
 use crate::debian;
@@ -51,11 +51,7 @@ pub fn one(sh: &Shell, module: &Path, payload: Option<&Path>) -> Result<Tested> 
         Some(payload) => sh.current_dir().join(payload),
         None => self::payload(sh, &module.file_name().unwrap_or_default().to_string_lossy()),
     };
-    ensure!(
-        payload.is_dir(),
-        "no payload directory {}: make it, or name another with --payload",
-        payload.display()
-    );
+    ensure!(payload.is_dir(), "no payload directory {}: make it, or name another with --payload", payload.display());
     let mut tested = Tested::new("ours", module, &payload)?;
     if tested.subject.payload.needs_debian() {
         tested.subject.debian = Some(debian::mountable(sh)?);
@@ -67,8 +63,7 @@ pub fn one(sh: &Shell, module: &Path, payload: Option<&Path>) -> Result<Tested> 
 pub fn ours(sh: &Shell) -> Result<(Vec<Tested>, Vec<Skipped>)> {
     let names = modules::workspace(sh)?.modules.into_iter().map(|module| module.name);
     let obstacle = debian::obstacle(sh)?;
-    let (names, without): (Vec<_>, Vec<_>) =
-        names.partition(|name| obstacle.is_none() || !needs_debian(sh, name));
+    let (names, without): (Vec<_>, Vec<_>) = names.partition(|name| obstacle.is_none() || !needs_debian(sh, name));
     let why = format!("no Debian system: {}", obstacle.unwrap_or_default());
     let skipped = without.into_iter().map(|name| Skipped { name, why: why.clone() }).collect();
     let built = build(sh, &names)?;
@@ -89,9 +84,7 @@ pub fn ours(sh: &Shell) -> Result<(Vec<Tested>, Vec<Skipped>)> {
 /// Builds the modules `names` and the mock programs; returns the directory of all these.
 fn build(sh: &Shell, names: &[String]) -> Result<PathBuf> {
     let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
-    step("building the modules", |step| {
-        run(step, cmd!(sh, "cargo build --package fake-engine {selected...}"))
-    })?;
+    step("building the modules", |step| run(step, cmd!(sh, "cargo build --package fake-engine {selected...}")))?;
     let metadata = modules::metadata(sh)?;
     let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
     Ok(Path::new(target).join("debug"))

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::Result;
-use mock_client::conformance::{Case, Verdict};
+use mender_update_module_test::conformance::{Case, Verdict};
 
 /// The results of all modules.
 pub struct Table<'a> {
@@ -26,8 +26,7 @@ pub struct Column {
 impl Table<'_> {
     /// How many cases were run on our modules, and how many failed.
     pub fn of_ours(&self) -> (usize, usize) {
-        let verdicts =
-            || self.columns.iter().filter(|column| column.ours).flat_map(|column| &column.verdicts);
+        let verdicts = || self.columns.iter().filter(|column| column.ours).flat_map(|column| &column.verdicts);
         let tried = verdicts().filter(|verdict| !matches!(verdict, Ok(Verdict::NotApplicable)));
         (tried.count(), verdicts().filter(|verdict| verdict.is_err()).count())
     }
@@ -69,7 +68,7 @@ fn word(verdict: &Result<Verdict>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use anyhow::anyhow;
-    use mock_client::conformance::CASES;
+    use mender_update_module_test::conformance::CASES;
 
     use super::*;
 
@@ -79,11 +78,7 @@ mod tests {
         let column = |title: &str, ours, verdicts| Column { title: title.into(), ours, verdicts };
         let columns = vec![
             column("ours: x", true, vec![Ok(Verdict::Passed), Ok(Verdict::NotApplicable)]),
-            column(
-                "upstream: x",
-                false,
-                vec![Err(anyhow!("a reason").context("Cleanup")), Ok(Verdict::Passed)],
-            ),
+            column("upstream: x", false, vec![Err(anyhow!("a reason").context("Cleanup")), Ok(Verdict::Passed)]),
         ];
         let table = Table { cases: &cases, columns };
         let text = table.to_string();

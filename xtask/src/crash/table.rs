@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use mock_client::fault_injection::Report;
+use mender_update_module_test::fault_injection::Report;
 
 /// Whose module it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ fn row(name: &str, whose: Whose, report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mock_client::fault_injection::Violation;
+    use mender_update_module_test::fault_injection::Violation;
 
     use super::*;
 

@@ -21,8 +21,7 @@ pub fn all(sh: &Shell, workspace: &Workspace, toolchains: &[(&'static Target, To
         remove_other_toolchains(&workspace.target.join(target.triple), toolchain)?;
     }
     // All targets of the active compiler in one call of cargo. Each other compiler has its own target directory.
-    let (active, others): (Vec<_>, Vec<_>) =
-        toolchains.iter().partition(|(_, toolchain)| toolchain.rustc.is_none());
+    let (active, others): (Vec<_>, Vec<_>) = toolchains.iter().partition(|(_, toolchain)| toolchain.rustc.is_none());
     let groups = [active].into_iter().chain(others.into_iter().map(|other| vec![other]));
     for group in groups.filter(|group| !group.is_empty()) {
         let names: Vec<_> = group.iter().map(|(target, _)| target.debian).collect();
@@ -45,12 +44,7 @@ fn remove_other_toolchains(directory: &Path, toolchain: &Toolchain) -> Result<()
 }
 
 /// Builds every module for the targets of `group`, which have the same compiler.
-fn build(
-    sh: &Shell,
-    step: &Step,
-    workspace: &Workspace,
-    group: &[&(&'static Target, Toolchain)],
-) -> Result<()> {
+fn build(sh: &Shell, step: &Step, workspace: &Workspace, group: &[&(&'static Target, Toolchain)]) -> Result<()> {
     let packages = workspace.modules.iter().flat_map(|module| ["--package", &module.name]);
     let mut cargo = cmd!(sh, "cargo build --release --locked")
         .args(packages)
@@ -80,13 +74,7 @@ fn flags(root: &Path) -> Result<String> {
 }
 
 /// Checks that the executables are static and run on the oldest processor of the target.
-fn check(
-    sh: &Shell,
-    step: &Step,
-    workspace: &Workspace,
-    target: &Target,
-    toolchain: &Toolchain,
-) -> Result<()> {
+fn check(sh: &Shell, step: &Step, workspace: &Workspace, target: &Target, toolchain: &Toolchain) -> Result<()> {
     for module in &workspace.modules {
         let executable = toolchain.executable(workspace, module, target);
         let headers = run(step, cmd!(sh, "readelf --wide --program-headers --dynamic {executable}"))?;
@@ -123,8 +111,7 @@ mod tests {
     fn another_c_library_removes_build_results() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path().join("triple");
-        let toolchain =
-            |identity: &str| Toolchain { rustc: None, release: String::new(), identity: identity.into() };
+        let toolchain = |identity: &str| Toolchain { rustc: None, release: String::new(), identity: identity.into() };
         remove_other_toolchains(&directory, &toolchain("libc 1")).unwrap();
         fs::write(directory.join("object"), "").unwrap();
         remove_other_toolchains(&directory, &toolchain("libc 1")).unwrap();

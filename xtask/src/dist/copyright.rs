@@ -50,9 +50,7 @@ fn with_linked(source: &str, linked: &Linked) -> String {
 /// One stanza for each crate of crates.io with the same licence. The versions of a crate share a stanza.
 fn stanzas(linked: &Linked) -> Vec<String> {
     let mut by_name: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
-    for Crate { name, licence, copyright, .. } in
-        linked.crates.iter().filter(|linked| linked.checksum.is_some())
-    {
+    for Crate { name, licence, copyright, .. } in linked.crates.iter().filter(|linked| linked.checksum.is_some()) {
         let used: Vec<_> = licence.used.iter().map(|licence| licence.debian).collect();
         let holders = by_name.entry((name, used.join(" and "), &licence.offered)).or_default();
         holders.extend(copyright.iter().map(String::as_str));
@@ -95,12 +93,8 @@ mod tests {
         assert!(text.contains(minreq), "{text}");
         assert!(text.contains("License: Apache-2.0\nComment: offered under MIT OR Apache-2.0\n"), "{text}");
         assert!(!text.contains("crates/web-file"), "{text}");
-        for once in [
-            "Files: crates/winnow\n",
-            "\n\nLicense: Expat\n",
-            "\n\nLicense: ISC\n",
-            "\n\nLicense: LGPL-2.1+\n",
-        ] {
+        for once in ["Files: crates/winnow\n", "\n\nLicense: Expat\n", "\n\nLicense: ISC\n", "\n\nLicense: LGPL-2.1+\n"]
+        {
             assert_eq!(text.matches(once).count(), 1, "{once:?} in {text}");
         }
         assert_eq!(text.matches("\n\nLicense: Apache-2.0\n").count(), 1, "{text}");

@@ -9,11 +9,7 @@ use host::directory;
 
 /// The copyright holders of the crate `name` in `directory`: the copyright lines of its licence files, or its
 /// `authors` if there are none.
-pub fn holders<'a>(
-    name: &str,
-    directory: &Path,
-    authors: impl Iterator<Item = &'a str>,
-) -> Result<Vec<String>> {
+pub fn holders<'a>(name: &str, directory: &Path, authors: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
     let mut holders = BTreeSet::new();
     for path in if directory.is_dir() { directory::entries(directory)? } else { Vec::new() } {
         let file = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
@@ -24,8 +20,7 @@ pub fn holders<'a>(
     }
     if holders.is_empty() {
         // The name without the e-mail address.
-        holders
-            .extend(authors.filter_map(|author| author.split('<').next()).map(|name| name.trim().to_owned()));
+        holders.extend(authors.filter_map(|author| author.split('<').next()).map(|name| name.trim().to_owned()));
     }
     if holders.is_empty() {
         holders.insert(format!("The authors of {name}"));
@@ -53,16 +48,10 @@ mod tests {
     fn notices_are_distinguished_from_sentences() {
         assert_eq!(holder("Copyright (c) 2018, Jens Pitkanen").unwrap(), "2018, Jens Pitkanen");
         assert_eq!(holder(" Copyright © 1991-2023 Unicode, Inc.").unwrap(), "1991-2023 Unicode, Inc.");
-        assert_eq!(
-            holder("Copyright (c) The tar-rs Project Contributors").unwrap(),
-            "The tar-rs Project Contributors"
-        );
-        for line in [
-            "Copyright [yyyy] [name of copyright owner]",
-            "Copyrights in the `rustix` project are retained",
-            "",
-            "MIT",
-        ] {
+        assert_eq!(holder("Copyright (c) The tar-rs Project Contributors").unwrap(), "The tar-rs Project Contributors");
+        for line in
+            ["Copyright [yyyy] [name of copyright owner]", "Copyrights in the `rustix` project are retained", "", "MIT"]
+        {
             assert_eq!(holder(line), None, "{line}");
         }
     }
@@ -74,8 +63,7 @@ mod tests {
         let authors = |authors: &[&str]| holders("a", directory.path(), authors.iter().copied()).unwrap();
         assert_eq!(authors(&["B <b@example.org>", "A"]), ["A", "B"]);
         assert_eq!(authors(&[]), ["The authors of a"]);
-        fs::write(directory.path().join("LICENSE-MIT"), "Copyright (c) 2015 C\nCopyright (c) 2015 C\n")
-            .unwrap();
+        fs::write(directory.path().join("LICENSE-MIT"), "Copyright (c) 2015 C\nCopyright (c) 2015 C\n").unwrap();
         assert_eq!(authors(&["A"]), ["2015 C"]);
     }
 }

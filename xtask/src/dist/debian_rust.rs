@@ -107,9 +107,7 @@ fn depends(sh: &Shell, deb: &Path) -> Result<String> {
 fn first_dependency(depends: &str) -> Result<String> {
     let first = depends.split([',', ' ']).next().filter(|name| name.starts_with("libstd-rust"));
     Ok(first
-        .with_context(|| {
-            format!("no libstd-rust in the dependencies of Debian's standard library: {depends:?}")
-        })?
+        .with_context(|| format!("no libstd-rust in the dependencies of Debian's standard library: {depends:?}"))?
         .to_owned())
 }
 
@@ -126,11 +124,7 @@ fn write_wrapper(path: &Path) -> Result<()> {
 
 /// The newest version that has a compiler for the host and a library for every architecture, of the first flavour
 /// that is new enough.
-fn choose(
-    host: &str,
-    targets: &[&Target],
-    versions: impl Fn(&str, &str) -> Result<Vec<String>>,
-) -> Result<Choice> {
+fn choose(host: &str, targets: &[&Target], versions: impl Fn(&str, &str) -> Result<Vec<String>>) -> Result<Choice> {
     for (compiler, library) in FLAVOURS {
         let mut common = versions(host, compiler)?;
         common.retain(|version| new_enough(version));
@@ -185,8 +179,7 @@ mod tests {
              arm64 libstd-rust-web-dev 1.90.0-1 1.85.0-1 1.84.0-1
              armel libstd-rust-web-dev 1.85.0-1 1.84.0-1",
         );
-        let expected =
-            Choice { compiler: "rustc-web", library: "libstd-rust-web-dev", version: "1.85.0-1".into() };
+        let expected = Choice { compiler: "rustc-web", library: "libstd-rust-web-dev", version: "1.85.0-1".into() };
         assert_eq!(choice.unwrap(), expected);
     }
 

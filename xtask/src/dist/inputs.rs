@@ -42,8 +42,8 @@ impl Inputs {
         for name in names.split_terminator('\0') {
             let path = root.join(name);
             if path.is_file() {
-                let content = fs::read(&path)
-                    .with_context(|| format!("reading the input {} failed", path.display()))?;
+                let content =
+                    fs::read(&path).with_context(|| format!("reading the input {} failed", path.display()))?;
                 parts.extend([name.as_bytes().to_vec(), content]);
             }
         }

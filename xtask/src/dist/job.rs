@@ -31,16 +31,11 @@ impl<'a> Job<'a> {
 }
 
 /// The jobs whose package is missing, altered, or made of other inputs than the current ones.
-pub fn stale<'a>(
-    sh: &Shell,
-    workspace: &Workspace,
-    inputs: &Inputs,
-    jobs: &'a [Job<'a>],
-) -> Result<Vec<&'a Job<'a>>> {
+pub fn stale<'a>(sh: &Shell, workspace: &Workspace, inputs: &Inputs, jobs: &'a [Job<'a>]) -> Result<Vec<&'a Job<'a>>> {
     let mut stale = Vec::new();
     for job in jobs {
-        let key = toolchain::present(sh, &workspace.target, job.target)?
-            .map(|toolchain| inputs.key(&toolchain, job.target));
+        let key =
+            toolchain::present(sh, &workspace.target, job.target)?.map(|toolchain| inputs.key(&toolchain, job.target));
         if !key.is_some_and(|key| record::matches(&workspace.target, &job.deb, &job.sbom, &key)) {
             stale.push(job);
         }

@@ -74,12 +74,9 @@ pub fn choose(expression: &str) -> Result<Choice> {
         .unwrap_or_else(|| expression.to_owned());
     let parsed = Expression::parse_mode(&offered, ParseMode::STRICT)
         .with_context(|| format!("invalid SPDX expression: {expression:?}"))?;
-    let accepted =
-        LICENCES.iter().map(|licence| Licensee::parse(licence.spdx)).collect::<Result<Vec<_>, _>>()?;
+    let accepted = LICENCES.iter().map(|licence| Licensee::parse(licence.spdx)).collect::<Result<Vec<_>, _>>()?;
     let required = parsed.minimized_requirements(&accepted).with_context(|| {
-        format!(
-            "licence not accepted: {offered}: add it with its text to LICENCES in xtask/src/dist/licences.rs"
-        )
+        format!("licence not accepted: {offered}: add it with its text to LICENCES in xtask/src/dist/licences.rs")
     })?;
     let names: BTreeSet<String> = required.iter().map(ToString::to_string).collect();
     let used = LICENCES.iter().filter(|licence| names.contains(licence.spdx)).collect();

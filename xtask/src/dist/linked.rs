@@ -81,15 +81,13 @@ impl Crate {
         let key = (name, version);
         let package = packages.get(&key);
         let (name, version) = key;
-        let package =
-            package.with_context(|| format!("{name} {version}: not in the output of cargo metadata"))?;
+        let package = package.with_context(|| format!("{name} {version}: not in the output of cargo metadata"))?;
         let expression = package["license"].as_str();
-        let expression =
-            expression.with_context(|| format!("{name} {version}: no license in its manifest"))?;
+        let expression = expression.with_context(|| format!("{name} {version}: no license in its manifest"))?;
         let licence = licences::choose(expression).with_context(|| format!("{name} {version}"))?;
         let directory = package["manifest_path"].as_str().and_then(|path| Path::new(path).parent());
-        let directory = directory
-            .with_context(|| format!("{name} {version}: no manifest in the output of cargo metadata"))?;
+        let directory =
+            directory.with_context(|| format!("{name} {version}: no manifest in the output of cargo metadata"))?;
         let authors = package["authors"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let copyright = holders(&name, directory, authors)?;
         let checksum = checksum(lock, &name, &version);
@@ -104,10 +102,8 @@ fn metadata(sh: &Shell, target: &Target) -> Result<BTreeMap<(String, String), Va
         .quiet()
         .read()
         .with_context(|| format!("reading the packages for {triple} with cargo metadata failed"))?;
-    let mut metadata: Value =
-        serde_json::from_str(&metadata).context("reading the output of cargo metadata failed")?;
-    let packages =
-        metadata["packages"].as_array_mut().context("no packages in the output of cargo metadata")?;
+    let mut metadata: Value = serde_json::from_str(&metadata).context("reading the output of cargo metadata failed")?;
+    let packages = metadata["packages"].as_array_mut().context("no packages in the output of cargo metadata")?;
     let text = |package: &Value, key: &str| package[key].as_str().unwrap_or_default().to_owned();
     let named = |package: Value| ((text(&package, "name"), text(&package, "version")), package);
     Ok(packages.drain(..).map(named).collect())
@@ -129,9 +125,8 @@ fn names(tree: &str) -> Result<BTreeSet<(String, String)>> {
     let parse = |line: &str| {
         let mut words = line.split(' ');
         let (name, version) = (words.next(), words.next().and_then(|version| version.strip_prefix('v')));
-        let (name, version) = name
-            .zip(version)
-            .with_context(|| format!("unexpected line in the output of cargo tree: {line:?}"))?;
+        let (name, version) =
+            name.zip(version).with_context(|| format!("unexpected line in the output of cargo tree: {line:?}"))?;
         Ok((name.to_owned(), version.to_owned()))
     };
     tree.lines().filter(|line| !line.is_empty()).map(parse).collect()
@@ -174,12 +169,10 @@ pub mod tests {
 
     #[test]
     fn an_unknown_or_missing_licence_names_the_crate() {
-        let lock: DocumentMut =
-            "[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nchecksum = \"abc\"\n".parse().unwrap();
+        let lock: DocumentMut = "[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nchecksum = \"abc\"\n".parse().unwrap();
         let read = |license: &str| {
-            let package = format!(
-                r#"{{"license": {license}, "manifest_path": "/nowhere/Cargo.toml", "authors": ["A <a@b>"]}}"#
-            );
+            let package =
+                format!(r#"{{"license": {license}, "manifest_path": "/nowhere/Cargo.toml", "authors": ["A <a@b>"]}}"#);
             let package = serde_json::from_str(&package).unwrap();
             let key = ("a".to_owned(), "1.0.0".to_owned());
             Crate::read("a".into(), "1.0.0".into(), Vec::new(), &[(key, package)].into(), &lock)
@@ -194,8 +187,7 @@ pub mod tests {
 
     #[test]
     fn licences_are_those_of_all_crates_and_of_the_standard_library() {
-        let linked =
-            Linked { crates: vec![linked("minreq", "3.0.0", "ISC"), linked("zmij", "1.0.0", "MIT")] };
+        let linked = Linked { crates: vec![linked("minreq", "3.0.0", "ISC"), linked("zmij", "1.0.0", "MIT")] };
         let licences: Vec<_> = linked.licences().iter().map(|licence| licence.spdx).collect();
         assert_eq!(licences, ["Apache-2.0", "ISC", "MIT"]);
     }

@@ -48,8 +48,7 @@ pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
 /// Checks before the build that Debian's changelog of `module` begins with the version of Cargo.toml.
 pub fn check_version(workspace: &Workspace, module: &Module) -> Result<()> {
     let changelog = workspace.root.join("debian").join(&module.name).join("changelog");
-    let text =
-        fs::read_to_string(&changelog).with_context(|| format!("reading {} failed", changelog.display()))?;
+    let text = fs::read_to_string(&changelog).with_context(|| format!("reading {} failed", changelog.display()))?;
     check_changelog(&text, module).with_context(|| format!("checking {} failed", changelog.display()))
 }
 
@@ -109,8 +108,7 @@ impl Packager<'_> {
             for deb in [&job.deb, &again] {
                 self.pack(step, job, deb)?;
             }
-            let read =
-                |deb: &Path| fs::read(deb).with_context(|| format!("reading {} failed", deb.display()));
+            let read = |deb: &Path| fs::read(deb).with_context(|| format!("reading {} failed", deb.display()));
             ensure!(
                 read(&job.deb)? == read(&again)?,
                 "package not reproducible: two runs of cargo-deb differ: compare {} and {} with diffoscope",
@@ -124,8 +122,7 @@ impl Packager<'_> {
     /// Writes the files of the package of `job` to the directory of cargo-deb, and the SBOM beside the package.
     fn stage(&self, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
         let executable = toolchain.executable(self.workspace, job.module, job.target);
-        let content =
-            fs::read(&executable).with_context(|| format!("reading {} failed", executable.display()))?;
+        let content = fs::read(&executable).with_context(|| format!("reading {} failed", executable.display()))?;
         let sbom = Sbom {
             module: job.module,
             target: job.target,
@@ -135,8 +132,7 @@ impl Packager<'_> {
             executable: &cache::sha256(&content),
             created: &self.inputs.time(self.sh)?,
         };
-        let sbom =
-            sbom.document().with_context(|| format!("making the SBOM of {} failed", job.deb.display()))?;
+        let sbom = sbom.document().with_context(|| format!("making the SBOM of {} failed", job.deb.display()))?;
         let staged = self.staging().join(job.target.packaged).join("release");
         directory::empty(&staged).context("creating the directory for the files of the package failed")?;
         directory::write(&staged.join(&job.module.name), content)?;
@@ -177,8 +173,7 @@ pub fn lint(sh: &Shell, jobs: &[&Job]) -> Result<()> {
     let debs = jobs.iter().map(|job| &job.deb);
     let output = step("lintian", |step| {
         let lintian = cmd!(sh, "lintian --fail-on error --profile debian --allow-root").args(debs);
-        run(step, lintian)
-            .context("lintian reports errors: correct them, or override them in debian/ with a reason")
+        run(step, lintian).context("lintian reports errors: correct them, or override them in debian/ with a reason")
     })?;
     eprint!("{output}");
     Ok(())

@@ -34,10 +34,7 @@ pub fn start(sh: &Shell, executable: &Path, processor: &Processor) -> Result<()>
         run(step, cmd!(sh, "{emulator} -cpu {cpu} {executable} --version")).map(drop)
     })
     .with_context(|| {
-        format!(
-            "starting {} on {cpu} failed: find the instructions of a newer processor",
-            executable.display()
-        )
+        format!("starting {} on {cpu} failed: find the instructions of a newer processor", executable.display())
     })
 }
 

@@ -38,13 +38,7 @@ pub fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
     TARGETS.iter().map(|target| made_for(sh, workspace, &inputs, &out, target)).collect()
 }
 
-fn made_for(
-    sh: &Shell,
-    workspace: &Workspace,
-    inputs: &Inputs,
-    out: &Path,
-    target: &'static Target,
-) -> Result<Made> {
+fn made_for(sh: &Shell, workspace: &Workspace, inputs: &Inputs, out: &Path, target: &'static Target) -> Result<Made> {
     let toolchain = toolchain::present(sh, &workspace.target, target)?;
     let toolchain = toolchain.map(|found| cache::key([found.identity.as_bytes()])[..DIGITS].to_owned());
     let jobs: Vec<_> = workspace.modules.iter().map(|module| Job::new(out, module, target)).collect();

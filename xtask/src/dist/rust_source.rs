@@ -43,9 +43,7 @@ impl Active {
     /// The value of `field` in the version.
     fn field(&self, field: &str) -> Result<&str> {
         let value = self.version.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(": "));
-        value.with_context(|| {
-            format!("no {field} in the output of rustc --version --verbose: {}", self.version)
-        })
+        value.with_context(|| format!("no {field} in the output of rustc --version --verbose: {}", self.version))
     }
 
     fn library(&self) -> PathBuf {
@@ -100,11 +98,7 @@ fn build(sh: &Shell, step: &Step, active: &Active, target: &Target, directory: &
     directory::write(&workspace.join("src/lib.rs"), "#![no_std]\n")?;
     let flags = [
         "-Cembed-bitcode=yes".to_owned(), // for link time optimization of the modules
-        format!(
-            "--remap-path-prefix={}=/rustc/{}/library",
-            active.library().display(),
-            active.field("commit-hash")?
-        ),
+        format!("--remap-path-prefix={}=/rustc/{}/library", active.library().display(), active.field("commit-hash")?),
         format!("--remap-path-prefix={}=cargo", cargo_home()?.display()),
     ];
     let objects = workspace.join("target");
@@ -129,8 +123,7 @@ fn collect(active: &Active, triple: &str, objects: &Path, directory: &Path) -> R
     for path in directory::entries(&objects.join(triple).join("release/deps"))? {
         let name = path.file_name().unwrap_or_default();
         if path.extension().is_some_and(|extension| extension == "rlib") {
-            fs::rename(&path, libraries.join(name))
-                .with_context(|| format!("moving {} failed", path.display()))?;
+            fs::rename(&path, libraries.join(name)).with_context(|| format!("moving {} failed", path.display()))?;
         }
     }
     let host = active.field("host")?;
@@ -174,9 +167,6 @@ mod tests {
         collect(&active, "triple", &objects, &directory).unwrap();
         let libraries = directory::entries(&directory.join("lib/rustlib/triple/lib")).unwrap();
         assert_eq!(libraries, [directory.join("lib/rustlib/triple/lib/libstd-1.rlib")]);
-        assert_eq!(
-            fs::read_link(directory.join("lib/rustlib/this")).unwrap(),
-            Path::new("/rust/lib/rustlib/this")
-        );
+        assert_eq!(fs::read_link(directory.join("lib/rustlib/this")).unwrap(), Path::new("/rust/lib/rustlib/this"));
     }
 }

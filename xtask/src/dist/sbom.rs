@@ -49,8 +49,7 @@ impl Sbom<'_> {
         let libraries = [self.standard_library(), self.c_library()];
         let mut relationships = vec![relationship("SPDXRef-DOCUMENT", "DESCRIBES", &json!(MODULE))];
         relationships.extend(crates.iter().map(|part| relationship(MODULE, "CONTAINS", &part["SPDXID"])));
-        relationships
-            .extend(libraries.iter().map(|part| relationship(MODULE, "STATIC_LINK", &part["SPDXID"])));
+        relationships.extend(libraries.iter().map(|part| relationship(MODULE, "STATIC_LINK", &part["SPDXID"])));
         let packages: Vec<Value> = [self.module(module)].into_iter().chain(crates).chain(libraries).collect();
         let content = serde_json::to_vec(&json!([packages, relationships, self.created]))?;
         let name = self.module.stem(self.target);
@@ -144,8 +143,7 @@ fn package_of_crate(linked: &Crate) -> Value {
         "copyrightText": copyright.join("\n"),
     });
     if let Some(checksum) = checksum {
-        package["downloadLocation"] =
-            format!("https://crates.io/api/v1/crates/{name}/{version}/download").into();
+        package["downloadLocation"] = format!("https://crates.io/api/v1/crates/{name}/{version}/download").into();
         package["checksums"] = json!([sha256(checksum)]);
         package["externalRefs"] = json!([purl(&format!("pkg:cargo/{name}@{}", escaped(version)))]);
     }
@@ -175,9 +173,7 @@ fn escaped(version: &str) -> String {
 
 /// `text` as an SPDX identifier: characters that are not allowed are replaced.
 fn identifier(text: &str) -> String {
-    text.chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() || letter == '.' { letter } else { '-' })
-        .collect()
+    text.chars().map(|letter| if letter.is_ascii_alphanumeric() || letter == '.' { letter } else { '-' }).collect()
 }
 
 #[cfg(test)]
@@ -210,8 +206,7 @@ mod tests {
     fn a_document_lists_what_is_linked_for_its_architecture() {
         let document: Value = serde_json::from_str(&document(&example(), "123")).unwrap();
         assert_eq!(document["name"], "m-web-file_0.1.0_armhf");
-        let names: Vec<_> =
-            document["packages"].as_array().unwrap().iter().map(|package| &package["name"]).collect();
+        let names: Vec<_> = document["packages"].as_array().unwrap().iter().map(|package| &package["name"]).collect();
         assert_eq!(names, ["m-web-file", "toml", "rust-std", "glibc"]);
         let [module, toml, _, glibc] = &document["packages"].as_array().unwrap()[..] else { unreachable!() };
         assert_eq!(module["checksums"][0]["checksumValue"], "123");

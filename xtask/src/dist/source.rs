@@ -139,8 +139,7 @@ fn members(root: &Path, workspace: &DocumentMut, member: &str) -> Result<Vec<Str
         let manifest = manifest(&root.join(member).join("Cargo.toml"))?;
         for name in dependencies(&manifest) {
             let path = workspace["workspace"]["dependencies"].get(name).and_then(|item| item.get("path"));
-            if let Some(path) = path.and_then(Item::as_str).filter(|path| !members.iter().any(|m| m == path))
-            {
+            if let Some(path) = path.and_then(Item::as_str).filter(|path| !members.iter().any(|m| m == path)) {
                 members.push(path.to_owned());
             }
         }
@@ -175,8 +174,7 @@ fn reduced(mut workspace: DocumentMut, members: &[String], root: &Path) -> Resul
     workspace["workspace"]["members"] = value(members.iter().collect::<Array>());
     let table = workspace["workspace"]["dependencies"].as_table_like_mut();
     let table = table.context("no table workspace.dependencies in Cargo.toml")?;
-    let unused: Vec<_> =
-        table.iter().map(|(name, _)| name.to_owned()).filter(|name| !used.contains(name)).collect();
+    let unused: Vec<_> = table.iter().map(|(name, _)| name.to_owned()).filter(|name| !used.contains(name)).collect();
     unused.iter().for_each(|name| drop(table.remove(name)));
     Ok(workspace.to_string())
 }

@@ -41,8 +41,7 @@ pub fn render(rows: &[[String; 5]]) -> String {
     let widths: [usize; 5] = std::array::from_fn(width);
     let mut table = String::new();
     for row in all() {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         table.push_str(cells.join("  ").trim_end());
         table.push('\n');
     }

@@ -79,11 +79,7 @@ pub fn present(sh: &Shell, build: &Path, target: &Target) -> Result<Option<Toolc
 }
 
 /// The toolchains for `targets`. Missing ones are installed or built.
-pub fn provide(
-    sh: &Shell,
-    build: &Path,
-    targets: &[&'static Target],
-) -> Result<Vec<(&'static Target, Toolchain)>> {
+pub fn provide(sh: &Shell, build: &Path, targets: &[&'static Target]) -> Result<Vec<(&'static Target, Toolchain)>> {
     let missing = |sh| -> Result<Vec<&'static Target>> {
         let mut missing = Vec::new();
         for target in targets {

@@ -48,8 +48,7 @@ fn lay_out(root: &Path, source: &Path) -> Result<()> {
         copy(&root.join(path), &pages.join(path))?;
     }
     let summary = root.join("docs/SUMMARY.md");
-    let summary =
-        fs::read_to_string(&summary).with_context(|| format!("reading {} failed", summary.display()))?;
+    let summary = fs::read_to_string(&summary).with_context(|| format!("reading {} failed", summary.display()))?;
     directory::write(&pages.join("SUMMARY.md"), contents(&summary))?;
     directory::write(
         &source.join("book.toml"),

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use host::directory;
-use mock_client::fault_injection::{End, SEQUENCES, Sequence};
-use mock_client::protocol::TRANSITIONS;
+use mender_update_module_test::fault_injection::{End, SEQUENCES, Sequence};
+use mender_update_module_test::protocol::TRANSITIONS;
 
 /// Colours that are readable on light and on dark backgrounds; the viewer's colour scheme selects them.
 const STYLE: &str = "\
@@ -106,10 +106,7 @@ fn states() -> String {
             if row == y {
                 svg.arrow("", &format!("{} {} H{to}", x + width, y + height / 2));
             } else {
-                svg.arrow(
-                    "",
-                    &format!("{} {} H{} V{}", x + width, y + height / 2, to + width / 2, row + height),
-                );
+                svg.arrow("", &format!("{} {} H{} V{}", x + width, y + height / 2, to + width / 2, row + height));
             }
         }
         let failure = transition.after_failure.filter(|next| transition.after_success != Some(*next));
@@ -139,16 +136,10 @@ fn states() -> String {
 fn power_loss() -> String {
     let row = BOX.1 + 30;
     let height = row * SEQUENCES.len() as u32 + 20;
-    let widest =
-        SEQUENCES.iter().map(|sequence| sequence.after_power_loss.0.len()).max().unwrap_or_default() as u32;
-    let mut svg = Svg::new(
-        (widest + 2) * COLUMN,
-        height,
-        "What is called after a power loss, and the active version at the end",
-    );
-    for (index, Sequence { name, interrupted, after_power_loss: (states, end), .. }) in
-        SEQUENCES.iter().enumerate()
-    {
+    let widest = SEQUENCES.iter().map(|sequence| sequence.after_power_loss.0.len()).max().unwrap_or_default() as u32;
+    let mut svg =
+        Svg::new((widest + 2) * COLUMN, height, "What is called after a power loss, and the active version at the end");
+    for (index, Sequence { name, interrupted, after_power_loss: (states, end), .. }) in SEQUENCES.iter().enumerate() {
         let y = index as u32 * row + 30;
         svg.text((10, y - 8), &format!("power loss in {name}"));
         svg.state((10, y), "lost", interrupted);

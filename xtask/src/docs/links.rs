@@ -6,18 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Directories of the work tree: inline code that starts with one of them is the path of a file.
-const DIRECTORIES: &[&str] = &[
-    "debian/",
-    "docs/",
-    "host/",
-    "meta-rust-modules/",
-    "modules/",
-    "qemu/",
-    "tests/",
-    "xtask/",
-    ".ci/",
-    ".github/",
-];
+const DIRECTORIES: &[&str] =
+    &["debian/", "docs/", "host/", "meta-rust-modules/", "modules/", "qemu/", "tests/", "xtask/", ".ci/", ".github/"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -82,11 +72,9 @@ fn every_link_leads_to_a_file_and_a_heading() {
             if link.contains("://") || link.starts_with("mailto:") {
                 continue;
             }
-            let (path, anchor) =
-                link.split_once('#').map_or((link.as_str(), None), |(path, at)| (path, Some(at)));
+            let (path, anchor) = link.split_once('#').map_or((link.as_str(), None), |(path, at)| (path, Some(at)));
             let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
-            let has_anchor =
-                |anchor| anchors(&fs::read_to_string(&target).unwrap_or_default()).contains(anchor);
+            let has_anchor = |anchor| anchors(&fs::read_to_string(&target).unwrap_or_default()).contains(anchor);
             if !target.exists() || !anchor.is_none_or(has_anchor) {
                 broken.push(format!("{}: {link}", page.strip_prefix(root()).unwrap().display()));
             }

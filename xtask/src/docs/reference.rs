@@ -19,8 +19,7 @@ fn read(path: &str) -> String {
 
 /// The section with this heading, up to the next heading of the same level.
 fn section<'a>(text: &'a str, heading: &str) -> &'a str {
-    let (_, rest) =
-        text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+    let (_, rest) = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
     let level = heading.split(' ').next().unwrap_or_default();
     rest.split(&format!("\n{level} ")).next().unwrap_or(rest)
 }
@@ -37,25 +36,22 @@ fn keys_in_tables(text: &str) -> BTreeSet<String> {
 /// The keys in the packaged settings, which a test of each module compares with the code.
 fn settings(module: &str) -> BTreeSet<String> {
     let text = read(&format!("debian/{module}/{module}.toml"));
-    let keys =
-        text.lines().take_while(|line| !line.starts_with("#[")).filter_map(|line| line.strip_prefix('#'));
+    let keys = text.lines().take_while(|line| !line.starts_with("#[")).filter_map(|line| line.strip_prefix('#'));
     let keys = keys.filter_map(|line| Some(line.split_once(" = ")?.0.to_owned()));
-    keys.filter(|key| {
-        key.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !COMMON.contains(&key.as_str())
-    })
-    .collect()
+    keys.filter(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !COMMON.contains(&key.as_str()))
+        .collect()
 }
 
 /// The keys of the meta-data: the fields of the struct `MetaData` in the module's code.
 fn meta_data(module: &str) -> BTreeSet<String> {
-    let mut files: Vec<PathBuf> =
-        host::directory::files(&root().join("modules").join(module).join("src")).unwrap();
+    let mut files: Vec<PathBuf> = host::directory::files(&root().join("modules").join(module).join("src")).unwrap();
     files.retain(|path| path.extension().is_some_and(|end| end == "rs"));
     let code: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     fields("MetaData", &code)
 }
 
-/// The fields of `pub struct NAME` in `code`, without private ones, which start with `_`, and with those of flattened structs.
+/// The fields of `pub struct NAME` in `code`, without private ones, which start with `_`, and with those of flattened
+/// structs.
 fn fields(name: &str, code: &str) -> BTreeSet<String> {
     let Some((_, rest)) = code.split_once(&format!("pub struct {name} {{")) else { return BTreeSet::new() };
     let mut keys = BTreeSet::new();
@@ -81,11 +77,7 @@ fn every_settings_key_is_documented_and_no_other() {
         assert!(!keys.is_empty(), "debian/{module}/{module}.toml has no key");
         let readme = read(&format!("modules/{module}/README.md"));
         assert_eq!(keys_in_tables(section(&readme, "## Settings")), keys, "modules/{module}/README.md");
-        assert_eq!(
-            keys_in_tables(section(&reference, &format!("## {module}"))),
-            keys,
-            "docs/reference/settings.md"
-        );
+        assert_eq!(keys_in_tables(section(&reference, &format!("## {module}"))), keys, "docs/reference/settings.md");
     }
 }
 
@@ -96,10 +88,6 @@ fn every_meta_data_key_is_documented_and_no_other() {
         let keys = meta_data(module);
         let readme = read(&format!("modules/{module}/README.md"));
         assert_eq!(keys_in_tables(section(&readme, "## Meta-data")), keys, "modules/{module}/README.md");
-        assert_eq!(
-            keys_in_tables(section(&reference, &format!("## {module}"))),
-            keys,
-            "docs/reference/meta-data.md"
-        );
+        assert_eq!(keys_in_tables(section(&reference, &format!("## {module}"))), keys, "docs/reference/meta-data.md");
     }
 }

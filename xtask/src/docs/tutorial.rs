@@ -46,9 +46,7 @@ pub fn run(sh: &Shell) -> Result<String> {
             Block::Commands(script) => {
                 let first = script.lines().find(|line| !line.starts_with('#')).unwrap_or_default().to_owned();
                 let script = format!("set -eu\n{script}");
-                step(format!("tutorial: {first}"), |step| {
-                    command::run(step, cmd!(there, "bash -c {script}"))
-                })?;
+                step(format!("tutorial: {first}"), |step| command::run(step, cmd!(there, "bash -c {script}")))?;
                 commands += 1;
             }
             Block::NotRun(reason) => not_run.push(reason),

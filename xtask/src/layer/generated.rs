@@ -29,8 +29,7 @@ pub fn crates(lock: &str) -> Result<String> {
             "unsupported source of the crate {name} {version}: {source}: use a crate of crates.io, because BitBake's \
              fetcher supports no other"
         );
-        let sum =
-            text("checksum").with_context(|| format!("no checksum of {name} {version} in Cargo.lock"))?;
+        let sum = text("checksum").with_context(|| format!("no checksum of {name} {version} in Cargo.lock"))?;
         let _ = writeln!(uris, "    crate://crates.io/{name}/{version} \\"); // to a String: no error
         let _ = writeln!(sums, "SRC_URI[{name}-{version}.sha256sum] = \"{sum}\"");
     }
@@ -67,9 +66,8 @@ pub struct Licence {
 
 /// The licences of `modules`, as variables with a flag for each module.
 pub fn licences(modules: &[Licence]) -> String {
-    let mut text = format!(
-        "{NOTE}# What is linked into each executable, and the file copyright of its Debian package.\n\n"
-    );
+    let mut text =
+        format!("{NOTE}# What is linked into each executable, and the file copyright of its Debian package.\n\n");
     for Licence { module, licences, .. } in modules {
         let _ = writeln!(text, "RUST_MODULES_LICENSE[{module}] = \"{licences}\""); // to a String: no error
     }

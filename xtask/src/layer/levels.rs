@@ -110,9 +110,7 @@ fn client(
     meta_mender: Option<&Path>,
 ) -> Result<std::result::Result<PathBuf, String>> {
     let Some(directory) = meta_mender else {
-        return Ok(Err(
-            "no checkout of meta-mender: run cargo xtask layer --test --meta-mender DIR".to_owned()
-        ));
+        return Ok(Err("no checkout of meta-mender: run cargo xtask layer --test --meta-mender DIR".to_owned()));
     };
     let Some(client) = yocto::meta_mender(directory, series)? else {
         return Ok(Err(format!("no meta-mender for {series} in {}", directory.display())));
@@ -135,13 +133,11 @@ fn test_build(
     let packages = layer.built(sh, release, build, meta_mender)?;
     // Conformance of a module that runs dpkg needs a Debian system of that architecture. The emulated Raspberry Pi
     // has one; here its executable is only started.
-    let (started, tested): (Vec<_>, Vec<_>) =
-        packages.iter().partition(|package| needs_debian(sh, &package.module));
+    let (started, tested): (Vec<_>, Vec<_>) = packages.iter().partition(|package| needs_debian(sh, &package.module));
     for Built { runner, deb, .. } in &packages {
         let version = cmd!(sh, "{runner} --version").quiet().read();
-        version.with_context(|| {
-            format!("starting the executable of {} for {} failed", deb.display(), build.machine)
-        })?;
+        version
+            .with_context(|| format!("starting the executable of {} for {} failed", deb.display(), build.machine))?;
     }
     add_mocks(sh, tested.iter().map(|package| package.runner.as_path()))?;
     for Built { runner, deb, .. } in &tested {
@@ -169,8 +165,7 @@ fn test_build(
 /// The layer as level 1 needs it: with source archives only, so that nothing has to be compiled.
 fn layer(sh: &Shell, checkouts: &Checkouts) -> Result<Layer> {
     let workspace = modules::workspace(sh)?;
-    let sysroot =
-        cmd!(sh, "rustc --print sysroot").quiet().read().context("reading the sysroot of rustc failed")?;
+    let sysroot = cmd!(sh, "rustc --print sysroot").quiet().read().context("reading the sysroot of rustc failed")?;
     Ok(Layer {
         directory: workspace.root.join(LAYER),
         tests: workspace.root.join("tests/yocto"),

@@ -36,16 +36,13 @@ pub enum Compared {
 /// Builds every package, and returns the content of the file for a release.
 pub fn release(sh: &Shell, workspace: &Workspace) -> Result<String> {
     Dist::default().run(sh)?;
-    let mut text = format!(
-        "{HEAD}# The packages that `cargo xtask dist` makes.\n{SOURCES}{}\n",
-        release::sources(sh, workspace)?
-    );
+    let mut text =
+        format!("{HEAD}# The packages that `cargo xtask dist` makes.\n{SOURCES}{}\n", release::sources(sh, workspace)?);
     let (mut toolchains, mut sums) = (String::new(), String::new());
     for Made { target, toolchain, packages } in release::made(sh, workspace)? {
         let name = target.debian;
-        let toolchain = toolchain.with_context(|| {
-            format!("no toolchain for {name}, although the packages were just built with one")
-        })?;
+        let toolchain = toolchain
+            .with_context(|| format!("no toolchain for {name}, although the packages were just built with one"))?;
         let packages = packages.with_context(|| {
             format!("the sources or packages for {name} changed after the build: run the command again")
         })?;
@@ -76,18 +73,10 @@ fn require_form(text: &str, workspace: &Workspace) -> Result<()> {
     for key in keys {
         let before = lines.len();
         lines.retain(|line| !line.starts_with(&key));
-        ensure!(
-            before == lines.len() + 1,
-            "expected exactly one line that begins with {:?}: {REMEDY}",
-            key.trim_end()
-        );
+        ensure!(before == lines.len() + 1, "expected exactly one line that begins with {:?}: {REMEDY}", key.trim_end());
     }
     let unexpected = lines.iter().find(|line| !line.starts_with('#') && !line.trim().is_empty());
-    ensure!(
-        unexpected.is_none(),
-        "unexpected line: {}: {REMEDY}",
-        unexpected.map_or("", String::as_str).trim_end()
-    );
+    ensure!(unexpected.is_none(), "unexpected line: {}: {REMEDY}", unexpected.map_or("", String::as_str).trim_end());
     Ok(())
 }
 
@@ -125,9 +114,7 @@ pub fn compare(sh: &Shell, path: &Path) -> Result<Compared> {
             continue;
         };
         if toolchain.as_deref() != after(&text, &toolchain_key(name)) {
-            not_compared.push(format!(
-                "{name}: other versions of the compiler or C library than those of the release"
-            ));
+            not_compared.push(format!("{name}: other versions of the compiler or C library than those of the release"));
             continue;
         }
         for package in packages {
@@ -181,8 +168,7 @@ mod tests {
 
     #[test]
     fn missing_and_unexpected_lines_are_errors() {
-        let module =
-            Module { name: "deb".into(), version: "0.1.0".into(), debian: "mender-update-module-deb".into() };
+        let module = Module { name: "deb".into(), version: "0.1.0".into(), debian: "mender-update-module-deb".into() };
         let workspace = Workspace { root: PathBuf::new(), target: PathBuf::new(), modules: vec![module] };
         let mut text = format!("{HEAD}{SOURCES}abc\n");
         for target in TARGETS {
@@ -193,8 +179,7 @@ mod tests {
             let _ = writeln!(text, "{}\"abc\"", sum_key("mender-update-module-deb", target.debian));
         }
         require_form(&text, &workspace).unwrap();
-        let without =
-            |part: &str| text.lines().filter(|line| !line.contains(part)).collect::<Vec<_>>().join("\n");
+        let without = |part: &str| text.lines().filter(|line| !line.contains(part)).collect::<Vec<_>>().join("\n");
         let sum = sum_key("mender-update-module-deb", "arm64");
         for bad in [
             without("deb-arm64"),

@@ -17,8 +17,8 @@ use crate::dist::{modules, source};
 /// The name of the module: longer than the template's, of two words.
 const NAME: &str = "garden-irrigation";
 
-/// Makes a module in a copy of the work tree, and a crate outside it, and runs lints, tests, conformance and fault injection on
-/// both. Returns a summary. First it checks that a failing attempt changes nothing.
+/// Makes a module in a copy of the work tree, and a crate outside it, and runs lints, tests, conformance and fault
+/// injection on both. Returns a summary. First it checks that a failing attempt changes nothing.
 pub fn proof(sh: &Shell) -> Result<String> {
     let workspace = modules::workspace(sh)?;
     let directory = workspace.root.join("target/new");
@@ -54,10 +54,7 @@ fn outside(sh: &Shell, target: &Path) -> Result<String> {
         run(step, cmd!(there, "cargo clippy --all-targets -- --deny warnings"))?;
         run(step, cmd!(there, "cargo test"))
     })?;
-    let tests = cmd!(there, "cargo test --test suite -- --list")
-        .quiet()
-        .read()
-        .context("listing the tests failed")?;
+    let tests = cmd!(there, "cargo test --test suite -- --list").quiet().read().context("listing the tests failed")?;
     for kind in ["conformance: ", "fault injection: "] {
         ensure!(tests.contains(kind), "the crate outside this repository has no test of {kind}: {tests}");
     }

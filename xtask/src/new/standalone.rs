@@ -20,11 +20,7 @@ pub fn make(sh: &Shell, module: &Module, directory: &Path) -> Result<()> {
     let root = sh.current_dir();
     module.check_name(&root)?;
     let is_empty = !directory.exists() || directory::entries(directory)?.is_empty();
-    ensure!(
-        is_empty,
-        "making the crate failed: {} is not empty: choose another directory",
-        directory.display()
-    );
+    ensure!(is_empty, "making the crate failed: {} is not empty: choose another directory", directory.display());
     for (path, content) in files(sh, module, &root)? {
         directory::write(&directory.join(path), content)?;
     }

@@ -65,10 +65,7 @@ impl Definition {
             forms.into_iter().filter(|given| *given).count() == 1,
             "invalid meta-data: use exactly one of run, compose and quadlet"
         );
-        ensure!(
-            self.files().count() <= FILES,
-            "invalid meta-data: more than {FILES} files of the definition"
-        );
+        ensure!(self.files().count() <= FILES, "invalid meta-data: more than {FILES} files of the definition");
         ensure!(
             self.profiles.is_empty() || self.compose.is_some(),
             "invalid meta-data: profiles without compose: remove profiles"

@@ -102,8 +102,7 @@ impl Run {
     fn unit(&self, name: &Name, context: &BuildContext) -> Result<String> {
         let BuildContext { project, engine, .. } = context;
         let container = container_name(project, name);
-        let after: String =
-            self.after.iter().map(|before| format!(" {}", unit_name(project, before))).collect();
+        let after: String = self.after.iter().map(|before| format!(" {}", unit_name(project, before))).collect();
         let head = format!(
             "[Unit]\nDescription={name} of the project {project}\nAfter=network.target{after}\n{}\
              # No limit: a device has to restart its services for as long as it runs.\nStartLimitIntervalSec=0\n\n\
@@ -171,12 +170,7 @@ impl Run {
 }
 
 /// The volume `text` for the engine: with a name if it has none, and with the path of a file of the artifact.
-fn volume_value(
-    service: &Name,
-    text: &str,
-    mounted: &mut BTreeSet<String>,
-    context: &BuildContext,
-) -> Result<String> {
+fn volume_value(service: &Name, text: &str, mounted: &mut BTreeSet<String>, context: &BuildContext) -> Result<String> {
     let short = Short::parse(text)?;
     mounted.insert(short.target.trim_end_matches('/').to_owned());
     let source = match mount::source(short.source, short.is_read_only(), context.files)? {
@@ -193,8 +187,7 @@ fn volume_value(
 fn option_targets(options: &[String], context: &BuildContext) -> Result<BTreeSet<String>> {
     let mut targets = BTreeSet::new();
     for (option, value) in mount::options(options) {
-        let target = mount::option(option, value, context.files)
-            .with_context(|| format!("option {option} {value}"))?;
+        let target = mount::option(option, value, context.files).with_context(|| format!("option {option} {value}"))?;
         targets.extend(target.map(|target| target.trim_end_matches('/').to_owned()));
     }
     Ok(targets)

@@ -104,8 +104,7 @@ impl<'a, R: Read> ImageArchive<'a, R> {
     /// Refuses an entry below a link: the engine might write it to another path, such as that of the list of images.
     fn check_links(&mut self, entry: &Entry) -> Result<()> {
         let path = &entry.path;
-        let through =
-            path.match_indices('/').map(|(at, _)| &path[..at]).find(|above| self.links.contains(*above));
+        let through = path.match_indices('/').map(|(at, _)| &path[..at]).find(|above| self.links.contains(*above));
         if let Some(link) = through {
             bail!("unsupported archive: {path:?} is below the link {link:?}");
         }
@@ -144,11 +143,7 @@ impl<'a, R: Read> ImageArchive<'a, R> {
         let path = &entry.path;
         ensure!(self.lists.insert(path.clone()), "unsupported archive: two files {path}");
         ensure!(entry.entry_type == EntryType::File, "unsupported archive: {path} is not a regular file");
-        ensure!(
-            entry.size <= JSON_MAX,
-            "unsupported archive: {path} has {} bytes, more than {JSON_MAX}",
-            entry.size
-        );
+        ensure!(entry.size <= JSON_MAX, "unsupported archive: {path} has {} bytes, more than {JSON_MAX}", entry.size);
         let content = self.content_of(entry)?;
         let invalid = || format!("invalid {path} in the archive");
         let mut json = serde_json::from_slice(&content).with_context(invalid)?;
@@ -188,8 +183,7 @@ impl<'a, R: Read> ImageArchive<'a, R> {
             let digest = manifest["digest"].as_str().context("a manifest has no digest")?;
             let name = reserved_names::loaded(self.project, &ImageId::try_from(digest.to_owned())?);
             ensure!(manifest.is_object(), "a manifest is not a table");
-            let annotations =
-                json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name});
+            let annotations = json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name});
             manifest["annotations"] = annotations;
         }
         Ok(())
@@ -292,8 +286,7 @@ mod tests {
     fn names_in_the_archive_do_not_reach_the_engine() {
         let config = r#"{"config": {"Env": []}}"#;
         let id = digest(config);
-        let list =
-            format!(r#"[{{"Config": "{id}.json", "RepoTags": ["base:latest", "x:1"], "Layers": ["l"]}}]"#);
+        let list = format!(r#"[{{"Config": "{id}.json", "RepoTags": ["base:latest", "x:1"], "Layers": ["l"]}}]"#);
         let archive = tar(&[
             (&format!("{id}.json"), config.as_bytes()),
             ("l", &[7; 3000]),
@@ -319,8 +312,7 @@ mod tests {
             r#"{{"digest": "sha256:{}", "annotations": {{"vnd.docker.reference.type": "x"}}}}"#,
             "0".repeat(64)
         );
-        let index =
-            format!(r#"{{"manifests": [{{"digest": "sha256:{}"}}, {attestation}]}}"#, digest(&manifest));
+        let index = format!(r#"{{"manifests": [{{"digest": "sha256:{}"}}, {attestation}]}}"#, digest(&manifest));
         let top = format!(
             r#"{{"manifests": [{{"digest": "sha256:{}",
                 "annotations": {{"io.containerd.image.name": "base:latest"}}}}]}}"#,
@@ -342,9 +334,8 @@ mod tests {
 
     #[test]
     fn an_index_of_several_images_identifies_none_of_them() {
-        let manifest = |config: &str| {
-            format!(r#"{{"config": {{"digest": "sha256:{}"}}, "layers": []}}"#, digest(config))
-        };
+        let manifest =
+            |config: &str| format!(r#"{{"config": {{"digest": "sha256:{}"}}, "layers": []}}"#, digest(config));
         let [one, other] = ["{ }", "{  }"].map(manifest);
         let index = format!(
             r#"{{"manifests": [{{"digest": "sha256:{}"}}, {{"digest": "sha256:{}"}}]}}"#,
@@ -379,8 +370,7 @@ mod tests {
         assert!(format!("{:#}", passed(&through).unwrap_err()).contains("below the link"));
         assert!(fails(&[("manifest.json", b"[1]")]).contains("no Config"));
         assert!(fails(&[("manifest.json", b"[{\"Config\": \"../x\"}]")]).contains("leads out"));
-        let twice: [(&str, &[u8]); 3] =
-            [("x", b"{}"), ("./x", b"{ }"), ("manifest.json", b"[{\"Config\": \"x\"}]")];
+        let twice: [(&str, &[u8]); 3] = [("x", b"{}"), ("./x", b"{ }"), ("manifest.json", b"[{\"Config\": \"x\"}]")];
         assert!(fails(&twice).contains("two files"));
         assert!(fails(&[("index.json", b"{\"manifests\": [1]}")]).contains("digest"));
         assert!(fails(&[("manifest.json", "[".repeat(1 << 20).as_bytes())]).contains("recursion"));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use fake_engine::State;
-use mock_client::{Generation, MockClient, Outcome};
+use mender_update_module_test::{Generation, MockClient, Outcome};
 use serde_json::{Value, json};
 use test_image::{Archive, Image, Mode};
 

@@ -115,8 +115,7 @@ fn archives_of_images() {
     };
     let mut large = header("manifest.json", b'0', b"00400000000");
     large.resize(HUGE, b' ');
-    let described =
-        |number: usize| entry(&format!("{number}"), b'0', format!("{{\"a\": {number}}}").as_bytes());
+    let described = |number: usize| entry(&format!("{number}"), b'0', format!("{{\"a\": {number}}}").as_bytes());
     let more = [
         ("more than 1048576", large),
         ("more than 256", entry("manifest.json", b'0', list(5000).as_bytes())),
@@ -142,8 +141,7 @@ fn archives_of_files() {
     let all = archives().into_iter().filter(|(words, _)| !words.contains("entries"));
     for (words, archive) in all.chain(more) {
         // A file larger than the limit for all files is not read.
-        let words =
-            if archive.len() == 512 && words == "truncated" { "more than 268435456 bytes" } else { words };
+        let words = if archive.len() == 512 && words == "truncated" { "more than 268435456 bytes" } else { words };
         is_refused(&mut device, &meta_data, "files.tar", &archive, words);
     }
 }
@@ -157,8 +155,7 @@ fn compose_files_and_quadlets() {
         bomb += &format!("a{level}: &a{level} [{names}]\n");
     }
     let merges = "<<: [*a, *a, *a]\n".repeat(1000);
-    let with_merges =
-        format!("x: &a {{{}}}\nservices:\n  web:\n    {}", "b: 1, c: 2", merges.replace('\n', "\n    "));
+    let with_merges = format!("x: &a {{{}}}\nservices:\n  web:\n    {}", "b: 1, c: 2", merges.replace('\n', "\n    "));
     let long_scalar = format!("a: {}\n", "x".repeat(300 << 10));
     let texts = [
         ("more than 20000 nodes", bomb),
@@ -182,14 +179,10 @@ fn compose_files_and_quadlets() {
     for (words, text) in texts {
         is_refused(&mut device, &meta_data, "compose.yaml", text.as_bytes(), words);
     }
-    if !["/usr/libexec/podman/quadlet", "/usr/lib/podman/quadlet"]
-        .iter()
-        .any(|path| fs::exists(path).unwrap())
-    {
+    if !["/usr/libexec/podman/quadlet", "/usr/lib/podman/quadlet"].iter().any(|path| fs::exists(path).unwrap()) {
         return; // cargo xtask engines has one
     }
-    let meta_data =
-        json!({"project": "shop", "images": [{"id": id(), "ref": TAG}], "quadlet": ["web.container"]});
+    let meta_data = json!({"project": "shop", "images": [{"id": id(), "ref": TAG}], "quadlet": ["web.container"]});
     is_refused(&mut device, &meta_data, "web.container", "a\\\n".repeat(80 << 10).as_bytes(), "no Image");
 }
 
@@ -201,9 +194,7 @@ fn meta_data() {
     let many = json!({"project": "shop", "images": vec![json!({"id": id(), "ref": TAG}); 3000], "run": {}});
     is_refused(&mut device, &many, "app.tar", b"", "more than 100");
     let services: serde_json::Map<_, _> = (0..3000)
-        .map(|number| {
-            (format!("s{number}"), json!({"image": TAG, "after": [format!("s{}", (number + 1) % 3000)]}))
-        })
+        .map(|number| (format!("s{number}"), json!({"image": TAG, "after": [format!("s{}", (number + 1) % 3000)]})))
         .collect();
     is_refused(&mut device, &images(json!({"run": services})), "app.tar", b"", "truncated");
     for project in ["../etc", "", "a/b", &"x".repeat(10_000)] {

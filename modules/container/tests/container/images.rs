@@ -40,8 +40,7 @@ fn an_image_with_a_name_from_elsewhere_is_kept() {
     device.update("shop", TAG, "2");
     assert!(device.has_image(&previous));
     let tags = device.engine.tags().unwrap();
-    let names: Vec<_> =
-        tags.iter().filter(|(_, id)| *id == previous.id).map(|(tag, _)| tag.as_str()).collect();
+    let names: Vec<_> = tags.iter().filter(|(_, id)| *id == previous.id).map(|(tag, _)| tag.as_str()).collect();
     assert_eq!(names, ["example.org/mine:1"]);
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use mock_client::Generation;
+use mender_update_module_test::Generation;
 use serde_json::json;
 use test_image::Mode;
 
@@ -99,8 +99,7 @@ fn every_update_has_its_own_directory_and_no_other_is_changed() {
     let elsewhere = device.client.device().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     fs::write(elsewhere.join("file"), "").unwrap();
-    let others =
-        [PREFIX.trim_end_matches('-').to_owned(), format!("{PREFIX}1")].map(|name| tmp_dir.join(name));
+    let others = [PREFIX.trim_end_matches('-').to_owned(), format!("{PREFIX}1")].map(|name| tmp_dir.join(name));
     others.iter().for_each(|path| symlink(&elsewhere, path).unwrap());
     interrupt_load(&mut device, &tmp_dir);
     let first = copies(&tmp_dir).remove(0);

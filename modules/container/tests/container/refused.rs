@@ -23,21 +23,12 @@ fn invalid_meta_data_are_refused_before_an_image_is_loaded() {
         (with("images", json!([])), "no images"),
         (with("images", json!([{"id": "latest", "ref": TAG}])), "invalid image ID"),
         (with("images", json!([{"id": image.id, "ref": "--all"}])), "reference"),
+        (with("images", json!([{"id": image.id, "ref": TAG}, {"id": "0".repeat(64), "ref": TAG}])), "has two IDs"),
         (
-            with("images", json!([{"id": image.id, "ref": TAG}, {"id": "0".repeat(64), "ref": TAG}])),
+            with("images", json!([{"id": image.id, "ref": "a:1"}, {"id": "0".repeat(64), "ref": "localhost/a:1"}])),
             "has two IDs",
         ),
-        (
-            with(
-                "images",
-                json!([{"id": image.id, "ref": "a:1"}, {"id": "0".repeat(64), "ref": "localhost/a:1"}]),
-            ),
-            "has two IDs",
-        ),
-        (
-            with("images", json!([{"id": image.id, "ref": "localhost/mender-kept/shop:1"}])),
-            "reserved for this module",
-        ),
+        (with("images", json!([{"id": image.id, "ref": "localhost/mender-kept/shop:1"}])), "reserved for this module"),
         (with("images", json!(vec![json!({"id": image.id, "ref": TAG}); 101])), "more than 100"),
         (with("profiles", json!(["x"])), "profiles"),
         (with("padding", json!("x".repeat(2 << 20))), "larger than"),
@@ -62,10 +53,7 @@ fn a_definition_that_cannot_run_is_refused_and_leaves_nothing() {
         (json!({"web": {"image": "localhost/other:1"}}), "neither in the artifact nor on the device"),
         (json!({"web": {"image": TAG, "after": ["db"]}}), "after db"),
         (json!({"web": {"image": TAG, "after": ["web"]}}), "circular dependency"),
-        (
-            json!({"a": {"image": TAG, "after": ["b"]}, "b": {"image": TAG, "after": ["a"]}}),
-            "circular dependency",
-        ),
+        (json!({"a": {"image": TAG, "after": ["b"]}, "b": {"image": TAG, "after": ["a"]}}), "circular dependency"),
         (json!({"web": {"image": TAG, "volumes": ["./data:/data"]}}), "named volume"),
         (json!({"web": {"image": TAG, "options": ["-v", "data/x:/data"]}}), "named volume"),
         (json!({"web": {"image": TAG, "command": ["a\nb"]}}), "control character"),

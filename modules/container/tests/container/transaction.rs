@@ -120,11 +120,7 @@ fn a_boot_starts_the_active_version_and_never_an_interrupted_one() {
     assert_eq!(device.engine_state(), previous);
     assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
     device.boot();
-    assert_eq!(
-        device.running("shop.web"),
-        previous.0.first().map(|(_, id)| id.clone()),
-        "interrupted in Download"
-    );
+    assert_eq!(device.running("shop.web"), previous.0.first().map(|(_, id)| id.clone()), "interrupted in Download");
     device.ok("ArtifactInstall");
     let new = device.engine_state();
     assert_ne!(new, previous);

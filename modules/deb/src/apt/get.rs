@@ -60,12 +60,7 @@ pub fn simulate(
 }
 
 /// Installs `staged` and removes `remove`. The deployment log gets apt's output.
-pub fn install(
-    staged: &[StagedPackage],
-    remove: &[PackageKey],
-    options: &Options,
-    database: &Database,
-) -> Result<()> {
+pub fn install(staged: &[StagedPackage], remove: &[PackageKey], options: &Options, database: &Database) -> Result<()> {
     if staged.is_empty() && remove.is_empty() {
         return Ok(());
     }
@@ -89,12 +84,7 @@ pub fn download(
         .run()
 }
 
-fn apt_get(
-    staged: &[StagedPackage],
-    remove: &[PackageKey],
-    options: &Options,
-    database: &Database,
-) -> Program {
+fn apt_get(staged: &[StagedPackage], remove: &[PackageKey], options: &Options, database: &Database) -> Program {
     let always = [
         "Dpkg::Use-Pty=0".to_owned(),
         "APT::Sandbox::User=root".to_owned(), // apt's own user cannot read the staging directory
@@ -110,8 +100,7 @@ fn apt_get(
     ];
     let offline = offline.iter().filter(|_| !options.network).map(|option| (*option).to_owned());
     let force = conffile_options(options.conffiles).iter().map(|option| format!("Dpkg::Options::={option}"));
-    let settings =
-        always.into_iter().chain(offline).chain(force).flat_map(|option| ["-o".to_owned(), option]);
+    let settings = always.into_iter().chain(offline).chain(force).flat_map(|option| ["-o".to_owned(), option]);
     // Without --fix-broken, apt refuses to do anything while a package has unmet dependencies, even if the
     // payload has them.
     let repairs = database.unfinished().next().map(|_| "--fix-broken");

@@ -44,8 +44,7 @@ pub fn find(package: &Stanza, cache: &Path, directory: &Dir, name: &FileName) ->
 
 /// Whether `path` is a regular file that only root can write.
 fn is_trusted(path: &Path) -> bool {
-    path.symlink_metadata()
-        .is_ok_and(|found| found.is_file() && found.uid() == 0 && found.mode() & 0o022 == 0)
+    path.symlink_metadata().is_ok_and(|found| found.is_file() && found.uid() == 0 && found.mode() & 0o022 == 0)
 }
 
 /// Whether no file of the package, except configuration files, was changed or removed since it was installed.

@@ -64,8 +64,7 @@ impl PathState {
             extended: Vec::new(),
         };
         if kind.is_symlink() {
-            let target =
-                fs::read_link(path).with_context(|| format!("reading the symlink {}", path.display()))?;
+            let target = fs::read_link(path).with_context(|| format!("reading the symlink {}", path.display()))?;
             return Ok(Self::Symlink { attributes, target, to_directory: path.is_dir() });
         }
         let is_device = kind.is_char_device() || kind.is_block_device();
@@ -77,18 +76,14 @@ impl PathState {
     /// count.
     pub fn difference(&self, now: &Self, path: &Path) -> Result<Option<String>> {
         let difference = match (self, now) {
-            (
-                Self::File { sha256, size, link, .. },
-                Self::File { sha256: sha256_now, size: size_now, .. },
-            ) => {
+            (Self::File { sha256, size, link, .. }, Self::File { sha256: sha256_now, size: size_now, .. }) => {
                 if (sha256, size) != (sha256_now, size_now) {
                     Some("content differs".to_owned())
                 } else {
                     link.as_ref().map(|first| link_difference(first, path)).transpose()?.flatten()
                 }
             }
-            (Self::Symlink { target, .. }, Self::Symlink { target: target_now, .. }) => (target
-                != target_now)
+            (Self::Symlink { target, .. }, Self::Symlink { target: target_now, .. }) => (target != target_now)
                 .then(|| format!("symlink to {} instead of {}", target_now.display(), target.display())),
             (Self::Node { kind, device, .. }, Self::Node { kind: kind_now, device: device_now, .. }) => {
                 ((kind, device) != (kind_now, device_now)).then(|| "type or device number differs".to_owned())

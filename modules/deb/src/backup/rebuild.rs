@@ -20,8 +20,7 @@ use crate::dpkg::diversions::Diversions;
 use crate::dpkg::stanza::Stanza;
 
 /// The fields of dpkg's database that describe the device and not the package.
-const DEVICE_FIELDS: [&str; 5] =
-    ["Status", "Conffiles", "Config-Version", "Triggers-Awaited", "Triggers-Pending"];
+const DEVICE_FIELDS: [&str; 5] = ["Status", "Conffiles", "Config-Version", "Triggers-Awaited", "Triggers-Pending"];
 
 /// The info files that are not from the control archive.
 const DPKG_FILES: [&str; 2] = ["list", "conffiles"];
@@ -114,11 +113,9 @@ impl Files {
             let Some(mut metadata) = durable::metadata(&installed)? else { continue };
             // A symlink in the place of a directory, which the administrator has moved, is a directory in the
             // package.
-            let has_contents =
-                || listed[number + 1..].iter().any(|other| other != path && other.starts_with(path));
+            let has_contents = || listed[number + 1..].iter().any(|other| other != path && other.starts_with(path));
             if metadata.is_symlink() && installed.is_dir() && has_contents() {
-                metadata =
-                    fs::metadata(&installed).with_context(|| format!("examining {}", installed.display()))?;
+                metadata = fs::metadata(&installed).with_context(|| format!("examining {}", installed.display()))?;
             }
             files.push(InstalledFile { path: path.clone(), installed, metadata });
         }
@@ -185,12 +182,7 @@ fn append(tar: &mut Builder<&mut File>, file: &InstalledFile) -> Result<()> {
     Ok(tar.append_data(&mut header, path_in_archive(&file.path), &[][..])?)
 }
 
-fn append_link(
-    tar: &mut Builder<&mut File>,
-    file: &InstalledFile,
-    kind: EntryType,
-    target: &Path,
-) -> Result<()> {
+fn append_link(tar: &mut Builder<&mut File>, file: &InstalledFile, kind: EntryType, target: &Path) -> Result<()> {
     Ok(tar.append_link(&mut header(file, kind), path_in_archive(&file.path), target)?)
 }
 
@@ -217,8 +209,7 @@ mod tests {
     #[test]
     fn the_control_file_has_no_fields_of_the_device() {
         let package = Stanza(
-            "Package: a\nStatus: install ok installed\nConffiles:\n /etc/a 0\nVersion: 1\nDescription: x\n y"
-                .into(),
+            "Package: a\nStatus: install ok installed\nConffiles:\n /etc/a 0\nVersion: 1\nDescription: x\n y".into(),
         );
         assert_eq!(control_file(&package), "Package: a\nVersion: 1\nDescription: x\n y\n");
     }
@@ -232,9 +223,6 @@ mod tests {
         write_member(&mut deb, "two", |_| Ok(())).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.len(), 60 + 4 + 60);
-        assert!(
-            text.starts_with("one             0           0     0     100644  3         `\nabc\ntwo  "),
-            "{text}"
-        );
+        assert!(text.starts_with("one             0           0     0     100644  3         `\nabc\ntwo  "), "{text}");
     }
 }

@@ -96,11 +96,7 @@ fn add(path: &Path, table: &mut Table) -> Result<()> {
 pub fn restore(path: &Path, entry: Option<&str>) -> Result<()> {
     log!("rollback: restoring {}", path.display());
     let Some(entry) = entry else {
-        return if is_directory(path)? {
-            durable::remove_empty_dir(path)
-        } else {
-            durable::remove_file(path)
-        };
+        return if is_directory(path)? { durable::remove_empty_dir(path) } else { durable::remove_file(path) };
     };
     let damaged = || format!("restoring {} failed: its entry in the backup is damaged", path.display());
     let mut fields = entry.splitn(7, ' ');

@@ -52,8 +52,7 @@ impl Tables {
     /// Reads the tables of the device.
     pub fn read() -> Result<Self> {
         let database = Database::read()?;
-        let mut tables =
-            Self { overrides: stat_overrides()?, state_files: state_files::read()?, ..Self::default() };
+        let mut tables = Self { overrides: stat_overrides()?, state_files: state_files::read()?, ..Self::default() };
         for (key, stanza) in database.all() {
             let state = format!("{} {}", stanza.state(), stanza.field("Version").unwrap_or_default());
             tables.states.insert(key.to_string(), state);

@@ -113,11 +113,7 @@ impl Affected {
     }
 
     /// Adds what has to be copied of the packages that change. Returns the paths of these packages.
-    fn add_previous_packages(
-        &mut self,
-        database: &Database,
-        diversions: &Diversions,
-    ) -> Result<BTreeSet<PathBuf>> {
+    fn add_previous_packages(&mut self, database: &Database, diversions: &Diversions) -> Result<BTreeSet<PathBuf>> {
         let mut listed = BTreeSet::new();
         for package in self.packages.iter().filter_map(|key| database.find(key)) {
             let name = package.required("Package")?;
@@ -145,8 +141,7 @@ impl Affected {
             }
         }
         self.paths.extend(self.copied.iter().cloned());
-        let parents: BTreeSet<_> =
-            self.paths.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
+        let parents: BTreeSet<_> = self.paths.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
         self.paths.extend(parents);
         Ok(())
     }
@@ -156,8 +151,7 @@ impl Device<'_> {
     /// The packages whose file `path`, diverted or not, is installed under `installed`.
     fn owners_of(&self, path: &Path, installed: &Path) -> Vec<&PackageKey> {
         let of = |path: &Path| {
-            let is_there =
-                |owner: &&PackageKey| self.diversions.installed_path(path, &owner.name) == installed;
+            let is_there = |owner: &&PackageKey| self.diversions.installed_path(path, &owner.name) == installed;
             self.owners.of(path).iter().filter(is_there).collect::<Vec<_>>()
         };
         let mut owners = of(path);

@@ -53,11 +53,7 @@ pub fn check_conffiles(package: &StagedPackage) -> Result<()> {
 
 /// Refuses files below a path that is no directory on this device and does not become one: dpkg would remove
 /// the path, and fail.
-pub fn check_parents(
-    package: &StagedPackage,
-    staged: &[StagedPackage],
-    diversions: &Diversions,
-) -> Result<()> {
+pub fn check_parents(package: &StagedPackage, staged: &[StagedPackage], diversions: &Diversions) -> Result<()> {
     let becomes_directory = |path: &Path| {
         let items = staged.iter().flat_map(|package| &package.items);
         items.into_iter().any(|item| item.kind == Kind::Directory && item.path == path)
@@ -91,11 +87,7 @@ pub fn check_copyable(package: &StagedPackage, path: &Path, found: &std::fs::Met
 
 /// Refuses a file of `package` where the device has a directory with more in it than the paths in `listed`,
 /// those of the previous packages: dpkg deletes the directory with all its contents.
-pub fn check_replaced_directory(
-    package: &StagedPackage,
-    path: &Path,
-    listed: &BTreeSet<PathBuf>,
-) -> Result<()> {
+pub fn check_replaced_directory(package: &StagedPackage, path: &Path, listed: &BTreeSet<PathBuf>) -> Result<()> {
     if !is_directory(path)? {
         return Ok(());
     }

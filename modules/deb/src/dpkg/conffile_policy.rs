@@ -20,12 +20,8 @@ pub fn conffile_options(policy: Conffiles) -> &'static [&'static str] {
             "--no-force-confask",
             "--force-confnew",
         ],
-        Conffiles::Default => &[
-            "--no-force-confnew",
-            "--no-force-confmiss",
-            "--no-force-confask",
-            "--force-confdef",
-            "--force-confold",
-        ],
+        Conffiles::Default => {
+            &["--no-force-confnew", "--no-force-confmiss", "--no-force-confask", "--force-confdef", "--force-confold"]
+        }
     }
 }

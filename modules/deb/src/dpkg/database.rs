@@ -53,17 +53,13 @@ impl Database {
 
     /// The packages that dpkg has not finished installing or removing.
     pub fn unfinished(&self) -> impl Iterator<Item = &Stanza> {
-        let is_finished = |stanza: &&Stanza| {
-            stanza.is_installed() || matches!(stanza.state(), "config-files" | "not-installed")
-        };
+        let is_finished =
+            |stanza: &&Stanza| stanza.is_installed() || matches!(stanza.state(), "config-files" | "not-installed");
         self.stanzas.iter().filter(move |stanza| !is_finished(stanza))
     }
 
     /// The packages that each of the files and directories `paths` belongs to.
-    pub fn owners<'a, P: AsRef<Path> + 'a + ?Sized>(
-        &self,
-        paths: impl IntoIterator<Item = &'a P>,
-    ) -> Result<Owners> {
+    pub fn owners<'a, P: AsRef<Path> + 'a + ?Sized>(&self, paths: impl IntoIterator<Item = &'a P>) -> Result<Owners> {
         let mut owners: BTreeMap<_, _> =
             paths.into_iter().map(|path| (merged_usr(path.as_ref()), Vec::new())).collect();
         for stanza in self.stanzas.iter().filter(|stanza| stanza.state() != "not-installed") {
@@ -175,17 +171,10 @@ pub fn files_of(package: &Stanza) -> Result<Vec<PathBuf>> {
 /// themselves must be in that state already.
 pub fn restore_stanzas(stanzas: &BTreeMap<PackageKey, Option<Stanza>>, lock_seconds: u64) -> Result<()> {
     let _lock = lock::take(lock::DATABASE, lock_seconds)?;
-    ensure!(
-        !is_interrupted()?,
-        "restoring dpkg's status file failed: dpkg was interrupted: run dpkg --configure -a"
-    );
+    ensure!(!is_interrupted()?, "restoring dpkg's status file failed: dpkg was interrupted: run dpkg --configure -a");
     let text = status()?;
     let new = with_replaced(&text, stanzas, &program::native_architecture()?);
-    if new == text {
-        Ok(())
-    } else {
-        durable::rewrite_file(&Path::new(ADMIN_DIRECTORY).join("status"), new.as_bytes())
-    }
+    if new == text { Ok(()) } else { durable::rewrite_file(&Path::new(ADMIN_DIRECTORY).join("status"), new.as_bytes()) }
 }
 
 /// The status file `text` with the stanzas of the packages in `stanzas` replaced.
@@ -212,8 +201,7 @@ mod tests {
 
     #[test]
     fn a_status_file_is_parsed_and_written_again() {
-        let text =
-            "Package: a\nArchitecture: all\nDescription: x\n .\n y\n\nPackage: b\nArchitecture: amd64\n\n";
+        let text = "Package: a\nArchitecture: all\nDescription: x\n .\n y\n\nPackage: b\nArchitecture: amd64\n\n";
         let stanzas = parse(text);
         assert_eq!(stanzas.len(), 2);
         let mut written = String::new();
@@ -225,11 +213,9 @@ mod tests {
     #[test]
     fn stanzas_are_replaced_and_others_stay() {
         let wanted = "Package: wanted\nStatus: hold ok not-installed\n\n";
-        let text =
-            format!("Package: a\nArchitecture: all\nVersion: 2\n\n{wanted}Package: b\nArchitecture: all\n\n");
+        let text = format!("Package: a\nArchitecture: all\nVersion: 2\n\n{wanted}Package: b\nArchitecture: all\n\n");
         let previous = Stanza("Package: a\nArchitecture: arm64\nVersion: 1".into());
-        let stanzas =
-            BTreeMap::from([(PackageKey::from_apt("a"), Some(previous)), (PackageKey::from_apt("b"), None)]);
+        let stanzas = BTreeMap::from([(PackageKey::from_apt("a"), Some(previous)), (PackageKey::from_apt("b"), None)]);
         let expected = format!("Package: a\nArchitecture: arm64\nVersion: 1\n\n{wanted}");
         assert_eq!(with_replaced(&text, &stanzas, "arm64"), expected);
     }

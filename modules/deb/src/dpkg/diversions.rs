@@ -57,8 +57,7 @@ mod tests {
 
     #[test]
     fn a_file_is_diverted_except_for_the_owner_of_the_diversion() {
-        let diversions =
-            Diversions::parse("/bin/sh\n/bin/sh.distrib\ndash\n/etc/x\n/etc/x.local\n:\n/half\n");
+        let diversions = Diversions::parse("/bin/sh\n/bin/sh.distrib\ndash\n/etc/x\n/etc/x.local\n:\n/half\n");
         let path = |path, name| diversions.installed_path(Path::new(path), name).to_owned();
         assert_eq!(path("/bin/sh", "bash"), Path::new("/bin/sh.distrib"));
         assert_eq!(path("/bin/sh", "dash"), Path::new("/bin/sh"));

@@ -101,8 +101,8 @@ fn parent_directories(paths: &BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>> {
 
 fn first_read_only(directories: &BTreeSet<PathBuf>) -> Result<Option<&Path>> {
     for directory in directories {
-        let system = statvfs(directory)
-            .with_context(|| format!("examining the file system of {}", directory.display()))?;
+        let system =
+            statvfs(directory).with_context(|| format!("examining the file system of {}", directory.display()))?;
         if system.f_flag.contains(StatVfsMountFlags::RDONLY) {
             return Ok(Some(directory));
         }
@@ -111,8 +111,7 @@ fn first_read_only(directories: &BTreeSet<PathBuf>) -> Result<Option<&Path>> {
 }
 
 fn apt_option(name: &str) -> Result<Vec<String>> {
-    let output =
-        program::query("apt-config").args(["dump", "--no-empty", "--format", "%v%n", name]).output()?;
+    let output = program::query("apt-config").args(["dump", "--no-empty", "--format", "%v%n", name]).output()?;
     Ok(program::text(output)?.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
@@ -144,8 +143,7 @@ mod tests {
 
     #[test]
     fn dpkgs_options_are_parsed_in_both_forms() {
-        let text =
-            "# pre-invoke=no\npre-invoke=mount -o remount,rw /usr\n pre-invoke \"sh /x y\"\npre-invoked=z\n";
+        let text = "# pre-invoke=no\npre-invoke=mount -o remount,rw /usr\n pre-invoke \"sh /x y\"\npre-invoked=z\n";
         assert_eq!(dpkg_option(text, "pre-invoke"), ["mount -o remount,rw /usr", "sh /x y"]);
         assert!(dpkg_option(text, "post-invoke").is_empty());
     }

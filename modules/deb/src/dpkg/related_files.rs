@@ -59,8 +59,9 @@ pub fn symlink_target(path: &Path) -> PathBuf {
         let Ok(next) = fs::read_link(&target) else { break };
         target = target.parent().unwrap_or(&target).join(next);
     }
-    let canonical = target.parent().zip(target.file_name()).and_then(|(parent, name)| {
-        Some(fs::canonicalize(parent).ok()?.join(name)).filter(|_| target != path)
-    });
+    let canonical = target
+        .parent()
+        .zip(target.file_name())
+        .and_then(|(parent, name)| Some(fs::canonicalize(parent).ok()?.join(name)).filter(|_| target != path));
     canonical.unwrap_or(target)
 }

@@ -28,7 +28,6 @@ pub fn complete_interrupted_run(hooks: &Hooks) -> Result<()> {
 }
 
 fn unfinished_packages(database: &Database) -> Vec<String> {
-    let shown =
-        |package: &Stanza| format!("{} ({})", package.field("Package").unwrap_or_default(), package.state());
+    let shown = |package: &Stanza| format!("{} ({})", package.field("Package").unwrap_or_default(), package.state());
     database.unfinished().map(shown).collect()
 }

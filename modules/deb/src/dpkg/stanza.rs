@@ -208,12 +208,7 @@ mod tests {
         assert_eq!(stanza.installed_size(), 3072);
         let conffiles: Vec<_> = stanza.conffiles().collect();
         assert_eq!(conffiles, [("/etc/a b", ""), ("/etc/old", "obsolete")]);
-        assert!(
-            stanza.replaces("a")
-                && stanza.replaces("b")
-                && stanza.replaces("libz")
-                && !stanza.replaces("lib")
-        );
+        assert!(stanza.replaces("a") && stanza.replaces("b") && stanza.replaces("libz") && !stanza.replaces("lib"));
     }
 
     #[test]
@@ -223,9 +218,8 @@ mod tests {
         assert_eq!(stanza.key("arm64").unwrap().to_string(), "libx+y:armhf");
         assert_eq!(stanza.key("armhf").unwrap(), PackageKey::from_apt("libx+y"));
         for (field, bad) in [("Package", "../x"), ("Version", "1/2"), ("Version", ""), ("Package", "-x")] {
-            let text = stanza
-                .0
-                .replace(&format!("{field}: {}", stanza.field(field).unwrap()), &format!("{field}: {bad}"));
+            let text =
+                stanza.0.replace(&format!("{field}: {}", stanza.field(field).unwrap()), &format!("{field}: {bad}"));
             assert!(Stanza(text).file_name().is_err(), "{field} {bad:?} was accepted");
         }
         assert!(Stanza("nonsense".into()).file_name().is_err());

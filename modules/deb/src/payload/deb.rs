@@ -79,8 +79,7 @@ pub fn control(deb: &Path) -> Result<Control> {
     ensure!(!stanza.0.contains("\n\n"), "{}: control: two paragraphs", invalid());
     let conffiles = String::from_utf8(conffiles).context("conffiles: not UTF-8").with_context(invalid)?;
     // A flag may come before the path.
-    let paths =
-        conffiles.lines().filter_map(|line| line.find('/').map(|at| PathBuf::from(line[at..].trim_end())));
+    let paths = conffiles.lines().filter_map(|line| line.find('/').map(|at| PathBuf::from(line[at..].trim_end())));
     let diverts = preinst.windows(DIVERT.len()).any(|window| window == DIVERT);
     Ok(Control { stanza, conffiles: paths.collect(), diverts })
 }
@@ -88,10 +87,7 @@ pub fn control(deb: &Path) -> Result<Control> {
 const DIVERT: &[u8] = b"dpkg-divert";
 
 /// Calls `take` with the name, size and content of every file in the control archive of `deb`.
-pub fn each_control_file(
-    deb: &Path,
-    mut take: impl FnMut(&str, u64, &mut dyn Read) -> Result<()>,
-) -> Result<()> {
+pub fn each_control_file(deb: &Path, mut take: impl FnMut(&str, u64, &mut dyn Read) -> Result<()>) -> Result<()> {
     program::query("dpkg-deb").arg("--ctrl-tarfile").arg(deb).stream(|archive| {
         let mut total = 0_u64;
         tar_reader::read(archive.take(2 * CONTROL_LIMIT), Origin::Package, |entry| {
@@ -119,10 +115,7 @@ pub fn items(deb: &Path, max_files: usize, free: u64) -> Result<(Vec<Item>, u64)
         tar_reader::read(archive, Origin::Package, |entry| {
             bytes = bytes.saturating_add(entry.size);
             names += entry.name.len();
-            ensure!(
-                bytes <= free,
-                "its files are larger than the {free} bytes that are free: free some space"
-            );
+            ensure!(bytes <= free, "its files are larger than the {free} bytes that are free: free some space");
             ensure!(
                 items.len() < max_files && names <= max_files.saturating_mul(NAME_BYTES),
                 "too many files: after the artifact's other packages, {max_files} files and directories are \

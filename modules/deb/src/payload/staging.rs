@@ -82,14 +82,10 @@ impl Staging {
             let path = Path::new(OsStr::from_bytes(&entry.name));
             let shown = path.display();
             ensure!(entry.kind == EntryType::Regular, "invalid archive: {shown}: not a regular file");
-            ensure!(
-                path.extension().is_some_and(|name| name == "deb"),
-                "invalid archive: {shown}: not a .deb file"
-            );
+            ensure!(path.extension().is_some_and(|name| name == "deb"), "invalid archive: {shown}: not a .deb file");
             self.directory.check_space(entry.size, self.reserve)?;
-            let read = self
-                .receive_package(entry.content)
-                .with_context(|| format!("reading {shown} in the archive"))?;
+            let read =
+                self.receive_package(entry.content).with_context(|| format!("reading {shown} in the archive"))?;
             ensure!(read == entry.size, "invalid archive: {shown}: truncated");
             Ok(())
         })

@@ -144,10 +144,8 @@ mod tests {
 
     #[test]
     fn long_names_are_read_within_their_limit() {
-        let long = [
-            entry(EntryType::GNULongName, "././@LongLink", b"long/name\0"),
-            entry(EntryType::Regular, "long", b"xy"),
-        ];
+        let long =
+            [entry(EntryType::GNULongName, "././@LongLink", b"long/name\0"), entry(EntryType::Regular, "long", b"xy")];
         assert_eq!(names(&long.concat(), Origin::Package).unwrap(), ["long/name 2"]);
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(EntryType::GNULongName);
@@ -159,8 +157,7 @@ mod tests {
 
     #[test]
     fn extended_headers_are_accepted_in_payloads_only() {
-        let pax =
-            [entry(EntryType::XHeader, "x", b"12 path=a/b\n\n"), entry(EntryType::Regular, "short", b"")];
+        let pax = [entry(EntryType::XHeader, "x", b"12 path=a/b\n\n"), entry(EntryType::Regular, "short", b"")];
         // The record has 12 bytes, and damaged ones follow.
         assert!(names(&pax.concat(), Origin::Payload).is_err());
         let pax = [entry(EntryType::XHeader, "x", b"12 path=a/b\n"), entry(EntryType::Regular, "short", b"")];

@@ -54,8 +54,7 @@ pub fn remove_unrecorded(staged: &[StagedPackage], backup: &Backup) -> Result<()
 
 /// Removes `path`, unless it is a directory that is not empty.
 fn remove_path(path: &Path) -> Result<()> {
-    let removed =
-        if is_directory(path)? { durable::remove_empty_dir(path) } else { remove_unless_directory(path) };
+    let removed = if is_directory(path)? { durable::remove_empty_dir(path) } else { remove_unless_directory(path) };
     removed.with_context(|| removing(path))
 }
 

@@ -145,8 +145,7 @@ pub fn configure(source: &Source) -> Result<()> {
         let package = stanza.key(&database.native).ok().and_then(|key| source.backup.package(&key));
         package.is_none_or(PackageBackup::was_installed)
     };
-    let names: Vec<_> =
-        database.unfinished().filter(was_configured).map(Stanza::dpkg_name).collect::<Result<_>>()?;
+    let names: Vec<_> = database.unfinished().filter(was_configured).map(Stanza::dpkg_name).collect::<Result<_>>()?;
     run_dpkg("--configure", &names);
     Ok(())
 }
@@ -224,8 +223,7 @@ pub fn with_wrong_files(source: &Source) -> Result<Vec<String>> {
     let mut debs = Vec::new();
     for package in source.backup.packages.iter().filter(|package| package.deb.is_some()) {
         let Some(stanza) = database.find(&package.key) else { continue };
-        let differs =
-            |path: &PathBuf| differences.contains_key(diversions.installed_path(path, &package.key.name));
+        let differs = |path: &PathBuf| differences.contains_key(diversions.installed_path(path, &package.key.name));
         if database::files_of(stanza)?.iter().any(differs) {
             debs.push(verified_deb(package, source)?);
         }

@@ -19,17 +19,13 @@ pub fn restore(path: &Path, previous: &PathState) -> Result<()> {
             remove_new_xattrs(path, attributes, attributes_now)?;
             durable::set_attributes(path, attributes)
         }
-        (
-            PathState::Node { attributes, kind, device },
-            PathState::Node { kind: kind_now, device: device_now, .. },
-        ) if (kind, device) == (kind_now, device_now) => {
+        (PathState::Node { attributes, kind, device }, PathState::Node { kind: kind_now, device: device_now, .. })
+            if (kind, device) == (kind_now, device_now) =>
+        {
             let (parent, name) = parent_and_name(path)?;
             Dir::open(parent)?.set_attributes_of_name(&name, attributes)
         }
-        (
-            PathState::Directory { attributes, .. },
-            PathState::Directory { attributes: attributes_now, .. },
-        ) => {
+        (PathState::Directory { attributes, .. }, PathState::Directory { attributes: attributes_now, .. }) => {
             remove_new_xattrs(path, attributes, attributes_now)?;
             let attributes = Attributes { modified: attributes_now.modified, ..attributes.clone() };
             Dir::open(path)?.set_attributes(&attributes)
@@ -70,11 +66,7 @@ fn remove_replacement(path: &Path, now: &PathState) -> Result<()> {
         PathState::Absent => Ok(()),
         PathState::Directory { .. } => {
             durable::remove_empty_dir(path)?;
-            ensure!(
-                !durable::exists(path)?,
-                "replacing {} failed: it is a directory and not empty",
-                path.display()
-            );
+            ensure!(!durable::exists(path)?, "replacing {} failed: it is a directory and not empty", path.display());
             Ok(())
         }
         _ => durable::remove_file(path),

@@ -40,12 +40,7 @@ pub struct Recorded {
 
 impl<'a> Source<'a> {
     /// Reads the backup in `directory`.
-    pub fn read(
-        backup: &'a Backup,
-        directory: BackupDirectory,
-        new: New<'a>,
-        lock_seconds: u64,
-    ) -> Result<Self> {
+    pub fn read(backup: &'a Backup, directory: BackupDirectory, new: New<'a>, lock_seconds: u64) -> Result<Self> {
         let record = Recorded::read(&directory)?;
         let tables = TableChanges::read(&directory)?;
         Ok(Self { backup, directory, new, record, tables, hooks: Hooks::read()?, lock_seconds })

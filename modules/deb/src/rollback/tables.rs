@@ -99,9 +99,7 @@ fn restore_selections(changes: &TableChanges, now: &Tables) -> Result<()> {
     let selections: String = changes
         .of_update(|tables| &tables.selections, now)
         .into_iter()
-        .filter_map(|Change { key: name, before, now }| {
-            now.and(before).map(|before| format!("{name} {before}\n"))
-        })
+        .filter_map(|Change { key: name, before, now }| now.and(before).map(|before| format!("{name} {before}\n")))
         .collect();
     if selections.is_empty() {
         return Ok(());

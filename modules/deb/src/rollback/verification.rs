@@ -65,14 +65,9 @@ fn fail(source: &Source, differences: &[String]) -> Result<()> {
 fn package_differences(source: &Source) -> Result<Vec<String>> {
     let database = Database::read()?;
     let stanzas: BTreeMap<_, _> = database.all().collect();
-    let differs = source
-        .backup
-        .packages
-        .iter()
-        .filter(|package| stanzas.get(&package.key).copied() != package.stanza.as_ref());
-    Ok(differs
-        .map(|package| format!("package {}: its entry in dpkg's database differs", package.key))
-        .collect())
+    let differs =
+        source.backup.packages.iter().filter(|package| stanzas.get(&package.key).copied() != package.stanza.as_ref());
+    Ok(differs.map(|package| format!("package {}: its entry in dpkg's database differs", package.key)).collect())
 }
 
 /// What the rollback has not restored in the tables. Logs changes of other programs.

@@ -1,6 +1,6 @@
 //! Maintainer scripts that fail, and updates that are interrupted.
 
-use mock_client::debian::Package;
+use mender_update_module_test::debian::Package;
 
 use crate::device::{Device, app};
 
@@ -59,27 +59,20 @@ const POWER_LOSS: &str = "{ p=$$; until grep --quiet v3/deb /proc/$p/cmdline; do
 #[test]
 fn an_interruption_in_any_script_is_rolled_back_at_boot_or_by_the_client() {
     for state in ["--recover", "ArtifactRollback"] {
-        for (app_script, extra_script) in [
-            ("postinst", "none"),
-            ("preinst", "none"),
-            ("none", "preinst"),
-            ("none", "postinst"),
-            ("postrm", "none"),
-        ] {
+        for (app_script, extra_script) in
+            [("postinst", "none"), ("preinst", "none"), ("none", "preinst"), ("none", "postinst"), ("postrm", "none")]
+        {
             let interrupted = |package: Package, script: &str| match script {
                 "none" => package,
                 // The postrm of the previous version runs when the new one is unpacked.
-                script => package.script(
-                    script,
-                    &format!("[ \"$1\" = abort-upgrade ] || [ ! -e /run/power-loss ] || {POWER_LOSS}"),
-                ),
+                script => package
+                    .script(script, &format!("[ \"$1\" = abort-upgrade ] || [ ! -e /run/power-loss ] || {POWER_LOSS}")),
             };
             let previous_script = if app_script == "postrm" { "postrm" } else { "none" };
             let new_script = if app_script == "postrm" { "none" } else { app_script };
             let device = Device::new(&[interrupted(app("1.0"), previous_script)]);
             let previous = device.state();
-            let extra =
-                Package::new("zz-extra", "1").field("Depends", "app (>= 2)").file("/opt/extra/x", "x");
+            let extra = Package::new("zz-extra", "1").field("Depends", "app (>= 2)").file("/opt/extra/x", "x");
             device.download(&[interrupted(app("2.0"), new_script), interrupted(extra, extra_script)]);
             device.write("/run/power-loss", "");
             let outcome = device.client.call("ArtifactInstall").unwrap();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::time::{Duration, UNIX_EPOCH};
 
-use mock_client::debian::Package;
+use mender_update_module_test::debian::Package;
 
 use crate::device::{Device, app};
 

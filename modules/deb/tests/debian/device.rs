@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mock_client::debian::{Package, System};
-use mock_client::{Generation, MockClient, Outcome, PayloadFile, Snapshot};
+use mender_update_module_test::debian::{Package, System};
+use mender_update_module_test::{Generation, MockClient, Outcome, PayloadFile, Snapshot};
 
 pub struct Device {
     pub client: MockClient,
@@ -32,8 +32,8 @@ impl Device {
     }
 
     fn with_module(module: &Path, generation: Generation, installed: &[Package]) -> Self {
-        let base = std::env::var_os("MENDER_TEST_DEBIAN")
-            .expect("run by cargo xtask debian, which names a Debian system");
+        let base =
+            std::env::var_os("MENDER_TEST_DEBIAN").expect("run by cargo xtask debian, which names a Debian system");
         let client = MockClient::debian(Path::new(&base), module, generation, true).unwrap();
         let device = Self { client };
         if !installed.is_empty() {
@@ -86,13 +86,9 @@ impl Device {
     /// Asserts that `now` is as `before`, with the first path that differs in the message.
     pub fn assert_same(&self, before: &Snapshot, now: &Snapshot, what: &str) {
         if let Some(path) = now.differences(before).into_iter().next() {
-            let [before, now] =
-                [before, now].map(|state| state.text(path).unwrap_or_else(|| "(absent)".into()));
+            let [before, now] = [before, now].map(|state| state.text(path).unwrap_or_else(|| "(absent)".into()));
             let only_in = |one: &str, other: &str| -> Vec<String> {
-                one.lines()
-                    .filter(|line| !other.lines().any(|other| other == *line))
-                    .map(str::to_owned)
-                    .collect()
+                one.lines().filter(|line| !other.lines().any(|other| other == *line)).map(str::to_owned).collect()
             };
             panic!(
                 "{what}: {} differs; lines that were only there before: {:#?}; lines that are only there now: {:#?}",
@@ -104,8 +100,7 @@ impl Device {
     }
 
     pub fn download_files(&self, files: &[(&str, &[u8])]) -> Outcome {
-        let payload: Vec<PayloadFile> =
-            files.iter().map(|(name, content)| (OsStr::new(*name), *content)).collect();
+        let payload: Vec<PayloadFile> = files.iter().map(|(name, content)| (OsStr::new(*name), *content)).collect();
         self.client.download(&payload).unwrap()
     }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use mock_client::debian::Package;
+use mender_update_module_test::debian::Package;
 use rustix::fs::{IFlags, XattrFlags, ioctl_getflags, ioctl_setflags, setxattr};
 
 use crate::device::{Device, app};
@@ -86,11 +86,7 @@ fn the_target_of_a_symlink_in_the_place_of_a_conffile_is_never_deleted() {
     // A symlink in the package.
     let device = Device::new(&[]);
     let linked = RawPackage::new("new", "1").symlink("/etc/new.conf", "passwd");
-    assert_refused(
-        &device,
-        &[linked.member("conffiles", "/etc/new.conf\n").build()],
-        &["new", "/etc/new.conf"],
-    );
+    assert_refused(&device, &[linked.member("conffiles", "/etc/new.conf\n").build()], &["new", "/etc/new.conf"]);
     // A symlink of the administrator: to a file, to another symlink, to a path that does not exist.
     for target in ["passwd", "second", "missing"] {
         symlink(target, device.path("/etc/new.conf")).unwrap();
@@ -103,18 +99,15 @@ fn the_target_of_a_symlink_in_the_place_of_a_conffile_is_never_deleted() {
     install_and_roll_back(&device, &[script.build()]);
     // also in an upgrade.
     device.dpkg(&[conffile("1").build()]);
-    install_and_roll_back(
-        &device,
-        &[conffile("2").member("postinst", "ln -sf passwd /etc/new.conf").build()],
-    );
+    install_and_roll_back(&device, &[conffile("2").member("postinst", "ln -sf passwd /etc/new.conf").build()]);
     assert!(device.text("/etc/passwd").contains("root:"));
 }
 
 /// The package with maintainer scripts that call dpkg-maintscript-helper with `words`.
 fn helper(package: RawPackage, words: &str) -> RawPackage {
-    ["preinst", "postinst", "postrm"].into_iter().fold(package, |package, script| {
-        package.member(script, &format!("dpkg-maintscript-helper {words} -- \"$@\""))
-    })
+    ["preinst", "postinst", "postrm"]
+        .into_iter()
+        .fold(package, |package, script| package.member(script, &format!("dpkg-maintscript-helper {words} -- \"$@\"")))
 }
 
 #[test]
@@ -156,8 +149,7 @@ fn changes_of_dpkg_maintscript_helper_are_rolled_back() {
                     continue;
                 }
                 // Interrupted between preinst and postinst by a package that fails.
-                let broken =
-                    RawPackage::new("zz", "1").field("Pre-Depends", "dpkg").member("preinst", "exit 1");
+                let broken = RawPackage::new("zz", "1").field("Pre-Depends", "dpkg").member("preinst", "exit 1");
                 let before = state(&device);
                 device.download_raw(&[new.build(), broken.build()]);
                 let log = device.fails("ArtifactInstall");
@@ -203,11 +195,10 @@ fn changes_of_maintainer_scripts_to_the_tables_of_dpkg_and_apt_are_rolled_back()
 fn units_that_the_new_version_enables_are_not_enabled_after_a_rollback() {
     let unit = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";
     let with = |version: &str, units: &[&str]| {
-        let package = units.iter().fold(app(version), |package, name| {
-            package.file(&format!("/lib/systemd/system/{name}.service"), unit)
-        });
-        let enable: String =
-            units.iter().map(|name| format!("deb-systemd-helper enable {name}.service\n")).collect();
+        let package = units
+            .iter()
+            .fold(app(version), |package, name| package.file(&format!("/lib/systemd/system/{name}.service"), unit));
+        let enable: String = units.iter().map(|name| format!("deb-systemd-helper enable {name}.service\n")).collect();
         package.script("postinst", &enable)
     };
     let device = Device::new(&[]);
@@ -218,8 +209,7 @@ fn units_that_the_new_version_enables_are_not_enabled_after_a_rollback() {
     install_and_roll_back(&device, &[with("2.0", &["first", "second"]).build().unwrap()]);
     // The administrator has disabled the unit, and the new version's script enables it.
     device.run(&["env", "DPKG_MAINTSCRIPT_PACKAGE=app", "deb-systemd-helper", "disable", "first.service"]);
-    let enables =
-        with("2.0", &[]).script("postinst", "ln -s /lib/systemd/system/x /etc/systemd/system/x.service");
+    let enables = with("2.0", &[]).script("postinst", "ln -s /lib/systemd/system/x /etc/systemd/system/x.service");
     install_and_roll_back(&device, &[enables.build().unwrap()]);
     device.install(&[with("2.0", &["first", "second"])]);
     symlink("/dev/null", device.path("/etc/systemd/system/of-the-administrator.service")).unwrap();
@@ -272,10 +262,7 @@ fn changes_of_other_programs_before_the_rollback_stay() {
     device.run(&["dpkg", "--purge", "gone"]);
     device.run(&["apt-mark", "hold", "other"]);
     let log = device.ok("ArtifactRollback");
-    assert!(
-        log.contains("rollback complete") && log.contains("package other: changed by another program"),
-        "{log}"
-    );
+    assert!(log.contains("rollback complete") && log.contains("package other: changed by another program"), "{log}");
     assert_eq!(device.version("app"), "ii 1.0");
     assert_eq!(device.version("other"), "hi 2");
     assert_eq!(device.version("fresh"), "ii 1");
@@ -326,10 +313,7 @@ fn files_that_dpkg_is_configured_to_leave_out_are_as_before() {
     let documented =
         |version: &str| app(version).file("/usr/share/doc/app/readme", version).file("/usr/share/man/x", "x");
     device.dpkg(&[documented("1.0").build().unwrap()]);
-    assert!(
-        !device.path("/usr/share/doc/app/readme").exists(),
-        "dpkg is configured to leave out documentation"
-    );
+    assert!(!device.path("/usr/share/doc/app/readme").exists(), "dpkg is configured to leave out documentation");
     install_and_roll_back(&device, &[documented("2.0").build().unwrap()]);
     device.write("/etc/dpkg/dpkg.cfg.d/local", "path-exclude=/usr/share/app/only-in-*\n");
     install_and_roll_back(&device, &[documented("2.0").build().unwrap()]);
@@ -362,10 +346,7 @@ fn an_incomplete_rollback_fails_and_names_the_path() {
     let log = device.fails("ArtifactRollback");
     assert!(log.contains("/srv/mine: content differs") && !log.contains("rollback complete"), "{log}");
     fs::write(&copy, "of the user").unwrap();
-    assert!(
-        device.ok("ArtifactRollback").contains("rollback complete"),
-        "the modification time is in the record"
-    );
+    assert!(device.ok("ArtifactRollback").contains("rollback complete"), "the modification time is in the record");
 }
 
 #[test]

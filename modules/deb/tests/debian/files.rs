@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
-use mock_client::debian::Package;
+use mender_update_module_test::debian::Package;
 use rustix::fs::{XattrFlags, setxattr};
 
 use crate::device::{Device, app};

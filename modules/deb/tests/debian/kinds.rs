@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use mock_client::Snapshot;
+use mender_update_module_test::Snapshot;
 use rustix::fs::{FileType, Mode, mknodat};
 
 use crate::device::Device;
@@ -159,8 +159,7 @@ fn device(before: Before) -> Device {
             device.dpkg(&[RawPackage::new("neighbour", "1").file(PATH, "path of the neighbour").build()]);
         }
         Before::SharedDirectory => {
-            let neighbour =
-                RawPackage::new("neighbour", "1").file(&format!("{PATH}/file"), "of the neighbour");
+            let neighbour = RawPackage::new("neighbour", "1").file(&format!("{PATH}/file"), "of the neighbour");
             device.dpkg(&[neighbour.build()]);
         }
         _ => {}

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use mock_client::Outcome;
-use mock_client::debian::Package;
+use mender_update_module_test::Outcome;
+use mender_update_module_test::debian::Package;
 use tar::EntryType;
 
 use crate::device::{Device, app};
@@ -38,8 +38,7 @@ fn download_and_install(device: &Device, files: &[(&str, &[u8])]) -> (Outcome, u
         });
         let payload: Vec<_> = files.iter().map(|(name, content)| (OsStr::new(*name), *content)).collect();
         let outcome = device.client.download(&payload).unwrap();
-        let outcome =
-            if outcome.success() { device.client.call("ArtifactInstall").unwrap() } else { outcome };
+        let outcome = if outcome.success() { device.client.call("ArtifactInstall").unwrap() } else { outcome };
         ended.store(true, Ordering::Relaxed);
         outcome
     });
@@ -57,8 +56,7 @@ fn peak_of_modules(device: &Device) -> u64 {
     });
     let peak = |process: std::path::PathBuf| {
         let status = fs::read_to_string(process.join("status")).ok()?;
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB");
         line.parse::<u64>().ok()
     };
     of_device.filter_map(peak).max().unwrap_or_default()
@@ -133,8 +131,7 @@ const LARGE: usize = 300 << 20;
 #[test]
 fn limits_of_names() {
     let data = long_name(EntryType::GNULongName, 0);
-    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader]
-    {
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader] {
         let long = long_name(kind, LARGE);
         let word = if matches!(kind, EntryType::XHeader | EntryType::XGlobalHeader) {
             "not supported"
@@ -214,8 +211,7 @@ fn limits_of_announced_sizes() {
         ("9007199254740992", "9007199254740992"),
         ("17592186044416", "1"),
     ] {
-        let with =
-            |name: &str, size: &str| Package::new(name, "1").field("Installed-Size", size).build().unwrap();
+        let with = |name: &str, size: &str| Package::new(name, "1").field("Installed-Size", size).build().unwrap();
         assert_refused(first, &[("a.deb", &with("one", first)), ("b.deb", &with("two", second))], "free");
     }
     // An invalid number counts as 0.
@@ -229,7 +225,12 @@ fn limits_of_announced_sizes() {
     let largest = i64::MAX;
     device
         .client
-        .set("deb", &format!("reserve_mib = {largest}\nstore_mib = {largest}\nbackup_mib = {largest}\nlock_seconds = {largest}\n"))
+        .set(
+            "deb",
+            &format!(
+                "reserve_mib = {largest}\nstore_mib = {largest}\nbackup_mib = {largest}\nlock_seconds = {largest}\n"
+            ),
+        )
         .unwrap();
     device.assert_refused_in_download(&app("2.0").build().unwrap(), &["free", "not enough space"]);
 }

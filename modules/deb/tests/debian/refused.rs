@@ -4,7 +4,7 @@ use std::fs::File;
 use std::thread;
 use std::time::Duration;
 
-use mock_client::debian::Package;
+use mender_update_module_test::debian::Package;
 use rustix::fs::{FlockOperation, fcntl_lock};
 
 use crate::device::{Device, app};
@@ -31,10 +31,7 @@ fn a_package_for_another_machine() {
 #[test]
 fn an_unrequested_removal_and_one_of_an_essential_package() {
     let mut device = Device::new(&[app("1.0")]);
-    device.assert_refused(
-        &[Package::new("enemy", "1").field("Conflicts", "app")],
-        &["app", "would be removed"],
-    );
+    device.assert_refused(&[Package::new("enemy", "1").field("Conflicts", "app")], &["app", "would be removed"]);
     device.client.set_meta_data(r#"{"remove": ["hostname"]}"#);
     device.assert_refused(&[], &["hostname", "essential"]);
 }

@@ -1,6 +1,6 @@
 //! Packages that depend on, replace or conflict with each other.
 
-use mock_client::debian::Package;
+use mender_update_module_test::debian::Package;
 
 use crate::device::{Device, app};
 
@@ -27,8 +27,7 @@ fn a_package_replaces_another() {
 fn a_package_replaces_a_file_of_another() {
     let device = Device::new(&[app("1.0").file("/usr/share/app/moved", "in the previous place")]);
     let previous = device.state();
-    let taker =
-        Package::new("app-data", "1").field("Replaces", "app").file("/usr/share/app/moved", "taken over");
+    let taker = Package::new("app-data", "1").field("Replaces", "app").file("/usr/share/app/moved", "taken over");
     device.install(std::slice::from_ref(&taker));
     assert_eq!(device.text("/usr/share/app/moved"), "taken over");
     assert_eq!(device.version("app"), "ii 1.0");

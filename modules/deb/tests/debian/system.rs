@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use mock_client::debian::Package;
+use mender_update_module_test::debian::Package;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_remount};
 
 use crate::device::{Device, app};
@@ -63,11 +63,8 @@ fn a_read_only_usr_is_refused_before_anything_is_changed() {
 
 #[test]
 fn a_read_only_usr_with_commands_that_remount_it_is_updated_and_rolled_back() {
-    let apt = format!(
-        "DPkg::Pre-Invoke {{ \"{}\"; }};\nDPkg::Post-Invoke {{ \"{}\"; }};\n",
-        remount(false),
-        remount(true)
-    );
+    let apt =
+        format!("DPkg::Pre-Invoke {{ \"{}\"; }};\nDPkg::Post-Invoke {{ \"{}\"; }};\n", remount(false), remount(true));
     let dpkg = format!("pre-invoke={}\npost-invoke={}\n", remount(false), remount(true));
     for (path, text) in [("/etc/apt/apt.conf.d/99remount", apt), ("/etc/dpkg/dpkg.cfg.d/remount", dpkg)] {
         for fails in [false, true] {
@@ -214,9 +211,9 @@ fn own(name: &str, version: &str, executable: &[u8]) -> RawPackage {
         .file(&format!("{MODULES}/{name}"), executable)
         .file(&conffile, settings)
         .member("conffiles", &format!("{conffile}\n"));
-    ["preinst", "prerm", "postrm"].into_iter().fold(package, |package, script| {
-        package.member(script, &fs::read_to_string(scripts.join(script)).unwrap())
-    })
+    ["preinst", "prerm", "postrm"]
+        .into_iter()
+        .fold(package, |package, script| package.member(script, &fs::read_to_string(scripts.join(script)).unwrap()))
 }
 
 /// Debian's package of the client, with modules of the same names.
@@ -288,8 +285,7 @@ fn the_refused_removal_names_the_command_that_the_device_has() {
         let tool = RawPackage::new("client", "1").file(&format!("/usr/bin/{command}"), "#!/bin/sh\n");
         device.dpkg(&[tool.build()]);
         device.dpkg(&[own_without_executable().build()]);
-        let removed =
-            device.system().command(&["dpkg", "--remove", "mender-update-module-deb"]).output().unwrap();
+        let removed = device.system().command(&["dpkg", "--remove", "mender-update-module-deb"]).output().unwrap();
         let log = String::from_utf8_lossy(&removed.stderr).into_owned();
         assert!(!removed.status.success() && log.contains(&format!("'{command} commit'")), "{log}");
         assert!(!log.contains(&format!("'{other} commit'")), "{log}");

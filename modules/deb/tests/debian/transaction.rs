@@ -1,7 +1,7 @@
 //! Updates from Download to Cleanup.
 
-use mock_client::Generation;
-use mock_client::debian::Package;
+use mender_update_module_test::Generation;
+use mender_update_module_test::debian::Package;
 
 use crate::device::{Device, app};
 

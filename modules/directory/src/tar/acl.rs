@@ -12,8 +12,8 @@ const UNDEFINED_ID: u32 = u32::MAX;
 /// One entry: tag, permissions, ID. The kernel requires the order of the tags.
 type Entry = (u16, u16, u32);
 
-/// Encodes an ACL such as `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--`. Names are looked up in `accounts`. A
-/// fourth field, if there is one, is the number for an unknown name.
+/// Encodes an ACL such as `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--`. Names are looked up in
+/// `accounts`. A fourth field, if there is one, is the number for an unknown name.
 ///
 /// # Errors
 /// When an entry does not have this form, or names an account that the device does not have.

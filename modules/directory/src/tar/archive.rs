@@ -1,8 +1,8 @@
 //! Reads a tar archive entry by entry from a stream. Memory does not grow with the archive.
 //!
-//! Supported formats: ustar, GNU and pax, with long names and sparse files. The crate `tar` decodes the fields of headers.
-//! The iteration is not that crate's, because it splits extended headers at newlines, which damages binary attributes, and
-//! holds them in memory whatever their size.
+//! Supported formats: ustar, GNU and pax, with long names and sparse files. The crate `tar` decodes the fields of
+//! headers. The iteration is not that crate's, because it splits extended headers at newlines, which damages binary
+//! attributes, and holds them in memory whatever their size.
 
 use std::io::{self, Read};
 
@@ -53,13 +53,13 @@ impl<R: Read> Archive<R> {
         Self { from, left: 0, padding: 0, global: Records::default(), ahead: None, entries: 0, extensions: 0 }
     }
 
-    /// The next entry. [`Read`] then returns its content. `None` at the end of the archive, after reading all that follows.
+    /// The next entry. [`Read`] then returns its content. `None` at the end of the archive, after reading all that
+    /// follows.
     ///
     /// # Errors
     /// When the archive is damaged, truncated, or of another format.
     pub fn next(&mut self) -> Result<Option<Entry>> {
-        let mut extensions =
-            Extensions { records: Records::with_global(&self.global), ..Extensions::default() };
+        let mut extensions = Extensions { records: Records::with_global(&self.global), ..Extensions::default() };
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
             self.entries += 1;
@@ -95,8 +95,7 @@ impl<R: Read> Archive<R> {
         }
         let (size, parts) = self.extent(header, &records)?;
         let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
-        let link =
-            link.or_else(|| header.link_name_bytes().map(|link| link.into_owned())).unwrap_or_default();
+        let link = link.or_else(|| header.link_name_bytes().map(|link| link.into_owned())).unwrap_or_default();
         Entry::new(header, &records, path, link, size, parts)
     }
 
@@ -141,8 +140,8 @@ impl<R: Read> Archive<R> {
         Ok(Some(header))
     }
 
-    /// Skips the content of a hard link. POSIX allows content, and some programs write the size without it: if a header or
-    /// the end marker follows, there is none.
+    /// Skips the content of a hard link. POSIX allows content, and some programs write the size without it: if a
+    /// header or the end marker follows, there is none.
     fn skip_content_of_link(&mut self) -> Result<()> {
         let mut block = [0; BLOCK];
         self.read_block(&mut block)?;
@@ -163,9 +162,9 @@ impl<R: Read> Archive<R> {
             *block = ahead;
             return Ok(());
         }
-        self.from.read_exact(block).context(
-            "reading the archive failed: it ends without an end marker: it is truncated, compressed or empty",
-        )
+        self.from
+            .read_exact(block)
+            .context("reading the archive failed: it ends without an end marker: it is truncated, compressed or empty")
     }
 
     fn begin_content(&mut self, size: u64) {
@@ -175,8 +174,8 @@ impl<R: Read> Archive<R> {
 
     fn skip_content(&mut self) -> Result<()> {
         let rest = self.left.checked_add(self.padding).context("invalid archive: size of an entry")?;
-        let skipped = io::copy(&mut (&mut self.from).take(rest), &mut io::sink())
-            .context("reading the archive failed")?;
+        let skipped =
+            io::copy(&mut (&mut self.from).take(rest), &mut io::sink()).context("reading the archive failed")?;
         ensure!(skipped == rest, "invalid archive: truncated in an entry");
         self.begin_content(0);
         Ok(())
@@ -210,8 +209,7 @@ impl<R: Read> Read for Archive<R> {
 /// The checksum of a header: the sum of its bytes, with spaces in the checksum field.
 fn checksum(block: &[u8; BLOCK]) -> u32 {
     const FIELD: std::ops::Range<usize> = 148..156;
-    let byte =
-        |(at, &byte): (usize, &u8)| if FIELD.contains(&at) { u32::from(b' ') } else { u32::from(byte) };
+    let byte = |(at, &byte): (usize, &u8)| if FIELD.contains(&at) { u32::from(b' ') } else { u32::from(byte) };
     block.iter().enumerate().map(byte).sum()
 }
 
@@ -237,8 +235,7 @@ mod tests {
             std::os::unix::fs::FileExt::write_all_at(&sparse, b"part", part << 16).unwrap();
         }
         let mut tar = std::process::Command::new("tar");
-        let output =
-            tar.args(["--create", "--sparse", format, "--directory"]).arg(directory.path()).arg(".").output();
+        let output = tar.args(["--create", "--sparse", format, "--directory"]).arg(directory.path()).arg(".").output();
         output.unwrap().stdout
     }
 
@@ -277,8 +274,7 @@ mod tests {
 
     /// Corrects the checksum of a damaged header, so that the damage reaches the parser.
     fn correct_checksum(archive: &mut [u8], block: usize) {
-        let Ok(header) = <&mut [u8; BLOCK]>::try_from(&mut archive[block * BLOCK..(block + 1) * BLOCK])
-        else {
+        let Ok(header) = <&mut [u8; BLOCK]>::try_from(&mut archive[block * BLOCK..(block + 1) * BLOCK]) else {
             return;
         };
         if &header[257..262] == b"ustar" {

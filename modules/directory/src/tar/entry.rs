@@ -122,7 +122,8 @@ impl Entry {
     }
 }
 
-/// Whether Linux has the namespace of the extended attribute `name` (xattr(7)). Of `system`, archives contain only ACLs.
+/// Whether Linux has the namespace of the extended attribute `name` (xattr(7)). Of `system`, archives contain only
+/// ACLs.
 fn is_known(name: &OsStr) -> bool {
     let known = ["user.", "security.", "trusted.", "system.posix_acl_"];
     known.iter().any(|namespace| name.as_bytes().starts_with(namespace.as_bytes()))
@@ -212,10 +213,7 @@ fn extended(records: &Records) -> Vec<(OsString, Vec<u8>)> {
 }
 
 fn acls(records: &Records) -> Result<Vec<(&'static str, String)>> {
-    let known = [
-        ("SCHILY.acl.access", "system.posix_acl_access"),
-        ("SCHILY.acl.default", "system.posix_acl_default"),
-    ];
+    let known = [("SCHILY.acl.access", "system.posix_acl_access"), ("SCHILY.acl.default", "system.posix_acl_default")];
     let mut acls = Vec::new();
     for (key, attribute) in known {
         if let Some(text) = records.text(key)?.filter(|text| !text.is_empty()) {

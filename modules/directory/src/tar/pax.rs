@@ -18,8 +18,8 @@ const BYTES_MAX: usize = 1 << 20;
 pub const SPARSE_MAP: &str = "GNU.sparse.map";
 const SPARSE_NUMBERS: [&str; 2] = ["GNU.sparse.offset", "GNU.sparse.numbytes"];
 
-/// The records of an entry, and the global records of the archive. An entry's record takes precedence over a global one, a
-/// later record over an earlier one.
+/// The records of an entry, and the global records of the archive. An entry's record takes precedence over a global
+/// one, a later record over an earlier one.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
     own: BTreeMap<String, Vec<u8>>,
@@ -69,10 +69,7 @@ impl Records {
     /// # Errors
     /// When the value is not UTF-8.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
-        self.get(key)
-            .map(std::str::from_utf8)
-            .transpose()
-            .with_context(|| format!("invalid {key}: not UTF-8"))
+        self.get(key).map(std::str::from_utf8).transpose().with_context(|| format!("invalid {key}: not UTF-8"))
     }
 
     /// The value of `key` as a number.
@@ -91,8 +88,7 @@ impl Records {
             let these = from.take_while(move |(key, _)| key.starts_with(prefix));
             these.map(move |(key, value)| (&key[prefix.len()..], value.as_slice()))
         };
-        let global =
-            of(&self.global).filter(move |(key, _)| !self.own.contains_key(&format!("{prefix}{key}")));
+        let global = of(&self.global).filter(move |(key, _)| !self.own.contains_key(&format!("{prefix}{key}")));
         of(&self.own).chain(global)
     }
 }
@@ -119,8 +115,7 @@ fn add(mut data: &[u8], records: &mut BTreeMap<String, Vec<u8>>, bytes: &mut usi
 /// The first record of `data`: key, value, and the rest.
 fn record(data: &[u8]) -> Result<(String, &[u8], &[u8])> {
     let space = data.iter().position(|&byte| byte == b' ').context("record without length")?;
-    let length: usize =
-        std::str::from_utf8(&data[..space])?.parse().context("length of a record: not a number")?;
+    let length: usize = std::str::from_utf8(&data[..space])?.parse().context("length of a record: not a number")?;
     ensure!(length > space + 1 && length <= data.len(), "record beyond the end of its header");
     let (record, rest) = data.split_at(length);
     let pair = record[space + 1..].strip_suffix(b"\n").context("record without newline at its end")?;
@@ -170,8 +165,7 @@ mod tests {
 
     #[test]
     fn invalid_headers_are_refused() {
-        for bad in [&b"x"[..], b"99 a=b\n", b"6 a=b", b"5 ab\n", b"0 a=b\n", b"2 \n", b" a=b\n", b"-6 a=b\n"]
-        {
+        for bad in [&b"x"[..], b"99 a=b\n", b"6 a=b", b"5 ab\n", b"0 a=b\n", b"2 \n", b" a=b\n", b"-6 a=b\n"] {
             assert!(Records::default().add(bad).is_err(), "{bad:?} was accepted");
         }
     }

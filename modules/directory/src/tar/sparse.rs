@@ -65,8 +65,7 @@ pub fn pax(records: &Records, from: &mut impl Read) -> Result<Option<(u64, Vec<P
         version == (Some("1"), Some("0")),
         "invalid sparse file: unknown version: make the archive without --sparse-version"
     );
-    let size =
-        records.number("GNU.sparse.realsize")?.context("invalid sparse file: no GNU.sparse.realsize")?;
+    let size = records.number("GNU.sparse.realsize")?.context("invalid sparse file: no GNU.sparse.realsize")?;
     let mut list = List { from, taken: 0 };
     let mut parts = Vec::new();
     for _ in 0..list.number()? {
@@ -77,7 +76,8 @@ pub fn pax(records: &Records, from: &mut impl Read) -> Result<Option<(u64, Vec<P
     Ok(Some((size, parts, list.taken)))
 }
 
-/// The size and the parts of a file in version 0.1 or 0.0 of the pax format: `OFFSET,LENGTH,OFFSET,LENGTH…` in the header.
+/// The size and the parts of a file in version 0.1 or 0.0 of the pax format: `OFFSET,LENGTH,OFFSET,LENGTH…` in the
+/// header.
 fn in_header(records: &Records, map: &str) -> Result<(u64, Vec<Part>)> {
     let size = records.number("GNU.sparse.size")?.context("invalid sparse file: no GNU.sparse.size")?;
     let mut numbers = map.split(',').map(str::parse);

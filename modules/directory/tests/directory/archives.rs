@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use mock_client::{Generation, Snapshot};
+use mender_update_module_test::{Generation, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 
 use crate::device::{Device, refused};
@@ -42,11 +42,8 @@ fn every_attribute_in_an_archive_is_restored() {
         let active = device.active();
         // The GNU format has whole seconds only.
         let exact = format == "--format=posix";
-        let same = if exact {
-            active == expected
-        } else {
-            active.clone().without_times() == expected.clone().without_times()
-        };
+        let same =
+            if exact { active == expected } else { active.clone().without_times() == expected.clone().without_times() };
         assert!(same, "{format}: {:?}", active.differences(&expected));
         let inode = |name: &str| fs::metadata(device.destination.join(name)).unwrap().ino();
         assert_eq!(inode("index.html"), inode("second name"));
@@ -55,14 +52,7 @@ fn every_attribute_in_an_archive_is_restored() {
 
 fn age_links_too(directory: &Path) {
     let mut find = Command::new("find");
-    find.arg(directory).args([
-        "-exec",
-        "touch",
-        "--no-dereference",
-        "--date=@1234567890.987654321",
-        "{}",
-        "+",
-    ]);
+    find.arg(directory).args(["-exec", "touch", "--no-dereference", "--date=@1234567890.987654321", "{}", "+"]);
     assert!(find.status().unwrap().success());
 }
 
@@ -120,12 +110,8 @@ fn sparse_files_stay_sparse() {
 fn an_archive_without_an_entry_for_the_top_keeps_its_owner_and_mode() {
     let device = Device::filled(Generation::V3);
     fs::set_permissions(&device.destination, fs::Permissions::from_mode(0o2770)).unwrap();
-    let output = Command::new("tar")
-        .args(["--create", "--directory"])
-        .arg(&device.source)
-        .arg("index.html")
-        .output()
-        .unwrap();
+    let output =
+        Command::new("tar").args(["--create", "--directory"]).arg(&device.source).arg("index.html").output().unwrap();
     device.install(&output.stdout);
     assert_eq!(fs::metadata(&device.destination).unwrap().mode() & 0o7777, 0o2770);
     assert_eq!(device.text("index.html"), "the new index");
@@ -145,10 +131,7 @@ fn entries_that_lead_out_of_the_tree_are_refused() {
         (archive(&[(&absolute, b'0', "")]), "absolute"),
         (archive(&[("door", b'2', outside.to_str().unwrap()), ("door/precious", b'0', "")]), "door"),
         (archive(&[("door", b'1', "../../outside/precious")]), "leads out"),
-        (
-            archive(&[("door", b'2', outside.to_str().unwrap()), ("name", b'1', "door/precious")]),
-            "before its target",
-        ),
+        (archive(&[("door", b'2', outside.to_str().unwrap()), ("name", b'1', "door/precious")]), "before its target"),
         (archive(&[("name", b'1', "later")]), "before its target"),
         (archive(&[("a", b'Z', "")]), "unknown type"),
         (b"#!/bin/sh\n".repeat(100), "tar archive"),
@@ -207,15 +190,10 @@ fn archives_of_other_programs_and_options_are_unpacked() {
             [file("file"), header("link", b'1', 512, "file"), file("z")].concat(),
             "z",
         ),
-        (
-            "a hard link with a size at the end",
-            [file("file"), header("link", b'1', 512, "file")].concat(),
-            "link",
-        ),
+        ("a hard link with a size at the end", [file("file"), header("link", b'1', 512, "file")].concat(), "link"),
         (
             "a hard link with its content",
-            [file("file"), header("link", b'1', 512, "file"), content.clone().into_bytes(), file("z")]
-                .concat(),
+            [file("file"), header("link", b'1', 512, "file"), content.clone().into_bytes(), file("z")].concat(),
             "z",
         ),
         (
@@ -242,10 +220,8 @@ fn archives_of_other_programs_and_options_are_unpacked() {
 #[test]
 fn attributes_that_linux_does_not_have_are_refused_or_ignored() {
     let device = Device::filled(Generation::V5);
-    let records =
-        [record("SCHILY.xattr.com.apple.quarantine", "x"), record("SCHILY.xattr.user.origin", "y")].concat();
-    let archive =
-        [tarball::entry("pax", b'x', &records), tarball::entry("file", b'0', b"x"), tarball::end()].concat();
+    let records = [record("SCHILY.xattr.com.apple.quarantine", "x"), record("SCHILY.xattr.user.origin", "y")].concat();
+    let archive = [tarball::entry("pax", b'x', &records), tarball::entry("file", b'0', b"x"), tarball::end()].concat();
     refused(device.download(&archive), "unknown_xattrs = \"ignore\"");
     device.client.set("directory", "unknown_xattrs = \"ignore\"\n").unwrap();
     device.install(&archive);
@@ -260,14 +236,11 @@ fn an_owner_that_would_become_root_is_refused() {
     for key in ["uid", "gid"] {
         let records = record(key, "4294967295");
         let archive =
-            [tarball::entry("pax", b'x', &records), tarball::entry("file", b'0', b"x"), tarball::end()]
-                .concat();
+            [tarball::entry("pax", b'x', &records), tarball::entry("file", b'0', b"x"), tarball::end()].concat();
         refused(device.download(&archive), "4294967295");
     }
-    let records =
-        record("SCHILY.acl.access", "user::rw-,user:4294967295:rwx,group::r--,mask::r--,other::r--");
-    let archive =
-        [tarball::entry("pax", b'x', &records), tarball::entry("file", b'0', b"x"), tarball::end()].concat();
+    let records = record("SCHILY.acl.access", "user::rw-,user:4294967295:rwx,group::r--,mask::r--,other::r--");
+    let archive = [tarball::entry("pax", b'x', &records), tarball::entry("file", b'0', b"x"), tarball::end()].concat();
     refused(device.download(&archive), "4294967295");
 }
 

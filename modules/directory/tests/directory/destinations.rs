@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use mock_client::{Generation, Snapshot};
+use mender_update_module_test::{Generation, Snapshot};
 
 use crate::device::{Device, refused};
 
@@ -40,10 +40,7 @@ fn destinations_that_cannot_be_replaced_are_refused() {
         (datastore.to_str().unwrap(), "client's data"),
         (device.client.device().to_str().unwrap(), "client's data"),
     ] {
-        refused(
-            device.download_files(&[("dest_dir", dest_dir.as_bytes()), ("update.tar", &device.tar(&[]))]),
-            words,
-        );
+        refused(device.download_files(&[("dest_dir", dest_dir.as_bytes()), ("update.tar", &device.tar(&[]))]), words);
         device.ok("Cleanup");
         assert_eq!(device.active(), previous);
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use mock_client::{Generation, MockClient, Outcome, PayloadFile, Snapshot};
+use mender_update_module_test::{Generation, MockClient, Outcome, PayloadFile, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 
 /// A device with a destination, and a source directory for archives.
@@ -62,8 +62,7 @@ impl Device {
     }
 
     pub fn download_files(&self, files: &[(&str, &[u8])]) -> Outcome {
-        let payload: Vec<PayloadFile> =
-            files.iter().map(|(name, content)| (OsStr::new(*name), *content)).collect();
+        let payload: Vec<PayloadFile> = files.iter().map(|(name, content)| (OsStr::new(*name), *content)).collect();
         self.client.download(&payload).unwrap()
     }
 

@@ -1,6 +1,6 @@
 //! The health check.
 
-use mock_client::Generation;
+use mender_update_module_test::Generation;
 
 use crate::device::{Device, refused};
 
@@ -34,8 +34,5 @@ fn after_a_passed_health_check_the_new_version_stays_active() {
     assert_eq!(device.text("index.html"), "the new index");
     // A health check that fails after the rollback is reported, and the rollback has succeeded.
     let rollback = device.client.call("ArtifactRollback").unwrap();
-    assert!(
-        rollback.success() && rollback.stderr.contains("with the previous version active"),
-        "{rollback:?}"
-    );
+    assert!(rollback.success() && rollback.stderr.contains("with the previous version active"), "{rollback:?}");
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mock_client::{Generation, Snapshot};
+use mender_update_module_test::{Generation, Snapshot};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 
 use crate::device::{Device, refused};
@@ -216,12 +216,9 @@ fn a_destination_with_the_module_or_on_overlayfs_is_refused() {
         device.download_files(&[("dest_dir", dest_dir), ("update.tar", &device.tar(&[]))])
     };
     let own = PathBuf::from(env!("CARGO_BIN_EXE_directory"));
-    for path in [
-        own.parent().unwrap(),
-        own.parent().unwrap().parent().unwrap(),
-        Path::new("/etc/mender"),
-        &journal(&device),
-    ] {
+    for path in
+        [own.parent().unwrap(), own.parent().unwrap().parent().unwrap(), Path::new("/etc/mender"), &journal(&device)]
+    {
         refused(download(path), "name another directory");
     }
     refused(download(&PathBuf::from(format!("{}\r", device.destination.display()))), "control character");
@@ -266,14 +263,11 @@ fn an_empty_previous_tree_outlives_a_refused_update() {
 fn an_unknown_key_in_the_meta_data_is_logged() {
     let mut device = Device::filled(Generation::V5);
     let dest_dir = device.destination.to_str().unwrap().to_owned();
-    for (keys, named) in
-        [("\"keeps\": [\"uploads\"]", true), ("\"keep\": [\"uploads\"], \"units\": {}", false)]
-    {
+    for (keys, named) in [("\"keeps\": [\"uploads\"]", true), ("\"keep\": [\"uploads\"], \"units\": {}", false)] {
         device.client.set_meta_data(format!("{{\"dest_dir\": {dest_dir:?}, {keys}}}"));
         let outcome = device.download_files(&[("app.tar", &device.tar(&[]))]);
         assert!(
-            outcome.success()
-                && outcome.stderr.contains("unknown keys in the meta-data ignored: keeps") == named,
+            outcome.success() && outcome.stderr.contains("unknown keys in the meta-data ignored: keeps") == named,
             "{outcome:?}"
         );
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use mock_client::Generation;
+use mender_update_module_test::Generation;
 
 use crate::device::{Device, refused, then};
 

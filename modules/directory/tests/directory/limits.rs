@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use mock_client::Generation;
+use mender_update_module_test::Generation;
 use rustix::fs::{Mode, OFlags, fcntl_setfl};
 
 use crate::device::Device;
@@ -71,11 +71,7 @@ fn download(device: &Device, feed: Feed) -> Outcome {
     let output = waiter.join().unwrap();
     over.store(true, Ordering::SeqCst);
     feeder.join().unwrap();
-    Outcome {
-        success: output.status.success(),
-        log: String::from_utf8_lossy(&output.stderr).into_owned(),
-        peak,
-    }
+    Outcome { success: output.status.success(), log: String::from_utf8_lossy(&output.stderr).into_owned(), peak }
 }
 
 /// Opens a FIFO when the module reads from it; `None` when the module has ended.
@@ -142,16 +138,11 @@ fn hostile_archives_take_bounded_time_and_memory() {
                 record("GNU.sparse.map", "18446744073709551615,18446744073709551615"),
                 record("GNU.sparse.size", "18446744073709551615"),
             ];
-            archive.write_all(
-                &[entry("pax", b'x', &records.concat()), entry("file", b'0', b"x"), end()].concat(),
-            )
+            archive.write_all(&[entry("pax", b'x', &records.concat()), entry("file", b'0', b"x"), end()].concat())
         }),
         ("a list of sparse parts without an end", "sparse", |archive| {
-            let records = [
-                record("GNU.sparse.major", "1"),
-                record("GNU.sparse.minor", "0"),
-                record("GNU.sparse.realsize", "1"),
-            ];
+            let records =
+                [record("GNU.sparse.major", "1"), record("GNU.sparse.minor", "0"), record("GNU.sparse.realsize", "1")];
             archive.write_all(&entry("pax", b'x', &records.concat()))?;
             archive.write_all(&header("file", b'0', 64 << 20, ""))?;
             archive.write_all(b"9999999999\n")?;

@@ -1,6 +1,6 @@
 //! Whole updates, in both forms of the payload.
 
-use mock_client::Generation;
+use mender_update_module_test::Generation;
 
 use crate::device::{Device, refused};
 

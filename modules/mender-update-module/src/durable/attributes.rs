@@ -85,15 +85,14 @@ impl Attributes {
         }
     }
 
-    /// Sets the attributes of the open file or directory `fd`. The owner comes first, because changing it clears set-ID bits
-    /// and capabilities; the time comes last, because other changes may set it.
+    /// Sets the attributes of the open file or directory `fd`. The owner comes first, because changing it clears
+    /// set-ID bits and capabilities; the time comes last, because other changes may set it.
     pub(super) fn set_on(&self, fd: impl AsFd) -> io::Result<()> {
         require_account(self.owner, self.group)?;
         fs::fchown(&fd, Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)))?;
         fs::fchmod(&fd, Mode::from_raw_mode(self.mode))?;
         for (name, value) in &self.extended {
-            fs::fsetxattr(&fd, name.as_os_str(), value, XattrFlags::empty())
-                .map_err(|error| named(name, error))?;
+            fs::fsetxattr(&fd, name.as_os_str(), value, XattrFlags::empty()).map_err(|error| named(name, error))?;
         }
         Ok(fs::futimens(&fd, &self.timestamps())?)
     }
@@ -110,8 +109,7 @@ impl Attributes {
         // No system call sets extended attributes relative to a directory: use its link in /proc.
         let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd())).join(name);
         for (name, value) in &self.extended {
-            fs::lsetxattr(&path, name.as_os_str(), value, XattrFlags::empty())
-                .map_err(|error| named(name, error))?;
+            fs::lsetxattr(&path, name.as_os_str(), value, XattrFlags::empty()).map_err(|error| named(name, error))?;
         }
         Ok(fs::utimensat(&directory, name, &self.timestamps(), AtFlags::SYMLINK_NOFOLLOW)?)
     }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{Dir, Identity, Known, failed, trust};
 use crate::name::FileName;
 
-/// The directory that an update changes. Its identity is recorded in Download, and checked whenever it is opened. If it does
-/// not exist, the identity is that of the nearest directory above it.
+/// The directory that an update changes. Its identity is recorded in Download, and checked whenever it is opened. If
+/// it does not exist, the identity is that of the nearest directory above it.
 ///
 /// ```
 /// use mender_update_module::durable::Destination;
@@ -116,8 +116,8 @@ impl Destination {
         Ok(way.pop().filter(|_| way.len() == self.missing.len()))
     }
 
-    /// Makes the missing directories durably, with mode 0755, and returns whether there were any. The journal has to be written
-    /// before the destination is used.
+    /// Makes the missing directories durably, with mode 0755, and returns whether there were any. The journal has to
+    /// be written before the destination is used.
     ///
     /// # Errors
     /// When a directory cannot be made, or exists now.
@@ -152,16 +152,15 @@ impl Destination {
                 Ok(()) | Err(Errno::NOENT) => parent.sync()?,
                 Err(Errno::NOTEMPTY | Errno::EXIST) => break,
                 Err(error) => {
-                    return Err(error)
-                        .with_context(|| failed("removing the directory", &parent.path().join(name)));
+                    return Err(error).with_context(|| failed("removing the directory", &parent.path().join(name)));
                 }
             }
         }
         Ok(())
     }
 
-    /// Opens `base`, and the directories below it that exist now and belong to this update. A power loss before the journal was
-    /// written leaves them without identity, but empty.
+    /// Opens `base`, and the directories below it that exist now and belong to this update. A power loss before the
+    /// journal was written leaves them without identity, but empty.
     fn open_made(&self, base: Dir) -> Result<Vec<Dir>> {
         let mut way = vec![base];
         for (at, name) in self.missing.iter().enumerate() {
@@ -181,8 +180,8 @@ impl Destination {
 /// The longest file name in Linux, in bytes.
 pub(super) const NAME_MAX: usize = 255;
 
-/// Refuses control characters. For example, a file from Windows has a carriage return after a path, which would make another
-/// directory.
+/// Refuses control characters. For example, a file from Windows has a carriage return after a path, which would make
+/// another directory.
 fn require_plain(path: &Path) -> Result<()> {
     let bytes = path.as_os_str().as_bytes();
     if let Some(at) = bytes.iter().position(u8::is_ascii_control) {

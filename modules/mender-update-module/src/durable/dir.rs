@@ -54,8 +54,7 @@ impl Dir {
             };
             format!("opening the directory {} failed{cause}", path.display())
         };
-        let mut fd =
-            fs::open("/", flags | OFlags::PATH, Mode::empty()).context("opening the directory / failed")?;
+        let mut fd = fs::open("/", flags | OFlags::PATH, Mode::empty()).context("opening the directory / failed")?;
         for part in path.components() {
             match part {
                 Component::RootDir => {}
@@ -74,8 +73,7 @@ impl Dir {
 
     fn open_with(path: &Path, more: OFlags) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | more;
-        let fd =
-            fs::open(path, flags, Mode::empty()).with_context(|| failed("opening the directory", path))?;
+        let fd = fs::open(path, flags, Mode::empty()).with_context(|| failed("opening the directory", path))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
@@ -88,8 +86,7 @@ impl Dir {
                 Errno::LOOP | Errno::NOTDIR => " (a symlink or not a directory)",
                 _ => "",
             };
-            anyhow::Error::new(error)
-                .context(format!("opening the directory {} failed{cause}", path.display()))
+            anyhow::Error::new(error).context(format!("opening the directory {} failed{cause}", path.display()))
         })?;
         Ok(Self { fd, path })
     }
@@ -120,8 +117,7 @@ impl Dir {
 
     /// Sets the permissions of this directory to exactly `mode`; mkdir(2) applies the umask.
     pub fn set_mode(&self, mode: u32) -> Result<()> {
-        fs::fchmod(&self.fd, Mode::from_raw_mode(mode))
-            .with_context(|| failed("setting the mode of", &self.path))
+        fs::fchmod(&self.fd, Mode::from_raw_mode(mode)).with_context(|| failed("setting the mode of", &self.path))
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -215,14 +211,7 @@ impl Dir {
     }
 
     /// Sets owner, group and permissions of the open file `file`, whose name is `name`.
-    pub fn set_owner_and_mode(
-        &self,
-        name: &FileName,
-        file: &File,
-        owner: u32,
-        group: u32,
-        mode: u32,
-    ) -> Result<()> {
+    pub fn set_owner_and_mode(&self, name: &FileName, file: &File, owner: u32, group: u32, mode: u32) -> Result<()> {
         let set = || -> io::Result<()> {
             require_account(owner, group)?;
             fs::fchown(file, Some(Uid::from_raw(owner)), Some(Gid::from_raw(group)))?;
@@ -321,11 +310,7 @@ impl Dir {
 
     fn rename_with(&self, name: &FileName, into: &Dir, new_name: &FileName, how: RenameFlags) -> Result<()> {
         fs::renameat_with(&self.fd, name.as_ref(), &into.fd, new_name.as_ref(), how).with_context(|| {
-            format!(
-                "renaming {} to {} failed",
-                self.path.join(name).display(),
-                into.path.join(new_name).display()
-            )
+            format!("renaming {} to {} failed", self.path.join(name).display(), into.path.join(new_name).display())
         })
     }
 

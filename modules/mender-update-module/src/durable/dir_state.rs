@@ -13,8 +13,7 @@ use crate::name::FileName;
 impl Dir {
     /// The free space on this directory's file system, in bytes.
     fn free_bytes(&self) -> Result<u64> {
-        let space =
-            fs::fstatvfs(&self.fd).with_context(|| failed("reading the free space of", &self.path))?;
+        let space = fs::fstatvfs(&self.fd).with_context(|| failed("reading the free space of", &self.path))?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
@@ -37,8 +36,7 @@ impl Dir {
     /// # Errors
     /// When it is on one, with the remedy.
     pub fn require_writable(&self) -> Result<()> {
-        let found =
-            fs::fstatvfs(&self.fd).with_context(|| failed("reading the free space of", &self.path))?;
+        let found = fs::fstatvfs(&self.fd).with_context(|| failed("reading the free space of", &self.path))?;
         let shown = self.path.display();
         ensure!(
             !found.f_flag.contains(fs::StatVfsMountFlags::RDONLY),
@@ -51,8 +49,9 @@ impl Dir {
         Ok(())
     }
 
-    /// Whether this directory and `other` have the same device number. On btrfs, subvolumes with different numbers share their
-    /// space: a check of each one's space may pass although both together do not fit, and then the write fails.
+    /// Whether this directory and `other` have the same device number. On btrfs, subvolumes with different numbers
+    /// share their space: a check of each one's space may pass although both together do not fit, and then the write
+    /// fails.
     pub fn is_on_filesystem_of(&self, other: &Dir) -> Result<bool> {
         let device = |directory: &Dir| {
             anyhow::Ok(fs::fstat(&directory.fd).with_context(|| failed("reading", &directory.path))?.st_dev)
@@ -105,15 +104,16 @@ impl Dir {
         Ok(Self { fd, path: self.path.clone() })
     }
 
-    /// Opens the parent directory, which has to be `expected`, a result of [`device_and_inode`](Self::device_and_inode).
+    /// Opens the parent directory, which has to be `expected`, a result of
+    /// [`device_and_inode`](Self::device_and_inode).
     ///
     /// # Errors
     /// When it is another directory, because this one was moved.
     pub fn up(&self, expected: (u64, u64)) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = self.path.parent().unwrap_or(&self.path).to_owned();
-        let fd = fs::openat(&self.fd, "..", flags, Mode::empty())
-            .with_context(|| failed("opening the directory", &path))?;
+        let fd =
+            fs::openat(&self.fd, "..", flags, Mode::empty()).with_context(|| failed("opening the directory", &path))?;
         let above = Self { fd, path };
         ensure!(
             above.device_and_inode()? == expected,
@@ -145,8 +145,7 @@ impl Dir {
 
     /// Sets the times of this directory.
     pub fn set_times(&self, times: Times) -> Result<()> {
-        fs::futimens(&self.fd, &times.timestamps())
-            .with_context(|| failed("setting the times of", &self.path))
+        fs::futimens(&self.fd, &times.timestamps()).with_context(|| failed("setting the times of", &self.path))
     }
 
     /// Sets the attributes of this directory.
@@ -158,12 +157,7 @@ impl Dir {
     }
 
     /// Sets the attributes of the open file `file`, whose name is `name`.
-    pub fn set_attributes_of_file(
-        &self,
-        name: &FileName,
-        file: &File,
-        attributes: &Attributes,
-    ) -> Result<()> {
+    pub fn set_attributes_of_file(&self, name: &FileName, file: &File, attributes: &Attributes) -> Result<()> {
         attributes.set_on(file).with_context(|| failed("setting the attributes of", &self.path.join(name)))
     }
 

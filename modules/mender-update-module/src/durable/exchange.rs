@@ -113,10 +113,7 @@ impl DirectoryExchange {
             opened.exchange()?;
             if opened.staged_inode()? != self.previous_inode {
                 opened.exchange()?;
-                bail!(
-                    "{} refused: it was replaced during the update: install again",
-                    names.destination().display()
-                );
+                bail!("{} refused: it was replaced during the update: install again", names.destination().display());
             }
         } else {
             opened.move_to_destination()?;
@@ -142,11 +139,7 @@ impl DirectoryExchange {
                 names.staged().display()
             );
         }
-        ensure!(
-            found(names)? == self.previous_inode,
-            "{}: not the previous version",
-            names.destination().display()
-        );
+        ensure!(found(names)? == self.previous_inode, "{}: not the previous version", names.destination().display());
         Ok(())
     }
 
@@ -203,9 +196,9 @@ struct Opened {
 impl Opened {
     fn of(names: &impl ExchangeNames) -> Result<Self> {
         let (destination, staged) = (names.destination(), names.staged());
-        let parent = names.open_parent()?.with_context(|| {
-            format!("{} is missing", destination.parent().unwrap_or(&destination).display())
-        })?;
+        let parent = names
+            .open_parent()?
+            .with_context(|| format!("{} is missing", destination.parent().unwrap_or(&destination).display()))?;
         let staging = names.open_staging()?;
         Ok(Self { parent, name: name_of(&destination)?, staging, staged_name: name_of(&staged)? })
     }

@@ -36,8 +36,8 @@ impl Identity {
         })
     }
 
-    /// Whether `found`, which was read now, is the same directory or file. After a boot, the device number may differ, because
-    /// the kernel may find devices in another order.
+    /// Whether `found`, which was read now, is the same directory or file. After a boot, the device number may
+    /// differ, because the kernel may find devices in another order.
     pub fn is(&self, found: &Self) -> bool {
         let same_boot = self.boot == found.boot;
         let device = self.device == found.device || (!same_boot && self.filesystem != FUSE);
@@ -163,12 +163,8 @@ mod tests {
 
     #[test]
     fn a_boot_may_change_the_device_number_but_not_the_inode_number() {
-        let read = |device, inode, filesystem, boot: &str| Identity {
-            device,
-            inode,
-            filesystem,
-            boot: boot.to_owned(),
-        };
+        let read =
+            |device, inode, filesystem, boot: &str| Identity { device, inode, filesystem, boot: boot.to_owned() };
         let before = read(1, 2, 0xef53, "a");
         assert!(before.is(&read(1, 2, 0xef53, "a")));
         assert!(before.is(&read(7, 2, 0xef53, "b")));

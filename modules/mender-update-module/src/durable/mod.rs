@@ -1,10 +1,10 @@
 //! Durable changes of the file system. Modules create, link, rename, remove and sync files only with these functions.
 //!
-//! Names from an artifact are [`FileName`]s, and operations work on one name in an open directory ([`Dir`]): no `..`, no
-//! absolute path and no symlink leads out of it.
+//! Names from an artifact are [`FileName`]s, and operations work on one name in an open directory ([`Dir`]): no `..`,
+//! no absolute path and no symlink leads out of it.
 //!
-//! An operation on a name is atomic, and durable after [`Dir::sync`] of its directory. Content is durable after a sync of the
-//! file, or of the whole file system ([`Dir::sync_filesystem`]).
+//! An operation on a name is atomic, and durable after [`Dir::sync`] of its directory. Content is durable after a
+//! sync of the file, or of the whole file system ([`Dir::sync_filesystem`]).
 
 mod attributes;
 mod destination;
@@ -38,8 +38,8 @@ pub use trust::require_trusted;
 
 use crate::name::FileName;
 
-/// Writes `content` to the file `path`, atomically and durably: after a power loss it has the previous or the new content.
-/// Makes missing parent directories.
+/// Writes `content` to the file `path`, atomically and durably: after a power loss it has the previous or the new
+/// content. Makes missing parent directories.
 ///
 /// ```
 /// use mender_update_module::durable;
@@ -72,8 +72,8 @@ pub fn rewrite_file(path: &Path, content: &[u8]) -> Result<()> {
     })
 }
 
-/// Copies the regular file or symlink `from` to `to`, with owner, permissions, modification time and extended attributes,
-/// atomically and durably.
+/// Copies the regular file or symlink `from` to `to`, with owner, permissions, modification time and extended
+/// attributes, atomically and durably.
 ///
 /// # Errors
 /// When `from` is neither, or a step fails. `to` then does not change.
@@ -185,9 +185,7 @@ pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
         // NotADirectory: a component of the path is not a directory.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error).with_context(|| failed("reading", path)),
     }
 }
@@ -289,10 +287,7 @@ mod tests {
         assert_eq!((meta.mode() & 0o7777, meta.modified().unwrap()), (0o604, then));
         assert_eq!(fs::read(path("copy")).unwrap(), b"content");
         assert_eq!(fs::read_link(path("second")).unwrap(), Path::new("nowhere"));
-        assert!(
-            is_copy(&path("copy"), &path("file")).unwrap()
-                && is_copy(&path("second"), &path("link")).unwrap()
-        );
+        assert!(is_copy(&path("copy"), &path("file")).unwrap() && is_copy(&path("second"), &path("link")).unwrap());
         for other in ["link", "missing"] {
             assert!(!is_copy(&path("copy"), &path(other)).unwrap(), "{other}");
         }

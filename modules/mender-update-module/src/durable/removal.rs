@@ -1,7 +1,7 @@
 //! Removes directory trees of any depth, with a constant number of file descriptors and constant memory.
 //!
-//! Nested directories are first renamed to the top of the tree. So the removal never descends more than two levels, and after
-//! an interruption, the next removal continues.
+//! Nested directories are first renamed to the top of the tree. So the removal never descends more than two levels,
+//! and after an interruption, the next removal continues.
 
 use std::path::{Path, PathBuf};
 
@@ -18,8 +18,8 @@ const PASSES: u32 = 1 << 20;
 /// The largest number of names in a message.
 const LISTED: usize = 5;
 
-/// Removes the directory `path` and everything in it, without following symlinks and without entering mounts. A directory
-/// that does not exist is not an error.
+/// Removes the directory `path` and everything in it, without following symlinks and without entering mounts. A
+/// directory that does not exist is not an error.
 ///
 /// # Errors
 /// When files cannot be removed, with the remedy. Everything else is removed.
@@ -65,15 +65,11 @@ impl Removal<'_> {
                 return self.report();
             }
         }
-        bail!(
-            "removing {} failed: another program adds files to it: stop that program",
-            self.root.path().display()
-        )
+        bail!("removing {} failed: another program adds files to it: stop that program", self.root.path().display())
     }
 
     fn report(&self) -> Result<()> {
-        let shown: Vec<String> =
-            self.left.iter().map(|(path, error)| format!("{}: {error}", path.display())).collect();
+        let shown: Vec<String> = self.left.iter().map(|(path, error)| format!("{}: {error}", path.display())).collect();
         bail!(
             "removing {} failed: {}: clear attributes with chattr -ia, unmount file systems below it, and remove the directory",
             self.root.path().display(),
@@ -86,9 +82,7 @@ impl Removal<'_> {
         match fs::unlinkat(&parent.fd, name.as_ref(), AtFlags::empty()) {
             Ok(()) => self.removed += 1,
             Err(Errno::NOENT) => {}
-            Err(Errno::ISDIR | Errno::PERM) if self.is_directory(parent, name)? => {
-                self.directory(parent, name)?
-            }
+            Err(Errno::ISDIR | Errno::PERM) if self.is_directory(parent, name)? => self.directory(parent, name)?,
             Err(error) => self.leave(parent, name, error),
         }
         Ok(())
@@ -105,13 +99,7 @@ impl Removal<'_> {
         loop {
             let fresh = FileName::new(format!("discard-{}", self.fresh))?;
             self.fresh += 1;
-            match fs::renameat_with(
-                &parent.fd,
-                name.as_ref(),
-                &self.root.fd,
-                fresh.as_ref(),
-                RenameFlags::NOREPLACE,
-            ) {
+            match fs::renameat_with(&parent.fd, name.as_ref(), &self.root.fd, fresh.as_ref(), RenameFlags::NOREPLACE) {
                 Ok(()) => self.removed += 1,
                 Err(Errno::EXIST) => continue,
                 Err(error) => self.leave(parent, name, error),
@@ -148,8 +136,7 @@ impl Removal<'_> {
 /// The device number and, since Linux 5.8, the mount ID of a directory.
 pub(super) fn mount(dir: &Dir) -> Result<(u64, u64)> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
-    let stat =
-        fs::statx(&dir.fd, "", AtFlags::EMPTY_PATH, wanted).with_context(|| failed("reading", dir.path()))?;
+    let stat = fs::statx(&dir.fd, "", AtFlags::EMPTY_PATH, wanted).with_context(|| failed("reading", dir.path()))?;
     let known = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
     let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
     Ok((device, if known { stat.stx_mnt_id } else { 0 }))

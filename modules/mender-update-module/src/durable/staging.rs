@@ -17,8 +17,8 @@ use crate::name::FileName;
 /// The number of random bytes in the name of a staging directory, if the plain name exists.
 const RANDOM: usize = 6;
 
-/// The directory for the staged and the previous version of an update. It is private, and on the mount of the destination, so
-/// that files can be renamed.
+/// The directory for the staged and the previous version of an update. It is private, and on the mount of the
+/// destination, so that files can be renamed.
 ///
 /// ```
 /// use mender_update_module::FileName;
@@ -81,18 +81,16 @@ impl TryFrom<Stored> for Staging {
 }
 
 impl Staging {
-    /// A staging directory of the module `purpose` for `destination`: `.<name>.<purpose>` beside it; or in it, if it is a mount
-    /// point; or in the nearest existing directory above it. If the name exists, random characters follow it. It makes nothing.
+    /// A staging directory of the module `purpose` for `destination`: `.<name>.<purpose>` beside it; or in it, if it
+    /// is a mount point; or in the nearest existing directory above it. If the name exists, random characters follow
+    /// it. It makes nothing.
     ///
     /// # Errors
     /// For the root directory, and when a directory cannot be read.
     pub fn beside(destination: &Destination, purpose: &str) -> Result<Self> {
         let path = destination.path();
         let (Some(name), Some(above)) = (path.file_name(), path.parent()) else {
-            bail!(
-                "destination {} refused: it is the root directory: name a directory below it",
-                path.display()
-            );
+            bail!("destination {} refused: it is the root directory: name a directory below it", path.display());
         };
         let base = destination.base().open()?;
         let (parent, inside) = if destination.existed() {
@@ -136,15 +134,11 @@ impl Staging {
     }
 
     fn make_in(&self, parent: &Dir) -> Result<Dir> {
-        let directory =
-            parent.make_child(&self.name, 0o700).context("making the staging directory failed")?;
+        let directory = parent.make_child(&self.name, 0o700).context("making the staging directory failed")?;
         directory.require_private()?;
         // A user with write access to the parent may have replaced it meanwhile.
         directory.for_each_name(|name| {
-            bail!(
-                "staging directory {} refused: it contains {name}: install again",
-                directory.path().display()
-            )
+            bail!("staging directory {} refused: it contains {name}: install again", directory.path().display())
         })?;
         Ok(directory)
     }
@@ -216,16 +210,16 @@ impl Staging {
                 "staging directory {} refused: it was replaced after the download: install again",
                 directory.path().display()
             ),
-            Made::No => bail!(
-                "staging directory {} refused: it does not belong to this update",
-                directory.path().display()
-            ),
+            Made::No => {
+                bail!("staging directory {} refused: it does not belong to this update", directory.path().display())
+            }
             Made::Unknown => {}
         }
         Ok(directory)
     }
 
-    /// Runs `work`, which makes or removes the staging directory, and restores the times of a destination that contains it.
+    /// Runs `work`, which makes or removes the staging directory, and restores the times of a destination that
+    /// contains it.
     fn with_parent_times<T>(&self, parent: &Dir, work: impl FnOnce() -> Result<T>) -> Result<T> {
         if !self.inside {
             return work();
@@ -237,8 +231,8 @@ impl Staging {
     }
 }
 
-/// Removes the directory `name` in `parent` if it was made before a power loss and is not in the journal: it is private, and
-/// contains only empty directories. Anything else stays.
+/// Removes the directory `name` in `parent` if it was made before a power loss and is not in the journal: it is
+/// private, and contains only empty directories. Anything else stays.
 fn remove_unused(parent: &Dir, name: &FileName) -> Result<()> {
     if parent.kind(name)? != Some(Kind::Directory) {
         return Ok(());

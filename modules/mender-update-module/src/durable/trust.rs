@@ -1,7 +1,7 @@
 //! Trusted paths: those that only root, or the user of this process, can redirect.
 //!
-//! A module runs as root. A user who can rename a directory of a path, or make a symlink in it, could choose the files that
-//! root reads, replaces or removes.
+//! A module runs as root. A user who can rename a directory of a path, or make a symlink in it, could choose the
+//! files that root reads, replaces or removes.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -46,12 +46,7 @@ pub(super) fn follow(path: &Path) -> Result<Resolved> {
     let mut open: Vec<(PathBuf, usize)> = Vec::new();
     while let Some(name) = ahead.pop() {
         if name.as_bytes() == b".." {
-            ensure!(
-                at.missing.is_empty(),
-                "{} does not exist: {} is invalid",
-                at.whole().display(),
-                path.display()
-            );
+            ensure!(at.missing.is_empty(), "{} does not exist: {} is invalid", at.whole().display(), path.display());
             at.existing.pop();
             continue;
         }
@@ -70,10 +65,7 @@ pub(super) fn follow(path: &Path) -> Result<Resolved> {
         let changeable = changeable_entry(&at.existing, &found)?;
         if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
             if let Some(reason) = changeable {
-                bail!(
-                    "{} refused: it is a symlink, and {reason}: or name its target instead",
-                    next.display()
-                );
+                bail!("{} refused: it is a symlink, and {reason}: or name its target instead", next.display());
             }
             symlinks += 1;
             ensure!(symlinks <= SYMLINKS_MAX, "{} refused: too many symlinks", path.display());
@@ -92,8 +84,8 @@ pub(super) fn follow(path: &Path) -> Result<Resolved> {
     Ok(at)
 }
 
-/// Returns `path` without symlinks, and refuses it if others than root and the user of this process may redirect it: as owners
-/// of it or of a directory above it, or by permissions. It may not exist.
+/// Returns `path` without symlinks, and refuses it if others than root and the user of this process may redirect it:
+/// as owners of it or of a directory above it, or by permissions. It may not exist.
 ///
 /// # Errors
 /// When others may, with the directory or file, and the remedy.
@@ -160,8 +152,7 @@ mod tests {
     use super::*;
 
     fn refusal(path: &Path) -> String {
-        require_trusted(path)
-            .map_or_else(|error| format!("{error:#}"), |path| format!("accepted: {}", path.display()))
+        require_trusted(path).map_or_else(|error| format!("{error:#}"), |path| format!("accepted: {}", path.display()))
     }
 
     #[test]
@@ -176,10 +167,7 @@ mod tests {
             let before = fs::metadata(path(name)).unwrap().permissions();
             fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
             let refused = refusal(&path("a/b/settings"));
-            assert!(
-                refused.contains(path(name).to_str().unwrap()) && refused.contains("chmod"),
-                "{name}: {refused}"
-            );
+            assert!(refused.contains(path(name).to_str().unwrap()) && refused.contains("chmod"), "{name}: {refused}");
             fs::set_permissions(path(name), before).unwrap();
         }
         if !geteuid().is_root() {

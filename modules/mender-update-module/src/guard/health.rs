@@ -46,19 +46,13 @@ impl Health {
             command.is_some() || tcp.is_some() || url.is_some(),
             "the table health has none of command, tcp and url: set one of them"
         );
-        ensure!(
-            command.as_ref().is_none_or(|words| !words.is_empty()),
-            "the command is empty: name a program"
-        );
+        ensure!(command.as_ref().is_none_or(|words| !words.is_empty()), "the command is empty: name a program");
         if let Some(address) = tcp {
             let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
             ensure!(port.is_some(), "tcp = {address:?} is not of the form \"127.0.0.1:8080\"");
         }
         if let Some(url) = url {
-            ensure!(
-                url.starts_with("http://"),
-                "url = {url:?}: only http:// is known; for others use command"
-            );
+            ensure!(url.starts_with("http://"), "url = {url:?}: only http:// is known; for others use command");
         }
         ensure!(
             stable_seconds < limit_seconds,
@@ -69,11 +63,9 @@ impl Health {
 
     /// Polls until every check has succeeded for the stability window.
     pub(super) fn wait(&self) -> Result<()> {
-        StabilityWindow::new(self.limit_seconds, self.stable_seconds).wait(|left| {
-            match self.check_once(left) {
-                Ok(()) => Poll::Healthy(()),
-                Err(error) => Poll::Unhealthy(error),
-            }
+        StabilityWindow::new(self.limit_seconds, self.stable_seconds).wait(|left| match self.check_once(left) {
+            Ok(()) => Poll::Healthy(()),
+            Err(error) => Poll::Unhealthy(error),
         })
     }
 
@@ -145,8 +137,7 @@ mod tests {
                 let mut stream = stream.unwrap();
                 let status = statuses[number.min(statuses.len() - 1)];
                 let _ = stream.read(&mut [0; 1024]);
-                let _ =
-                    write!(stream, "HTTP/1.1 {status} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let _ = write!(stream, "HTTP/1.1 {status} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             }
         });
         address
@@ -173,8 +164,7 @@ mod tests {
             statuses
         };
         let address = server(&LOOP);
-        let health =
-            health(&format!(r#"{{"url": "http://{address}/", "limit_seconds": 3, "stable_seconds": 1}}"#));
+        let health = health(&format!(r#"{{"url": "http://{address}/", "limit_seconds": 3, "stable_seconds": 1}}"#));
         let said = failure(&health);
         assert!(said.contains("within 3s"), "{said}");
     }
@@ -183,19 +173,13 @@ mod tests {
     fn an_error_names_the_check_and_its_result() {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         for (json, words) in [
-            (
-                format!(r#"{{"tcp": "{closed}", "limit_seconds": 1, "stable_seconds": 0}}"#),
-                closed.to_string(),
-            ),
+            (format!(r#"{{"tcp": "{closed}", "limit_seconds": 1, "stable_seconds": 0}}"#), closed.to_string()),
             (
                 r#"{"command": ["sh", "-c", "exit 7"], "limit_seconds": 1, "stable_seconds": 0}"#.to_owned(),
                 "exit status: 7".to_owned(),
             ),
             (
-                format!(
-                    r#"{{"url": "http://{}/x", "limit_seconds": 1, "stable_seconds": 0}}"#,
-                    server(&[404])
-                ),
+                format!(r#"{{"url": "http://{}/x", "limit_seconds": 1, "stable_seconds": 0}}"#, server(&[404])),
                 "404".to_owned(),
             ),
         ] {
@@ -208,8 +192,6 @@ mod tests {
     fn an_open_port_is_enough() {
         let open = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = open.local_addr().unwrap();
-        health(&format!(r#"{{"tcp": "{address}", "limit_seconds": 60, "stable_seconds": 0}}"#))
-            .wait()
-            .unwrap();
+        health(&format!(r#"{{"tcp": "{address}", "limit_seconds": 60, "stable_seconds": 0}}"#)).wait().unwrap();
     }
 }

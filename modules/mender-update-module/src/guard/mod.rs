@@ -15,8 +15,8 @@ use crate::tree::WorkTree;
 use health::Health;
 use units::Units;
 
-/// What goes around one activation. It is in the journal, because a rollback needs it too, and by then settings may have
-/// changed and the artifact's meta-data be gone.
+/// What goes around one activation. It is in the journal, because a rollback needs it too, and by then settings may
+/// have changed and the artifact's meta-data be gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Guard {
@@ -32,8 +32,7 @@ impl Guard {
     pub(crate) fn of(name: &str, tree: &WorkTree) -> Result<Self> {
         let device: Self = settings_file::common(name)?;
         let artifact: Self = tree.meta_data()?.unwrap_or_default();
-        let guard =
-            Self { units: device.units.or(artifact.units), health: device.health.or(artifact.health) };
+        let guard = Self { units: device.units.or(artifact.units), health: device.health.or(artifact.health) };
         guard.check()?;
         Ok(guard)
     }
@@ -73,7 +72,8 @@ impl Guard {
         Ok(())
     }
 
-    /// As [`check_health`](Self::check_health), for a report only: after a rollback there is no other version to activate.
+    /// As [`check_health`](Self::check_health), for a report only: after a rollback there is no other version to
+    /// activate.
     pub(crate) fn report(&self) {
         if let Err(error) = self.check_health() {
             log!("with the previous version active: {error:#}");
@@ -95,9 +95,7 @@ mod tests {
         let tree = WorkTree::new(directory.path());
         meta_data("null");
         assert_eq!(Guard::of("no-such-module", &tree).unwrap(), Guard::default());
-        meta_data(
-            r#"{"dest_dir": "/x", "units": {"stop": ["a.service"]}, "health": {"tcp": "127.0.0.1:1"}}"#,
-        );
+        meta_data(r#"{"dest_dir": "/x", "units": {"stop": ["a.service"]}, "health": {"tcp": "127.0.0.1:1"}}"#);
         let guard = Guard::of("no-such-module", &tree).unwrap();
         assert!(guard.units.is_some() && guard.health.is_some());
         for bad in [

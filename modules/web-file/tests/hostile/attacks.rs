@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
-use mock_client::Snapshot;
+use mender_update_module_test::Snapshot;
 
 use crate::device::{Attack, Device, Mounted, WWW_DATA, failed, run};
 

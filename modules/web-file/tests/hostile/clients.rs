@@ -71,9 +71,7 @@ fn sigterm_ends_a_call_with_all_its_processes() {
     device.let_health_checks_pass();
     // The client sends SIGTERM to the module's process group at its time limit.
     let pattern = format!("web-file ArtifactInstall {}", device.client.tree().display());
-    assert!(
-        Command::new("pkill").args(["-TERM", "-f", &format!("^[^ ]*{pattern}")]).status().unwrap().success()
-    );
+    assert!(Command::new("pkill").args(["-TERM", "-f", &format!("^[^ ]*{pattern}")]).status().unwrap().success());
     wait_for("the end", || !runs("^sleep 4003.5"));
     client.wait().unwrap();
     device.set(&device.www, "");
@@ -142,18 +140,14 @@ fn every_log_line_is_one_write() {
         .client
         .set(
             "web-file",
-            &fs::read_to_string(device.client.settings().join("web-file.toml"))
-                .unwrap()
-                .replace("= 600", "= 1"),
+            &fs::read_to_string(device.client.settings().join("web-file.toml")).unwrap().replace("= 600", "= 1"),
         )
         .unwrap();
     assert!(device.download().success());
     // Each write to a datagram socket is one datagram.
     let (reader, writer) = std::os::unix::net::UnixDatagram::pair().unwrap();
     let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
-    call.arg("ArtifactInstall")
-        .arg(device.client.tree())
-        .env("MENDER_MODULES_SETTINGS", device.client.settings());
+    call.arg("ArtifactInstall").arg(device.client.tree()).env("MENDER_MODULES_SETTINGS", device.client.settings());
     let mut call = call.stderr(std::os::fd::OwnedFd::from(writer)).spawn().unwrap();
     reader.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let (mut lines, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
@@ -178,9 +172,7 @@ fn a_call_ends_even_if_its_log_is_not_read() {
     device.set_health_check("yes flood-4004.5; sleep 4004.5");
     assert!(device.download().success());
     let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
-    call.arg("ArtifactInstall")
-        .arg(device.client.tree())
-        .env("MENDER_MODULES_SETTINGS", device.client.settings());
+    call.arg("ArtifactInstall").arg(device.client.tree()).env("MENDER_MODULES_SETTINGS", device.client.settings());
     // The pipe stays open, and is not read.
     let mut call = call.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("the flood", || runs("^yes flood-4004.5"));

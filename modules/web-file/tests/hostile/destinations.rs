@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mock_client::Snapshot;
+use mender_update_module_test::Snapshot;
 
 use crate::device::{Device, attribute, failed};
 
@@ -19,10 +19,7 @@ fn impossible_destinations_are_refused_in_download_and_block_nothing() {
         (root.join("home\r"), "control character"),
         (device.client.datastore().join("modules"), "name another directory"),
         (device.journal(), "name another directory"),
-        (
-            PathBuf::from(env!("CARGO_BIN_EXE_web-file")).parent().unwrap().to_owned(),
-            "name another directory",
-        ),
+        (PathBuf::from(env!("CARGO_BIN_EXE_web-file")).parent().unwrap().to_owned(), "name another directory"),
     ] {
         device.set(&dest_dir, "");
         failed(&device.download(), words);

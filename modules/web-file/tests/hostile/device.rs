@@ -6,7 +6,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mock_client::{Generation, MockClient, Outcome};
+use mender_update_module_test::{Generation, MockClient, Outcome};
 
 /// The user ID of the web server, which owns the parent directory of the web root.
 pub const WWW_DATA: u32 = 33;
@@ -53,8 +53,7 @@ impl Device {
         let flag = self.client.device().join("checked");
         fs::write(&flag, "").unwrap();
         let script = format!("test -e '{}' || exit 0; {script}", flag.display());
-        let check =
-            format!("command = [\"sh\", \"-c\", {script:?}]\nlimit_seconds = 600\nstable_seconds = 0");
+        let check = format!("command = [\"sh\", \"-c\", {script:?}]\nlimit_seconds = 600\nstable_seconds = 0");
         self.set(&self.www, &format!("[health]\n{check}\n"));
     }
 

@@ -93,10 +93,8 @@ fn a_file_that_an_application_saves_while_its_unit_stops_is_restored() {
     let save = format!("printf saved > '{0}/x' && mv '{0}/x' '{0}/passwd'", device.www.display());
     let systemctl = device.client.device().join("systemctl");
     let first = device.client.device().join("stopped");
-    let script = format!(
-        "#!/bin/sh\ncase $* in *stop*) test -e '{0}' || {{ touch '{0}'; {save}; }};; esac\n",
-        first.display()
-    );
+    let script =
+        format!("#!/bin/sh\ncase $* in *stop*) test -e '{0}' || {{ touch '{0}'; {save}; }};; esac\n", first.display());
     fs::write(&systemctl, script).unwrap();
     fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("PATH={}:/usr/bin:/bin", device.client.device().display());

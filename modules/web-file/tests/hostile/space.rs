@@ -15,10 +15,7 @@ fn a_failed_download_frees_its_space_at_once_and_an_interrupted_one_at_boot() {
     device.ok("Cleanup");
     fs::create_dir(device.www.join("a")).unwrap();
     failed(&device.client.download(&twice[..1]).unwrap(), "directory");
-    assert!(
-        !device.staging().exists() && !device.journal().join("journal.json").exists(),
-        "its space is not free"
-    );
+    assert!(!device.staging().exists() && !device.journal().join("journal.json").exists(), "its space is not free");
     let payload = [(OsStr::new("big"), &[7_u8; 100_000][..])];
     device.client.interrupt_download(&payload).unwrap();
     assert!(device.staging().exists());

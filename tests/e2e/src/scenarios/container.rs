@@ -44,9 +44,7 @@ const TAG: &str = "localhost/shop:latest";
 /// Starts the device with the module and its settings.
 fn start(device: &mut Device) -> Result<()> {
     device.power_on_with_package(MODULE)?;
-    device
-        .ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 180\\n' > {SETTINGS} && sync"))
-        .map(drop)
+    device.ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 180\\n' > {SETTINGS} && sync")).map(drop)
 }
 
 /// Starts the device and installs the first version. Returns the images.

@@ -1,7 +1,7 @@
 //! Scenarios of `deb`: its package, updates of real packages with rollbacks, a power loss, and an update of the client.
 
 use anyhow::{Context, Result, ensure};
-use mock_client::debian::Package;
+use mender_update_module_test::debian::Package;
 
 use crate::Scenario;
 use crate::device::{Device, journal, module_directory};
@@ -56,10 +56,9 @@ fn with_previous_version(device: &mut Device) -> Result<String> {
 
 /// Everything that a rollback must restore: the state of dpkg and apt, `/etc`, and the files of the package.
 fn state(device: &Device) -> Result<String> {
-    let packages = device.ok(
-        "dpkg-query --show --showformat='${binary:Package} ${db:Status-Abbrev} ${Version} ${Conffiles}\\n' \
-         && apt-mark showauto && (dpkg --verify app mender-client || true) && find /usr/share/app /opt",
-    )?;
+    let packages = device
+        .ok("dpkg-query --show --showformat='${binary:Package} ${db:Status-Abbrev} ${Version} ${Conffiles}\\n' \
+         && apt-mark showauto && (dpkg --verify app mender-client || true) && find /usr/share/app /opt")?;
     // Without directories: their times change whenever a temporary file is created in them.
     let etc = device.ok("cd /etc && find . ! -type d -printf '%y %m %U:%G %T@ %s %p %l\\n' | sort \
          && find . -type f -exec sha256sum {} + | sort")?;
@@ -100,8 +99,7 @@ fn package(device: &mut Device) -> Result<()> {
 
 fn update(device: &mut Device) -> Result<()> {
     let before = with_previous_version(device)?;
-    let extra =
-        Package::new("extra", "1:1+b1~rc1").field("Depends", "app (>= 2)").file("/opt/extra/file", "x");
+    let extra = Package::new("extra", "1:1+b1~rc1").field("Depends", "app (>= 2)").file("/opt/extra/file", "x");
     let good = artifact(device, "release-2", &[app("2.0").build()?, extra.build()?])?;
     device.install(&good)?;
     device.ok("grep -q 2.0 /usr/share/app/data && grep -q mine /etc/app.conf \
@@ -119,9 +117,8 @@ fn update(device: &mut Device) -> Result<()> {
     is_unchanged(device, &before).context("after a failing postinst")?;
     is_clean(device)?;
     device.install_and_commit(&good)?;
-    device.ok(
-        "test \"$(dpkg-query --show --showformat='${Version}' app)\" = 2.0 && apt-mark showauto | grep -qx app",
-    )?;
+    device
+        .ok("test \"$(dpkg-query --show --showformat='${Version}' app)\" = 2.0 && apt-mark showauto | grep -qx app")?;
     is_clean(device)
 }
 
@@ -136,9 +133,7 @@ fn power_loss(device: &mut Device) -> Result<()> {
     device.start_client_until(&format!("install {artifact}"), "test -e /run/reached")?;
     device.ok("grep -q 2.0 /usr/share/app/data").context("the first package is not unpacked")?;
     device.reboot_by_power_loss()?;
-    device
-        .wait_until(&format!("grep -q RolledBack {}", journal(MODULE)))
-        .context("no recovery after the boot")?;
+    device.wait_until(&format!("grep -q RolledBack {}", journal(MODULE))).context("no recovery after the boot")?;
     device
         .wait_until(&format!(
             "test $(systemctl show --property=ActiveState --value {PACKAGE}-recover.service) = inactive"
@@ -176,16 +171,13 @@ fn client_update(device: &mut Device) -> Result<()> {
     // The maintainer script requested a restart of the service, which systemd refused.
     let output = device.ok("cat /root/log")?;
     ensure!(output.contains("Operation refused"), "no restart of the service was refused:\n{output}");
-    let version =
-        device.ok("dpkg-query --show --showformat='${Version} ${db:Status-Abbrev}' mender-client")?;
+    let version = device.ok("dpkg-query --show --showformat='${Version} ${db:Status-Abbrev}' mender-client")?;
     ensure!(version.ends_with("+newer ii "), "unexpected version of mender-client: {version:?}");
     // The service was restarted after the update, and not during it.
     device
         .wait_until("test $(grep -c started /root/starts) = 2")
         .context("the service was not restarted exactly once")?;
-    device.ok(
-        "test ! -e /run/systemd/system/mender-client.service.d && systemctl is-active mender-client.service",
-    )?;
+    device.ok("test ! -e /run/systemd/system/mender-client.service.d && systemctl is-active mender-client.service")?;
     ensure!(device.client("show-artifact", 0)?.contains("release-2"), "the update is not committed");
     is_clean(device)
 }

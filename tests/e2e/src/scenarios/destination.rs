@@ -39,10 +39,7 @@ impl Destination {
         let names = device.ok(&format!("cd '{path}' && find . {} -type f | sort", self.find))?;
         let mut expected: Vec<_> = files.iter().map(|(name, _)| format!("./{name}")).collect();
         expected.sort();
-        ensure!(
-            names.lines().eq(expected.iter()),
-            "unexpected files in {path}: {names:?} instead of {expected:?}"
-        );
+        ensure!(names.lines().eq(expected.iter()), "unexpected files in {path}: {names:?} instead of {expected:?}");
         for (name, content) in files {
             let found = device.ok(&format!("stat -c '{format}' '{path}/{name}' && cat '{path}/{name}'"))?;
             ensure!(found == format!("{attributes}\n{content}"), "unexpected file {path}/{name}: {found:?}");
@@ -69,13 +66,7 @@ impl Destination {
 
     /// Installs `artifact` and rolls back. Its files must be active in between, and the contents of the destination
     /// must be the same as `before` afterwards.
-    pub fn roll_back(
-        &self,
-        device: &Device,
-        artifact: &str,
-        files: &[(&str, &str)],
-        before: &str,
-    ) -> Result<()> {
+    pub fn roll_back(&self, device: &Device, artifact: &str, files: &[(&str, &str)], before: &str) -> Result<()> {
         device.install(artifact)?;
         self.is_active(device, files)?;
         device.client("rollback", 0)?;
@@ -90,12 +81,7 @@ impl Destination {
 
     /// Installs `artifact` and makes the device lose power in ArtifactCommit. The new version must be active after the
     /// boot, and the commit can be repeated.
-    pub fn power_loss_in_commit(
-        &self,
-        device: &mut Device,
-        artifact: &str,
-        files: &[(&str, &str)],
-    ) -> Result<()> {
+    pub fn power_loss_in_commit(&self, device: &mut Device, artifact: &str, files: &[(&str, &str)]) -> Result<()> {
         device.install(artifact)?;
         let journal = journal(self.module);
         let condition = format!("test -e {journal}.new && grep -q Committed {journal}.new");

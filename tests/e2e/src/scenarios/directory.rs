@@ -67,8 +67,7 @@ const NEW: &[(&str, &str)] =
     &[("index.html", "<h1>new</h1>\n"), ("lib/a/b/data", "deep\n"), ("run", "#!/bin/sh\nexit 1\n")];
 
 fn with_previous_version(device: &mut Device) -> Result<String> {
-    DESTINATION
-        .with_previous_version(device, "ln gone.html second && ln -s gone.html link && chmod 2750 uploads")
+    DESTINATION.with_previous_version(device, "ln gone.html second && ln -s gone.html link && chmod 2750 uploads")
 }
 
 /// An artifact as Mender's `directory-artifact-gen` makes it.

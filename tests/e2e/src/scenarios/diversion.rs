@@ -15,9 +15,7 @@ pub fn run(device: &mut Device, module: &str) -> Result<()> {
     device.install_package_with_apt(module)?;
     let installed = device.ok(&format!("{executable} --version && sha256sum {executable}"))?;
     ensure!(!installed.contains(&upstream), "the module of mender-client is still installed: {executable}");
-    device.ok(&format!(
-        "dpkg --verify {package} mender-client && systemctl is-enabled {package}-recover.service"
-    ))?;
+    device.ok(&format!("dpkg --verify {package} mender-client && systemctl is-enabled {package}-recover.service"))?;
     // A package with an unfinished update cannot be removed.
     device.ok(&format!("mkdir -p $(dirname {journal}) && touch {journal}"))?;
     device.fails(&format!("dpkg --remove {package}"), "under way")?;
@@ -25,7 +23,5 @@ pub fn run(device: &mut Device, module: &str) -> Result<()> {
     device.purge_package(&package)?;
     let after = device.ok(&format!("sha256sum {executable}"))?;
     ensure!(after == upstream, "the module of mender-client was not restored: {after}");
-    device
-        .ok(&format!("dpkg --verify mender-client && test -z \"$(dpkg-divert --list '*v3/{module}*')\""))
-        .map(drop)
+    device.ok(&format!("dpkg --verify mender-client && test -z \"$(dpkg-divert --list '*v3/{module}*')\"")).map(drop)
 }

@@ -14,11 +14,7 @@ pub const SCENARIOS: &[Scenario] = &[
         description: "the package is installed; purging it leaves nothing behind",
         run: package,
     },
-    Scenario {
-        name: "install-commit",
-        description: "an update is installed and committed",
-        run: install_commit,
-    },
+    Scenario { name: "install-commit", description: "an update is installed and committed", run: install_commit },
     Scenario {
         name: "install-rollback",
         description: "an update is installed and rolled back: exactly the previous version",
@@ -29,11 +25,7 @@ pub const SCENARIOS: &[Scenario] = &[
         description: "ArtifactInstall fails: the update rolls back by itself",
         run: failing_install,
     },
-    Scenario {
-        name: "several-files",
-        description: "one artifact replaces all of several files",
-        run: several_files,
-    },
+    Scenario { name: "several-files", description: "one artifact replaces all of several files", run: several_files },
     Scenario {
         name: "first-install",
         description: "a first install into a missing or empty web root is rolled back",
@@ -92,9 +84,7 @@ fn package(device: &mut Device) -> Result<()> {
                  -o -path /var/lib/systemd \\) -prune -o -print | sort";
     let before = device.ok(files)?;
     device.install_package_with_apt(MODULE)?;
-    device.ok(
-        "test -x /usr/share/mender/modules/v3/web-file && /usr/share/mender/modules/v3/web-file --version",
-    )?;
+    device.ok("test -x /usr/share/mender/modules/v3/web-file && /usr/share/mender/modules/v3/web-file --version")?;
     device.ok("systemctl is-enabled mender-update-module-web-file-recover.service")?;
     device.ok(&format!("dpkg --verify {PACKAGE}"))?;
     device.purge_package(PACKAGE)?;
@@ -149,13 +139,12 @@ fn failing_install(device: &mut Device) -> Result<()> {
 
 fn several_files(device: &mut Device) -> Result<()> {
     with_previous_version(device)?;
-    let contents: Vec<_> =
-        (0..40).map(|number| (format!("page-{number}.html"), format!("page {number}\n"))).collect();
+    let contents: Vec<_> = (0..40).map(|number| (format!("page-{number}.html"), format!("page {number}\n"))).collect();
     let files: Vec<_> = contents.iter().map(|(name, content)| (name.as_str(), content.as_str())).collect();
     let artifact = artifact(device, &files)?;
     device.install_and_commit(&artifact)?;
-    let listing = device
-        .ok(&format!("cd {WWW} && find . -maxdepth 1 -type f | wc -l && cat page-0.html page-39.html"))?;
+    let listing =
+        device.ok(&format!("cd {WWW} && find . -maxdepth 1 -type f | wc -l && cat page-0.html page-39.html"))?;
     ensure!(listing == "40\npage 0\npage 39\n", "unexpected files in {WWW}: {listing:?}");
     WEB_ROOT.is_clean(device)
 }

@@ -9,8 +9,7 @@ use crate::release::{Release, release};
 use crate::{Scenario, Setup};
 
 /// Every provider with every engine.
-const PROVIDERS: &[Setup] =
-    &[Setup::Podman, Setup::PodmanDockerCompose, Setup::Docker, Setup::DockerContainerd];
+const PROVIDERS: &[Setup] = &[Setup::Podman, Setup::PodmanDockerCompose, Setup::Docker, Setup::DockerContainerd];
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -148,17 +147,11 @@ fn refused(device: &mut Device) -> Result<()> {
         ("    env_file: app.env\n", "archive"),
         ("    build: .\n", "build"),
         ("    container_name: unrelated\n", "container name in use: unrelated"),
-        (
-            "    depends_on: [other]\n  other: {image: 'localhost/shop:1', depends_on: [web]}\n",
-            "circular dependency",
-        ),
+        ("    depends_on: [other]\n  other: {image: 'localhost/shop:1', depends_on: [web]}\n", "circular dependency"),
         ("  other:\n    image: localhost/unknown:1\n", "neither in the artifact nor on the device"),
         ("  other:\n    image: localhost/shop:1\n    ports: {not: [valid\n", "YAML"),
         ("    secrets: [s]\nsecrets: {s: {file: s.txt}}\n", "archive"),
-        (
-            "    volumes: ['d:/d']\nvolumes: {d: {driver_opts: {type: none, o: bind, device: ./d}}}\n",
-            "archive",
-        ),
+        ("    volumes: ['d:/d']\nvolumes: {d: {driver_opts: {type: none, o: bind, device: ./d}}}\n", "archive"),
     ]
     .into_iter()
     .enumerate()

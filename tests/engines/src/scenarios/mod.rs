@@ -13,7 +13,6 @@ const ENGINES: &[Setup] = &[Setup::Podman, Setup::Docker, Setup::DockerContainer
 
 /// All scenarios.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    let all =
-        [updates::SCENARIOS, names::SCENARIOS, reasons::SCENARIOS, compose::SCENARIOS, quadlet::SCENARIOS];
+    let all = [updates::SCENARIOS, names::SCENARIOS, reasons::SCENARIOS, compose::SCENARIOS, quadlet::SCENARIOS];
     all.into_iter().flatten()
 }

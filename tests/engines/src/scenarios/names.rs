@@ -53,9 +53,8 @@ fn names_of_others(device: &mut Device) -> Result<()> {
     };
     let first = device.artifact(&plain("1", "shop", "localhost/shop:1", &image("1"), 8080))?;
     device.client(&format!("install {first}"), 0)?;
-    let base = |images: &[String]| -> Vec<String> {
-        images.iter().filter(|image| image.contains("base:")).cloned().collect()
-    };
+    let base =
+        |images: &[String]| -> Vec<String> { images.iter().filter(|image| image.contains("base:")).cloned().collect() };
     ensure!(base(&device.images()?) == before, "after the install: {:#?}", device.images()?);
     device.client("rollback", 0)?;
     device.is_clean(&before)?;
@@ -76,9 +75,7 @@ fn names_of_others(device: &mut Device) -> Result<()> {
 }
 
 fn short_names(device: &mut Device) -> Result<()> {
-    for (number, name) in
-        ["app:1", "docker.io/library/lib:1", "docker.io/foo/app:1", "foo/more:1"].iter().enumerate()
-    {
+    for (number, name) in ["app:1", "docker.io/library/lib:1", "docker.io/foo/app:1", "foo/more:1"].iter().enumerate() {
         let project = format!("project-{number}");
         let port = 8080 + u16::try_from(number)?;
         let image = |version: &str| device.image(name, version, Mode::Healthy);
@@ -104,11 +101,7 @@ fn short_names(device: &mut Device) -> Result<()> {
         device.is_clean(&previous)?;
         device.client(&format!("install {second}"), 0)?;
         device.client("commit", 0)?;
-        ensure!(
-            device.images()?.len() == previous.len(),
-            "{name}: an image is left: {:#?}",
-            device.images()?
-        );
+        ensure!(device.images()?.len() == previous.len(), "{name}: an image is left: {:#?}", device.images()?);
     }
     Ok(())
 }
@@ -128,9 +121,7 @@ fn archives(device: &mut Device) -> Result<()> {
     let stop = "systemctl stop docker.service docker.socket; \
                 systemctl reset-failed docker.service 2> /dev/null || true";
     let restore = device.run("cat /etc/docker/daemon.json")?;
-    for (setup, settings) in
-        [("classic", "{}"), ("containerd", r#"{"features": {"containerd-snapshotter": true}}"#)]
-    {
+    for (setup, settings) in [("classic", "{}"), ("containerd", r#"{"features": {"containerd-snapshotter": true}}"#)] {
         device.write("/etc/docker/daemon.json", settings.as_bytes())?;
         save(
             setup,
@@ -152,11 +143,7 @@ fn archives(device: &mut Device) -> Result<()> {
     device.ok("podman rmi localhost/saved:1")?;
     let settings = if restore.status == 0 { restore.text } else { "{}".to_owned() };
     device.write("/etc/docker/daemon.json", settings.as_bytes())?;
-    device.ok(&if is_docker {
-        format!("{stop}; systemctl start docker.service")
-    } else {
-        stop.to_owned()
-    })?;
+    device.ok(&if is_docker { format!("{stop}; systemctl start docker.service") } else { stop.to_owned() })?;
     let before = device.images()?;
     for setup in ["classic", "containerd", "podman", "oci"] {
         let id = device.ok(&format!("cat /root/{setup}.id"))?;
@@ -182,8 +169,7 @@ fn archives(device: &mut Device) -> Result<()> {
 
 fn volumes(device: &mut Device) -> Result<()> {
     let artifact = |version: &str| -> Result<String> {
-        let image =
-            device.image_of("localhost/shop:1", version, Mode::Healthy).with_volume("/state").archive();
+        let image = device.image_of("localhost/shop:1", version, Mode::Healthy).with_volume("/state").archive();
         device.artifact(&plain(version, "shop", "localhost/shop:1", &image, 8080))
     };
     let (first, second) = (artifact("1")?, artifact("2")?);

@@ -79,18 +79,12 @@ fn refused(device: &mut Device) -> Result<()> {
     let web = |more: &str| format!("[Container]\nImage={TAG}\nNetwork=host\nStopTimeout=1\n{more}\n");
     let none = ("more.network", "[Network]\n".to_owned());
     for (number, (files, expected)) in [
-        (
-            [("web.container", web("ContainerName=unrelated")), none.clone()],
-            "container name in use: unrelated",
-        ),
+        ([("web.container", web("ContainerName=unrelated")), none.clone()], "container name in use: unrelated"),
         ([("web.container", web("ServiceName=other")), none.clone()], "ServiceName"),
         ([("web.container", web("Pull=newer")), none.clone()], "Pull"),
         ([("web.container", web("Volume=./d:/d")), none.clone()], "archive"),
         (
-            [
-                ("web.container", web("[Unit]\nAfter=b.service")),
-                ("b.container", web("[Unit]\nAfter=web.service")),
-            ],
+            [("web.container", web("[Unit]\nAfter=b.service")), ("b.container", web("[Unit]\nAfter=web.service"))],
             "circular dependency",
         ),
         (
@@ -103,11 +97,8 @@ fn refused(device: &mut Device) -> Result<()> {
     .enumerate()
     {
         let names = files.iter().map(|(name, _)| *name).collect::<Vec<_>>();
-        let mut release =
-            release(&format!("bad-{number}"), "shop", &[(TAG, &image)], json!({"quadlet": names}));
-        release
-            .files
-            .extend(files.iter().map(|(name, text)| ((*name).to_owned(), text.clone().into_bytes())));
+        let mut release = release(&format!("bad-{number}"), "shop", &[(TAG, &image)], json!({"quadlet": names}));
+        release.files.extend(files.iter().map(|(name, text)| ((*name).to_owned(), text.clone().into_bytes())));
         device.refuses(&release, &[expected]).with_context(|| format!("{files:?}"))?;
         device.is_clean(&before).with_context(|| format!("{files:?}"))?;
     }

@@ -37,11 +37,7 @@ fn reasons(device: &mut Device) -> Result<()> {
     let mut published = json!({"image": TAG, "ports": ["8090:8080"]});
     let mut missing = json!({"image": TAG, "options": ["--entrypoint=/no/such/program"]});
     let mut cases = vec![
-        (
-            "taken",
-            &mut taken,
-            "Address in use|address already in use|Address already in use|port is already allocated",
-        ),
+        ("taken", &mut taken, "Address in use|address already in use|Address already in use|port is already allocated"),
         ("published", &mut published, "address already in use|port is already allocated"),
         ("missing", &mut missing, "no such file or directory|No such file or directory|not found"),
     ];
@@ -50,8 +46,7 @@ fn reasons(device: &mut Device) -> Result<()> {
         cases.push(("secret", &mut secret, "no-such-secret"));
     }
     for (name, run, causes) in cases {
-        let artifact =
-            device.artifact(&release(name, "shop", &[(TAG, &image)], json!({"run": {"web": run}})))?;
+        let artifact = device.artifact(&release(name, "shop", &[(TAG, &image)], json!({"run": {"web": run}})))?;
         let log = device.client(&format!("install {artifact}"), 1)?;
         ensure!(causes.split('|').any(|cause| log.contains(cause)), "{name}: the log has no cause:\n{log}");
         device.answers(8080, "1")?;
@@ -81,12 +76,7 @@ fn refused(device: &mut Device) -> Result<()> {
             json!({"run": {"a": {"image": TAG, "after": ["b"]}, "b": {"image": TAG, "after": ["a"]}}}),
             "circular dependency",
         ),
-        (
-            "unknown",
-            "shop",
-            with("image", json!("localhost/unknown:1")),
-            "neither in the artifact nor on the device",
-        ),
+        ("unknown", "shop", with("image", json!("localhost/unknown:1")), "neither in the artifact nor on the device"),
         ("relative", "shop", with("volumes", json!(["./data:/data"])), "named volume"),
         ("option", "shop", with("options", json!(["--volume=./data:/data"])), "named volume"),
         (
@@ -117,15 +107,10 @@ fn refused(device: &mut Device) -> Result<()> {
     // This module did not load it, and keeps it when the project no longer needs it. The same is true for an image
     // that the artifact names without a file.
     device.update(&plain("2", "shop", TAG, &image, 8080))?;
-    ensure!(
-        device.images()?.iter().any(|image| image.ends_with("localhost/unrelated:1")),
-        "{:#?}",
-        device.images()?
-    );
+    ensure!(device.images()?.iter().any(|image| image.ends_with("localhost/unrelated:1")), "{:#?}", device.images()?);
     device.load(&device.image("localhost/more:1", "more", Mode::Healthy))?;
     let more = device.images()?;
-    let more =
-        more.iter().find(|image| image.ends_with("localhost/more:1")).context("the image is not loaded")?;
+    let more = more.iter().find(|image| image.ends_with("localhost/more:1")).context("the image is not loaded")?;
     let id = more.split(' ').next().unwrap_or_default();
     let named = json!({
         "run": {"web": service("localhost/more:1", 8080)},
@@ -134,10 +119,6 @@ fn refused(device: &mut Device) -> Result<()> {
     device.update(&release("named", "shop", &[], named))?;
     device.answers(8080, "more")?;
     device.update(&plain("3", "shop", TAG, &image, 8080))?;
-    ensure!(
-        device.images()?.iter().any(|image| image.ends_with("localhost/more:1")),
-        "{:#?}",
-        device.images()?
-    );
+    ensure!(device.images()?.iter().any(|image| image.ends_with("localhost/more:1")), "{:#?}", device.images()?);
     Ok(())
 }

@@ -112,9 +112,7 @@ fn interrupted(device: &mut Device) -> Result<()> {
     let previous = device.images()?;
     let second = device.artifact(&shop(device, "2", Mode::Healthy))?;
     let stopped = "! pidof tiny-http > /dev/null";
-    for (arguments, phase) in
-        [(format!("install {second}"), "Switching"), ("rollback".to_owned(), "RollingBack")]
-    {
+    for (arguments, phase) in [(format!("install {second}"), "Switching"), ("rollback".to_owned(), "RollingBack")] {
         if phase == "RollingBack" {
             device.client(&format!("install {second}"), 0)?;
             device.answers(8080, "2")?;

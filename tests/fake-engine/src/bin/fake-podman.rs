@@ -23,8 +23,7 @@ fn answer(words: &[&str]) -> Result<String> {
         ["info", "--format", format] => {
             let tmp_dir = tmp_dir(&state);
             let known = [("{{.Store.GraphRoot}}", *directory), ("{{.Store.ImageCopyTmpDir}}", &tmp_dir)];
-            let output =
-                known.iter().fold((*format).to_owned(), |text, (field, value)| text.replace(field, value));
+            let output = known.iter().fold((*format).to_owned(), |text, (field, value)| text.replace(field, value));
             Ok(output + "\n")
         }
         ["images", ..] => images(&state),
@@ -32,17 +31,14 @@ fn answer(words: &[&str]) -> Result<String> {
         ["tag", id, reference] => state.tag(id, reference).map(|()| String::new()),
         ["rmi", name] => state.remove(name).map(|()| String::new()),
         ["ps", "--all", "--external", "--filter", filter, "--format", "{{.Names}}"] => {
-            let id = filter
-                .strip_prefix("ancestor=")
-                .context("unsupported filter: only ancestor= is supported")?;
+            let id = filter.strip_prefix("ancestor=").context("unsupported filter: only ancestor= is supported")?;
             let running = state.running()?;
             Ok(running.iter().filter(|(_, of)| of == id).map(|(name, _)| format!("{name}\n")).collect())
         }
         ["ps", "--all", filter @ .., "--format", "{{.Names}}"] => {
             // The only label of the mock's containers is the project, the prefix of their names.
             let label = filter.first().and_then(|filter| filter.rsplit_once('='));
-            let is_one =
-                |name: &str| label.is_none_or(|(_, project)| name.starts_with(&format!("{project}.")));
+            let is_one = |name: &str| label.is_none_or(|(_, project)| name.starts_with(&format!("{project}.")));
             let running = state.running()?;
             Ok(running.iter().filter(|(name, _)| is_one(name)).map(|(name, _)| format!("{name}\n")).collect())
         }
@@ -69,8 +65,7 @@ fn images(state: &State) -> Result<String> {
     let tags = state.tags()?;
     let mut text = String::new();
     for (id, _) in state.images()? {
-        let mut tagged: Vec<_> =
-            tags.iter().filter(|(_, of)| *of == id).map(|(tag, _)| tag.as_str()).collect();
+        let mut tagged: Vec<_> = tags.iter().filter(|(_, of)| *of == id).map(|(tag, _)| tag.as_str()).collect();
         if tagged.is_empty() {
             tagged.push("<none>:<none>");
         }
@@ -114,13 +109,11 @@ fn add_images(state: &State, archive: File) -> Result<String> {
     let manifest: Value = serde_json::from_slice(text("manifest.json")?)?;
     let mut output = String::new();
     for image in manifest.as_array().context("damaged archive: the manifest is not a list")? {
-        let config =
-            text(image["Config"].as_str().context("damaged archive: the manifest names no config")?)?;
+        let config = text(image["Config"].as_str().context("damaged archive: the manifest names no config")?)?;
         let id = digest(config);
         let parsed: Value = serde_json::from_slice(config)?;
         let variables = parsed["config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let mode =
-            variables.filter_map(|variable| variable.strip_prefix("MODE=")).next_back().unwrap_or("healthy");
+        let mode = variables.filter_map(|variable| variable.strip_prefix("MODE=")).next_back().unwrap_or("healthy");
         state.add_image(&id, mode)?;
         for tag in image["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             state.tag(&id, tag)?;

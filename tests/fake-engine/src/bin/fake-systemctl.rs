@@ -48,10 +48,8 @@ impl Unit {
     fn read(units_dir: &Path, unit: &str) -> Result<Self> {
         let path = units_dir.join(unit);
         let text = fs::read_to_string(&path).with_context(|| format!("unit {unit} not found"))?;
-        let start = text
-            .lines()
-            .find_map(|line| line.strip_prefix("ExecStart="))
-            .context("the unit has no ExecStart")?;
+        let start =
+            text.lines().find_map(|line| line.strip_prefix("ExecStart=")).context("the unit has no ExecStart")?;
         let words: Vec<_> = start.split_whitespace().collect();
         let is_id = |word: &&&str| word.len() == 64 && word.chars().all(|c| c.is_ascii_hexdigit());
         let image = words.iter().find(is_id).context("the unit has no image ID in ExecStart")?;

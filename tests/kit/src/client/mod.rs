@@ -97,11 +97,7 @@ impl MockClient {
     ///
     /// # Errors
     /// When the path of `parent` contains spaces.
-    pub fn without_spaces_in(
-        parent: &Path,
-        module: impl Into<PathBuf>,
-        generation: Generation,
-    ) -> Result<Self> {
+    pub fn without_spaces_in(parent: &Path, module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
         ensure!(
             !parent.to_string_lossy().contains(char::is_whitespace),
             "the path {} contains spaces, which not every module can handle: choose a directory without spaces (TMPDIR)",
@@ -112,27 +108,14 @@ impl MockClient {
 
     /// The device is a directory inside a temporary directory without spaces: a shell module that splits a path at a
     /// space, and then removes what the first half names, must not remove anything else.
-    fn in_directory(
-        parent: &Path,
-        name: &str,
-        module: impl Into<PathBuf>,
-        generation: Generation,
-    ) -> Result<Self> {
+    fn in_directory(parent: &Path, name: &str, module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("mender-").tempdir_in(parent);
         let directory = directory.context("making the device's directory failed")?;
         let device = directory.path().join(name);
         fs::create_dir_all(device.join("settings")).context("making the settings directory failed")?;
         let meta_data = "null".to_owned(); // what the client writes for an artifact without meta-data
         let module = module.into();
-        Ok(Self {
-            system: None,
-            _directory: directory,
-            device,
-            module,
-            generation,
-            meta_data,
-            wrapper: Vec::new(),
-        })
+        Ok(Self { system: None, _directory: directory, device, module, generation, meta_data, wrapper: Vec::new() })
     }
 
     /// A device that is a Debian system: a copy-on-write mount of the directory `base`, in which the module runs by
@@ -141,18 +124,13 @@ impl MockClient {
     /// # Errors
     /// When the system cannot be mounted, which needs root.
     pub fn debian(base: &Path, module: &Path, generation: Generation, spaces: bool) -> Result<Self> {
-        let mut client = Self::in_directory(
-            &env::temp_dir(),
-            if spaces { "with spaces" } else { "device" },
-            module,
-            generation,
-        )?;
+        let mut client =
+            Self::in_directory(&env::temp_dir(), if spaces { "with spaces" } else { "device" }, module, generation)?;
         let system = System::mount(base, client._directory.path(), &client.device)?;
         client.module = system.install(module)?;
         client.system = Some(system);
         for directory in [client.datastore(), client.settings()] {
-            fs::create_dir_all(&directory)
-                .with_context(|| format!("making {} failed", directory.display()))?;
+            fs::create_dir_all(&directory).with_context(|| format!("making {} failed", directory.display()))?;
         }
         Ok(client)
     }
@@ -188,8 +166,7 @@ impl MockClient {
 
     /// Writes the settings file of the module `name`, as TOML.
     pub fn set(&self, name: &str, settings: &str) -> Result<()> {
-        fs::write(self.settings().join(name).with_extension("toml"), settings)
-            .context("writing the settings failed")
+        fs::write(self.settings().join(name).with_extension("toml"), settings).context("writing the settings failed")
     }
 
     /// Sets the meta-data of the artifacts of later downloads, as JSON.
@@ -221,8 +198,8 @@ impl MockClient {
         outcome
     }
 
-    /// Begins a download and kills the module, with all processes that it has started, after half of the payload's first
-    /// file. For a module that does not ask for the payload, the client is interrupted while it fills `files/`.
+    /// Begins a download and kills the module, with all processes that it has started, after half of the payload's
+    /// first file. For a module that does not ask for the payload, the client is interrupted while it fills `files/`.
     pub fn interrupt_download(&self, payload: &[PayloadFile]) -> Result<()> {
         let read = || {
             thread::sleep(Duration::from_millis(20)); // so that the module has read what was written
@@ -264,8 +241,7 @@ impl MockClient {
     /// # Errors
     /// When the module cannot be started.
     pub fn call(&self, state: &str) -> Result<Outcome> {
-        let output =
-            self.spawn(state, Stdio::piped)?.wait_with_output().context("waiting for the module failed")?;
+        let output = self.spawn(state, Stdio::piped)?.wait_with_output().context("waiting for the module failed")?;
         Ok(Outcome {
             status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -347,15 +323,11 @@ impl MockClient {
             ("current_device_type", format!("raspberrypi3{newline}")),
             ("header/artifact_name", "release-2".to_owned()),
             ("header/artifact_group", String::new()),
-            (
-                "header/payload_type",
-                self.module.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            ),
+            ("header/payload_type", self.module.file_name().unwrap_or_default().to_string_lossy().into_owned()),
             ("header/meta-data", self.meta_data.clone()),
         ];
         for (name, text) in texts {
-            fs::write(tree.join(name), text)
-                .with_context(|| format!("writing {name} in the work tree failed"))?;
+            fs::write(tree.join(name), text).with_context(|| format!("writing {name} in the work tree failed"))?;
         }
         Ok(())
     }

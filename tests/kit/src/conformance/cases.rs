@@ -15,25 +15,13 @@ pub const CASES: &[Case] = &[
     case("install-commit", "an update installs exactly the new version", install_commit),
     case("update-again", "the same artifact can be installed again, and rolled back", update_again),
     case_of_rollback("rollback", "an update can be rolled back, repeatedly", rollback),
-    case_of_rollback(
-        "rollback-is-exact",
-        "rollback restores owner, mode, attributes and times",
-        exact_rollback,
-    ),
+    case_of_rollback("rollback-is-exact", "rollback restores owner, mode, attributes and times", exact_rollback),
     case_of_rollback("rollback-to-nothing", "a first install can be rolled back", first_install),
     case_of_rollback("rollback-after-commit", "an interrupted commit can be rolled back", after_commit),
     case_of_rollback("rollback-without-install", "rollback succeeds if the install never began", no_install),
     case("repeated-states", "ArtifactRollback, ArtifactFailure and Cleanup can be repeated", repeated),
-    case(
-        "interrupted-download",
-        "Cleanup ends an interrupted download, and the next succeeds",
-        interrupted_download,
-    ),
-    case(
-        "incomplete-tree",
-        "Cleanup succeeds with a work tree without header, and without one",
-        incomplete_tree,
-    ),
+    case("interrupted-download", "Cleanup ends an interrupted download, and the next succeeds", interrupted_download),
+    case("incomplete-tree", "Cleanup succeeds with a work tree without header, and without one", incomplete_tree),
     case("fifos-left-behind", "only Download opens the FIFOs", fifos),
     case("no-stdin", "no state reads standard input", no_stdin),
     case("empty-environment", "no state needs an environment variable", empty_environment),
@@ -195,8 +183,7 @@ fn interrupted_download(subject: &Subject) -> Result<()> {
 fn incomplete_tree(subject: &Subject) -> Result<()> {
     let trial = Trial::new(subject, Generation::V5)?;
     let previous = trial.active()?;
-    fs::create_dir_all(trial.device.tree().join("streams"))
-        .context("making an incomplete work tree failed")?;
+    fs::create_dir_all(trial.device.tree().join("streams")).context("making an incomplete work tree failed")?;
     trial.succeed(&["Cleanup"])?;
     trial.device.delete_tree()?;
     trial.succeed(&["Cleanup"])?;
@@ -212,10 +199,9 @@ fn fifos(subject: &Subject) -> Result<()> {
 
 /// Standard input is closed; or a FIFO that the call itself holds open for writing, so that a read blocks for ever.
 fn no_stdin(subject: &Subject) -> Result<()> {
-    for script in [
-        "exec \"$@\" <&-",
-        "fifo=$0; mkfifo -- \"$fifo\"; exec 3<>\"$fifo\"; rm -- \"$fifo\"; exec \"$@\" <&3 3<&-",
-    ] {
+    for script in
+        ["exec \"$@\" <&-", "fifo=$0; mkfifo -- \"$fifo\"; exec 3<>\"$fifo\"; rm -- \"$fifo\"; exec \"$@\" <&3 3<&-"]
+    {
         let mut trial = Trial::new(subject, Generation::V5)?;
         let fifo = trial.device.settings().join("standard-input");
         trial.wrap(&["sh", "-c", script, &fifo.to_string_lossy()]);

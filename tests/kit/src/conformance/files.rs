@@ -73,8 +73,7 @@ fn below(directory: &Path) -> Result<Vec<(PathBuf, Metadata)>> {
     let context = || format!("reading {} failed", directory.display());
     for entry in fs::read_dir(directory).with_context(context)? {
         let path = entry.with_context(context)?.path();
-        let meta =
-            fs::symlink_metadata(&path).with_context(|| format!("reading {} failed", path.display()))?;
+        let meta = fs::symlink_metadata(&path).with_context(|| format!("reading {} failed", path.display()))?;
         if meta.is_dir() {
             found.extend(below(&path)?);
         } else {

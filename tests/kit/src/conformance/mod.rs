@@ -1,5 +1,5 @@
-//! The conformance suite: whether an Update Module, in any language, conforms to the protocol. Each case is one rule of the
-//! protocol, tested on the executable.
+//! The conformance suite: whether an Update Module, in any language, conforms to the protocol. Each case is one rule
+//! of the protocol, tested on the executable.
 //!
 //! The mock client writes work trees as the clients 3.4.0 and 5.1.0 do.
 

@@ -29,10 +29,7 @@ impl Payload {
             settings: text(&directory.join("settings.toml"))?.unwrap_or_default(),
             meta_data: text(&directory.join("meta-data.json"))?,
             files: artifact(&directory.join("files"))?,
-            installed: artifact(&directory.join("installed"))?
-                .into_iter()
-                .map(|(_, package)| package)
-                .collect(),
+            installed: artifact(&directory.join("installed"))?.into_iter().map(|(_, package)| package).collect(),
             previous: tree("previous"),
             new: tree("new"),
         })
@@ -64,8 +61,8 @@ impl Payload {
         Ok(files)
     }
 
-    /// Writes the settings of the module `name`, whose executable is in the directory `beside`, to `device`, and sets the
-    /// meta-data of its artifacts.
+    /// Writes the settings of the module `name`, whose executable is in the directory `beside`, to `device`, and sets
+    /// the meta-data of its artifacts.
     pub fn set_up(&self, device: &mut MockClient, name: &str, beside: &Path) -> Result<()> {
         let settings = self.settings.replace("@BESIDE@", &beside.to_string_lossy());
         device.set(name, &replace(&settings, device)?)?;
@@ -93,8 +90,7 @@ impl Payload {
 
     /// The directory that an update changes, relative to the device.
     pub(crate) fn destination(&self) -> Result<PathBuf> {
-        let trees: Vec<&Path> =
-            [&self.previous, &self.new].into_iter().flatten().map(PathBuf::as_path).collect();
+        let trees: Vec<&Path> = [&self.previous, &self.new].into_iter().flatten().map(PathBuf::as_path).collect();
         files::common_directory(&trees)
     }
 }

@@ -59,16 +59,9 @@ impl<'a> Trial<'a> {
         for state in states {
             let outcome = self.call(state)?;
             let limit = self.subject.limit.as_secs();
-            ensure!(
-                outcome.status.code() != Some(TIMED_OUT),
-                "{state} failed: it did not end within {limit} s"
-            );
+            ensure!(outcome.status.code() != Some(TIMED_OUT), "{state} failed: it did not end within {limit} s");
             let Outcome { status, stdout, stderr } = &outcome;
-            ensure!(
-                outcome.success(),
-                "{state} failed: {status}: {}",
-                format!("{stdout}{stderr}").trim_end()
-            );
+            ensure!(outcome.success(), "{state} failed: {status}: {}", format!("{stdout}{stderr}").trim_end());
         }
         Ok(())
     }

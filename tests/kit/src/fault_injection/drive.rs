@@ -38,12 +38,7 @@ impl Versions {
 ///
 /// # Errors
 /// When a state fails, something is left behind, or neither the previous nor the new version is active.
-pub fn finish(
-    subject: &dyn Subject,
-    device: &MockClient,
-    states: &[&str],
-    versions: &Versions,
-) -> Result<End> {
+pub fn finish(subject: &dyn Subject, device: &MockClient, states: &[&str], versions: &Versions) -> Result<End> {
     for state in states {
         succeed(subject, device, state)?;
     }
@@ -88,8 +83,7 @@ pub fn call(subject: &dyn Subject, device: &MockClient, state: &str) -> Result<O
         return device.call(state);
     }
     let files = subject.payload(device)?;
-    let payload: Vec<_> =
-        files.iter().map(|(name, content)| (OsStr::new(name), content.as_slice())).collect();
+    let payload: Vec<_> = files.iter().map(|(name, content)| (OsStr::new(name), content.as_slice())).collect();
     device.download(&payload)
 }
 

@@ -122,22 +122,20 @@ impl Image {
         listing
     }
 
-    /// Replaces the content of `directory` with this image. Real storage keeps inode numbers across a power loss, but here
-    /// inodes get new ones. So numbers in journals, under keys that end with `inode`, are replaced with the new ones.
+    /// Replaces the content of `directory` with this image. Real storage keeps inode numbers across a power loss, but
+    /// here inodes get new ones. So numbers in journals, under keys that end with `inode`, are replaced with the new
+    /// ones.
     pub fn write_to(&self, directory: &Path) -> Result<()> {
         empty(directory).with_context(|| format!("emptying {} failed", directory.display()))?;
         let mut paths = BTreeMap::from([(self.root, directory.to_owned())]);
         self.make_names(self.root, directory, &mut paths)?;
         let mut numbers = BTreeMap::new();
         for (key, path) in &paths {
-            let now =
-                fs::symlink_metadata(path).with_context(|| format!("reading {} failed", path.display()))?;
+            let now = fs::symlink_metadata(path).with_context(|| format!("reading {} failed", path.display()))?;
             numbers.insert(self.inodes[key].number, now.ino());
         }
         for (key, path) in &paths {
-            self.inodes[key]
-                .write_to(path, &numbers)
-                .with_context(|| format!("writing {} failed", path.display()))?;
+            self.inodes[key].write_to(path, &numbers).with_context(|| format!("writing {} failed", path.display()))?;
         }
         Ok(())
     }
@@ -304,11 +302,8 @@ mod tests {
         lsetxattr(at("d"), "user.x", b"value", XattrFlags::CREATE).unwrap();
         File::open(at("d")).unwrap().set_modified(system_time((5, 7))).unwrap();
         let inode = fs::metadata(at("d")).unwrap().ino();
-        fs::write(
-            at("journal.json"),
-            format!("{{\"a\":[{{\"kept_inode\":{inode},\"inode\":1}}],\"n\":{inode}}}"),
-        )
-        .unwrap();
+        fs::write(at("journal.json"), format!("{{\"a\":[{{\"kept_inode\":{inode},\"inode\":1}}],\"n\":{inode}}}"))
+            .unwrap();
         let snapshot = || crate::Snapshot::of(directory.path()).unwrap();
         let (image, before) = (Image::of(directory.path()).unwrap(), snapshot());
         fs::remove_dir_all(at("d")).unwrap();

@@ -1,6 +1,6 @@
-//! Fault injection: a module is killed before and after each system call that changes a file system, each such call is
-//! made to fail, and unsynced writes are lost. Then the client continues as the real one does, and exactly the previous or
-//! exactly the new version has to be active.
+//! Fault injection: a module is killed before and after each system call that changes a file system, each such call
+//! is made to fail, and unsynced writes are lost. Then the client continues as the real one does, and exactly the
+//! previous or exactly the new version has to be active.
 //!
 //! The [`Tracer`] makes the faults, in all processes of a module. It also records the effects of the calls, from which
 //! `lost` computes the states that a power loss may leave.
@@ -139,9 +139,7 @@ impl Injection<'_> {
         for ((index, fault, shown), end) in attempts.into_iter().zip(ends) {
             let sequence = &SEQUENCES[index];
             let (attempt, allowed) = match fault {
-                Fault::Error(..) => {
-                    (Attempt::FailingCall, vec![sequence.after_failure.1, sequence.after_success.1])
-                }
+                Fault::Error(..) => (Attempt::FailingCall, vec![sequence.after_failure.1, sequence.after_success.1]),
                 _ => (Attempt::CrashPoint, vec![sequence.after_power_loss.1]),
             };
             let report = &mut reports[index];
@@ -190,8 +188,7 @@ impl Injection<'_> {
 
     /// Every loss of unsynced writes in every sequence.
     fn lost_writes(&self, reports: &mut [Report]) -> Result<()> {
-        let parts: Vec<_> =
-            (0..SEQUENCES.len()).flat_map(|index| (0..PARTS).map(move |part| (index, part))).collect();
+        let parts: Vec<_> = (0..SEQUENCES.len()).flat_map(|index| (0..PARTS).map(move |part| (index, part))).collect();
         let lost = |&(index, part): &(usize, usize)| self.lost_in(&SEQUENCES[index], part);
         let lost: Vec<_> = parts.par_iter().map(lost).collect();
         let mut counts = vec![None; SEQUENCES.len()];
@@ -210,8 +207,8 @@ impl Injection<'_> {
         Ok(())
     }
 
-    /// The number of states that lost writes leave in `sequence`, and the outcomes of those in `part`. All of a part are
-    /// laid out on the device on which they were recorded, because a journal contains paths.
+    /// The number of states that lost writes leave in `sequence`, and the outcomes of those in `part`. All of a part
+    /// are laid out on the device on which they were recorded, because a journal contains paths.
     fn lost_in(&self, sequence: &Sequence, part: usize) -> Result<(usize, Vec<Loss>)> {
         let mut device = prepared(self.subject, sequence)?;
         let recording = self.tracer.record(self.subject, &mut device, sequence.interrupted)?;
@@ -253,8 +250,7 @@ impl Injection<'_> {
         };
         let installs = sample(crash_points(&recording), of_each);
         let pairs: Vec<_> = installs.par_iter().map(pairs).collect();
-        let mut report =
-            Report::new(format!("{}: {install} and then {state}, both interrupted", self.subject.name()));
+        let mut report = Report::new(format!("{}: {install} and then {state}, both interrupted", self.subject.name()));
         for pair in pairs {
             for (first, fault, end) in pair? {
                 let shown = format!("{install} {first}, {state} {fault}");

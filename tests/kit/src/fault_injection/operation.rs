@@ -121,13 +121,12 @@ impl Recording {
     /// # Errors
     /// When the log is missing or incomplete.
     pub fn read(log: &Path) -> Result<Self> {
-        let text = fs::read_to_string(log)
-            .with_context(|| format!("reading the tracer's log {} failed", log.display()))?;
+        let text =
+            fs::read_to_string(log).with_context(|| format!("reading the tracer's log {} failed", log.display()))?;
         let mut lines = text.lines();
         let before = lines.next().context("the tracer's log is empty")?;
         Ok(Self {
-            before: serde_json::from_str(before)
-                .context("reading the directory in the tracer's log failed")?,
+            before: serde_json::from_str(before).context("reading the directory in the tracer's log failed")?,
             calls: lines
                 .map(|line| {
                     serde_json::from_str(line)

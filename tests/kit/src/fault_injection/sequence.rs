@@ -134,8 +134,8 @@ pub struct SecondInterruption {
     pub after_power_loss: &'static [&'static str],
 }
 
-/// The client's rollback, the recovery at boot, and the next update: client 3.4 has no record of an interrupted install,
-/// nor of an interrupted download, after which it calls yet another one.
+/// The client's rollback, the recovery at boot, and the next update: client 3.4 has no record of an interrupted
+/// install, nor of an interrupted download, after which it calls yet another one.
 pub const SECOND_INTERRUPTIONS: &[SecondInterruption] = &[
     SecondInterruption { state: "ArtifactRollback", after_power_loss: ROLL_BACK },
     SecondInterruption { state: "--recover", after_power_loss: RECOVER },

@@ -63,13 +63,7 @@ impl Tracer {
         self.log("list", subject, device, state)
     }
 
-    fn log(
-        &self,
-        mode: &str,
-        subject: &dyn Subject,
-        device: &mut MockClient,
-        state: &str,
-    ) -> Result<Recording> {
+    fn log(&self, mode: &str, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
         let directory = tempfile::tempdir()?; // outside the device, so that the log is not one of its files
         let log = directory.path().join("calls.log");
         device.wrap(self.command(device.device(), [mode.into(), log.clone().into()]));
@@ -82,13 +76,7 @@ impl Tracer {
     ///
     /// # Errors
     /// When the fault has another effect than to kill or to return an error.
-    pub fn inject(
-        &self,
-        subject: &dyn Subject,
-        device: &mut MockClient,
-        state: &str,
-        fault: Fault,
-    ) -> Result<bool> {
+    pub fn inject(&self, subject: &dyn Subject, device: &mut MockClient, state: &str, fault: Fault) -> Result<bool> {
         let words = match fault {
             Fault::KillBefore(call) => vec!["kill-before".to_owned(), call.to_string()],
             Fault::KillAfter(call) => vec!["kill-after".to_owned(), call.to_string()],

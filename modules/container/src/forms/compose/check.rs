@@ -12,10 +12,7 @@ use crate::mount::{self, Short, Source};
 /// # Errors
 /// What cannot be rolled back, and the remedy.
 pub fn file(file: &Value, files: &ArtifactFiles) -> Result<()> {
-    ensure!(
-        file.get("include").is_none(),
-        "include is not supported: name all files in the meta-data, as compose"
-    );
+    ensure!(file.get("include").is_none(), "include is not supported: name all files in the meta-data, as compose");
     for (name, volume) in table(&file["volumes"]) {
         let options = &volume["driver_opts"];
         let binds = text(&options["o"]).split(',').any(|option| matches!(option, "bind" | "rbind"));
@@ -23,11 +20,7 @@ pub fn file(file: &Value, files: &ArtifactFiles) -> Result<()> {
         let volume = || format!("volume {name:?}");
         if binds || device.starts_with(['.', '~', '$']) {
             let source = mount::source(&device, false, files).with_context(volume)?;
-            ensure!(
-                matches!(source, Source::Host(_)),
-                "{}: device {device:?}: write an absolute path",
-                volume()
-            );
+            ensure!(matches!(source, Source::Host(_)), "{}: device {device:?}: write an absolute path", volume());
         }
     }
     for key in ["configs", "secrets"] {
@@ -67,10 +60,7 @@ pub fn service(service: &Value, files: &ArtifactFiles) -> Result<()> {
     for option in names(&service["security_opt"]) {
         let profile = option.strip_prefix("seccomp").and_then(|rest| rest.strip_prefix([':', '=']));
         if let Some(profile) = profile.filter(|profile| !matches!(*profile, "unconfined" | "builtin")) {
-            ensure!(
-                profile.starts_with('/'),
-                "security_opt {option:?}: relative path: write an absolute path"
-            );
+            ensure!(profile.starts_with('/'), "security_opt {option:?}: relative path: write an absolute path");
         }
     }
     let name = text(&service["container_name"]);

@@ -41,9 +41,8 @@ pub fn build(files: &[File], profiles: &[String], context: &BuildContext) -> Res
     let model = Model::of(files, context.files)?;
     model.check_order()?;
     let (images, ids) = images_file(&model, profiles, context)?;
-    let paths = files
-        .iter()
-        .map(|(name, _)| name.as_ref().to_str().context("invalid name of a compose file: not UTF-8"));
+    let paths =
+        files.iter().map(|(name, _)| name.as_ref().to_str().context("invalid name of a compose file: not UTF-8"));
     let paths: Vec<_> = paths.collect::<Result<_>>()?;
     let images = (FileName::new(IMAGES)?, images);
     validate_with_provider(&paths, profiles, context)?;
@@ -129,13 +128,11 @@ fn unit(
 ) -> Result<String> {
     let BuildContext { project, engine, files_directory, .. } = context;
     let words = engine.words();
-    let engine_command = |more: &[&str]| {
-        command_line(&words.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>())
-    };
+    let engine_command =
+        |more: &[&str]| command_line(&words.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>());
     let images = files_directory.with_file_name(IMAGES);
     let paths = paths.iter().map(|path| files_directory.join(path)).chain([images]);
-    let paths = paths
-        .map(|path| path.to_str().map(str::to_owned).context("invalid path of a compose file: not UTF-8"));
+    let paths = paths.map(|path| path.to_str().map(str::to_owned).context("invalid path of a compose file: not UTF-8"));
     let paths: Vec<_> = paths.collect::<Result<_>>()?;
     let name = project.to_string();
     let mut compose = vec!["compose", "--project-name", &name];

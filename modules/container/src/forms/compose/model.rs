@@ -139,10 +139,7 @@ impl Service {
 /// Refuses an image whose name is not known before the start.
 fn check_image(image: &str) -> Result<&str> {
     ensure!(!image.contains('$'), "image {image:?}: it has a variable: write the name without one");
-    ensure!(
-        !image.contains('@'),
-        "image {image:?}: it has a digest: use the ref of the image in the meta-data"
-    );
+    ensure!(!image.contains('@'), "image {image:?}: it has a digest: use the ref of the image in the meta-data");
     Ok(image)
 }
 
@@ -181,9 +178,7 @@ mod tests {
             "network_mode: service:b",
             "links: ['b:c']",
         ] {
-            let text = format!(
-                "services:\n  a: {{image: 'x:1', {needs}}}\n  b: {{image: 'x:1', depends_on: [a]}}\n"
-            );
+            let text = format!("services:\n  a: {{image: 'x:1', {needs}}}\n  b: {{image: 'x:1', depends_on: [a]}}\n");
             let error = format!("{:#}", model(&[&text]).unwrap().check_order().unwrap_err());
             assert!(error.contains("circular dependency"), "{error}");
         }
@@ -195,11 +190,7 @@ mod tests {
             let model = model(&[&format!("services: {{web: {{image: '{image}'}}}}")]).unwrap();
             assert!(model.image("web").is_err(), "{image} was accepted");
         }
-        assert!(
-            model(&["services: {}"]).is_err()
-                && model(&["- a"]).is_err()
-                && model(&["services: [1]"]).is_err()
-        );
+        assert!(model(&["services: {}"]).is_err() && model(&["- a"]).is_err() && model(&["services: [1]"]).is_err());
         assert!(model(&["services: {a: 1}"]).is_err());
     }
 }

@@ -39,10 +39,11 @@ pub fn build(files: Vec<File>, context: &BuildContext) -> Result<BuiltProject> {
         context.engine.kind == EngineKind::Podman,
         "quadlets need podman: with docker, write the project as run or compose"
     );
-    let generator =
-        GENERATORS.iter().map(Path::new).find(|path| path.exists()).context(
-            "quadlet generator not found: update podman to 4.4 or later, or write the project as run",
-        )?;
+    let generator = GENERATORS
+        .iter()
+        .map(Path::new)
+        .find(|path| path.exists())
+        .context("quadlet generator not found: update podman to 4.4 or later, or write the project as run")?;
     let mut built = BuiltProject::default();
     let mut pinned = Vec::new();
     for (name, text) in files {
@@ -108,8 +109,7 @@ fn read_units(directory: &Path) -> Result<Vec<File>> {
         let path = directory.join(&name);
         // Directories have links for [Install], which are not used: this module starts the units.
         if path.is_file() {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("reading {} failed", path.display()))?;
+            let text = std::fs::read_to_string(&path).with_context(|| format!("reading {} failed", path.display()))?;
             let lines = text.lines().filter(|line| !line.starts_with("SourcePath="));
             units.push((name, lines.collect::<Vec<_>>().join("\n") + "\n"));
         }
@@ -134,8 +134,7 @@ mod tests {
         let engine = directory.path().join("podman");
         std::fs::write(&engine, "#!/bin/sh\necho '[{\"Config\": {\"Volumes\": {\"/data\": {}}}}]'\n")?;
         std::fs::set_permissions(&engine, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        let engine =
-            format!(r#"{{"command": [{engine:?}], "kind": "Podman", "storage": "/s", "load_seconds": 1}}"#);
+        let engine = format!(r#"{{"command": [{engine:?}], "kind": "Podman", "storage": "/s", "load_seconds": 1}}"#);
         let images = BTreeMap::from([("localhost/a:1".to_owned().try_into()?, "1".repeat(64).try_into()?)]);
         let context = BuildContext {
             project: &"shop".to_owned().try_into()?,
@@ -217,8 +216,7 @@ mod tests {
     #[test]
     fn circular_dependencies_are_refused() {
         let unit = |name: &str, text: &str| (FileName::new(name).unwrap(), format!("[Unit]\n{text}\n"));
-        let [one, other] =
-            [unit("a.service", "After=b.service x.target"), unit("b.service", "After=a.service")];
+        let [one, other] = [unit("a.service", "After=b.service x.target"), unit("b.service", "After=a.service")];
         assert!(check_order(&[one.clone(), other]).is_err());
         assert!(check_order(&[one.clone(), unit("b.service", "Before=a.service")]).is_ok());
         assert!(check_order(&[one, unit("b.service", "Before=x.service")]).is_ok());

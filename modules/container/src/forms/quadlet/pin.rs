@@ -86,8 +86,7 @@ fn container(
     pinned: &mut Pinned,
     context: &BuildContext,
 ) -> Result<()> {
-    let image = value(lines, "Container", "Image")
-        .context("no Image: add the name of one of the artifact's images")?;
+    let image = value(lines, "Container", "Image").context("no Image: add the name of one of the artifact's images")?;
     ensure!(
         !image.contains('%') && !image.ends_with(".image") && !image.ends_with(".build"),
         "Image={image}: use the name of an image"
@@ -115,14 +114,10 @@ fn container(
 
 /// Refuses a volume whose content is lost with its version: beside the quadlet, or in an image.
 fn volume(lines: &[Line]) -> Result<()> {
-    ensure!(
-        value(lines, "Volume", "Image").is_none(),
-        "Image: a volume of an image is not supported: remove Image"
-    );
+    ensure!(value(lines, "Volume", "Image").is_none(), "Image: a volume of an image is not supported: remove Image");
     let device = value(lines, "Volume", "Device").unwrap_or_default();
-    let binds =
-        value(lines, "Volume", "Options").unwrap_or_default().split(',').any(|option| option == "bind")
-            || value(lines, "Volume", "Type") == Some("bind");
+    let binds = value(lines, "Volume", "Options").unwrap_or_default().split(',').any(|option| option == "bind")
+        || value(lines, "Volume", "Type") == Some("bind");
     ensure!(
         !binds && !device.starts_with('.') || device.starts_with(['/', '%']),
         "Device={device}: relative path: write an absolute path, or remove Device"
@@ -151,8 +146,7 @@ fn check(line: &mut Line, stem: &str, mounted: &mut BTreeSet<String>, context: &
                 Source::Artifact(path) => context.file_path(&path)?,
                 Source::Volume(_) | Source::Host(_) => return Ok(()),
             };
-            let options =
-                if short.options.is_empty() { String::new() } else { format!(":{}", short.options) };
+            let options = if short.options.is_empty() { String::new() } else { format!(":{}", short.options) };
             line.value = format!("{source}:{}{options}", short.target);
         }
         ("Container", "Mount") => {
@@ -171,8 +165,7 @@ fn check(line: &mut Line, stem: &str, mounted: &mut BTreeSet<String>, context: &
             ensure!(!is_path, "a relative path is lost with the next version: write an absolute path");
         }
         ("Container" | "Pod", "PodmanArgs" | "GlobalArgs") => {
-            let words: Vec<_> =
-                line.value.split_whitespace().map(|word| word.replace(['"', '\''], "")).collect();
+            let words: Vec<_> = line.value.split_whitespace().map(|word| word.replace(['"', '\''], "")).collect();
             let pulls = words.iter().any(|word| word == "--pull" || word.starts_with("--pull="));
             ensure!(!pulls, "images are never pulled: remove --pull, and add the image to the artifact");
             for (option, value) in mount::options(&words) {

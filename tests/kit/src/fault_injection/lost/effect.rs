@@ -106,11 +106,7 @@ impl Operation {
                 let gets = |change: &&NameChange| change.to.is_some();
                 let changes = self.changes();
                 let gaining: Vec<_> = changes.iter().filter(gets).map(|change| change.directory).collect();
-                if gaining.is_empty() {
-                    changes.iter().map(|change| change.directory).collect()
-                } else {
-                    gaining
-                }
+                if gaining.is_empty() { changes.iter().map(|change| change.directory).collect() } else { gaining }
             }
             Self::Resize { inode, .. }
             | Self::Write { inode, .. }

@@ -1,9 +1,9 @@
 //! Lost writes: the states that a power loss may leave when a module has not synced its changes.
 //!
 //! The model promises as little as POSIX: content and attributes are durable once their file or directory has been
-//! synced, a name once the directory that gets it has been, and everything after `sync` or `syncfs`. Until then any change
-//! may be missing, in any order. ext4 with its defaults promises more; a module that relies on that fails elsewhere. Not
-//! modelled: writes torn within one call, and writes through memory maps.
+//! synced, a name once the directory that gets it has been, and everything after `sync` or `syncfs`. Until then any
+//! change may be missing, in any order. ext4 with its defaults promises more; a module that relies on that fails
+//! elsewhere. Not modelled: writes torn within one call, and writes through memory maps.
 
 mod effect;
 mod states;

@@ -24,14 +24,13 @@ pub fn complete(recording: &Recording) -> Image {
 
 /// Every state of the directory that a power loss after any call may leave, and that no kill leaves; each once.
 ///
-/// At every crash point: all unsynced changes are lost; only unsynced content is, as with delayed allocation; one unsynced
-/// change is lost and no other; all unsynced changes are lost but one.
+/// At every crash point: all unsynced changes are lost; only unsynced content is, as with delayed allocation; one
+/// unsynced change is lost and no other; all unsynced changes are lost but one.
 pub fn states(recording: &Recording) -> Vec<State> {
     let effects = effects(recording);
     let end = recording.calls.len();
     let image = |kept: &dyn Fn(&Effect) -> bool| image_of(&recording.before, &effects, kept);
-    let mut left_by_kill: HashSet<_> =
-        (0..=end).map(|point| hash(&image(&|effect| effect.call <= point))).collect();
+    let mut left_by_kill: HashSet<_> = (0..=end).map(|point| hash(&image(&|effect| effect.call <= point))).collect();
     let mut states = Vec::new();
     for point in 1..=end {
         states.extend(losses(&image, &effects, point).filter_map(|(lost, image)| {
@@ -61,10 +60,7 @@ fn losses<'a>(
     let several = effects.iter().filter(|effect| pending(effect)).count() > 1;
     let all = effects.iter().any(pending).then(move || {
         let content = image(&|effect| done(effect) && !(pending(effect) && effect.is_content()));
-        [
-            ("all unsynced changes lost".to_owned(), image(&durable)),
-            ("all unsynced content lost".to_owned(), content),
-        ]
+        [("all unsynced changes lost".to_owned(), image(&durable)), ("all unsynced content lost".to_owned(), content)]
     });
     let singles = effects.iter().filter(move |effect| several && pending(effect)).flat_map(move |single| {
         let lost = image(&|effect| done(effect) && effect.call != single.call);

@@ -1,8 +1,8 @@
 //! The tracer: runs a program, and kills it or lets a system call fail at the N-th call that changes a directory.
 //!
-//! Calls are counted over the whole process tree, as a power loss stops a whole machine: shell scripts and the programs that
-//! they start are interrupted at any of their calls. It is a prefix command, like strace, and exits as the program does.
-//! After it has killed the program, it kills itself with SIGKILL.
+//! Calls are counted over the whole process tree, as a power loss stops a whole machine: shell scripts and the
+//! programs that they start are interrupted at any of their calls. It is a prefix command, like strace, and exits as
+//! the program does. After it has killed the program, it kills itself with SIGKILL.
 
 mod call;
 mod place;

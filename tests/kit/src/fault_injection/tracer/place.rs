@@ -81,7 +81,8 @@ impl Target {
     }
 }
 
-/// A path of the process, translated for the tracer, with its symlinks: those of a process in a chroot are resolved there.
+/// A path of the process, translated for the tracer, with its symlinks: those of a process in a chroot are resolved
+/// there.
 fn absolute(tracee: Tracee, directory: i32, path: &Path) -> PathBuf {
     if let Ok(own) = path.strip_prefix("/proc/self") {
         return tracee.own().join(own);

@@ -81,8 +81,7 @@ fn made(name: &Name) -> Result<Option<Operation>> {
         return Ok((length == 0).then_some(Operation::Resize { inode, length }));
     }
     // FIFOs and devices are not part of an image; an unnamed file cannot be looked up.
-    let Some(mut made) = Inode::read(&path).context("files without a name (O_TMPFILE) are not supported")?
-    else {
+    let Some(mut made) = Inode::read(&path).context("files without a name (O_TMPFILE) are not supported")? else {
         return Ok(None);
     };
     if let Kind::File(content) = &mut made.kind {

@@ -19,8 +19,7 @@ impl Tracee {
     /// The number and arguments of the call that is being entered.
     pub fn call(self) -> Result<(i64, [u64; 6])> {
         let registers = ptrace::getregs(self.0).context("reading the registers of a process failed")?;
-        let arguments =
-            [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+        let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
         Ok((registers.orig_rax as i64, arguments))
     }
 
@@ -86,8 +85,7 @@ impl Tracee {
 
     /// The root directory of the process, which differs after a chroot.
     pub fn root(self) -> Result<PathBuf> {
-        fs::read_link(format!("/proc/{}/root", self.0))
-            .context("reading the root directory of a process failed")
+        fs::read_link(format!("/proc/{}/root", self.0)).context("reading the root directory of a process failed")
     }
 
     /// The position of `fd`.

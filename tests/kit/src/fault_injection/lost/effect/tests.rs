@@ -10,14 +10,8 @@ const DIRECTORY: u64 = 4;
 
 /// A directory with the file `app`, content `old`, and the empty directory `d`.
 fn before() -> Image {
-    let inode = |number, kind| Inode {
-        number,
-        kind,
-        mode: 0,
-        owner: (0, 0),
-        modified: (0, 0),
-        attributes: BTreeMap::new(),
-    };
+    let inode =
+        |number, kind| Inode { number, kind, mode: 0, owner: (0, 0), modified: (0, 0), attributes: BTreeMap::new() };
     let names = [("app".to_owned(), OLD), ("d".to_owned(), DIRECTORY)];
     let root = inode(ROOT, Kind::Directory(names.into()));
     let old = inode(OLD, Kind::File(b"old".into()));
@@ -41,10 +35,7 @@ fn write(inode: u64, text: &str) -> Operation {
 
 /// `app.new` becomes `app`.
 fn replace() -> Operation {
-    Operation::Names(vec![
-        change(ROOT, "app.new", Some(NEW), None),
-        change(ROOT, "app", Some(OLD), Some(NEW)),
-    ])
+    Operation::Names(vec![change(ROOT, "app.new", Some(NEW), None), change(ROOT, "app", Some(OLD), Some(NEW))])
 }
 
 fn sync(inode: u64) -> Operation {
@@ -69,9 +60,7 @@ fn left(operations: impl IntoIterator<Item = Operation>, path: &str) -> Option<S
 }
 
 fn content(image: &Image, path: &str) -> Option<String> {
-    let key = path
-        .split('/')
-        .try_fold(image.root, |directory, name| names(image, directory)?.get(name).copied())?;
+    let key = path.split('/').try_fold(image.root, |directory, name| names(image, directory)?.get(name).copied())?;
     match &image.inodes[&key].kind {
         Kind::File(content) => Some(String::from_utf8(content.clone()).unwrap()),
         _ => Some(String::new()),
@@ -106,8 +95,7 @@ fn a_rename_is_lost_whole_or_not_at_all() {
 
 #[test]
 fn syncing_the_directory_that_gets_a_name_makes_the_rename_durable() {
-    let out =
-        Operation::Names(vec![change(DIRECTORY, "x", Some(NEW), None), change(ROOT, "x", None, Some(NEW))]);
+    let out = Operation::Names(vec![change(DIRECTORY, "x", Some(NEW), None), change(ROOT, "x", None, Some(NEW))]);
     assert_eq!(left([make(DIRECTORY, "x"), out.clone(), sync(ROOT)], "x").as_deref(), Some(""));
     assert_eq!(left([make(DIRECTORY, "x"), out.clone(), sync(ROOT)], "d/x"), None);
     assert_eq!(
@@ -141,14 +129,7 @@ fn a_removed_directory_takes_what_was_in_it() {
 #[test]
 fn a_number_that_is_used_again_is_another_inode() {
     let removed = Operation::Names(vec![change(ROOT, "a", Some(NEW), None)]);
-    let steps = [
-        make(ROOT, "a"),
-        write(NEW, "first"),
-        Operation::SyncAll,
-        removed,
-        make(ROOT, "b"),
-        write(NEW, "2nd"),
-    ];
+    let steps = [make(ROOT, "a"), write(NEW, "first"), Operation::SyncAll, removed, make(ROOT, "b"), write(NEW, "2nd")];
     assert_eq!(left(steps, "a").as_deref(), Some("first"));
 }
 
@@ -157,8 +138,7 @@ fn every_order_is_tried_and_each_state_once() {
     let steps = [make(ROOT, "app.new"), write(NEW, "new"), replace(), sync(ROOT)];
     let states = states(&recording(steps.clone()));
     let interrupted = |state: &&crate::fault_injection::lost::State| !state.complete;
-    let apps: Vec<_> =
-        states.iter().filter(interrupted).map(|state| content(&state.image, "app").unwrap()).collect();
+    let apps: Vec<_> = states.iter().filter(interrupted).map(|state| content(&state.image, "app").unwrap()).collect();
     // The rename is durable before the content. All other losses leave a state that a kill leaves too.
     assert_eq!(apps, [""]);
     assert_eq!(
