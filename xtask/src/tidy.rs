@@ -165,7 +165,10 @@ fn is_prose(path: &str, line: &str) -> bool {
         return false;
     }
     match path.rsplit_once('.').map(|(_, extension)| extension) {
-        Some("rs") => trimmed.starts_with("//") || line.contains(" // "),
+        Some("rs") => {
+            let table = trimmed.trim_start_matches(['/', '!']).trim_start().starts_with('|');
+            !table && (trimmed.starts_with("//") || line.contains(" // "))
+        }
         Some("md") => !trimmed.starts_with('|'),
         Some("sh" | "toml") => trimmed.starts_with('#') || line.contains(" # "),
         _ => false,

@@ -5,7 +5,10 @@
 //!
 //! ```no_run
 //! # struct MyModule;
-//! # impl mender_update_module::UpdateModule for MyModule { const NAME: &'static str = "my-module"; const VERSION: &'static str = "1.0.0"; }
+//! # impl mender_update_module::UpdateModule for MyModule {
+//! #     const NAME: &'static str = "my-module";
+//! #     const VERSION: &'static str = "1.0.0";
+//! # }
 //! fn main() -> std::process::ExitCode {
 //!     mender_update_module::run(MyModule)
 //! }

@@ -120,7 +120,8 @@ pub trait UpdateModule {
     /// Reboots into the previous version, for a module that answered [`NeedsReboot::Yes`]. Default: does nothing.
     ///
     /// # Errors
-    /// Are ignored by the client, which calls [`artifact_verify_rollback_reboot`](Self::artifact_verify_rollback_reboot).
+    /// Are ignored by the client, which calls
+    /// [`artifact_verify_rollback_reboot`](Self::artifact_verify_rollback_reboot).
     fn artifact_rollback_reboot(&self, _tree: &WorkTree) -> Result<()> {
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! `MODULE --status`: the pending update, for a person on the device.
 
+use std::env;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -27,20 +28,28 @@ pub struct Pending {
 impl Pending {
     pub(crate) fn new(phase: Phase, kept_in: Option<PathBuf>) -> Self {
         let client = client_command();
+        // Client 3 has no record of an interrupted install, and refuses `mender rollback` then.
+        let recover = if client == "mender" { recover_command() } else { format!("{client} rollback") };
         let (meaning, can_roll_back, next) = match phase {
             Phase::Staging => ("download interrupted", false, Some("install the artifact again".to_owned())),
             Phase::Staged => ("downloaded, not installed", false, Some("install the artifact again".to_owned())),
-            Phase::Activating => ("installation interrupted, or running", true, Some(format!("{client} rollback"))),
+            Phase::Activating => ("installation interrupted, or running", true, Some(recover)),
             Phase::Active => {
                 ("installed, waiting for commit", true, Some(format!("{client} commit, or {client} rollback")))
             }
             Phase::Committed => ("committed, not cleaned up yet", true, None),
-            Phase::RollingBack => ("rollback interrupted, or running", true, Some(format!("{client} rollback"))),
+            Phase::RollingBack => ("rollback interrupted, or running", true, Some(recover)),
             Phase::RolledBack => ("rolled back, not cleaned up yet", false, None),
             Phase::Discarding => ("ended, not cleaned up yet", false, None),
         };
         Self { phase: format!("{phase:?}"), meaning, can_roll_back, kept_in, next }
     }
+}
+
+/// The command that rolls an interrupted update back without the client.
+fn recover_command() -> String {
+    let module = env::current_exe().unwrap_or_else(|_| "MODULE".into());
+    format!("{} --recover", module.display())
 }
 
 /// The output of `--status`.

@@ -1,11 +1,11 @@
 //! Tests for [Mender](https://mender.io) Update Modules in any language: conformance to the protocol, and fault
 //! injection.
 //!
-//! - **Conformance**: each rule of the Update Module protocol v3 is tested on the executable, with a mock of the clients
-//!   3.4 and 5.1.
-//! - **Fault injection**: the module is killed before and after every system call that changes a file system, every such
-//!   call fails with ENOSPC and EIO, and unsynced writes are lost. Then the client continues as the real one does after a
-//!   power loss, and exactly the previous or exactly the new version has to be active. On x86_64 only.
+//! - **Conformance**: each rule of the Update Module protocol v3 is tested on the executable, with a mock of the
+//!   clients 3.4 and 5.1.
+//! - **Fault injection**: the module is killed before and after every system call that changes a file system, every
+//!   such call fails with ENOSPC and EIO, and unsynced writes are lost. Then the client continues as the real one does
+//!   after a power loss, and exactly the previous or exactly the new version has to be active. On x86_64 only.
 //!
 //! # A Rust module
 //!

@@ -68,7 +68,8 @@ impl Destination {
     /// The directory at the absolute path `path`, which may not exist.
     ///
     /// # Errors
-    /// For a path with control characters, a path with a symlink that others than root may have made, and a path of a file.
+    /// For a path with control characters, a path with a symlink that others than root may have made, and a path of a
+    /// file.
     pub fn find(path: &Path) -> Result<Self> {
         require_plain(path)?;
         let resolved = trust::follow(path)?;

@@ -301,8 +301,8 @@ impl Dir {
     /// Exchanges `name` and `other` in `into` atomically.
     ///
     /// # Errors
-    /// When one does not exist or is a mount point, or the file system does not support it. ext4, xfs, btrfs, f2fs, ubifs and
-    /// tmpfs do.
+    /// When one does not exist or is a mount point, or the file system does not support it. ext4, xfs, btrfs, f2fs,
+    /// ubifs and tmpfs do.
     pub fn exchange(&self, name: &FileName, into: &Dir, other: &FileName) -> Result<()> {
         self.rename_with(name, into, other, RenameFlags::EXCHANGE)
             .context("exchanging two names failed (RENAME_EXCHANGE)")

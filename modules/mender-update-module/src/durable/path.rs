@@ -13,8 +13,8 @@ use super::trust;
 /// The absolute `path` without symlinks. The part that does not exist stays as it is.
 ///
 /// # Errors
-/// For a relative path, a path with `..` in the part that does not exist, a dangling symlink, and a symlink that others than
-/// root may have made.
+/// For a relative path, a path with `..` in the part that does not exist, a dangling symlink, and a symlink that others
+/// than root may have made.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
     Ok(trust::follow(path)?.whole())
 }
