@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::status::Step;
 
 /// The number of lines of output in an error.
-const TAIL: usize = 30;
+const TAIL: usize = 120;
 
 /// The output of a command.
 pub struct Output {

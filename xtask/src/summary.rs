@@ -1,13 +1,27 @@
 //! The summary of a test run: every suite by name, with its result, its error, or the reason why it was skipped.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-/// The result of each suite, in the order in which they ran.
-#[derive(Default)]
+/// The result of each suite.
 pub struct Summary {
-    suites: Vec<(String, Verdict)>,
+    suites: Vec<Suite>,
+    /// When the last suite ended.
+    since: Instant,
+}
+
+struct Suite {
+    name: String,
+    verdict: Verdict,
+    duration: Duration,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self { suites: Vec::new(), since: Instant::now() }
+    }
 }
 
 enum Verdict {
@@ -19,13 +33,17 @@ enum Verdict {
 impl Summary {
     /// Adds the suite `name` with its result or its error.
     pub fn ended(&mut self, name: impl Into<String>, result: Result<String>) {
-        let verdict = result.map_or_else(Verdict::Failed, Verdict::Passed);
-        self.suites.push((name.into(), verdict));
+        self.add(name.into(), result.map_or_else(Verdict::Failed, Verdict::Passed));
     }
 
     /// Adds the suite `name`, which was skipped for `reason`.
     pub fn skipped(&mut self, name: impl Into<String>, reason: impl Into<String>) {
-        self.suites.push((name.into(), Verdict::Skipped(reason.into())));
+        self.add(name.into(), Verdict::Skipped(reason.into()));
+    }
+
+    fn add(&mut self, name: String, verdict: Verdict) {
+        self.suites.push(Suite { name, verdict, duration: self.since.elapsed() });
+        self.since = Instant::now();
     }
 
     /// Prints the summary and returns the number of suites.
@@ -43,17 +61,21 @@ impl Summary {
     }
 
     fn count(&self, is: impl Fn(&Verdict) -> bool) -> usize {
-        self.suites.iter().filter(|(_, verdict)| is(verdict)).count()
+        self.suites.iter().filter(|suite| is(&suite.verdict)).count()
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, verdict) in &self.suites {
+        // Failures come last, where a terminal shows them.
+        let is_failure = |suite: &&Suite| matches!(suite.verdict, Verdict::Failed(_));
+        let others = self.suites.iter().filter(|suite| !is_failure(suite));
+        for Suite { name, verdict, duration } in others.chain(self.suites.iter().filter(is_failure)) {
+            let seconds = duration.as_secs();
             match verdict {
-                Verdict::Passed(detail) => writeln!(formatter, "passed  {name:<26} {detail}")?,
-                Verdict::Failed(error) => writeln!(formatter, "FAILED  {name:<26} {error:#}")?,
-                Verdict::Skipped(reason) => writeln!(formatter, "skipped {name:<26} {reason}")?,
+                Verdict::Passed(detail) => writeln!(formatter, "passed  {seconds:>5} s  {name:<26} {detail}")?,
+                Verdict::Skipped(reason) => writeln!(formatter, "skipped          {name:<26} {reason}")?,
+                Verdict::Failed(error) => writeln!(formatter, "FAILED  {seconds:>5} s  {name:<26} {error:#}")?,
             }
         }
         let passed = self.count(|verdict| matches!(verdict, Verdict::Passed(_)));
@@ -76,9 +98,9 @@ mod tests {
         summary.skipped("e2e raspi3b", "--quick");
         let text = summary.to_string();
         for part in [
-            "passed  format",
-            "FAILED  lints                      clippy: a warning",
-            "skipped e2e raspi3b                --quick",
+            "passed      0 s  format",
+            "FAILED      0 s  lints                      clippy: a warning\nsuites:",
+            "skipped          e2e raspi3b                --quick",
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }

@@ -12,6 +12,7 @@ use crate::conformance::{self, Conformance};
 use crate::crash::Crash;
 use crate::debian::{self, Debian};
 use crate::dist::{Dist, modules};
+use crate::docs;
 use crate::e2e::E2e;
 use crate::engines::{self, Engines};
 use crate::layer::{self, Checkouts, Layer, levels};
@@ -43,9 +44,13 @@ impl Test {
         summary.ended("lints", quiet("lints", lints));
         let documentation = cmd!(sh, "cargo doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "--deny warnings");
         summary.ended("documentation", quiet("documentation", documentation));
-        let package =
-            cmd!(sh, "cargo publish --dry-run --no-verify --allow-dirty --locked --package mender-update-module");
-        summary.ended("library as a crate", quiet("library as a crate", package));
+        summary.ended("crates", crates(sh));
+        if has_command("deny") {
+            let check = cmd!(sh, "cargo deny --workspace check bans licenses sources");
+            summary.ended("dependencies", quiet("dependencies", check));
+        } else {
+            summary.skipped("dependencies", "cargo-deny is not installed: cargo install --locked cargo-deny");
+        }
         summary.ended("unit tests", unit_tests(sh));
         if !is_root()? {
             let reason = "owners, mounts and attributes of files need root: run the command as root";
@@ -62,6 +67,7 @@ impl Test {
         summary.ended("library examples", examples(sh));
         summary.ended("crash", Crash::default().run(sh));
         obstacles.unless(&mut summary, CONFORMANCE, || Conformance::default().run(sh));
+        obstacles.unless(&mut summary, TUTORIAL, || docs::run_tutorial(sh));
         obstacles
             .unless(&mut summary, DIST, || Dist::default().run(sh).map(|built| format!("{} packages", built.len())));
         summary.ended("layer: generated files", Layer::CHECK.run(sh));
@@ -89,6 +95,7 @@ impl Test {
         let e2e = self.end_to_end().needs()?;
         let needs = [
             (CONFORMANCE, Needs::packages(conformance::HOST_PACKAGES)),
+            (TUTORIAL, Needs::packages(e2e::HOST_PACKAGES)),
             (DIST, Dist::default().needs()),
             (END_TO_END, if self.quick { Needs::default() } else { e2e }),
         ];
@@ -117,6 +124,7 @@ const DEBIAN: &str = "debian";
 const ENGINES: &str = "engines";
 const CONFORMANCE: &str = "conformance";
 const DIST: &str = "dist";
+const TUTORIAL: &str = "tutorial";
 const END_TO_END: &str = "end to end";
 
 /// Suites, each with the reason why it cannot run, if any.
@@ -145,6 +153,16 @@ fn quiet(name: &str, command: Cmd) -> Result<String> {
     step(name, |step| run(step, command)).map(|_| String::new())
 }
 
+/// Packages the crates that are published, without uploading them.
+fn crates(sh: &Shell) -> Result<String> {
+    const PUBLISHED: [&str; 2] = ["mender-update-module", "mender-update-module-test"];
+    for package in PUBLISHED {
+        let command = cmd!(sh, "cargo publish --dry-run --no-verify --allow-dirty --locked --package {package}");
+        step(format!("packaging {package}"), |step| run(step, command))?;
+    }
+    Ok(PUBLISHED.join(", "))
+}
+
 /// Runs conformance and a sample of crash points with the library's example of a transactional module.
 fn examples(sh: &Shell) -> Result<String> {
     const PACKAGE: &str = "mender-update-module";
@@ -161,10 +179,13 @@ fn examples(sh: &Shell) -> Result<String> {
 
 /// Runs the unit tests, with cargo-nextest if it is installed, and the examples in the documentation.
 fn unit_tests(sh: &Shell) -> Result<String> {
-    let tests = if has_nextest() {
-        cmd!(sh, "cargo nextest run --workspace --locked --color never --status-level slow")
+    let tests = if has_command("nextest") {
+        cmd!(
+            sh,
+            "cargo nextest run --workspace --locked --no-fail-fast --color never --status-level slow --failure-output final"
+        )
     } else {
-        cmd!(sh, "cargo test --workspace --locked --lib --bins --tests")
+        cmd!(sh, "cargo test --workspace --locked --no-fail-fast --lib --bins --tests")
     };
     let tests = step("unit tests", |step| output(step, tests))?;
     step("examples in the documentation", |step| run(step, cmd!(sh, "cargo test --workspace --locked --doc")))?;
@@ -174,6 +195,7 @@ fn unit_tests(sh: &Shell) -> Result<String> {
     Ok(count.collect::<Vec<_>>().join("; "))
 }
 
-fn has_nextest() -> bool {
-    Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
+/// Whether the command `cargo NAME` is installed.
+fn has_command(name: &str) -> bool {
+    Command::new("cargo").args([name, "--version"]).output().is_ok_and(|output| output.status.success())
 }

@@ -7,6 +7,8 @@ use host::status::step;
 use host::{command, directory};
 use xshell::{Shell, cmd};
 
+use crate::dist::modules;
+
 /// The page.
 const PAGE: &str = "docs/develop/write-a-module.md";
 
@@ -35,7 +37,7 @@ pub fn run(sh: &Shell) -> Result<String> {
     there.change_dir(directory.path());
     there.set_var("REPOSITORY", &root);
     there.set_var("TUTORIAL", directory.path());
-    there.set_var("CARGO_TARGET_DIR", root.join("target/tutorial"));
+    there.set_var("CARGO_TARGET_DIR", modules::target_directory(&modules::metadata(sh)?)?);
     let (mut files, mut commands, mut not_run) = (0, 0, Vec::new());
     for block in blocks {
         match block {
