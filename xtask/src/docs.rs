@@ -1,18 +1,18 @@
 //! `cargo xtask docs`: makes the diagrams, and builds the book.
 
 mod book;
+mod commands;
 mod diagram;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
 mod reference;
-mod tutorial;
 
 use anyhow::Result;
 use clap::Args;
 use xshell::Shell;
 
-pub use tutorial::run as run_tutorial;
+pub use commands::run as run_commands;
 
 /// Makes the diagrams of the documentation, and builds the book in target/book
 ///
@@ -20,18 +20,18 @@ pub use tutorial::run as run_tutorial;
 #[derive(Args)]
 pub struct Docs {
     /// Makes the diagrams only
-    #[arg(long, conflicts_with = "tutorial")]
+    #[arg(long, conflicts_with = "commands")]
     diagrams: bool,
-    /// Runs the commands of the tutorial in a temporary directory instead, which takes about 3 minutes
+    /// Runs the commands of the pages in temporary directories instead, which takes about 2 minutes
     #[arg(long)]
-    tutorial: bool,
+    commands: bool,
 }
 
 impl Docs {
-    /// Makes the diagrams, and the book or the run of the tutorial.
+    /// Makes the diagrams, and the book or runs the commands.
     pub fn run(self, sh: &Shell) -> Result<()> {
-        if self.tutorial {
-            return run_tutorial(sh).map(|summary| println!("{summary}"));
+        if self.commands {
+            return run_commands(sh).map(|summary| println!("{summary}"));
         }
         diagram::write(&sh.current_dir())?;
         if self.diagrams { Ok(()) } else { book::build(sh) }

@@ -67,7 +67,7 @@ impl Test {
         summary.ended("library examples", examples(sh));
         summary.ended("crash", Crash::default().run(sh));
         obstacles.unless(&mut summary, CONFORMANCE, || Conformance::default().run(sh));
-        obstacles.unless(&mut summary, TUTORIAL, || docs::run_tutorial(sh));
+        obstacles.unless(&mut summary, COMMANDS, || docs::run_commands(sh));
         obstacles
             .unless(&mut summary, DIST, || Dist::default().run(sh).map(|built| format!("{} packages", built.len())));
         summary.ended("layer: generated files", Layer::CHECK.run(sh));
@@ -95,7 +95,7 @@ impl Test {
         let e2e = self.end_to_end().needs()?;
         let needs = [
             (CONFORMANCE, Needs::packages(conformance::HOST_PACKAGES)),
-            (TUTORIAL, Needs::packages(e2e::HOST_PACKAGES)),
+            (COMMANDS, Needs::packages(e2e::HOST_PACKAGES)),
             (DIST, Dist::default().needs()),
             (END_TO_END, if self.quick { Needs::default() } else { e2e }),
         ];
@@ -124,7 +124,7 @@ const DEBIAN: &str = "debian";
 const ENGINES: &str = "engines";
 const CONFORMANCE: &str = "conformance";
 const DIST: &str = "dist";
-const TUTORIAL: &str = "tutorial";
+const COMMANDS: &str = "documented commands";
 const END_TO_END: &str = "end to end";
 
 /// Suites, each with the reason why it cannot run, if any.

@@ -17,7 +17,7 @@ fn root() -> &'static Path {
 const OF_READER: &[&str] = &["docs/develop/write-a-module.md", "tests/kit/README.md"];
 
 /// The pages that git knows, or could know.
-fn pages() -> Vec<PathBuf> {
+pub fn pages() -> Vec<PathBuf> {
     let mut git = Command::new("git");
     git.args(["ls-files", "--cached", "--others", "--exclude-standard", "*.md"]).current_dir(root());
     let output = git.output().unwrap();
