@@ -10,7 +10,7 @@ use host::{directory, packages};
 use xshell::Shell;
 
 use crate::dist::{Dist, modules};
-use crate::{dpkg, target, upstream};
+use crate::{dpkg, evidence, target, upstream};
 
 /// GNU time measures the memory of modules.
 const HOST_PACKAGES: &[&str] = &["time"];
@@ -55,6 +55,9 @@ pub struct Bench {
     /// Measures the storage of this directory, such as an SD card [default: cargo's target directory]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
+    /// Writes the report to docs/evidence too
+    #[arg(long)]
+    write: bool,
 }
 
 /// One table of the report.
@@ -88,7 +91,10 @@ impl Bench {
             report = format!("{report}\n{table}");
         }
         let path = build.join("report.md");
-        directory::write(&path, report)?;
+        directory::write(&path, &report)?;
+        if self.write {
+            evidence::write(sh, "bench", "cargo xtask bench --write", &report)?;
+        }
         println!("report: {}", path.display());
         Ok(())
     }

@@ -17,7 +17,7 @@ use xshell::{Shell, cmd};
 use crate::conformance::payload;
 use crate::debian;
 use crate::dist::modules;
-use crate::upstream;
+use crate::{evidence, upstream};
 use table::{Results, Whose};
 
 /// Interrupts modules at every system call, makes every call fail, and loses every unsynced write
@@ -39,6 +39,9 @@ pub struct Crash {
     /// without failing calls; their outcomes do not count
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     upstream: Option<Option<PathBuf>>,
+    /// Writes the report to docs/evidence too
+    #[arg(long)]
+    write: bool,
 }
 
 /// Crash points in a sequence of an upstream module: shell scripts make ten times the calls.
@@ -60,7 +63,7 @@ impl Crash {
     /// A sample of `points` on the executable `module` with the payload in `payload`.
     pub fn with(module: &Path, payload: PathBuf, points: usize) -> Self {
         let module = Some(module.display().to_string());
-        Self { module, payload: Some(payload), sample: Some(points), upstream: None }
+        Self { module, payload: Some(payload), sample: Some(points), ..Self::default() }
     }
 
     /// Injects all faults, prints a table, writes `target/crash/report.md`, and returns a summary.
@@ -72,8 +75,7 @@ impl Crash {
         let outside = self.outside(sh)?;
         let mut names = if outside.is_some() { Vec::new() } else { self.names(sh)? };
         let skipped = without_debian(sh, &mut names)?;
-        let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
-        let target = Path::new(target);
+        let target = modules::target_directory(&metadata)?;
         let tracer = build(sh, target, &names)?;
         let mut results = Results::default();
         for name in &names {
@@ -100,7 +102,10 @@ impl Crash {
         let report = target.join("crash/report.md");
         let text = results.markdown(&self.command(), UPSTREAM_POINTS);
         fs::create_dir_all(target.join("crash")).context("making the report's directory")?;
-        fs::write(&report, text).with_context(|| format!("writing {}", report.display()))?;
+        fs::write(&report, &text).with_context(|| format!("writing {} failed", report.display()))?;
+        if self.write {
+            evidence::write(sh, "crash", &self.command(), &text)?;
+        }
         println!("full report: {}", report.display());
         let total = results.total(Whose::Ours);
         ensure!(total.violations.is_empty(), "{total}: see {}", report.display());

@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -14,6 +15,7 @@ use qemu::{Board, Image};
 use xshell::Shell;
 
 use crate::dist::{self, Dist};
+use crate::evidence;
 use crate::needs::Needs;
 use crate::target::{self, TARGETS, Target};
 
@@ -34,6 +36,9 @@ pub struct E2e {
     /// Lists the scenarios and does not run them
     #[arg(long)]
     list: bool,
+    /// Writes a table of the scenarios to docs/evidence
+    #[arg(long)]
+    write: bool,
 }
 
 impl E2e {
@@ -83,9 +88,14 @@ impl E2e {
         let mut setups = setups(sh, &chosen)?;
         let of = |setup: &Setup| self.scenarios_of(setup, &scenarios);
         create_snapshots(&mut setups, of)?;
-        let failures = run_all(&setups, of);
+        let outcomes = run_all(&setups, of);
         setups.iter_mut().try_for_each(Setup::remove_snapshot)?;
-        let count: usize = setups.iter().map(|setup| of(setup).len()).sum();
+        let count = outcomes.len();
+        if self.write {
+            let command = if self.everyday { "cargo xtask e2e --everyday --write" } else { "cargo xtask e2e --write" };
+            evidence::write(sh, "e2e", command, &report(&outcomes))?;
+        }
+        let failures: Vec<_> = outcomes.into_iter().filter_map(|outcome| outcome.result.err()).collect();
         let errors: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
         ensure!(failures.is_empty(), "{} of {count} scenarios failed:{errors}", failures.len());
         let machines = setups.iter().map(|setup| format!("{} on {}", of(setup).len(), setup.image.board().machine));
@@ -160,13 +170,39 @@ fn create_snapshots(setups: &mut [Setup], of: impl Fn(&Setup) -> Vec<&'static Sc
 }
 
 /// Runs the scenarios of all machines, as many in parallel as this host has cores, because an emulator uses one core.
-/// Returns the errors of those that failed.
-fn run_all(setups: &[Setup], of: impl Fn(&Setup) -> Vec<&'static Scenario>) -> Vec<anyhow::Error> {
+fn run_all(setups: &[Setup], of: impl Fn(&Setup) -> Vec<&'static Scenario>) -> Vec<Outcome> {
     let all = setups.iter().flat_map(|setup| of(setup).into_iter().map(move |scenario| (setup, scenario)));
     let mut all: Vec<_> = all.collect();
     // The longest scenarios are the last in the list. They start first, so that none of them runs alone at the end.
     all.reverse();
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let results = side_by_side(cores, &all, |(setup, scenario)| setup.run(scenario));
-    results.into_iter().filter_map(Result::err).collect()
+    side_by_side(cores, &all, |(setup, scenario)| {
+        let begun = Instant::now();
+        let result = setup.run(scenario);
+        Outcome { machine: setup.image.board().machine, scenario, duration: begun.elapsed(), result }
+    })
+}
+
+/// The outcome of a scenario on a machine.
+struct Outcome {
+    machine: &'static str,
+    scenario: &'static Scenario,
+    duration: Duration,
+    result: Result<()>,
+}
+
+/// A table of the outcomes, in the order of the list of scenarios.
+fn report(outcomes: &[Outcome]) -> String {
+    let mut rows: Vec<_> = outcomes.iter().rev().collect();
+    rows.sort_by_key(|outcome| outcome.machine);
+    let row = |outcome: &&Outcome| {
+        let Outcome { machine, scenario: Scenario { name, description, .. }, duration, result } = outcome;
+        let verdict = if result.is_ok() { "passed" } else { "FAILED" };
+        format!("| {machine} | {name} | {description} | {verdict} | {} |\n", duration.as_secs())
+    };
+    let rows: String = rows.iter().map(row).collect();
+    format!(
+        "# End-to-end scenarios\n\nThe real client 3.4.0 on emulated Raspberry Pis. Durations are in seconds, without KVM.\n\n\
+         | machine | scenario | what it does | result | s |\n|---|---|---|---|--:|\n{rows}"
+    )
 }

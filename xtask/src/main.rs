@@ -9,6 +9,7 @@ mod docs;
 mod dpkg;
 mod e2e;
 mod engines;
+mod evidence;
 mod image;
 mod layer;
 mod needs;

@@ -1,0 +1,56 @@
+//! The pages in `docs/evidence`: figures of a run, with its date, machine and command.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use host::directory;
+use xshell::{Shell, cmd};
+
+/// Writes the page `docs/evidence/NAME.md` with `report`, the output of `command`. A heading of the report's own stays the
+/// title of the page.
+pub fn write(sh: &Shell, name: &str, command: &str, report: &str) -> Result<()> {
+    let (title, body) = report.split_once('\n').context("an empty report")?;
+    let page = format!("{title}\n\nMade by `{command}` {}.\n{body}", circumstances(sh)?);
+    let path = sh.current_dir().join("docs/evidence").join(name).with_extension("md");
+    directory::write(&path, page.trim_end().to_owned() + "\n")?;
+    println!("written: {}", path.display());
+    Ok(())
+}
+
+/// The date, the sources and the machine of this run.
+fn circumstances(sh: &Shell) -> Result<String> {
+    let date = cmd!(sh, "date --utc --iso-8601").quiet().read().context("reading the date failed")?;
+    let commit = cmd!(sh, "git describe --always --dirty").quiet().read().context("git describe failed")?;
+    let kernel = cmd!(sh, "uname --kernel-release --machine").quiet().read().context("uname failed")?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (cpu, memory) = (field("/proc/cpuinfo", "model name")?, field("/proc/meminfo", "MemTotal")?);
+    let mebibytes = memory.trim_end_matches(" kB").parse::<u64>().unwrap_or_default() >> 10;
+    Ok(format!("on {date}, from commit {commit}, on {cores} cores of {cpu}, {mebibytes} MiB of memory, Linux {kernel}"))
+}
+
+/// The value of the first line `KEY: VALUE` in the file `path`; "unknown" if there is none.
+fn field(path: &str, key: &str) -> Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {path} failed"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(':'));
+    Ok(value.map_or("an unknown processor", str::trim).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_title_circumstances_and_figures() {
+        let directory = tempfile::tempdir().unwrap();
+        let sh = Shell::new().unwrap();
+        sh.change_dir(directory.path());
+        cmd!(sh, "git init --quiet").run().unwrap();
+        cmd!(sh, "git -c user.name=a -c user.email=a@example.org commit --quiet --allow-empty --message x")
+            .run()
+            .unwrap();
+        write(&sh, "bench", "cargo xtask bench", "# Bench\n\n| a | b |\n").unwrap();
+        let page = fs::read_to_string(directory.path().join("docs/evidence/bench.md")).unwrap();
+        assert!(page.starts_with("# Bench\n\nMade by `cargo xtask bench` on 2"), "{page}");
+        assert!(page.contains(" from commit ") && page.ends_with("\n\n| a | b |\n"), "{page}");
+    }
+}
