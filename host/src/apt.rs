@@ -26,11 +26,11 @@ impl<'a> Root<'a> {
     pub fn new(sh: &'a Shell, step: &Step, directory: &Path, release: &str, architecture: &str) -> Result<Self> {
         for part in ["lists/partial", "archives/partial"] {
             let part = directory.join(part);
-            fs::create_dir_all(&part).with_context(|| format!("creating {}", part.display()))?;
+            fs::create_dir_all(&part).with_context(|| format!("creating {} failed", part.display()))?;
         }
         let sources = format!("deb [signed-by={KEYRING}] {} {release} main\n", mirror(sh)?);
-        fs::write(directory.join("sources.list"), sources).context("writing sources.list of the private apt")?;
-        fs::write(directory.join("status"), "").context("writing an empty dpkg status")?;
+        fs::write(directory.join("sources.list"), sources).context("writing sources.list of the private apt failed")?;
+        fs::write(directory.join("status"), "").context("writing an empty dpkg status failed")?;
         let root = Root { sh, directory: directory.to_owned(), architecture: architecture.to_owned() };
         // Without this option, a failed download of the lists is only a warning, and no package is found later.
         run(step, root.apt("apt-get").args(["-o", "APT::Update::Error-Mode=any", "update"])).with_context(|| {
@@ -93,7 +93,8 @@ fn downloaded(archives: &Path, package: &str) -> Result<PathBuf> {
 /// apt has no such source, as on a derivative of Debian.
 pub fn mirror(sh: &Shell) -> Result<String> {
     let format = "$(ORIGIN) $(LABEL) $(COMPONENT) $(REPO_URI)";
-    let targets = cmd!(sh, "apt-get indextargets --format {format}").quiet().read().context("reading apt's sources")?;
+    let targets =
+        cmd!(sh, "apt-get indextargets --format {format}").quiet().read().context("reading apt's sources failed")?;
     let mirror = targets.lines().find_map(|line| line.strip_prefix("Debian Debian main ")).map(str::to_owned);
     ensure!(
         mirror.is_some(),
@@ -104,7 +105,7 @@ pub fn mirror(sh: &Shell) -> Result<String> {
 
 /// The code name of the host's release.
 pub fn codename() -> Result<String> {
-    let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
+    let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release failed")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     Ok(name.context("no VERSION_CODENAME in /etc/os-release: use Debian 12 or 13")?.to_owned())
 }

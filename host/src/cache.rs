@@ -54,10 +54,10 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
         return Ok(complete);
     }
     let partial = complete.with_extension("partial");
-    crate::directory::empty(&partial).context("creating a temporary directory in the cache")?;
+    crate::directory::empty(&partial).context("creating a temporary directory in the cache failed")?;
     make(&partial)?;
     fs::rename(&partial, &complete)
-        .with_context(|| format!("renaming {} to {}", partial.display(), complete.display()))?;
+        .with_context(|| format!("renaming {} to {} failed", partial.display(), complete.display()))?;
     Ok(complete)
 }
 

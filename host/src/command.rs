@@ -38,7 +38,7 @@ pub fn output(step: &Step, command: impl Into<Command>) -> Result<Output> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("starting {shown}"))?;
+        .with_context(|| format!("starting {shown} failed"))?;
     let stdout = child.stdout.take().context("the command's standard output is not piped")?;
     let stderr = child.stderr.take().context("the command's standard error is not piped")?;
     let ((stdout, mut tail), (stderr, errors)) = thread::scope(|scope| {

@@ -9,14 +9,14 @@ use anyhow::{Context, Result};
 /// Creates the empty directory `path`. Existing content is removed.
 pub fn empty(path: &Path) -> Result<()> {
     remove(path)?;
-    fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))
+    fs::create_dir_all(path).with_context(|| format!("creating {} failed", path.display()))
 }
 
 /// Removes the directory `path` with its content, if it exists.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.with_context(|| format!("removing {}", path.display())),
+        result => result.with_context(|| format!("removing {} failed", path.display())),
     }
 }
 
@@ -47,6 +47,6 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
 /// Writes the file `path`. Creates its missing parent directories.
 pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let directory = path.parent().unwrap_or(path);
-    fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
-    fs::write(path, content).with_context(|| format!("writing {}", path.display()))
+    fs::create_dir_all(directory).with_context(|| format!("creating {} failed", directory.display()))?;
+    fs::write(path, content).with_context(|| format!("writing {} failed", path.display()))
 }

@@ -42,7 +42,7 @@ impl Image {
         host::packages::ensure(sh, crate::PACKAGES)?;
         let here = sh.current_dir();
         let images = side_by_side(boards.len(), boards, |board| {
-            let sh = Shell::new().context("reading the working directory")?;
+            let sh = Shell::new().context("reading the working directory failed")?;
             sh.change_dir(&here);
             Self::ensure(&sh, board)
         });

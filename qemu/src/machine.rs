@@ -51,18 +51,18 @@ impl Machine {
 
     /// Starts QEMU and returns immediately.
     pub(crate) fn start(image: &Image, overlay: &Overlay, directory: &Path, options: &Options) -> Result<Self> {
-        fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
+        fs::create_dir_all(directory).with_context(|| format!("creating {} failed", directory.display()))?;
         let port = command::free_port()?;
         let ssh = Ssh::new(port, &image.ssh_key(), directory)?;
         let mut command = command::qemu(image, overlay, port, options, now()?);
         let line = format!("{command:?}\n");
-        log(directory, "command")?.write_all(line.as_bytes()).context("writing QEMU's command line")?;
+        log(directory, "command")?.write_all(line.as_bytes()).context("writing QEMU's command line failed")?;
         let mut qemu = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log(directory, "qemu.log")?)
             .spawn()
-            .with_context(|| format!("starting {}", image.board().qemu))?;
+            .with_context(|| format!("starting {} failed", image.board().qemu))?;
         // The console is QEMU's standard output, so that no line is lost.
         let stream = qemu.stdout.take().context("QEMU's standard output is not piped")?;
         let console = Console::follow(stream, log(directory, "console.log")?);
@@ -157,7 +157,7 @@ impl Machine {
 
     /// Runs an interactive shell of the machine in the user's terminal.
     pub fn shell(&self) -> Result<ExitStatus> {
-        self.ssh.ssh().args(["-t", "pi"]).status().context("starting ssh")
+        self.ssh.ssh().args(["-t", "pi"]).status().context("starting ssh failed")
     }
 
     /// Fails if an error was printed on the console.
@@ -213,7 +213,7 @@ fn log(directory: &Path, name: &str) -> Result<File> {
     if path.exists() {
         let previous = directory.join(format!("{name}.previous"));
         fs::rename(&path, &previous)
-            .with_context(|| format!("renaming {} to {}", path.display(), previous.display()))?;
+            .with_context(|| format!("renaming {} to {} failed", path.display(), previous.display()))?;
     }
-    File::create(&path).with_context(|| format!("creating {}", path.display()))
+    File::create(&path).with_context(|| format!("creating {} failed", path.display()))
 }

@@ -19,7 +19,7 @@ impl Overlay {
     pub fn create(step: &Step, image: &Image, path: &Path) -> Result<Self> {
         let mut command = Command::new("qemu-img");
         command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(image.card()).arg(path);
-        run(step, command).with_context(|| format!("creating the disk overlay {}", path.display()))?;
+        run(step, command).with_context(|| format!("creating the disk overlay {} failed", path.display()))?;
         Ok(Self::at(path))
     }
 

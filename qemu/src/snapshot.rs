@@ -126,7 +126,7 @@ impl Snapshot {
     /// Copies the snapshot and its card to the file `path`, for [`Snapshot::resume`].
     pub fn copy(&self, path: &Path) -> Result<Overlay> {
         fs::copy(self.overlay.path(), path)
-            .with_context(|| format!("copying {} to {}", self.overlay.path().display(), path.display()))?;
+            .with_context(|| format!("copying {} to {} failed", self.overlay.path().display(), path.display()))?;
         Ok(Overlay::at(path))
     }
 
@@ -172,7 +172,7 @@ struct ControlSockets {
 impl ControlSockets {
     fn new() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("pi-").tempdir_in("/tmp");
-        Ok(Self { directory: directory.context("creating a directory in /tmp")? })
+        Ok(Self { directory: directory.context("creating a directory in /tmp failed")? })
     }
 
     fn monitor(&self) -> PathBuf {
@@ -205,7 +205,7 @@ struct Monitor {
 impl Monitor {
     fn connect(path: &Path) -> Result<Self> {
         let mut monitor = Self { stream: BufReader::new(connect(path)?) };
-        monitor.receive().context("reading the greeting of QEMU's monitor")?;
+        monitor.receive().context("reading the greeting of QEMU's monitor failed")?;
         monitor.command("qmp_capabilities", json!({}))?;
         Ok(monitor)
     }
@@ -219,7 +219,7 @@ impl Monitor {
             .with_context(|| format!("sending {command} to QEMU's monitor"))?;
         loop {
             let mut answer =
-                self.receive().with_context(|| format!("reading the answer of QEMU's monitor to {command}"))?;
+                self.receive().with_context(|| format!("reading the answer of QEMU's monitor to {command} failed"))?;
             if let Some(error) = answer.get("error") {
                 bail!("command of QEMU's monitor failed: {command}: {}", error["desc"]);
             }

@@ -54,7 +54,7 @@ impl Ssh {
     /// Writes the ssh configuration into `directory`. Port `port` of the host leads to the machine's ssh server.
     pub(crate) fn new(port: u16, key: &Path, directory: &Path) -> Result<Self> {
         let sockets =
-            tempfile::Builder::new().prefix("pi-").tempdir_in("/tmp").context("creating a directory in /tmp")?;
+            tempfile::Builder::new().prefix("pi-").tempdir_in("/tmp").context("creating a directory in /tmp failed")?;
         let config = directory.join("ssh_config");
         // The host key is not checked: the machine is disposable, and the connection does not leave this host.
         let text = format!(
@@ -64,7 +64,7 @@ impl Ssh {
             key.display(),
             sockets.path().display()
         );
-        std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
+        std::fs::write(&config, text).with_context(|| format!("writing {} failed", config.display()))?;
         Ok(Self { config, _sockets: sockets })
     }
 
@@ -84,9 +84,9 @@ impl Ssh {
                 .args(["-M", "-f", "-N", "pi"])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
-                .stderr(File::create(&log).with_context(|| format!("creating {}", log.display()))?)
+                .stderr(File::create(&log).with_context(|| format!("creating {} failed", log.display()))?)
                 .status()
-                .context("starting ssh")?;
+                .context("starting ssh failed")?;
             if status.success() {
                 return Ok(());
             }
@@ -107,7 +107,7 @@ impl Ssh {
             .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
-            .context("starting ssh")?;
+            .context("starting ssh failed")?;
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
         Ok(Background { command: command.to_owned(), child, stdout, stderr })
@@ -139,7 +139,7 @@ pub struct Background {
 impl Background {
     /// Whether the command is still running.
     pub fn is_running(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait().context("reading the status of ssh")?.is_none())
+        Ok(self.child.try_wait().context("reading the status of ssh failed")?.is_none())
     }
 
     /// Waits for the end of the command, and fails early if `check` fails.

@@ -101,7 +101,7 @@ impl Crash {
         println!("{}", results.summary());
         let report = target.join("crash/report.md");
         let text = results.markdown(&self.command(), UPSTREAM_POINTS);
-        fs::create_dir_all(target.join("crash")).context("making the report's directory")?;
+        fs::create_dir_all(target.join("crash")).context("making the report's directory failed")?;
         fs::write(&report, &text).with_context(|| format!("writing {} failed", report.display()))?;
         if self.write {
             evidence::write(sh, "crash", &self.command(), &text)?;

@@ -31,7 +31,7 @@ impl Shell {
         Needs::machines(&[board])?.provide(sh)?;
         let image = Image::ensure(sh, board)?;
         let directory = sh.current_dir().join("target/shell").join(board.machine);
-        fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+        fs::create_dir_all(&directory).with_context(|| format!("creating {} failed", directory.display()))?;
         let machine = step(format!("booting {}", board.machine), |step| {
             let overlay = Overlay::create(step, &image, &directory.join("card.qcow2"))?;
             Machine::boot(step, &image, &overlay, &directory)

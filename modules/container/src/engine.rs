@@ -112,7 +112,7 @@ impl Engine {
             let tmp_dir = settings.tmp_dir.as_deref().unwrap_or(Path::new(reported));
             ensure!(
                 tmp_dir.is_absolute(),
-                "invalid settings in /etc/mender-modules/container.toml: tmp_dir = {tmp_dir:?}: use an absolute path"
+                "unexpected output of the engine: directory for temporary files {tmp_dir:?}: not an absolute path"
             );
             self.load_directory = Some(LoadDirectory::new_in(tmp_dir)?);
         }

@@ -14,17 +14,8 @@ use crate::systemd::Systemd;
 const RESTART_LOOP: u64 = 3;
 
 /// The stability window of the settings.
-///
-/// # Errors
-/// When no project could ever be healthy.
-pub fn window(settings: &Settings) -> Result<StabilityWindow> {
-    let Settings { health_seconds, stable_seconds, .. } = settings;
-    ensure!(
-        stable_seconds < health_seconds,
-        "invalid settings in /etc/mender-modules/container.toml: stable_seconds = {stable_seconds}: use less than \
-         health_seconds = {health_seconds}"
-    );
-    Ok(StabilityWindow::new(*health_seconds, *stable_seconds))
+pub fn window(settings: &Settings) -> StabilityWindow {
+    StabilityWindow::new(settings.health_seconds, settings.stable_seconds)
 }
 
 /// Polls until every service of `project`, which was started at `started`, was healthy for the stability window.

@@ -61,7 +61,9 @@ impl Transactional for Container {
     type Update = ProjectUpdate;
 
     fn check_settings(&self, file: &Path) -> Result<()> {
-        mender_update_module::settings::check::<Settings>(file)
+        mender_update_module::settings::check::<Settings>(file)?
+            .check()
+            .with_context(|| format!("invalid settings in {}", file.display()))
     }
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<ProjectUpdate> {
@@ -69,6 +71,7 @@ impl Transactional for Container {
         let meta_data: MetaData = tree
             .meta_data()?
             .context("invalid artifact: no meta-data: name a project, its images, and what it runs")?;
+        settings.check().context("invalid settings in /etc/mender-modules/container.toml")?;
         let engine = Engine::choose(&settings)?;
         ProjectUpdate::new(tree.state_directory(Self::NAME), meta_data, engine, &settings)
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// A program and the options that it always gets.
@@ -77,6 +77,35 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Checks the values, for `container --check-settings` and before an update.
+    ///
+    /// # Errors
+    /// When a value cannot be used: the key, and the remedy.
+    pub fn check(&self) -> Result<()> {
+        let Self { health_seconds, stable_seconds, .. } = self;
+        ensure!(
+            stable_seconds < health_seconds,
+            "stable_seconds = {stable_seconds}: use less than health_seconds = {health_seconds}"
+        );
+        let paths = [("units_dir", Some(&self.units_dir)), ("tmp_dir", self.tmp_dir.as_ref())];
+        for (key, path) in paths.into_iter().filter_map(|(key, path)| path.map(|path| (key, path))) {
+            ensure!(path.is_absolute(), "{key} = {path:?}: use an absolute path");
+        }
+        self.reserve().map(drop)
+    }
+
+    /// The space that an update leaves free, in bytes.
+    ///
+    /// # Errors
+    /// When the number is too large.
+    pub fn reserve(&self) -> Result<u64> {
+        self.reserve_mib
+            .checked_mul(1 << 20)
+            .with_context(|| format!("reserve_mib = {}: too large: use a smaller number", self.reserve_mib))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -107,6 +136,21 @@ mod tests {
             ..Settings::default()
         };
         assert_eq!(format!("{shown:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn values_that_an_update_would_refuse_are_found() {
+        for (text, expected) in [
+            ("stable_seconds = 120", "use less than health_seconds = 120"),
+            ("units_dir = \"here\"", "units_dir = \"here\": use an absolute path"),
+            ("tmp_dir = \"here\"", "tmp_dir = \"here\": use an absolute path"),
+            ("reserve_mib = 9223372036854775807", "reserve_mib"),
+        ] {
+            let settings: Settings = toml::from_str(text).unwrap();
+            let error = format!("{:#}", settings.check().unwrap_err());
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        Settings::default().check().unwrap();
     }
 
     #[test]

@@ -81,10 +81,6 @@ impl ProjectUpdate {
         let listed = engine.images()?;
         let tags_before = tags_before(&project, &images, &listed)?;
         let images_before = listed.into_iter().map(|listed| listed.id).collect();
-        let reserve = settings.reserve_mib.checked_mul(1 << 20);
-        let reserve = reserve.context(
-            "invalid settings in /etc/mender-modules/container.toml: reserve_mib: too large: use a smaller number",
-        )?;
         Ok(Self {
             state_directory,
             project,
@@ -92,8 +88,8 @@ impl ProjectUpdate {
             images,
             engine,
             systemd: Systemd::of(settings),
-            window: health::window(settings)?,
-            reserve,
+            window: health::window(settings),
+            reserve: settings.reserve()?,
             tags_before,
             images_before,
             engine_ids: EngineIds::new(),
@@ -149,7 +145,8 @@ impl ExchangeNames for ProjectUpdate {
     }
 
     fn open_parent(&self) -> Result<Option<Dir>> {
-        Dir::open(&project::directory(&self.state_directory)).map(Some)
+        let directory = project::directory(&self.state_directory);
+        if durable::exists(&directory)? { Dir::open(&directory).map(Some) } else { Ok(None) }
     }
 
     fn open_staging(&self) -> Result<Dir> {

@@ -45,7 +45,7 @@ impl Transactional for Deb {
     type Update = PackageUpdate;
 
     fn check_settings(&self, file: &Path) -> Result<()> {
-        mender_update_module::settings::check::<Settings>(file)
+        mender_update_module::settings::check::<Settings>(file).map(drop)
     }
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<PackageUpdate> {

@@ -41,7 +41,7 @@ pub fn parent_and_name(path: &Path) -> Result<(&Path, FileName)> {
 
 /// The checksum of the regular file `path`, in hexadecimal digits.
 pub fn sha256(path: &Path) -> Result<String> {
-    let reading = || format!("reading {}", path.display());
+    let reading = || format!("reading {} failed", path.display());
     let mut hash = Sha256::new();
     io::copy(&mut File::open(path).with_context(reading)?, &mut hash).with_context(reading)?;
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())

@@ -50,7 +50,7 @@ impl RestartInhibitor {
         for directory in &inhibitor.0 {
             durable::write_file(&directory.join(DROP_IN_NAME), DROP_IN)?;
         }
-        inhibitor.reload().context("inhibiting restarts of the unit that this update runs in")?;
+        inhibitor.reload().context("inhibiting restarts of the unit that this update runs in failed")?;
         Ok(inhibitor)
     }
 
@@ -79,7 +79,7 @@ pub fn own_unit() -> Result<Option<String>> {
         return Ok(None);
     }
     let table = "/proc/self/cgroup";
-    Ok(service(&fs::read_to_string(table).with_context(|| format!("reading {table}"))?))
+    Ok(service(&fs::read_to_string(table).with_context(|| format!("reading {table} failed"))?))
 }
 
 /// The service in the kernel's list of control groups: `0::/system.slice/mender-client.service`.

@@ -162,7 +162,7 @@ impl PackageUpdate {
     }
 
     fn restore(&self, prepared: &Prepared) -> Result<()> {
-        check_identity(prepared.backup_directory.as_ref()).context("opening the backup")?;
+        check_identity(prepared.backup_directory.as_ref()).context("opening the backup failed")?;
         let backup = &prepared.backup;
         if let Some(packages) = &backup.new_packages {
             // The rollback does not need the staged packages, and may need their space.

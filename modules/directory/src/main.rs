@@ -36,7 +36,7 @@ impl Transactional for Directory {
     type Update = Swap;
 
     fn check_settings(&self, file: &Path) -> Result<()> {
-        mender_update_module::settings::check::<Settings>(file)
+        mender_update_module::settings::check::<Settings>(file).map(drop)
     }
 
     fn plan(&self, tree: &WorkTree, payloads: &mut Payloads) -> Result<Swap> {

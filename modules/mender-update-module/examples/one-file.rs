@@ -57,7 +57,7 @@ impl Transactional for OneFile {
     type Update = Replacement;
 
     fn check_settings(&self, file: &Path) -> Result<()> {
-        settings::check::<Settings>(file)
+        settings::check::<Settings>(file).map(drop)
     }
 
     fn plan(&self, _tree: &WorkTree, _payloads: &mut Payloads) -> Result<Replacement> {

@@ -155,7 +155,7 @@ pub trait UpdateModule {
     /// # Errors
     /// When the file is invalid.
     fn check_settings(&self, file: &Path) -> Result<()> {
-        settings::check::<settings::NoSettings>(file)
+        settings::check::<settings::NoSettings>(file).map(drop)
     }
 
     /// The pending update, for `MODULE --status`. Default: none.

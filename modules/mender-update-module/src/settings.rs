@@ -25,16 +25,18 @@ pub fn load<T: DeserializeOwned>(name: &str) -> Result<T> {
 pub struct NoSettings {}
 
 /// Checks the settings file `path`, which has to exist: the keys of `T`, and what every module's settings may have.
+/// Returns the settings of the module itself, for checks of their values.
 ///
 /// # Errors
 /// When it cannot be read or has a mistake.
-pub fn check<T: DeserializeOwned>(path: &Path) -> Result<()> {
-    ensure!(path.exists(), "reading the settings {}: no such file", path.display());
-    of_module::<T>(path)?;
+pub fn check<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    ensure!(path.exists(), "reading the settings {} failed: no such file: make it, or name another", path.display());
+    let settings = of_module(path)?;
     datastore_in(path)?;
     let mut table = read(path)?;
     table.retain(|key, _| COMMON_TABLES.contains(&key));
-    understand::<Guard>(table, path)?.check().with_context(|| mistake(path))
+    understand::<Guard>(table, path)?.check().with_context(|| mistake(path))?;
+    Ok(settings)
 }
 
 fn of_module<T: DeserializeOwned>(path: &Path) -> Result<T> {

@@ -76,7 +76,7 @@ pub(crate) fn datastore_in(path: &Path) -> Result<Option<PathBuf>> {
 
 /// The settings in `path`; an empty table where the file does not exist.
 pub(crate) fn read(path: &Path) -> Result<Table> {
-    let reading = || format!("reading the settings {}", path.display());
+    let reading = || format!("reading the settings {} failed", path.display());
     // A user who may change or replace the file would control what root does.
     let trusted = require_trusted(path).with_context(reading)?;
     let file = match File::open(&trusted) {

@@ -56,7 +56,7 @@ pub trait Transactional: Sized {
     /// As [`UpdateModule::check_settings`]. A module with settings calls [`settings::check`](crate::settings::check)
     /// with their type.
     fn check_settings(&self, file: &Path) -> Result<()> {
-        settings::check::<settings::NoSettings>(file)
+        settings::check::<settings::NoSettings>(file).map(drop)
     }
 
     /// As [`UpdateModule::provides_payload_file_sizes`]. Default: yes, for the check of free space.

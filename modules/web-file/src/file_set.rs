@@ -51,9 +51,9 @@ impl FileSet {
     /// # Errors
     /// When the destination is refused or not a directory, there is not enough space, or an account does not exist.
     pub fn plan(settings: &Settings, tree: &WorkTree) -> Result<Self> {
-        let destination = Destination::find(&settings.dest_dir).context("invalid settings: dest_dir")?;
+        let destination = settings.destination().context("invalid settings")?;
         require_harmless(&destination.path(), Replaces::Files, tree)?;
-        let (owner, group) = settings.ids()?;
+        let (owner, group) = settings.ids().context("invalid settings")?;
         let staging = Staging::beside(&destination, "web-file")?;
         staging.parent()?.require_writable()?;
         staging.parent()?.check_space(0, RESERVE)?;

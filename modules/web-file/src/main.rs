@@ -8,7 +8,7 @@ mod staged;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use mender_update_module::{InTransactions, Payloads, Transactional, WorkTree};
 
 use file_set::FileSet;
@@ -23,7 +23,9 @@ impl Transactional for WebFile {
     type Update = FileSet;
 
     fn check_settings(&self, file: &Path) -> Result<()> {
-        mender_update_module::settings::check::<Settings>(file)
+        mender_update_module::settings::check::<Settings>(file)?
+            .check()
+            .with_context(|| format!("invalid settings in {}", file.display()))
     }
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<FileSet> {

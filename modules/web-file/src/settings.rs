@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use mender_update_module::Accounts;
+use mender_update_module::durable::Destination;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The settings: destination and attributes of installed files.
@@ -77,6 +78,23 @@ impl TryFrom<String> for FileMode {
 }
 
 impl Settings {
+    /// Checks the values on this device, for `web-file --check-settings`.
+    ///
+    /// # Errors
+    /// When an update would refuse the destination or the accounts.
+    pub fn check(&self) -> Result<()> {
+        self.destination()?;
+        self.ids().map(drop)
+    }
+
+    /// The destination, which may not exist.
+    ///
+    /// # Errors
+    /// When `dest_dir` is not an absolute path, or is refused.
+    pub fn destination(&self) -> Result<Destination> {
+        Destination::find(&self.dest_dir).context("dest_dir")
+    }
+
     /// The numbers of owner and group.
     ///
     /// # Errors
@@ -86,9 +104,7 @@ impl Settings {
         let id = |name: &str, look_up: Option<u32>| {
             // To the kernel, this number means "unchanged": the file would belong to root.
             let number = look_up.or_else(|| name.parse().ok()).filter(|number| *number != u32::MAX);
-            number.with_context(|| {
-                format!("invalid settings: no account {name:?} on this device: add it, or change owner and group")
-            })
+            number.with_context(|| format!("no account {name:?} on this device: add it, or change owner and group"))
         };
         Ok((id(&self.owner, accounts.user(&self.owner))?, id(&self.group, accounts.group(&self.group))?))
     }

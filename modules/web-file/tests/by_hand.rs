@@ -86,6 +86,9 @@ fn settings_are_checked_before_an_update_needs_them() {
         ("[units]\nhalt = []\n", "`halt`"),
         ("datastore = \"here\"\n", "not an absolute path"),
         ("dest_dir = \n", "invalid settings in"),
+        ("dest_dir = \"www\"\n", "dest_dir"),
+        ("dest_dir = \"/etc/passwd/www\"\n", "Not a directory"),
+        ("owner = \"nobody-of-this-name\"\n", "no account"),
     ] {
         fs::write(&file, text).unwrap();
         refuses(&client, &["--check-settings", path], &[words, "other.toml"]);

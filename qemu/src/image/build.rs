@@ -155,14 +155,15 @@ impl Work<'_> {
         }
         archive.file("init", recipe::INIT.as_bytes());
         let busybox = self.work.join("root/usr/bin/busybox");
-        archive.file("bin/busybox", &fs::read(&busybox).with_context(|| format!("reading {}", busybox.display()))?);
+        archive
+            .file("bin/busybox", &fs::read(&busybox).with_context(|| format!("reading {} failed", busybox.display()))?);
         for (number, driver) in self.drivers(base, version)?.iter().enumerate() {
             let name = name(driver);
             // An emulated CPU would take seconds to decompress it.
             let content = if name.ends_with(".xz") {
                 cmd!(self.sh, "xz --decompress --stdout {driver}").quiet().output()?.stdout
             } else {
-                fs::read(driver).with_context(|| format!("reading {}", driver.display()))?
+                fs::read(driver).with_context(|| format!("reading {} failed", driver.display()))?
             };
             // The number gives the order in which init loads them.
             archive.file(&format!("lib/modules/{number:02}-{}", name.trim_end_matches(".xz")), &content);
@@ -193,7 +194,7 @@ impl Work<'_> {
         run(step, as_root(self.sh, "mv")?.arg(root.join("data")).arg(&data))?;
         run(step, as_root(self.sh, "mkdir")?.arg(root.join("data")))?;
         let card = self.directory.join(CARD);
-        let file = File::create(&card).with_context(|| format!("creating {}", card.display()))?;
+        let file = File::create(&card).with_context(|| format!("creating {} failed", card.display()))?;
         file.set_len(partition::CARD)?;
         file.write_all_at(&partition::table(&[partition::ROOT, partition::DATA]), 0)?;
         drop(file);

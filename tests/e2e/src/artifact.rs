@@ -25,9 +25,9 @@ impl Artifact<'_> {
     pub fn write(&self, sh: &Shell, directory: &Path) -> Result<PathBuf> {
         let Self { module, name, device_type, files, meta_data } = self;
         let payload = directory.join(format!("{name}.payload"));
-        fs::create_dir_all(&payload).with_context(|| format!("creating {}", payload.display()))?;
+        fs::create_dir_all(&payload).with_context(|| format!("creating {} failed", payload.display()))?;
         let write_file = |path: &Path, content: &[u8]| {
-            fs::write(path, content).with_context(|| format!("writing {}", path.display()))
+            fs::write(path, content).with_context(|| format!("writing {} failed", path.display()))
         };
         let mut arguments = Vec::new();
         for (name, content) in files {
@@ -49,7 +49,7 @@ impl Artifact<'_> {
             .quiet()
             .ignore_stdout()
             .run()
-            .with_context(|| format!("writing the artifact {}", artifact.display()))?;
+            .with_context(|| format!("writing the artifact {} failed", artifact.display()))?;
         Ok(artifact)
     }
 }
@@ -60,14 +60,14 @@ pub fn archive(sh: &Shell, directory: &Path, files: &[(&str, &str)]) -> Result<V
     let tree = directory.join("tree");
     for (name, content) in files {
         let path = tree.join(name);
-        sh.write_file(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        sh.write_file(&path, content).with_context(|| format!("writing {} failed", path.display()))?;
         if content.starts_with("#!") {
             cmd!(sh, "chmod 755 {path}").quiet().run()?;
         }
     }
     let tar = cmd!(sh, "tar --create --format=posix --sort=name --owner=root:0 --group=root:0 --directory {tree} .");
-    let archive = tar.quiet().output().context("creating an archive")?.stdout;
-    sh.remove_path(&tree).context("removing the files of the archive")?;
+    let archive = tar.quiet().output().context("creating an archive failed")?.stdout;
+    sh.remove_path(&tree).context("removing the files of the archive failed")?;
     Ok(archive)
 }
 
@@ -83,5 +83,5 @@ pub fn newer(sh: &Shell, deb: &Path, directory: &Path) -> Result<Vec<u8>> {
     let packed = directory.with_extension("deb");
     // gzip, because an emulated CPU takes a minute longer to decompress xz.
     cmd!(sh, "dpkg-deb --root-owner-group -Zgzip --build {directory} {packed}").quiet().ignore_stdout().run()?;
-    fs::read(&packed).with_context(|| format!("reading {}", packed.display()))
+    fs::read(&packed).with_context(|| format!("reading {} failed", packed.display()))
 }

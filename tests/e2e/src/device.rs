@@ -169,7 +169,7 @@ impl<'a> Device<'a> {
     /// Writes a file called `name` to the device and returns its path there.
     pub fn write_file(&self, name: &str, content: &[u8]) -> Result<String> {
         let path = self.directory.join(name);
-        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        fs::write(&path, content).with_context(|| format!("writing {} failed", path.display()))?;
         self.copy_in(&path)
     }
 
@@ -209,7 +209,7 @@ impl<'a> Device<'a> {
     /// `version`, so that two versions share no layer.
     pub fn image(&self, reference: &str, version: &str, mode: Mode, padding: usize) -> Result<test_image::Archive> {
         let path = &self.setup.server;
-        let mut executable = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut executable = fs::read(path).with_context(|| format!("reading {} failed", path.display()))?;
         // Random numbers by Marsaglia's xorshift.
         let seed = 0x9e37_79b9_7f4a_7c15;
         let mut random = version.bytes().fold(seed, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(byte));

@@ -122,7 +122,7 @@ impl Setup {
         });
         if let Err(error) = &result {
             let path = directory.join("error");
-            fs::write(&path, format!("{error:#}\n")).with_context(|| format!("writing {}", path.display()))?;
+            fs::write(&path, format!("{error:#}\n")).with_context(|| format!("writing {} failed", path.display()))?;
         }
         result.with_context(|| {
             let Scenario { name, description, .. } = scenario;

@@ -78,7 +78,7 @@ impl<'a> Device<'a> {
         cmd!(sh, "/usr/sbin/mke2fs -q -F -t ext4 {data}").quiet().run()?;
         let module = upper.join("usr/share/mender/modules/v3/container");
         sh.create_dir(module.parent().unwrap_or(&upper))?;
-        fs::copy(&self.suite.module, &module).context("copying the module")?;
+        fs::copy(&self.suite.module, &module).context("copying the module failed")?;
         let unit = "mender-update-module-container-recover.service";
         sh.write_file(
             upper.join("usr/lib/systemd/system").join(unit),
@@ -113,7 +113,7 @@ impl<'a> Device<'a> {
         let console = fs::File::create(self.directory.join("console"))?;
         let mut command = self.start();
         command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
-        self.process = Some(command.spawn().context("starting unshare")?);
+        self.process = Some(command.spawn().context("starting unshare failed")?);
         let ready = "systemctl is-system-running --wait 2> /dev/null | grep -q -x -e running -e degraded";
         let begun = Instant::now();
         while !self.run(ready).is_ok_and(|output| output.status == 0) {
@@ -154,7 +154,7 @@ impl<'a> Device<'a> {
     fn process_1(&self) -> Result<String> {
         let process = self.process.as_ref().context("the device is not on")?;
         let path = format!("/proc/{0}/task/{0}/children", process.id());
-        let children = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let children = fs::read_to_string(&path).with_context(|| format!("reading {path} failed"))?;
         let child = children.split_whitespace().next().context("the device has no process yet")?;
         // Before that it is a program of the host that assembles the device.
         let name = fs::read_to_string(format!("/proc/{child}/comm"))?;
@@ -176,7 +176,7 @@ impl<'a> Device<'a> {
     /// When it cannot be started. A failed command is no error.
     pub fn run(&self, command: &str) -> Result<Output> {
         self.step.detail(command.lines().next().unwrap_or_default());
-        let output = self.command(command)?.output().context("starting nsenter")?;
+        let output = self.command(command)?.output().context("starting nsenter failed")?;
         let status = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
         let text = [output.stdout, output.stderr].concat();
         Ok(Output { status, text: String::from_utf8_lossy(&text).into_owned() })
@@ -228,7 +228,7 @@ impl<'a> Device<'a> {
     /// Writes a file in the device.
     pub fn write(&self, path: &str, content: &[u8]) -> Result<()> {
         let mut command = self.command(&format!("mkdir -p \"$(dirname '{path}')\" && cat > '{path}'"))?;
-        let mut child = command.stdin(Stdio::piped()).spawn().context("starting nsenter")?;
+        let mut child = command.stdin(Stdio::piped()).spawn().context("starting nsenter failed")?;
         child.stdin.take().context("the command has no standard input")?.write_all(content)?;
         ensure!(child.wait()?.success(), "writing {path} in the device failed");
         Ok(())
@@ -236,7 +236,7 @@ impl<'a> Device<'a> {
 
     /// Reads a file of the device.
     pub fn read(&self, path: &str) -> Result<Vec<u8>> {
-        let output = self.command(&format!("cat '{path}'"))?.output().context("starting nsenter")?;
+        let output = self.command(&format!("cat '{path}'"))?.output().context("starting nsenter failed")?;
         ensure!(output.status.success(), "reading {path} in the device failed");
         Ok(output.stdout)
     }

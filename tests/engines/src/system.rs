@@ -56,7 +56,7 @@ pub fn ensure(sh: &Shell) -> Result<PathBuf> {
     let parts = [RELEASE, CUSTOMIZE].into_iter().chain(PACKAGES.iter().chain(EXCLUDED).copied());
     let key = format!("{RELEASE}-{}", &cache::key(parts.map(str::as_bytes))[..16]);
     let directory = cache::entry("engines", &key, |directory| make(sh, directory))
-        .with_context(|| format!("making a Debian system ({RELEASE}) with container engines"))?;
+        .with_context(|| format!("making a Debian system ({RELEASE}) with container engines failed"))?;
     Ok(directory.join("root"))
 }
 

@@ -18,9 +18,9 @@ pub fn prepare(sh: &Shell, build: &Path) -> Result<()> {
     directory::write(&build.join("outside.html"), "not in SRC_URI\n")?;
     let (key, public) = (build.join("signing.key"), build.join("signing.pub"));
     let make = cmd!(sh, "openssl ecparam -name prime256v1 -genkey -noout -out {key}").quiet();
-    make.run().context("creating a key with openssl")?;
+    make.run().context("creating a key with openssl failed")?;
     let publish = cmd!(sh, "openssl ec -in {key} -pubout -out {public}").quiet().ignore_stderr();
-    publish.run().context("creating a key with openssl")
+    publish.run().context("creating a key with openssl failed")
 }
 
 /// Fails unless each artifact is the one of its recipe.

@@ -131,7 +131,7 @@ impl<'a> BuildDirectory<'a> {
     /// BitBake refuses to run as root. Root therefore runs it in a user namespace with another user ID. The files
     /// belong to root outside of it.
     fn unprivileged(&self) -> Result<Cmd<'a>> {
-        let id = cmd!(self.sh, "id -u").quiet().read().context("reading the user ID")?;
+        let id = cmd!(self.sh, "id -u").quiet().read().context("reading the user ID failed")?;
         Ok(match id.as_str() {
             "0" => cmd!(self.sh, "unshare --map-user=1000 --map-group=1000 --"),
             _ => cmd!(self.sh, "env"),
@@ -144,7 +144,7 @@ impl<'a> BuildDirectory<'a> {
         if made.exists() {
             return Ok(());
         }
-        fs::create_dir_all(&self.locales).with_context(|| format!("creating {}", self.locales.display()))?;
+        fs::create_dir_all(&self.locales).with_context(|| format!("creating {} failed", self.locales.display()))?;
         run(step, cmd!(self.sh, "localedef --inputfile en_US --charmap UTF-8 {made}")).map(drop)
     }
 }
@@ -154,7 +154,7 @@ impl<'a> BuildDirectory<'a> {
 fn tools(layer: &Layer) -> Result<()> {
     let directory = layer.scratch.join("tools");
     directory::empty(&directory)?;
-    fs::create_dir_all(layer.scratch.join("home")).context("creating a home directory for BitBake")?;
+    fs::create_dir_all(layer.scratch.join("home")).context("creating a home directory for BitBake failed")?;
     let compiler = ["rustc", "cargo"].map(|name| layer.toolchain.join(name));
     for tool in compiler.iter().chain(&scripts(layer)?) {
         link(tool, &directory.join(tool.file_name().unwrap_or_default()))?;
@@ -168,7 +168,7 @@ fn scripts(layer: &Layer) -> Result<Vec<PathBuf>> {
 }
 
 fn link(tool: &Path, link: &Path) -> Result<()> {
-    std::os::unix::fs::symlink(tool, link).with_context(|| format!("creating the symlink {}", link.display()))
+    std::os::unix::fs::symlink(tool, link).with_context(|| format!("creating the symlink {} failed", link.display()))
 }
 
 /// BitBake's shared state cache. BitBake's keys depend on the recipes and not on the host's tools, so there is one
@@ -177,10 +177,11 @@ fn state(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
     let format = "${Package} ${Version}\n";
     let host = cmd!(sh, "dpkg-query --show --showformat {format} {HOST_PACKAGES...}").quiet().read();
     let rustc = layer.toolchain.join("rustc");
-    let rust = cmd!(sh, "{rustc} --version").quiet().read().context("reading the version of rustc")?;
-    let mut parts = vec![host.context("reading package versions with dpkg-query")?.into_bytes(), rust.into_bytes()];
+    let rust = cmd!(sh, "{rustc} --version").quiet().read().context("reading the version of rustc failed")?;
+    let mut parts =
+        vec![host.context("reading package versions with dpkg-query failed")?.into_bytes(), rust.into_bytes()];
     for script in scripts(layer)? {
-        parts.push(fs::read(&script).with_context(|| format!("reading {}", script.display()))?);
+        parts.push(fs::read(&script).with_context(|| format!("reading {} failed", script.display()))?);
     }
     cache::entry("bitbake", &cache::key(parts.iter().map(Vec::as_slice))[..16], |_| Ok(()))
 }

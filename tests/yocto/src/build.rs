@@ -186,7 +186,7 @@ fn built(sh: &Shell, step: &Step, directory: &Path, build: &Build, module: &str,
     let deb = package("deb", &format!("_{}.deb", build.debian))?;
     let ipk = package("ipk", ".ipk")?;
     let unpacked = directory.join("unpacked").join(&recipe);
-    fs::create_dir_all(&unpacked).with_context(|| format!("creating {}", unpacked.display()))?;
+    fs::create_dir_all(&unpacked).with_context(|| format!("creating {} failed", unpacked.display()))?;
     for package in [&deb, &ipk] {
         let listed = run_command(step, cmd!(sh, "dpkg-deb --info {package} conffiles"))?;
         let settings = format!("/etc/mender-modules/{module}.toml");
@@ -199,7 +199,7 @@ fn built(sh: &Shell, step: &Step, directory: &Path, build: &Build, module: &str,
     run_command(step, cmd!(sh, "dpkg-deb --extract {deb} {unpacked}"))?;
     if module == "web-file" {
         let settings = unpacked.join("etc/mender-modules/web-file.toml");
-        let text = fs::read_to_string(&settings).with_context(|| format!("reading {}", settings.display()))?;
+        let text = fs::read_to_string(&settings).with_context(|| format!("reading {} failed", settings.display()))?;
         let (first, last) = CONFIGURED;
         ensure!(
             text.starts_with(first) && text.ends_with(last),

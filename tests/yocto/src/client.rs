@@ -74,7 +74,7 @@ pub fn provide(sh: &Shell, layer: &Layer, meta_mender: &Path) -> Result<()> {
 fn fetched(sh: &Shell, step: &Step, meta_mender: &Path) -> Result<PathBuf> {
     let mut recipes = Vec::new();
     for recipe in directory::entries(&meta_mender.join(RECIPES))?.iter().filter(|path| path.is_file()) {
-        recipes.push(fs::read_to_string(recipe).with_context(|| format!("reading {}", recipe.display()))?);
+        recipes.push(fs::read_to_string(recipe).with_context(|| format!("reading {} failed", recipe.display()))?);
     }
     let address = recipes.iter().find_map(|recipe| {
         let address = recipe.split_once("gitsm://")?.1.split(';').next()?;

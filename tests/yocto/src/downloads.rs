@@ -20,7 +20,7 @@ pub fn mirror(sh: &Shell, layer: &Layer) -> Result<PathBuf> {
     directory::empty(&directory)?;
     for file in crates()?.iter().chain(&layer.released) {
         let name = file.file_name().with_context(|| format!("path without a file name: {}", file.display()))?;
-        fs::copy(file, directory.join(name)).with_context(|| format!("copying {}", file.display()))?;
+        fs::copy(file, directory.join(name)).with_context(|| format!("copying {} failed", file.display()))?;
     }
     Ok(directory)
 }
@@ -61,7 +61,7 @@ pub fn checksums(layer: &Layer) -> Result<PathBuf> {
                 continue;
             };
             if name == format!("mender-update-module-{module}") {
-                let content = fs::read(package).with_context(|| format!("reading {}", package.display()))?;
+                let content = fs::read(package).with_context(|| format!("reading {} failed", package.display()))?;
                 append += &format!("SRC_URI[{name}-{architecture}.sha256sum] = \"{}\"\n", cache::sha256(&content));
             }
         }

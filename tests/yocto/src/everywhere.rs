@@ -96,7 +96,7 @@ fn require_recipes(recipes: &[PathBuf], modules: &[String]) -> Result<()> {
 /// Settings with which the recipes from git use the last commit of this clone.
 fn repository(sh: &Shell) -> Result<String> {
     let rev_parse =
-        |argument: &str| cmd!(sh, "git rev-parse {argument}").quiet().read().context("reading the last commit");
+        |argument: &str| cmd!(sh, "git rev-parse {argument}").quiet().read().context("reading the last commit failed");
     let (root, commit) = (rev_parse("--show-toplevel")?, rev_parse("HEAD")?);
     Ok(format!("RUST_MODULES_GIT = \"git://{root};protocol=file;nobranch=1\"\nRUST_MODULES_SRCREV = \"{commit}\"\n"))
 }
@@ -104,7 +104,7 @@ fn repository(sh: &Shell) -> Result<String> {
 /// Writes the recipes in the README `readme` into `directory`, and returns their paths. The first line of a recipe's
 /// code block is a comment with its name.
 fn documented(readme: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
-    let text = fs::read_to_string(readme).with_context(|| format!("reading {}", readme.display()))?;
+    let text = fs::read_to_string(readme).with_context(|| format!("reading {} failed", readme.display()))?;
     let mut paths = Vec::new();
     for block in text.split("```").skip(1).step_by(2) {
         let Some(name) = block.trim_start().strip_prefix("# ").and_then(|rest| rest.lines().next()) else {

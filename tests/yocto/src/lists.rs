@@ -73,7 +73,7 @@ fn installed(layer: &Layer, module: &str) -> Result<Vec<String>> {
     let unit = format!("mender-update-module-{module}-recover.service");
     let units = "/usr/lib/systemd/system";
     let source = layer.directory.with_file_name("debian").join(module).join(&unit);
-    let text = fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
+    let text = fs::read_to_string(&source).with_context(|| format!("reading {} failed", source.display()))?;
     let targets = text.lines().filter_map(|line| line.strip_prefix("WantedBy="));
     let links = targets.flat_map(str::split_whitespace);
     let mut files: Vec<_> = links.map(|target| format!("{units}/{target}.wants/{unit} -> ../{unit}")).collect();

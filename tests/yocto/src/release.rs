@@ -60,7 +60,7 @@ pub fn compatible(directory: &Path) -> Result<Vec<String>> {
 
 /// The value of the variable `name` in the file `path`, which assigns it in one line.
 fn variable(path: &Path, name: &str) -> Result<String> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("reading {} failed", path.display()))?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_prefix('=')).map(str::trim);
     let value = value.with_context(|| format!("no assignment of {name} in {}", path.display()))?;
     Ok(value.trim_matches('"').to_owned())

@@ -155,7 +155,7 @@ impl<'a> Suite<'a> {
             };
             if is_it(name) {
                 let unpacked = directory.path.join("unpacked").join(name);
-                fs::create_dir_all(&unpacked).with_context(|| format!("creating {}", unpacked.display()))?;
+                fs::create_dir_all(&unpacked).with_context(|| format!("creating {} failed", unpacked.display()))?;
                 run_command(step, cmd!(self.sh, "dpkg-deb --extract {package} {unpacked}"))?;
                 modules.extend(read(&unpacked)?);
             }
@@ -176,7 +176,7 @@ impl<'a> Suite<'a> {
             for manager in self.managers() {
                 let work = directory.work(&format!("client-image-{}", manager.format))?;
                 let log = work.join("temp/log.do_rootfs");
-                let output = fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
+                let output = fs::read_to_string(&log).with_context(|| format!("reading {} failed", log.display()))?;
                 // opkg wraps its message.
                 let output = output.replace('\n', " ");
                 ensure!(
@@ -241,7 +241,7 @@ impl<'a> Suite<'a> {
 
 /// The signatures of the client's tasks in the file `path`, as `mender:TASK:HASH`.
 fn signatures(path: &Path) -> Result<BTreeSet<String>> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("reading {} failed", path.display()))?;
     let lines = text.lines().map(|line| line.trim().trim_end_matches(" \\").to_owned());
     let own: BTreeSet<_> = lines.filter(|line| line.starts_with("mender:")).collect();
     ensure!(!own.is_empty(), "no signature of the client in {}", path.display());
@@ -277,7 +277,7 @@ fn read(root: &Path) -> Result<Modules> {
     }
     let mut modules = Modules::new();
     for path in directory::entries(&directory)? {
-        let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let content = fs::read(&path).with_context(|| format!("reading {} failed", path.display()))?;
         modules.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), content);
     }
     Ok(modules)

@@ -31,6 +31,16 @@ fn a_rollback_of_a_first_install_leaves_nothing() {
 }
 
 #[test]
+fn a_rollback_of_a_first_install_works_without_the_directory_of_projects() {
+    let mut device = Device::new();
+    assert!(device.download_one("shop", TAG, &archive(TAG, "1", Mode::Healthy)).success());
+    device.ok("ArtifactInstall");
+    fs::remove_dir_all(device.state_directory().join("projects")).unwrap();
+    device.all(&["ArtifactRollback", "ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+    assert!(!device.state_directory().join("journal.json").exists());
+}
+
+#[test]
 fn the_previous_version_is_restored_by_its_id_though_both_have_one_tag() {
     for commit in [false, true] {
         let mut device = Device::new();

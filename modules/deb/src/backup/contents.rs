@@ -160,7 +160,7 @@ fn check_space(affected: &Affected, database: &Database, dir: &Dir, reserve: u64
     let previous = affected.packages.iter().filter_map(|key| database.find(key));
     let with_files = previous.filter(|package| package.has_files());
     let size = with_files.fold(0_u64, |size, package| size.saturating_add(package.installed_size()));
-    dir.check_space(size, reserve).context("backing up the previous packages")
+    dir.check_space(size, reserve).context("backing up the previous packages failed")
 }
 
 /// Writes the `.deb` of every package with files to `dir`.

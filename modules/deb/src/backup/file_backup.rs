@@ -102,7 +102,7 @@ impl Previous {
             Previous::Copied(name) => restore_copy(&directory.join(name), path),
             Previous::Directory(attributes) => restore_directory(path, attributes),
         }
-        .with_context(|| format!("restoring {}", path.display()))
+        .with_context(|| format!("restoring {} failed", path.display()))
     }
 }
 

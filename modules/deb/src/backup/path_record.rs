@@ -85,7 +85,7 @@ impl PathRecord {
     /// Calls `take` with every entry, in the order of the paths. The entries are read one by one, to bound
     /// the memory.
     pub fn for_each(&self, mut take: impl FnMut(RecordedPath) -> Result<()>) -> Result<()> {
-        let reading = || format!("reading {}", self.0.display());
+        let reading = || format!("reading {} failed", self.0.display());
         let file = BufReader::new(File::open(&self.0).with_context(reading)?);
         for line in file.lines() {
             take(serde_json::from_str(&line.with_context(reading)?).with_context(reading)?)?;

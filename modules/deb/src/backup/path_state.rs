@@ -64,7 +64,8 @@ impl PathState {
             extended: Vec::new(),
         };
         if kind.is_symlink() {
-            let target = fs::read_link(path).with_context(|| format!("reading the symlink {}", path.display()))?;
+            let target =
+                fs::read_link(path).with_context(|| format!("reading the symlink {} failed", path.display()))?;
             return Ok(Self::Symlink { attributes, target, to_directory: path.is_dir() });
         }
         let is_device = kind.is_char_device() || kind.is_block_device();

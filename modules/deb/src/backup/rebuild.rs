@@ -71,7 +71,7 @@ fn write_control(package: &Stanza, files: &Files, to: &mut File) -> Result<()> {
     for path in database::info_files(package)? {
         let kind = path.extension().unwrap_or_default().to_string_lossy().into_owned();
         if !DPKG_FILES.contains(&kind.as_str()) {
-            let reading = || format!("reading {}", path.display());
+            let reading = || format!("reading {} failed", path.display());
             let mode = fs::metadata(&path).with_context(reading)?.mode() & 0o777;
             add(&kind, mode, &fs::read(&path).with_context(reading)?)?;
         }
@@ -115,7 +115,8 @@ impl Files {
             // package.
             let has_contents = || listed[number + 1..].iter().any(|other| other != path && other.starts_with(path));
             if metadata.is_symlink() && installed.is_dir() && has_contents() {
-                metadata = fs::metadata(&installed).with_context(|| format!("examining {}", installed.display()))?;
+                metadata =
+                    fs::metadata(&installed).with_context(|| format!("examining {} failed", installed.display()))?;
             }
             files.push(InstalledFile { path: path.clone(), installed, metadata });
         }
@@ -133,7 +134,7 @@ impl Files {
         let mut tar = Builder::new(to);
         let mut first_paths: HashMap<(u64, u64), PathBuf> = HashMap::new();
         for file in &self.0 {
-            let reading = || format!("reading {}", file.installed.display());
+            let reading = || format!("reading {} failed", file.installed.display());
             let inode = (file.metadata.dev(), file.metadata.ino());
             match first_paths.get(&inode).filter(|_| file.metadata.is_file() && file.metadata.nlink() > 1) {
                 Some(first) => append_link(&mut tar, file, EntryType::Link, first),

@@ -72,7 +72,7 @@ fn read_directory(directory: &Path, table: &mut Table) -> Result<()> {
 
 fn add(path: &Path, table: &mut Table) -> Result<()> {
     let Some(found) = durable::metadata(path)? else { return Ok(()) };
-    let reading = || format!("reading {}", path.display());
+    let reading = || format!("reading {} failed", path.display());
     let (kind, content) = if found.is_symlink() {
         ("link", fs::read_link(path).with_context(reading)?.into_os_string().into_string().ok())
     } else if found.is_dir() {

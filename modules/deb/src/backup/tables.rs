@@ -70,13 +70,13 @@ impl Tables {
 
     /// Writes the tables to the file `path`, durably.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let json = serde_json::to_vec(self).with_context(|| format!("writing {}", path.display()))?;
+        let json = serde_json::to_vec(self).with_context(|| format!("writing {} failed", path.display()))?;
         durable::write_file(path, &json)
     }
 
     /// Reads the tables from the file `path`; `None` where it does not exist.
     pub fn from_file(path: &Path) -> Result<Option<Self>> {
-        let reading = || format!("reading {}", path.display());
+        let reading = || format!("reading {} failed", path.display());
         match fs::read(path) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(reading)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -100,7 +100,7 @@ impl Tables {
 fn stat_overrides() -> Result<Table> {
     let text = match fs::read_to_string(STAT_OVERRIDES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        text => text.with_context(|| format!("reading {STAT_OVERRIDES}"))?,
+        text => text.with_context(|| format!("reading {STAT_OVERRIDES} failed"))?,
     };
     // Owner, group, mode, and a path that may contain spaces.
     let fields = text.lines().filter_map(|line| {

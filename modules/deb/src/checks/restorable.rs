@@ -127,7 +127,7 @@ fn first_unlisted(directory: &Path, listed: &BTreeSet<PathBuf>) -> Result<Option
 pub fn check_replaceable(path: &Path) -> Result<()> {
     let Some(found) = durable::metadata(path)? else { return Ok(()) };
     let stat = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
-        .with_context(|| format!("examining {}", path.display()))?;
+        .with_context(|| format!("examining {} failed", path.display()))?;
     let has = |attribute: StatxAttributes| stat.stx_attributes.contains(attribute);
     let shown = path.display();
     ensure!(

@@ -95,7 +95,7 @@ fn merged_usr(path: &Path) -> PathBuf {
 
 fn status() -> Result<String> {
     let path = Path::new(ADMIN_DIRECTORY).join("status");
-    fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    fs::read_to_string(&path).with_context(|| format!("reading {} failed", path.display()))
 }
 
 fn parse(text: &str) -> Vec<Stanza> {
@@ -119,7 +119,7 @@ pub fn remove_unpacked_control_files(lock_seconds: u64) -> Result<()> {
 /// Whether dpkg was interrupted and has not run since.
 pub fn is_interrupted() -> Result<bool> {
     let directory = Path::new(ADMIN_DIRECTORY).join("updates");
-    let mut entries = fs::read_dir(&directory).with_context(|| format!("listing {}", directory.display()))?;
+    let mut entries = fs::read_dir(&directory).with_context(|| format!("listing {} failed", directory.display()))?;
     Ok(entries.next().is_some())
 }
 
@@ -163,7 +163,7 @@ pub fn files_of(package: &Stanza) -> Result<Vec<PathBuf>> {
             .map(|line| if line == b"/." { "/".into() } else { PathBuf::from(OsStr::from_bytes(line)) })
             .collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        Err(error) => Err(error).with_context(|| format!("reading {} failed", path.display())),
     }
 }
 

@@ -25,7 +25,7 @@ impl Diversions {
         match fs::read_to_string(DIVERSIONS) {
             Ok(text) => Ok(Self::parse(&text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self(Vec::new())),
-            Err(error) => Err(error).with_context(|| format!("reading {DIVERSIONS}")),
+            Err(error) => Err(error).with_context(|| format!("reading {DIVERSIONS} failed")),
         }
     }
 

@@ -101,8 +101,8 @@ fn parent_directories(paths: &BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>> {
 
 fn first_read_only(directories: &BTreeSet<PathBuf>) -> Result<Option<&Path>> {
     for directory in directories {
-        let system =
-            statvfs(directory).with_context(|| format!("examining the file system of {}", directory.display()))?;
+        let system = statvfs(directory)
+            .with_context(|| format!("examining the file system of {} failed", directory.display()))?;
         if system.f_flag.contains(StatVfsMountFlags::RDONLY) {
             return Ok(Some(directory));
         }
@@ -120,7 +120,7 @@ fn dpkg_configuration() -> Result<String> {
     let mut text = String::new();
     let files = names(directory)?.into_iter().map(|name| directory.join(name));
     for path in files.chain([file.to_owned()]).filter(|path| path.is_file()) {
-        let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let content = fs::read(&path).with_context(|| format!("reading {} failed", path.display()))?;
         text.push_str(&String::from_utf8_lossy(&content));
         text.push('\n');
     }

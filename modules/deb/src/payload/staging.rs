@@ -52,7 +52,7 @@ impl Staging {
         let name = payload.name.clone();
         self.directory.check_space(payload.size.unwrap_or_default(), self.reserve)?;
         let mut head = Vec::new();
-        let reading = || format!("reading the payload file {name}");
+        let reading = || format!("reading the payload file {name} failed");
         (&mut payload).take(TAR_HEADER as u64).read_to_end(&mut head).with_context(reading)?;
         let is_deb = head.starts_with(DEB_MAGIC);
         let is_tar = head.get(TAR_MAGIC.0..).is_some_and(|rest| rest.starts_with(TAR_MAGIC.1));
@@ -84,8 +84,9 @@ impl Staging {
             ensure!(entry.kind == EntryType::Regular, "invalid archive: {shown}: not a regular file");
             ensure!(path.extension().is_some_and(|name| name == "deb"), "invalid archive: {shown}: not a .deb file");
             self.directory.check_space(entry.size, self.reserve)?;
-            let read =
-                self.receive_package(entry.content).with_context(|| format!("reading {shown} in the archive"))?;
+            let read = self
+                .receive_package(entry.content)
+                .with_context(|| format!("reading {shown} in the archive failed"))?;
             ensure!(read == entry.size, "invalid archive: {shown}: truncated");
             Ok(())
         })

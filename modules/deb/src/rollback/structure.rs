@@ -46,7 +46,7 @@ fn restore_entry(RecordedPath { path, previous }: &RecordedPath, recorded: &Reco
     } else if !matches!(previous, PathState::Directory { .. }) {
         durable::remove_file(path)?;
     }
-    path_restore::restore(path, previous).with_context(|| format!("restoring {}", path.display()))
+    path_restore::restore(path, previous).with_context(|| format!("restoring {} failed", path.display()))
 }
 
 /// Removes the directory `path` with the paths in it that are in `recorded`. If there are others, it is moved

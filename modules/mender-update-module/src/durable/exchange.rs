@@ -146,10 +146,12 @@ impl DirectoryExchange {
     fn deactivate(&self, names: &impl ExchangeNames) -> Result<()> {
         let opened = Opened::of(names)?;
         if self.has_previous() {
+            let found = opened.staged_inode()?;
             ensure!(
-                opened.staged_inode()? == self.previous_inode,
-                "{}: it was replaced: it is not the previous version",
-                names.staged().display()
+                found == self.previous_inode,
+                "{}: {}: it is not the previous version: put that back, and roll back again",
+                names.staged().display(),
+                if found.is_some() { "replaced after the activation" } else { "removed after the activation" }
             );
             opened.exchange()?;
         } else {
@@ -174,7 +176,7 @@ impl DirectoryExchange {
 /// The inode number of what has the name of the destination.
 fn found(names: &impl ExchangeNames) -> Result<Option<u64>> {
     let destination = names.destination();
-    let reading = || format!("reading the destination {}", destination.display());
+    let reading = || format!("reading the destination {} failed", destination.display());
     match names.open_parent().with_context(reading)? {
         Some(parent) => parent.inode_of(&name_of(&destination)?),
         None => Ok(None),
@@ -301,6 +303,19 @@ mod tests {
         fs::remove_dir_all(site.destination()).unwrap();
         exchange.roll_back(&site).unwrap();
         assert!(site.has(1));
+    }
+
+    #[test]
+    fn a_removed_version_and_a_replaced_one_are_distinguished() {
+        let (site, exchange) = Site::new(true);
+        exchange.activate(&site).unwrap();
+        fs::rename(site.staged(), site.0.path().join("aside")).unwrap();
+        let error = exchange.roll_back(&site).unwrap_err().to_string();
+        assert!(error.contains("removed after the activation"), "{error}");
+        fs::create_dir(site.staged()).unwrap();
+        let error = exchange.roll_back(&site).unwrap_err().to_string();
+        assert!(error.contains("replaced after the activation"), "{error}");
+        assert!(site.has(2));
     }
 
     #[test]

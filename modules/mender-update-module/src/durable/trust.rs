@@ -65,7 +65,7 @@ pub(super) fn follow(path: &Path) -> Result<Resolved> {
         let changeable = changeable_entry(&at.existing, &found)?;
         if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
             if let Some(reason) = changeable {
-                bail!("{} refused: it is a symlink, and {reason}: or name its target instead", next.display());
+                bail!("{} refused: it is a symlink, and {reason}, or name its target instead", next.display());
             }
             symlinks += 1;
             ensure!(symlinks <= SYMLINKS_MAX, "{} refused: too many symlinks", path.display());

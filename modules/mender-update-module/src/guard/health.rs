@@ -44,9 +44,12 @@ impl Health {
         let Self { command, tcp, url, limit_seconds, stable_seconds } = self;
         ensure!(
             command.is_some() || tcp.is_some() || url.is_some(),
-            "the table health has none of command, tcp and url: set one of them"
+            "invalid table health: none of command, tcp and url: set one of them"
         );
-        ensure!(command.as_ref().is_none_or(|words| !words.is_empty()), "the command is empty: name a program");
+        ensure!(
+            command.as_ref().is_none_or(|words| !words.is_empty()),
+            "invalid table health: command is empty: name a program"
+        );
         if let Some(address) = tcp {
             let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
             ensure!(port.is_some(), "tcp = {address:?} is not of the form \"127.0.0.1:8080\"");
@@ -86,7 +89,7 @@ impl Health {
 
 fn connect(address: &str, limit: Duration) -> Result<()> {
     let addresses: Vec<SocketAddr> =
-        address.to_socket_addrs().with_context(|| format!("resolving {address}"))?.collect();
+        address.to_socket_addrs().with_context(|| format!("resolving {address} failed"))?.collect();
     let mut refusal = None;
     for resolved in addresses {
         match TcpStream::connect_timeout(&resolved, limit) {
@@ -95,7 +98,7 @@ fn connect(address: &str, limit: Duration) -> Result<()> {
         }
     }
     match refusal {
-        Some(error) => Err(error).with_context(|| format!("connecting to {address}")),
+        Some(error) => Err(error).with_context(|| format!("connecting to {address} failed")),
         None => bail!("{address} has no address"),
     }
 }
@@ -104,7 +107,7 @@ fn get(url: &str, limit: Duration) -> Result<()> {
     let response = minreq::get(url)
         .with_timeout(limit.as_secs().max(1))
         .send_lazy() // the body is not read: it may be long
-        .with_context(|| format!("asking for {url}"))?;
+        .with_context(|| format!("requesting {url} failed"))?;
     let status = response.status_code;
     ensure!((200..300).contains(&status), "{url} answers {status} {}", response.reason_phrase);
     Ok(())

@@ -25,11 +25,15 @@ pub struct Device {
 
 impl Device {
     pub fn new() -> Option<Self> {
+        Self::of(Generation::V5)
+    }
+
+    pub fn of(generation: Generation) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: needs root");
             return None;
         }
-        let client = MockClient::new(env!("CARGO_BIN_EXE_web-file"), Generation::V5).unwrap();
+        let client = MockClient::new(env!("CARGO_BIN_EXE_web-file"), generation).unwrap();
         let (home, victim) = (client.device().join("home"), client.device().join("victim"));
         let www = home.join("html");
         fs::create_dir_all(&www).unwrap();

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 
+use mender_update_module_test::Generation;
+
 use crate::device::{Device, Mounted, failed, run};
 
 #[test]
@@ -68,6 +70,23 @@ fn cleaning_up_needs_neither_space_nor_inodes() {
         assert!(outcome.success() && outcome.stderr.is_empty(), "{options}: {outcome:?}");
         assert!(!device.staging().exists(), "{options}: nothing was freed");
         assert!(!device.journal().join("discard.json").exists());
+    }
+}
+
+#[test]
+fn an_update_of_unknown_size_leaves_the_reserve_free() {
+    let content = vec![7_u8; 6 << 20];
+    for generation in [Generation::V5, Generation::V3] {
+        let Some(device) = Device::of(generation) else { return };
+        let small = device.client.device().join("small");
+        fs::create_dir(&small).unwrap();
+        let _mounted = Mounted(vec![small.clone()]);
+        let options = ["-t", "tmpfs", "-o", "mode=755,size=8m", "tmpfs"].map(OsStr::new);
+        assert!(run("mount", &[&options[..], &[small.as_os_str()]].concat()));
+        device.set(&small.join("html"), "");
+        let outcome = device.client.download(&[(OsStr::new("big"), &content)]).unwrap();
+        failed(&outcome, "4194304 stay free: free some space");
+        assert_eq!(fs::read_dir(&small).unwrap().count(), 0, "its space is not free");
     }
 }
 

@@ -69,7 +69,7 @@ impl Transactional for Module {
     type Update = OneFile;
 
     fn check_settings(&self, file: &Path) -> Result<()> {
-        settings::check::<Settings>(file)
+        settings::check::<Settings>(file).map(drop)
     }
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<OneFile> {
