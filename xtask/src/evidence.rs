@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use host::directory;
 use xshell::{Shell, cmd};
 
-/// Writes the page `docs/evidence/NAME.md` with `report`, the output of `command`. A heading of the report's own stays the
-/// title of the page.
+/// Writes the page `docs/evidence/NAME.md` with `report`, the output of `command`. The first line of the report is
+/// the title of the page.
 pub fn write(sh: &Shell, name: &str, command: &str, report: &str) -> Result<()> {
     let (title, body) = report.split_once('\n').context("an empty report")?;
     let page = format!("{title}\n\nMade by `{command}` {}.\n{body}", circumstances(sh)?);

@@ -33,17 +33,22 @@ impl Pending {
         let (meaning, can_roll_back, next) = match phase {
             Phase::Staging => ("download interrupted", false, Some("install the artifact again".to_owned())),
             Phase::Staged => ("downloaded, not installed", false, Some("install the artifact again".to_owned())),
-            Phase::Activating => ("installation interrupted, or running", true, Some(recover)),
+            Phase::Activating => ("installation interrupted, or running", true, Some(unless_running(&recover))),
             Phase::Active => {
                 ("installed, waiting for commit", true, Some(format!("{client} commit, or {client} rollback")))
             }
             Phase::Committed => ("committed, not cleaned up yet", true, None),
-            Phase::RollingBack => ("rollback interrupted, or running", true, Some(recover)),
+            Phase::RollingBack => ("rollback interrupted, or running", true, Some(unless_running(&recover))),
             Phase::RolledBack => ("rolled back, not cleaned up yet", false, None),
             Phase::Discarding => ("ended, not cleaned up yet", false, None),
         };
         Self { phase: format!("{phase:?}"), meaning, can_roll_back, kept_in, next }
     }
+}
+
+/// The next step when a call of the module may still run.
+fn unless_running(command: &str) -> String {
+    format!("wait for the client if it runs; otherwise {command}")
 }
 
 /// The command that rolls an interrupted update back without the client.

@@ -42,14 +42,8 @@ impl Health {
     /// Refuses what could never succeed.
     pub(super) fn check(&self) -> Result<()> {
         let Self { command, tcp, url, limit_seconds, stable_seconds } = self;
-        ensure!(
-            command.is_some() || tcp.is_some() || url.is_some(),
-            "invalid table health: none of command, tcp and url: set one of them"
-        );
-        ensure!(
-            command.as_ref().is_none_or(|words| !words.is_empty()),
-            "invalid table health: command is empty: name a program"
-        );
+        ensure!(command.is_some() || tcp.is_some() || url.is_some(), "none of command, tcp and url: set one of them");
+        ensure!(command.as_ref().is_none_or(|words| !words.is_empty()), "command is empty: name a program");
         if let Some(address) = tcp {
             let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
             ensure!(port.is_some(), "tcp = {address:?} is not of the form \"127.0.0.1:8080\"");
