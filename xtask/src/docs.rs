@@ -3,8 +3,11 @@
 mod book;
 mod commands;
 mod diagram;
+mod fence;
 #[cfg(test)]
 mod links;
+#[cfg(test)]
+mod markdown;
 #[cfg(test)]
 mod reference;
 
