@@ -3,6 +3,8 @@
 mod book;
 mod commands;
 mod diagram;
+#[cfg(test)]
+mod errors;
 mod fence;
 #[cfg(test)]
 mod links;
