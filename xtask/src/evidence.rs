@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use host::directory;
 use xshell::{Shell, cmd};
 
-/// Writes the page `docs/evidence/NAME.md` with `report`, the output of `command`. A heading of the report's own stays the
-/// title of the page.
+/// Writes the page `docs/evidence/NAME.md` with `report`, the output of `command`. A heading of the report's own stays
+/// the title of the page.
 pub fn write(sh: &Shell, name: &str, command: &str, report: &str) -> Result<()> {
     let (title, body) = report.split_once('\n').context("an empty report")?;
     let page = format!("{title}\n\nMade by `{command}` {}.\n{body}", circumstances(sh)?);
@@ -28,7 +28,7 @@ fn circumstances(sh: &Shell) -> Result<String> {
     Ok(format!("on {date}, from commit {commit}, on {cores} cores of {cpu}, {mebibytes} MiB of memory, Linux {kernel}"))
 }
 
-/// The value of the first line `KEY: VALUE` in the file `path`; "unknown" if there is none.
+/// The value of the first line `KEY: VALUE` in the file `path`; "unknown" if the file has no such line.
 fn field(path: &str, key: &str) -> Result<String> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {path} failed"))?;
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(':'));
