@@ -57,6 +57,7 @@ const TAKEN: &[(&[&str], &str)] = &[
         &["debian", "meta-rust-modules", "modules", "recipes-mender", "update-modules"],
         "a directory of this repository has this name",
     ),
+    (&["git"], "a generated file of the layer has this name"),
     (&["suite"], "a test of every crate outside this repository has this name"),
     (&["clippy", "rust-toolchain", "rustfmt"], "settings of a Rust tool have this name"),
 ];
@@ -110,7 +111,7 @@ impl Module {
             return Err(error).context("making the module failed, and its files are removed");
         }
         Layer::default().run(sh).context("the module is made, but not the layer: run cargo xtask layer")?;
-        self.print_next_steps(&files, &paths);
+        self.print_next_steps(&files, &self.with_generated(paths));
         Ok(())
     }
 
@@ -172,6 +173,14 @@ impl Module {
         }
         let mut paths: Vec<_> = paths.into_iter().collect();
         paths.sort_by_key(|path| path.starts_with(MODULES));
+        paths
+    }
+
+    /// `paths`, and the generated file of the layer that only this module has.
+    fn with_generated(&self, mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+        let recipe = paths.iter().find(|path| path.extension().is_some_and(|end| end == "bb"));
+        let generated = format!("mender-update-module-{}-crates.inc", self.name);
+        paths.extend(recipe.map(|recipe| recipe.with_file_name(generated)));
         paths
     }
 
@@ -286,6 +295,9 @@ mod tests {
         assert_eq!(directories, ["debian/heat-pump", "modules/heat-pump"].map(Path::new).each_ref());
         assert_eq!(paths.len(), 4, "{paths:?}");
         assert_eq!(paths.last().unwrap(), Path::new("modules/heat-pump"));
+        let generated = module.with_generated(paths).pop().unwrap();
+        let recipes = "meta-rust-modules/recipes-mender/update-modules";
+        assert_eq!(generated, Path::new(recipes).join("mender-update-module-heat-pump-crates.inc"));
     }
 
     #[test]
@@ -296,7 +308,7 @@ mod tests {
         for name in ["web-file", "serde", "xtask"] {
             assert!(refused(name).is_some_and(|error| error.contains("Cargo.lock")), "{name:?} was accepted");
         }
-        for name in ["script", "rootfs-image", "build", "suite", "debian", "modules"] {
+        for name in ["script", "rootfs-image", "build", "suite", "debian", "modules", "git"] {
             assert!(refused(name).is_some_and(|error| error.contains("has this name")), "{name:?} was accepted");
         }
         for name in ["clippy", "rustfmt"] {
