@@ -90,6 +90,8 @@ fn can_be_undone(there: &Shell) -> Result<()> {
     for path in module.with_generated(paths) {
         remove(&root.join(&path)).with_context(|| format!("removing {} failed", path.display()))?;
     }
+    // Cargo does that when it is called with `cargo xtask layer`.
+    source::update_lock(there, &root)?;
     Layer::default().run(there)?;
     let changed = cmd!(there, "git status --porcelain --untracked-files=all").quiet().read()?;
     let changed: Vec<&str> = changed.lines().filter(|line| !line.starts_with("A  ")).collect();
