@@ -5,7 +5,7 @@
 # The payload type. The client runs the executable of this name.
 UPDATE_MODULE ?= "${@d.getVar('BPN').replace('mender-update-module-', '', 1)}"
 
-# The settings and the unit, as paths in the source; empty where there is none.
+# The settings and the unit, as paths in the source; empty if the module has none.
 UPDATE_MODULE_SETTINGS ?= ""
 UPDATE_MODULE_UNIT ?= ""
 

@@ -4,7 +4,12 @@ mod book;
 mod commands;
 mod diagram;
 #[cfg(test)]
+mod errors;
+mod fence;
+#[cfg(test)]
 mod links;
+#[cfg(test)]
+mod markdown;
 #[cfg(test)]
 mod reference;
 

@@ -6,7 +6,7 @@ mod standalone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -25,7 +25,7 @@ pub struct New {
     /// The payload type, which is also the name of the module
     #[arg(required_unless_present = "test")]
     name: Option<String>,
-    /// Makes a crate with its tests in DIR, outside this repository, without package and recipes
+    /// Makes a crate with its tests in the new or empty directory DIR, outside this repository
     #[arg(long, value_name = "DIR", requires = "name")]
     standalone: Option<PathBuf>,
     /// Tests the templates instead, in copies; takes about 6 minutes on 2 cores
@@ -53,6 +53,13 @@ const AS_THE_MODEL: &[&str] =
 const TAKEN: &[(&[&str], &str)] = &[
     (&["docker", "rootfs-image", "rpm", "script", "single-file"], "a payload type of the Mender client has this name"),
     (&["build", "deps", "examples", "incremental"], "a directory of cargo has this name"),
+    (
+        &["debian", "meta-rust-modules", "modules", "recipes-mender", "update-modules"],
+        "a directory of this repository has this name",
+    ),
+    (&["git"], "a generated file of the layer has this name"),
+    (&["suite"], "a test of every crate outside this repository has this name"),
+    (&["clippy", "rust-toolchain", "rustfmt"], "settings of a Rust tool have this name"),
 ];
 
 /// The directory in which a module is written before it is moved to the work tree.
@@ -68,7 +75,11 @@ impl New {
     /// When the module cannot be made, or fails a test.
     pub fn run(self, sh: &Shell) -> Result<()> {
         match (self.name, self.standalone) {
-            (Some(name), Some(directory)) => standalone::make(sh, &Module { name }, &sh.current_dir().join(directory)),
+            (Some(name), Some(directory)) => {
+                // Relative to the directory in which cargo was called: that of the shell is the top directory.
+                let directory = path::absolute(&directory).context("--standalone: DIR is empty: name a directory")?;
+                standalone::make(sh, &Module { name }, &directory)
+            }
             (Some(name), None) => Module { name }.make(sh),
             (None, _) => proof(sh).map(|summary| println!("{summary}")),
         }
@@ -100,7 +111,7 @@ impl Module {
             return Err(error).context("making the module failed, and its files are removed");
         }
         Layer::default().run(sh).context("the module is made, but not the layer: run cargo xtask layer")?;
-        self.print_next_steps(&files);
+        self.print_next_steps(&files, &self.with_generated(paths));
         Ok(())
     }
 
@@ -123,7 +134,8 @@ impl Module {
         Ok(())
     }
 
-    /// The words of the template, and their values for this module.
+    /// The words of the template, and their values for this module. [`SAMPLE`] comes first, because a value can contain
+    /// it.
     fn words(&self, sh: &Shell, root: &Path) -> Result<Vec<(&'static str, String)>> {
         let workspace = manifest(&root.join("Cargo.toml"))?;
         let package = workspace.get("workspace").and_then(|table| table.get("package"));
@@ -131,9 +143,9 @@ impl Module {
         let version = package.get("version").and_then(|version| version.as_str());
         let author = package.get("authors").and_then(|authors| authors.as_array()?.get(0)?.as_str());
         Ok(vec![
+            (SAMPLE, self.name.clone()),
             ("@CHECK@", format!("cargo xtask crash --module {}", self.name)),
             ("@SETTINGS@", format!("../../debian/{0}/{0}.toml", self.name)),
-            (SAMPLE, self.name.clone()),
             ("@VERSION@", version.context("Cargo.toml has no workspace.package.version")?.to_owned()),
             ("@AUTHOR@", author.context("Cargo.toml has no workspace.package.authors")?.to_owned()),
             ("@DATE@", cmd!(sh, "date --rfc-email").quiet().read().context("reading the date failed")?),
@@ -164,6 +176,14 @@ impl Module {
         paths
     }
 
+    /// `paths`, and the generated file of the layer that only this module has.
+    fn with_generated(&self, mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+        let recipe = paths.iter().find(|path| path.extension().is_some_and(|end| end == "bb"));
+        let generated = format!("mender-update-module-{}-crates.inc", self.name);
+        paths.extend(recipe.map(|recipe| recipe.with_file_name(generated)));
+        paths
+    }
+
     /// Moves the files to the work tree. The crate comes last, and in one step: cargo refuses a workspace with an
     /// incomplete crate, so that this command would not run again.
     fn add(&self, sh: &Shell, root: &Path, files: &BTreeMap<PathBuf, String>, paths: &[PathBuf]) -> Result<()> {
@@ -190,8 +210,9 @@ impl Module {
         Ok(())
     }
 
-    fn print_next_steps(&self, files: &BTreeMap<PathBuf, String>) {
+    fn print_next_steps(&self, files: &BTreeMap<PathBuf, String>, paths: &[PathBuf]) {
         let name = &self.name;
+        let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
         for path in files.keys() {
             println!("    {}", path.display());
         }
@@ -201,8 +222,11 @@ impl Module {
              cargo xtask conformance --module target/debug/{name}\n    \
              cargo xtask crash --module {name}\n    \
              cargo xtask dist --arch arm64\n\
-             After a change, cargo xtask layer updates its recipe. CONTRIBUTING.md describes the files. To undo this command,\n\
-             remove these files, and run cargo xtask layer."
+             After a change, cargo xtask layer updates its recipe. CONTRIBUTING.md describes the files.\n\
+             To undo this command, run in the top directory of the repository\n    \
+             rm -r {}\n    \
+             cargo xtask layer",
+            paths.join(" \\\n          ")
         );
     }
 }
@@ -256,6 +280,13 @@ mod tests {
     }
 
     #[test]
+    fn the_name_in_the_template_is_not_replaced_in_values() {
+        let module = Module { name: format!("{SAMPLE}-2") };
+        let files = module.files(&Shell::new().unwrap(), root()).unwrap();
+        assert!(files.values().all(|content| !content.contains("-2-2")), "the name was replaced twice");
+    }
+
+    #[test]
     fn a_module_has_two_directories_and_two_recipes_and_its_crate_comes_last() {
         let module = Module { name: "heat-pump".to_owned() };
         let files = module.files(&Shell::new().unwrap(), root()).unwrap();
@@ -264,6 +295,9 @@ mod tests {
         assert_eq!(directories, ["debian/heat-pump", "modules/heat-pump"].map(Path::new).each_ref());
         assert_eq!(paths.len(), 4, "{paths:?}");
         assert_eq!(paths.last().unwrap(), Path::new("modules/heat-pump"));
+        let generated = module.with_generated(paths).pop().unwrap();
+        let recipes = "meta-rust-modules/recipes-mender/update-modules";
+        assert_eq!(generated, Path::new(recipes).join("mender-update-module-heat-pump-crates.inc"));
     }
 
     #[test]
@@ -274,8 +308,11 @@ mod tests {
         for name in ["web-file", "serde", "xtask"] {
             assert!(refused(name).is_some_and(|error| error.contains("Cargo.lock")), "{name:?} was accepted");
         }
-        for name in ["script", "rootfs-image", "build"] {
+        for name in ["script", "rootfs-image", "build", "suite", "debian", "modules", "git"] {
             assert!(refused(name).is_some_and(|error| error.contains("has this name")), "{name:?} was accepted");
+        }
+        for name in ["clippy", "rustfmt"] {
+            assert!(refused(name).is_some_and(|error| error.contains("have this name")), "{name:?} was accepted");
         }
         assert_eq!(refused("heat-pump2"), None);
     }

@@ -44,6 +44,12 @@ const REPLACED: &[(&str, &str)] = &[
     ("way back", "rollback"),
     ("switch back", "roll back"),
     ("goes live", "is activated"),
+    ("is live", "is active"),
+    ("the old one", "the previous version, or the name of the thing"),
+    ("the former", "the backup, or the name of the thing"),
+    ("there is none", "none, not found, or no such"),
+    ("the floor", "the lower bound"),
+    ("the shield", "the restart inhibitor"),
     ("go live", "activate"),
     ("played", "mock, simulated, or run"),
     ("wishes", "options"),
@@ -158,10 +164,10 @@ fn has_word(line: &str, word: &str) -> bool {
 }
 
 /// Whether `line` is prose that can be wrapped: a line with a comment, or text of Markdown that is not a row of a
-/// table. A URL cannot be wrapped.
+/// table.
 fn is_prose(path: &str, line: &str) -> bool {
     let trimmed = line.trim_start();
-    if line.contains("://") {
+    if is_long_url(line) {
         return false;
     }
     match path.rsplit_once('.').map(|(_, extension)| extension) {
@@ -173,6 +179,13 @@ fn is_prose(path: &str, line: &str) -> bool {
         Some("sh" | "toml") => trimmed.starts_with('#') || line.contains(" # "),
         _ => false,
     }
+}
+
+/// Whether a URL, which cannot be wrapped, is too long for a line of its own: with the comment's marks and the words that
+/// are joined to it.
+fn is_long_url(line: &str) -> bool {
+    let indent = line.chars().count() - line.trim_start_matches([' ', '/', '!', '#', '*', '-', '>']).chars().count();
+    line.split_whitespace().any(|word| word.contains("://") && indent + word.chars().count() > LONGEST)
 }
 
 #[test]
@@ -188,11 +201,11 @@ fn replaced_terms_are_found_as_words() {
 #[test]
 fn long_lines_are_those_of_comments_and_prose() {
     let found = |path: &str, text: &str| lines(long_lines(path, text));
-    let long = "x ".repeat(LONGEST);
+    let (long, url) = ("x ".repeat(LONGEST), "x".repeat(LONGEST));
     let rust = format!("let a;\n/// {long}\nlet b = \"{long}\";\nlet c; // {long}\n");
     assert_eq!(found("a.rs", &rust), [2, 4]);
-    let markdown = format!("{long}\n| {long} |\n```\n{long}\n```\n{long}\nhttps://{long}\n");
-    assert_eq!(found("a.md", &markdown), [1, 6]);
+    let markdown = format!("{long}\n| {long} |\n```\n{long}\n```\n{long}\nhttps://{url} x\n{long} https://a\n");
+    assert_eq!(found("a.md", &markdown), [1, 6, 8]);
     assert_eq!(found("a.toml", &format!("# {long}\na = \"{long}\"\n")), [1]);
     assert!(found("a.bb", &format!("# {long}\n")).is_empty());
 }

@@ -68,7 +68,7 @@ impl Project {
         Ok(())
     }
 
-    /// The project in `directory`; an empty project if there is none.
+    /// The project in `directory`; an empty project if the directory has none.
     ///
     /// # Errors
     /// When the list cannot be read, or is not trusted.

@@ -94,7 +94,7 @@ fn status_of<M: UpdateModule>(module: &M) -> Result<Status> {
     })
 }
 
-/// Prints the journal of a pending update of the module `name`, and fails if there is none.
+/// Prints the journal of a pending update of the module `name`, and fails if no update is pending.
 fn under_way(name: &str) -> Result<Answer> {
     let journal = Journal::new(&WorkTree::in_datastore(client::datastore(name)?).state_directory(name));
     match journal.not_ended()? {

@@ -8,6 +8,7 @@ use host::status::step;
 use host::{command, directory};
 use xshell::{Shell, cmd};
 
+use super::fence::Fence;
 use crate::dist::modules;
 
 /// The pages whose shell blocks are executed. On all other pages, each block has a reason why it is not.
@@ -81,7 +82,7 @@ pub fn run(sh: &Shell) -> Result<String> {
 fn execute(sh: &Shell, page: &str, script: &str) -> Result<()> {
     let is_shown = |line: &&str| !line.starts_with('#') && !line.starts_with("cd ");
     let first = script.lines().find(is_shown).unwrap_or_default();
-    let shell = format!("set -eu\n{script}");
+    let shell = format!("set -eu -o pipefail\n{script}");
     step(format!("{page}: {first}"), |step| command::run(step, cmd!(sh, "bash -c {shell}"))).map(drop)
 }
 
@@ -90,27 +91,90 @@ fn read(page: &Path) -> Result<Vec<Block>> {
     blocks(&text).with_context(|| format!("reading the blocks of {} failed", page.display()))
 }
 
-/// The blocks of a page.
+/// A comment of one line, up to the block of code that it belongs to.
+enum Comment<'a> {
+    File(&'a str),
+    NotRun(&'a str),
+    /// A comment with a colon: a mistyped marker, if it precedes a block.
+    Unknown(&'a str),
+}
+
+impl<'a> Comment<'a> {
+    /// The comment with this text, unless it has no colon and is for the readers of the source.
+    fn of(text: &'a str) -> Option<Self> {
+        let (key, value) = text.split_once(':')?;
+        Some(match (key.trim(), value.strip_prefix(' ').map(str::trim)) {
+            ("file", Some(path)) if !path.is_empty() => Self::File(path),
+            ("not run", Some(reason)) if !reason.is_empty() => Self::NotRun(reason),
+            _ => Self::Unknown(text),
+        })
+    }
+
+    /// # Errors
+    /// When the comment is a marker, and something else than its block follows it.
+    fn check_no_block(self) -> Result<()> {
+        let (Self::File(text) | Self::NotRun(text)) = self else { return Ok(()) };
+        bail!("marker without a block: {text:?}: put the marker directly before its block")
+    }
+}
+
+/// The blocks of a page. A marker directly precedes its block; blank lines between them are allowed.
+///
+/// # Errors
+/// When a marker is unknown or has no block, or a block has no end.
 fn blocks(text: &str) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
-    let mut marker: Option<(&str, &str)> = None;
+    let mut comment: Option<Comment> = None;
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
-        if let Some(language) = line.strip_prefix("```") {
-            let content: String =
-                lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
-            blocks.push(match (marker.take(), language) {
-                (Some(("file", path)), _) => Block::File(path.to_owned(), content),
-                (Some(("not run", reason)), _) => Block::NotRun(reason.to_owned()),
-                (Some((other, _)), _) => bail!("unknown marker {other:?}: use file or not run"),
-                (None, "sh") => Block::Commands(content),
-                (None, _) => Block::Other,
-            });
-        } else if let Some(comment) = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->")) {
-            marker = Some(comment.split_once(": ").context("a comment without a colon")?);
+        if let Some(fence) = Fence::of(line) {
+            let content = content(&fence, &mut lines)?;
+            blocks.push(block(comment.take(), fence.info, content)?);
+            continue;
+        }
+        if line.trim().is_empty() {
+            continue;
+        }
+        comment.take().map_or(Ok(()), Comment::check_no_block)?;
+        let quoted = line.trim_start().strip_prefix('>').is_some_and(|rest| Fence::of(rest).is_some());
+        ensure!(!quoted, "block of code in a quotation: {line:?}: put it outside");
+        if let Some(start) = line.trim().strip_prefix("<!--") {
+            match start.strip_suffix("-->") {
+                Some(text) => comment = Comment::of(text.trim()),
+                None => drop(lines.by_ref().find(|line| line.contains("-->"))),
+            }
         }
     }
+    comment.map_or(Ok(()), Comment::check_no_block)?;
     Ok(blocks)
+}
+
+fn block(comment: Option<Comment>, info: &str, content: String) -> Result<Block> {
+    let language = info.split([' ', ',']).next().unwrap_or_default();
+    Ok(match (comment, language) {
+        (Some(Comment::File(path)), _) => Block::File(path.to_owned(), content),
+        (Some(Comment::NotRun(reason)), _) => Block::NotRun(reason.to_owned()),
+        (Some(Comment::Unknown(text)), _) => {
+            bail!("unknown marker {text:?}: use 'file: PATH' or 'not run: REASON'")
+        }
+        (None, "sh") => Block::Commands(content),
+        (None, "bash" | "console" | "shell") => bail!("unknown language {language}: use sh"),
+        (None, _) => Block::Other,
+    })
+}
+
+/// The lines of a block, without the indent of its fence: a block in a list is indented.
+fn content<'a>(fence: &Fence, lines: &mut impl Iterator<Item = &'a str>) -> Result<String> {
+    let mut content = String::new();
+    for line in lines {
+        if fence.is_ended_by(line) {
+            return Ok(content);
+        }
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        content.push_str(&line[indent.min(fence.indent)..]);
+        content.push('\n');
+    }
+    bail!("block of code without an end: {:?}", content.lines().next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -128,7 +192,48 @@ mod tests {
             Block::Other,
         ];
         assert_eq!(blocks(text).unwrap(), expected);
-        assert!(blocks("<!-- run: x -->\n```sh\nfalse\n```\n").is_err(), "an unknown marker");
+    }
+
+    #[test]
+    fn unknown_markers_are_refused() {
+        let block = "```sh\nfalse\n```\n";
+        for marker in ["run: x", "notrun: x", "not run:x", "not run:", "file:a", "File: a"] {
+            for lines in [format!("<!-- {marker} -->\n"), format!("  <!--{marker}-->  \n\n")] {
+                let error = blocks(&(lines.clone() + block)).expect_err(&lines);
+                assert!(error.to_string().contains("unknown marker"), "{lines}: {error}");
+            }
+        }
+        assert_eq!(blocks(&format!("<!-- a note -->\n{block}")).unwrap(), [Block::Commands("false\n".into())]);
+        assert_eq!(blocks(&format!("<!-- note: a -->\ntext\n{block}")).unwrap(), [Block::Commands("false\n".into())]);
+        assert_eq!(blocks(&format!("<!-- a\n{block}-->\n")).unwrap(), []);
+    }
+
+    #[test]
+    fn a_marker_directly_precedes_its_block() {
+        let block = "```sh\nfalse\n```\n";
+        assert_eq!(blocks(&format!("<!-- not run: x -->\n\n{block}")).unwrap(), [Block::NotRun("x".into())]);
+        for between in ["text\n", "<!-- a note -->\n", "<!-- file: a -->\n", "# heading\n"] {
+            let error = blocks(&format!("<!-- not run: x -->\n{between}{block}")).expect_err(between);
+            assert!(error.to_string().contains("without a block"), "{error}");
+        }
+        assert!(blocks("<!-- file: a -->\n").is_err(), "the end of the page");
+    }
+
+    #[test]
+    fn blocks_in_lists_and_with_other_fences_are_read() {
+        let list = "1. x\n\n   ```sh\n   if true; then\n     x\n   fi\n   ```\n";
+        assert_eq!(blocks(list).unwrap(), [Block::Commands("if true; then\n  x\nfi\n".into())]);
+        assert_eq!(blocks("~~~~sh\n~~~\n```\n~~~~\n").unwrap(), [Block::Commands("~~~\n```\n".into())]);
+        assert!(blocks("> ```sh\n> x\n> ```\n").is_err(), "in a quotation");
+        assert!(blocks("```sh\nx\n").is_err(), "without an end");
+        assert!(blocks("```bash\nx\n```\n").is_err(), "another name of the shell");
+    }
+
+    #[test]
+    fn a_failing_command_in_a_pipe_fails_the_block() {
+        let sh = Shell::new().unwrap();
+        assert!(execute(&sh, "page", "false | cat\n").is_err());
+        assert!(execute(&sh, "page", "true | cat\n").is_ok());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Links, anchors and names of files in the documentation.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use super::markdown::Page;
 
 /// Directories of the work tree: inline code that starts with one of them is the path of a file.
 const DIRECTORIES: &[&str] =
@@ -29,52 +30,18 @@ pub fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The text without code blocks.
-fn prose(text: &str) -> String {
-    let mut in_code = false;
-    let mut prose = String::new();
-    for line in text.lines() {
-        if line.trim_start().starts_with("```") {
-            in_code = !in_code;
-        } else if !in_code {
-            prose.push_str(line);
-            prose.push('\n');
-        }
-    }
-    prose
-}
-
-/// The targets of links and images. Inline code is left out.
-fn links(text: &str) -> Vec<String> {
-    let prose = prose(text);
-    let without_code: String = prose.split('`').step_by(2).collect::<Vec<_>>().join("code");
-    without_code.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned())).collect()
-}
-
-/// The anchors that GitHub and mdBook make of headings.
-fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = prose(text);
-    let headings = headings.lines().filter_map(|line| line.strip_prefix('#'));
-    let slug = |heading: &str| {
-        let text = heading.trim_start_matches('#').trim().to_lowercase();
-        let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect::<String>()
-    };
-    headings.map(slug).collect()
-}
-
 #[test]
 fn every_link_leads_to_a_file_and_a_heading() {
     let mut broken = Vec::new();
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
-        for link in links(&text) {
+        for link in Page::of(&text).links() {
             if link.contains("://") || link.starts_with("mailto:") {
                 continue;
             }
             let (path, anchor) = link.split_once('#').map_or((link.as_str(), None), |(path, at)| (path, Some(at)));
             let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
-            let has_anchor = |anchor| anchors(&fs::read_to_string(&target).unwrap_or_default()).contains(anchor);
+            let has_anchor = |anchor| Page::anchors(&fs::read_to_string(&target).unwrap_or_default()).contains(anchor);
             if !target.exists() || !anchor.is_none_or(has_anchor) {
                 broken.push(format!("{}: {link}", page.strip_prefix(root()).unwrap().display()));
             }
@@ -87,13 +54,16 @@ fn every_link_leads_to_a_file_and_a_heading() {
 fn every_file_that_a_page_names_exists() {
     let mut missing = Vec::new();
     for page in pages().into_iter().filter(|page| OF_READER.iter().all(|path| !page.ends_with(path))) {
-        let text = prose(&fs::read_to_string(&page).unwrap());
-        for code in text.split('`').skip(1).step_by(2) {
+        let directory = page.parent().unwrap();
+        for code in Page::of(&fs::read_to_string(&page).unwrap()).code {
+            if is_page_in_capitals(&code) && !directory.join(&code).exists() && !root().join(&code).exists() {
+                missing.push(format!("{}: {code}", page.strip_prefix(root()).unwrap().display()));
+            }
             let is_pattern = |c: char| c.is_whitespace() || c.is_uppercase() || "<>*{}$@…".contains(c);
             let is_path = DIRECTORIES.iter().any(|directory| code.starts_with(directory));
             let readme = code.ends_with("README.md") || code.ends_with("Cargo.toml");
             if is_path && (readme || !code.contains(is_pattern)) && !code.contains("fireplace") {
-                let path = code.split(':').next().unwrap_or(code);
+                let path = code.split(':').next().unwrap_or(&code);
                 if !root().join(path).exists() {
                     missing.push(format!("{}: {code}", page.strip_prefix(root()).unwrap().display()));
                 }
@@ -101,6 +71,20 @@ fn every_file_that_a_page_names_exists() {
         }
     }
     assert!(missing.is_empty(), "files that do not exist:\n{}", missing.join("\n"));
+}
+
+/// Whether `code` is a name such as `README.md`, which a page has in the top directory or in its own.
+fn is_page_in_capitals(code: &str) -> bool {
+    let stem = code.strip_suffix(".md").unwrap_or_default();
+    !stem.is_empty() && stem.chars().all(|letter| letter.is_ascii_uppercase() || "_-".contains(letter))
+}
+
+#[test]
+fn pages_in_capitals_are_recognized() {
+    assert!(is_page_in_capitals("NOPE.md") && is_page_in_capitals("NOT_HERE.md"));
+    for code in ["web-file.toml", "/etc/NOPE.md", "faq.md", ".md", "NOPE"] {
+        assert!(!is_page_in_capitals(code), "{code}");
+    }
 }
 
 #[test]

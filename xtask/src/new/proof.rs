@@ -9,16 +9,18 @@ use host::directory;
 use host::status::step;
 use xshell::{Shell, cmd};
 
-use super::{Module, standalone};
+use super::{Module, remove, standalone};
 use crate::conformance::Conformance;
 use crate::crash::Crash;
 use crate::dist::{modules, source};
+use crate::layer::Layer;
 
 /// The name of the module: longer than the template's, of two words.
 const NAME: &str = "garden-irrigation";
 
 /// Makes a module in a copy of the work tree, and a crate outside it, and runs lints, tests, conformance and fault
-/// injection on both. Returns a summary. First it checks that a failing attempt changes nothing.
+/// injection on both. Returns a summary. First it checks that a failing attempt changes nothing, and that the command
+/// can be undone.
 pub fn proof(sh: &Shell) -> Result<String> {
     let workspace = modules::workspace(sh)?;
     let directory = workspace.root.join("target/new");
@@ -31,6 +33,7 @@ pub fn proof(sh: &Shell) -> Result<String> {
     // The files of a work tree are those that git knows or could know.
     cmd!(there, "git init --quiet").quiet().run().context("git init failed in the copy")?;
     fails_and_leaves_nothing(there)?;
+    can_be_undone(there)?;
     Module { name: NAME.to_owned() }.make(there)?;
     step(format!("{NAME}: lints and tests"), |step| {
         run(step, cmd!(there, "cargo clippy --package {NAME} --all-targets --locked -- --deny warnings"))?;
@@ -74,6 +77,26 @@ fn fails_and_leaves_nothing(there: &Shell) -> Result<()> {
     ensure!(after == before, "a failing attempt changed the work tree:\n{before}\n{after}");
     modules::workspace(there).context("a failing attempt left a work tree that cargo refuses")?;
     directory::write(&manifest, valid)
+}
+
+/// Checks that the removal of a module's paths, which the command prints, leaves the work tree as it was.
+fn can_be_undone(there: &Shell) -> Result<()> {
+    Layer::default().run(there)?;
+    let root = there.current_dir();
+    cmd!(there, "git add .").quiet().run().context("git add failed in the copy")?;
+    let module = Module { name: NAME.to_owned() };
+    module.make(there)?;
+    let paths = module.own_paths(&module.files(there, &root)?);
+    for path in module.with_generated(paths) {
+        remove(&root.join(&path)).with_context(|| format!("removing {} failed", path.display()))?;
+    }
+    // Cargo does that when it is called with `cargo xtask layer`.
+    source::update_lock(there, &root)?;
+    Layer::default().run(there)?;
+    let changed = cmd!(there, "git status --porcelain --untracked-files=all").quiet().read()?;
+    let changed: Vec<&str> = changed.lines().filter(|line| !line.starts_with("A  ")).collect();
+    ensure!(changed.is_empty(), "a module that is removed leaves changes:\n{}", changed.join("\n"));
+    Ok(())
 }
 
 /// Copies the files that git knows in `root`, or could know, to `tree`.

@@ -167,7 +167,7 @@ pub fn files_of(package: &Stanza) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Replaces the stanza of each package by the one beside it, or removes it where there is none. The packages
+/// Replaces the stanza of each package by the one beside it, or removes it if that is `None`. The packages
 /// themselves must be in that state already.
 pub fn restore_stanzas(stanzas: &BTreeMap<PackageKey, Option<Stanza>>, lock_seconds: u64) -> Result<()> {
     let _lock = lock::take(lock::DATABASE, lock_seconds)?;

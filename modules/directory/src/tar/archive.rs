@@ -141,7 +141,7 @@ impl<R: Read> Archive<R> {
     }
 
     /// Skips the content of a hard link. POSIX allows content, and some programs write the size without it: if a
-    /// header or the end marker follows, there is none.
+    /// header or the end marker follows, the link has no content.
     fn skip_content_of_link(&mut self) -> Result<()> {
         let mut block = [0; BLOCK];
         self.read_block(&mut block)?;

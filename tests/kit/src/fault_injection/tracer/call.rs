@@ -56,7 +56,7 @@ pub enum Offset {
 }
 
 impl Action {
-    /// The change of call `number` with `arguments` below `directory`; `None` if there is none.
+    /// The change of call `number` with `arguments` below `directory`; `None` if the call changes nothing there.
     pub fn of(tracee: Tracee, number: i64, arguments: [u64; 6], directory: &Path) -> Result<Option<Self>> {
         let action = Arguments { tracee, arguments }.action(number)?;
         Ok(action.filter(|action| action.is_within(directory)))
