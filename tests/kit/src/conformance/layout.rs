@@ -50,8 +50,9 @@ pub fn check(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that `directory` contains only regular files, directories and symlinks. A symlink directly in a directory that
-/// is `read` is followed. Others are copied or packed as they are, for example a unit that is linked to `/dev/null`.
+/// Checks that `directory` contains only regular files, directories and symlinks. A symlink directly in a directory
+/// that is `read` is followed. Others are copied or packed as they are, for example a unit that is linked to
+/// `/dev/null`.
 fn check_files(directory: &Path, read: bool) -> Result<()> {
     for (path, meta) in files::below(directory)? {
         let follow = read && path.parent() == Some(directory);

@@ -40,8 +40,8 @@ impl Payload {
         };
         ensure!(
             payload.stays_on_device(),
-            "invalid payload directory {}: @DEVICE@ is not in settings.toml, meta-data.json or files/: the update would \
-             change this machine: write each destination as @DEVICE@/PATH",
+            "invalid payload directory {}: @DEVICE@ is not in settings.toml, meta-data.json or files/: the update \
+             would change this machine: write each destination as @DEVICE@/PATH",
             directory.display()
         );
         Ok(payload)
