@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
 
-use crate::Snapshot;
+use crate::{Outcome, Snapshot};
 
 /// The directory of the modules.
 const MODULES: &str = "usr/share/mender/modules/v3";
@@ -79,9 +79,11 @@ impl System {
     /// # Errors
     /// When the command fails.
     pub fn ok(&self, words: &[&str]) -> Result<String> {
-        let output = self.command(words).output().with_context(|| format!("starting {words:?} failed"))?;
-        ensure!(output.status.success(), "{words:?} failed: {output:?}");
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let shown = words.join(" ");
+        let output = self.command(words).output().with_context(|| format!("starting {shown} failed"))?;
+        let outcome = Outcome::from(output);
+        ensure!(outcome.success(), "{shown} failed: {outcome}");
+        Ok(outcome.stdout)
     }
 
     /// Installs packages with dpkg, without the module under test.

@@ -37,6 +37,7 @@
 //! ```
 
 mod client;
+mod command_line;
 pub mod conformance;
 pub mod debian;
 pub mod fault_injection;
@@ -46,8 +47,8 @@ mod snapshot;
 mod suite;
 
 pub use client::{Generation, MockClient, Outcome, PayloadFile};
+#[doc(hidden)]
+pub use command_line::main as command_line;
 pub use journals::released_journals;
 pub use snapshot::Snapshot;
 pub use suite::Suite;
-#[doc(hidden)]
-pub use suite::main as command_line;

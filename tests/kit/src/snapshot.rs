@@ -78,6 +78,12 @@ impl Snapshot {
         paths.into_iter().filter(differs).map(PathBuf::as_path).collect()
     }
 
+    /// The paths at which this snapshot and `other` differ, for a message.
+    pub(crate) fn shown_differences(&self, other: &Self) -> String {
+        let shown = |path: &Path| if path == Path::new("") { ".".to_owned() } else { path.display().to_string() };
+        self.differences(other).into_iter().map(shown).collect::<Vec<_>>().join(", ")
+    }
+
     /// Makes paths relative to `directory`, to compare two directories.
     pub fn below(self, directory: &Path) -> Self {
         let relative = |path: PathBuf| path.strip_prefix(directory).map(Path::to_owned).unwrap_or(path);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::fs::{Access, access};
 
 use crate::conformance::{self, CASES, Payload, Verdict};
 use crate::fault_injection::{self, Report, Scope, Tracer};
@@ -14,11 +15,11 @@ use crate::fault_injection::{self, Report, Scope, Tracer};
 pub(crate) const TRACER: &str = "--mender-update-module-tracer";
 
 /// The number of crash points, of failing calls and of pairs in a sequence, unless [`Suite::sample`] says otherwise.
-const SAMPLE: usize = 50;
+pub(crate) const SAMPLE: usize = 50;
 
 /// Conformance and fault injection for one module.
 ///
-/// The payload directory says what the module installs. Every part may be missing:
+/// The payload directory says what the module installs. Every part may be missing, and other names are refused:
 ///
 /// | part | content |
 /// |---|---|
@@ -32,6 +33,9 @@ const SAMPLE: usize = 50;
 /// In settings, meta-data and text files of the artifact, `@DEVICE@` becomes the path of the device, and `@UID@` and
 /// `@GID@` become the user and group that run the suite. In settings, `@BESIDE@` becomes the directory of the
 /// executable.
+///
+/// A payload directory in which no part names `@DEVICE@` is refused: the update would change the machine that runs the
+/// suite. Exceptions are a directory without settings, meta-data and files, and one with packages in `installed/`.
 pub struct Suite {
     module: PathBuf,
     payload: PathBuf,
@@ -60,24 +64,51 @@ impl Suite {
         if let Some(end) = run_tracer() {
             return end;
         }
-        self.run(&Arguments::from_args())
+        let arguments = Arguments::from_args();
+        // `cargo test NAME` gives the same filter to every test executable: one without a match is not an error.
+        self.start(&arguments, |_| Ok(()))
     }
 
-    /// Runs the tests that `arguments` select.
-    pub(crate) fn run(&self, arguments: &Arguments) -> ExitCode {
-        match self.tests() {
-            Ok(tests) => libtest_mimic::run(arguments, tests).exit_code(),
+    /// Runs the tests that `arguments` select, if `check` accepts all tests.
+    pub(crate) fn start(&self, arguments: &Arguments, check: impl FnOnce(&[Trial]) -> Result<()>) -> ExitCode {
+        match self.tests().and_then(|tests| check(&tests).map(|()| tests)) {
+            Ok(tests) => {
+                if !arguments.list {
+                    self.warn();
+                }
+                libtest_mimic::run(arguments, tests).exit_code()
+            }
             Err(error) => {
-                eprintln!("testing {} failed: {error:#}", self.module.display());
+                eprintln!("{error:#}");
                 ExitCode::FAILURE
             }
         }
     }
 
+    /// Names the parts of the payload that are missing, and what is not tested without them.
+    fn warn(&self) {
+        for line in Payload::read(&self.payload).iter().flat_map(Payload::untested) {
+            eprintln!("payload: {line}");
+        }
+    }
+
+    /// The absolute path of the module, which has to be an executable file.
+    fn executable(&self) -> Result<PathBuf> {
+        let shown = self.module.display();
+        let path = self.module.canonicalize().with_context(|| format!("invalid module {shown}"))?;
+        ensure!(!path.is_dir(), "invalid module {shown}: it is a directory: give the path of the executable");
+        ensure!(path.is_file(), "invalid module {shown}: it is not a regular file: give the path of the executable");
+        ensure!(
+            access(&path, Access::EXEC_OK).is_ok(),
+            "invalid module {shown}: it is not executable: run chmod +x {shown}"
+        );
+        Ok(path)
+    }
+
     fn tests(&self) -> Result<Vec<Trial>> {
-        let module = self.module.canonicalize();
-        let module = module.with_context(|| format!("no module {}", self.module.display()))?;
-        ensure!(self.payload.is_dir(), "no payload directory {}", self.payload.display());
+        let module = self.executable()?;
+        let payload = self.payload.display();
+        ensure!(self.payload.is_dir(), "no payload directory {payload}: give a directory with settings.toml or files/");
         let mut tests = Vec::new();
         for case in CASES {
             let (module, payload) = (module.clone(), Payload::read(&self.payload)?);
@@ -121,7 +152,7 @@ fn inject(subject: &dyn fault_injection::Subject, scope: Scope) -> Result<(), Fa
 }
 
 /// Runs the tracer, if the command line asks for it.
-fn run_tracer() -> Option<ExitCode> {
+pub(crate) fn run_tracer() -> Option<ExitCode> {
     let mut arguments = env::args_os().skip(1);
     if arguments.next()? != TRACER {
         return None;
@@ -134,39 +165,4 @@ fn run_tracer() -> Option<ExitCode> {
         ExitCode::from(125)
     };
     Some(end)
-}
-
-/// The command line of the executable `mender-update-module-test`.
-#[doc(hidden)]
-pub fn main() -> ExitCode {
-    const USAGE: &str = "\
-Tests a Mender Update Module: conformance to the protocol, and fault injection
-
-Usage: mender-update-module-test MODULE PAYLOAD [--all] [FILTER] [TEST OPTIONS]
-
-  MODULE     the executable, a program or a script
-  PAYLOAD    the directory that says what the module installs:
-             settings.toml, meta-data.json, files/, previous/, new/
-  --all      every crash point, instead of 50 in each sequence
-  FILTER     runs only the tests whose names contain this text
-  TEST OPTIONS, such as --list: those of every Rust test executable";
-    if let Some(end) = run_tracer() {
-        return end;
-    }
-    let mut arguments: Vec<_> = env::args_os().collect();
-    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
-        println!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    let all = arguments.iter().position(|argument| argument == "--all");
-    let sample = all.map_or(SAMPLE, |index| {
-        arguments.remove(index);
-        usize::MAX
-    });
-    if arguments.len() < 3 {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    }
-    let (module, payload) = (arguments.remove(1), arguments.remove(1));
-    Suite::new(module, payload).sample(sample).run(&Arguments::from_iter(arguments))
 }

@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use mender_update_module_test::conformance::{CASES, Payload, Subject, Verdict};
 
@@ -83,4 +84,24 @@ fn an_opened_fifo_fails() {
     let case = CASES.iter().find(|case| case.name == "fifos-left-behind").unwrap();
     let error = case.run(&subject("opens-fifos")).unwrap_err();
     assert_eq!(error.to_string(), "ArtifactInstall failed: it did not end within 3 s");
+}
+
+#[test]
+fn a_process_that_keeps_the_output_open_fails_and_is_killed() {
+    let case = CASES.iter().find(|case| case.name == "install-commit").unwrap();
+    let begun = Instant::now();
+    let error = format!("{:#}", case.run(&subject("leaves-process")).unwrap_err());
+    assert!(error.contains("leaves-process left a process that keeps its output open"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let left = Command::new("pgrep").args(["-f", "^sleep 30\\.25"]).output().unwrap();
+    assert!(left.stdout.is_empty(), "the process is not killed");
+}
+
+/// A query that fails is no answer: the cases about rollback are not skipped.
+#[test]
+fn a_module_that_does_not_run_fails_every_case() {
+    let all: Vec<_> = CASES.iter().map(|case| case.name).collect();
+    assert_eq!(outcome("dies"), [all.clone(), NONE]);
+    assert_eq!(outcome("."), [all.clone(), NONE], "a directory");
+    assert_eq!(outcome("does-not-exist"), [all, NONE]);
 }

@@ -4,13 +4,14 @@
 //! and 5.1.0.
 
 mod feed;
+mod outcome;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 
 use crate::debian::System;
 use feed::Feed;
+pub use outcome::Outcome;
 
 /// The generation of the client: both write the same work tree, with small differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,24 +34,6 @@ pub enum Generation {
 
 /// One file of a payload: its name and its content.
 pub type PayloadFile<'a> = (&'a OsStr, &'a [u8]);
-
-/// The result of one call of the module.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The exit status, or the signal that ended the module.
-    pub status: ExitStatus,
-    /// Standard output: the answer to a query.
-    pub stdout: String,
-    /// Standard error: what the client writes to the deployment log.
-    pub stderr: String,
-}
-
-impl Outcome {
-    /// Whether the module exited with 0.
-    pub fn success(&self) -> bool {
-        self.status.success()
-    }
-}
 
 /// A device with one module, in a temporary directory that is removed with this value.
 ///
@@ -239,13 +223,15 @@ impl MockClient {
     /// Calls the module in `state`. A state that fails is an [`Outcome`].
     ///
     /// # Errors
-    /// When the module cannot be started.
+    /// When the module cannot be started; or when a process that it has started keeps standard output or standard error
+    /// open 5 s after the module has exited. Its process group is killed then.
     pub fn call(&self, state: &str) -> Result<Outcome> {
-        let output = self.spawn(state, Stdio::piped)?.wait_with_output().context("waiting for the module failed")?;
-        Ok(Outcome {
-            status: output.status,
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        outcome::wait(self.spawn(state, Stdio::piped)?)?.with_context(|| {
+            let module = self.module.file_name().unwrap_or_default().to_string_lossy();
+            format!(
+                "{state} failed: {module} left a process that keeps its output open: \
+                 redirect the output of background processes, or end them"
+            )
         })
     }
 

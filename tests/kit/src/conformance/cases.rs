@@ -56,7 +56,7 @@ fn unknown_state(subject: &Subject) -> Result<()> {
     let previous = trial.active()?;
     for state in ["ArtifactTeleport", "artifactinstall", "-h", ""] {
         let outcome = trial.device.call(state)?;
-        ensure!(outcome.success() && outcome.stdout.is_empty(), "state {state:?}: {outcome:?}");
+        ensure!(outcome.success() && outcome.stdout.is_empty(), "state {state:?}: {outcome}");
     }
     trial.is_again(&previous)
 }
@@ -68,7 +68,7 @@ fn answers(subject: &Subject) -> Result<()> {
     for (query, allowed) in QUERIES {
         trial.wrap(&["strace", "-f", "-qq", "-e", "trace=write,writev", "-o", &log_text]);
         let outcome = trial.device.call(query)?;
-        ensure!(outcome.success(), "{query} failed: {outcome:?}");
+        ensure!(outcome.success(), "{query} failed: {outcome}");
         ensure!(allowed.contains(&outcome.stdout.as_str()), "{query}: invalid answer {:?}", outcome.stdout);
         let calls = fs::read_to_string(&log).context("reading the log of strace failed: install strace")?;
         let writes = calls.lines().filter(|line| line.contains("(1, ")).count();

@@ -68,7 +68,7 @@ pub fn common_directory(trees: &[&Path]) -> Result<PathBuf> {
 }
 
 /// `directory` and everything in it, each directory after its content.
-fn below(directory: &Path) -> Result<Vec<(PathBuf, Metadata)>> {
+pub fn below(directory: &Path) -> Result<Vec<(PathBuf, Metadata)>> {
     let mut found = Vec::new();
     let context = || format!("reading {} failed", directory.display());
     for entry in fs::read_dir(directory).with_context(context)? {

@@ -5,6 +5,7 @@
 
 mod cases;
 mod files;
+mod layout;
 mod payload;
 mod trial;
 

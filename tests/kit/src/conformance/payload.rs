@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::{MockClient, Snapshot};
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::conformance::files;
+use crate::conformance::{files, layout};
 
 /// A payload directory. [`Suite`](crate::Suite) describes its form.
 pub struct Payload {
@@ -23,16 +23,45 @@ pub struct Payload {
 
 impl Payload {
     /// Reads `directory`; any part of it may be missing.
+    ///
+    /// # Errors
+    /// When the directory is invalid: an unknown name, a file of the wrong type, settings or meta-data that cannot be
+    /// parsed, or an update that would change this machine because no part names `@DEVICE@`.
     pub fn read(directory: &Path) -> Result<Self> {
+        layout::check(directory)?;
         let tree = |name| Some(directory.join(name)).filter(|tree| tree.is_dir());
-        Ok(Self {
-            settings: text(&directory.join("settings.toml"))?.unwrap_or_default(),
-            meta_data: text(&directory.join("meta-data.json"))?,
+        let payload = Self {
+            settings: text(&directory.join("settings.toml"), layout::check_toml)?.unwrap_or_default(),
+            meta_data: text(&directory.join("meta-data.json"), layout::check_json)?,
             files: artifact(&directory.join("files"))?,
             installed: artifact(&directory.join("installed"))?.into_iter().map(|(_, package)| package).collect(),
             previous: tree("previous"),
             new: tree("new"),
-        })
+        };
+        ensure!(
+            payload.stays_on_device(),
+            "invalid payload directory {}: @DEVICE@ is not in settings.toml, meta-data.json or files/: the update \
+             would change this machine: write each destination as @DEVICE@/PATH",
+            directory.display()
+        );
+        Ok(payload)
+    }
+
+    /// Whether the update cannot change the machine that runs the suite: a part names the device, the device is a
+    /// Debian system in which the module runs by chroot, or there is nothing to install.
+    fn stays_on_device(&self) -> bool {
+        let texts = [Some(self.settings.as_str()), self.meta_data.as_deref()].into_iter().flatten();
+        let mut texts = texts.chain(self.files.iter().filter_map(|(_, content)| as_text(content)));
+        let nothing = self.settings.trim().is_empty() && self.meta_data.is_none() && self.files.is_empty();
+        self.needs_debian() || nothing || texts.any(|text| text.contains("@DEVICE@"))
+    }
+
+    /// What the suite cannot test because a part is missing, one line each.
+    pub(crate) fn untested(&self) -> Vec<&'static str> {
+        let new = (!self.has_new()).then_some("no new/: what an update installs is not compared");
+        let previous =
+            (!self.has_previous() && !self.needs_debian()).then_some("no previous/: every update is a first install");
+        new.into_iter().chain(previous).collect()
     }
 
     /// Whether the content of the device after the update is given. Without it, nothing is compared.
@@ -54,7 +83,7 @@ impl Payload {
     pub fn files(&self, device: &MockClient) -> Result<Vec<(OsString, Vec<u8>)>> {
         let mut files = self.files.clone();
         for (_, content) in &mut files {
-            if let Ok(text) = std::str::from_utf8(content) {
+            if let Some(text) = as_text(content) {
                 *content = replace(text, device)?.into_bytes();
             }
         }
@@ -95,12 +124,20 @@ impl Payload {
     }
 }
 
-/// The content of a file that may not exist.
-fn text(path: &Path) -> Result<Option<String>> {
+/// The content of a file that may not exist. `check` sees it with the words of a device replaced, because `@UID@` and
+/// `@GID@` may stand for numbers.
+fn text(path: &Path, check: fn(&Path, &str) -> Result<()>) -> Result<Option<String>> {
     if !path.exists() {
         return Ok(None);
     }
-    fs::read_to_string(path).with_context(|| format!("reading {} failed", path.display())).map(Some)
+    let text = fs::read_to_string(path).with_context(|| format!("reading {} failed", path.display()))?;
+    check(path, &replace_words(&text, "@DEVICE@", 0, 0))?;
+    Ok(Some(text))
+}
+
+/// The text of a file in which words are replaced. An archive is not text: a replacement would change its offsets.
+fn as_text(content: &[u8]) -> Option<&str> {
+    std::str::from_utf8(content).ok().filter(|text| !text.contains('\0'))
 }
 
 /// The files in `directory`; a directory `NAME.tar` becomes an archive of its content, `NAME.deb` a package.
@@ -156,8 +193,9 @@ fn run(mut command: Command) -> Result<Vec<u8>> {
 /// Replaces the words for `device` in `text`.
 fn replace(text: &str, device: &MockClient) -> Result<String> {
     let device_meta = fs::metadata(device.device()).context("reading the device's directory failed")?;
-    Ok(text
-        .replace("@DEVICE@", &device.device().to_string_lossy())
-        .replace("@UID@", &device_meta.uid().to_string())
-        .replace("@GID@", &device_meta.gid().to_string()))
+    Ok(replace_words(text, &device.device().to_string_lossy(), device_meta.uid(), device_meta.gid()))
+}
+
+fn replace_words(text: &str, device: &str, uid: u32, gid: u32) -> String {
+    text.replace("@DEVICE@", device).replace("@UID@", &uid.to_string()).replace("@GID@", &gid.to_string())
 }

@@ -60,8 +60,7 @@ impl<'a> Trial<'a> {
             let outcome = self.call(state)?;
             let limit = self.subject.limit.as_secs();
             ensure!(outcome.status.code() != Some(TIMED_OUT), "{state} failed: it did not end within {limit} s");
-            let Outcome { status, stdout, stderr } = &outcome;
-            ensure!(outcome.success(), "{state} failed: {status}: {}", format!("{stdout}{stderr}").trim_end());
+            ensure!(outcome.success(), "{state} failed: {outcome}");
         }
         Ok(())
     }
@@ -121,10 +120,10 @@ impl<'a> Trial<'a> {
         } else {
             self.active()?.contents()
         };
-        let different = active.differences(&new);
+        let different = active.shown_differences(&new);
         ensure!(
             different.is_empty(),
-            "the device is not as new/ in the payload directory: missing, additional or different: {different:?}"
+            "the device is not as new/ in the payload directory: missing, additional or different: {different}"
         );
         Ok(())
     }
@@ -146,13 +145,18 @@ fn device(subject: &Subject, generation: Generation, spaces: bool) -> Result<Moc
 
 /// Checks that `now` is exactly `previous`.
 pub fn same(now: &Snapshot, previous: &Snapshot) -> Result<()> {
-    let different = now.differences(previous);
-    ensure!(different.is_empty(), "the device is not as before: different: {different:?}");
+    let different = now.shown_differences(previous);
+    ensure!(different.is_empty(), "the device is not as before: different: {different}");
     Ok(())
 }
 
 /// Whether the module supports rollback.
+///
+/// # Errors
+/// When the query fails, which is not an answer.
 pub fn supports_rollback(subject: &Subject) -> Result<bool> {
     let trial = Trial::new(subject, Generation::V5)?;
-    Ok(trial.device.call("SupportsRollback")?.stdout.trim_end() == "Yes")
+    let outcome = trial.device.call("SupportsRollback")?;
+    ensure!(outcome.success(), "SupportsRollback failed: {outcome}");
+    Ok(outcome.stdout.trim_end() == "Yes")
 }

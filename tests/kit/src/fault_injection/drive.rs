@@ -50,9 +50,9 @@ pub fn finish(subject: &dyn Subject, device: &MockClient, states: &[&str], versi
     let new = comparable(subject, active.clone());
     ensure!(
         new == versions.new,
-        "neither version is active: different from the previous version: {:?}; different from the new version: {:?}",
-        active.differences(&versions.previous),
-        new.differences(&versions.new)
+        "neither version is active: different from the previous version: {}; different from the new version: {}",
+        active.shown_differences(&versions.previous),
+        new.shown_differences(&versions.new)
     );
     Ok(End::New)
 }
@@ -94,7 +94,7 @@ pub fn call(subject: &dyn Subject, device: &MockClient, state: &str) -> Result<O
 pub fn succeed(subject: &dyn Subject, device: &MockClient, state: &str) -> Result<()> {
     let outcome = call(subject, device, state)?;
     // Paths are shown from the device on: the same failure reads the same in every temporary directory.
-    let shown = || format!("{outcome:?}").replace(&format!("{}/", device.device().display()), "");
+    let shown = || outcome.to_string().replace(&format!("{}/", device.device().display()), "");
     ensure!(outcome.success(), "{state} failed: {}", shown());
     Ok(())
 }

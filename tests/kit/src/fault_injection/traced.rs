@@ -88,7 +88,7 @@ impl Tracer {
         let killed = outcome.status.code().is_none();
         ensure!(
             killed == fault.is_interruption() && outcome.status.code() != Some(125),
-            "{state}: {fault}: unexpected effect: {outcome:?}"
+            "{state}: {fault}: unexpected effect: {outcome}"
         );
         Ok(outcome.success())
     }
