@@ -28,7 +28,7 @@ fn circumstances(sh: &Shell) -> Result<String> {
     Ok(format!("on {date}, from commit {commit}, on {cores} cores of {cpu}, {mebibytes} MiB of memory, Linux {kernel}"))
 }
 
-/// The value of the first line `KEY: VALUE` in the file `path`; "unknown" if there is none.
+/// The value of the first line `KEY: VALUE` in the file `path`; "unknown" if no line has it.
 fn field(path: &str, key: &str) -> Result<String> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {path} failed"))?;
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(':'));
