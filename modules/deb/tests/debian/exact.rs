@@ -1,5 +1,4 @@
-//! What a rollback restores and verifies: files, and the tables of dpkg and apt that maintainer scripts
-//! change.
+//! What a rollback restores and verifies: names, attributes, and marks of packages.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -12,7 +11,7 @@ use crate::kinds::state;
 use crate::raw::RawPackage;
 
 /// Installs `new` and rolls back. Everything must be as before, and verified.
-fn install_and_roll_back(device: &Device, new: &[Vec<u8>]) {
+pub fn install_and_roll_back(device: &Device, new: &[Vec<u8>]) {
     let before = state(device);
     device.download_raw(new);
     device.ok("ArtifactInstall");
@@ -101,121 +100,6 @@ fn the_target_of_a_symlink_in_the_place_of_a_conffile_is_never_deleted() {
     device.dpkg(&[conffile("1").build()]);
     install_and_roll_back(&device, &[conffile("2").member("postinst", "ln -sf passwd /etc/new.conf").build()]);
     assert!(device.text("/etc/passwd").contains("root:"));
-}
-
-/// The package with maintainer scripts that call dpkg-maintscript-helper with `words`.
-fn helper(package: RawPackage, words: &str) -> RawPackage {
-    ["preinst", "postinst", "postrm"]
-        .into_iter()
-        .fold(package, |package, script| package.member(script, &format!("dpkg-maintscript-helper {words} -- \"$@\"")))
-}
-
-#[test]
-fn changes_of_dpkg_maintscript_helper_are_rolled_back() {
-    let conffile = |version: &str, path: &str| {
-        let package = RawPackage::new("app", version).file(path, "the same conf");
-        package.member("conffiles", &format!("{path}\n"))
-    };
-    let directory = |version: &str| RawPackage::new("app", version).file("/usr/share/app/d/in", version);
-    let link = |version: &str| {
-        let package = RawPackage::new("app", version).file("/usr/share/app/e/in", version);
-        package.symlink("/usr/share/app/d", "e")
-    };
-    let unlinked = |version: &str| RawPackage::new("app", version).file("/usr/share/app/e/in", version);
-    for (previous, new, words) in [
-        (directory("1"), link("2"), "dir_to_symlink /usr/share/app/d e 1~"),
-        (directory("1"), link("2"), "dir_to_symlink /usr/share/app/d e 2"),
-        (directory("1"), unlinked("2"), "dir_to_symlink /usr/share/app/d e 2"),
-        (link("1"), directory("2"), "symlink_to_dir /usr/share/app/d e 2"),
-        (
-            conffile("1", "/etc/app/a/conf"),
-            conffile("2", "/etc/app/b/conf"),
-            "mv_conffile /etc/app/a/conf /etc/app/b/conf 2",
-        ),
-        (conffile("1", "/etc/app/conf"), directory("2"), "rm_conffile /etc/app/conf 2"),
-    ] {
-        for changed in [false, true] {
-            for fails in [false, true] {
-                let device = Device::new(&[]);
-                device.dpkg(&[previous.build()]);
-                for path in ["/etc/app/a/conf", "/etc/app/conf"] {
-                    if changed && device.path(path).exists() {
-                        device.write(path, "changed by hand");
-                    }
-                }
-                let new = helper(new.clone(), words);
-                if !fails {
-                    install_and_roll_back(&device, &[new.build()]);
-                    continue;
-                }
-                // Interrupted between preinst and postinst by a package that fails.
-                let broken = RawPackage::new("zz", "1").field("Pre-Depends", "dpkg").member("preinst", "exit 1");
-                let before = state(&device);
-                device.download_raw(&[new.build(), broken.build()]);
-                let log = device.fails("ArtifactInstall");
-                assert!(log.contains("rolled back to the previous version"), "{words}: {log}");
-                device.assert_same(&before, &state(&device), words);
-            }
-        }
-    }
-}
-
-#[test]
-fn changes_of_maintainer_scripts_to_the_tables_of_dpkg_and_apt_are_rolled_back() {
-    let device = Device::new(&[
-        app("1.0"),
-        Package::new("other", "1").file("/usr/share/other/tool", "x").file("/usr/share/other/tool2", "x"),
-    ]);
-    let alternative = |priority: &str, tool: &str| {
-        format!("update-alternatives --quiet --install /usr/bin/tool tool /usr/share/other/{tool} {priority}")
-    };
-    let install = alternative("10", "tool");
-    device.run(&install.split(' ').collect::<Vec<_>>());
-    device.run(&["dpkg-statoverride", "--add", "root", "mail", "0640", "/usr/share/other/tool2"]);
-    for script in [
-        "dpkg-statoverride --quiet --update --add root mail 0600 /usr/share/app/data",
-        "dpkg-statoverride --quiet --remove /usr/share/other/tool2",
-        "dpkg-divert --quiet --package extra --rename --divert /usr/share/other/tool.real --add /usr/share/other/tool",
-        "dpkg-divert --quiet --local --no-rename --divert /srv/x --add /srv/y",
-        &alternative("20", "tool2"),
-        "update-alternatives --quiet --set tool /usr/share/other/tool",
-        "update-alternatives --quiet --remove-all tool",
-        "update-alternatives --quiet --install /usr/bin/tool2 tool2 /usr/share/other/tool2 5",
-        "rm /etc/alternatives/tool",
-        "chmod 600 /usr/share/app/data; chown mail /usr/share/app; touch /etc/app.conf",
-        "rm -r /usr/share/app",
-        "mkdir -p /usr/share/app/data.dpkg-backup/deep",
-    ] {
-        let extra = Package::new("extra", "1").script("postinst", script).file("/opt/extra", "x");
-        install_and_roll_back(&device, &[extra.build().unwrap(), app("2.0").build().unwrap()]);
-    }
-}
-
-#[test]
-fn units_that_the_new_version_enables_are_not_enabled_after_a_rollback() {
-    let unit = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";
-    let with = |version: &str, units: &[&str]| {
-        let package = units
-            .iter()
-            .fold(app(version), |package, name| package.file(&format!("/lib/systemd/system/{name}.service"), unit));
-        let enable: String = units.iter().map(|name| format!("deb-systemd-helper enable {name}.service\n")).collect();
-        package.script("postinst", &enable)
-    };
-    let device = Device::new(&[]);
-    install_and_roll_back(&device, &[with("1.0", &["first"]).build().unwrap()]);
-    device.dpkg(&[with("1.0", &["first"]).build().unwrap()]);
-    let wants = "/etc/systemd/system/multi-user.target.wants";
-    assert!(device.path(wants).join("first.service").symlink_metadata().is_ok());
-    install_and_roll_back(&device, &[with("2.0", &["first", "second"]).build().unwrap()]);
-    // The administrator has disabled the unit, and the new version's script enables it.
-    device.run(&["env", "DPKG_MAINTSCRIPT_PACKAGE=app", "deb-systemd-helper", "disable", "first.service"]);
-    let enables = with("2.0", &[]).script("postinst", "ln -s /lib/systemd/system/x /etc/systemd/system/x.service");
-    install_and_roll_back(&device, &[enables.build().unwrap()]);
-    device.install(&[with("2.0", &["first", "second"])]);
-    symlink("/dev/null", device.path("/etc/systemd/system/of-the-administrator.service")).unwrap();
-    device.ok("ArtifactRollback");
-    assert!(device.path("/etc/systemd/system/of-the-administrator.service").symlink_metadata().is_ok());
-    assert!(device.path(wants).join("second.service").symlink_metadata().is_err());
 }
 
 #[test]

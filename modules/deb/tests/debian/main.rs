@@ -12,6 +12,7 @@ mod exact;
 mod files;
 mod kinds;
 mod limits;
+mod maintainer_scripts;
 mod raw;
 mod refused;
 mod relations;
