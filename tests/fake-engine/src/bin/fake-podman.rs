@@ -1,7 +1,7 @@
 //! `fake-podman STATE COMMAND...`: the mock of podman, see the library.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -81,12 +81,17 @@ fn tmp_dir(state: &State) -> String {
 }
 
 /// Loads an archive from a temporary copy, as podman does. The copy is left if this process is killed.
+///
+/// It is written at once: a copy in the pieces that the pipe delivers makes other calls each time, and fault injection
+/// repeats calls by their number.
 fn load(state: &State) -> Result<String> {
+    let mut archive = Vec::new();
+    io::stdin().lock().read_to_end(&mut archive).context("reading the archive failed")?;
     let tmp_dir = PathBuf::from(tmp_dir(state));
     let (directory, name) = (Dir::open(&tmp_dir)?, FileName::new(format!("podman{}", std::process::id()))?);
     let mut copy = directory.create_file(&name)?;
-    let copied = io::copy(&mut io::stdin().lock(), &mut copy).context("copying the archive failed");
-    let output = copied.and_then(|_| add_images(state, File::open(tmp_dir.join(&name))?));
+    let copied = copy.write_all(&archive).context("copying the archive failed");
+    let output = copied.and_then(|()| add_images(state, File::open(tmp_dir.join(&name))?));
     directory.remove(&name)?;
     output
 }

@@ -18,7 +18,7 @@ mod traced;
 #[cfg(target_arch = "x86_64")]
 mod tracer;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 
 use crate::{MockClient, Snapshot};
@@ -191,14 +191,16 @@ impl Injection<'_> {
         let parts: Vec<_> = (0..SEQUENCES.len()).flat_map(|index| (0..PARTS).map(move |part| (index, part))).collect();
         let lost = |&(index, part): &(usize, usize)| self.lost_in(&SEQUENCES[index], part);
         let lost: Vec<_> = parts.par_iter().map(lost).collect();
-        let mut counts = vec![None; SEQUENCES.len()];
+        let mut recorded = vec![None; SEQUENCES.len()];
         for ((index, _), lost) in parts.into_iter().zip(lost) {
-            let (sequence, (count, ends)) = (&SEQUENCES[index], lost?);
-            ensure!(
-                *counts[index].get_or_insert(count) == count,
-                "injecting lost writes failed: {:?}: the module makes different calls each time",
-                sequence.name
-            );
+            let (sequence, (calls, ends)) = (&SEQUENCES[index], lost?);
+            // Each part has its own recording, and the parts cover every state only if all recordings are the same.
+            if let Some(difference) = difference(recorded[index].get_or_insert_with(|| calls.clone()), &calls) {
+                let name = sequence.name;
+                bail!(
+                    "injecting lost writes failed: {name:?}: the module makes different calls each time: {difference}"
+                );
+            }
             for (complete, shown, end) in ends {
                 let (_, allowed) = if complete { sequence.after_success } else { sequence.after_power_loss };
                 reports[index].add(Attempt::LostWrites, &[allowed], shown, end);
@@ -207,21 +209,21 @@ impl Injection<'_> {
         Ok(())
     }
 
-    /// The number of states that lost writes leave in `sequence`, and the outcomes of those in `part`. All of a part
-    /// are laid out on the device on which they were recorded, because a journal contains paths.
-    fn lost_in(&self, sequence: &Sequence, part: usize) -> Result<(usize, Vec<Loss>)> {
+    /// The calls of `sequence`, and the outcomes of those states in `part` that lost writes leave. All of a part are
+    /// laid out on the device on which they were recorded, because a journal contains paths.
+    fn lost_in(&self, sequence: &Sequence, part: usize) -> Result<(Vec<String>, Vec<Loss>)> {
         let mut device = prepared(self.subject, sequence)?;
         let recording = self.tracer.record(self.subject, &mut device, sequence.interrupted)?;
         check(&recording, &device)?;
         let states = lost::states(&recording);
-        let count = states.len();
+        let calls = recording.calls.into_iter().map(|call| call.shown).collect();
         let end = |state: &lost::State| {
             state.image.write_to(device.device()).context("laying out the durable writes failed")?;
             let (states, _) = if state.complete { sequence.after_success } else { sequence.after_power_loss };
             finish(self.subject, &device, states, &self.versions)
         };
         let own = states.into_iter().skip(part).step_by(PARTS);
-        Ok((count, own.map(|state| (state.complete, state.shown.clone(), end(&state))).collect()))
+        Ok((calls, own.map(|state| (state.complete, state.shown.clone(), end(&state))).collect()))
     }
 
     /// Interrupts an install, and then `second`: every pair of crash points.
@@ -276,6 +278,15 @@ fn check(recording: &operation::Recording, device: &MockClient) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// The first call in which two recordings of the same state differ. Names may differ: a module may make random ones.
+fn difference(first: &[String], second: &[String]) -> Option<String> {
+    let what =
+        |calls: &[String], call| calls.get(call).and_then(|call: &String| call.split(' ').next().map(str::to_owned));
+    let call = (0..first.len().max(second.len())).find(|&call| what(first, call) != what(second, call))?;
+    let [first, second] = [first, second].map(|calls| calls.get(call).map_or("nothing", String::as_str));
+    Some(format!("call {} is {first} or {second}", call + 1))
 }
 
 /// At most `limit` of `faults`, evenly spread.
