@@ -1,0 +1,5 @@
+//! The report of a test run: JUnit XML for CI systems, and one self-contained HTML page for people.
+
+mod model;
+
+pub use model::{Case, Cases, Chart, Event, Kind, Run, Suite, Timeline, Verdict};
