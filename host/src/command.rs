@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 
 use crate::status::Step;
 
@@ -31,6 +31,15 @@ pub fn run(step: &Step, command: impl Into<Command>) -> Result<String> {
 
 /// Runs `command` as [`run`] does, and returns its standard output and standard error.
 pub fn output(step: &Step, command: impl Into<Command>) -> Result<Output> {
+    let (output, result) = complete(step, command)?;
+    result.map(|()| output)
+}
+
+/// Runs `command` as [`run`] does, and returns its output also if it fails, with its result.
+///
+/// # Errors
+/// The command cannot be started.
+pub fn complete(step: &Step, command: impl Into<Command>) -> Result<(Output, Result<()>)> {
     let mut command = command.into();
     let shown = format!("{command:?}");
     let mut child = command
@@ -47,10 +56,9 @@ pub fn output(step: &Step, command: impl Into<Command>) -> Result<Output> {
     });
     tail.extend(errors);
     let status = child.wait().with_context(|| format!("waiting for {shown}"))?;
-    if !status.success() {
-        bail!("command failed: {shown}: {status}\n{}", tail.make_contiguous().join("\n"));
-    }
-    Ok(Output { stdout, stderr })
+    let mut failed = || anyhow!("command failed: {shown}: {status}\n{}", tail.make_contiguous().join("\n"));
+    let result = if status.success() { Ok(()) } else { Err(failed()) };
+    Ok((Output { stdout, stderr }, result))
 }
 
 /// Reads `stream` to its end. Returns everything, and the last lines.
@@ -91,6 +99,15 @@ mod tests {
         for part in ["exit 3", "exit status: 3", "an error", "output"] {
             assert!(error.contains(part), "{part:?} is missing in {error}");
         }
+    }
+
+    #[test]
+    fn a_failure_keeps_the_output() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; exit 3"]);
+        let (output, result) = step("a command", |step| complete(step, command)).unwrap();
+        assert_eq!(output.stdout, "one\n");
+        assert!(result.is_err());
     }
 
     #[test]

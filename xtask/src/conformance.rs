@@ -12,6 +12,7 @@ use host::status::step;
 use mender_update_module_test::conformance::{CASES, Case};
 use xshell::Shell;
 
+use crate::record::Record;
 use subjects::{Skipped, Tested};
 pub use subjects::{add_mocks, needs_debian, payload};
 use table::{Column, Table};
@@ -54,15 +55,14 @@ impl Conformance {
     ///
     /// # Errors
     /// When one of our modules fails a case, or cannot be tested.
-    pub fn run(self, sh: &Shell) -> Result<String> {
+    pub fn run(self, sh: &Shell, record: &Record) -> Result<String> {
         let cases = self.cases()?;
         packages::ensure(sh, HOST_PACKAGES)?;
         let (ours, skipped) = match &self.module {
             Some(module) => (vec![subjects::one(sh, module, self.payload.as_deref())?], Vec::new()),
             None => subjects::ours(sh)?,
         };
-        let not_tested: String =
-            skipped.iter().map(|Skipped { name, why }| format!("; skipped: {name}: {why}")).collect();
+        skipped.iter().for_each(|Skipped { name, why }| record.skipped(name, "all cases", why));
         let (upstream, upstream_skipped) = match &self.upstream {
             Some(directory) => subjects::upstream(sh, directory.as_deref())?,
             None => Default::default(),
@@ -71,12 +71,13 @@ impl Conformance {
         let columns = ours.into_iter().chain(upstream).map(|module| run_cases(module, &cases));
         let table = Table { cases: &cases, columns: columns.collect::<Result<_>>()? };
         println!("{table}");
+        table.record(record);
         for Skipped { name, why } in skipped.into_iter().chain(upstream_skipped) {
             println!("skipped: {name}: {why}");
         }
         let (tested, failed) = table.of_ours();
         ensure!(failed == 0, "{failed} of {tested} cases failed: see the table above");
-        Ok(format!("{tested} cases, modules: {modules}{not_tested}"))
+        Ok(format!("{tested} cases, modules: {modules}"))
     }
 
     fn cases(&self) -> Result<Vec<&'static Case>> {

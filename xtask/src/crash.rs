@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use crash::{Module, PAYLOAD_TYPES, subjects};
-use host::command::run;
 use host::status::step;
 use mender_update_module_test::fault_injection::{self, Report, Scope, Tracer};
-use xshell::{Shell, cmd};
+use test_report::Verdict;
+use xshell::Shell;
 
 use crate::conformance::payload;
-use crate::debian;
 use crate::dist::modules;
-use crate::{evidence, upstream};
+use crate::record::{Record, case};
+use crate::{build, debian, evidence, upstream};
 use table::{Results, Whose};
 
 /// Interrupts modules at every system call, makes every call fail, and loses every unsynced write
@@ -31,10 +31,13 @@ pub struct Crash {
     /// The payload that the executable installs [default: tests/payload of the module of that name]
     #[arg(long, value_name = "DIR", requires = "module")]
     payload: Option<PathBuf>,
-    /// Tests at most N crash points and N failing calls of each sequence, evenly spread [default: all; of deb and
-    /// container, whose programs make thousands of calls, a few, unless --module names them]
-    #[arg(long, value_name = "N")]
-    sample: Option<usize>,
+    /// Tests at most N crash points, N failing calls and N lost writes of each sequence, evenly spread [default: all;
+    /// of deb and container, whose programs make thousands of calls, a few, unless --module names them]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    sample: Option<u32>,
+    /// Shifts the samples by N, so that other points are tested
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    offset: u32,
     /// Interrupts the shell modules of Debian's mender-client package too, or those in DIR: a sample of crash points,
     /// without failing calls; their outcomes do not count
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
@@ -50,52 +53,60 @@ const UPSTREAM_POINTS: usize = 150;
 /// The module that is tested on a Debian system.
 const DEB: &str = "deb";
 
-/// Crash points, failing calls and pairs in a sequence, of modules whose every step runs programs, unless --module
-/// names them: apt and dpkg take seconds.
-const SPREAD: &[(&str, usize)] = &[("container", 10), (DEB, 4)];
+/// Crash points, failing calls, lost writes and pairs in a sequence, of modules whose every step runs programs, unless
+/// --module names them: apt and dpkg take seconds.
+const SPREAD: &[(&str, u32)] = &[("container", 40), (DEB, 4)];
 
 impl Crash {
-    /// Everything on module `name` alone.
-    pub fn of(name: &str) -> Self {
-        Self { module: Some(name.to_owned()), ..Self::default() }
+    /// At most `points` of each kind in every sequence of the module `name`.
+    pub fn of(name: &str, points: u32) -> Self {
+        Self { module: Some(name.to_owned()), sample: Some(points), ..Self::default() }
     }
 
     /// A sample of `points` on the executable `module` with the payload in `payload`.
-    pub fn with(module: &Path, payload: PathBuf, points: usize) -> Self {
+    pub fn with(module: &Path, payload: PathBuf, points: u32) -> Self {
         let module = Some(module.display().to_string());
         Self { module, payload: Some(payload), sample: Some(points), ..Self::default() }
+    }
+
+    /// At most `points` of each kind in every sequence of every module, shifted by `offset`.
+    pub fn sample(points: u32, offset: u32) -> Self {
+        Self { sample: Some(points), offset, ..Self::default() }
     }
 
     /// Injects all faults, prints a table, writes `target/crash/report.md`, and returns a summary.
     ///
     /// # Errors
     /// When one of our modules has an inconsistent outcome, or cannot be tested.
-    pub fn run(self, sh: &Shell) -> Result<String> {
+    pub fn run(self, sh: &Shell, record: &Record) -> Result<String> {
         let metadata = modules::metadata(sh)?;
         let outside = self.outside(sh)?;
         let mut names = if outside.is_some() { Vec::new() } else { self.names(sh)? };
-        let skipped = without_debian(sh, &mut names)?;
+        without_debian(sh, &mut names, record)?;
         let target = modules::target_directory(&metadata)?;
-        let tracer = build(sh, target, &names)?;
+        let built = build::workspace(sh)?;
+        let tracer = Tracer::new(built.join("mender-update-module-test"));
         let mut results = Results::default();
         for name in &names {
             let debian = if name == DEB { Some(debian::mountable(sh)?) } else { None };
-            let (executable, payload) = (target.join("debug").join(name), payload(sh, name));
+            let (executable, payload) = (built.join(name), payload(sh, name));
             let module = Module { executable, plain: false, debian, payload };
-            results.add(name, Whose::Ours, inject(name, &module, &tracer, self.scope(name))?);
+            results.add(name, Whose::Ours, inject(name, &module, &tracer, self.scope(name), record)?);
         }
         if let Some((name, module)) = outside {
-            results.add(&name, Whose::Ours, inject(&name, &module, &tracer, self.scope(&name))?);
+            results.add(&name, Whose::Ours, inject(&name, &module, &tracer, self.scope(&name), record)?);
         }
         if let Some(directory) = &self.upstream {
-            let scope = Scope { failing_calls: false, lost_writes: false, pairs: false, sample: UPSTREAM_POINTS };
+            let scope =
+                Scope { failing_calls: false, lost_writes: false, pairs: false, sample: UPSTREAM_POINTS, offset: 0 };
             let directory = match directory {
                 Some(directory) => sh.current_dir().join(directory),
                 None => upstream::modules(sh)?,
             };
             for (name, executable) in self.upstream_modules(&directory)? {
                 let module = Module { executable, plain: true, debian: None, payload: payload(sh, name) };
-                results.add(name, Whose::Upstream, inject(name, &module, &tracer, scope)?);
+                let reports = inject(name, &module, &tracer, scope, &Record::default())?;
+                results.add(name, Whose::Upstream, reports);
             }
         }
         println!("{}", results.summary());
@@ -109,7 +120,7 @@ impl Crash {
         println!("full report: {}", report.display());
         let total = results.total(Whose::Ours);
         ensure!(total.violations.is_empty(), "{total}: see {}", report.display());
-        Ok(format!("{total}{skipped}"))
+        Ok(total.to_string())
     }
 
     /// The executable that `--module PATH` names, and its payload.
@@ -133,9 +144,10 @@ impl Crash {
     /// The faults for our module `name`.
     fn scope(&self, name: &str) -> Scope {
         let spread = SPREAD.iter().find(|(module, _)| *module == name && self.module.is_none());
-        let sample = self.sample.unwrap_or(spread.map_or(usize::MAX, |(_, sample)| *sample));
+        let sample = spread.map(|(_, sample)| *sample).into_iter().chain(self.sample).min();
+        let sample = sample.map_or(usize::MAX, |sample| sample as usize);
         let every_write = name != DEB;
-        Scope { lost_writes: every_write, pairs: every_write, sample, ..Scope::ALL }
+        Scope { lost_writes: every_write, pairs: every_write, sample, offset: self.offset as usize, ..Scope::ALL }
     }
 
     /// Our modules, or the one of the command line. A module without a payload is an error, so that it is not
@@ -182,41 +194,42 @@ impl Crash {
             None => " --upstream".to_owned(),
         });
         let sample = self.sample.iter().map(|sample| format!(" --sample {sample}"));
-        format!("cargo xtask crash{}", module.chain(sample).chain(upstream).collect::<String>())
+        let offset = (self.offset > 0).then(|| format!(" --offset {}", self.offset));
+        format!("cargo xtask crash{}", module.chain(sample).chain(offset).chain(upstream).collect::<String>())
     }
 }
 
-/// Removes the module that needs a Debian system from `names` if none is possible here, and prints that.
-fn without_debian(sh: &Shell, names: &mut Vec<String>) -> Result<String> {
+/// Removes the module that needs a Debian system from `names` if none is possible here, and records that.
+fn without_debian(sh: &Shell, names: &mut Vec<String>, record: &Record) -> Result<()> {
     let obstacle = if names.iter().any(|name| name == DEB) { debian::obstacle(sh)? } else { None };
-    let Some(why) = obstacle else { return Ok(String::new()) };
-    names.retain(|name| name != DEB);
-    println!("skipped: {DEB}: {why}");
-    Ok(format!("; skipped: {DEB}: {why}"))
+    if let Some(why) = obstacle {
+        names.retain(|name| name != DEB);
+        println!("skipped: {DEB}: {why}");
+        record.skipped(DEB, "all", why);
+    }
+    Ok(())
 }
 
-/// Builds the modules, the tracer, and the mock container engine.
-fn build(sh: &Shell, target: &Path, names: &[String]) -> Result<Tracer> {
-    let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
-    step("building modules and tracer", |step| {
-        run(
-            step,
-            cmd!(
-                sh,
-                "cargo build --locked --package mender-update-module-test --package fake-engine {selected...} --bins"
-            ),
-        )
-    })?;
-    Ok(Tracer::new(target.join("debug/mender-update-module-test")))
-}
-
-fn inject(name: &str, module: &Module, tracer: &Tracer, scope: Scope) -> Result<Vec<Report>> {
+fn inject(name: &str, module: &Module, tracer: &Tracer, scope: Scope, record: &Record) -> Result<Vec<Report>> {
     let mut reports = Vec::new();
     for subject in subjects(name, module)? {
+        if record.skips(name, subject.name()) {
+            continue;
+        }
         let shown = format!("fault injection: {}: {}", module.executable.display(), subject.name());
         let more = step(shown, |_| fault_injection::run(subject.as_ref(), tracer, scope))
             .with_context(|| format!("{}: {}", module.executable.display(), subject.name()))?;
+        more.iter().for_each(|report| record.add(case(name, &report.sequence, verdict(report))));
         reports.extend(more);
     }
     Ok(reports)
+}
+
+/// The verdict on one sequence: its counts, or its violations.
+fn verdict(report: &Report) -> Verdict {
+    if report.violations.is_empty() {
+        return Verdict::Passed(report.to_string());
+    }
+    let violations: String = report.violations.iter().map(|violation| format!("\n{violation}")).collect();
+    Verdict::Failed(format!("{report}{violations}"))
 }

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use host::command::{output, run};
+use host::command::run;
 use host::status::step;
 use host::{apt, cache, packages};
 use xshell::{Shell, cmd};
 
 use crate::needs::{Needs, is_root};
+use crate::record::Record;
+use crate::test_output;
 
 /// The host packages that making the system needs.
 const HOST_PACKAGES: &[&str] = &["debian-archive-keyring", "mmdebstrap"];
@@ -38,16 +40,15 @@ pub struct Debian {
 
 impl Debian {
     /// Runs the tests of `modules/deb/tests/debian`, and returns their summary.
-    pub fn run(self, sh: &Shell) -> Result<String> {
+    pub fn run(self, sh: &Shell, record: &Record) -> Result<String> {
         if let Some(why) = obstacle(sh)? {
             bail!("running the tests failed: {why}");
         }
         let system = system(sh)?;
         // A mount namespace of its own: however the tests end, none of their mounts remains.
-        let tests = cmd!(sh, "unshare --mount cargo test --locked --package deb --test debian --").args(self.test);
-        let tests = step("packages on a Debian system", |step| output(step, tests.env("MENDER_TEST_DEBIAN", system)))?;
-        let result = tests.stdout.lines().find_map(|line| line.strip_prefix("test result: "));
-        Ok(result.context("the output of cargo test has no line with its result")?.to_owned())
+        let tests = cmd!(sh, "unshare --mount cargo test --workspace --locked --test debian --").args(self.test);
+        let tests = tests.env("MENDER_TEST_DEBIAN", system);
+        step("packages on a Debian system", |step| test_output::run(step, tests, record))
     }
 }
 
@@ -58,10 +59,15 @@ pub fn needs() -> Needs {
 
 /// The reason why this user cannot make or use a Debian system; `None` if this user can.
 pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
-    if !is_root()? {
-        return Ok(Some("dpkg in a chroot needs root: run the command as root".to_owned()));
-    }
-    needs().obstacle(sh)
+    Ok(match unavailable()? {
+        Some(why) => Some(why),
+        None => needs().obstacle(sh)?,
+    })
+}
+
+/// The reason why no package helps this user to make or use a Debian system; `None` if this user can.
+pub fn unavailable() -> Result<Option<String>> {
+    Ok((!is_root()?).then(|| "dpkg in a chroot needs root: run the command as root".to_owned()))
 }
 
 /// The directory of a minimal Debian system of the host's release and architecture. It is made, in about 30 s, if the

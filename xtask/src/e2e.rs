@@ -17,11 +17,12 @@ use xshell::Shell;
 use crate::dist::{self, Dist};
 use crate::evidence;
 use crate::needs::Needs;
+use crate::record::Record;
 use crate::target::{self, TARGETS, Target};
 
 /// Runs the end-to-end scenarios: real client and packages on emulated Raspberry Pis
 ///
-/// All of them take about 45 minutes on 2 cores, --everyday about 15. Needs QEMU, and root once to build the images.
+/// All of them take about 45 minutes on 2 cores, --sample about 5. Needs QEMU, and root once to build the images.
 #[derive(Args, Default)]
 pub struct E2e {
     /// QEMU's name of a machine, raspi3b or raspi2b; may be repeated [default: all, in parallel]
@@ -30,9 +31,9 @@ pub struct E2e {
     /// Runs these scenarios only [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// Runs what `cargo xtask test` runs: all scenarios on raspi3b, one of each kind on raspi2b
+    /// Runs what `cargo xtask test` runs: an install, a rollback and a power loss on each machine
     #[arg(long)]
-    everyday: bool,
+    sample: bool,
     /// Lists the scenarios and does not run them
     #[arg(long)]
     list: bool,
@@ -43,22 +44,8 @@ pub struct E2e {
 
 impl E2e {
     /// The command with which `cargo xtask test` runs scenarios.
-    pub fn everyday() -> Self {
-        Self { everyday: true, ..Self::default() }
-    }
-
-    /// The scenarios that are not everyday ones, by machine.
-    pub fn left_out() -> Result<String> {
-        let scenarios = e2e::choose(&[])?;
-        let boards = TARGETS.iter().filter_map(|target| target.board.as_ref());
-        let left_out = boards.map(|board| {
-            let rest = scenarios
-                .iter()
-                .filter(|scenario| scenario.runs_on(board.machine) && !scenario.is_everyday(board.machine));
-            let names: Vec<_> = rest.map(|scenario| scenario.name).collect();
-            format!("{} on {}: {}", names.len(), board.machine, names.join(", "))
-        });
-        Ok(left_out.collect::<Vec<_>>().join("; "))
+    pub fn sample() -> Self {
+        Self { sample: true, ..Self::default() }
     }
 
     /// The requirements of the chosen scenarios.
@@ -76,7 +63,7 @@ impl E2e {
     ///
     /// # Errors
     /// Scenarios failed. The error lists each with its cause and directory.
-    pub fn run(self, sh: &Shell) -> Result<String> {
+    pub fn run(self, sh: &Shell, record: &Record) -> Result<String> {
         let scenarios = e2e::choose(&self.scenarios)?;
         if self.list {
             let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or_default();
@@ -88,11 +75,12 @@ impl E2e {
         let mut setups = setups(sh, &chosen)?;
         let of = |setup: &Setup| self.scenarios_of(setup, &scenarios);
         create_snapshots(&mut setups, of)?;
-        let outcomes = run_all(&setups, of);
+        let outcomes = run_all(&setups, of, record);
+        self.record_left_out(&setups, &scenarios, record);
         setups.iter_mut().try_for_each(Setup::remove_snapshot)?;
         let count = outcomes.len();
         if self.write {
-            let command = if self.everyday { "cargo xtask e2e --everyday --write" } else { "cargo xtask e2e --write" };
+            let command = if self.sample { "cargo xtask e2e --sample --write" } else { "cargo xtask e2e --write" };
             evidence::write(sh, "e2e", command, &report(&outcomes))?;
         }
         let failures: Vec<_> = outcomes.into_iter().filter_map(|outcome| outcome.result.err()).collect();
@@ -105,9 +93,19 @@ impl E2e {
     /// The scenarios that run on the machine of `setup`.
     fn scenarios_of(&self, setup: &Setup, scenarios: &[&'static Scenario]) -> Vec<&'static Scenario> {
         let machine = setup.image.board().machine;
-        let runs =
-            |scenario: &&Scenario| scenario.runs_on(machine) && (!self.everyday || scenario.is_everyday(machine));
+        let runs = |scenario: &&Scenario| scenario.runs_on(machine) && (!self.sample || scenario.is_in_sample(machine));
         scenarios.iter().copied().filter(runs).collect()
+    }
+
+    /// Records the scenarios that are not in the sample as skipped.
+    fn record_left_out(&self, setups: &[Setup], scenarios: &[&'static Scenario], record: &Record) {
+        for machine in setups.iter().map(|setup| setup.image.board().machine).filter(|_| self.sample) {
+            let runs = |scenario: &&&Scenario| scenario.runs_on(machine) && !scenario.is_in_sample(machine);
+            scenarios
+                .iter()
+                .filter(runs)
+                .for_each(|scenario| record.skipped(machine, scenario.name, "run cargo xtask e2e"));
+        }
     }
 }
 
@@ -170,17 +168,26 @@ fn create_snapshots(setups: &mut [Setup], of: impl Fn(&Setup) -> Vec<&'static Sc
 }
 
 /// Runs the scenarios of all machines, as many in parallel as this host has cores, because an emulator uses one core.
-fn run_all(setups: &[Setup], of: impl Fn(&Setup) -> Vec<&'static Scenario>) -> Vec<Outcome> {
+///
+/// The sample is first: if the time ends before all have started, it has run.
+fn run_all(setups: &[Setup], of: impl Fn(&Setup) -> Vec<&'static Scenario>, record: &Record) -> Vec<Outcome> {
     let all = setups.iter().flat_map(|setup| of(setup).into_iter().map(move |scenario| (setup, scenario)));
     let mut all: Vec<_> = all.collect();
     // The longest scenarios are the last in the list. They start first, so that none of them runs alone at the end.
     all.reverse();
+    all.sort_by_key(|(setup, scenario)| !scenario.is_in_sample(setup.image.board().machine));
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    side_by_side(cores, &all, |(setup, scenario)| {
+    let outcomes = side_by_side(cores, &all, |(setup, scenario)| {
+        let machine = setup.image.board().machine;
+        if record.skips(machine, scenario.name) {
+            return None;
+        }
         let begun = Instant::now();
         let result = setup.run(scenario);
-        Outcome { machine: setup.image.board().machine, scenario, duration: begun.elapsed(), result }
-    })
+        record.ended(machine, scenario.name, &result, Some(begun.elapsed()));
+        Some(Outcome { machine, scenario, duration: begun.elapsed(), result })
+    });
+    outcomes.into_iter().flatten().collect()
 }
 
 /// The outcome of a scenario on a machine.

@@ -4,6 +4,7 @@ use std::fs;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -14,12 +15,14 @@ use host::pool::side_by_side;
 use host::status::step;
 use xshell::{Shell, cmd};
 
+use crate::build;
 use crate::dist::modules;
 use crate::needs::{Needs, is_root};
+use crate::record::Record;
 
 /// Runs container updates with real podman, docker and systemd in namespaces, as root
 ///
-/// All scenarios take about 30 minutes on 2 cores, --everyday about 10. Needs amd64.
+/// All scenarios take about 30 minutes on 2 cores, --sample about one. Needs amd64.
 #[derive(Args, Default)]
 pub struct Engines {
     /// Runs these scenarios only, with all setups (install) or with one (install/docker) [default: all]
@@ -28,9 +31,9 @@ pub struct Engines {
     /// Tests this executable [default: builds and tests the module of this work tree]
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
-    /// Runs what `cargo xtask test` runs: each scenario with one setup, chosen in turn
-    #[arg(long)]
-    everyday: bool,
+    /// Runs what `cargo xtask test` runs: an install with podman and one with docker
+    #[arg(long, conflicts_with = "scenarios")]
+    sample: bool,
     /// Lists the scenarios and does not run them
     #[arg(long)]
     list: bool,
@@ -38,24 +41,26 @@ pub struct Engines {
 
 impl Engines {
     /// The command with which `cargo xtask test` runs scenarios.
-    pub fn everyday() -> Self {
-        Self { everyday: true, ..Self::default() }
-    }
-
-    /// The number of scenarios that are not everyday ones.
-    pub fn left_out() -> Result<usize> {
-        let all = engines::choose(&[])?;
-        Ok(all.len() - engines::sample(&all).len())
+    pub fn sample() -> Self {
+        Self { sample: true, ..Self::default() }
     }
 
     /// Builds what is missing, runs the scenarios, and returns their number.
     ///
     /// # Errors
     /// Scenarios failed. The error lists each with its cause and directory.
-    pub fn run(self, sh: &Shell) -> Result<String> {
-        let mut chosen = engines::choose(&self.scenarios)?;
-        if self.everyday {
-            chosen = engines::sample(&chosen);
+    pub fn run(self, sh: &Shell, record: &Record) -> Result<String> {
+        let chosen = engines::choose(&self.scenarios)?;
+        let (sample, mut rest): (Vec<_>, Vec<_>) =
+            chosen.into_iter().partition(|(scenario, setup)| scenario.is_in_sample(*setup));
+        // The sample is first: if the time ends before all have started, it has run.
+        let mut chosen = sample;
+        if self.sample {
+            let reason = "run cargo xtask engines";
+            rest.iter().for_each(|(scenario, setup)| record.skipped(&setup.to_string(), scenario.name, reason));
+        } else {
+            engines::by_rounds(&mut rest);
+            chosen.extend(rest);
         }
         if self.list {
             let line = |(scenario, setup): &(&engines::Scenario, _)| {
@@ -68,7 +73,16 @@ impl Engines {
         }
         let suite = suite(sh, self.module)?;
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let results = side_by_side(cores, &chosen, |(scenario, setup)| suite.run(scenario, *setup));
+        let results = side_by_side(cores, &chosen, |(scenario, setup)| {
+            let setup_name = setup.to_string();
+            if record.skips(&setup_name, scenario.name) {
+                return Ok(());
+            }
+            let start = Instant::now();
+            let result = suite.run(scenario, *setup);
+            record.ended(&setup_name, scenario.name, &result, Some(start.elapsed()));
+            result
+        });
         let failures: Vec<_> = results.into_iter().filter_map(Result::err).collect();
         let errors: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
         ensure!(failures.is_empty(), "{} of {} scenarios failed:{errors}", failures.len(), chosen.len());
@@ -78,6 +92,14 @@ impl Engines {
 
 /// The reason why this user cannot run the scenarios on this machine; `None` if this user can.
 pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
+    Ok(match unavailable(sh)? {
+        Some(why) => Some(why),
+        None => needs().obstacle(sh)?,
+    })
+}
+
+/// The reason why no package helps this user to run the scenarios on this machine; `None` if this user can.
+pub fn unavailable(sh: &Shell) -> Result<Option<String>> {
     if !is_root()? {
         return Ok(Some("systemd in namespaces needs root: run the command as root".to_owned()));
     }
@@ -93,7 +115,12 @@ pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
              that has them, and not in an unprivileged container"
         )));
     }
-    needs().obstacle(sh)
+    Ok(None)
+}
+
+/// The directory of the Debian system with container engines. It is made if the cache does not have it.
+pub fn system(sh: &Shell) -> Result<PathBuf> {
+    system::ensure(sh)
 }
 
 /// The requirements of the scenarios.
@@ -106,8 +133,7 @@ fn suite(sh: &Shell, module: Option<PathBuf>) -> Result<Suite> {
     packages::ensure(sh, HOST_PACKAGES)?;
     let system = system::ensure(sh)?;
     if module.is_none() {
-        let build = cmd!(sh, "cargo build --locked --package container");
-        step("building the module", |step| run(step, build))?;
+        build::workspace(sh)?;
     }
     let server = server(sh, &target)?;
     Ok(Suite {

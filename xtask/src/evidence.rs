@@ -21,11 +21,16 @@ pub fn write(sh: &Shell, name: &str, command: &str, report: &str) -> Result<()> 
 fn circumstances(sh: &Shell) -> Result<String> {
     let date = cmd!(sh, "date --utc --iso-8601").quiet().read().context("reading the date failed")?;
     let commit = cmd!(sh, "git describe --always --dirty").quiet().read().context("git describe failed")?;
+    Ok(format!("on {date}, from commit {commit}, on {}", host(sh)?))
+}
+
+/// This machine: cores, processor, memory and kernel.
+pub fn host(sh: &Shell) -> Result<String> {
     let kernel = cmd!(sh, "uname --kernel-release --machine").quiet().read().context("uname failed")?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (cpu, memory) = (field("/proc/cpuinfo", "model name")?, field("/proc/meminfo", "MemTotal")?);
     let mebibytes = memory.trim_end_matches(" kB").parse::<u64>().unwrap_or_default() >> 10;
-    Ok(format!("on {date}, from commit {commit}, on {cores} cores of {cpu}, {mebibytes} MiB of memory, Linux {kernel}"))
+    Ok(format!("{cores} cores of {cpu}, {mebibytes} MiB of memory, Linux {kernel}"))
 }
 
 /// The value of the first line `KEY: VALUE` in the file `path`; "unknown" if no line has it.

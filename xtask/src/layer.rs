@@ -63,9 +63,9 @@ impl Layer {
     /// Writes, checks or tests, and returns a summary.
     pub fn run(self, sh: &Shell) -> Result<String> {
         if self.test {
-            let mut summary = Summary::default();
-            levels::run(sh, &self.checkouts, self.only.as_deref(), &mut summary)?;
-            return summary.close();
+            let summary = Summary::new(None);
+            levels::run(sh, &self.checkouts, self.only.as_deref(), &summary)?;
+            return summary.close().1;
         }
         let workspace = modules::workspace(sh)?;
         let mut files = generated_files(sh, &workspace)?;
@@ -95,12 +95,12 @@ impl Layer {
 }
 
 /// Adds to `summary` whether the checksums of prebuilt packages agree with `dist/`.
-pub fn compare_prebuilt(sh: &Shell, summary: &mut Summary) {
+pub fn compare_prebuilt(sh: &Shell, summary: &Summary) {
     const NAME: &str = "layer: prebuilt checksums";
     match prebuilt::compare(sh, Path::new(PREBUILT)) {
-        Ok(Compared::Agree(of)) => summary.ended(NAME, Ok(of)),
+        Ok(Compared::Agree(of)) => summary.run(NAME, |_| Ok(of)),
         Ok(Compared::NotCompared(why)) => summary.skipped(NAME, why),
-        Err(error) => summary.ended(NAME, Err(error)),
+        Err(error) => summary.run(NAME, |_| Err(error)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The project's commands. This file parses the command line; each command has a file of its own.
 
 mod bench;
+mod build;
 mod conformance;
 mod crash;
 mod debian;
@@ -14,10 +15,12 @@ mod image;
 mod layer;
 mod needs;
 mod new;
+mod record;
 mod shell;
 mod summary;
 mod target;
 mod test;
+mod test_output;
 #[cfg(test)]
 mod tidy;
 mod upstream;
@@ -28,6 +31,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use record::Record;
 use xshell::Shell;
 
 /// Builds, packages and tests Mender Update Modules
@@ -73,13 +77,13 @@ fn dispatch() -> Result<()> {
     sh.change_dir(work_tree()?);
     match Xtask::parse() {
         Xtask::Bench(command) => command.run(&sh),
-        Xtask::Conformance(command) => command.run(&sh).map(drop),
-        Xtask::Crash(command) => command.run(&sh).map(drop),
-        Xtask::Debian(command) => command.run(&sh).map(|summary| println!("{summary}")),
+        Xtask::Conformance(command) => command.run(&sh, &Record::default()).map(drop),
+        Xtask::Crash(command) => command.run(&sh, &Record::default()).map(drop),
+        Xtask::Debian(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
         Xtask::Dist(command) => command.run(&sh).map(drop),
         Xtask::Docs(command) => command.run(&sh),
-        Xtask::E2e(command) => command.run(&sh).map(drop),
-        Xtask::Engines(command) => command.run(&sh).map(|summary| println!("{summary}")),
+        Xtask::E2e(command) => command.run(&sh, &Record::default()).map(drop),
+        Xtask::Engines(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
         Xtask::Image(command) => command.run(&sh),
         Xtask::Layer(command) => command.run(&sh).map(drop),
         Xtask::New(command) => command.run(&sh),

@@ -60,6 +60,19 @@ impl Needs {
         Ok(if packages::may_be_root() { None } else { self.refusal(&missing) })
     }
 
+    /// As [`Needs::obstacle`], in one line without remedies: for one suite of many, whose remedies are printed
+    /// together.
+    pub fn short_obstacle(&self, sh: &Shell) -> Result<Option<String>> {
+        if packages::may_be_root() {
+            return Ok(None);
+        }
+        let missing = packages::missing(sh, &self.packages)?;
+        let missing = (!missing.is_empty()).then(|| format!("missing Debian packages: {}", missing.join(" ")));
+        let root = (!self.root.is_empty()).then(|| format!("root is needed {}", self.root.join(" and ")));
+        let reasons: Vec<_> = missing.into_iter().chain(root).collect();
+        Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
+    }
+
     fn refusal(&self, missing: &[&str]) -> Option<String> {
         if missing.is_empty() && self.root.is_empty() {
             return None;

@@ -17,6 +17,7 @@ use xshell::{Shell, cmd};
 
 use crate::dist::source::{self, manifest};
 use crate::layer::Layer;
+use crate::record::Record;
 pub use proof::proof;
 
 /// Makes a module with its tests, settings, Debian package and recipes
@@ -81,7 +82,7 @@ impl New {
                 standalone::make(sh, &Module { name }, &directory)
             }
             (Some(name), None) => Module { name }.make(sh),
-            (None, _) => proof(sh).map(|summary| println!("{summary}")),
+            (None, _) => proof(sh, &Record::default()).map(|summary| println!("{summary}")),
         }
     }
 }

@@ -1,87 +1,116 @@
 //! The summary of a test run: every suite by name, with its result, its error, or the reason why it was skipped.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use test_report::{Suite, Verdict};
 
-/// The result of each suite.
+use crate::record::{NO_TIME, Record};
+
+/// The results of suites, which may run in several threads.
 pub struct Summary {
-    suites: Vec<Suite>,
-    /// When the last suite ended.
-    since: Instant,
-}
-
-struct Suite {
-    name: String,
-    verdict: Verdict,
-    duration: Duration,
-}
-
-impl Default for Summary {
-    fn default() -> Self {
-        Self { suites: Vec::new(), since: Instant::now() }
-    }
-}
-
-enum Verdict {
-    Passed(String),
-    Failed(anyhow::Error),
-    Skipped(String),
+    start: Instant,
+    /// The time after which no suite and no case starts.
+    until: Option<Instant>,
+    suites: Mutex<Vec<Suite>>,
 }
 
 impl Summary {
-    /// Adds the suite `name` with its result or its error.
-    pub fn ended(&mut self, name: impl Into<String>, result: Result<String>) {
-        self.add(name.into(), result.map_or_else(Verdict::Failed, Verdict::Passed));
+    /// An empty summary. Suites that would start later than `limit` from now are skipped.
+    pub fn new(limit: Option<Duration>) -> Self {
+        let start = Instant::now();
+        Self { start, until: limit.map(|limit| start + limit), suites: Mutex::default() }
+    }
+
+    /// Runs the suite `name` and adds its result, or its error, and its cases. Skips it if the time is over.
+    pub fn run(&self, name: impl Into<String>, suite: impl FnOnce(&Record) -> Result<String>) {
+        let record = Record::new(self.until);
+        if record.is_over() {
+            return self.skipped(name, NO_TIME);
+        }
+        let start = Instant::now();
+        let result = suite(&record);
+        let verdict = result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), Verdict::Passed);
+        let (duration, cases) = (start.elapsed(), record.into_cases());
+        self.lock().push(Suite { name: name.into(), verdict, start: start - self.start, duration, cases });
     }
 
     /// Adds the suite `name`, which was skipped for `reason`.
-    pub fn skipped(&mut self, name: impl Into<String>, reason: impl Into<String>) {
-        self.add(name.into(), Verdict::Skipped(reason.into()));
+    pub fn skipped(&self, name: impl Into<String>, reason: impl Into<String>) {
+        let (verdict, start) = (Verdict::Skipped(reason.into()), self.start.elapsed());
+        self.lock().push(Suite { name: name.into(), verdict, start, duration: Duration::ZERO, cases: Vec::new() });
     }
 
-    fn add(&mut self, name: String, verdict: Verdict) {
-        self.suites.push(Suite { name, verdict, duration: self.since.elapsed() });
-        self.since = Instant::now();
-    }
-
-    /// Prints the summary and returns the number of suites.
+    /// Prints the summary and returns all suites, in the order of their start, and their number as text.
     ///
     /// # Errors
     /// A suite failed.
-    pub fn close(self) -> Result<String> {
+    pub fn close(self) -> (Vec<Suite>, Result<String>) {
         println!("\n{self}");
-        ensure!(self.failed() == 0, "{} suites failed", self.failed());
-        Ok(format!("{} suites", self.suites.len()))
+        let mut suites = mem::take(&mut *self.lock());
+        suites.sort_by_key(|suite| suite.start);
+        let failed = count(&suites, |verdict| matches!(verdict, Verdict::Failed(_)));
+        let checked = || {
+            ensure!(failed == 0, "{failed} suites failed");
+            Ok(format!("{} suites", suites.len()))
+        };
+        let result = checked();
+        (suites, result)
     }
 
-    fn failed(&self) -> usize {
-        self.count(|verdict| matches!(verdict, Verdict::Failed(_)))
+    fn lock(&self) -> MutexGuard<'_, Vec<Suite>> {
+        self.suites.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn count(&self, is: impl Fn(&Verdict) -> bool) -> usize {
-        self.suites.iter().filter(|suite| is(&suite.verdict)).count()
-    }
+fn count(suites: &[Suite], is: impl Fn(&Verdict) -> bool) -> usize {
+    suites.iter().filter(|suite| is(&suite.verdict)).count()
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suites = self.lock();
         // Failures come last, where a terminal shows them.
         let is_failure = |suite: &&Suite| matches!(suite.verdict, Verdict::Failed(_));
-        let others = self.suites.iter().filter(|suite| !is_failure(suite));
-        for Suite { name, verdict, duration } in others.chain(self.suites.iter().filter(is_failure)) {
+        let others = suites.iter().filter(|suite| !is_failure(suite));
+        for suite in others.chain(suites.iter().filter(is_failure)) {
+            let Suite { name, verdict, duration, .. } = suite;
+            for (reason, names) in skipped_cases(suite) {
+                writeln!(
+                    formatter,
+                    "skipped          {name:<26} {} cases: {reason}: {}",
+                    names.len(),
+                    names.join(", ")
+                )?;
+            }
             let seconds = duration.as_secs();
             match verdict {
                 Verdict::Passed(detail) => writeln!(formatter, "passed  {seconds:>5} s  {name:<26} {detail}")?,
                 Verdict::Skipped(reason) => writeln!(formatter, "skipped          {name:<26} {reason}")?,
-                Verdict::Failed(error) => writeln!(formatter, "FAILED  {seconds:>5} s  {name:<26} {error:#}")?,
+                Verdict::Failed(error) => writeln!(formatter, "FAILED  {seconds:>5} s  {name:<26} {error}")?,
             }
         }
-        let passed = self.count(|verdict| matches!(verdict, Verdict::Passed(_)));
-        let skipped = self.count(|verdict| matches!(verdict, Verdict::Skipped(_)));
-        write!(formatter, "suites: {passed} passed, {} failed, {skipped} skipped", self.failed())
+        let passed = count(&suites, |verdict| matches!(verdict, Verdict::Passed(_)));
+        let failed = count(&suites, |verdict| matches!(verdict, Verdict::Failed(_)));
+        let skipped = count(&suites, |verdict| matches!(verdict, Verdict::Skipped(_)));
+        let minutes = self.start.elapsed().as_secs_f64() / 60.0;
+        write!(formatter, "suites: {passed} passed, {failed} failed, {skipped} skipped, in {minutes:.1} min")
     }
+}
+
+/// The skipped cases of a suite, by reason.
+fn skipped_cases(suite: &Suite) -> BTreeMap<&str, Vec<String>> {
+    let mut by_reason: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for case in &suite.cases {
+        if let Verdict::Skipped(reason) = &case.verdict {
+            by_reason.entry(reason.as_str()).or_default().push(format!("{} {}", case.group, case.name));
+        }
+    }
+    by_reason
 }
 
 #[cfg(test)]
@@ -92,9 +121,9 @@ mod tests {
 
     #[test]
     fn every_suite_is_named_and_counted() {
-        let mut summary = Summary::default();
-        summary.ended("format", Ok(String::new()));
-        summary.ended("lints", Err(anyhow!("a warning").context("clippy")));
+        let summary = Summary::new(None);
+        summary.run("lints", |_| Err(anyhow!("a warning").context("clippy")));
+        summary.run("format", |_| Ok(String::new()));
         summary.skipped("e2e raspi3b", "--quick");
         let text = summary.to_string();
         for part in [
@@ -104,7 +133,31 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
-        assert!(text.ends_with("\nsuites: 1 passed, 1 failed, 1 skipped"), "{text}");
-        assert_eq!(summary.failed(), 1);
+        assert!(text.contains("\nsuites: 1 passed, 1 failed, 1 skipped, in "), "{text}");
+        let (suites, result) = summary.close();
+        assert_eq!(
+            suites.iter().map(|suite| suite.name.as_str()).collect::<Vec<_>>(),
+            ["lints", "format", "e2e raspi3b"]
+        );
+        assert_eq!(result.unwrap_err().to_string(), "1 suites failed");
+    }
+
+    #[test]
+    fn skipped_cases_are_lines_of_their_own() {
+        let summary = Summary::new(None);
+        summary.run("unit tests", |record| {
+            record.skipped("web-file", "a", "needs root");
+            record.skipped("web-file", "b", "needs root");
+            Ok("2 tests".to_owned())
+        });
+        let text = summary.to_string();
+        assert!(text.contains("unit tests                 2 cases: needs root: web-file a, web-file b\n"), "{text}");
+    }
+
+    #[test]
+    fn a_suite_after_the_time_is_skipped() {
+        let summary = Summary::new(Some(Duration::ZERO));
+        summary.run("lints", |_| panic!("it was started"));
+        assert!(summary.to_string().contains("skipped          lints                      no time left"));
     }
 }

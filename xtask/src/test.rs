@@ -1,201 +1,163 @@
-//! `cargo xtask test`: all test suites, and a summary of their results.
+//! `cargo xtask test`: the test suites, and a summary of their results.
 
-use std::process::Command;
+mod report;
+mod requirements;
+mod suites;
 
-use anyhow::Result;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 use clap::Args;
-use host::command::{output, run};
-use host::status::step;
-use xshell::{Cmd, Shell, cmd};
+use xshell::{Shell, cmd};
 
-use crate::conformance::{self, Conformance};
-use crate::crash::Crash;
-use crate::debian::{self, Debian};
-use crate::dist::{Dist, modules};
-use crate::docs;
-use crate::e2e::E2e;
-use crate::engines::{self, Engines};
-use crate::layer::{self, Checkouts, Layer, levels};
-use crate::needs::{Needs, is_root};
-use crate::new;
 use crate::summary::Summary;
+use requirements::Obstacles;
+use suites::{SUITES, Suite, Work};
 
-/// Runs all suites: lints, unit tests, real packages, fault injection, conformance, engines, layer, emulated Pis
+/// Runs the test suites: a sample of every kind of test, from lints to updates on emulated Raspberry Pis
 ///
-/// Takes about 45 minutes on 2 cores with images in the cache. Without root some suites are skipped; the summary names
-/// them.
+/// Takes about 15 minutes on 2 cores with images in the cache, --quick 5, --full 90. Without root some suites are
+/// skipped; the summary names them. The report is target/test-report/index.html, with JUnit XML beside it.
 #[derive(Args)]
 pub struct Test {
-    /// Skips the suites that need QEMU
+    /// Leaves out QEMU, container engines and packages
     #[arg(long)]
     quick: bool,
-    /// Runs every scenario on every machine and with every engine, which takes another hour
+    /// Runs every fault, every scenario on every machine, and every container engine
     #[arg(long, conflicts_with = "quick")]
-    every_scenario: bool,
+    full: bool,
+    /// Starts no suite and no scenario after MINUTES; the summary names those that were skipped
+    #[arg(long, value_name = "MINUTES")]
+    within: Option<u32>,
 }
+
+/// How much is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    /// What needs neither QEMU nor container engines, in samples.
+    Quick,
+    /// A sample of every kind of test.
+    Sample,
+    /// Everything.
+    Full,
+}
+
+/// What the suites of this run have in common.
+struct Plan {
+    level: Level,
+    /// Shifts the samples of fault injection. It depends on the commit, so that each tries other points.
+    offset: u32,
+}
+
+/// Suites that run one after another. Lanes run in parallel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// Builds the systems that suites run on. Most of that is waiting for the network and for dpkg.
+    Systems,
+    /// Suites on this host.
+    Host,
+    /// Packages, and what needs them.
+    Packages,
+}
+
+const LANES: &[Lane] = &[Lane::Systems, Lane::Host, Lane::Packages];
 
 impl Test {
-    /// Runs every suite, also after one has failed.
+    /// Runs the suites, also after one has failed.
+    ///
+    /// # Errors
+    /// A suite failed, or the requirements of this run cannot be installed.
     pub fn run(self, sh: &Shell) -> Result<()> {
-        let obstacles = self.obstacles(sh)?;
-        let mut summary = Summary::default();
-        summary.ended("format", quiet("format", cmd!(sh, "cargo fmt --check")));
-        let lints = cmd!(sh, "cargo clippy --workspace --all-targets --locked -- --deny warnings");
-        summary.ended("lints", quiet("lints", lints));
-        let documentation = cmd!(sh, "cargo doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "--deny warnings");
-        summary.ended("documentation", quiet("documentation", documentation));
-        summary.ended("crates", crates(sh));
-        if has_command("deny") {
-            let check = cmd!(sh, "cargo deny --workspace check bans licenses sources");
-            summary.ended("dependencies", quiet("dependencies", check));
-        } else {
-            summary.skipped("dependencies", "cargo-deny is not installed: cargo install --locked cargo-deny");
-        }
-        summary.ended("unit tests", unit_tests(sh));
-        if !is_root()? {
-            let reason = "owners, mounts and attributes of files need root: run the command as root";
-            summary.skipped("unit tests of hostile devices (web-file, directory)", reason);
-        }
-        obstacles.unless(&mut summary, DEBIAN, || Debian::default().run(sh));
-        obstacles.unless(&mut summary, ENGINES, || self.engines().run(sh));
-        if !obstacles.has(ENGINES) && !self.every_scenario {
-            let left_out = Engines::left_out()?;
-            summary.skipped("engines, the rest", format!("run cargo xtask engines: {left_out} more"));
-        }
-        // Before fault injection of the project's modules: all of them write the same report, and the last one remains.
-        summary.ended("new module", new::proof(sh));
-        summary.ended("library examples", examples(sh));
-        summary.ended("crash", Crash::default().run(sh));
-        obstacles.unless(&mut summary, CONFORMANCE, || Conformance::default().run(sh));
-        obstacles.unless(&mut summary, COMMANDS, || docs::run_commands(sh));
-        obstacles
-            .unless(&mut summary, DIST, || Dist::default().run(sh).map(|built| format!("{} packages", built.len())));
-        summary.ended("layer: generated files", Layer::CHECK.run(sh));
-        layer::compare_prebuilt(sh, &mut summary);
-        levels::run(sh, &Checkouts::default(), None, &mut summary)?;
-        obstacles.unless(&mut summary, END_TO_END, || self.end_to_end().run(sh));
-        if !obstacles.has(END_TO_END) && !self.every_scenario {
-            let left_out = E2e::left_out()?;
-            summary.skipped("end to end, the rest", format!("run cargo xtask e2e: {left_out}"));
-        }
-        summary.close().map(drop)
-    }
-
-    fn engines(&self) -> Engines {
-        if self.every_scenario { Engines::default() } else { Engines::everyday() }
-    }
-
-    fn end_to_end(&self) -> E2e {
-        if self.every_scenario { E2e::default() } else { E2e::everyday() }
-    }
-
-    /// The reasons why suites cannot run on this host. Prints them, and installs the requirements of the other suites,
-    /// before anything is built.
-    fn obstacles(&self, sh: &Shell) -> Result<Obstacles> {
-        let e2e = self.end_to_end().needs()?;
-        let needs = [
-            (CONFORMANCE, Needs::packages(conformance::HOST_PACKAGES)),
-            (COMMANDS, Needs::packages(e2e::HOST_PACKAGES)),
-            (DIST, Dist::default().needs()),
-            (END_TO_END, if self.quick { Needs::default() } else { e2e }),
-        ];
-        let mut obstacles = vec![(DEBIAN, debian::obstacle(sh)?), (ENGINES, engines::obstacle(sh)?)];
-        let mut all = if obstacles[0].1.is_none() { debian::needs() } else { Needs::default() };
-        if obstacles[1].1.is_none() {
-            all = all.and(engines::needs());
-        }
-        for (suite, needs) in needs {
-            let quick = (suite == END_TO_END && self.quick).then(|| "--quick".to_owned());
-            let obstacle = quick.map_or_else(|| needs.obstacle(sh), |reason| Ok(Some(reason)))?;
-            if obstacle.is_none() {
-                all = all.and(needs);
+        let plan = Plan { level: self.level(), offset: offset(sh) };
+        let obstacles = Obstacles::find(sh, &plan)?;
+        let limit = self.within.map(|minutes| Duration::from_secs(60 * u64::from(minutes)));
+        let run = report::Started::now(sh, self.command())?;
+        let summary = Summary::new(limit);
+        thread::scope(|scope| {
+            for lane in LANES {
+                let (here, plan, obstacles, summary) = (sh.current_dir(), &plan, &obstacles, &summary);
+                scope.spawn(move || match Shell::new().context("reading the current directory failed") {
+                    Ok(sh) => {
+                        sh.change_dir(here);
+                        let of_lane = SUITES.iter().filter(|suite| suite.lane == *lane);
+                        of_lane.for_each(|suite| suite.run_or_skip(&sh, plan, obstacles, summary));
+                    }
+                    Err(error) => summary.run(format!("{lane:?}"), |_| Err(error)),
+                });
             }
-            obstacles.push((suite, obstacle));
-        }
-        for (suite, reason) in obstacles.iter().filter_map(|(suite, reason)| Some((suite, reason.as_ref()?))) {
-            println!("skipped on this host: {suite}: {reason}");
-        }
-        all.provide(sh)?;
-        Ok(Obstacles(obstacles))
-    }
-}
-
-const DEBIAN: &str = "debian";
-const ENGINES: &str = "engines";
-const CONFORMANCE: &str = "conformance";
-const DIST: &str = "dist";
-const COMMANDS: &str = "documented commands";
-const END_TO_END: &str = "end to end";
-
-/// Suites, each with the reason why it cannot run, if any.
-struct Obstacles(Vec<(&'static str, Option<String>)>);
-
-impl Obstacles {
-    fn of(&self, suite: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| *other == suite).and_then(|(_, reason)| reason.as_deref())
+        });
+        let (suites, result) = summary.close();
+        run.write(sh, suites)?;
+        result.map(drop)
     }
 
-    fn has(&self, suite: &str) -> bool {
-        self.of(suite).is_some()
-    }
-
-    /// Runs `suite`, or adds it to the summary as skipped.
-    fn unless(&self, summary: &mut Summary, suite: &'static str, run: impl FnOnce() -> Result<String>) {
-        match self.of(suite) {
-            Some(reason) => summary.skipped(suite, reason),
-            None => summary.ended(suite, run()),
+    fn level(&self) -> Level {
+        match (self.quick, self.full) {
+            (true, _) => Level::Quick,
+            (_, true) => Level::Full,
+            _ => Level::Sample,
         }
     }
-}
 
-/// Runs a suite whose only result is whether it passes.
-fn quiet(name: &str, command: Cmd) -> Result<String> {
-    step(name, |step| run(step, command)).map(|_| String::new())
-}
-
-/// Packages the crates that are published, without uploading them.
-fn crates(sh: &Shell) -> Result<String> {
-    const PUBLISHED: [&str; 2] = ["mender-update-module", "mender-update-module-test"];
-    for package in PUBLISHED {
-        let command = cmd!(sh, "cargo publish --dry-run --no-verify --allow-dirty --locked --package {package}");
-        step(format!("packaging {package}"), |step| run(step, command))?;
+    fn command(&self) -> String {
+        let options = [(self.quick, " --quick"), (self.full, " --full")];
+        let options: String = options.iter().filter(|(is_set, _)| *is_set).map(|(_, option)| *option).collect();
+        let within = self.within.map(|minutes| format!(" --within {minutes}")).unwrap_or_default();
+        format!("cargo xtask test{options}{within}")
     }
-    Ok(PUBLISHED.join(", "))
 }
 
-/// Runs conformance and a sample of crash points with the library's example of a transactional module.
-fn examples(sh: &Shell) -> Result<String> {
-    const PACKAGE: &str = "mender-update-module";
-    /// The number of crash points in each sequence. The modules are tested with all of them.
-    const POINTS: usize = 20;
-    let build = cmd!(sh, "cargo build --locked --package {PACKAGE} --examples");
-    step("building the examples of the library", |step| run(step, build))?;
-    let metadata = modules::metadata(sh)?;
-    let example = modules::target_directory(&metadata)?.join("debug/examples/one-file");
-    let payload = sh.current_dir().join("modules").join(PACKAGE).join("examples/payload");
-    let conforms = Conformance::with(example.clone(), payload.clone()).run(sh)?;
-    Ok(format!("{conforms}; {}", Crash::with(&example, payload, POINTS).run(sh)?))
+impl Suite {
+    fn run_or_skip(&self, sh: &Shell, plan: &Plan, obstacles: &Obstacles, summary: &Summary) {
+        if let Some(reason) = self.left_out(plan.level).or_else(|| obstacles.of(self.name)) {
+            return summary.skipped(self.name, reason);
+        }
+        match self.work {
+            Work::One(run) => summary.run(self.name, |record| run(plan, sh, record)),
+            Work::Several(run) => {
+                if let Err(error) = run(plan, sh, summary) {
+                    summary.run(self.name, |_| Err(error));
+                }
+            }
+        }
+    }
+
+    /// The reason for which the suite is not part of a run at `level`, if it is not.
+    fn left_out(&self, level: Level) -> Option<String> {
+        let option = if level == Level::Quick { "--quick leaves it out" } else { "only with --full" };
+        (level < self.from).then(|| option.to_owned())
+    }
 }
 
-/// Runs the unit tests, with cargo-nextest if it is installed, and the examples in the documentation.
-fn unit_tests(sh: &Shell) -> Result<String> {
-    let tests = if has_command("nextest") {
-        cmd!(
-            sh,
-            "cargo nextest run --workspace --locked --no-fail-fast --color never --status-level slow --failure-output final"
-        )
-    } else {
-        cmd!(sh, "cargo test --workspace --locked --no-fail-fast --lib --bins --tests")
-    };
-    let tests = step("unit tests", |step| output(step, tests))?;
-    step("examples in the documentation", |step| run(step, cmd!(sh, "cargo test --workspace --locked --doc")))?;
-    let output = tests.stdout + &tests.stderr;
-    let count =
-        output.lines().map(str::trim).filter(|line| line.contains("tests run:") || line.starts_with("test result:"));
-    Ok(count.collect::<Vec<_>>().join("; "))
+/// The offset of this commit; 0 outside a git work tree.
+fn offset(sh: &Shell) -> u32 {
+    let commit = cmd!(sh, "git rev-parse --short=4 HEAD").quiet().ignore_stderr().read().unwrap_or_default();
+    u32::from_str_radix(commit.get(..4).unwrap_or_default(), 16).unwrap_or_default()
 }
 
-/// Whether the command `cargo NAME` is installed.
-fn has_command(name: &str) -> bool {
-    Command::new("cargo").args([name, "--version"]).output().is_ok_and(|output| output.status.success())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_suite_has_a_name_of_its_own() {
+        let mut names: Vec<_> = SUITES.iter().map(|suite| suite.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SUITES.len());
+    }
+
+    #[test]
+    fn a_suite_that_is_left_out_has_a_reason() {
+        let suite = SUITES.iter().find(|suite| suite.name == "end to end").unwrap();
+        assert_eq!(suite.left_out(Level::Quick).as_deref(), Some("--quick leaves it out"));
+        assert_eq!(suite.left_out(Level::Sample), None);
+    }
+
+    #[test]
+    fn the_command_line_is_shown_with_its_options() {
+        let test = Test { quick: false, full: true, within: Some(60) };
+        assert_eq!(test.command(), "cargo xtask test --full --within 60");
+    }
 }

@@ -42,9 +42,9 @@ impl Scenario {
         scenarios::runs_on(self, machine)
     }
 
-    /// Whether `cargo xtask test` runs the scenario on `machine`.
-    pub fn is_everyday(&self, machine: &str) -> bool {
-        scenarios::is_everyday(self, machine)
+    /// Whether `cargo xtask test` runs the scenario on `machine` without `--full`.
+    pub fn is_in_sample(&self, machine: &str) -> bool {
+        scenarios::is_in_sample(self, machine)
     }
 }
 

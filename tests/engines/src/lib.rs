@@ -68,18 +68,27 @@ pub fn choose(names: &[String]) -> Result<Vec<(&'static Scenario, Setup)>> {
     Ok(all().filter(chosen).collect())
 }
 
-/// Each scenario in `all` with one of its setups, another one for each scenario.
-pub fn sample(all: &[(&'static Scenario, Setup)]) -> Vec<(&'static Scenario, Setup)> {
-    let mut sample = Vec::new();
-    let mut rest = all;
-    while let Some((scenario, _)) = rest.first() {
-        let end = rest.iter().position(|(other, _)| other.name != scenario.name).unwrap_or(rest.len());
-        let (of_one, others) = rest.split_at(end);
-        sample.extend(of_one.get(sample.len() % of_one.len()));
-        rest = others;
-    }
-    sample
+/// Orders `all` by rounds, each of them every scenario with another one of its setups: if a run ends early, every
+/// scenario has run.
+pub fn by_rounds(all: &mut [(&'static Scenario, Setup)]) {
+    let mut names: Vec<_> = all.iter().map(|(scenario, _)| scenario.name).collect();
+    names.dedup();
+    all.sort_by_key(|(scenario, setup)| {
+        let turn = names.iter().position(|name| *name == scenario.name).unwrap_or_default();
+        let place = scenario.on.iter().position(|on| on == setup).unwrap_or_default();
+        (place + turn) % scenario.on.len()
+    });
 }
+
+impl Scenario {
+    /// Whether `cargo xtask test` runs the scenario with `setup` without `--full`.
+    pub fn is_in_sample(&self, setup: Setup) -> bool {
+        SAMPLE.contains(&(self.name, setup))
+    }
+}
+
+/// What `cargo xtask test` runs: an install and a rollback with each engine.
+const SAMPLE: &[(&str, Setup)] = &[("install", Setup::Podman), ("install", Setup::Docker)];
 
 impl Suite {
     /// Runs `scenario` on a new device with `setup`. The directory of a successful one is removed.
@@ -102,5 +111,28 @@ impl Suite {
         }
         result.with_context(|| format!("{name} failed: {}: see {}", scenario.summary, directory.display()))?;
         directory::remove(&directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_is_in_the_first_round() {
+        let mut all = choose(&[]).unwrap();
+        by_rounds(&mut all);
+        let count = scenarios::all().count();
+        let mut first: Vec<_> = all[..count].iter().map(|(scenario, _)| scenario.name).collect();
+        first.sort_unstable();
+        first.dedup();
+        assert_eq!(first.len(), count);
+    }
+
+    #[test]
+    fn scenarios_of_the_sample_exist() {
+        let all = choose(&[]).unwrap();
+        let found = all.iter().filter(|(scenario, setup)| scenario.is_in_sample(*setup)).count();
+        assert_eq!(found, SAMPLE.len());
     }
 }

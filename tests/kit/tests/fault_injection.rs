@@ -44,8 +44,7 @@ impl Script {
     /// All attempts in one report: crash points only, or lost writes only.
     fn inject(&self, lost_writes: bool) -> Report {
         let tracer = Tracer::new(env!("CARGO_BIN_EXE_mender-update-module-test"));
-        let sample = if lost_writes { 1 } else { usize::MAX };
-        let scope = Scope { failing_calls: false, lost_writes, pairs: !lost_writes, sample };
+        let scope = Scope { failing_calls: false, lost_writes, pairs: !lost_writes, ..Scope::ALL };
         let mut total = Report::default();
         fault_injection::run(self, &tracer, scope).unwrap().iter().for_each(|report| total += report);
         total

@@ -4,14 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use host::command::run;
-use host::status::step;
 use mender_update_module_test::conformance::{LIMIT, Payload, Subject};
-use xshell::{Shell, cmd};
+use xshell::Shell;
 
-use crate::debian;
 use crate::dist::modules;
-use crate::upstream;
+use crate::{build, debian, upstream};
 
 /// The payload directories of upstream modules that none of ours replaces.
 const UPSTREAM_PAYLOADS: &str = "xtask/upstream";
@@ -66,7 +63,7 @@ pub fn ours(sh: &Shell) -> Result<(Vec<Tested>, Vec<Skipped>)> {
     let (names, without): (Vec<_>, Vec<_>) = names.partition(|name| obstacle.is_none() || !needs_debian(sh, name));
     let why = format!("no Debian system: {}", obstacle.unwrap_or_default());
     let skipped = without.into_iter().map(|name| Skipped { name, why: why.clone() }).collect();
-    let built = build(sh, &names)?;
+    let built = build::workspace(sh)?;
     let tested = names
         .iter()
         .map(|name| {
@@ -81,18 +78,9 @@ pub fn ours(sh: &Shell) -> Result<(Vec<Tested>, Vec<Skipped>)> {
     Ok((tested, skipped))
 }
 
-/// Builds the modules `names` and the mock programs; returns the directory of all these.
-fn build(sh: &Shell, names: &[String]) -> Result<PathBuf> {
-    let selected: Vec<_> = names.iter().flat_map(|name| ["--package", name]).collect();
-    step("building the modules", |step| run(step, cmd!(sh, "cargo build --package fake-engine {selected...}")))?;
-    let metadata = modules::metadata(sh)?;
-    let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
-    Ok(Path::new(target).join("debug"))
-}
-
 /// Copies the mock programs, which settings of payloads name as `@BESIDE@`, to the directories of `modules`.
 pub fn add_mocks<'a>(sh: &Shell, modules: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    let built = build(sh, &[])?;
+    let built = build::workspace(sh)?;
     for module in modules {
         for program in ["fake-podman", "fake-systemctl"] {
             let beside = module.with_file_name(program);

@@ -3,12 +3,15 @@
 use std::fmt;
 
 use anyhow::Result;
-use mender_update_module_test::conformance::{Case, Verdict};
+use mender_update_module_test::conformance::{self, Verdict};
+use test_report::Case;
+
+use crate::record::{self, Record};
 
 /// The results of all modules.
 pub struct Table<'a> {
     /// The rows.
-    pub cases: &'a [&'static Case],
+    pub cases: &'a [&'static conformance::Case],
     /// The columns.
     pub columns: Vec<Column>,
 }
@@ -29,6 +32,21 @@ impl Table<'_> {
         let verdicts = || self.columns.iter().filter(|column| column.ours).flat_map(|column| &column.verdicts);
         let tried = verdicts().filter(|verdict| !matches!(verdict, Ok(Verdict::NotApplicable)));
         (tried.count(), verdicts().filter(|verdict| verdict.is_err()).count())
+    }
+
+    /// Adds the cases of our modules to `record`.
+    pub fn record(&self, record: &Record) {
+        for column in self.columns.iter().filter(|column| column.ours) {
+            for (case, verdict) in self.cases.iter().zip(&column.verdicts) {
+                let verdict = match verdict {
+                    Ok(Verdict::Passed) => test_report::Verdict::Passed(String::new()),
+                    Ok(Verdict::NotApplicable) => test_report::Verdict::Passed("not applicable".to_owned()),
+                    Err(error) => test_report::Verdict::Failed(format!("{error:#}")),
+                };
+                let description = case.rule.to_owned();
+                record.add(Case { description, ..record::case(&column.title, case.name, verdict) });
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::generated::LAYER;
 use crate::conformance::{Conformance, add_mocks, needs_debian};
 use crate::dist::{self, Dist, modules};
 use crate::e2e;
+use crate::record::Record;
 use crate::summary::Summary;
 use crate::target;
 
@@ -23,7 +24,7 @@ const SCENARIOS: (&str, &[&str]) = ("web-file", &["install-rollback", "power-los
 ///
 /// # Errors
 /// The layer cannot be tested at all.
-pub fn run(sh: &Shell, checkouts: &Checkouts, only: Option<&str>, summary: &mut Summary) -> Result<()> {
+pub fn run(sh: &Shell, checkouts: &Checkouts, only: Option<&str>, summary: &Summary) -> Result<()> {
     let checkouts = checkouts.stored()?;
     let mut suites = Suites { only, summary };
     let mut layer = layer(sh, &checkouts)?;
@@ -62,7 +63,7 @@ pub fn run(sh: &Shell, checkouts: &Checkouts, only: Option<&str>, summary: &mut 
 struct Suites<'a> {
     /// The text that the names of suites to run contain.
     only: Option<&'a str>,
-    summary: &'a mut Summary,
+    summary: &'a Summary,
 }
 
 impl Suites<'_> {
@@ -70,7 +71,7 @@ impl Suites<'_> {
         let name = name.into();
         match self.only {
             Some(only) if !name.contains(only) => self.summary.skipped(name, format!("--only {only:?}")),
-            _ => self.summary.ended(name, suite()),
+            _ => self.summary.run(name, |_| suite()),
         }
     }
 
@@ -142,7 +143,7 @@ fn test_build(
     add_mocks(sh, tested.iter().map(|package| package.runner.as_path()))?;
     for Built { runner, deb, .. } in &tested {
         Conformance::of(runner.clone())
-            .run(sh)
+            .run(sh, &Record::default())
             .with_context(|| format!("testing the executable of {} failed", deb.display()))?;
     }
     let (module, scenarios) = SCENARIOS;

@@ -14,14 +14,18 @@ use crate::conformance::Conformance;
 use crate::crash::Crash;
 use crate::dist::{modules, source};
 use crate::layer::Layer;
+use crate::record::Record;
 
 /// The name of the module: longer than the template's, of two words.
 const NAME: &str = "garden-irrigation";
 
+/// The number of crash points in each sequence: what is tested is the template, not the library.
+const POINTS: u32 = 10;
+
 /// Makes a module in a copy of the work tree, and a crate outside it, and runs lints, tests, conformance and fault
 /// injection on both. Returns a summary. First it checks that a failing attempt changes nothing, and that the command
 /// can be undone.
-pub fn proof(sh: &Shell) -> Result<String> {
+pub fn proof(sh: &Shell, record: &Record) -> Result<String> {
     let workspace = modules::workspace(sh)?;
     let directory = workspace.root.join("target/new");
     let (tree, target) = (directory.join("work-tree"), directory.join("target"));
@@ -39,8 +43,8 @@ pub fn proof(sh: &Shell) -> Result<String> {
         run(step, cmd!(there, "cargo clippy --package {NAME} --all-targets --locked -- --deny warnings"))?;
         run(step, cmd!(there, "cargo test --package {NAME} --locked"))
     })?;
-    let cases = Conformance::of(target.join("debug").join(NAME)).run(there)?;
-    let faults = Crash::of(NAME).run(there)?;
+    let cases = Conformance::of(target.join("debug").join(NAME)).run(there, record)?;
+    let faults = Crash::of(NAME, POINTS).run(there, record)?;
     let outside = outside(sh, &target)?;
     Ok(format!("{NAME}: {cases}; {faults}; {outside}"))
 }

@@ -85,12 +85,12 @@ fn tmp_dir(state: &State) -> String {
 /// It is written at once: a copy in the pieces that the pipe delivers makes other calls each time, and fault injection
 /// repeats calls by their number.
 fn load(state: &State) -> Result<String> {
-    let mut archive = Vec::new();
-    io::stdin().lock().read_to_end(&mut archive).context("reading the archive failed")?;
     let tmp_dir = PathBuf::from(tmp_dir(state));
     let (directory, name) = (Dir::open(&tmp_dir)?, FileName::new(format!("podman{}", std::process::id()))?);
     let mut copy = directory.create_file(&name)?;
-    let copied = copy.write_all(&archive).context("copying the archive failed");
+    let mut archive = Vec::new();
+    let read = io::stdin().lock().read_to_end(&mut archive);
+    let copied = read.and_then(|_| copy.write_all(&archive)).context("copying the archive failed");
     let output = copied.and_then(|()| add_images(state, File::open(tmp_dir.join(&name))?));
     directory.remove(&name)?;
     output

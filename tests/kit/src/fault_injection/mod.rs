@@ -76,13 +76,25 @@ pub struct Scope {
     pub lost_writes: bool,
     /// An interrupted install is followed by a second interruption: every pair of crash points.
     pub pairs: bool,
-    /// The largest number of crash points, of failing calls and of pairs in a sequence, evenly spread.
+    /// The largest number of crash points, of failing calls, of lost writes and of pairs in a sequence, evenly spread.
     pub sample: usize,
+    /// Shifts the sample, so that different runs inject other faults.
+    pub offset: usize,
 }
 
 impl Scope {
     /// Every fault.
-    pub const ALL: Self = Self { failing_calls: true, lost_writes: true, pairs: true, sample: usize::MAX };
+    pub const ALL: Self = Self { failing_calls: true, lost_writes: true, pairs: true, sample: usize::MAX, offset: 0 };
+
+    /// The faults of the sample.
+    fn of<T>(self, faults: Vec<T>) -> Vec<T> {
+        evenly(faults, self.sample, self.offset)
+    }
+
+    /// The pairs of the sample are of so many first and so many second crash points.
+    fn of_each(self) -> Self {
+        Self { sample: self.sample.isqrt().max(1), ..self }
+    }
 }
 
 /// Injects the faults of `scope` in `subject`, in every sequence.
@@ -99,7 +111,7 @@ pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<R
         let mut reports: Vec<_> = SEQUENCES.iter().map(|sequence| Report::new(name(sequence))).collect();
         injection.faults(scope, &mut reports)?;
         if scope.lost_writes {
-            injection.lost_writes(&mut reports)?;
+            injection.lost_writes(scope, &mut reports)?;
         }
         if scope.pairs {
             for second in SECOND_INTERRUPTIONS {
@@ -162,11 +174,11 @@ impl Injection<'_> {
             .list(self.subject, &mut device, sequence.interrupted)
             .with_context(|| format!("recording the sequence {:?} failed", sequence.name))?;
         let calls: Vec<_> = recording.calls.iter().map(|call| call.shown.clone()).collect();
-        let mut plan = sample(crash_points(&recording), scope.sample);
+        let mut plan = scope.of(crash_points(&recording));
         if scope.failing_calls {
             let errors = ["ENOSPC", "EIO"].into_iter();
             let failures = errors.flat_map(|error| (1..=calls.len()).map(move |n| Fault::Error(n, error)));
-            plan.extend(sample(failures.collect(), scope.sample));
+            plan.extend(scope.of(failures.collect()));
         }
         let shown = |fault| match fault {
             Fault::KillBefore(n) | Fault::KillAfter(n) | Fault::Error(n, _) => calls[n - 1].clone(),
@@ -186,10 +198,10 @@ impl Injection<'_> {
         finish(self.subject, &device, states, &self.versions)
     }
 
-    /// Every loss of unsynced writes in every sequence.
-    fn lost_writes(&self, reports: &mut [Report]) -> Result<()> {
+    /// The losses of unsynced writes in every sequence.
+    fn lost_writes(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
         let parts: Vec<_> = (0..SEQUENCES.len()).flat_map(|index| (0..PARTS).map(move |part| (index, part))).collect();
-        let lost = |&(index, part): &(usize, usize)| self.lost_in(&SEQUENCES[index], part);
+        let lost = |&(index, part): &(usize, usize)| self.lost_in(&SEQUENCES[index], scope, part);
         let lost: Vec<_> = parts.par_iter().map(lost).collect();
         let mut recorded = vec![None; SEQUENCES.len()];
         for ((index, _), lost) in parts.into_iter().zip(lost) {
@@ -211,11 +223,11 @@ impl Injection<'_> {
 
     /// The calls of `sequence`, and the outcomes of those states in `part` that lost writes leave. All of a part are
     /// laid out on the device on which they were recorded, because a journal contains paths.
-    fn lost_in(&self, sequence: &Sequence, part: usize) -> Result<(Vec<String>, Vec<Loss>)> {
+    fn lost_in(&self, sequence: &Sequence, scope: Scope, part: usize) -> Result<(Vec<String>, Vec<Loss>)> {
         let mut device = prepared(self.subject, sequence)?;
         let recording = self.tracer.record(self.subject, &mut device, sequence.interrupted)?;
         check(&recording, &device)?;
-        let states = lost::states(&recording);
+        let states = scope.of(lost::states(&recording));
         let calls = recording.calls.into_iter().map(|call| call.shown).collect();
         let end = |state: &lost::State| {
             state.image.write_to(device.device()).context("laying out the durable writes failed")?;
@@ -234,7 +246,7 @@ impl Injection<'_> {
             succeed(self.subject, &device, "Download")?;
             Ok(device)
         };
-        let of_each = scope.sample.isqrt(); // as many pairs as a sequence has crash points
+        let scope = scope.of_each(); // as many pairs as a sequence has crash points
         let recording = self.tracer.list(self.subject, &mut downloaded()?, install)?;
         let pairs = |&first: &Fault| -> Result<Vec<_>> {
             let half_installed = || -> Result<_> {
@@ -248,9 +260,9 @@ impl Injection<'_> {
                 self.tracer.inject(self.subject, &mut device, state, fault)?;
                 finish(self.subject, &device, second.after_power_loss, &self.versions)
             };
-            Ok(sample(seconds, of_each).into_iter().map(|fault| (first, fault, end(fault))).collect())
+            Ok(scope.of(seconds).into_iter().map(|fault| (first, fault, end(fault))).collect())
         };
-        let installs = sample(crash_points(&recording), of_each);
+        let installs = scope.of(crash_points(&recording));
         let pairs: Vec<_> = installs.par_iter().map(pairs).collect();
         let mut report = Report::new(format!("{}: {install} and then {state}, both interrupted", self.subject.name()));
         for pair in pairs {
@@ -289,10 +301,10 @@ fn difference(first: &[String], second: &[String]) -> Option<String> {
     Some(format!("call {} is {first} or {second}", call + 1))
 }
 
-/// At most `limit` of `faults`, evenly spread.
-fn sample(faults: Vec<Fault>, limit: usize) -> Vec<Fault> {
+/// At most `limit` of `faults`, evenly spread: every n-th, from the one that `offset` selects.
+fn evenly<T>(faults: Vec<T>, limit: usize, offset: usize) -> Vec<T> {
     let every = faults.len().div_ceil(limit).max(1);
-    faults.into_iter().step_by(every).collect()
+    faults.into_iter().skip(offset % every).step_by(every).collect()
 }
 
 /// The crash points of a recording: before each call and after the last. "After call N" is the same as "before call
@@ -302,4 +314,31 @@ fn crash_points(recording: &operation::Recording) -> Vec<Fault> {
     let calls: Vec<_> = recording.calls.iter().enumerate().filter_map(done).collect();
     let last = calls.last().map(|&call| Fault::KillAfter(call));
     calls.iter().map(|&call| Fault::KillBefore(call)).chain(last).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_evenly_spread_and_shifted() {
+        let sample = |limit, offset| evenly((0..10).collect(), limit, offset);
+        assert_eq!(sample(usize::MAX, 7), (0..10).collect::<Vec<_>>());
+        assert_eq!(sample(4, 0), [0, 3, 6, 9]);
+        assert_eq!(sample(4, 4), [1, 4, 7]);
+        let mut all: Vec<_> = (0..3).flat_map(|offset| sample(4, offset)).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..10).collect::<Vec<_>>(), "the offsets together inject every fault");
+        assert!(evenly(Vec::<usize>::new(), 4, 3).is_empty());
+    }
+
+    #[test]
+    fn recordings_differ_in_calls_and_not_in_names() {
+        let calls = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(difference(&calls(&["make a", "write a"]), &calls(&["make b", "write b"])), None);
+        let longer = difference(&calls(&["make a"]), &calls(&["make b", "write b"])).unwrap();
+        assert_eq!(longer, "call 2 is nothing or write b");
+        let other = difference(&calls(&["make a"]), &calls(&["remove a"])).unwrap();
+        assert_eq!(other, "call 1 is make a or remove a");
+    }
 }

@@ -1,0 +1,96 @@
+//! What a running suite records: its cases. And the time after which it starts no more of them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use test_report::{Case, Cases, Verdict};
+
+/// The record of one suite. Cases may end in several threads.
+#[derive(Debug, Default)]
+pub struct Record {
+    cases: Cases,
+    until: Option<Instant>,
+}
+
+impl Record {
+    /// An empty record of a suite that starts no case after `until`.
+    pub fn new(until: Option<Instant>) -> Self {
+        Self { cases: Cases::default(), until }
+    }
+
+    /// Whether the time is over: cases that have not started are skipped.
+    pub fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// Adds a case that has ended.
+    pub fn add(&self, case: Case) {
+        self.cases.add(case);
+    }
+
+    /// Adds the case `name` of `group` with its result, which took `duration`.
+    pub fn ended<T>(&self, group: &str, name: &str, result: &Result<T>, duration: Option<Duration>) {
+        let failed = |error: &anyhow::Error| Verdict::Failed(format!("{error:#}"));
+        let verdict = result.as_ref().map_or_else(failed, |_| Verdict::Passed(String::new()));
+        self.add(Case { duration, ..case(group, name, verdict) });
+    }
+
+    /// Adds the case `name` of `group`, which was skipped for `reason`.
+    pub fn skipped(&self, group: &str, name: &str, reason: impl Into<String>) {
+        self.add(case(group, name, Verdict::Skipped(reason.into())));
+    }
+
+    /// Adds the case `name` of `group` as skipped if the time is over, and returns whether it is.
+    pub fn skips(&self, group: &str, name: &str) -> bool {
+        let is_over = self.is_over();
+        if is_over {
+            self.skipped(group, name, NO_TIME);
+        }
+        is_over
+    }
+
+    /// All cases, in the order in which they ended.
+    pub fn into_cases(self) -> Vec<Case> {
+        self.cases.take()
+    }
+}
+
+/// The reason for which a suite or a case is skipped after the time of `--within`.
+pub const NO_TIME: &str = "no time left of --within";
+
+/// A case without description, duration and timeline.
+pub fn case(group: &str, name: &str, verdict: Verdict) -> Case {
+    Case {
+        group: group.to_owned(),
+        name: name.to_owned(),
+        description: String::new(),
+        verdict,
+        duration: None,
+        timeline: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn cases_are_skipped_when_the_time_is_over() {
+        let record = Record::new(None);
+        assert!(!record.skips("a", "b"));
+        let record = Record::new(Some(Instant::now()));
+        assert!(record.skips("a", "b"));
+        let [case] = &record.into_cases()[..] else { panic!() };
+        assert_eq!(case.verdict, Verdict::Skipped(NO_TIME.to_owned()));
+    }
+
+    #[test]
+    fn an_error_is_recorded_with_its_causes() {
+        let record = Record::default();
+        record.ended("a", "b", &Err::<(), _>(anyhow!("cause").context("failed")), None);
+        let [case] = &record.into_cases()[..] else { panic!() };
+        assert_eq!(case.verdict, Verdict::Failed("failed: cause".to_owned()));
+    }
+}

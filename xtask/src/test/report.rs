@@ -1,0 +1,39 @@
+//! The report of a run, in `target/test-report/`.
+
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context, Result};
+use test_report::{Run, Suite};
+use xshell::{Shell, cmd};
+
+use crate::dist::modules;
+use crate::evidence;
+
+/// A run that has started.
+pub struct Started {
+    command: String,
+    commit: String,
+    host: String,
+    start: SystemTime,
+    clock: Instant,
+}
+
+impl Started {
+    /// The run of `command` that starts now.
+    pub fn now(sh: &Shell, command: String) -> Result<Self> {
+        let describe = cmd!(sh, "git describe --always --dirty").quiet().ignore_stderr();
+        let commit = describe.read().unwrap_or_else(|_| "unknown".to_owned());
+        Ok(Self { command, commit, host: evidence::host(sh)?, start: SystemTime::now(), clock: Instant::now() })
+    }
+
+    /// Writes the report with `suites`.
+    pub fn write(self, sh: &Shell, suites: Vec<Suite>) -> Result<()> {
+        let metadata = modules::metadata(sh)?;
+        let directory = modules::target_directory(&metadata)?.join("test-report");
+        let Self { command, commit, host, start, clock } = self;
+        let run = Run { command, commit, host, start, duration: clock.elapsed(), suites, charts: Vec::new() };
+        test_report::write(&directory, &run).context("writing the report failed")?;
+        println!("report: {}", directory.join("index.html").display());
+        Ok(())
+    }
+}
