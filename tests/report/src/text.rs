@@ -7,10 +7,11 @@ use chrono::{DateTime, Utc};
 /// The largest part of a log that the page contains, in bytes.
 pub const LOG_LIMIT: usize = 200 << 10;
 
-/// `duration`, as `0.4 s`, `3 min 12 s` or `1 h 5 min`.
+/// `duration`, as `< 0.1 s`, `0.4 s`, `3 min 12 s` or `1 h 5 min`.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
+        _ if duration < Duration::from_millis(50) => "< 0.1 s".to_owned(),
         0..60 => format!("{:.1} s", duration.as_secs_f64()),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
@@ -58,7 +59,10 @@ mod tests {
     #[test]
     fn durations_have_two_units() {
         let of = |seconds| duration(Duration::from_secs_f64(seconds));
-        assert_eq!([of(0.44), of(59.0), of(192.9), of(3900.0)], ["0.4 s", "59.0 s", "3 min 12 s", "1 h 5 min"]);
+        assert_eq!(
+            [of(0.01), of(0.44), of(59.0), of(192.9), of(3900.0)],
+            ["< 0.1 s", "0.4 s", "59.0 s", "3 min 12 s", "1 h 5 min"]
+        );
     }
 
     #[test]

@@ -9,6 +9,9 @@ const STEPS: &[u64] = &[1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600,
 /// The largest number of ticks after 0 that a narrow screen has room for.
 const TICKS: u64 = 5;
 
+/// The length in percent below which a bar is a line.
+const SHORTEST_BAR: f64 = 0.25;
+
 /// A time axis from 0 to an end.
 pub struct Axis {
     end: Duration,
@@ -53,10 +56,10 @@ impl Axis {
                     @let position = percent(self.at(Duration::from_secs(tick)));
                     line.grid x1=(position) x2=(position) y1="0" y2="20" {}
                 }
-                @if end > start {
+                @if end - start >= SHORTEST_BAR {
                     rect class={ "bar " (class) } x=(percent(start)) width=(percent(end - start)) y="3" height="14" {}
                 } @else {
-                    // A rectangle without width is not drawn.
+                    // A rectangle without width would not be drawn.
                     line class={ "bar moment " (class) } x1=(percent(start)) x2=(percent(start)) y1="1" y2="19" {}
                 }
             }

@@ -51,7 +51,7 @@ fn row(axis: &Axis, event: &Event) -> Markup {
                 @if event.name != kind { " " span.event-name { (event.name) } }
             }
             (axis.track(class, event.start, event.end))
-            span.time { @if event.end > event.start { (duration) } }
+            span.time { @if event.kind != Kind::PowerLoss { (duration) } }
         }
     }
 }
