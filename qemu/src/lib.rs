@@ -25,7 +25,7 @@ pub use limit::Limit;
 pub use machine::Machine;
 pub use overlay::Overlay;
 pub use snapshot::Snapshot;
-pub use ssh::{Background, Output};
+pub use ssh::{Background, Line, Output};
 
 /// The Debian packages that the host needs to build images and to run machines.
 pub const PACKAGES: &[&str] = &[

@@ -3,9 +3,10 @@
 //! The key exchange of a connection takes the emulated CPU half a second, each command over it 0.2 s.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,17 @@ pub struct Output {
     pub status: i32,
     /// Its standard output. Invalid UTF-8 is replaced.
     pub stdout: String,
-    /// Its standard error. Invalid UTF-8 is replaced.
-    pub stderr: String,
+    /// Its standard error, line by line.
+    pub stderr: Vec<Line>,
+}
+
+/// A line of output.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// When the host received it.
+    pub received: Instant,
+    /// Its text, with the line end if it has one. Invalid UTF-8 is replaced.
+    pub text: String,
 }
 
 impl Output {
@@ -38,7 +48,7 @@ impl Output {
 
     /// Its standard output, followed by its standard error.
     pub fn text(&self) -> String {
-        format!("{}{}", self.stdout, self.stderr)
+        self.stderr.iter().fold(self.stdout.clone(), |text, line| text + &line.text)
     }
 }
 
@@ -109,8 +119,9 @@ impl Ssh {
             .spawn()
             .context("starting ssh failed")?;
         let stdout = collect(child.stdout.take());
-        let stderr = collect(child.stderr.take());
-        Ok(Background { command: command.to_owned(), child, stdout, stderr })
+        let stderr = Lines::default();
+        let stderr_reader = stderr.collect(child.stderr.take());
+        Ok(Background { command: command.to_owned(), child, stdout, stderr, stderr_reader })
     }
 
     /// ssh with this machine's configuration. The host name is `pi`.
@@ -133,7 +144,8 @@ pub struct Background {
     command: String,
     child: Child,
     stdout: JoinHandle<Vec<u8>>,
-    stderr: JoinHandle<Vec<u8>>,
+    stderr: Lines,
+    stderr_reader: JoinHandle<()>,
 }
 
 impl Background {
@@ -153,17 +165,48 @@ impl Background {
             thread::sleep(PAUSE);
         }
         let status = self.child.wait()?.code().unwrap_or(NO_CONNECTION);
-        let output = Output { status, stdout: text(self.stdout), stderr: text(self.stderr) };
+        // A reader ends with its stream, and does not panic.
+        let _ = self.stderr_reader.join();
+        let output = Output { status, stdout: text(self.stdout), stderr: self.stderr.get().clone() };
         if status == NO_CONNECTION {
             bail!("connection lost: running {}\n{}", self.command, output.text());
         }
         Ok(output)
     }
 
+    /// The lines of standard error that the host has received until now.
+    pub fn stderr(&self) -> Vec<Line> {
+        self.stderr.get().clone()
+    }
+
     /// Closes the connection without waiting for the command.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The lines of a stream. A thread adds to them until the stream ends.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<Line>>>);
+
+impl Lines {
+    fn collect(&self, stream: Option<impl Read + Send + 'static>) -> JoinHandle<()> {
+        let lines = self.clone();
+        thread::spawn(move || {
+            let Some(mut stream) = stream.map(BufReader::new) else { return };
+            let mut line = Vec::new();
+            // Lines before an error are kept.
+            while stream.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                let text = String::from_utf8_lossy(&line).into_owned();
+                lines.get().push(Line { received: Instant::now(), text });
+                line.clear();
+            }
+        })
+    }
+
+    fn get(&self) -> MutexGuard<'_, Vec<Line>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -190,6 +233,15 @@ pub(crate) fn quote(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_complete_and_in_order() {
+        let lines = Lines::default();
+        lines.collect(Some(&b"one\ntwo\xff\n\nlast"[..])).join().unwrap();
+        let output = Output { status: 0, stdout: "out\n".to_owned(), stderr: lines.get().clone() };
+        assert_eq!(output.text(), "out\none\ntwo\u{fffd}\n\nlast");
+        assert!(output.stderr.is_sorted_by_key(|line| line.received));
+    }
 
     #[test]
     fn quoting_survives_quotes() {

@@ -12,6 +12,7 @@ use e2e::{Scenario, Setup};
 use host::packages;
 use host::pool::side_by_side;
 use qemu::{Board, Image};
+use test_report::{Case, Timeline, Verdict};
 use xshell::Shell;
 
 use crate::dist::{self, Dist};
@@ -59,7 +60,7 @@ impl E2e {
         rows.filter(|(_, board)| self.machine.is_empty() || self.machine.contains(board)).collect()
     }
 
-    /// Builds missing packages and images, runs the scenarios, and returns their number.
+    /// Builds missing packages and images, runs the scenarios, adds each to `cases`, and returns their number.
     ///
     /// # Errors
     /// Scenarios failed. The error lists each with its cause and directory.
@@ -77,15 +78,17 @@ impl E2e {
         create_snapshots(&mut setups, of)?;
         let outcomes = run_all(&setups, of, record);
         self.record_left_out(&setups, &scenarios, record);
+        let (count, table) = (outcomes.len(), report(&outcomes));
+        let failures: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err()).collect();
+        let (failed, errors): (_, String) =
+            (failures.len(), failures.iter().map(|error| format!("\n{error:#}")).collect());
+        outcomes.into_iter().for_each(|outcome| record.add(outcome.into_case()));
         setups.iter_mut().try_for_each(Setup::remove_snapshot)?;
-        let count = outcomes.len();
         if self.write {
             let command = if self.sample { "cargo xtask e2e --sample --write" } else { "cargo xtask e2e --write" };
-            evidence::write(sh, "e2e", command, &report(&outcomes))?;
+            evidence::write(sh, "e2e", command, &table)?;
         }
-        let failures: Vec<_> = outcomes.into_iter().filter_map(|outcome| outcome.result.err()).collect();
-        let errors: String = failures.iter().map(|error| format!("\n{error:#}")).collect();
-        ensure!(failures.is_empty(), "{} of {count} scenarios failed:{errors}", failures.len());
+        ensure!(failed == 0, "{failed} of {count} scenarios failed:{errors}");
         let machines = setups.iter().map(|setup| format!("{} on {}", of(setup).len(), setup.image.board().machine));
         Ok(format!("scenarios: {}", machines.collect::<Vec<_>>().join(", ")))
     }
@@ -122,7 +125,7 @@ pub fn run_with(
     let board = board.with_context(|| format!("no emulated Pi for the architecture {}", target.debian))?;
     let setup = setup(sh, target, Image::ensure(sh, board)?, packages)?;
     let scenarios: Vec<_> = scenarios.iter().map(|&name| name.to_owned()).collect();
-    e2e::choose(&scenarios)?.into_iter().try_for_each(|scenario| setup.run(scenario))?;
+    e2e::choose(&scenarios)?.into_iter().try_for_each(|scenario| setup.run(scenario, &mut Timeline::default()))?;
     Ok(board.machine)
 }
 
@@ -183,9 +186,9 @@ fn run_all(setups: &[Setup], of: impl Fn(&Setup) -> Vec<&'static Scenario>, reco
             return None;
         }
         let begun = Instant::now();
-        let result = setup.run(scenario);
-        record.ended(machine, scenario.name, &result, Some(begun.elapsed()));
-        Some(Outcome { machine, scenario, duration: begun.elapsed(), result })
+        let mut timeline = Timeline::default();
+        let result = setup.run(scenario, &mut timeline);
+        Some(Outcome { machine, scenario, duration: begun.elapsed(), result, timeline })
     });
     outcomes.into_iter().flatten().collect()
 }
@@ -196,6 +199,24 @@ struct Outcome {
     scenario: &'static Scenario,
     duration: Duration,
     result: Result<()>,
+    timeline: Timeline,
+}
+
+impl Outcome {
+    /// The outcome as a case of the report.
+    fn into_case(self) -> Case {
+        Case {
+            group: self.machine.to_owned(),
+            name: self.scenario.name.to_owned(),
+            description: self.scenario.description.to_owned(),
+            verdict: match self.result {
+                Ok(()) => Verdict::Passed(String::new()),
+                Err(error) => Verdict::Failed(format!("{error:#}")),
+            },
+            duration: Some(self.duration),
+            timeline: Some(self.timeline),
+        }
+    }
 }
 
 /// A table of the outcomes, in the order of the list of scenarios.
@@ -203,7 +224,7 @@ fn report(outcomes: &[Outcome]) -> String {
     let mut rows: Vec<_> = outcomes.iter().rev().collect();
     rows.sort_by_key(|outcome| outcome.machine);
     let row = |outcome: &&Outcome| {
-        let Outcome { machine, scenario: Scenario { name, description, .. }, duration, result } = outcome;
+        let Outcome { machine, scenario: Scenario { name, description, .. }, duration, result, .. } = outcome;
         let verdict = if result.is_ok() { "passed" } else { "FAILED" };
         format!("| {machine} | {name} | {description} | {verdict} | {} |\n", duration.as_secs())
     };

@@ -2,16 +2,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use host::apt::Root;
 use host::status::Step;
 use qemu::{Background, Limit, Machine, Output, Overlay, Snapshot};
 use test_image::Mode;
+use test_report::{Kind, Timeline};
 use xshell::Shell;
 
 use crate::Setup;
 use crate::artifact::{self, Artifact};
+use crate::record::Recorder;
+use crate::states;
 
 /// A command that changes nothing. podman's first command reads its whole executable from a slow card.
 const QUERY: Limit = Limit::new("QUERY", 180);
@@ -25,6 +29,12 @@ const CLIENT: Limit = Limit::new("CLIENT", 600);
 /// Until a condition is true.
 const CONDITION: Limit = Limit::new("CONDITION", 600);
 
+/// Reading the journal for the report: measured 0.5 s. The report is complete without it.
+const JOURNAL: Limit = Limit::new("JOURNAL", 30);
+
+/// The end of the journal of this boot. The report does not show more of it.
+const READ_JOURNAL: &str = "journalctl --boot --no-pager --output short-precise | tail -c 250000";
+
 /// apt without questions.
 const APT: &str = "DEBIAN_FRONTEND=noninteractive apt-get";
 
@@ -36,21 +46,31 @@ pub struct Device<'a> {
     step: &'a Step,
     overlay: Overlay,
     machine: Option<Machine>,
+    recorder: Recorder,
     /// A client that was started and not waited for. It ends with a power loss.
-    client: Option<Background>,
+    client: Option<Client>,
+}
+
+/// A client in the background.
+struct Client {
+    command: String,
+    start: Instant,
+    background: Background,
 }
 
 impl<'a> Device<'a> {
     /// A new device, without power.
     pub fn new(sh: &'a Shell, setup: &'a Setup, directory: &'a Path, step: &'a Step) -> Result<Self> {
         let overlay = Overlay::create(step, &setup.image, &directory.join("card.qcow2"))?;
-        Ok(Self { sh, setup, directory, step, overlay, machine: None, client: None })
+        Ok(Self { sh, setup, directory, step, overlay, machine: None, recorder: Recorder::new(), client: None })
     }
 
     /// Boots the device. Returns when commands can be run.
     pub fn power_on(&mut self) -> Result<()> {
         self.step.detail("booting");
-        self.machine = Some(Machine::boot(self.step, &self.setup.image, &self.overlay, self.directory)?);
+        let boot = || Machine::boot(self.step, &self.setup.image, &self.overlay, self.directory);
+        let machine = self.recorder.during(Kind::Boot, "boot", boot);
+        self.machine = Some(machine.inspect_err(|_| self.record_console())?);
         Ok(())
     }
 
@@ -62,10 +82,12 @@ impl<'a> Device<'a> {
         };
         self.step.detail("resuming the snapshot");
         self.overlay = snapshot.copy(&self.directory.join("card.qcow2"))?;
-        match Snapshot::resume(self.step, &self.setup.image, &self.overlay, self.directory) {
+        let resume = || Snapshot::resume(self.step, &self.setup.image, &self.overlay, self.directory);
+        match self.recorder.during(Kind::Boot, "resume the snapshot", resume) {
             Ok(machine) => self.machine = Some(machine),
             // The card of the snapshot has the packages, too.
             Err(error) => {
+                self.record_console();
                 let error = format!("{error:#}");
                 let cause = error.lines().next().unwrap_or_default();
                 self.step.note(format!("resuming the snapshot failed; booting instead: {cause}"));
@@ -86,8 +108,41 @@ impl<'a> Device<'a> {
     pub fn power_loss(&mut self) -> Result<()> {
         self.step.detail("power loss");
         self.machine.take().context("the device has no power")?.power_loss()?;
-        self.client = None;
+        let now = Instant::now();
+        self.end_client(now);
+        self.recorder.add(Kind::PowerLoss, "power loss", now, now);
+        self.record_console();
         Ok(())
+    }
+
+    /// Records the console of a machine that has ended.
+    fn record_console(&self) {
+        self.recorder.console(&self.directory.join("console.log"));
+    }
+
+    /// Records the client in the background, which has ended at `end`, and keeps its output.
+    fn end_client(&mut self, end: Instant) {
+        let Some(Client { command, start, background }) = self.client.take() else { return };
+        let lines = background.stderr();
+        self.recorder.add(Kind::Command, &command, start, end);
+        self.recorder.client(&lines, end);
+        let output: String = lines.into_iter().map(|line| line.text).collect();
+        // The file helps to understand a failure. Its absence does not fail a scenario.
+        let _ = fs::write(self.directory.join("client.log"), output);
+    }
+
+    /// The record of the scenario, with the console and the journal of a device that still has power.
+    pub fn into_timeline(mut self) -> Timeline {
+        self.end_client(Instant::now());
+        let Some(machine) = self.machine.take() else { return self.recorder.finish(String::new()) };
+        self.step.detail("reading the journal");
+        let journal = machine.run(READ_JOURNAL, JOURNAL).map(|output| output.text()).unwrap_or_else(|error| {
+            // The rest of the error is the console, which the report has.
+            format!("reading the journal failed: {}", format!("{error:#}").lines().next().unwrap_or_default())
+        });
+        drop(machine);
+        self.record_console();
+        self.recorder.finish(journal)
     }
 
     /// Makes the device lose power and boots it again.
@@ -102,18 +157,14 @@ impl<'a> Device<'a> {
 
     fn run(&self, command: &str, limit: Limit) -> Result<Output> {
         self.step.detail(command.lines().next().unwrap_or_default());
-        self.machine()?.run(command, limit)
+        let machine = self.machine()?;
+        self.recorder.during(Kind::Command, command, || machine.run(command, limit))
     }
 
     /// Runs `command`, fails unless it exits with `status`, and returns its output.
     fn expect(&self, command: &str, limit: Limit, status: i32) -> Result<Output> {
         let output = self.run(command, limit)?;
-        ensure!(
-            output.status == status,
-            "unexpected exit status on the device: {command}: {} instead of {status}\n{}",
-            output.status,
-            output.text()
-        );
+        has_status(command, output.status, status, &output.text())?;
         Ok(output)
     }
 
@@ -162,7 +213,9 @@ impl<'a> Device<'a> {
     pub fn copy_in(&self, path: &Path) -> Result<String> {
         let name = path.file_name().with_context(|| format!("path without a file name: {}", path.display()))?;
         let destination = format!("/root/{}", name.to_string_lossy());
-        self.machine()?.copy_in(path, &destination)?;
+        let machine = self.machine()?;
+        let command = format!("copy {} to the device", name.to_string_lossy());
+        self.recorder.during(Kind::Command, &command, || machine.copy_in(path, &destination))?;
         Ok(destination)
     }
 
@@ -226,7 +279,14 @@ impl<'a> Device<'a> {
 
     /// Runs the client, which must exit with `status`, and returns its output.
     pub fn client(&self, arguments: &str, status: i32) -> Result<String> {
-        Ok(self.expect(&format!("mender --no-syslog {arguments}"), CLIENT, status)?.text())
+        let name = format!("mender {arguments}");
+        self.step.detail(&name);
+        let (machine, command) = (self.machine()?, client_command(arguments));
+        let output = self.recorder.during(Kind::Command, &name, || machine.run(&command, CLIENT))?;
+        self.recorder.client(&output.stderr, Instant::now());
+        let text = states::without_debug_lines(&output.text());
+        has_status(&name, output.status, status, &text)?;
+        Ok(text)
     }
 
     /// Installs `artifact` with the client.
@@ -262,8 +322,8 @@ impl<'a> Device<'a> {
     }
 
     fn start_client(&mut self, tracer: &str, arguments: &str, condition: &str) -> Result<()> {
-        let command = format!("{tracer} mender --no-syslog {arguments} > /root/client.log 2>&1");
-        self.client = Some(self.machine()?.spawn(&command)?);
+        let background = self.machine()?.spawn(&format!("{tracer} {} 1>&2", client_command(arguments)))?;
+        self.client = Some(Client { command: format!("mender {arguments}"), start: Instant::now(), background });
         self.wait_until(condition)
     }
 
@@ -295,6 +355,20 @@ impl<'a> Device<'a> {
         let test = missing.iter().map(|path| format!("test ! -e '{path}'")).collect::<Vec<_>>();
         self.ok(&test.join(" && ")).context("the update has left files behind").map(drop)
     }
+}
+
+/// The command line of the client.
+fn client_command(arguments: &str) -> String {
+    format!("mender --no-syslog {} {arguments}", states::LOG_OPTION)
+}
+
+/// Fails unless the exit status of `command` is `expected`.
+fn has_status(command: &str, status: i32, expected: i32, output: &str) -> Result<()> {
+    ensure!(
+        status == expected,
+        "unexpected exit status on the device: {command}: {status} instead of {expected}\n{output}"
+    );
+    Ok(())
 }
 
 /// The directory of `module` on the device.

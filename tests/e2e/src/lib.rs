@@ -6,7 +6,9 @@
 mod artifact;
 pub mod cost;
 mod device;
+mod record;
 mod scenarios;
+mod states;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use host::status::Step;
 use host::{directory, status};
 use qemu::{Image, Snapshot};
+use test_report::Timeline;
 use xshell::Shell;
 
 pub use artifact::Artifact;
@@ -111,14 +114,17 @@ impl Setup {
         }
     }
 
-    /// Runs `scenario`. Removes its directory if it succeeds.
-    pub fn run(&self, scenario: &Scenario) -> Result<()> {
+    /// Runs `scenario`, and records it in `timeline`, also if it fails. Removes its directory if it succeeds.
+    pub fn run(&self, scenario: &Scenario, timeline: &mut Timeline) -> Result<()> {
         let sh = &Shell::new()?;
         let directory = self.directory.join(scenario.name);
         directory::empty(&directory)?;
         let machine = self.image.board().machine;
         let result = status::step(format!("{machine}: {}", scenario.name), |step| {
-            (scenario.run)(&mut Device::new(sh, self, &directory, step)?)
+            let mut device = Device::new(sh, self, &directory, step)?;
+            let result = (scenario.run)(&mut device);
+            *timeline = device.into_timeline();
+            result
         });
         if let Err(error) = &result {
             let path = directory.join("error");
