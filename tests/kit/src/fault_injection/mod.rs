@@ -125,8 +125,11 @@ pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<R
 /// The number of attempts at a time. Most of an attempt is waiting for processes and for the disk.
 const WORKERS: usize = 8;
 
-/// The lost writes of one sequence are divided into so many parts, which run in parallel.
+/// The lost writes of one sequence are divided into at most so many parts, which run in parallel.
 const PARTS: usize = 4;
+
+/// The smallest size of a part: each part makes a recording of its own.
+const PART: usize = 16;
 
 /// Whether the state had ended, what was lost, and the outcome.
 type Loss = (bool, String, Result<End>);
@@ -200,8 +203,9 @@ impl Injection<'_> {
 
     /// The losses of unsynced writes in every sequence.
     fn lost_writes(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
-        let parts: Vec<_> = (0..SEQUENCES.len()).flat_map(|index| (0..PARTS).map(move |part| (index, part))).collect();
-        let lost = |&(index, part): &(usize, usize)| self.lost_in(&SEQUENCES[index], scope, part);
+        let count = scope.sample.div_ceil(PART).min(PARTS);
+        let parts: Vec<_> = (0..SEQUENCES.len()).flat_map(|index| (0..count).map(move |part| (index, part))).collect();
+        let lost = |&(index, part): &(usize, usize)| self.lost_in(&SEQUENCES[index], scope, part, count);
         let lost: Vec<_> = parts.par_iter().map(lost).collect();
         let mut recorded = vec![None; SEQUENCES.len()];
         for ((index, _), lost) in parts.into_iter().zip(lost) {
@@ -221,9 +225,9 @@ impl Injection<'_> {
         Ok(())
     }
 
-    /// The calls of `sequence`, and the outcomes of those states in `part` that lost writes leave. All of a part are
-    /// laid out on the device on which they were recorded, because a journal contains paths.
-    fn lost_in(&self, sequence: &Sequence, scope: Scope, part: usize) -> Result<(Vec<String>, Vec<Loss>)> {
+    /// The calls of `sequence`, and the outcomes of the states in one of `of` parts that lost writes leave. All of a
+    /// part are laid out on the device on which they were recorded, because a journal contains paths.
+    fn lost_in(&self, sequence: &Sequence, scope: Scope, part: usize, of: usize) -> Result<(Vec<String>, Vec<Loss>)> {
         let mut device = prepared(self.subject, sequence)?;
         let recording = self.tracer.record(self.subject, &mut device, sequence.interrupted)?;
         check(&recording, &device)?;
@@ -234,7 +238,7 @@ impl Injection<'_> {
             let (states, _) = if state.complete { sequence.after_success } else { sequence.after_power_loss };
             finish(self.subject, &device, states, &self.versions)
         };
-        let own = states.into_iter().skip(part).step_by(PARTS);
+        let own = states.into_iter().skip(part).step_by(of);
         Ok((calls, own.map(|state| (state.complete, state.shown.clone(), end(&state))).collect()))
     }
 
