@@ -111,9 +111,11 @@ impl Crash {
         }
         println!("{}", results.summary());
         let report = target.join("crash/report.md");
-        let text = results.markdown(&self.command(), UPSTREAM_POINTS);
+        let text = results.markdown(UPSTREAM_POINTS);
         fs::create_dir_all(target.join("crash")).context("making the report's directory failed")?;
-        fs::write(&report, &text).with_context(|| format!("writing {} failed", report.display()))?;
+        let command = format!("\n\nMade by `{}`.\n", self.command());
+        fs::write(&report, text.replacen("\n\n", &command, 1))
+            .with_context(|| format!("writing {} failed", report.display()))?;
         if self.write {
             evidence::write(sh, "crash", &self.command(), &text)?;
         }

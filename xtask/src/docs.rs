@@ -5,7 +5,7 @@ mod commands;
 mod diagram;
 #[cfg(test)]
 mod errors;
-mod fence;
+pub mod fence;
 #[cfg(test)]
 mod links;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the test suites, and a summary of their results.
 
+mod charts;
 mod report;
 mod requirements;
 mod suites;

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::docs::fence::Fence;
+
 /// The work tree.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -142,11 +144,15 @@ fn replaced_terms(path: &str, text: &str, allowed: &[&str]) -> Vec<(usize, Strin
 /// The lines of prose in a file that are too long: the number of each line, and the text of the finding.
 fn long_lines(path: &str, text: &str) -> Vec<(usize, String)> {
     let mut findings = Vec::new();
-    let mut in_code = false;
+    let mut code: Option<Fence> = None;
     for (number, line) in (1..).zip(text.lines()) {
-        in_code ^= path.ends_with(".md") && line.trim_start().starts_with("```");
+        code = match code {
+            Some(fence) if fence.is_ended_by(line) => None,
+            None if path.ends_with(".md") => Fence::of(line),
+            other => other,
+        };
         let length = line.chars().count();
-        if length > LONGEST && !in_code && is_prose(path, line) {
+        if length > LONGEST && code.is_none() && is_prose(path, line) {
             findings.push((number, format!("line of {length} characters: wrap it at {LONGEST}")));
         }
     }

@@ -16,8 +16,11 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use crate::output::{Captured, Log};
 use crate::processes;
 
-/// How often a running program is polled.
+/// The longest pause between two polls of a running program.
 const POLL: Duration = Duration::from_millis(20);
+
+/// The first pause. Each is twice as long as the one before it: most programs end within milliseconds.
+const FIRST_POLL: Duration = Duration::from_millis(1);
 
 /// A program with its arguments and a time limit. At the limit it is killed, with all processes that it has started.
 ///
@@ -187,7 +190,7 @@ impl Program {
     }
 
     fn wait(&self, mut running: Running) -> Result<ExitStatus> {
-        let begun = Instant::now();
+        let (begun, mut pause) = (Instant::now(), FIRST_POLL);
         loop {
             processes::block_if_ending();
             let ended = running.child.try_wait().with_context(|| format!("waiting for {self} failed"))?;
@@ -203,7 +206,8 @@ impl Program {
                     self.limit.as_secs_f32()
                 );
             }
-            thread::sleep(POLL);
+            thread::sleep(pause);
+            pause = (2 * pause).min(POLL);
         }
     }
 

@@ -43,6 +43,7 @@ pub mod debian;
 pub mod fault_injection;
 mod journals;
 pub mod protocol;
+mod settings;
 mod snapshot;
 mod suite;
 
@@ -50,5 +51,6 @@ pub use client::{Generation, MockClient, Outcome, PayloadFile};
 #[doc(hidden)]
 pub use command_line::main as command_line;
 pub use journals::released_journals;
+pub use settings::packaged_settings;
 pub use snapshot::Snapshot;
 pub use suite::Suite;

@@ -59,10 +59,10 @@ impl Results {
         text.trim_end().to_owned()
     }
 
-    /// The report: the faults, the outcomes, and the command that repeats it.
-    pub fn markdown(&self, command: &str, upstream_points: usize) -> String {
+    /// The report: the faults and the outcomes.
+    pub fn markdown(&self, upstream_points: usize) -> String {
         let mut text = format!(
-            "# Fault injection\n\nMade by `{command}`. It is the same on every day.\n\n\
+            "# Fault injection\n\n\
              - **crash points**: all of a module's processes are killed before each call that changes the device or syncs, \
              and after the last. After call N is before call N+1, and counted once. A pair of interruptions is one. Of \
              upstream modules about {upstream_points} in a sequence, every k-th; of deb and container, among all modules, a \
@@ -122,7 +122,7 @@ mod tests {
         results.add("web-file", Whose::Ours, vec![report.clone(), report.clone()]);
         report.without_interruption = 1;
         results.add("directory", Whose::Upstream, vec![report]);
-        let text = results.markdown("cargo xtask crash", 100);
+        let text = results.markdown(100);
         for part in [
             "| web-file (ours) | update: Download | 3 | 0 | 0 | 2 | 0 | 1 |\n",
             "| web-file (ours) | **all** | 6 | 0 | 0 | 4 | 0 | 2 |\n",

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use test_report::{Run, Suite};
 use xshell::{Shell, cmd};
 
+use super::charts::charts;
 use crate::dist::modules;
 use crate::evidence;
 
@@ -31,7 +32,8 @@ impl Started {
         let metadata = modules::metadata(sh)?;
         let directory = modules::target_directory(&metadata)?.join("test-report");
         let Self { command, commit, host, start, clock } = self;
-        let run = Run { command, commit, host, start, duration: clock.elapsed(), suites, charts: Vec::new() };
+        let charts = charts(&sh.current_dir());
+        let run = Run { command, commit, host, start, duration: clock.elapsed(), suites, charts };
         test_report::write(&directory, &run).context("writing the report failed")?;
         println!("report: {}", directory.join("index.html").display());
         Ok(())

@@ -229,8 +229,12 @@ fn unit_tests(sh: &Shell, record: &Record) -> Result<String> {
 
 /// Opens the report of a sample run in a headless browser.
 fn browser(sh: &Shell, record: &Record) -> Result<String> {
-    let tests = cmd!(sh, "cargo test --workspace --locked --test browser -- --include-ignored");
-    step("report in a browser", |step| test_output::run(step, tests, record))
+    let lints = cmd!(sh, "cargo clippy --package test-report --test browser --locked -- --deny warnings");
+    let tests = cmd!(sh, "cargo test --package test-report --test browser --locked");
+    step("report in a browser", |step| {
+        run(step, lints)?; // the lints of the workspace leave this test out
+        test_output::run(step, tests, record)
+    })
 }
 
 /// Whether the command `cargo NAME` is installed.
