@@ -5,6 +5,7 @@
 //! the program does. After it has killed the program, it kills itself with SIGKILL.
 
 mod call;
+mod filter;
 mod place;
 mod recorder;
 mod tracee;

@@ -44,18 +44,19 @@ impl Tracee {
 
     /// The text at `address`, up to its NUL.
     pub fn text(self, address: u64) -> Result<OsString> {
+        const PAGE: u64 = 4096;
         let memory = self.memory()?;
         let mut text = Vec::new();
-        let mut byte = [0];
-        // Byte by byte: memory after the text may not be mapped. Paths are short.
+        // Up to the end of a page at a time: the one after the text may not be mapped.
         loop {
-            memory
-                .read_exact_at(&mut byte, address + text.len() as u64)
-                .context("reading a path from the memory of a process failed")?;
-            if byte == [0] {
+            let at = address + text.len() as u64;
+            let mut rest = vec![0; (PAGE - at % PAGE) as usize];
+            memory.read_exact_at(&mut rest, at).context("reading a path from the memory of a process failed")?;
+            let end = rest.iter().position(|&byte| byte == 0);
+            text.extend_from_slice(&rest[..end.unwrap_or(rest.len())]);
+            if end.is_some() {
                 return Ok(OsString::from_vec(text));
             }
-            text.push(byte[0]);
         }
     }
 

@@ -9,16 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use crate::fault_injection::image::Image;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::libc::{PTRACE_SYSCALL_INFO_ENTRY, SIGTRAP};
-use nix::sys::ptrace::{self, Options};
+use nix::libc::SIGTRAP;
+use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 use serde::Serialize;
 
 use super::call::Action;
+use super::filter::Filter;
 use super::recorder::{list, record};
 use super::tracee::Tracee;
 
@@ -81,19 +82,28 @@ fn start(program: &[OsString]) -> Result<Pid> {
     let [name, arguments @ ..] = program else { bail!(USAGE) };
     let mut command = Command::new(name);
     command.args(arguments);
-    // SAFETY: between fork and exec only async-signal-safe functions may be called; ptrace(2) is a bare system call.
-    unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
-    let child = command.spawn().with_context(|| format!("starting {} failed", Path::new(name).display()))?;
+    let filter = Filter::new();
+    let prepare = move || {
+        ptrace::traceme()?;
+        filter.install()
+    };
+    // SAFETY: between fork and exec only async-signal-safe functions may be called: these make bare system calls.
+    unsafe { command.pre_exec(prepare) };
+    let shown = Path::new(name).display();
+    let child = command.spawn().with_context(|| format!("starting {shown} failed"))?;
     let root = Pid::from_raw(child.id() as i32);
-    waitpid(root, None).context("waiting for the program to start failed")?;
+    let status = waitpid(root, None).context("waiting for the program to start failed")?;
+    // With the filter, a child that cannot execute the program cannot write the reason to its pipe either.
+    ensure!(matches!(status, WaitStatus::Stopped(..)), "starting {shown} failed: it is missing or not executable");
     let options = Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_TRACESECCOMP
         | Options::PTRACE_O_EXITKILL;
     ptrace::setoptions(root, options).context("tracing the children of the program failed")?;
-    ptrace::syscall(root, None).context("starting the program failed")?;
+    ptrace::cont(root, None).context("starting the program failed")?;
     Ok(root)
 }
 
@@ -137,19 +147,23 @@ impl Tracer {
                         end = ExitCode::from(128 + signal as u8); // as a shell reports it
                     }
                 }
+                // Another process may have killed this one meanwhile.
+                WaitStatus::PtraceEvent(pid, _, event) if event == Event::PTRACE_EVENT_SECCOMP as i32 => {
+                    unless_ended(self.entered(Tracee(pid)), pid)?;
+                    self.resume(pid, None)?;
+                }
                 WaitStatus::PtraceSyscall(pid) => {
-                    // Another process may have killed this one meanwhile.
-                    unless_ended(self.at_call(Tracee(pid)), pid)?;
-                    resume(pid, None)?;
+                    unless_ended(self.left(Tracee(pid)), pid)?;
+                    self.resume(pid, None)?;
                 }
                 WaitStatus::Stopped(pid, signal) => {
                     let new = !self.tracees.contains_key(&pid);
                     self.tracees.entry(pid).or_default();
                     // A new tracee starts with a SIGSTOP from ptrace, which must not be passed on.
-                    resume(pid, (!(new && signal == Signal::SIGSTOP)).then_some(signal))?;
+                    self.resume(pid, (!(new && signal == Signal::SIGSTOP)).then_some(signal))?;
                 }
                 WaitStatus::PtraceEvent(pid, signal, _) => {
-                    resume(pid, (signal as i32 != SIGTRAP).then_some(signal))?;
+                    self.resume(pid, (signal as i32 != SIGTRAP).then_some(signal))?;
                 }
                 _ => {}
             }
@@ -160,12 +174,7 @@ impl Tracer {
         Ok(end)
     }
 
-    /// Handles the entry or the exit of a call.
-    fn at_call(&mut self, tracee: Tracee) -> Result<()> {
-        let stop = ptrace::syscall_info(tracee.0).context("reading the call of a process failed")?;
-        if stop.op == PTRACE_SYSCALL_INFO_ENTRY { self.entered(tracee) } else { self.left(tracee) }
-    }
-
+    /// Handles the entry of a call at which the filter has stopped the process.
     fn entered(&mut self, tracee: Tracee) -> Result<()> {
         let (number, arguments) = tracee.call()?;
         let Some(action) = Action::of(tracee, number, arguments, &self.directory)? else { return Ok(()) };
@@ -179,6 +188,7 @@ impl Tracer {
         Ok(())
     }
 
+    /// Handles the exit of a counted call.
     fn left(&mut self, tracee: Tracee) -> Result<()> {
         let Some((number, action)) = self.tracees.entry(tracee.0).or_default().call.take() else {
             return Ok(());
@@ -193,6 +203,13 @@ impl Tracer {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Lets the process run: to the end of the counted call that it is in, or else to the next call of the filter.
+    fn resume(&self, pid: Pid, signal: Option<Signal>) -> Result<()> {
+        let in_call = self.tracees.get(&pid).is_some_and(|progress| progress.call.is_some());
+        let resumed = if in_call { ptrace::syscall(pid, signal) } else { ptrace::cont(pid, signal) };
+        unless_ended(resumed.context("resuming a process failed"), pid)
     }
 
     /// Kills every process, as a power loss does, and then the tracer itself, so that the client sees it.
@@ -212,10 +229,6 @@ impl Tracer {
         }
         let _ = kill(getpid(), Signal::SIGKILL);
     }
-}
-
-fn resume(pid: Pid, signal: Option<Signal>) -> Result<()> {
-    unless_ended(ptrace::syscall(pid, signal).context("resuming a process failed"), pid)
 }
 
 /// Ignores an error if the process has ended.
