@@ -1,7 +1,7 @@
 //! Runs commands: returns their output, shows the newest line, and fails with the command line and the last lines.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -11,6 +11,9 @@ use crate::status::Step;
 
 /// The number of lines of output in an error.
 const TAIL: usize = 120;
+
+/// Shows a line of output, and returns whether it is part of the output.
+pub(crate) type Show<'a> = dyn Fn(&str) -> bool + Sync + 'a;
 
 /// The output of a command.
 pub struct Output {
@@ -40,7 +43,16 @@ pub fn output(step: &Step, command: impl Into<Command>) -> Result<Output> {
 /// # Errors
 /// The command cannot be started.
 pub fn complete(step: &Step, command: impl Into<Command>) -> Result<(Output, Result<()>)> {
-    let mut command = command.into();
+    let show = |line: &str| {
+        step.detail(line.trim());
+        true
+    };
+    output_of(command.into(), b"\n", &show)
+}
+
+/// Runs `command`. Calls `show` for each line; a line is one that ends with a byte in `ends`. Lines for which `show`
+/// returns false are not part of the output.
+pub(crate) fn output_of(mut command: Command, ends: &[u8], show: &Show) -> Result<(Output, Result<()>)> {
     let shown = format!("{command:?}");
     let mut child = command
         .stdin(Stdio::null())
@@ -51,8 +63,8 @@ pub fn complete(step: &Step, command: impl Into<Command>) -> Result<(Output, Res
     let stdout = child.stdout.take().context("the command's standard output is not piped")?;
     let stderr = child.stderr.take().context("the command's standard error is not piped")?;
     let ((stdout, mut tail), (stderr, errors)) = thread::scope(|scope| {
-        let errors = scope.spawn(|| follow(step, stderr));
-        (follow(step, stdout), errors.join().unwrap_or_default())
+        let errors = scope.spawn(|| follow(stderr, ends, show));
+        (follow(stdout, ends, show), errors.join().unwrap_or_default())
     });
     tail.extend(errors);
     let status = child.wait().with_context(|| format!("waiting for {shown}"))?;
@@ -61,12 +73,14 @@ pub fn complete(step: &Step, command: impl Into<Command>) -> Result<(Output, Res
     Ok((Output { stdout, stderr }, result))
 }
 
-/// Reads `stream` to its end. Returns everything, and the last lines.
-fn follow(step: &Step, stream: impl std::io::Read) -> (String, VecDeque<String>) {
+/// Reads `stream` to its end. Returns everything that `show` keeps, and the last lines of it.
+fn follow(stream: impl Read, ends: &[u8], show: &Show) -> (String, VecDeque<String>) {
     let (mut all, mut tail) = (String::new(), VecDeque::new());
-    for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-        let line = String::from_utf8_lossy(&line).into_owned();
-        step.detail(line.trim());
+    let mut stream = BufReader::new(stream);
+    while let Some(line) = next_line(&mut stream, ends) {
+        if !show(&line) {
+            continue;
+        }
         all.push_str(&line);
         all.push('\n');
         tail.push_back(line);
@@ -75,6 +89,24 @@ fn follow(step: &Step, stream: impl std::io::Read) -> (String, VecDeque<String>)
         }
     }
     (all, tail)
+}
+
+/// The next line of `stream` without its end, or `None` at the end of the stream.
+fn next_line(stream: &mut impl BufRead, ends: &[u8]) -> Option<String> {
+    let mut line = Vec::new();
+    loop {
+        let buffer = stream.fill_buf().ok()?;
+        if buffer.is_empty() {
+            return (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned());
+        }
+        let end = buffer.iter().position(|byte| ends.contains(byte));
+        line.extend_from_slice(&buffer[..end.unwrap_or(buffer.len())]);
+        let used = end.map_or(buffer.len(), |end| end + 1);
+        stream.consume(used);
+        if end.is_some() {
+            return Some(String::from_utf8_lossy(&line).into_owned());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +118,17 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         step("a command", |step| run(step, command))
+    }
+
+    #[test]
+    fn lines_end_with_the_given_bytes() {
+        let lines = |text: &str, ends: &[u8]| {
+            let mut stream = text.as_bytes();
+            std::iter::from_fn(|| next_line(&mut stream, ends)).collect::<Vec<_>>()
+        };
+        assert_eq!(lines("a\rb\n\nc", b"\n"), ["a\rb", "", "c"]);
+        assert_eq!(lines("a\rb\n\nc", b"\r\n"), ["a", "b", "", "c"]);
+        assert!(lines("", b"\n").is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod apt;
 pub mod cache;
+pub mod cargo;
 pub mod command;
 pub mod directory;
 pub mod packages;

@@ -1,10 +1,12 @@
 //! The progress display on standard error, for steps that may take more than two seconds.
 //!
 //! On a terminal each running step is a line with its duration and the newest line of output. Otherwise, as in CI, a
-//! step is one line at its start and one at its end.
+//! step is one line at its start and one at its end, and a line every ten seconds if it reports progress.
 
 use std::fmt::Display;
-use std::sync::LazyLock;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -14,12 +16,24 @@ static TERMINAL: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 /// A running step, started by [`step`].
 pub struct Step {
     bar: ProgressBar,
+    /// The newest progress, for the lines without a terminal.
+    progress: Arc<Mutex<String>>,
 }
+
+/// The time between two lines of progress where there is no terminal.
+const INTERVAL: Duration = Duration::from_secs(10);
 
 impl Step {
     /// Shows `detail` beside the step's name. It replaces the previous detail.
     pub fn detail(&self, detail: impl Display) {
         self.bar.set_message(detail.to_string());
+    }
+
+    /// Shows `progress`, such as "3 of 7 crates compiled", also where there is no terminal: there the newest one is
+    /// printed every ten seconds.
+    pub fn progress(&self, progress: String) {
+        self.detail(&progress);
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 
     /// Prints `note` in a line of its own.
@@ -34,14 +48,31 @@ pub fn step<T, E>(name: impl Display, work: impl FnOnce(&Step) -> Result<T, E>) 
     let name = name.to_string();
     let bar = TERMINAL.add(ProgressBar::new_spinner().with_prefix(name.clone()).with_style(style()));
     bar.enable_steady_tick(Duration::from_millis(120));
+    let progress = Arc::new(Mutex::new(String::new()));
+    let (running, ended) = mpsc::channel::<()>();
     if bar.is_hidden() {
         line(format!("      {name} …"));
+        let (name, progress) = (name.clone(), Arc::clone(&progress));
+        thread::spawn(move || {
+            repeat(INTERVAL, &ended, &progress, |progress| line(format!("      {name}: {progress}")))
+        });
     }
-    let result = work(&Step { bar: bar.clone() });
+    let result = work(&Step { bar: bar.clone(), progress });
+    drop(running);
     bar.finish_and_clear();
     let outcome = if result.is_ok() { "ok" } else { "FAIL" };
     line(format!("{outcome:>5} {name} ({:.1} s)", start.elapsed().as_secs_f32()));
     result
+}
+
+/// Calls `print` with `progress` every `interval`, if there is any, until the other side of `ended` is dropped.
+fn repeat(interval: Duration, ended: &Receiver<()>, progress: &Mutex<String>, print: impl Fn(&str)) {
+    while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+        let progress = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if !progress.is_empty() {
+            print(&progress);
+        }
+    }
 }
 
 /// Prints a line above the running steps.
@@ -53,4 +84,24 @@ fn style() -> ProgressStyle {
     // The template is valid. If indicatif's grammar changes, the default style is used.
     ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg:.dim}")
         .unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_repeated_until_the_end() {
+        let (running, ended) = mpsc::channel::<()>();
+        let (printed, lines) = mpsc::channel();
+        let progress = Arc::new(Mutex::new(String::new()));
+        let shared = Arc::clone(&progress);
+        let repeating = thread::spawn(move || {
+            repeat(Duration::from_millis(1), &ended, &shared, |line| printed.send(line.to_owned()).unwrap_or_default());
+        });
+        *progress.lock().unwrap() = "1 of 2".to_owned();
+        assert_eq!((lines.recv().unwrap().as_str(), lines.recv().unwrap().as_str()), ("1 of 2", "1 of 2"));
+        drop(running);
+        repeating.join().unwrap();
+    }
 }
