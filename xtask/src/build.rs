@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use host::command::run;
+use host::cargo::cargo;
 use host::status::step;
 use xshell::{Shell, cmd};
 
@@ -15,6 +15,6 @@ use crate::dist::modules;
 /// together: a command for a single package would compile many of them again.
 pub fn workspace(sh: &Shell) -> Result<PathBuf> {
     let build = cmd!(sh, "cargo build --workspace --all-targets --locked");
-    step("building the workspace", |step| run(step, build))?;
+    step("building the workspace", |step| cargo(step, build))?;
     Ok(modules::target_directory(&modules::metadata(sh)?)?.join("debug"))
 }

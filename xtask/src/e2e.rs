@@ -50,9 +50,9 @@ impl E2e {
     }
 
     /// The requirements of the chosen scenarios.
-    pub fn needs(&self) -> Result<Needs> {
+    pub fn needs(&self, sh: &Shell) -> Result<Needs> {
         let (targets, boards): (Vec<_>, Vec<_>) = self.chosen().into_iter().unzip();
-        Ok(Needs::machines(&boards)?.and(Dist::of(&targets).needs()).and(Needs::packages(e2e::HOST_PACKAGES)))
+        Ok(Needs::machines(&boards)?.and(Dist::of(&targets).needs(sh)?).and(Needs::packages(e2e::HOST_PACKAGES)))
     }
 
     fn chosen(&self) -> Vec<(&'static Target, &'static Board)> {
@@ -72,7 +72,7 @@ impl E2e {
             return Ok(String::new());
         }
         let chosen = self.chosen();
-        self.needs()?.provide(sh)?;
+        self.needs(sh)?.provide(sh)?;
         let mut setups = setups(sh, &chosen)?;
         let of = |setup: &Setup| self.scenarios_of(setup, &scenarios);
         create_snapshots(&mut setups, of)?;

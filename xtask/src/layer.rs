@@ -20,6 +20,7 @@ use crate::dist::linked::Linked;
 use crate::dist::modules::{self, Module, Workspace};
 use crate::dist::source::Source;
 use crate::summary::Summary;
+use crate::target::Libc;
 pub use checkouts::Checkouts;
 
 /// The directory in the layer of the files that all recipes share.
@@ -133,13 +134,16 @@ fn generated_files(sh: &Shell, workspace: &Workspace) -> Result<Vec<Generated>> 
 /// The licences of `module`, for its recipes.
 fn licence(sh: &Shell, workspace: &Workspace, module: &Module) -> Result<generated::Licence> {
     let linked = Linked::of(sh, workspace, module)?;
-    let copyright = copyright::render(workspace, &linked)?;
-    let sum =
-        cmd!(sh, "md5sum").stdin(copyright).quiet().read().context("hashing the file copyright with md5sum failed")?;
+    let copyright = |libc: Libc| {
+        let copyright = copyright::render(workspace, &linked, libc)?;
+        let sum = cmd!(sh, "md5sum").stdin(copyright).quiet().read();
+        let sum = sum.context("hashing the file copyright with md5sum failed")?;
+        Ok((libc.name(), sum.split(' ').next().unwrap_or_default().to_owned()))
+    };
     Ok(generated::Licence {
         module: module.name.clone(),
         licences: linked.licences().iter().map(|licence| licence.spdx).collect::<Vec<_>>().join(" & "),
-        copyright: sum.split(' ').next().unwrap_or_default().to_owned(),
+        copyright: Libc::ALL.into_iter().map(copyright).collect::<Result<_>>()?,
     })
 }
 

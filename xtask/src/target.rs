@@ -8,20 +8,51 @@ use qemu::Board;
 pub struct Target {
     /// Debian's name, which is used on the command line and in the names of packages.
     pub debian: &'static str,
-    /// Rust's name.
-    pub triple: &'static str,
+    /// Rust's name with musl. The linker and the C library are part of Rust.
+    pub musl: &'static str,
+    /// The way to build with the GNU C library, where rustup does not have `musl`.
+    pub glibc: Glibc,
     /// A triple that cargo-deb maps to `debian`.
     pub packaged: &'static str,
-    /// Debian's name of the architecture whose packages contain Rust's standard library for `triple`.
-    pub libraries: &'static str,
-    /// The program that links for it on Debian amd64.
-    pub linker: &'static str,
-    /// The Debian packages with the linker and the static C library.
-    pub packages: &'static [&'static str],
     /// The oldest processor that it supports, if `debian` does not define it.
     pub processor: Option<Processor>,
     /// The emulated Raspberry Pi that tests it, if there is one.
     pub board: Option<Board>,
+}
+
+/// What builds executables with the GNU C library on Debian amd64.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Glibc {
+    /// Rust's name.
+    pub triple: &'static str,
+    /// Debian's name of the architecture whose packages contain Rust's standard library for `triple`.
+    pub libraries: &'static str,
+    /// The program that links.
+    pub linker: &'static str,
+    /// The Debian packages with the linker and the static C library.
+    pub packages: &'static [&'static str],
+}
+
+/// A C library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Libc {
+    /// musl, which is part of Rust's targets with that name.
+    Musl,
+    /// The GNU C library of Debian.
+    Glibc,
+}
+
+impl Libc {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Musl, Self::Glibc];
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Musl => "musl",
+            Self::Glibc => "glibc",
+        }
+    }
 }
 
 /// A processor of ARMv6, and the emulator that runs executables for it.
@@ -42,11 +73,14 @@ const CONTAINERS: &[&str] = &["crun", "dbus", "netavark", "podman", "podman-comp
 pub const TARGETS: &[Target] = &[
     Target {
         debian: "arm64",
-        triple: "aarch64-unknown-linux-gnu",
+        musl: "aarch64-unknown-linux-musl",
+        glibc: Glibc {
+            triple: "aarch64-unknown-linux-gnu",
+            libraries: "arm64",
+            linker: "aarch64-linux-gnu-gcc",
+            packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+        },
         packaged: "aarch64-unknown-linux-gnu",
-        libraries: "arm64",
-        linker: "aarch64-linux-gnu-gcc",
-        packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
         processor: None,
         board: Some(Board {
             machine: "raspi3b",
@@ -69,11 +103,14 @@ pub const TARGETS: &[Target] = &[
     // CONFIG_COMPAT.
     Target {
         debian: "armhf",
-        triple: "armv5te-unknown-linux-gnueabi",
+        musl: "armv5te-unknown-linux-musleabi",
+        glibc: Glibc {
+            triple: "armv5te-unknown-linux-gnueabi",
+            libraries: "armel",
+            linker: "arm-linux-gnueabi-gcc",
+            packages: &["gcc-arm-linux-gnueabi", "libc6-dev-armel-cross"],
+        },
         packaged: "arm-unknown-linux-gnueabihf",
-        libraries: "armel",
-        linker: "arm-linux-gnueabi-gcc",
-        packages: &["gcc-arm-linux-gnueabi", "libc6-dev-armel-cross"],
         processor: Some(Processor { cpu: "arm1176", emulator: "qemu-arm-static", package: "qemu-user-static" }),
         board: Some(Board {
             machine: "raspi2b",
@@ -91,11 +128,14 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         debian: "amd64",
-        triple: "x86_64-unknown-linux-gnu",
+        musl: "x86_64-unknown-linux-musl",
+        glibc: Glibc {
+            triple: "x86_64-unknown-linux-gnu",
+            libraries: "amd64",
+            linker: "x86_64-linux-gnu-gcc",
+            packages: &["gcc", "libc6-dev"],
+        },
         packaged: "x86_64-unknown-linux-gnu",
-        libraries: "amd64",
-        linker: "x86_64-linux-gnu-gcc",
-        packages: &["gcc", "libc6-dev"],
         processor: None,
         board: None,
     },
@@ -123,16 +163,33 @@ pub fn board(name: &str) -> Result<&'static Board> {
 }
 
 impl Target {
-    /// The name of cargo's environment variable for `setting` of this target.
-    pub fn variable(&self, setting: &str) -> String {
-        format!("CARGO_TARGET_{}_{setting}", self.triple.to_uppercase().replace('-', "_"))
+    /// Rust's name with `libc`.
+    pub fn triple(&self, libc: Libc) -> &'static str {
+        match libc {
+            Libc::Musl => self.musl,
+            Libc::Glibc => self.glibc.triple,
+        }
     }
 
-    /// The Debian packages that building for it needs: `packages`, and the emulator that starts the executable.
-    pub fn needs(&self) -> impl Iterator<Item = &'static str> {
-        let emulator = self.processor.as_ref().map(|processor| processor.package);
-        self.packages.iter().copied().chain(emulator)
+    /// The program that links with `libc`.
+    pub fn linker(&self, libc: Libc) -> &'static str {
+        match libc {
+            Libc::Musl => "rust-lld",
+            Libc::Glibc => self.glibc.linker,
+        }
     }
+
+    /// The Debian packages that building with `libc` needs, and the one with the emulator that starts the executable.
+    pub fn needs(&self, libc: Libc) -> impl Iterator<Item = &'static str> {
+        let emulator = self.processor.as_ref().map(|processor| processor.package);
+        let packages = if libc == Libc::Glibc { self.glibc.packages } else { &[] };
+        packages.iter().copied().chain(emulator)
+    }
+}
+
+/// The name of cargo's environment variable for `setting` of the target `triple`.
+pub fn variable(triple: &str, setting: &str) -> String {
+    format!("CARGO_TARGET_{}_{setting}", triple.to_uppercase().replace('-', "_"))
 }
 
 #[cfg(test)]
@@ -141,16 +198,24 @@ mod tests {
 
     #[test]
     fn an_error_lists_the_known_architectures() {
-        assert_eq!(find("armhf").unwrap().triple, "armv5te-unknown-linux-gnueabi");
+        assert_eq!(find("armhf").unwrap().glibc.triple, "armv5te-unknown-linux-gnueabi");
         assert!(find("riscv64").unwrap_err().to_string().ends_with("arm64, armhf, amd64"));
     }
 
     #[test]
     fn armhf_supports_armv6_and_newer() {
         let armhf = find("armhf").unwrap();
-        assert_eq!((armhf.triple, armhf.libraries), ("armv5te-unknown-linux-gnueabi", "armel"));
+        assert_eq!(armhf.triple(Libc::Musl), "armv5te-unknown-linux-musleabi");
+        assert_eq!((armhf.triple(Libc::Glibc), armhf.glibc.libraries), ("armv5te-unknown-linux-gnueabi", "armel"));
         assert_eq!(armhf.processor.as_ref().unwrap().cpu, "arm1176"); // of the Raspberry Pi 1 and Zero
-        assert!(armhf.needs().any(|package| package == "qemu-user-static"));
+        assert!(Libc::ALL.iter().all(|libc| armhf.needs(*libc).any(|package| package == "qemu-user-static")));
+    }
+
+    #[test]
+    fn musl_needs_no_cross_compiler() {
+        let arm64 = find("arm64").unwrap();
+        assert_eq!((arm64.needs(Libc::Musl).count(), arm64.linker(Libc::Musl)), (0, "rust-lld"));
+        assert!(arm64.needs(Libc::Glibc).any(|package| package == arm64.glibc.packages[0]));
     }
 
     #[test]
@@ -163,7 +228,7 @@ mod tests {
 
     #[test]
     fn variables_have_the_names_of_cargo() {
-        let variable = find("arm64").unwrap().variable("LINKER");
+        let variable = variable("aarch64-unknown-linux-gnu", "LINKER");
         assert_eq!(variable, "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER");
     }
 }

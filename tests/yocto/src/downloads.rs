@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use host::command::run;
@@ -63,6 +63,8 @@ pub fn checksums(layer: &Layer) -> Result<PathBuf> {
             if name == format!("mender-update-module-{module}") {
                 let content = fs::read(package).with_context(|| format!("reading {} failed", package.display()))?;
                 append += &format!("SRC_URI[{name}-{architecture}.sha256sum] = \"{}\"\n", cache::sha256(&content));
+                let libc = c_library(&package.with_extension("spdx.json"))?;
+                append += &format!("RUST_MODULES_PREBUILT_LIBC[{architecture}] = \"{libc}\"\n");
             }
         }
         directory::write(
@@ -71,4 +73,10 @@ pub fn checksums(layer: &Layer) -> Result<PathBuf> {
         )?;
     }
     Ok(directory)
+}
+
+/// The name of the C library in the SBOM at `path`.
+fn c_library(path: &Path) -> Result<&'static str> {
+    let sbom = fs::read_to_string(path).with_context(|| format!("reading {} failed", path.display()))?;
+    Ok(if sbom.contains("\"SPDXRef-Musl\"") { "musl" } else { "glibc" })
 }

@@ -1,9 +1,10 @@
 //! Compiles the modules as static executables, because an updater must not depend on libraries that it updates.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use host::cargo::cargo;
 use host::command::run;
 use host::directory;
 use host::status::{Step, step};
@@ -12,16 +13,19 @@ use xshell::{Shell, cmd};
 use super::cargo_home::cargo_home;
 use super::modules::Workspace;
 use super::processor;
-use super::toolchain::Toolchain;
-use crate::target::Target;
+use super::rust_source::{self, Active};
+use super::toolchain::{Compiler, Toolchain};
+use crate::target::{Target, variable};
 
 /// Builds every module with each of `toolchains` for its target.
 pub fn all(sh: &Shell, workspace: &Workspace, toolchains: &[(&'static Target, Toolchain)]) -> Result<()> {
     for (target, toolchain) in toolchains {
-        remove_other_toolchains(&workspace.target.join(target.triple), toolchain)?;
+        remove_other_toolchains(&workspace.target.join(target.triple(toolchain.libc)), toolchain)?;
     }
-    // All targets of the active compiler in one call of cargo. Each other compiler has its own target directory.
-    let (active, others): (Vec<_>, Vec<_>) = toolchains.iter().partition(|(_, toolchain)| toolchain.rustc.is_none());
+    // All targets of the active compiler in one call of cargo, which compiles macros and build scripts once. Each
+    // other compiler has its own target directory.
+    let (others, active): (Vec<_>, Vec<_>) =
+        toolchains.iter().partition(|(_, toolchain)| matches!(toolchain.compiler, Compiler::Debian(_)));
     let groups = [active].into_iter().chain(others.into_iter().map(|other| vec![other]));
     for group in groups.filter(|group| !group.is_empty()) {
         let names: Vec<_> = group.iter().map(|(target, _)| target.debian).collect();
@@ -46,20 +50,37 @@ fn remove_other_toolchains(directory: &Path, toolchain: &Toolchain) -> Result<()
 /// Builds every module for the targets of `group`, which have the same compiler.
 fn build(sh: &Shell, step: &Step, workspace: &Workspace, group: &[&(&'static Target, Toolchain)]) -> Result<()> {
     let packages = workspace.modules.iter().flat_map(|module| ["--package", &module.name]);
-    let mut cargo = cmd!(sh, "cargo build --release --locked")
+    let mut command = cmd!(sh, "cargo build --release --locked")
         .args(packages)
         .env("CARGO_ENCODED_RUSTFLAGS", flags(&workspace.root)?);
     for (target, toolchain) in group {
-        cargo = cargo
-            .args(["--target", target.triple])
+        let triple = target.triple(toolchain.libc);
+        command = command
+            .args(["--target", triple])
             .env("CARGO_TARGET_DIR", toolchain.target_directory(workspace, target))
-            .env(target.variable("LINKER"), target.linker);
-        if let Some(rustc) = &toolchain.rustc {
-            cargo = cargo.env("RUSTC", rustc);
-        }
+            .env(variable(triple, "LINKER"), target.linker(toolchain.libc));
     }
-    run(step, cargo)?;
+    if let Some(rustc) = rustc(sh, workspace, group)? {
+        command = command.env("RUSTC", rustc);
+    }
+    cargo(step, command)?;
     Ok(())
+}
+
+/// The compiler for `group`, or `None` for the active one with its own sysroot.
+fn rustc(sh: &Shell, workspace: &Workspace, group: &[&(&'static Target, Toolchain)]) -> Result<Option<PathBuf>> {
+    let (mut targets, mut built) = (Vec::new(), false);
+    for (target, toolchain) in group {
+        let library = match &toolchain.compiler {
+            Compiler::Debian(rustc) => return Ok(Some(rustc.clone())),
+            Compiler::Active => None,
+            Compiler::Source(library) => Some(library.as_path()),
+        };
+        built |= library.is_some();
+        targets.push((target.triple(toolchain.libc), library));
+    }
+    let sysroot = || rust_source::sysroot(&Active::find(sh)?, &workspace.target.join("sysroot"), &targets);
+    built.then(sysroot).transpose()
 }
 
 /// The flags of the compiler. They replace the flags of the user, so that packages are the same from every machine
@@ -67,6 +88,7 @@ fn build(sh: &Shell, step: &Step, workspace: &Workspace, group: &[&(&'static Tar
 fn flags(root: &Path) -> Result<String> {
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
+        "-Cforce-unwind-tables=no".to_owned(), // nothing is unwound: a panic aborts
         format!("--remap-path-prefix={}=cargo", cargo_home()?.display()),
         format!("--remap-path-prefix={}=.", root.display()),
     ];
@@ -111,7 +133,7 @@ mod tests {
     fn another_c_library_removes_build_results() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path().join("triple");
-        let toolchain = |identity: &str| Toolchain { rustc: None, release: String::new(), identity: identity.into() };
+        let toolchain = |identity: &str| Toolchain::example(identity);
         remove_other_toolchains(&directory, &toolchain("libc 1")).unwrap();
         fs::write(directory.join("object"), "").unwrap();
         remove_other_toolchains(&directory, &toolchain("libc 1")).unwrap();

@@ -6,21 +6,32 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::licences::{C_LIBRARY, Licence, STANDARD_LIBRARY};
+use super::licences::{Licence, STANDARD_LIBRARY, c_library};
 use super::linked::{Crate, Linked};
 use super::modules::Workspace;
+use crate::target::Libc;
 
 const NOTE: &str = "Comment:\n Not files of this source but what the executable is linked with.";
 
-/// The content of `copyright` in the packages of the module with the linked crates `linked`. It is the same for every
-/// architecture.
-pub fn render(workspace: &Workspace, linked: &Linked) -> Result<String> {
+/// The stanza of musl.
+const MUSL: &str = "musl\nCopyright: 2005-2024 Rich Felker, et al.\nLicense: Expat";
+
+/// The stanza of the GNU C library.
+const GLIBC: &str = "glibc\nCopyright: Free Software Foundation, Inc. and others\nLicense: LGPL-2.1+";
+
+/// A sentence about the GNU C library.
+const RELINK: &str = " The complete source, with which it can be linked again to another C library, is\n at the \
+                      address above.";
+
+/// The content of `copyright` in the packages of the module with the linked crates `linked` and the C library `libc`.
+/// It is the same for every architecture.
+pub fn render(workspace: &Workspace, linked: &Linked, libc: Libc) -> Result<String> {
     let path = workspace.root.join("debian/copyright");
     let source = fs::read_to_string(&path).with_context(|| format!("reading {} failed", path.display()))?;
-    Ok(with_linked(&source, linked))
+    Ok(with_linked(&source, linked, libc))
 }
 
-fn with_linked(source: &str, linked: &Linked) -> String {
+fn with_linked(source: &str, linked: &Linked, libc: Libc) -> String {
     let mut text = source.trim_end().to_owned() + "\n";
     let _ = writeln!(
         text, // writing to a String never fails
@@ -28,17 +39,20 @@ fn with_linked(source: &str, linked: &Linked) -> String {
          It is offered\n under MIT OR Apache-2.0.",
         STANDARD_LIBRARY.debian
     );
+    let (library, relink) = if libc == Libc::Musl { (MUSL, "") } else { (GLIBC, RELINK) };
     let _ = writeln!(
         text,
-        "\nFiles: glibc\nCopyright: Free Software Foundation, Inc. and others\nLicense: {}\n{NOTE}\n The complete \
-         source, with which it can be linked again to another C library, is\n at the address above. Parts of libgcc \
-         are linked too: the GCC Runtime Library\n Exception puts no condition on the executable.",
-        C_LIBRARY.debian
+        "\nFiles: {library}\n{NOTE}\n{relink}{} Parts of GCC's runtime are linked too: the GCC Runtime Library\n \
+         Exception puts no condition on the executable.",
+        if relink.is_empty() { "" } else { "\n" }
     );
     for stanza in stanzas(linked) {
         text += &stanza;
     }
-    let licences = linked.licences().into_iter().chain([&C_LIBRARY]);
+    let mut licences = linked.licences();
+    if !licences.contains(&c_library(libc)) {
+        licences.push(c_library(libc));
+    }
     for Licence { debian, text: body, .. } in licences {
         if !source.contains(&format!("\n\nLicense: {debian}\n")) {
             let _ = write!(text, "\nLicense: {debian}\n{}", paragraphs(body));
@@ -76,6 +90,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_linked_c_library_is_named() {
+        let linked = Linked { crates: vec![linked("tar", "0.4.46", "Apache-2.0")] };
+        let [musl, glibc] = Libc::ALL.map(|libc| with_linked("Format: f\n\nLicense: Apache-2.0\n", &linked, libc));
+        assert!(musl.contains("Files: musl\n") && musl.contains("\n\nLicense: Expat\n"), "{musl}");
+        assert!(!musl.contains("LGPL") && !musl.contains("glibc"), "{musl}");
+        assert!(glibc.contains("Files: glibc\n") && glibc.contains("\n\nLicense: LGPL-2.1+\n"), "{glibc}");
+    }
+
+    #[test]
     fn every_crate_and_licence_is_named_once() {
         let ours = Crate { checksum: None, ..linked("web-file", "0.1.0", "Apache-2.0") };
         let crates = vec![
@@ -86,7 +109,7 @@ mod tests {
             linked("tar", "0.4.46", "MIT/Apache-2.0"),
         ];
         let source = "Format: f\n\nFiles: *\nLicense: Apache-2.0\n\nLicense: Apache-2.0\n Here.\n";
-        let text = with_linked(source, &Linked { crates });
+        let text = with_linked(source, &Linked { crates }, Libc::Glibc);
         assert!(text.starts_with(source), "{text}");
         let minreq = "\n\nFiles: crates/minreq\nCopyright: 2018, An Author\nLicense: ISC\n\
                       Comment: offered under ISC\n\n";

@@ -73,7 +73,7 @@ pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf>
 
 /// The host's architecture, for build scripts and macros, and the architectures of `targets`.
 fn architectures<'a>(host: &'a str, targets: &[&'a Target]) -> Vec<&'a str> {
-    let foreign = targets.iter().map(|target| target.libraries).filter(|name| *name != host);
+    let foreign = targets.iter().map(|target| target.glibc.libraries).filter(|name| *name != host);
     iter::once(host).chain(foreign).collect()
 }
 
@@ -139,7 +139,7 @@ fn choose(host: &str, targets: &[&Target], versions: impl Fn(&str, &str) -> Resu
     anyhow::bail!(
         "no suitable Rust in Debian's archive: needed is one version, {} or newer, for {} and this machine",
         env!("CARGO_PKG_RUST_VERSION"),
-        targets.iter().map(|target| target.libraries).collect::<Vec<_>>().join(", ")
+        targets.iter().map(|target| target.glibc.libraries).collect::<Vec<_>>().join(", ")
     )
 }
 

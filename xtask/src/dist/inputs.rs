@@ -67,7 +67,7 @@ impl Inputs {
 
     /// The key of a package that `toolchain` builds for `target`.
     pub fn key(&self, toolchain: &Toolchain, target: &Target) -> String {
-        cache::key([&self.files, &self.epoch, &toolchain.identity, target.triple].map(str::as_bytes))
+        cache::key([&self.files, &self.epoch, &toolchain.identity, target.triple(toolchain.libc)].map(str::as_bytes))
     }
 }
 
@@ -80,8 +80,7 @@ mod tests {
     fn every_input_changes_the_key() {
         let key = |files: &str, epoch: &str, identity: &str, target| {
             let inputs = Inputs { files: files.into(), epoch: epoch.into() };
-            let identity = identity.into();
-            inputs.key(&Toolchain { rustc: None, release: String::new(), identity }, target)
+            inputs.key(&Toolchain::example(identity), target)
         };
         let made = key("files", "1", "rustc 1", &TARGETS[0]);
         assert_eq!(made, key("files", "1", "rustc 1", &TARGETS[0]));

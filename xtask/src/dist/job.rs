@@ -1,5 +1,6 @@
 //! The jobs of `cargo xtask dist`: one package of a module for a target.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -7,6 +8,7 @@ use xshell::Shell;
 
 use super::inputs::Inputs;
 use super::modules::{Module, Workspace};
+use super::toolchain::Choice;
 use super::{record, toolchain};
 use crate::target::Target;
 
@@ -30,13 +32,25 @@ impl<'a> Job<'a> {
     }
 }
 
-/// The jobs whose package is missing, altered, or made of other inputs than the current ones.
-pub fn stale<'a>(sh: &Shell, workspace: &Workspace, inputs: &Inputs, jobs: &'a [Job<'a>]) -> Result<Vec<&'a Job<'a>>> {
+/// The jobs whose package is missing, altered, or made of other inputs than the current ones with the C library of
+/// `choice`.
+pub fn stale<'a>(
+    sh: &Shell,
+    workspace: &Workspace,
+    inputs: &Inputs,
+    jobs: &'a [Job<'a>],
+    choice: Choice,
+) -> Result<Vec<&'a Job<'a>>> {
+    let mut keys: BTreeMap<&str, Option<String>> = BTreeMap::new();
     let mut stale = Vec::new();
     for job in jobs {
-        let key =
-            toolchain::present(sh, &workspace.target, job.target)?.map(|toolchain| inputs.key(&toolchain, job.target));
-        if !key.is_some_and(|key| record::matches(&workspace.target, &job.deb, &job.sbom, &key)) {
+        let target = job.target;
+        if !keys.contains_key(target.debian) {
+            let toolchain = toolchain::present(sh, &workspace.target, target, choice)?;
+            keys.insert(target.debian, toolchain.map(|toolchain| inputs.key(&toolchain, target)));
+        }
+        let key = keys.get(target.debian).and_then(Option::as_deref);
+        if !key.is_some_and(|key| record::matches(&workspace.target, &job.deb, &job.sbom, key)) {
             stale.push(job);
         }
     }

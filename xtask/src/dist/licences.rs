@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use spdx::{Expression, Licensee, ParseMode};
 
+use crate::target::Libc;
+
 /// A licence that a crate may be used under.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Licence {
@@ -47,8 +49,15 @@ const LICENCES: &[Licence] = &[
 /// The licence of Rust's standard library, which is offered under Apache-2.0 or MIT.
 pub const STANDARD_LIBRARY: &Licence = &LICENCES[0];
 
-/// The licence of the GNU C library, which is part of a static executable.
-pub const C_LIBRARY: Licence = Licence {
+/// The licence of `libc`, which is part of a static executable.
+pub fn c_library(libc: Libc) -> &'static Licence {
+    match libc {
+        Libc::Musl => &LICENCES[1],
+        Libc::Glibc => &GLIBC,
+    }
+}
+
+const GLIBC: Licence = Licence {
     spdx: "LGPL-2.1-or-later",
     debian: "LGPL-2.1+",
     text: "On Debian systems the full text of the GNU Lesser General Public License,\n\
@@ -98,6 +107,12 @@ mod tests {
         assert_eq!(used("Unlicense OR MIT"), ["MIT"]);
         assert_eq!(used("(MIT OR Apache-2.0) AND Unicode-3.0"), ["Apache-2.0", "Unicode-3.0"]);
         assert_eq!(used("ISC"), ["ISC"]);
+    }
+
+    #[test]
+    fn each_c_library_has_its_licence() {
+        assert_eq!(c_library(Libc::Musl).spdx, "MIT");
+        assert_eq!(c_library(Libc::Glibc).spdx, "LGPL-2.1-or-later");
     }
 
     #[test]

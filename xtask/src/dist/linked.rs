@@ -13,7 +13,7 @@ use super::copyright_holders::holders;
 use super::licences::{self, Choice, Licence};
 use super::modules::{Module, Workspace};
 use super::source::manifest;
-use crate::target::{TARGETS, Target};
+use crate::target::{Libc, TARGETS, Target};
 
 /// The crates that are linked into the executable of a module.
 pub struct Linked {
@@ -47,8 +47,13 @@ impl Linked {
         let mut found: BTreeMap<(String, String), Vec<&'static Target>> = BTreeMap::new();
         let mut packages = BTreeMap::new();
         for target in TARGETS {
-            packages.extend(metadata(sh, target)?);
-            for linked in names(&tree(sh, module, target)?)? {
+            // The crates for either C library, so that the licences do not depend on the machine.
+            let mut crates = BTreeSet::new();
+            for triple in Libc::ALL.map(|libc| target.triple(libc)) {
+                packages.extend(metadata(sh, triple)?);
+                crates.extend(names(&tree(sh, module, triple)?)?);
+            }
+            for linked in crates {
                 found.entry(linked).or_default().push(target);
             }
         }
@@ -62,7 +67,7 @@ impl Linked {
     }
 
     /// The licences under which all linked crates and the standard library are used, sorted by their SPDX
-    /// identifiers. A static executable also has the licence of the C library, [`licences::C_LIBRARY`].
+    /// identifiers. A static executable also has the licence of the C library, [`licences::c_library`].
     pub fn licences(&self) -> Vec<&'static Licence> {
         let used = self.crates.iter().flat_map(|linked| linked.licence.used.iter().copied());
         let used = used.chain([licences::STANDARD_LIBRARY]).map(|licence| (licence.spdx, licence));
@@ -95,9 +100,8 @@ impl Crate {
     }
 }
 
-/// All packages in the output of cargo metadata for `target`, by name and version.
-fn metadata(sh: &Shell, target: &Target) -> Result<BTreeMap<(String, String), Value>> {
-    let triple = target.triple;
+/// All packages in the output of cargo metadata for `triple`, by name and version.
+fn metadata(sh: &Shell, triple: &str) -> Result<BTreeMap<(String, String), Value>> {
     let metadata = cmd!(sh, "cargo metadata --format-version 1 --locked --filter-platform {triple}")
         .quiet()
         .read()
@@ -109,9 +113,9 @@ fn metadata(sh: &Shell, target: &Target) -> Result<BTreeMap<(String, String), Va
     Ok(packages.drain(..).map(named).collect())
 }
 
-/// The output of cargo tree for `target`. Unlike cargo metadata, it excludes features of tests and of other members.
-fn tree(sh: &Shell, module: &Module, target: &Target) -> Result<String> {
-    let (name, triple) = (&module.name, target.triple);
+/// The output of cargo tree for `triple`. Unlike cargo metadata, it excludes features of tests and of other members.
+fn tree(sh: &Shell, module: &Module, triple: &str) -> Result<String> {
+    let name = &module.name;
     cmd!(sh, "cargo tree --locked --package {name} --target {triple}")
         .args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--no-dedupe", "--format", "{p}"])
         .quiet()

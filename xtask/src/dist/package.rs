@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use host::cargo::cargo;
 use host::command::run;
 use host::status::{Step, step};
 use host::{cache, directory};
@@ -36,7 +37,7 @@ pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
                 .args(["--version", CARGO_DEB, "cargo-deb"])
                 .args([Path::new("--root"), root, Path::new("--target-dir"), &objects])
                 .env("CARGO_PROFILE_DEV_DEBUG", "false");
-            run(step, install).context(
+            cargo(step, install).context(
                 "installing cargo-deb from crates.io into the cache failed: check the network and the free space",
             )?;
             directory::remove(&objects)
@@ -128,7 +129,8 @@ impl Packager<'_> {
             target: job.target,
             linked,
             rust: &toolchain.release,
-            c_library: &c_library::version(self.sh, job.target)?,
+            libc: toolchain.libc,
+            c_library: &c_library::version(self.sh, job.target, toolchain.libc)?,
             executable: &cache::sha256(&content),
             created: &self.inputs.time(self.sh)?,
         };
@@ -136,7 +138,7 @@ impl Packager<'_> {
         let staged = self.staging().join(job.target.packaged).join("release");
         directory::empty(&staged).context("creating the directory for the files of the package failed")?;
         directory::write(&staged.join(&job.module.name), content)?;
-        directory::write(&staged.join("copyright"), copyright::render(self.workspace, linked)?)?;
+        directory::write(&staged.join("copyright"), copyright::render(self.workspace, linked, toolchain.libc)?)?;
         directory::write(&staged.join(format!("{}.spdx.json", job.module.debian)), &sbom)?;
         directory::write(&job.sbom, sbom)
     }

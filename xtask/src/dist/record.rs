@@ -1,4 +1,5 @@
-//! The record of a package: the key of its inputs, and the hashes of the package and of its SBOM.
+//! The record of a package: the key of its inputs, the hashes of the package and of its SBOM, the size of its
+//! executable, and the name of the C library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,13 +10,34 @@ use host::cache;
 /// Whether `deb` and `sbom` are unaltered and were made of the inputs with this key.
 pub fn matches(target: &Path, deb: &Path, sbom: &Path, key: &str) -> bool {
     let recorded = fs::read_to_string(path(target, deb));
-    recorded.is_ok_and(|recorded| line(key, deb, sbom).is_ok_and(|line| line == recorded))
+    recorded.is_ok_and(|recorded| line(key, deb, sbom).is_ok_and(|line| recorded.starts_with(&line)))
 }
 
-/// Writes the record that `deb` and `sbom` were made of the inputs with this key.
-pub fn write(target: &Path, deb: &Path, sbom: &Path, key: &str) -> Result<()> {
+/// What a package contains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The size of its executable in bytes.
+    pub size: u64,
+    /// The name of the C library.
+    pub libc: String,
+}
+
+/// Writes the record that `deb` with `content` and `sbom` were made of the inputs with this key.
+pub fn write(target: &Path, deb: &Path, sbom: &Path, key: &str, content: &Content) -> Result<()> {
     let path = path(target, deb);
-    fs::write(&path, line(key, deb, sbom)?).with_context(|| format!("writing {} failed", path.display()))
+    let record = format!("{}{} {}\n", line(key, deb, sbom)?, content.size, content.libc);
+    fs::write(&path, record).with_context(|| format!("writing {} failed", path.display()))
+}
+
+/// The content of `deb` in its record.
+pub fn content(target: &Path, deb: &Path) -> Result<Content> {
+    let path = path(target, deb);
+    let recorded = fs::read_to_string(&path).with_context(|| format!("reading {} failed", path.display()))?;
+    let parse = || {
+        let (size, libc) = recorded.lines().nth(1)?.split_once(' ')?;
+        Some(Content { size: size.parse().ok()?, libc: libc.to_owned() })
+    };
+    parse().with_context(|| format!("invalid record: {}: remove it and run cargo xtask dist", path.display()))
 }
 
 fn line(key: &str, deb: &Path, sbom: &Path) -> Result<String> {
@@ -43,7 +65,9 @@ mod tests {
         assert!(!matches("key"));
         for altered in &files {
             files.iter().for_each(|file| fs::write(file, "made").unwrap());
-            write(directory.path(), &files[0], &files[1], "key").unwrap();
+            let content = Content { size: 12, libc: "musl".into() };
+            write(directory.path(), &files[0], &files[1], "key", &content).unwrap();
+            assert_eq!(super::content(directory.path(), &files[0]).unwrap(), content);
             assert!(matches("key") && !matches("other key"));
             fs::write(altered, "altered").unwrap();
             assert!(!matches("key"));

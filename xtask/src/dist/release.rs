@@ -10,8 +10,8 @@ use xshell::Shell;
 use super::inputs::Inputs;
 use super::job::{Job, stale};
 use super::modules::Workspace;
-use super::toolchain;
-use crate::target::{TARGETS, Target};
+use super::toolchain::{self, Choice};
+use crate::target::{Libc, TARGETS, Target};
 
 /// The number of digits of a short hash.
 const DIGITS: usize = 16;
@@ -20,6 +20,8 @@ const DIGITS: usize = 16;
 pub struct Made {
     /// The target.
     pub target: &'static Target,
+    /// The C library that is linked; `None` without a toolchain.
+    pub libc: Option<Libc>,
     /// A short hash of the toolchain of this machine; `None` if it has no toolchain for this target.
     pub toolchain: Option<String>,
     /// The packages; `None` if a package in `dist/` is missing or not of this work tree and toolchain.
@@ -39,10 +41,11 @@ pub fn made(sh: &Shell, workspace: &Workspace) -> Result<Vec<Made>> {
 }
 
 fn made_for(sh: &Shell, workspace: &Workspace, inputs: &Inputs, out: &Path, target: &'static Target) -> Result<Made> {
-    let toolchain = toolchain::present(sh, &workspace.target, target)?;
+    let toolchain = toolchain::present(sh, &workspace.target, target, Choice::Auto)?;
+    let libc = toolchain.as_ref().map(|found| found.libc);
     let toolchain = toolchain.map(|found| cache::key([found.identity.as_bytes()])[..DIGITS].to_owned());
     let jobs: Vec<_> = workspace.modules.iter().map(|module| Job::new(out, module, target)).collect();
-    let packages = stale(sh, workspace, inputs, &jobs)?.is_empty();
+    let packages = stale(sh, workspace, inputs, &jobs, Choice::Auto)?.is_empty();
     let packages = packages.then(|| jobs.into_iter().map(|job| job.deb).collect());
-    Ok(Made { target, toolchain, packages })
+    Ok(Made { target, libc, toolchain, packages })
 }

@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use host::cache;
 use serde_json::{Value, json};
 
-use super::licences::{C_LIBRARY, STANDARD_LIBRARY};
+use super::licences::{self, STANDARD_LIBRARY};
 use super::linked::{Crate, Linked};
 use super::modules::Module;
-use crate::target::Target;
+use crate::target::{Libc, Target};
 
 /// The URL of the project.
 const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
@@ -31,7 +31,9 @@ pub struct Sbom<'a> {
     pub linked: &'a Linked,
     /// The version of Rust, and so of its standard library.
     pub rust: &'a str,
-    /// Debian's version of the C library.
+    /// The C library.
+    pub libc: Libc,
+    /// Its version: of upstream for musl, of Debian for glibc.
     pub c_library: &'a str,
     /// The sha256 of the executable.
     pub executable: &'a str,
@@ -71,7 +73,10 @@ impl Sbom<'_> {
 
     fn module(&self, own: &Crate) -> Value {
         let mut licences: Vec<_> = self.linked.licences().iter().map(|licence| licence.spdx).collect();
-        licences.push(C_LIBRARY.spdx);
+        let c_library = licences::c_library(self.libc).spdx;
+        if !licences.contains(&c_library) {
+            licences.push(c_library);
+        }
         json!({
             "SPDXID": MODULE,
             "name": self.module.debian,
@@ -108,24 +113,46 @@ impl Sbom<'_> {
 
     fn c_library(&self) -> Value {
         let version = self.c_library;
-        // Vulnerabilities are reported for the upstream version, without Debian's revision.
-        let upstream = version.rsplit_once('-').map_or(version, |(upstream, _)| upstream);
+        let licence = licences::c_library(self.libc).spdx;
+        let (id, location, copyright, references) = match self.libc {
+            Libc::Musl => (
+                "SPDXRef-Musl",
+                format!("https://musl.libc.org/releases/musl-{version}.tar.gz"),
+                "Rich Felker, et al.",
+                [
+                    purl(&format!("pkg:generic/musl@{}", escaped(version))),
+                    cpe(&format!("cpe:2.3:a:musl-libc:musl:{version}:*:*:*:*:*:*:*")),
+                ],
+            ),
+            Libc::Glibc => (
+                "SPDXRef-GNUCLibrary",
+                format!("https://snapshot.debian.org/package/glibc/{version}/"),
+                "Free Software Foundation, Inc. and others",
+                glibc_references(version),
+            ),
+        };
         json!({
-            "SPDXID": "SPDXRef-GNUCLibrary",
-            "name": "glibc",
+            "SPDXID": id,
+            "name": self.libc.name(),
             "versionInfo": version,
             "primaryPackagePurpose": "LIBRARY",
-            "downloadLocation": format!("https://snapshot.debian.org/package/glibc/{version}/"),
+            "downloadLocation": location,
             "filesAnalyzed": false,
-            "licenseConcluded": C_LIBRARY.spdx,
-            "licenseDeclared": C_LIBRARY.spdx,
-            "copyrightText": "Free Software Foundation, Inc. and others",
-            "externalRefs": [
-                purl(&format!("pkg:deb/debian/glibc@{}?arch=source", escaped(version))),
-                cpe(&format!("cpe:2.3:a:gnu:glibc:{upstream}:*:*:*:*:*:*:*")),
-            ],
+            "licenseConcluded": licence,
+            "licenseDeclared": licence,
+            "copyrightText": copyright,
+            "externalRefs": references,
         })
     }
+}
+
+fn glibc_references(version: &str) -> [Value; 2] {
+    // Vulnerabilities are reported for the upstream version, without Debian's revision.
+    let upstream = version.rsplit_once('-').map_or(version, |(upstream, _)| upstream);
+    [
+        purl(&format!("pkg:deb/debian/glibc@{}?arch=source", escaped(version))),
+        cpe(&format!("cpe:2.3:a:gnu:glibc:{upstream}:*:*:*:*:*:*:*")),
+    ]
 }
 
 fn package_of_crate(linked: &Crate) -> Value {
@@ -183,13 +210,18 @@ mod tests {
     use crate::target::{self, TARGETS};
 
     fn document(linked: &Linked, executable: &str) -> String {
+        document_with(linked, executable, Libc::Glibc, "2.36-9+deb12u14")
+    }
+
+    fn document_with(linked: &Linked, executable: &str, libc: Libc, c_library: &str) -> String {
         let module = Module { name: "web-file".into(), version: "0.1.0".into(), debian: "m-web-file".into() };
         let sbom = Sbom {
             module: &module,
             target: target::find("armhf").unwrap(),
             linked,
             rust: "1.95.0",
-            c_library: "2.36-9+deb12u14",
+            libc,
+            c_library,
             executable,
             created: "2026-11-24T08:00:00Z",
         };
@@ -217,6 +249,15 @@ mod tests {
         let locator = |number: usize| glibc["externalRefs"][number]["referenceLocator"].as_str().unwrap();
         assert_eq!(locator(0), "pkg:deb/debian/glibc@2.36-9%2Bdeb12u14?arch=source");
         assert_eq!(locator(1), "cpe:2.3:a:gnu:glibc:2.36:*:*:*:*:*:*:*");
+    }
+
+    #[test]
+    fn musl_is_named_with_its_version() {
+        let document: Value = serde_json::from_str(&document_with(&example(), "123", Libc::Musl, "1.2.5")).unwrap();
+        let musl = document["packages"].as_array().unwrap().last().unwrap();
+        assert_eq!((musl["name"].as_str(), musl["versionInfo"].as_str()), (Some("musl"), Some("1.2.5")));
+        assert_eq!(musl["externalRefs"][1]["referenceLocator"], "cpe:2.3:a:musl-libc:musl:1.2.5:*:*:*:*:*:*:*");
+        assert_eq!(document["packages"][0]["licenseConcluded"], "Apache-2.0 AND MIT");
     }
 
     #[test]

@@ -1,44 +1,87 @@
 //! The results of `dist`: a table of packages and sources, and `SHA256SUMS` for `sha256sum --check`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use host::cache;
 
 use super::job::Job;
+use super::modules::Workspace;
+use super::record::{self, Content};
+use crate::target::Libc;
 
-const HEADINGS: [&str; 5] = ["package", "architecture", "size", "sha256", "path"];
+const HEADINGS: [&str; 7] = ["package", "architecture", "C library", "executable", "size", "sha256", "path"];
+
+/// The largest size in bytes of the executables of all modules together, and the architecture for which it is checked.
+/// Flash for the root file system is small, so an updater must not grow unnoticed, such as by a dependency. Code for
+/// other architectures has another size, and grows for the same reasons.
+const SIZE_GOAL: (&str, u64) = ("arm64", 3_500_000);
+
+/// Prints the size of the executables together for each architecture, and fails if it is more than [`SIZE_GOAL`]. With
+/// another C library than musl that is a warning.
+pub fn check_sizes(workspace: &Workspace, jobs: &[Job]) -> Result<()> {
+    let mut sums: BTreeMap<&str, (u64, bool)> = BTreeMap::new();
+    for job in jobs {
+        let Content { size, libc } = record::content(&workspace.target, &job.deb)?;
+        let (sum, musl) = sums.entry(job.target.debian).or_insert((0, true));
+        *sum += size;
+        *musl &= libc == Libc::Musl.name();
+    }
+    for (architecture, (sum, musl)) in sums {
+        println!("executables for {architecture} together: {sum} bytes");
+        if let Some(why) = too_large(architecture, sum) {
+            ensure!(!musl, "{why}");
+            eprintln!("warning: {why}");
+        }
+    }
+    Ok(())
+}
+
+fn too_large(architecture: &str, sum: u64) -> Option<String> {
+    let (checked, goal) = SIZE_GOAL;
+    (architecture == checked && sum > goal).then(|| {
+        format!(
+            "executables too large: {architecture}: {sum} bytes together, the goal is {goal}: find with cargo-bloat \
+             what has grown"
+        )
+    })
+}
 
 /// One row for each job, and one for each of `sources`, with paths relative to the work tree. SBOMs have no rows,
 /// because each is also in its package.
-pub fn rows(root: &Path, jobs: &[Job], sources: &[PathBuf]) -> Result<Vec<[String; 5]>> {
-    let packages = jobs.iter().map(|job| (job.module.debian.clone(), job.target.debian, &job.deb));
+pub fn rows(workspace: &Workspace, jobs: &[Job], sources: &[PathBuf]) -> Result<Vec<[String; 7]>> {
+    let packages = jobs.iter().map(|job| (job.module.debian.clone(), Some(job.target), &job.deb));
     let source = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.rsplit_once('-').map_or_else(|| name.to_string(), |(package, _)| package.to_owned())
     };
-    let all = packages.chain(sources.iter().map(|path| (source(path), "source", path)));
-    all.map(|(package, architecture, path)| {
+    let all = packages.chain(sources.iter().map(|path| (source(path), None, path)));
+    all.map(|(package, target, path)| {
+        let made = target.map(|_| record::content(&workspace.target, path)).transpose()?;
+        let (libc, size) = made.map_or_else(Default::default, |made| (made.libc, format!("{} B", made.size)));
         let content = fs::read(path).with_context(|| format!("reading {} failed", path.display()))?;
         Ok([
             package,
-            architecture.to_owned(),
+            target.map_or("source", |target| target.debian).to_owned(),
+            libc,
+            size,
             format!("{} KiB", content.len().div_ceil(1024)),
             cache::sha256(&content),
-            path.strip_prefix(root).unwrap_or(path).display().to_string(),
+            path.strip_prefix(&workspace.root).unwrap_or(path).display().to_string(),
         ])
     })
     .collect()
 }
 
 /// Formats `rows` as a table with aligned columns.
-pub fn render(rows: &[[String; 5]]) -> String {
+pub fn render(rows: &[[String; 7]]) -> String {
     let headings = HEADINGS.map(str::to_owned);
     let all = || [&headings].into_iter().chain(rows);
     let width = |column: usize| all().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: [usize; 5] = std::array::from_fn(width);
+    let widths: [usize; 7] = std::array::from_fn(width);
     let mut table = String::new();
     for row in all() {
         let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
@@ -83,10 +126,17 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        let row = ["a", "arm64", "9 KiB", "0123", "dist/a.deb"].map(str::to_owned);
-        let expected = "package  architecture  size   sha256  path\n\
-                        a        arm64         9 KiB  0123    dist/a.deb\n";
+        let row = ["a", "arm64", "musl", "12 B", "9 KiB", "0123", "dist/a.deb"].map(str::to_owned);
+        let expected = "package  architecture  C library  executable  size   sha256  path\n\
+                        a        arm64         musl       12 B        9 KiB  0123    dist/a.deb\n";
         assert_eq!(render(&[row]), expected);
+    }
+
+    #[test]
+    fn only_more_than_the_goal_is_too_large() {
+        let (checked, goal) = SIZE_GOAL;
+        assert_eq!((too_large(checked, goal), too_large("amd64", goal + 1)), (None, None));
+        assert!(too_large(checked, goal + 1).unwrap().contains("arm64: 3500001 bytes together"));
     }
 
     #[test]

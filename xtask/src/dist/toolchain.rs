@@ -1,24 +1,54 @@
-//! The compiler for a target: the active one if it has the target's standard library or rustup can install it; else
-//! Debian's; else the active one with a standard library that is built from its source. The choice for a target does
-//! not depend on the other targets, so its package is always the same.
+//! The toolchain for a target. With musl: the active compiler, and the standard library built from its source. With
+//! the GNU C library: the active compiler if it has the target's standard library or rustup can install it; else a
+//! standard library that is built from its source; else Debian's compiler. The choice for a target does not depend on
+//! the other targets, so its package is always the same.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use host::cache;
 use host::command::run;
+use host::pool::side_by_side;
 use host::status::step;
 use xshell::{Shell, cmd};
 
 use super::modules::{Module, Workspace};
+use super::rust_source::Active;
 use super::{debian_rust, rust_source};
-use crate::target::Target;
+use crate::target::{Libc, Target};
+
+/// The C library that the user wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Choice {
+    /// musl where rustup has the target, else glibc
+    #[default]
+    Auto,
+    /// musl, with the linker and the C library of Rust
+    Musl,
+    /// The GNU C library, with Debian's cross compilers
+    Glibc,
+}
+
+/// The compiler of a toolchain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compiler {
+    /// The active one, with its own standard library.
+    Active,
+    /// The active one, with a standard library that was built from its source, in this directory.
+    Source(PathBuf),
+    /// Debian's, at this path.
+    Debian(PathBuf),
+}
 
 /// A compiler with the libraries that it links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toolchain {
-    /// The compiler; `None` for the active one.
-    pub rustc: Option<PathBuf>,
+    /// The compiler.
+    pub compiler: Compiler,
+    /// The C library.
+    pub libc: Libc,
     /// The version of the compiler and of its standard library.
     pub release: String,
     /// The versions of compiler, linker and C library: all that an executable depends on besides the work tree.
@@ -29,110 +59,183 @@ impl Toolchain {
     /// Cargo's target directory for `target`. If compilers shared a directory, cargo would build everything again for
     /// each of them.
     pub fn target_directory(&self, workspace: &Workspace, target: &Target) -> PathBuf {
-        match self.rustc {
-            None => workspace.target.clone(),
-            Some(_) => workspace.target.join(target.triple),
+        match self.compiler {
+            Compiler::Active | Compiler::Source(_) => workspace.target.clone(),
+            Compiler::Debian(_) => workspace.target.join(target.triple(self.libc)),
         }
     }
 
     /// The path of the executable of `module` for `target`.
     pub fn executable(&self, workspace: &Workspace, module: &Module, target: &Target) -> PathBuf {
-        self.target_directory(workspace, target).join(target.triple).join("release").join(&module.name)
+        let directory = self.target_directory(workspace, target).join(target.triple(self.libc));
+        directory.join("release").join(&module.name)
+    }
+}
+
+#[cfg(test)]
+impl Toolchain {
+    /// A toolchain with this identity.
+    pub fn example(identity: &str) -> Self {
+        let compiler = Compiler::Active;
+        Self { compiler, libc: Libc::Glibc, release: "1.95.0".into(), identity: identity.into() }
+    }
+}
+
+/// The C library for `target` by `choice` and by what this machine has. Uses neither the network nor rustup.
+pub fn libc(active: &Active, target: &Target, choice: Choice) -> Libc {
+    match choice {
+        Choice::Musl => Libc::Musl,
+        Choice::Auto if active.has_musl(target.musl) => Libc::Musl,
+        Choice::Auto | Choice::Glibc => Libc::Glibc,
     }
 }
 
 /// The toolchain for `target`, if this machine has it. Uses neither the network nor rustup.
-pub fn present(sh: &Shell, build: &Path, target: &Target) -> Result<Option<Toolchain>> {
-    let triple = target.triple;
-    let libraries = cmd!(sh, "rustc --print target-libdir --target {triple}")
-        .quiet()
-        .read()
-        .context("reading the standard libraries of rustc failed: install Rust")?;
-    let rustc = if Path::new(&libraries).is_dir() {
-        None
-    } else {
-        match fs::read_to_string(compiler_record(build, target)) {
-            Ok(rustc) if Path::new(&rustc).is_file() => Some(PathBuf::from(rustc)),
-            _ => match rust_source::present(sh, target)? {
-                Some(rustc) => Some(rustc),
-                None => return Ok(None),
-            },
+pub fn present(sh: &Shell, build: &Path, target: &Target, choice: Choice) -> Result<Option<Toolchain>> {
+    let active = Active::find(sh)?;
+    let libc = libc(&active, target, choice);
+    let triple = target.triple(libc);
+    let source = || rust_source::present(&active, triple);
+    let compiler = match libc {
+        Libc::Musl => source()?.map(Compiler::Source),
+        Libc::Glibc if active.libraries(triple).is_dir() => Some(Compiler::Active),
+        Libc::Glibc => source()?.map(Compiler::Source).or_else(|| recorded(build, triple)),
+    };
+    let Some(compiler) = compiler else { return Ok(None) };
+    // One version of the compiler may have standard libraries that were built differently: the names of their
+    // directories in the cache distinguish them.
+    let (version, library) = match &compiler {
+        Compiler::Active => (active.version.clone(), String::new()),
+        Compiler::Source(directory) => (active.version.clone(), name(directory)),
+        Compiler::Debian(rustc) => {
+            (cmd!(sh, "{rustc} --version --verbose").quiet().read()?, rustc.parent().map(name).unwrap_or_default())
         }
     };
-    let program = rustc.as_deref().unwrap_or(Path::new("rustc"));
-    let compiler = cmd!(sh, "{program} --version --verbose").quiet().read()?;
-    let packages = target.packages;
-    let linked = cmd!(sh, "dpkg-query --show {packages...}")
+    let linked = match libc {
+        Libc::Musl => cache::sha256(&active.musl(triple)?),
+        Libc::Glibc => debian_versions(sh, target)?,
+    };
+    let identity = format!("{library}\n{version}\n{}\n{linked}", libc.name());
+    let release = version.lines().find_map(|line| line.strip_prefix("release: "));
+    let release = release.context("no release in the output of rustc --version --verbose")?.to_owned();
+    Ok(Some(Toolchain { compiler, libc, release, identity }))
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Debian's compiler for `triple`, if an earlier build has used it.
+fn recorded(build: &Path, triple: &str) -> Option<Compiler> {
+    let rustc = PathBuf::from(fs::read_to_string(compiler_record(build, triple)).ok()?);
+    rustc.is_file().then_some(Compiler::Debian(rustc))
+}
+
+/// The versions of linker and C library.
+fn debian_versions(sh: &Shell, target: &Target) -> Result<String> {
+    let packages = target.glibc.packages;
+    cmd!(sh, "dpkg-query --show {packages...}")
         .quiet()
         .ignore_status()
         .ignore_stderr()
         .read()
-        .context("reading the versions of linker and C library with dpkg-query failed")?;
-    // One version of the compiler may have standard libraries that were built differently. The path in the cache
-    // distinguishes them.
-    let identity = format!("{}\n{compiler}\n{linked}", program.display());
-    let release = compiler.lines().find_map(|line| line.strip_prefix("release: "));
-    let release = release
-        .with_context(|| format!("no release in the output of {} --version --verbose", program.display()))?
-        .to_owned();
-    Ok(Some(Toolchain { rustc, release, identity }))
+        .context("reading the versions of linker and C library with dpkg-query failed")
 }
 
-/// The toolchains for `targets`. Missing ones are installed or built.
-pub fn provide(sh: &Shell, build: &Path, targets: &[&'static Target]) -> Result<Vec<(&'static Target, Toolchain)>> {
-    let missing = |sh| -> Result<Vec<&'static Target>> {
-        let mut missing = Vec::new();
-        for target in targets {
-            if present(sh, build, target)?.is_none() {
-                missing.push(*target);
-            }
-        }
-        Ok(missing)
-    };
-    add_with_rustup(sh, &missing(sh)?);
-    let missing = missing(sh)?;
+/// Adds the musl targets of `targets`, and the source of the standard library, with rustup, where they are missing.
+///
+/// # Errors
+/// `choice` is musl and rustup does not have it. Otherwise the GNU C library is used.
+pub fn add_musl(sh: &Shell, targets: &[&Target], choice: Choice) -> Result<()> {
+    let active = Active::find(sh)?;
+    let missing: Vec<_> = targets.iter().filter(|target| !active.has_musl(target.musl)).collect();
+    if choice == Choice::Glibc || missing.is_empty() {
+        return Ok(());
+    }
     for target in missing {
-        match debian_rust::provide(sh, build, &[target]) {
-            Ok(rustc) => {
-                let path = compiler_record(build, target);
-                fs::write(&path, rustc.as_os_str().as_encoded_bytes())
-                    .with_context(|| format!("writing {} failed", path.display()))?;
-            }
-            Err(error) => {
-                eprintln!("      {error:#}");
-                rust_source::provide(sh, target).with_context(|| {
-                    format!("no standard library of Rust for {0}: run rustup target add {0}", target.triple)
-                })?;
-            }
+        let added = active.has_libraries(target.musl) || add_with_rustup(sh, &["target", "add", target.musl]);
+        let source = added && (active.has_source() || add_with_rustup(sh, &["component", "add", "rust-src"]));
+        ensure!(
+            source || choice == Choice::Auto,
+            "no Rust for {0}: run rustup target add {0} and rustup component add rust-src",
+            target.musl
+        );
+        if !source {
+            eprintln!("      building for {} with glibc: rustup does not have {}", target.debian, target.musl);
         }
     }
-    targets
-        .iter()
-        .map(|target| {
-            let toolchain = present(sh, build, target)?;
-            Ok((*target, toolchain.with_context(|| format!("no compiler for {}", target.triple))?))
-        })
-        .collect()
+    Ok(())
 }
 
-/// Installs the standard libraries of `targets` with rustup. A missing rustup or a failed download is not an error,
-/// because Debian's Rust is used instead.
-fn add_with_rustup(sh: &Shell, targets: &[&Target]) {
-    if targets.is_empty() || cmd!(sh, "rustup --version").quiet().ignore_stderr().read().is_err() {
-        return;
+/// The toolchains for `targets`. Missing ones are installed or built, `beside` the other work.
+pub fn provide<T: Send>(
+    sh: &Shell,
+    build: &Path,
+    targets: &[&'static Target],
+    choice: Choice,
+    beside: impl Fn(&Shell) -> Result<T> + Sync,
+) -> Result<(Vec<(&'static Target, Toolchain)>, T)> {
+    let mut missing = Vec::new();
+    for target in targets {
+        if present(sh, build, target, choice)?.is_none() {
+            missing.push(*target);
+        }
     }
-    let triples: Vec<_> = targets.iter().map(|target| target.triple).collect();
-    let added = step(format!("rustup target add {}", triples.join(" ")), |step| {
+    let active = Active::find(sh)?;
+    // The standard library is a chain of crates that cannot use two processors.
+    let jobs: Vec<Option<&Target>> = [None].into_iter().chain(missing.into_iter().map(Some)).collect();
+    let directory = sh.current_dir();
+    let results = side_by_side(jobs.len(), &jobs, |job| {
+        let sh = Shell::new()?;
+        sh.change_dir(&directory);
+        match job {
+            None => beside(&sh).map(Some),
+            Some(target) => provide_one(&sh, build, &active, target, choice).map(|()| None),
+        }
+    });
+    let results = results.into_iter().collect::<Result<Vec<_>>>()?;
+    let other = results.into_iter().flatten().next().context("no result of the work beside the toolchains")?;
+    let toolchain = |target: &&'static Target| {
+        let toolchain = present(sh, build, target, choice)?;
+        Ok((*target, toolchain.with_context(|| format!("no compiler for {}", target.debian))?))
+    };
+    Ok((targets.iter().map(toolchain).collect::<Result<_>>()?, other))
+}
+
+/// Installs or builds what is missing for `target`.
+fn provide_one(sh: &Shell, build: &Path, active: &Active, target: &Target, choice: Choice) -> Result<()> {
+    let libc = libc(active, target, choice);
+    let triple = target.triple(libc);
+    if libc == Libc::Glibc && add_with_rustup(sh, &["target", "add", triple]) {
+        return Ok(());
+    }
+    let built = rust_source::provide(sh, active, triple);
+    if libc == Libc::Musl {
+        return built;
+    }
+    let Err(error) = built else { return Ok(()) };
+    eprintln!("      {error:#}: using Debian's Rust");
+    let rustc = debian_rust::provide(sh, build, &[target])
+        .with_context(|| format!("no standard library of Rust for {triple}: run rustup target add {triple}"))?;
+    let path = compiler_record(build, triple);
+    fs::write(&path, rustc.as_os_str().as_encoded_bytes()).with_context(|| format!("writing {} failed", path.display()))
+}
+
+/// Runs rustup with `arguments`, and returns whether it succeeded. A missing rustup or a failed download is not an
+/// error, because there is an alternative.
+fn add_with_rustup(sh: &Shell, arguments: &[&str]) -> bool {
+    if cmd!(sh, "rustup --version").quiet().ignore_stderr().read().is_err() {
+        return false;
+    }
+    let added = step(format!("rustup {}", arguments.join(" ")), |step| {
         // One retry is enough, because there is an alternative.
-        let add = cmd!(sh, "rustup target add {triples...}").env("RUSTUP_MAX_RETRIES", "1");
+        let add = cmd!(sh, "rustup {arguments...}").env("RUSTUP_MAX_RETRIES", "1");
         anyhow::Ok(run(step, add).is_ok())
     });
-    if !added.unwrap_or(false) {
-        eprintln!("      rustup target add failed; using Debian's Rust");
-    }
+    added.unwrap_or(false)
 }
 
 /// The file with the path of Debian's compiler, so that later builds use the same one and need no network.
-fn compiler_record(build: &Path, target: &Target) -> PathBuf {
-    build.join(format!("debian-rustc-{}", target.triple))
+fn compiler_record(build: &Path, triple: &str) -> PathBuf {
+    build.join(format!("debian-rustc-{triple}"))
 }

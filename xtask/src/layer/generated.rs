@@ -60,8 +60,8 @@ pub struct Licence {
     pub module: String,
     /// The licences of all linked code except the C library, joined by ` & `.
     pub licences: String,
-    /// The md5 of the file `copyright` in its Debian package.
-    pub copyright: String,
+    /// The md5 of the file `copyright` in its Debian package, for each C library by name.
+    pub copyright: Vec<(&'static str, String)>,
 }
 
 /// The licences of `modules`, as variables with a flag for each module.
@@ -72,7 +72,9 @@ pub fn licences(modules: &[Licence]) -> String {
         let _ = writeln!(text, "RUST_MODULES_LICENSE[{module}] = \"{licences}\""); // to a String: no error
     }
     for Licence { module, copyright, .. } in modules {
-        let _ = writeln!(text, "RUST_MODULES_COPYRIGHT[{module}] = \"{copyright}\"");
+        for (libc, sum) in copyright {
+            let _ = writeln!(text, "RUST_MODULES_COPYRIGHT[{module}-{libc}] = \"{sum}\"");
+        }
     }
     text
 }

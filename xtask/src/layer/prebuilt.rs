@@ -38,20 +38,22 @@ pub fn release(sh: &Shell, workspace: &Workspace) -> Result<String> {
     Dist::default().run(sh)?;
     let mut text =
         format!("{HEAD}# The packages that `cargo xtask dist` makes.\n{SOURCES}{}\n", release::sources(sh, workspace)?);
-    let (mut toolchains, mut sums) = (String::new(), String::new());
-    for Made { target, toolchain, packages } in release::made(sh, workspace)? {
+    let (mut toolchains, mut libcs, mut sums) = (String::new(), String::new(), String::new());
+    for Made { target, libc, toolchain, packages } in release::made(sh, workspace)? {
         let name = target.debian;
-        let toolchain = toolchain
+        let (toolchain, libc) = toolchain
+            .zip(libc)
             .with_context(|| format!("no toolchain for {name}, although the packages were just built with one"))?;
         let packages = packages.with_context(|| {
             format!("the sources or packages for {name} changed after the build: run the command again")
         })?;
         let _ = writeln!(toolchains, "{}{toolchain}", toolchain_key(name)); // to a String: no error
+        let _ = writeln!(libcs, "{}\"{}\"", libc_key(name), libc.name());
         for package in packages {
             let _ = writeln!(sums, "{}", sum(&package)?);
         }
     }
-    let _ = writeln!(text, "{toolchains}{}\n\n{sums}", version(workspace)?);
+    let _ = writeln!(text, "{toolchains}{}\n{libcs}\n{sums}", version(workspace)?);
     Ok(text.trim_end().to_owned() + "\n")
 }
 
@@ -67,6 +69,7 @@ fn require_form(text: &str, workspace: &Workspace) -> Result<()> {
     let mut keys = vec![version(workspace)? + "\n"];
     for target in TARGETS {
         keys.push(toolchain_key(target.debian));
+        keys.push(libc_key(target.debian));
         keys.extend(workspace.modules.iter().map(|module| sum_key(&module.debian, target.debian)));
     }
     let mut lines: Vec<String> = text.lines().map(|line| format!("{line}\n")).collect();
@@ -107,7 +110,7 @@ pub fn compare(sh: &Shell, path: &Path) -> Result<Compared> {
     let workspace = modules::workspace(sh)?;
     require_form(&text, &workspace).with_context(|| format!("checking {} failed", path.display()))?;
     let (mut agree, mut not_compared) = (Vec::new(), Vec::new());
-    for Made { target, toolchain, packages } in release::made(sh, &workspace)? {
+    for Made { target, toolchain, packages, .. } in release::made(sh, &workspace)? {
         let name = target.debian;
         let Some(packages) = packages else {
             not_compared.push(format!("{name}: no current packages in dist/: run cargo xtask dist"));
@@ -138,6 +141,11 @@ pub fn compare(sh: &Shell, path: &Path) -> Result<Compared> {
 
 fn toolchain_key(architecture: &str) -> String {
     format!("# toolchain {architecture}: ")
+}
+
+/// The beginning of the line with the C library of the packages for an architecture: their licence depends on it.
+fn libc_key(architecture: &str) -> String {
+    format!("RUST_MODULES_PREBUILT_LIBC[{architecture}] = ")
 }
 
 /// The rest of the line of `text` that begins with `key`.
@@ -176,6 +184,7 @@ mod tests {
         }
         let _ = writeln!(text, "RUST_MODULES_PREBUILT = \"0.1.0\"\n");
         for target in TARGETS {
+            let _ = writeln!(text, "{}\"musl\"", libc_key(target.debian));
             let _ = writeln!(text, "{}\"abc\"", sum_key("mender-update-module-deb", target.debian));
         }
         require_form(&text, &workspace).unwrap();
@@ -185,6 +194,7 @@ mod tests {
             without("deb-arm64"),
             without("PREBUILT"),
             without("toolchain armhf"),
+            without("LIBC[amd64]"),
             text.replace("\"0.1.0\"", "\"\""),
             format!("{text}{sum}\"def\"\n"),
             format!("{text}RUST_MODULES_PREBUILT = \"\"\n"),

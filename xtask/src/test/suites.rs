@@ -104,12 +104,12 @@ fn needs_images(_: &Plan, _: &Shell) -> Result<Requirements> {
     Ok(Needs::machines(&target::boards().collect::<Vec<_>>())?.into())
 }
 
-fn needs_machines(plan: &Plan, _: &Shell) -> Result<Requirements> {
-    Ok(e2e(plan).needs()?.into())
+fn needs_machines(plan: &Plan, sh: &Shell) -> Result<Requirements> {
+    Ok(e2e(plan).needs(sh)?.into())
 }
 
-fn needs_dist(plan: &Plan, _: &Shell) -> Result<Requirements> {
-    Ok(dist(plan).needs().into())
+fn needs_dist(plan: &Plan, sh: &Shell) -> Result<Requirements> {
+    Ok(dist(plan).needs(sh)?.into())
 }
 
 fn needs_strace(_: &Plan, _: &Shell) -> Result<Requirements> {
