@@ -11,8 +11,8 @@ use nix::libc::{self, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_CREAT, O_NOFOLLOW, O_TRUN
 use super::place::{Name, Target};
 use super::tracee::Tracee;
 
-/// Every call that [`Action::of`] knows, apart from `open` and `openat`, which count with some flags only. At other calls
-/// a process does not stop. A recording fails if a call is missing here and changes the device.
+/// Every call that [`Action::of`] knows, apart from `open` and `openat`, which count with some flags only. At other
+/// calls a process does not stop. A recording fails if a call is missing here and changes the device.
 pub const CALLS: &[i64] = {
     use libc::*;
     &[
