@@ -41,7 +41,7 @@ pub enum Work {
     Several(fn(&Plan, &Shell, &Summary) -> Result<()>),
 }
 
-/// All suites, in each lane in their order.
+/// All suites, in each lane in their order: those that `--within` may end early are last.
 pub const SUITES: &[Suite] = &[
     // On a fresh machine unit tests take longer than this one, which conformance waits for.
     one("system: Debian", Level::Quick, Lane::Systems, needs_debian, |_, sh, _| debian::system(sh).map(done)),
@@ -53,24 +53,24 @@ pub const SUITES: &[Suite] = &[
     one("dependencies", Level::Quick, Lane::Host, needs_cargo_deny, |_, sh, _| dependencies(sh)),
     one("unit tests", Level::Quick, Lane::Host, nothing, |_, sh, record| unit_tests(sh, record)),
     one("conformance", Level::Quick, Lane::Host, needs_strace, |_, sh, record| Conformance::default().run(sh, record)),
-    one("fault injection", Level::Quick, Lane::Host, nothing, fault_injection),
     one("crates", Level::Sample, Lane::Host, nothing, |_, sh, _| crates(sh)),
     one("library examples", Level::Sample, Lane::Host, needs_strace, |_, sh, record| examples(sh, record)),
     one("report in a browser", Level::Sample, Lane::Host, needs_browser, |_, sh, record| browser(sh, record)),
     one("documented commands", Level::Sample, Lane::Host, needs_mender_artifact, |_, sh, _| docs::run_commands(sh)),
-    one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),
     one("new module", Level::Sample, Lane::Host, needs_strace, |_, sh, record| new::proof(sh, record)),
+    one("fault injection", Level::Quick, Lane::Host, nothing, fault_injection),
     one("packages", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
+    one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),
     one("layer: generated files", Level::Quick, Lane::Packages, nothing, |_, sh, _| Layer::CHECK.run(sh)),
     one("dist", Level::Sample, Lane::Packages, needs_dist, |plan, sh, _| {
         dist(plan).run(sh).map(|built| format!("{} packages", built.len()))
     }),
-    one("end to end", Level::Sample, Lane::Packages, needs_machines, |plan, sh, record| e2e(plan).run(sh, record)),
-    several("layer: prebuilt checksums", Level::Sample, |_, sh, summary| {
+    several("layer: prebuilt checksums", Level::Sample, nothing, |_, sh, summary| {
         layer::compare_prebuilt(sh, summary);
         Ok(())
     }),
-    several("layer", Level::Quick, |_, sh, summary| levels::run(sh, &Checkouts::default(), None, summary)),
+    several("layer", Level::Quick, needs_layer, |_, sh, summary| levels::run(sh, &Checkouts::default(), None, summary)),
+    one("end to end", Level::Sample, Lane::Packages, needs_machines, |plan, sh, record| e2e(plan).run(sh, record)),
 ];
 
 const fn one(
@@ -83,9 +83,14 @@ const fn one(
     Suite { name, from, lane, requirements, work: Work::One(work) }
 }
 
-/// Suites of the layer, which say themselves what they need.
-const fn several(name: &'static str, from: Level, work: fn(&Plan, &Shell, &Summary) -> Result<()>) -> Suite {
-    Suite { name, from, lane: Lane::Packages, requirements: nothing, work: Work::Several(work) }
+/// Suites of the layer.
+const fn several(
+    name: &'static str,
+    from: Level,
+    requirements: fn(&Plan, &Shell) -> Result<Requirements>,
+    work: fn(&Plan, &Shell, &Summary) -> Result<()>,
+) -> Suite {
+    Suite { name, from, lane: Lane::Packages, requirements, work: Work::Several(work) }
 }
 
 fn nothing(_: &Plan, _: &Shell) -> Result<Requirements> {
@@ -110,6 +115,11 @@ fn needs_machines(plan: &Plan, sh: &Shell) -> Result<Requirements> {
 
 fn needs_dist(plan: &Plan, sh: &Shell) -> Result<Requirements> {
     Ok(dist(plan).needs(sh)?.into())
+}
+
+/// Level 1 of the layer; the other levels are for checkouts, and say themselves what they need.
+fn needs_layer(_: &Plan, _: &Shell) -> Result<Requirements> {
+    Ok(Needs::packages(yocto::EVERYWHERE_PACKAGES).into())
 }
 
 fn needs_strace(_: &Plan, _: &Shell) -> Result<Requirements> {
