@@ -31,11 +31,11 @@ pub struct Crash {
     /// The payload that the executable installs [default: tests/payload of the module of that name]
     #[arg(long, value_name = "DIR", requires = "module")]
     payload: Option<PathBuf>,
-    /// Tests at most N crash points, N failing calls and N lost writes of each sequence, evenly spread [default: all;
-    /// of deb and container, whose programs make thousands of calls, a few, unless --module names them]
+    /// Injects at most N faults of each kind in a sequence, evenly spread [default: all]. Without --module, at most 4
+    /// for deb and 40 for container, whose programs make thousands of calls
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
-    /// Shifts the samples by N, so that other points are tested
+    /// Shifts the sample by N, so that other faults are injected
     #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
     offset: u32,
     /// Interrupts the shell modules of Debian's mender-client package too, or those in DIR: a sample of crash points,
@@ -58,11 +58,6 @@ const DEB: &str = "deb";
 const SPREAD: &[(&str, u32)] = &[("container", 40), (DEB, 4)];
 
 impl Crash {
-    /// At most `points` of each kind in every sequence of the module `name`.
-    pub fn of(name: &str, points: u32) -> Self {
-        Self { module: Some(name.to_owned()), sample: Some(points), ..Self::default() }
-    }
-
     /// A sample of `points` on the executable `module` with the payload in `payload`.
     pub fn with(module: &Path, payload: PathBuf, points: u32) -> Self {
         let module = Some(module.display().to_string());

@@ -99,9 +99,9 @@ impl Layer {
 pub fn compare_prebuilt(sh: &Shell, summary: &Summary) {
     const NAME: &str = "layer: prebuilt checksums";
     match prebuilt::compare(sh, Path::new(PREBUILT)) {
-        Ok(Compared::Agree(of)) => summary.run(NAME, |_| Ok(of)),
+        Ok(Compared::Agree(of)) => summary.ended(NAME, Ok(of)),
         Ok(Compared::NotCompared(why)) => summary.skipped(NAME, why),
-        Err(error) => summary.run(NAME, |_| Err(error)),
+        Err(error) => summary.ended(NAME, Err(error)),
     }
 }
 

@@ -1,13 +1,15 @@
 //! The summary of a test run: every suite by name, with its result, its error, or the reason why it was skipped.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use test_report::{Suite, Verdict};
+use anyhow::{Result, anyhow, ensure};
+use test_report::{Case, Suite, Verdict};
 
 use crate::record::{NO_TIME, Record};
 
@@ -26,17 +28,37 @@ impl Summary {
         Self { start, until: limit.map(|limit| start + limit), suites: Mutex::default() }
     }
 
-    /// Runs the suite `name` and adds its result, or its error, and its cases. Skips it if the time is over.
+    /// Whether the time is over: no suite starts any more.
+    pub fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// Runs the suite `name` and adds its result, or its error, and its cases. Skips it if the time is over. A panic is
+    /// an error of the suite: the results of the others must not be lost.
     pub fn run(&self, name: impl Into<String>, suite: impl FnOnce(&Record) -> Result<String>) {
-        let record = Record::new(self.until);
-        if record.is_over() {
+        if self.is_over() {
             return self.skipped(name, NO_TIME);
         }
-        let start = Instant::now();
-        let result = suite(&record);
-        let verdict = result.map_or_else(|error| Verdict::Failed(format!("{error:#}")), Verdict::Passed);
-        let (duration, cases) = (start.elapsed(), record.into_cases());
-        self.lock().push(Suite { name: name.into(), verdict, start: start - self.start, duration, cases });
+        let (record, start) = (Record::new(self.until), Instant::now());
+        let result = catch_unwind(AssertUnwindSafe(|| suite(&record)));
+        let result = result.unwrap_or_else(|panic| Err(anyhow!("the suite panicked: {}", message(&*panic))));
+        self.add(name.into(), result, start, record.into_cases());
+    }
+
+    /// Adds the suite `name`, which has ended with `result`.
+    pub fn ended(&self, name: impl Into<String>, result: Result<String>) {
+        self.add(name.into(), result, Instant::now(), Vec::new());
+    }
+
+    fn add(&self, name: String, result: Result<String>, start: Instant, cases: Vec<Case>) {
+        let ran = |case: &Case| !matches!(case.verdict, Verdict::Skipped(_));
+        let verdict = match result {
+            Ok(_) if !cases.is_empty() && !cases.iter().any(ran) => Verdict::Skipped("no case was run".to_owned()),
+            Ok(summary) => Verdict::Passed(summary),
+            Err(error) => Verdict::Failed(format!("{error:#}")),
+        };
+        let (duration, start) = (start.elapsed(), start - self.start);
+        self.lock().push(Suite { name, verdict, start, duration, cases });
     }
 
     /// Adds the suite `name`, which was skipped for `reason`.
@@ -65,6 +87,12 @@ impl Summary {
     fn lock(&self) -> MutexGuard<'_, Vec<Suite>> {
         self.suites.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The message of a panic.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
 fn count(suites: &[Suite], is: impl Fn(&Verdict) -> bool) -> usize {
@@ -115,8 +143,6 @@ fn skipped_cases(suite: &Suite) -> BTreeMap<&str, Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::anyhow;
-
     use super::*;
 
     #[test]
@@ -152,6 +178,32 @@ mod tests {
         });
         let text = summary.to_string();
         assert!(text.contains("unit tests                 2 cases: needs root: web-file a, web-file b\n"), "{text}");
+    }
+
+    #[test]
+    fn an_error_after_the_time_is_a_failure() {
+        let summary = Summary::new(Some(Duration::ZERO));
+        summary.ended("layer: prebuilt checksums", Err(anyhow!("wrong checksum")));
+        assert!(summary.close().1.is_err());
+    }
+
+    #[test]
+    fn a_panic_is_a_failure_of_its_suite() {
+        let summary = Summary::new(None);
+        summary.run("lints", |_| panic!("a reason"));
+        summary.run("format", |_| Ok(String::new()));
+        let text = summary.to_string();
+        assert!(text.contains("the suite panicked: a reason") && text.contains("1 passed, 1 failed"), "{text}");
+    }
+
+    #[test]
+    fn a_suite_of_skipped_cases_did_not_pass() {
+        let summary = Summary::new(None);
+        summary.run("engines", |record| {
+            record.skipped("podman", "install", NO_TIME);
+            Ok("scenarios: 0".to_owned())
+        });
+        assert!(summary.to_string().contains("0 passed, 0 failed, 1 skipped"));
     }
 
     #[test]

@@ -10,7 +10,9 @@ pub struct Target {
     pub debian: &'static str,
     /// Rust's name with musl. The linker and the C library are part of Rust.
     pub musl: &'static str,
-    /// The way to build with the GNU C library, where rustup does not have `musl`.
+    /// The C library of the packages that are tested: musl falls back to the GNU C library without rustup's target.
+    pub libc: Libc,
+    /// The way to build with the GNU C library.
     pub glibc: Glibc,
     /// A triple that cargo-deb maps to `debian`.
     pub packaged: &'static str,
@@ -74,6 +76,7 @@ pub const TARGETS: &[Target] = &[
     Target {
         debian: "arm64",
         musl: "aarch64-unknown-linux-musl",
+        libc: Libc::Musl,
         glibc: Glibc {
             triple: "aarch64-unknown-linux-gnu",
             libraries: "arm64",
@@ -104,6 +107,7 @@ pub const TARGETS: &[Target] = &[
     Target {
         debian: "armhf",
         musl: "armv5te-unknown-linux-musleabi",
+        libc: Libc::Glibc, // no executable with musl was run on a device yet
         glibc: Glibc {
             triple: "armv5te-unknown-linux-gnueabi",
             libraries: "armel",
@@ -129,6 +133,7 @@ pub const TARGETS: &[Target] = &[
     Target {
         debian: "amd64",
         musl: "x86_64-unknown-linux-musl",
+        libc: Libc::Musl,
         glibc: Glibc {
             triple: "x86_64-unknown-linux-gnu",
             libraries: "amd64",

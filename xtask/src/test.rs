@@ -12,23 +12,24 @@ use anyhow::{Context, Result};
 use clap::Args;
 use xshell::{Shell, cmd};
 
+use crate::record::NO_TIME;
 use crate::summary::Summary;
 use requirements::Obstacles;
 use suites::{SUITES, Suite, Work};
 
-/// Runs the test suites: a sample of every kind of test, from lints to updates on emulated Raspberry Pis
+/// Runs the test suites in samples, from lints to updates on emulated Raspberry Pis
 ///
-/// Takes about 15 minutes on 2 cores with images in the cache, --quick 5, --full 90. Without root some suites are
-/// skipped; the summary names them. The report is target/test-report/index.html, with JUnit XML beside it.
+/// Takes about 15 minutes on 2 idle cores, --quick 5, --full 90; the first run also builds images. Suites that cannot
+/// run are named in the summary. The report is target/test-report/index.html, with JUnit XML beside it.
 #[derive(Args)]
 pub struct Test {
-    /// Leaves out QEMU, container engines and packages
+    /// Runs lints, unit tests, conformance, one fault of each kind in a sequence, and level 1 of the layer
     #[arg(long)]
     quick: bool,
-    /// Runs every fault, every scenario on every machine, and every container engine
+    /// Runs all suites: every scenario on every machine and engine, and fault injection as cargo xtask crash
     #[arg(long, conflicts_with = "quick")]
     full: bool,
-    /// Starts no suite and no scenario after MINUTES; the summary names those that were skipped
+    /// Starts no suite and no scenario after MINUTES; what has started ends up to 15 minutes later
     #[arg(long, value_name = "MINUTES")]
     within: Option<u32>,
 }
@@ -38,9 +39,9 @@ pub struct Test {
 enum Level {
     /// What needs neither QEMU nor container engines, in samples.
     Quick,
-    /// A sample of every kind of test.
+    /// Samples of the suites.
     Sample,
-    /// Everything.
+    /// All suites.
     Full,
 }
 
@@ -84,13 +85,13 @@ impl Test {
                         let of_lane = SUITES.iter().filter(|suite| suite.lane == *lane);
                         of_lane.for_each(|suite| suite.run_or_skip(&sh, plan, obstacles, summary));
                     }
-                    Err(error) => summary.run(format!("{lane:?}"), |_| Err(error)),
+                    Err(error) => summary.ended(format!("{lane:?}"), Err(error)),
                 });
             }
         });
         let (suites, result) = summary.close();
-        run.write(sh, suites)?;
-        result.map(drop)
+        let written = run.write(sh, suites);
+        result.and(written)
     }
 
     fn level(&self) -> Level {
@@ -116,9 +117,10 @@ impl Suite {
         }
         match self.work {
             Work::One(run) => summary.run(self.name, |record| run(plan, sh, record)),
+            Work::Several(_) if summary.is_over() => summary.skipped(self.name, NO_TIME),
             Work::Several(run) => {
                 if let Err(error) = run(plan, sh, summary) {
-                    summary.run(self.name, |_| Err(error));
+                    summary.ended(self.name, Err(error));
                 }
             }
         }
@@ -126,7 +128,7 @@ impl Suite {
 
     /// The reason for which the suite is not part of a run at `level`, if it is not.
     fn left_out(&self, level: Level) -> Option<String> {
-        let option = if level == Level::Quick { "--quick leaves it out" } else { "only with --full" };
+        let option = if level == Level::Quick { "--quick leaves it out" } else { "run cargo xtask test --full" };
         (level < self.from).then(|| option.to_owned())
     }
 }

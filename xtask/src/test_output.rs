@@ -1,6 +1,5 @@
 //! Runs test executables and reads their output: of cargo test, and of cargo-nextest.
 
-use std::collections::HashSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,36 +17,49 @@ use crate::record::{Record, case};
 pub fn run(step: &Step, command: impl Into<Command>, record: &Record) -> Result<String> {
     let (output, result) = complete(step, command)?;
     let text = output.stdout + &output.stderr;
-    let mut seen = HashSet::new(); // cargo-nextest repeats the failed tests at its end
-    let is_new = |case: &Case| seen.insert((case.group.clone(), case.name.clone()));
-    text.lines().filter_map(test).filter(is_new).for_each(|case| record.add(case));
+    cases(&text).into_iter().for_each(|case| record.add(case));
     result?;
     let is_count =
         |line: &&str| line.contains("tests run:") || line.starts_with("test result: ") && !line.contains(" 0 passed");
     Ok(text.lines().map(str::trim).filter(is_count).collect::<Vec<_>>().join("; "))
 }
 
-/// The test of a line such as `test a::b ... ok`, or `PASS [   0.007s] (1/7) crate a::b`.
-fn test(line: &str) -> Option<Case> {
-    let line = line.trim();
-    if let Some((name, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
-        return Some(case("tests", name, verdict(outcome.split([' ', ',']).next()?)?));
+/// The tests in the output of a run. cargo-nextest repeats the failed ones, with what they printed, after its summary.
+fn cases(text: &str) -> Vec<Case> {
+    if !text.contains("Nextest run ID") {
+        return text.lines().filter_map(of_cargo).collect();
     }
-    let (outcome, rest) = line.split_once(" [")?;
-    let (seconds, rest) = rest.split_once("s] ")?;
-    let (_, rest) = rest.split_once(") ")?;
+    let lines = text.lines().skip_while(|line| !line.contains("Nextest run ID"));
+    lines.take_while(|line| !line.trim_start().starts_with("Summary [")).filter_map(of_nextest).collect()
+}
+
+/// The test of the line `test a::b ... ok`.
+fn of_cargo(line: &str) -> Option<Case> {
+    let (name, outcome) = line.trim().strip_prefix("test ")?.split_once(" ... ")?;
+    Some(case("tests", name, verdict(outcome.split([' ', ',']).next()?)?))
+}
+
+/// The test of the line `PASS [   0.007s] (1/7) crate a::b`.
+fn of_nextest(line: &str) -> Option<Case> {
+    let (outcome, rest) = line.trim().split_once(" [")?;
+    let (seconds, rest) = rest.split_once("] ")?;
+    let (_, rest) = rest.strip_prefix('(')?.split_once(") ")?;
     let (group, name) = rest.trim().rsplit_once(' ')?;
-    let duration = Duration::try_from_secs_f64(seconds.trim().parse().ok()?).ok();
+    // A skipped test has no duration, and a slow one has a line of its own while it runs.
+    let seconds = seconds.trim().trim_end_matches('s').parse().ok();
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     Some(Case { duration, ..case(group, name, verdict(outcome)?) })
 }
 
 fn verdict(word: &str) -> Option<Verdict> {
     Some(match word {
         "ok" | "PASS" | "LEAK" => Verdict::Passed(String::new()),
-        "FAILED" | "FAIL" | "TIMEOUT" | "SIGABRT" | "SIGSEGV" => {
+        "ignored" | "SKIP" => Verdict::Skipped("ignored: see its attribute".into()),
+        "SLOW" => return None,
+        // FAIL, TIMEOUT, or the name of a signal.
+        word if word.chars().all(|letter| letter.is_ascii_uppercase() || " +".contains(letter)) => {
             Verdict::Failed("its output is in the suite's error".into())
         }
-        "ignored" | "SKIP" => Verdict::Skipped("ignored: see its attribute".into()),
         _ => return None,
     })
 }
@@ -58,17 +70,32 @@ mod tests {
 
     #[test]
     fn lines_of_both_runners_are_tests() {
-        let nextest = test("        PASS [   0.007s] (1/7) host cache::tests::keys").unwrap();
+        let nextest = of_nextest("        PASS [   0.007s] (1/7) host cache::tests::keys").unwrap();
         assert_eq!((nextest.group.as_str(), nextest.name.as_str()), ("host", "cache::tests::keys"));
         assert_eq!(nextest.duration, Some(Duration::from_millis(7)));
         assert_eq!(nextest.verdict, Verdict::Passed(String::new()));
-        let binary = test("        FAIL [  61.000s] ( 12/424) web-file::hostile a::b").unwrap();
+        let binary = of_nextest("        FAIL [  61.000s] ( 12/424) web-file::hostile a::b").unwrap();
         assert_eq!(binary.group, "web-file::hostile");
         assert!(matches!(binary.verdict, Verdict::Failed(_)));
-        let cargo = test("test transaction::an_update ... ok").unwrap();
+        let skipped = of_nextest("        SKIP [         ] (───) host a").unwrap();
+        assert!(matches!(skipped.verdict, Verdict::Skipped(_)));
+        for outcome in ["SIGKILL", "FAIL + LEAK", "TIMEOUT"] {
+            let line = format!("     {outcome} [   0.5s] (1/7) host a");
+            assert!(matches!(of_nextest(&line).unwrap().verdict, Verdict::Failed(_)), "{outcome}");
+        }
+        assert!(of_nextest("        SLOW [> 60.000s] (---) host a").is_none());
+        let cargo = of_cargo("test transaction::an_update ... ok").unwrap();
         assert_eq!((cargo.name.as_str(), cargo.verdict), ("transaction::an_update", Verdict::Passed(String::new())));
-        assert!(matches!(test("test a ... ignored, needs root").unwrap().verdict, Verdict::Skipped(_)));
-        assert!(matches!(test("test a ... FAILED").unwrap().verdict, Verdict::Failed(_)));
+        assert!(matches!(of_cargo("test a ... ignored, needs root").unwrap().verdict, Verdict::Skipped(_)));
+        assert!(matches!(of_cargo("test a ... FAILED").unwrap().verdict, Verdict::Failed(_)));
+    }
+
+    #[test]
+    fn what_a_failed_test_printed_is_no_test() {
+        let text = "Nextest run ID x\n FAIL [ 0.5s] (1/1) host a\n Summary [ 1s] 1 tests run\n test b ... ok\n\
+                    FAIL [ 0.5s] (1/1) host a\n";
+        let names: Vec<_> = cases(text).into_iter().map(|case| case.name).collect();
+        assert_eq!(names, ["a"]);
     }
 
     #[test]
@@ -76,7 +103,7 @@ mod tests {
         for line in
             ["", "running 7 tests", "test result: ok. 7 passed", "    Summary [   0.035s] 7 tests run: 7 passed"]
         {
-            assert!(test(line).is_none(), "{line}");
+            assert!(of_cargo(line).is_none() && of_nextest(line).is_none(), "{line}");
         }
     }
 }

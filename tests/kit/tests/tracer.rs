@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -41,6 +41,29 @@ fn a_program_ends_as_without_the_tracer() {
     let (_, output) = trace(&["kill-before", "99"], "echo said; echo wrong >&2; exit 7");
     assert_eq!(output.status.code(), Some(7));
     assert_eq!((output.stdout, output.stderr), (b"said\n".to_vec(), b"wrong\n".to_vec()));
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script");
+    fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let busy = directory.path().join("busy");
+    fs::copy("/bin/true", &busy).unwrap();
+    let _open = fs::OpenOptions::new().append(true).open(&busy).unwrap();
+    for program in [Path::new("/no/such/program"), &script, &busy] {
+        let output = Command::new(env!("CARGO_BIN_EXE_mender-update-module-test"))
+            .arg("--mender-update-module-tracer")
+            .arg(directory.path())
+            .args(["kill-before", "1", "--"])
+            .arg(program)
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{}: {error}", program.display());
+        assert!(error.contains("missing, busy or not executable"), "{error}");
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::target::{Libc, Target};
 /// The C library that the user wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Choice {
-    /// musl where rustup has the target, else glibc
+    /// The tested one: musl for arm64 and amd64 if rustup has the target, else glibc
     #[default]
     Auto,
     /// musl, with the linker and the C library of Rust
@@ -85,7 +85,7 @@ impl Toolchain {
 pub fn libc(active: &Active, target: &Target, choice: Choice) -> Libc {
     match choice {
         Choice::Musl => Libc::Musl,
-        Choice::Auto if active.has_musl(target.musl) => Libc::Musl,
+        Choice::Auto if target.libc == Libc::Musl && active.has_musl(target.musl) => Libc::Musl,
         Choice::Auto | Choice::Glibc => Libc::Glibc,
     }
 }
@@ -148,10 +148,12 @@ fn debian_versions(sh: &Shell, target: &Target) -> Result<String> {
 /// `choice` is musl and rustup does not have it. Otherwise the GNU C library is used.
 pub fn add_musl(sh: &Shell, targets: &[&Target], choice: Choice) -> Result<()> {
     let active = Active::find(sh)?;
-    let missing: Vec<_> = targets.iter().filter(|target| !active.has_musl(target.musl)).collect();
-    if choice == Choice::Glibc || missing.is_empty() {
-        return Ok(());
-    }
+    let wanted = |target: &&&Target| match choice {
+        Choice::Auto => target.libc == Libc::Musl,
+        Choice::Musl => true,
+        Choice::Glibc => false,
+    };
+    let missing = targets.iter().filter(wanted).filter(|target| !active.has_musl(target.musl));
     for target in missing {
         let added = active.has_libraries(target.musl) || add_with_rustup(sh, &["target", "add", target.musl]);
         let source = added && (active.has_source() || add_with_rustup(sh, &["component", "add", "rust-src"]));

@@ -44,7 +44,9 @@ pub fn proof(sh: &Shell, record: &Record) -> Result<String> {
         run(step, cmd!(there, "cargo test --package {NAME} --locked"))
     })?;
     let cases = Conformance::of(target.join("debug").join(NAME)).run(there, record)?;
-    let faults = Crash::of(NAME, POINTS).run(there, record)?;
+    // With the tracer of this work tree, which is already built.
+    let payload = tree.join("modules").join(NAME).join("tests/payload");
+    let faults = Crash::with(&target.join("debug").join(NAME), payload, POINTS).run(sh, record)?;
     let outside = outside(sh, &target)?;
     Ok(format!("{NAME}: {cases}; {faults}; {outside}"))
 }

@@ -59,7 +59,7 @@ pub const SUITES: &[Suite] = &[
     one("documented commands", Level::Sample, Lane::Host, needs_mender_artifact, |_, sh, _| docs::run_commands(sh)),
     one("new module", Level::Sample, Lane::Host, needs_strace, |_, sh, record| new::proof(sh, record)),
     one("fault injection", Level::Quick, Lane::Host, nothing, fault_injection),
-    one("packages", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
+    one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
     one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),
     one("layer: generated files", Level::Quick, Lane::Packages, nothing, |_, sh, _| Layer::CHECK.run(sh)),
     one("dist", Level::Sample, Lane::Packages, needs_dist, |plan, sh, _| {
@@ -227,14 +227,14 @@ fn unit_tests(sh: &Shell, record: &Record) -> Result<String> {
     } else {
         cmd!(sh, "cargo test --workspace --locked --no-fail-fast --lib --bins --tests")
     };
-    let tests = step("unit tests", |step| test_output::run(step, tests, record))?;
     if !is_root()? {
         let reason = "owners, mounts and attributes of files need root: run the command as root";
         record.skipped("web-file, directory", "tests of hostile devices", reason);
     }
+    let tests = step("unit tests", |step| test_output::run(step, tests, record));
     let examples = cmd!(sh, "cargo test --workspace --locked --doc");
-    step("examples in the documentation", |step| test_output::run(step, examples, record))?;
-    Ok(tests)
+    let examples = step("examples in the documentation", |step| test_output::run(step, examples, record));
+    examples.and(tests)
 }
 
 /// Opens the report of a sample run in a headless browser.

@@ -252,6 +252,9 @@ impl Injection<'_> {
         };
         let scope = scope.of_each(); // as many pairs as a sequence has crash points
         let recording = self.tracer.list(self.subject, &mut downloaded()?, install)?;
+        let firsts = crash_points(&recording);
+        // Each first crash point is paired with every second one by some offset.
+        let seconds_of = Scope { offset: scope.offset / step_width(firsts.len(), scope.sample), ..scope };
         let pairs = |&first: &Fault| -> Result<Vec<_>> {
             let half_installed = || -> Result<_> {
                 let mut device = downloaded()?;
@@ -264,9 +267,9 @@ impl Injection<'_> {
                 self.tracer.inject(self.subject, &mut device, state, fault)?;
                 finish(self.subject, &device, second.after_power_loss, &self.versions)
             };
-            Ok(scope.of(seconds).into_iter().map(|fault| (first, fault, end(fault))).collect())
+            Ok(seconds_of.of(seconds).into_iter().map(|fault| (first, fault, end(fault))).collect())
         };
-        let installs = scope.of(crash_points(&recording));
+        let installs = scope.of(firsts);
         let pairs: Vec<_> = installs.par_iter().map(pairs).collect();
         let mut report = Report::new(format!("{}: {install} and then {state}, both interrupted", self.subject.name()));
         for pair in pairs {
@@ -305,9 +308,14 @@ fn difference(first: &[String], second: &[String]) -> Option<String> {
     Some(format!("call {} is {first} or {second}", call + 1))
 }
 
+/// The distance of the faults in an even sample of at most `limit` of `count`.
+fn step_width(count: usize, limit: usize) -> usize {
+    count.div_ceil(limit.max(1)).max(1)
+}
+
 /// At most `limit` of `faults`, evenly spread: every n-th, from the one that `offset` selects.
 fn evenly<T>(faults: Vec<T>, limit: usize, offset: usize) -> Vec<T> {
-    let every = faults.len().div_ceil(limit).max(1);
+    let every = step_width(faults.len(), limit);
     faults.into_iter().skip(offset % every).step_by(every).collect()
 }
 
@@ -334,6 +342,11 @@ mod tests {
         all.sort_unstable();
         assert_eq!(all, (0..10).collect::<Vec<_>>(), "the offsets together inject every fault");
         assert!(evenly(Vec::<usize>::new(), 4, 3).is_empty());
+    }
+
+    #[test]
+    fn a_sample_of_nothing_is_a_sample_of_one() {
+        assert_eq!(evenly(vec![1, 2], 0, 0), [1]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The ptrace loop: every process of the tree, from call to call.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -76,25 +77,56 @@ fn write(log: &mut BufWriter<File>, line: &impl Serialize) -> Result<()> {
     writeln!(log).context("writing the log failed")
 }
 
+/// The program with its arguments, as execvp(3) takes them. Made before the fork: it must not be allocated after it.
+struct Words {
+    /// Addresses in `_words`, and 0 at the end.
+    pointers: Vec<usize>,
+    _words: Vec<CString>,
+}
+
+impl Words {
+    fn new(program: &[OsString]) -> Result<Self> {
+        let words = program.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>();
+        let words = words.context("an argument contains a NUL")?;
+        let pointers = words.iter().map(|word| word.as_ptr() as usize).chain([0]).collect();
+        Ok(Self { pointers, _words: words })
+    }
+
+    /// Executes the program instead of this process, which ends with 127 if that fails.
+    #[expect(unsafe_code, reason = "with the filter, std could not report that the program cannot be executed")]
+    fn execute(&self) -> ! {
+        // SAFETY: the words end with NUL, their list with a null pointer, and both are valid; _exit(2) does not return.
+        unsafe {
+            nix::libc::execvp(self.pointers[0] as *const _, self.pointers.as_ptr().cast());
+            nix::libc::_exit(127)
+        }
+    }
+}
+
 /// Starts the program, stopped at its first instruction.
+///
+/// # Errors
+/// When it cannot be executed. The filter stops the child at each write, and nothing resumes it yet: it cannot write
+/// the reason to std's pipe, and would wait for ever. So it executes the program itself.
 #[expect(unsafe_code, reason = "only the child can ask to be traced from its first instruction on")]
 fn start(program: &[OsString]) -> Result<Pid> {
-    let [name, arguments @ ..] = program else { bail!(USAGE) };
-    let mut command = Command::new(name);
-    command.args(arguments);
-    let filter = Filter::new();
-    let prepare = move || {
+    let name = program.first().context(USAGE)?;
+    let (words, filter, mut command) = (Words::new(program)?, Filter::new(), Command::new(name));
+    let execute = move || {
         ptrace::traceme()?;
-        filter.install()
+        filter.install()?;
+        words.execute()
     };
     // SAFETY: between fork and exec only async-signal-safe functions may be called: these make bare system calls.
-    unsafe { command.pre_exec(prepare) };
+    unsafe { command.pre_exec(execute) };
     let shown = Path::new(name).display();
     let child = command.spawn().with_context(|| format!("starting {shown} failed"))?;
     let root = Pid::from_raw(child.id() as i32);
     let status = waitpid(root, None).context("waiting for the program to start failed")?;
-    // With the filter, a child that cannot execute the program cannot write the reason to its pipe either.
-    ensure!(matches!(status, WaitStatus::Stopped(..)), "starting {shown} failed: it is missing or not executable");
+    ensure!(
+        matches!(status, WaitStatus::Stopped(..)),
+        "starting {shown} failed: it is missing, busy or not executable"
+    );
     let options = Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
