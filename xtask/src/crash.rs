@@ -22,7 +22,8 @@ use table::{Results, Whose};
 
 /// Interrupts modules at every system call, makes every call fail, and loses every unsynced write
 ///
-/// Takes about 15 minutes on 2 cores. The module deb needs root. The report is target/crash/report.md.
+/// Takes about 10 minutes on 2 cores; --module deb takes hours without --sample, and needs root. The report is
+/// target/crash/report.md.
 #[derive(Args, Default)]
 pub struct Crash {
     /// Tests this module only: the name of one of ours, or the path of an executable, with a slash in it
