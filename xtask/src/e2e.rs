@@ -60,7 +60,7 @@ impl E2e {
         rows.filter(|(_, board)| self.machine.is_empty() || self.machine.contains(board)).collect()
     }
 
-    /// Builds missing packages and images, runs the scenarios, adds each to `cases`, and returns their number.
+    /// Builds missing packages and images, runs the scenarios, adds each to `record`, and returns their number.
     ///
     /// # Errors
     /// Scenarios failed. The error lists each with its cause and directory.
@@ -209,10 +209,7 @@ impl Outcome {
             group: self.machine.to_owned(),
             name: self.scenario.name.to_owned(),
             description: self.scenario.description.to_owned(),
-            verdict: match self.result {
-                Ok(()) => Verdict::Passed(String::new()),
-                Err(error) => Verdict::Failed(format!("{error:#}")),
-            },
+            verdict: Verdict::from(&self.result),
             duration: Some(self.duration),
             timeline: Some(self.timeline),
         }

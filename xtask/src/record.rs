@@ -9,18 +9,24 @@ use test_report::{Case, Cases, Verdict};
 #[derive(Debug, Default)]
 pub struct Record {
     cases: Cases,
-    until: Option<Instant>,
+    until: Deadline,
+}
+
+/// The time after which nothing is started; `None` for no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Deadline(pub Option<Instant>);
+
+impl Deadline {
+    /// Whether the time is over.
+    pub fn is_over(self) -> bool {
+        self.0.is_some_and(|until| Instant::now() >= until)
+    }
 }
 
 impl Record {
     /// An empty record of a suite that starts no case after `until`.
-    pub fn new(until: Option<Instant>) -> Self {
+    pub fn new(until: Deadline) -> Self {
         Self { cases: Cases::default(), until }
-    }
-
-    /// Whether the time is over: cases that have not started are skipped.
-    pub fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
     }
 
     /// Adds a case that has ended.
@@ -30,9 +36,7 @@ impl Record {
 
     /// Adds the case `name` of `group` with its result, which took `duration`.
     pub fn ended<T>(&self, group: &str, name: &str, result: &Result<T>, duration: Option<Duration>) {
-        let failed = |error: &anyhow::Error| Verdict::Failed(format!("{error:#}"));
-        let verdict = result.as_ref().map_or_else(failed, |_| Verdict::Passed(String::new()));
-        self.add(Case { duration, ..case(group, name, verdict) });
+        self.add(Case { duration, ..case(group, name, Verdict::from(result)) });
     }
 
     /// Adds the case `name` of `group`, which was skipped for `reason`.
@@ -42,7 +46,7 @@ impl Record {
 
     /// Adds the case `name` of `group` as skipped if the time is over, and returns whether it is.
     pub fn skips(&self, group: &str, name: &str) -> bool {
-        let is_over = self.is_over();
+        let is_over = self.until.is_over();
         if is_over {
             self.skipped(group, name, NO_TIME);
         }
@@ -78,9 +82,9 @@ mod tests {
 
     #[test]
     fn cases_are_skipped_when_the_time_is_over() {
-        let record = Record::new(None);
+        let record = Record::default();
         assert!(!record.skips("a", "b"));
-        let record = Record::new(Some(Instant::now()));
+        let record = Record::new(Deadline(Some(Instant::now())));
         assert!(record.skips("a", "b"));
         let [case] = &record.into_cases()[..] else { panic!() };
         assert_eq!(case.verdict, Verdict::Skipped(NO_TIME.to_owned()));

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, ensure};
 use test_report::{Case, Suite, Verdict};
 
-use crate::record::{NO_TIME, Record};
+use crate::record::{Deadline, NO_TIME, Record};
 
 /// The results of suites, which may run in several threads.
 pub struct Summary {
     start: Instant,
     /// The time after which no suite and no case starts.
-    until: Option<Instant>,
+    until: Deadline,
     suites: Mutex<Vec<Suite>>,
 }
 
@@ -25,12 +25,12 @@ impl Summary {
     /// An empty summary. Suites that would start later than `limit` from now are skipped.
     pub fn new(limit: Option<Duration>) -> Self {
         let start = Instant::now();
-        Self { start, until: limit.map(|limit| start + limit), suites: Mutex::default() }
+        Self { start, until: Deadline(limit.map(|limit| start + limit)), suites: Mutex::default() }
     }
 
     /// Whether the time is over: no suite starts any more.
     pub fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
+        self.until.is_over()
     }
 
     /// Runs the suite `name` and adds its result, or its error, and its cases. Skips it if the time is over. A panic is

@@ -49,6 +49,16 @@ pub enum Verdict {
     Skipped(String),
 }
 
+impl<T> From<&anyhow::Result<T>> for Verdict {
+    /// Passed without a summary, or failed with the error and its causes.
+    fn from(result: &anyhow::Result<T>) -> Self {
+        match result {
+            Ok(_) => Self::Passed(String::new()),
+            Err(error) => Self::Failed(format!("{error:#}")),
+        }
+    }
+}
+
 /// A case of a suite: a test, a scenario, a sequence of fault injection.
 #[derive(Clone, Debug)]
 pub struct Case {

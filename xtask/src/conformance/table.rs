@@ -39,9 +39,8 @@ impl Table<'_> {
         for column in self.columns.iter().filter(|column| column.ours) {
             for (case, verdict) in self.cases.iter().zip(&column.verdicts) {
                 let verdict = match verdict {
-                    Ok(Verdict::Passed) => test_report::Verdict::Passed(String::new()),
                     Ok(Verdict::NotApplicable) => test_report::Verdict::Passed("not applicable".to_owned()),
-                    Err(error) => test_report::Verdict::Failed(format!("{error:#}")),
+                    other => test_report::Verdict::from(other),
                 };
                 let description = case.rule.to_owned();
                 record.add(Case { description, ..record::case(&column.title, case.name, verdict) });
