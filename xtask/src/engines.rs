@@ -3,6 +3,7 @@
 use std::fs;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Instant;
 
@@ -102,6 +103,16 @@ pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
 
 /// The reason why no package helps this user to run the scenarios on this machine; `None` if this user can.
 pub fn unavailable(sh: &Shell) -> Result<Option<String>> {
+    // Several suites of a run ask, and the check mounts file systems.
+    static KNOWN: OnceLock<Option<String>> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known.clone());
+    }
+    let checked = check_host(sh)?;
+    Ok(KNOWN.get_or_init(|| checked).clone())
+}
+
+fn check_host(sh: &Shell) -> Result<Option<String>> {
     if !is_root()? {
         return Ok(Some("systemd in namespaces needs root: run the command as root".to_owned()));
     }

@@ -40,8 +40,7 @@ impl Summary {
             return self.skipped(name, NO_TIME);
         }
         let (record, start) = (Record::new(self.until), Instant::now());
-        let result = catch_unwind(AssertUnwindSafe(|| suite(&record)));
-        let result = result.unwrap_or_else(|panic| Err(anyhow!("the suite panicked: {}", message(&*panic))));
+        let result = caught(|| suite(&record));
         self.add(name.into(), result, start, record.into_cases());
     }
 
@@ -87,6 +86,12 @@ impl Summary {
     fn lock(&self) -> MutexGuard<'_, Vec<Suite>> {
         self.suites.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The result of `suite`; an error if it panics.
+pub fn caught<T>(suite: impl FnOnce() -> Result<T>) -> Result<T> {
+    let result = catch_unwind(AssertUnwindSafe(suite));
+    result.unwrap_or_else(|panic| Err(anyhow!("the suite panicked: {}", message(&*panic))))
 }
 
 /// The message of a panic.

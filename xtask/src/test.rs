@@ -13,7 +13,7 @@ use clap::Args;
 use xshell::{Shell, cmd};
 
 use crate::record::NO_TIME;
-use crate::summary::Summary;
+use crate::summary::{Summary, caught};
 use requirements::Obstacles;
 use suites::{SUITES, Suite, Work};
 
@@ -119,7 +119,7 @@ impl Suite {
             Work::One(run) => summary.run(self.name, |record| run(plan, sh, record)),
             Work::Several(_) if summary.is_over() => summary.skipped(self.name, NO_TIME),
             Work::Several(run) => {
-                if let Err(error) = run(plan, sh, summary) {
+                if let Err(error) = caught(|| run(plan, sh, summary)) {
                     summary.ended(self.name, Err(error));
                 }
             }
