@@ -149,7 +149,7 @@ mod tests {
         let error = check(&[app, stanza("lib", "1", "")]).unwrap_err().to_string();
         assert!(error.contains("app:arm64 does not work with lib:arm64"), "{error}");
         let own = stanza("mta", "1", "Provides: mail\nConflicts: mail");
-        check(&[own.clone()]).unwrap();
+        check(std::slice::from_ref(&own)).unwrap();
         assert!(check(&[own, stanza("other", "1", "Provides: mail")]).is_err());
         assert!(check(&[stanza("app", "1", "Depends: lib (~ 1)")]).is_err());
     }

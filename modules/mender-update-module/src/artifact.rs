@@ -62,7 +62,9 @@ impl ArtifactContent {
             text.len(),
             tree::TEXT_MAX
         );
-        serde_json::from_str(text).context("invalid meta-data")
+        // A program has made the text: a line and a column in it would tell its user nothing.
+        let value: serde_json::Value = serde_json::from_str(text).context("invalid meta-data")?;
+        serde_json::from_value(value).context("invalid meta-data")
     }
 
     /// Checks what is common to all modules: the tables `units` and `health` of the meta-data.

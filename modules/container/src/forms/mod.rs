@@ -126,7 +126,7 @@ impl Definition {
             None if self.compose.is_some() => {
                 compose::assemble(&self.read(context)?, &self.profiles, context).map(drop)
             }
-            None => quadlet::pin_all(self.read(context)?, context).map(drop),
+            None => quadlet::check(self.read(context)?, context),
         }
     }
 

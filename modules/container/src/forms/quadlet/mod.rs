@@ -59,12 +59,21 @@ fn require_podman(context: &BuildContext) -> Result<()> {
     Ok(())
 }
 
+/// Checks the quadlets `files`, without podman's generator.
+///
+/// # Errors
+/// When a quadlet cannot be run or rolled back.
+pub fn check(files: Vec<File>, context: &BuildContext) -> Result<()> {
+    require_podman(context)?;
+    pin_all(files, context).map(drop)
+}
+
 /// Checks and pins the quadlets `files`. The project has no units yet: podman's generator makes them of the pinned
 /// files.
 ///
 /// # Errors
 /// When a quadlet cannot be run or rolled back.
-pub fn pin_all(files: Vec<File>, context: &BuildContext) -> Result<(BuiltProject, Vec<File>)> {
+fn pin_all(files: Vec<File>, context: &BuildContext) -> Result<(BuiltProject, Vec<File>)> {
     let mut built = BuiltProject::default();
     let mut pinned = Vec::new();
     for (name, text) in files {
