@@ -195,7 +195,8 @@ mod tests {
             header.set_size(0);
             header.set_mode(0o755);
             header.set_mtime(0);
-            (header.set_uid(0), header.set_gid(0));
+            header.set_uid(0);
+            header.set_gid(0);
             if !link.is_empty() {
                 header.set_link_name(link).unwrap();
             }
