@@ -15,6 +15,7 @@ use qemu::{Board, Image};
 use test_report::{Case, Timeline, Verdict};
 use xshell::Shell;
 
+use crate::build;
 use crate::dist::{self, Dist};
 use crate::evidence;
 use crate::needs::Needs;
@@ -151,7 +152,8 @@ fn setups(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Ve
 
 fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBuf>) -> Result<Setup> {
     let directory = sh.current_dir().join("target/e2e").join(image.board().machine);
-    Ok(Setup { server: dist::test_server(sh, target)?, image, packages, directory, snapshot: None })
+    let generator = build::workspace(sh)?.join("artifact-gen");
+    Ok(Setup { generator, server: dist::test_server(sh, target)?, image, packages, directory, snapshot: None })
 }
 
 /// The number of scenarios on a machine from which creating a snapshot takes less time than it saves: see

@@ -145,13 +145,12 @@ fn suite(sh: &Shell, module: Option<PathBuf>) -> Result<Suite> {
     let target = modules::target_directory(&modules::metadata(sh)?)?.to_owned();
     packages::ensure(sh, HOST_PACKAGES)?;
     let system = system::ensure(sh)?;
-    if module.is_none() {
-        build::workspace(sh)?;
-    }
+    let built = build::workspace(sh)?;
     let server = server(sh, &target)?;
     Ok(Suite {
         system,
-        module: module.unwrap_or_else(|| target.join("debug/container")),
+        module: module.unwrap_or_else(|| built.join("container")),
+        generator: built.join("artifact-gen"),
         server: fs::read(&server).with_context(|| format!("reading {} failed", server.display()))?,
         directory: target.join("engines"),
     })

@@ -1,5 +1,6 @@
 //! The files of an artifact other than images: definitions, and files that containers read.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io::{self, Read};
@@ -7,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::FileName;
 use mender_update_module::durable::{self, Dir};
-use mender_update_module::{FileName, Payload};
 
 use crate::tar::{EntryType, Reader};
 
@@ -29,19 +30,28 @@ pub struct ArtifactFiles {
     files: BTreeSet<String>,
     directories: BTreeSet<String>,
     bytes: u64,
+    /// The paths of the device that the definition names.
+    host_paths: RefCell<BTreeSet<String>>,
 }
 
 impl ArtifactFiles {
     /// No files yet, for the directory `directory`, which need not exist.
     pub fn new(directory: PathBuf, reserve: u64) -> Self {
-        Self { directory, reserve, files: BTreeSet::new(), directories: BTreeSet::new(), bytes: 0 }
+        Self {
+            directory,
+            reserve,
+            files: BTreeSet::new(),
+            directories: BTreeSet::new(),
+            bytes: 0,
+            host_paths: RefCell::default(),
+        }
     }
 
     /// Writes the payload file `name`, a definition.
     ///
     /// # Errors
     /// When it is too long, or cannot be written.
-    pub fn receive(&mut self, name: &FileName, payload: &mut Payload) -> Result<()> {
+    pub fn receive(&mut self, name: &FileName, payload: &mut impl Read) -> Result<()> {
         let path = name.as_ref().to_str().with_context(|| format!("invalid file name: {name}: not UTF-8"))?;
         let mut limited = payload.take(DEFINITION_MAX + 1);
         self.write(path, 0o644, &mut limited).with_context(|| format!("writing {name} failed"))?;
@@ -53,7 +63,7 @@ impl ArtifactFiles {
     ///
     /// # Errors
     /// When it is damaged, exceeds a limit, has a name twice, or has something else than directories and regular files.
-    pub fn unpack(&mut self, name: &FileName, payload: &mut Payload) -> Result<()> {
+    pub fn unpack(&mut self, name: &FileName, payload: &mut impl Read) -> Result<()> {
         self.unpack_from(payload).with_context(|| format!("unpacking {name} failed"))?;
         io::copy(payload, &mut io::sink()).with_context(|| format!("reading {name} failed")).map(drop)
     }
@@ -107,6 +117,16 @@ impl ArtifactFiles {
         io::copy(content, &mut file)?;
         // Only root may change a version.
         file.set_permissions(Permissions::from_mode(mode & 0o755)).context("setting the mode failed")
+    }
+
+    /// Records that the definition names `path` of the device.
+    pub fn record_host_path(&self, path: &str) {
+        self.host_paths.borrow_mut().insert(path.to_owned());
+    }
+
+    /// The recorded paths of the device.
+    pub fn host_paths(self) -> BTreeSet<String> {
+        self.host_paths.into_inner()
     }
 
     /// Whether the file or directory `path` exists; `path` has no `.`, and the empty one is the top directory.

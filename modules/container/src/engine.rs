@@ -85,6 +85,22 @@ impl Engine {
         engine.with_directories(settings)
     }
 
+    /// An engine with default settings, for a check on another machine than the device. It is never run.
+    pub fn assumed(kind: EngineKind) -> Self {
+        let (program, storage) = match kind {
+            EngineKind::Podman => ("podman", "/var/lib/containers/storage"),
+            EngineKind::Docker => ("docker", "/var/lib/docker"),
+        };
+        Self {
+            command: CommandLine { program: program.to_owned(), options: Vec::new() },
+            kind,
+            storage: storage.into(),
+            load_directory: None,
+            containerd: false,
+            load_seconds: Settings::default().load_seconds,
+        }
+    }
+
     /// The engine with the directories that it reports.
     fn with_directories(mut self, settings: &Settings) -> Result<Self> {
         let fields = match self.kind {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use mender_update_module::durable::Dir;
-use mender_update_module::{Payload, Payloads, log};
+use mender_update_module::{FileName, Payload, Payloads, log};
 
 use crate::artifact_files::ArtifactFiles;
 use crate::engine::{Engine, ListedImage};
@@ -21,6 +21,53 @@ const COPIES: u64 = 2;
 
 /// The engine's IDs of images, by the IDs that the artifact gives them.
 pub type EngineIds = BTreeMap<ImageId, ImageId>;
+
+/// What a payload file is.
+pub enum Role<'a> {
+    /// A tar archive with files of the project.
+    Archive,
+    /// A file of the definition.
+    Definition,
+    /// An archive with these images.
+    Images(Vec<&'a Image>),
+}
+
+impl<'a> Role<'a> {
+    /// The role of the payload file `name` in an artifact with `images` and `definition`.
+    ///
+    /// # Errors
+    /// When the meta-data do not name it.
+    pub fn of(name: &FileName, images: &'a [Image], definition: &Definition) -> Result<Self> {
+        if definition.archive() == Some(name) {
+            return Ok(Self::Archive);
+        }
+        if definition.has(name) {
+            return Ok(Self::Definition);
+        }
+        let images: Vec<_> = images.iter().filter(|image| image.file.as_ref() == Some(name)).collect();
+        ensure!(!images.is_empty(), "unexpected file in the artifact: {name}: name it in the meta-data, or remove it");
+        Ok(Self::Images(images))
+    }
+}
+
+/// Refuses an image that was not found.
+pub fn require(Image { id, file, .. }: &Image, is_found: bool) -> Result<()> {
+    let file = file.as_ref().map(|file| format!("'s file {file}")).unwrap_or_default();
+    ensure!(
+        is_found,
+        "image missing: {id}: neither on the device nor in the artifact{file}: use the ID that 'podman image inspect' or \
+         'docker image inspect' shows where the image was made"
+    );
+    Ok(())
+}
+
+/// Refuses an archive whose first bytes are `first` if it is compressed.
+pub fn refuse_compressed(first: &[u8]) -> Result<()> {
+    if let Some((_, program)) = COMPRESSED.iter().find(|(magic, _)| first.starts_with(magic)) {
+        bail!("compressed with {program}: decompress it, and let mender-artifact compress the artifact instead");
+    }
+    Ok(())
+}
 
 /// A loader for the payload of one artifact.
 pub struct Loader<'a> {
@@ -45,18 +92,14 @@ impl Loader<'_> {
         for payload in payloads {
             let mut payload = payload?;
             let name = payload.name.clone();
-            let images: Vec<_> = self.images.iter().filter(|image| image.file.as_ref() == Some(&name)).collect();
-            if self.definition.archive() == Some(&name) {
-                files.unpack(&name, &mut payload)?;
-            } else if self.definition.has(&name) {
-                files.receive(&name, &mut payload)?;
-            } else if images.is_empty() {
-                bail!("unexpected file in the artifact: {name}: name it in the meta-data, or remove it");
-            } else if images.iter().all(|image| ids.contains_key(&image.id)) {
-                log!("image already on the device: {name} skipped");
-                io::copy(&mut payload, &mut io::sink()).with_context(|| format!("reading {name} failed"))?;
-            } else {
-                ids.extend(self.load_archive(&mut payload, &images)?);
+            match Role::of(&name, self.images, self.definition)? {
+                Role::Archive => files.unpack(&name, &mut payload)?,
+                Role::Definition => files.receive(&name, &mut payload)?,
+                Role::Images(images) if images.iter().all(|image| ids.contains_key(&image.id)) => {
+                    log!("image already on the device: {name} skipped");
+                    io::copy(&mut payload, &mut io::sink()).with_context(|| format!("reading {name} failed"))?;
+                }
+                Role::Images(images) => ids.extend(self.load_archive(&mut payload, &images)?),
             }
         }
         self.require_all(&ids)?;
@@ -64,15 +107,7 @@ impl Loader<'_> {
     }
 
     fn require_all(&self, ids: &EngineIds) -> Result<()> {
-        for Image { id, file, .. } in self.images {
-            let file = file.as_ref().map(|file| format!("'s file {file}")).unwrap_or_default();
-            ensure!(
-                ids.contains_key(id),
-                "image missing: {id}: neither on the device nor in the artifact{file}: use the ID that 'podman image \
-                 inspect' or 'docker image inspect' shows where the image was made"
-            );
-        }
-        Ok(())
+        self.images.iter().try_for_each(|image| require(image, ids.contains_key(&image.id)))
     }
 
     /// The artifact's images that are on the device.
@@ -120,9 +155,7 @@ impl Loader<'_> {
             }
         }
         let first = &first[..length];
-        if let Some((_, program)) = COMPRESSED.iter().find(|(magic, _)| first.starts_with(magic)) {
-            bail!("compressed with {program}: decompress it, and let mender-artifact compress the artifact instead");
-        }
+        refuse_compressed(first)?;
         let mut archive = ImageArchive::new(first.chain(archive), self.project);
         self.engine.load(&mut archive)?;
         archive.finish().context("reading the rest of the archive failed")

@@ -57,6 +57,7 @@ pub fn source(source: &str, read_only: bool, files: &ArtifactFiles) -> Result<So
     ensure!(!source.contains('$'), "path {source:?}: it has a variable: write the path without one");
     ensure!(!source.starts_with('~'), "path {source:?}: it depends on the user: write an absolute path");
     if source.starts_with('/') {
+        files.record_host_path(source);
         return Ok(Source::Host(source.to_owned()));
     }
     if !source.starts_with('.') && !source.contains('/') {
@@ -123,6 +124,7 @@ pub fn option(option: &str, value: &str, files: &ArtifactFiles) -> Result<Option
         "--tmpfs" => return Ok(value.split(':').next().map(str::to_owned)),
         _ => {
             ensure!(value.starts_with('/'), "path {value:?}: it is relative: write an absolute path");
+            files.record_host_path(value);
             return Ok(None);
         }
     };

@@ -85,6 +85,7 @@ impl ProjectUpdate {
             project: &self.project,
             engine: &self.engine,
             images: &images,
+            declared_volumes: &|id| self.engine.declared_volumes(id),
             device_images: &device_images,
             used_device_images: RefCell::default(),
             files,

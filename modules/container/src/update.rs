@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use mender_update_module::durable::{self, Dir, DirectoryExchange, ExchangeNames, Known};
 use mender_update_module::{StabilityWindow, Trigger, Update, log};
 use serde::{Deserialize, Serialize};
@@ -24,9 +24,6 @@ use crate::reserved_names;
 use crate::settings::Settings;
 use crate::systemd::Systemd;
 use crate::tags::Tags;
-
-/// The most images of an artifact.
-const IMAGES: usize = 100;
 
 /// The record of one update. It has everything that another process needs to go on after a power loss.
 #[derive(Serialize, Deserialize)]
@@ -69,15 +66,9 @@ impl ProjectUpdate {
     ///
     /// # Errors
     /// When the meta-data or the settings are invalid, or the engine fails.
-    pub fn new(state_directory: PathBuf, meta_data: MetaData, engine: Engine, settings: &Settings) -> Result<Self> {
-        let MetaData { project, mut images, definition } = meta_data;
-        definition.check()?;
-        ensure!(!images.is_empty(), "invalid meta-data: images: no images: add those that the project runs");
-        ensure!(images.len() <= IMAGES, "invalid meta-data: images: {} images, more than {IMAGES}", images.len());
-        for image in &mut images {
-            image.reference = image.reference.as_listed(engine.kind);
-        }
-        check_references(&images)?;
+    pub fn new(state_directory: PathBuf, mut meta_data: MetaData, engine: Engine, settings: &Settings) -> Result<Self> {
+        meta_data.check(engine.kind)?;
+        let MetaData { project, images, definition } = meta_data;
         let listed = engine.images()?;
         let tags_before = tags_before(&project, &images, &listed)?;
         let images_before = listed.into_iter().map(|listed| listed.id).collect();
@@ -238,20 +229,6 @@ impl Update for ProjectUpdate {
         }
         durable::remove_tree(&self.staging())
     }
-}
-
-/// Refuses reserved names, and names with several IDs.
-fn check_references(images: &[Image]) -> Result<()> {
-    let mut ids = BTreeMap::new();
-    for Image { reference, id, .. } in images {
-        reserved_names::refuse(reference)?;
-        if let Some(other) = ids.insert(reference, id).filter(|other| *other != id) {
-            bail!(
-                "invalid meta-data: images: ref {reference} has two IDs, {other} and {id}: use one name for each image"
-            );
-        }
-    }
-    Ok(())
 }
 
 /// The images that `listed` has for the names that an update of `project` to `images` changes.

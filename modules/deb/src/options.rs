@@ -44,7 +44,7 @@ impl Default for Settings {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetaData {
-    remove: Vec<PackageName>,
+    pub remove: Vec<PackageName>,
     allow_downgrade: bool,
     conffiles: Conffiles,
     reboot: Reboot,

@@ -21,20 +21,12 @@ use mender_update_module::durable;
 /// # Errors
 /// When a row of the table refuses the path.
 pub fn resolve(path: &Path, datastore: &Path) -> Result<PathBuf> {
-    let shown = path.display();
-    ensure!(path.is_absolute(), "destination {shown:?} refused: not an absolute path");
-    ensure!(
-        !path.components().any(|part| part == Component::ParentDir),
-        "destination {shown} refused: it contains '..': give the path without it"
-    );
-    ensure!(
-        path.file_name().is_some(),
-        "destination {shown} refused: it is the root directory: name a directory below it"
-    );
+    check_path(path)?;
     let destination = durable::resolve(path)?;
     ensure!(
         destination.file_name().is_some(),
-        "destination {shown} refused: it leads to the root directory: name a directory below it"
+        "destination {} refused: it leads to the root directory: name a directory below it",
+        path.display()
     );
     refuse_mounts(&destination)?;
     if destination.exists() && !destination.is_dir() {
@@ -49,6 +41,24 @@ pub fn resolve(path: &Path, datastore: &Path) -> Result<PathBuf> {
         datastore.display()
     );
     Ok(destination)
+}
+
+/// Refuses `path` for what its text alone says.
+///
+/// # Errors
+/// For a path that is relative, contains `..`, or is the root directory.
+pub fn check_path(path: &Path) -> Result<()> {
+    let shown = path.display();
+    ensure!(path.is_absolute(), "destination {shown:?} refused: not an absolute path");
+    ensure!(
+        !path.components().any(|part| part == Component::ParentDir),
+        "destination {shown} refused: it contains '..': give the path without it"
+    );
+    ensure!(
+        path.file_name().is_some(),
+        "destination {shown} refused: it is the root directory: name a directory below it"
+    );
+    Ok(())
 }
 
 /// Refuses `destination` if it is a mount point or has one below it.

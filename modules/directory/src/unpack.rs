@@ -19,6 +19,14 @@ use crate::tar::{Archive, Content, Entry, Names, Part};
 /// The size of the copy buffer, in bytes.
 const BUFFER: usize = 128 << 10;
 
+/// What is refused of an archive whose entries contradict each other.
+pub const NO_ENTRY: &str = "invalid archive: no entry";
+pub const TOP: &str = "not a directory, but the top of the tree";
+pub const NOT_A_DIRECTORY: &str =
+    "in its path is not a directory in this archive: make the archive from a tree, with tar";
+pub const IS_A_DIRECTORY: &str = "an earlier entry makes it a directory";
+pub const NO_TARGET: &str = "hard link before its target: make the archive with tar, in one run";
+
 /// Writes entries below the top of the tree.
 pub struct Unpacker {
     top: Dir,
@@ -74,7 +82,7 @@ pub fn unpack(from: impl Read, top: Dir, reserve: u64, unknown_xattrs: UnknownXa
         unpacker.write(&entry, &mut archive).with_context(|| format!("entry {}", entry.shown))?;
     }
     unpacker.leave(0)?;
-    ensure!(unpacker.report.entries > 0, "invalid archive: no entry");
+    ensure!(unpacker.report.entries > 0, NO_ENTRY);
     Ok(unpacker.report)
 }
 
@@ -107,7 +115,7 @@ impl Unpacker {
     }
 
     fn top(&mut self, entry: &Entry, attributes: &Attributes) -> Result<()> {
-        ensure!(matches!(entry.content, Content::Directory), "not a directory, but the top of the tree");
+        ensure!(matches!(entry.content, Content::Directory), TOP);
         self.leave(1)?;
         self.report.has_top = true;
         self.set_directory(attributes)
@@ -131,7 +139,7 @@ impl Unpacker {
             None => here.make_child(name, mode)?,
             Some(Kind::Directory) => here.child(name)?,
             Some(_) => {
-                bail!("{name} in its path is not a directory in this archive: make the archive from a tree, with tar")
+                bail!("{name} {NOT_A_DIRECTORY}")
             }
         };
         self.levels.push(Level { name: Some(name.clone()), place: dir.device_and_inode()?, times: dir.times()? });
@@ -170,7 +178,7 @@ impl Unpacker {
     fn clear(&self, name: &FileName) -> Result<()> {
         match self.here.kind(name)? {
             None => Ok(()),
-            Some(Kind::Directory) => bail!("an earlier entry makes it a directory"),
+            Some(Kind::Directory) => bail!(IS_A_DIRECTORY),
             Some(_) => self.here.remove(name),
         }
     }
@@ -194,13 +202,12 @@ impl Unpacker {
 
     fn hard_link(&mut self, name: &FileName, target: &Names) -> Result<()> {
         let (target_name, directories) = target.split_last().context("hard link to the top of the tree")?;
-        let missing = "hard link before its target: make the archive with tar, in one run";
         let mut directory = self.top.reopen()?;
         for name in directories {
-            directory = directory.child(name).context(missing)?;
+            directory = directory.child(name).context(NO_TARGET)?;
         }
         if directory.kind(target_name)?.is_none() {
-            bail!("{missing}");
+            bail!(NO_TARGET);
         }
         if self.here.device_and_inode()? == directory.device_and_inode()? && name == target_name {
             return Ok(()); // a hard link to itself

@@ -74,6 +74,7 @@
 //! Sizes are bytes; file modes are octal strings in settings; every query is answered with one line in one write.
 
 mod accounts;
+mod artifact;
 mod client;
 mod deployment_log;
 pub mod durable;
@@ -100,6 +101,7 @@ mod tree;
 mod update;
 
 pub use accounts::Accounts;
+pub use artifact::{ArtifactContent, PayloadFile};
 pub use client::client_command;
 #[doc(hidden)]
 pub use deployment_log::write_log;
@@ -108,7 +110,7 @@ pub use module::UpdateModule;
 pub use name::FileName;
 pub use payloads::{Payload, Payloads};
 pub use program::Program;
-pub use protected::{Replaces, require_harmless};
+pub use protected::{Replaces, require_harmless, require_harmless_path};
 pub use record::check_journal;
 pub use run::run;
 pub use stability::{Poll, StabilityWindow};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use crate::client::DATASTORE;
 use crate::settings_file;
 use crate::tree::WorkTree;
 
@@ -32,33 +33,64 @@ pub enum Replaces {
 /// When it would, with the protected path.
 pub fn require_harmless(destination: &Path, replaces: Replaces, tree: &WorkTree) -> Result<()> {
     let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
-    let datastore = real(tree.datastore().to_owned());
-    let whole = OF_CLIENT.iter().map(PathBuf::from).chain([
-        settings_file::directory(),
-        datastore.join("modules"),
-        datastore.join("update-modules"),
-    ]);
-    let whole: Vec<PathBuf> = whole.map(real).collect();
-    let programs =
-        PROGRAM_DIRECTORIES.iter().flat_map(|directory| PROGRAMS.map(|name| Path::new(directory).join(name)));
-    let programs = programs.chain(env::current_exe()).filter(|path| path.exists()).map(real);
-    let mut protected = whole.iter().cloned().chain([datastore.clone()]).chain(programs);
-    let holds = |path: &Path| match replaces {
-        Replaces::Files => path.parent() == Some(destination) && path.is_file(),
-        Replaces::Tree => path.starts_with(destination),
+    let programs = programs().chain(env::current_exe()).filter(|path| path.exists()).map(real);
+    let protected = Protected {
+        whole: whole(tree.datastore()).map(real).collect(),
+        datastore: real(tree.datastore().to_owned()),
+        programs: programs.collect(),
     };
-    let inside = whole.iter().find(|directory| destination.starts_with(directory));
-    let own = (destination == datastore).then_some(&datastore).or(inside).cloned();
-    if let Some(path) = own.or_else(|| protected.find(|path| holds(path))) {
-        let what = if path == destination { "belongs to" } else { "contains" };
-        bail!(
-            "destination {} refused: it {what} data or programs of the Mender client or this module ({}): name another \
-             directory",
-            destination.display(),
-            path.display()
-        );
+    protected.refuse(destination, replaces, Path::is_file)
+}
+
+/// As [`require_harmless`], of a path on a device that is not this machine: with the default directories of the client,
+/// and without symlinks.
+///
+/// # Errors
+/// As [`require_harmless`].
+pub fn require_harmless_path(destination: &Path, replaces: Replaces) -> Result<()> {
+    let datastore = PathBuf::from(DATASTORE);
+    let protected = Protected { whole: whole(&datastore).collect(), datastore, programs: programs().collect() };
+    protected.refuse(destination, replaces, |_| true)
+}
+
+/// The directories in which no update may change anything.
+fn whole(datastore: &Path) -> impl Iterator<Item = PathBuf> {
+    let below = [datastore.join("modules"), datastore.join("update-modules")];
+    OF_CLIENT.iter().map(PathBuf::from).chain([settings_file::directory()]).chain(below)
+}
+
+fn programs() -> impl Iterator<Item = PathBuf> {
+    PROGRAM_DIRECTORIES.iter().flat_map(|directory| PROGRAMS.map(|name| Path::new(directory).join(name)))
+}
+
+/// The paths that no update may replace.
+struct Protected {
+    whole: Vec<PathBuf>,
+    datastore: PathBuf,
+    programs: Vec<PathBuf>,
+}
+
+impl Protected {
+    fn refuse(&self, destination: &Path, replaces: Replaces, is_file: impl Fn(&Path) -> bool) -> Result<()> {
+        let Self { whole, datastore, programs } = self;
+        let holds = |path: &&PathBuf| match replaces {
+            Replaces::Files => path.parent() == Some(destination) && is_file(path),
+            Replaces::Tree => path.starts_with(destination),
+        };
+        let inside = whole.iter().find(|directory| destination.starts_with(directory));
+        let own = (destination == datastore).then_some(datastore).or(inside);
+        let mut protected = whole.iter().chain([datastore]).chain(programs);
+        if let Some(path) = own.or_else(|| protected.find(holds)) {
+            let what = if path == destination { "belongs to" } else { "contains" };
+            bail!(
+                "destination {} refused: it {what} data or programs of the Mender client or this module ({}): name \
+                 another directory",
+                destination.display(),
+                path.display()
+            );
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -98,6 +130,23 @@ mod tests {
             ("/etc".into(), Replaces::Files),
         ] {
             check(&path, replaces).unwrap();
+        }
+    }
+
+    #[test]
+    fn paths_on_another_machine_are_checked_by_name() {
+        for (path, replaces) in [
+            ("/var/lib/mender", Replaces::Tree),
+            ("/var/lib/mender/modules/x", Replaces::Tree),
+            ("/var", Replaces::Tree),
+            ("/usr/bin", Replaces::Files),
+            ("/etc/mender", Replaces::Tree),
+        ] {
+            let error = require_harmless_path(Path::new(path), replaces).unwrap_err().to_string();
+            assert!(error.contains("name another directory"), "{path}: {error}");
+        }
+        for path in ["/srv/app", "/usr/share/app", "/var/lib/mender-app"] {
+            require_harmless_path(Path::new(path), Replaces::Tree).unwrap();
         }
     }
 }

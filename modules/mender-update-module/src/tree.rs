@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 const TREE_BELOW_DATASTORE: [&str; 5] = ["modules", "v3", "payloads", "0000", "tree"];
 
 /// The largest size of a text in the tree, in bytes; the largest text is the meta-data.
-const TEXT_MAX: u64 = 1 << 20;
+pub(crate) const TEXT_MAX: u64 = 1 << 20;
 
 /// A typed view of the work tree, `<datastore>/modules/v3/payloads/0000/tree`.
 ///

@@ -87,9 +87,9 @@ impl FileSet {
         staging.remove(&second)
     }
 
-    /// Whether no file is staged.
-    pub fn is_empty(&self) -> bool {
-        self.new.is_empty()
+    /// The number of staged files.
+    pub fn len(&self) -> usize {
+        self.new.len()
     }
 
     /// Writes one file of the payload to the staging directory.

@@ -54,6 +54,44 @@ impl Artifact<'_> {
     }
 }
 
+/// An artifact with one payload, made by the project's generator for its module.
+pub struct Generated<'a> {
+    /// The module's name.
+    pub module: &'a str,
+    /// The artifact's name.
+    pub name: &'a str,
+    /// The compatible device type.
+    pub device_type: &'a str,
+    /// The options of the generator.
+    pub options: &'a [&'a str],
+    /// Names and contents of the files that the generator gets.
+    pub files: Vec<(&'a str, Vec<u8>)>,
+}
+
+impl Generated<'_> {
+    /// Runs the executable `generator`, which writes the artifact to `directory`, and returns its path.
+    pub fn write(&self, sh: &Shell, generator: &Path, directory: &Path) -> Result<PathBuf> {
+        let Self { module, name, device_type, options, files } = self;
+        let input = directory.join(format!("{name}.input"));
+        fs::create_dir_all(&input).with_context(|| format!("creating {} failed", input.display()))?;
+        let mut paths = Vec::new();
+        for (name, content) in files {
+            let path = input.join(name);
+            fs::write(&path, content).with_context(|| format!("writing {} failed", path.display()))?;
+            paths.push(path);
+        }
+        let artifact = directory.join(format!("{name}.mender"));
+        cmd!(sh, "{generator} {module} --artifact-name {name} --device-type {device_type} --output-path {artifact}")
+            .args(options.iter())
+            .args(paths)
+            .quiet()
+            .ignore_stdout()
+            .run()
+            .with_context(|| format!("generating the artifact {} failed", artifact.display()))?;
+        Ok(artifact)
+    }
+}
+
 /// A tar archive of `files`, made by tar as Mender's generator runs it, but with fixed owners. A file that starts with
 /// `#!` is executable.
 pub fn archive(sh: &Shell, directory: &Path, files: &[(&str, &str)]) -> Result<Vec<u8>> {

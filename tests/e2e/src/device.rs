@@ -13,7 +13,7 @@ use test_report::{Kind, Timeline};
 use xshell::Shell;
 
 use crate::Setup;
-use crate::artifact::{self, Artifact};
+use crate::artifact::{self, Artifact, Generated};
 use crate::record::Recorder;
 use crate::states;
 
@@ -236,6 +236,11 @@ impl<'a> Device<'a> {
         artifact::newer(self.sh, deb, &self.directory.join("mender-client"))
     }
 
+    /// The directory of the scenario on the host.
+    pub fn directory(&self) -> &Path {
+        self.directory
+    }
+
     /// Makes an artifact for this device, copies it there, and returns its path there.
     pub fn artifact(
         &self,
@@ -246,6 +251,13 @@ impl<'a> Device<'a> {
     ) -> Result<String> {
         let device_type = self.setup.image.board().device_type;
         self.copy_artifact(&Artifact { module, name, device_type, files, meta_data })
+    }
+
+    /// Makes an artifact for this device with the generator of `module`, copies it there, and returns its path there.
+    pub fn generate(&self, module: &str, name: &str, options: &[&str], files: Vec<(&str, Vec<u8>)>) -> Result<String> {
+        let device_type = self.setup.image.board().device_type;
+        let generated = Generated { module, name, device_type, options, files };
+        self.copy_in(&generated.write(self.sh, &self.setup.generator, self.directory)?)
     }
 
     /// Makes `artifact`, copies it to the device, and returns its path there.

@@ -57,6 +57,8 @@ pub struct Setup {
     pub image: Image,
     /// The `.deb` files under test, for the architecture of this machine.
     pub packages: Vec<PathBuf>,
+    /// The executable of the generators of artifacts, for this host.
+    pub generator: PathBuf,
     /// The executable of the server in container images, for this machine.
     pub server: PathBuf,
     /// The directory of the scenarios' directories: `target/e2e/<machine>`.

@@ -79,6 +79,9 @@ impl<'a> Device<'a> {
         let module = upper.join("usr/share/mender/modules/v3/container");
         sh.create_dir(module.parent().unwrap_or(&upper))?;
         fs::copy(&self.suite.module, &module).context("copying the module failed")?;
+        let generator = upper.join("usr/bin/container-artifact-gen");
+        sh.create_dir(upper.join("usr/bin"))?;
+        fs::copy(&self.suite.generator, &generator).context("copying the generator failed")?;
         let unit = "mender-update-module-container-recover.service";
         sh.write_file(
             upper.join("usr/lib/systemd/system").join(unit),

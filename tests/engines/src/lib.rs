@@ -40,6 +40,8 @@ pub struct Suite {
     pub system: PathBuf,
     /// The module's executable.
     pub module: PathBuf,
+    /// The executable of the generators of artifacts.
+    pub generator: PathBuf,
     /// The server in the images: a static executable.
     pub server: Vec<u8>,
     /// The directory for devices; those of failed scenarios are kept.

@@ -31,6 +31,7 @@ const PACKAGES: &[&str] = &[
     "docker.io",
     "iproute2",
     "iptables",
+    "mender-artifact", // for the generators
     "mender-client",
     "netavark",
     "podman",

@@ -17,6 +17,8 @@ pub struct BuildContext<'a> {
     pub engine: &'a Engine,
     /// The engine's IDs of the artifact's images, by the names that the engine lists.
     pub images: &'a BTreeMap<Reference, ImageId>,
+    /// The directories that an image declares as volumes.
+    pub declared_volumes: &'a dyn Fn(&ImageId) -> Result<Vec<String>>,
     /// All images on the device.
     pub device_images: &'a [ListedImage],
     /// The images on the device that the definition uses and the artifact does not have.
@@ -71,7 +73,7 @@ impl BuildContext<'_> {
 
     /// The directories that the image `id` declares as volumes, without those in `mounted`.
     pub fn unmounted_volumes(&self, id: &ImageId, mounted: &BTreeSet<String>) -> Result<Vec<String>> {
-        let mut volumes = self.engine.declared_volumes(id)?;
+        let mut volumes = (self.declared_volumes)(id)?;
         volumes.retain(|path| !mounted.contains(path.trim_end_matches('/')));
         Ok(volumes)
     }

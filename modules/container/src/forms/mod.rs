@@ -13,6 +13,7 @@ use mender_update_module::FileName;
 use serde::{Deserialize, Serialize};
 
 use crate::name::Name;
+use crate::project::File;
 use build_context::BuildContext;
 use built_project::BuiltProject;
 use run::Run;
@@ -107,15 +108,30 @@ impl Definition {
     /// # Errors
     /// When a file is missing, or this device's engine cannot run or roll back the definition.
     pub fn build(&self, context: &BuildContext) -> Result<BuiltProject> {
-        let read = |name: &FileName| anyhow::Ok((name.clone(), context.files.definition(name)?));
-        if let Some(services) = &self.run {
-            return run::build(services, context);
+        match &self.run {
+            Some(services) => run::build(services, context),
+            None if self.compose.is_some() => compose::build(&self.read(context)?, &self.profiles, context),
+            None => quadlet::build(self.read(context)?, context),
         }
-        if let Some(files) = &self.compose {
-            let files: Vec<_> = files.all().iter().map(read).collect::<Result<_>>()?;
-            return compose::build(&files, &self.profiles, context);
+    }
+
+    /// Checks what [`build`](Self::build) checks, without the programs of the device: the compose provider, and
+    /// podman's generator.
+    ///
+    /// # Errors
+    /// When a file is missing, or no device can run or roll back the definition.
+    pub fn check_files(&self, context: &BuildContext) -> Result<()> {
+        match &self.run {
+            Some(services) => run::build(services, context).map(drop),
+            None if self.compose.is_some() => {
+                compose::assemble(&self.read(context)?, &self.profiles, context).map(drop)
+            }
+            None => quadlet::check(self.read(context)?, context),
         }
-        let names = self.quadlet.iter().flatten();
-        quadlet::build(names.map(read).collect::<Result<_>>()?, context)
+    }
+
+    /// The names and contents of the files.
+    fn read(&self, context: &BuildContext) -> Result<Vec<File>> {
+        self.files().map(|name| Ok((name.clone(), context.files.definition(name)?))).collect()
     }
 }

@@ -42,6 +42,11 @@ impl Digests {
         keys
     }
 
+    /// Whether the archive has an image with the digest `id`.
+    pub fn has(&self, id: &ImageId) -> bool {
+        self.keys.contains_key(id) || self.below.iter().any(|(above, below)| above == id || below.contains(id))
+    }
+
     /// The configurations below `id`; `id` itself if nothing is below.
     fn leaves(&self, id: &ImageId, depth: usize) -> BTreeSet<ImageId> {
         match self.below.get(id).filter(|_| depth > 0) {

@@ -5,6 +5,7 @@
 //! in the archive by names made of digests. They also identify the loaded images later: the ID that an engine gives
 //! an image may be the digest of the configuration, of the manifest, or of an index.
 
+pub mod configuration;
 mod digests;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -12,7 +12,7 @@ use crate::dpkg::diversions::Diversions;
 use crate::dpkg::related_files;
 use crate::dpkg::stanza::Stanza;
 use crate::paths::is_directory;
-use crate::payload::deb::Kind;
+use crate::payload::deb::{Item, Kind};
 use crate::payload::package::StagedPackage;
 
 /// Refuses new essential packages, which dpkg would not remove.
@@ -32,19 +32,26 @@ pub fn check_removable(staged: &[StagedPackage], database: &Database) -> Result<
 /// Refuses configuration files that are symlinks: dpkg follows them, and deletes the target when it purges
 /// the package.
 pub fn check_conffiles(package: &StagedPackage) -> Result<()> {
+    require_regular_conffiles(&package.key.to_string(), &package.conffiles, &package.items)?;
     for conffile in &package.conffiles {
-        let kind = package.items.iter().find(|item| item.path == *conffile).map(|item| item.kind);
-        ensure!(
-            kind.is_none_or(|kind| kind == Kind::File),
-            "package {} refused: its configuration file {} is not a regular file, and a rollback would \
-             delete what it leads to",
-            package.key,
-            conffile.display()
-        );
         ensure!(
             !is_directory(&related_files::symlink_target(conffile))?,
             "package {} refused: its configuration file {} is a directory on this device: move it away",
             package.key,
+            conffile.display()
+        );
+    }
+    Ok(())
+}
+
+/// Refuses `conffiles` that are something else than files among the `items` of the package `name`.
+pub fn require_regular_conffiles(name: &str, conffiles: &[PathBuf], items: &[Item]) -> Result<()> {
+    for conffile in conffiles {
+        let kind = items.iter().find(|item| item.path == *conffile).map(|item| item.kind);
+        ensure!(
+            kind.is_none_or(|kind| kind == Kind::File),
+            "package {name} refused: its configuration file {} is not a regular file, and a rollback would delete what \
+             it leads to",
             conffile.display()
         );
     }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use mender_update_module::durable::{self, Dir};
 use mender_update_module::{FileName, Payload};
 use tar::EntryType;
@@ -16,13 +16,61 @@ use crate::payload::tar_reader::{self, Origin};
 const DEB_MAGIC: &[u8; 8] = b"!<arch>\n";
 
 /// The size of the header of a tar archive.
-const TAR_HEADER: usize = 512;
+pub const TAR_HEADER: usize = 512;
 
 /// The magic value of a tar archive, and its offset in the header.
 const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
 
 /// Bytes that are read at a time: the capacity of a FIFO.
 const BUFFER: usize = 64 << 10;
+
+/// The format of a payload file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A Debian package.
+    Package,
+    /// A tar archive of packages.
+    Archive,
+}
+
+impl Format {
+    /// The format of the payload file `name` that begins with `head`.
+    ///
+    /// # Errors
+    /// When it has neither format.
+    pub fn of(head: &[u8], name: &FileName) -> Result<Self> {
+        if head.starts_with(DEB_MAGIC) {
+            return Ok(Self::Package);
+        }
+        let is_tar = head.get(TAR_MAGIC.0..).is_some_and(|rest| rest.starts_with(TAR_MAGIC.1));
+        ensure!(is_tar, "invalid payload file {name}: neither a Debian package nor a tar archive of packages");
+        Ok(Self::Archive)
+    }
+}
+
+/// Calls `take` with the path, size and content of every package in a tar archive, which may have directories and no
+/// other files.
+pub fn each_package(archive: impl Read, mut take: impl FnMut(&str, u64, &mut dyn Read) -> Result<()>) -> Result<()> {
+    tar_reader::read(archive, Origin::Payload, |entry| {
+        if entry.kind == EntryType::Directory {
+            return Ok(());
+        }
+        let path = Path::new(OsStr::from_bytes(&entry.name));
+        let shown = path.display().to_string();
+        ensure!(entry.kind == EntryType::Regular, "invalid archive: {shown}: not a regular file");
+        ensure!(path.extension().is_some_and(|name| name == "deb"), "invalid archive: {shown}: not a .deb file");
+        take(&shown, entry.size, entry.content)
+    })
+}
+
+/// Refuses an artifact that neither installs nor removes a package.
+pub fn require_packages(installed: usize, removes: bool) -> Result<()> {
+    ensure!(
+        installed > 0 || removes,
+        "invalid artifact: no packages: add a package to install, or name one to remove under remove in the meta-data"
+    );
+    Ok(())
+}
 
 /// The staging directory of one update.
 pub struct Staging {
@@ -54,40 +102,30 @@ impl Staging {
         let mut head = Vec::new();
         let reading = || format!("reading the payload file {name} failed");
         (&mut payload).take(TAR_HEADER as u64).read_to_end(&mut head).with_context(reading)?;
-        let is_deb = head.starts_with(DEB_MAGIC);
-        let is_tar = head.get(TAR_MAGIC.0..).is_some_and(|rest| rest.starts_with(TAR_MAGIC.1));
         let announced = payload.size;
+        let format = Format::of(&head, &name)?;
         let content = head.as_slice().chain(payload);
-        if is_deb {
-            let read = self.receive_package(content).with_context(reading)?;
-            ensure!(
-                announced.is_none_or(|size| size == read),
-                "invalid payload file {name}: {read} bytes instead of the {} that the artifact announces",
-                announced.unwrap_or_default()
-            );
-            Ok(())
-        } else if is_tar {
-            self.receive_archive(content).with_context(reading)
-        } else {
-            bail!("invalid payload file {name}: neither a Debian package nor a tar archive of packages");
+        match format {
+            Format::Package => {
+                let read = self.receive_package(content).with_context(reading)?;
+                ensure!(
+                    announced.is_none_or(|size| size == read),
+                    "invalid payload file {name}: {read} bytes instead of the {} that the artifact announces",
+                    announced.unwrap_or_default()
+                );
+                Ok(())
+            }
+            Format::Archive => self.receive_archive(content).with_context(reading),
         }
     }
 
-    /// Writes every package in a tar archive, which may have directories and no other files.
+    /// Writes every package in a tar archive.
     fn receive_archive(&mut self, content: impl Read) -> Result<()> {
-        tar_reader::read(content, Origin::Payload, |entry| {
-            if entry.kind == EntryType::Directory {
-                return Ok(());
-            }
-            let path = Path::new(OsStr::from_bytes(&entry.name));
-            let shown = path.display();
-            ensure!(entry.kind == EntryType::Regular, "invalid archive: {shown}: not a regular file");
-            ensure!(path.extension().is_some_and(|name| name == "deb"), "invalid archive: {shown}: not a .deb file");
-            self.directory.check_space(entry.size, self.reserve)?;
-            let read = self
-                .receive_package(entry.content)
-                .with_context(|| format!("reading {shown} in the archive failed"))?;
-            ensure!(read == entry.size, "invalid archive: {shown}: truncated");
+        each_package(content, |shown, size, content| {
+            self.directory.check_space(size, self.reserve)?;
+            let read =
+                self.receive_package(content).with_context(|| format!("reading {shown} in the archive failed"))?;
+            ensure!(read == size, "invalid archive: {shown}: truncated");
             Ok(())
         })
     }

@@ -89,6 +89,20 @@ impl Entry {
         entry().with_context(|| format!("invalid archive: entry {shown}"))
     }
 
+    /// Refuses extended attributes in a namespace that Linux does not have.
+    ///
+    /// # Errors
+    /// The name of the attribute, and the remedy.
+    pub fn refuse_unknown_xattrs(&self) -> Result<()> {
+        if let Some((name, _)) = self.extended.iter().find(|(name, _)| !is_known(name)) {
+            bail!(
+                "extended attribute {name:?}: Linux has no such namespace: make the archive with tar's --no-xattrs, or \
+                 set unknown_xattrs = \"ignore\" in /etc/mender-modules/directory.toml"
+            );
+        }
+        Ok(())
+    }
+
     /// The attributes, for a device with `accounts`.
     ///
     /// # Errors
@@ -100,14 +114,7 @@ impl Entry {
         let mut extended = self.extended.clone();
         match unknown_xattrs {
             UnknownXattrs::Ignore => extended.retain(|(name, _)| is_known(name)),
-            UnknownXattrs::Refuse => {
-                if let Some((name, _)) = extended.iter().find(|(name, _)| !is_known(name)) {
-                    bail!(
-                        "extended attribute {name:?}: Linux has no such namespace: make the archive with tar's --no-xattrs, \
-                         or set unknown_xattrs = \"ignore\" in /etc/mender-modules/directory.toml"
-                    );
-                }
-            }
+            UnknownXattrs::Refuse => self.refuse_unknown_xattrs()?,
         }
         for (attribute, text) in &self.acls {
             extended.push((attribute.into(), acl::encode(text, accounts)?));

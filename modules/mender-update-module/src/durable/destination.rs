@@ -183,7 +183,10 @@ pub(super) const NAME_MAX: usize = 255;
 
 /// Refuses control characters. For example, a file from Windows has a carriage return after a path, which would make
 /// another directory.
-fn require_plain(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// The character, and the remedy.
+pub fn require_plain(path: &Path) -> Result<()> {
     let bytes = path.as_os_str().as_bytes();
     if let Some(at) = bytes.iter().position(u8::is_ascii_control) {
         let shown = OsString::from_vec(bytes.to_vec());

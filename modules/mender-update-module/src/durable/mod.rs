@@ -26,7 +26,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
 
 pub use attributes::{Attributes, Times};
-pub use destination::Destination;
+pub use destination::{Destination, require_plain};
 pub use dir::Dir;
 pub use exchange::{DirectoryExchange, ExchangeNames};
 pub use identity::{Identity, Known};

@@ -2,6 +2,8 @@
 //! takes seconds on this machine, so one scenario tests several things. `cargo xtask engines` tests the other features
 //! on the host.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use test_image::{Archive, Mode};
@@ -65,13 +67,16 @@ fn shop(device: &Device, version: &str, padding: usize) -> Result<String> {
         "volumes": ["data:/data"],
         "stop_seconds": 1,
     });
-    let meta_data = json!({
-        "project": "shop",
-        "images": [{"file": "app.tar", "id": image.id, "ref": TAG}],
-        "run": {"web": web},
-    });
-    let files = vec![("app.tar", image.content)];
-    device.artifact(MODULE, &format!("release-{version}"), files, Some(meta_data.to_string()))
+    let services = device.directory().join(format!("run-{version}.json"));
+    fs::write(&services, json!({"web": web}).to_string())
+        .with_context(|| format!("writing {} failed", services.display()))?;
+    let run = format!("--run={}", services.display());
+    device.generate(
+        MODULE,
+        &format!("release-{version}"),
+        &["--project", "shop", &run],
+        vec![("app.tar", image.content)],
+    )
 }
 
 /// Starts the device and installs the first version. Returns another image, with `padding` bytes in addition to its

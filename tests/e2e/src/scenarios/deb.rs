@@ -80,11 +80,11 @@ fn is_unchanged(device: &Device, before: &str) -> Result<()> {
     Ok(())
 }
 
-/// An artifact of `packages`. Its files have names that mender-artifact accepts.
+/// An artifact of `packages`. Their files have names as Debian gives them, which mender-artifact would refuse.
 fn artifact(device: &Device, name: &str, packages: &[Vec<u8>]) -> Result<String> {
-    let names: Vec<_> = (0..packages.len()).map(|number| format!("package-{number}.deb")).collect();
+    let names: Vec<_> = (0..packages.len()).map(|number| format!("package-{number}_1+b1~rc1.deb")).collect();
     let files = names.iter().map(String::as_str).zip(packages.iter().cloned()).collect();
-    device.artifact(MODULE, name, files, None)
+    device.generate(MODULE, name, &[], files)
 }
 
 /// Fails if an update has left files behind.

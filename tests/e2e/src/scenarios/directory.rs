@@ -76,6 +76,11 @@ fn official_artifact(device: &Device, files: &[(&str, &str)]) -> Result<String> 
     device.artifact(MODULE, "release-2", files, None)
 }
 
+/// An artifact of the project's generator, from an archive.
+fn generated_artifact(device: &Device, files: &[(&str, &str)]) -> Result<String> {
+    device.generate(MODULE, "release-2", &["--dest-dir", APP], vec![("app.tar", device.archive(files)?)])
+}
+
 /// An artifact whose payload is one archive.
 fn streamed_artifact(device: &Device, files: &[(&str, &str)], meta_data: String) -> Result<String> {
     let files = vec![("tree.tar", device.archive(files)?)];
@@ -130,7 +135,7 @@ fn health_check(device: &mut Device) -> Result<()> {
          && systemctl daemon-reload && systemctl start app.service"
     ))?;
     let before = device.contents(APP)?;
-    let unhealthy = official_artifact(device, NEW)?; // its program ends immediately
+    let unhealthy = generated_artifact(device, NEW)?; // its program ends immediately
     let output = device.client(&format!("install {unhealthy}"), 1)?;
     ensure!(output.contains("health check"), "the deployment log does not name the health check:\n{output}");
     DESTINATION.is_unchanged(device, &before)?;
@@ -138,7 +143,7 @@ fn health_check(device: &mut Device) -> Result<()> {
     let request = "for try in 1 2 3 4 5 6 7 8 9; do \
                    busybox wget -q -O - http://127.0.0.1:8080/index.html && break; sleep 1; done";
     ensure!(device.ok(request)? == "old\n", "the previous version does not answer");
-    let healthy = official_artifact(device, &[("index.html", "new\n"), ("run", SERVER)])?;
+    let healthy = generated_artifact(device, &[("index.html", "new\n"), ("run", SERVER)])?;
     device.install_and_commit(&healthy)?;
     ensure!(device.ok(request)? == "new\n", "the new version does not answer");
     DESTINATION.is_clean(device)

@@ -72,7 +72,7 @@ fn with_previous_version(device: &mut Device) -> Result<String> {
 }
 
 fn artifact(device: &Device, files: &[(&str, &str)]) -> Result<String> {
-    device.artifact(MODULE, "release-2", bytes(files), None)
+    device.generate(MODULE, "release-2", &["--software-filesystem", "data-partition"], bytes(files))
 }
 
 fn package(device: &mut Device) -> Result<()> {

@@ -1,5 +1,6 @@
 //! All scenarios.
 
+mod artifact_gen;
 mod compose;
 mod names;
 mod quadlet;
@@ -13,6 +14,13 @@ const ENGINES: &[Setup] = &[Setup::Podman, Setup::Docker, Setup::DockerContainer
 
 /// All scenarios.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    let all = [updates::SCENARIOS, names::SCENARIOS, reasons::SCENARIOS, compose::SCENARIOS, quadlet::SCENARIOS];
+    let all = [
+        updates::SCENARIOS,
+        names::SCENARIOS,
+        reasons::SCENARIOS,
+        compose::SCENARIOS,
+        quadlet::SCENARIOS,
+        artifact_gen::SCENARIOS,
+    ];
     all.into_iter().flatten()
 }

@@ -117,8 +117,9 @@ pub fn target(mount: &Value) -> Result<String> {
 /// Checks the path of a file that is only read: it has to be absolute, or a file of the artifact.
 fn readable(path: &str, files: &ArtifactFiles) -> Result<()> {
     if !path.starts_with('/') || path.contains('$') {
-        mount::artifact_path(path, files)?;
+        return mount::artifact_path(path, files).map(drop);
     }
+    files.record_host_path(path);
     Ok(())
 }
 

@@ -38,15 +38,21 @@ const IMAGES: &str = "images.json";
 /// # Errors
 /// When a file cannot be run or rolled back, or no provider is installed.
 pub fn build(files: &[File], profiles: &[String], context: &BuildContext) -> Result<BuiltProject> {
+    let built = assemble(files, profiles, context)?;
+    validate_with_provider(&paths(files)?, profiles, context)?;
+    Ok(built)
+}
+
+/// As [`build`], without the compose provider.
+///
+/// # Errors
+/// When a file cannot be run or rolled back.
+pub fn assemble(files: &[File], profiles: &[String], context: &BuildContext) -> Result<BuiltProject> {
     let model = Model::of(files, context.files)?;
     model.check_order()?;
     let (images, ids) = images_file(&model, profiles, context)?;
-    let paths =
-        files.iter().map(|(name, _)| name.as_ref().to_str().context("invalid name of a compose file: not UTF-8"));
-    let paths: Vec<_> = paths.collect::<Result<_>>()?;
     let images = (FileName::new(IMAGES)?, images);
-    validate_with_provider(&paths, profiles, context)?;
-    let unit = unit(&paths, profiles, &ids, context)?;
+    let unit = unit(&paths(files)?, profiles, &ids, context)?;
     // No service of the form `run` has a dot in its name, and neither has a unit of the Mender client.
     let name = format!("mender-{}.compose.service", context.project);
     Ok(BuiltProject {
@@ -60,6 +66,11 @@ pub fn build(files: &[File], profiles: &[String], context: &BuildContext) -> Res
         containers: model.container_names(),
         pods: Vec::new(),
     })
+}
+
+/// The names of the compose `files`.
+fn paths(files: &[File]) -> Result<Vec<&str>> {
+    files.iter().map(|(name, _)| name.as_ref().to_str().context("invalid name of a compose file: not UTF-8")).collect()
 }
 
 /// The additional compose file, and the images in it by their names.

@@ -35,15 +35,45 @@ const WORKING_DIRECTORY: &str = "/run/mender-container";
 /// # Errors
 /// When podman has no generator, or a quadlet cannot be run or rolled back.
 pub fn build(files: Vec<File>, context: &BuildContext) -> Result<BuiltProject> {
-    ensure!(
-        context.engine.kind == EngineKind::Podman,
-        "quadlets need podman: with docker, write the project as run or compose"
-    );
+    require_podman(context)?;
     let generator = GENERATORS
         .iter()
         .map(Path::new)
         .find(|path| path.exists())
         .context("quadlet generator not found: update podman to 4.4 or later, or write the project as run")?;
+    let (mut built, pinned) = pin_all(files, context)?;
+    built.units = generate(generator, &pinned)?;
+    check_order(&built.units)?;
+    for service in &built.services {
+        let exists = built.units.iter().any(|(name, _)| name.as_ref() == Path::new(&service.unit));
+        ensure!(exists, "podman's generator made no unit {}: see its message above", service.unit);
+    }
+    Ok(built)
+}
+
+fn require_podman(context: &BuildContext) -> Result<()> {
+    ensure!(
+        context.engine.kind == EngineKind::Podman,
+        "quadlets need podman: with docker, write the project as run or compose"
+    );
+    Ok(())
+}
+
+/// Checks the quadlets `files`, without podman's generator.
+///
+/// # Errors
+/// When a quadlet cannot be run or rolled back.
+pub fn check(files: Vec<File>, context: &BuildContext) -> Result<()> {
+    require_podman(context)?;
+    pin_all(files, context).map(drop)
+}
+
+/// Checks and pins the quadlets `files`. The project has no units yet: podman's generator makes them of the pinned
+/// files.
+///
+/// # Errors
+/// When a quadlet cannot be run or rolled back.
+fn pin_all(files: Vec<File>, context: &BuildContext) -> Result<(BuiltProject, Vec<File>)> {
     let mut built = BuiltProject::default();
     let mut pinned = Vec::new();
     for (name, text) in files {
@@ -54,13 +84,7 @@ pub fn build(files: Vec<File>, context: &BuildContext) -> Result<BuiltProject> {
         pinned.push((name, quadlet.text));
     }
     ensure!(!built.services.is_empty(), "quadlets refused: no .container file: add one");
-    built.units = generate(generator, &pinned)?;
-    check_order(&built.units)?;
-    for service in &built.services {
-        let exists = built.units.iter().any(|(name, _)| name.as_ref() == Path::new(&service.unit));
-        ensure!(exists, "podman's generator made no unit {}: see its message above", service.unit);
-    }
-    Ok(built)
+    Ok((built, pinned))
 }
 
 /// Refuses circular dependencies: systemd would not start some of the units.
@@ -121,6 +145,7 @@ fn read_units(directory: &Path) -> Result<Vec<File>> {
 mod tests {
     use super::*;
     use crate::artifact_files::ArtifactFiles;
+    use crate::engine::Engine;
     use crate::project::Containers;
     use mender_update_module::FileName;
     use pin::{Pinned, pin};
@@ -131,15 +156,12 @@ mod tests {
         let directory = tempfile::tempdir()?;
         let mut files = ArtifactFiles::new(directory.path().join("files"), 0);
         files.write_for_test(&[("app.env", "A=1"), ("conf/x", "")]);
-        let engine = directory.path().join("podman");
-        std::fs::write(&engine, "#!/bin/sh\necho '[{\"Config\": {\"Volumes\": {\"/data\": {}}}}]'\n")?;
-        std::fs::set_permissions(&engine, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        let engine = format!(r#"{{"command": [{engine:?}], "kind": "Podman", "storage": "/s", "load_seconds": 1}}"#);
         let images = BTreeMap::from([("localhost/a:1".to_owned().try_into()?, "1".repeat(64).try_into()?)]);
         let context = BuildContext {
             project: &"shop".to_owned().try_into()?,
-            engine: &serde_json::from_str(&engine)?,
+            engine: &Engine::assumed(EngineKind::Podman),
             images: &images,
+            declared_volumes: &|_| Ok(vec!["/data".to_owned()]),
             device_images: &[],
             used_device_images: RefCell::default(),
             files: &files,

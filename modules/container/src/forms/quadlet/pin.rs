@@ -138,7 +138,10 @@ fn check(line: &mut Line, stem: &str, mounted: &mut BTreeSet<String>, context: &
             mounted.insert(short.target.trim_end_matches('/').to_owned());
             let source = match short.source {
                 // A specifier of systemd expands to an absolute path.
-                percent if percent.starts_with('%') => return Ok(()),
+                percent if percent.starts_with('%') => {
+                    context.files.record_host_path(percent);
+                    return Ok(());
+                }
                 other => mount::source(other, short.is_read_only(), context.files)?,
             };
             let source = match source {
@@ -157,7 +160,10 @@ fn check(line: &mut Line, stem: &str, mounted: &mut BTreeSet<String>, context: &
             let target = line.value.split(':').next().unwrap_or_default();
             mounted.insert(target.trim_end_matches('/').to_owned());
         }
-        ("Container", "EnvironmentFile") if !line.value.starts_with(['/', '%']) => {
+        ("Container", "EnvironmentFile") if line.value.starts_with(['/', '%']) => {
+            context.files.record_host_path(&line.value);
+        }
+        ("Container", "EnvironmentFile") => {
             line.value = context.file_path(&mount::artifact_path(&line.value, context.files)?)?;
         }
         ("Container", "SeccompProfile") => {
