@@ -54,8 +54,8 @@ const UPSTREAM_POINTS: usize = 150;
 /// The module that is tested on a Debian system.
 const DEB: &str = "deb";
 
-/// Crash points, failing calls, lost writes and pairs in a sequence, of modules whose every step runs programs, unless
-/// --module names them: apt and dpkg take seconds.
+/// Crash points, failing calls, losses of unsynced writes, and pairs in a sequence, of modules whose every step runs
+/// programs, unless --module names them: apt and dpkg take seconds.
 const SPREAD: &[(&str, u32)] = &[("container", 40), (DEB, 4)];
 
 impl Crash {

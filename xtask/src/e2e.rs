@@ -67,12 +67,12 @@ impl E2e {
     /// Scenarios failed. The error lists each with its cause and directory.
     pub fn run(self, sh: &Shell, record: &Record) -> Result<String> {
         let scenarios = e2e::choose(&self.scenarios)?;
+        let chosen = self.chosen();
         if self.list {
-            let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or_default();
-            scenarios.iter().for_each(|scenario| println!("{:<width$}  {}", scenario.name, scenario.description));
+            let machines: Vec<_> = chosen.iter().map(|(_, board)| board.machine).collect();
+            print!("{}", self.listed(&machines, &scenarios));
             return Ok(String::new());
         }
-        let chosen = self.chosen();
         self.needs(sh)?.provide(sh)?;
         let mut setups = setups(sh, &chosen)?;
         let of = |setup: &Setup| self.scenarios_of(setup, &scenarios);
@@ -97,8 +97,24 @@ impl E2e {
     /// The scenarios that run on the machine of `setup`.
     fn scenarios_of(&self, setup: &Setup, scenarios: &[&'static Scenario]) -> Vec<&'static Scenario> {
         let machine = setup.image.board().machine;
-        let runs = |scenario: &&Scenario| scenario.runs_on(machine) && (!self.sample || scenario.is_in_sample(machine));
-        scenarios.iter().copied().filter(runs).collect()
+        scenarios.iter().copied().filter(|scenario| self.runs(machine, scenario)).collect()
+    }
+
+    fn runs(&self, machine: &str, scenario: &Scenario) -> bool {
+        scenario.runs_on(machine) && (!self.sample || scenario.is_in_sample(machine))
+    }
+
+    /// A line for each of `scenarios` that runs on one of `machines`.
+    fn listed(&self, machines: &[&str], scenarios: &[&Scenario]) -> String {
+        let runs = |scenario: &Scenario| {
+            let on = machines.iter().copied().filter(|machine| self.runs(machine, scenario));
+            on.collect::<Vec<_>>().join(", ")
+        };
+        let rows = scenarios.iter().map(|scenario| (scenario.name, runs(scenario), scenario.description));
+        let rows: Vec<_> = rows.filter(|(_, on, _)| !on.is_empty()).collect();
+        let name = rows.iter().map(|(name, ..)| name.len()).max().unwrap_or_default();
+        let on = rows.iter().map(|(_, on, _)| on.len()).max().unwrap_or_default();
+        rows.iter().map(|(scenario, machines, what)| format!("{scenario:<name$}  {machines:<on$}  {what}\n")).collect()
     }
 
     /// Records the scenarios that are not in the sample as skipped.
@@ -232,4 +248,20 @@ fn report(outcomes: &[Outcome]) -> String {
         "# End-to-end scenarios\n\nThe real client 3.4.0 on emulated Raspberry Pis. Durations are in seconds, without KVM.\n\n\
          | machine | scenario | what it does | result | s |\n|---|---|---|---|--:|\n{rows}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_the_machines_of_the_chosen_scenarios() {
+        let all = e2e::choose(&[]).unwrap();
+        let full = E2e::default().listed(&["raspi3b", "raspi2b"], &all);
+        let line = |list: &str, name: &str| list.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+        assert!(line(&full, "container-install").unwrap().contains(" raspi3b "), "{full}");
+        assert!(line(&full, "install-commit").unwrap().contains("raspi3b, raspi2b"), "{full}");
+        let sample = E2e::sample().listed(&["raspi2b"], &all);
+        assert!(line(&sample, "container-install").is_none() && sample.lines().count() < full.lines().count());
+    }
 }

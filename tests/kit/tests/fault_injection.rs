@@ -41,7 +41,7 @@ impl Script {
         self.directory.path().join("script")
     }
 
-    /// All attempts in one report: crash points only, or lost writes only.
+    /// All attempts in one report: crash points only, or unsynced writes lost only.
     fn inject(&self, lost_writes: bool) -> Report {
         let tracer = Tracer::new(env!("CARGO_BIN_EXE_mender-update-module-test"));
         let scope = Scope { failing_calls: false, lost_writes, pairs: !lost_writes, ..Scope::ALL };

@@ -18,6 +18,9 @@ pub struct Workspace {
     pub modules: Vec<Module>,
 }
 
+/// The beginning of the names of packages with an Update Module.
+pub const UPDATE_MODULE: &str = "mender-update-module-";
+
 /// A module with its Debian package.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module {
@@ -70,6 +73,8 @@ fn parse(metadata: &Value) -> Result<Workspace> {
     let modules = packages
         .iter()
         .filter_map(|package| {
+            let name = package["metadata"]["deb"]["name"].as_str()?;
+            name.starts_with(UPDATE_MODULE).then_some(())?;
             Some(Module {
                 debian: package["metadata"]["deb"]["name"].as_str()?.to_owned(),
                 name: text(package, "name").ok()?.to_owned(),
@@ -99,13 +104,13 @@ mod tests {
             &serde_json::from_str(
                 r#"{"workspace_root": "/w", "target_directory": "/w/target", "packages": [
                 {"name": "library", "version": "1.0.0", "metadata": null},
-                {"name": "web-file", "version": "1.2.3", "metadata": {"deb": {"name": "a-web-file"}}}]}"#,
+                {"name": "web-file", "version": "1.2.3", "metadata": {"deb": {"name": "mender-update-module-web-file"}}}]}"#,
             )
             .unwrap(),
         )
         .unwrap();
         assert_eq!(workspace.target, PathBuf::from("/w/target/dist"));
         let [module] = &workspace.modules[..] else { panic!("{:?}", workspace.modules) };
-        assert_eq!(module.deb_name(target::find("armhf").unwrap()), "a-web-file_1.2.3_armhf.deb");
+        assert_eq!(module.deb_name(target::find("armhf").unwrap()), "mender-update-module-web-file_1.2.3_armhf.deb");
     }
 }

@@ -1,19 +1,24 @@
 //! Runs the commands in the documentation: writes the files of a page and executes its shell blocks, in their order.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use host::status::step;
 use host::{command, directory};
+use mender_update_module_test::debian::Package;
+use tempfile::TempDir;
 use xshell::{Shell, cmd};
 
 use super::fence::Fence;
+use crate::build;
 use crate::dist::modules;
 
 /// The pages whose shell blocks are executed. On all other pages, each block has a reason why it is not.
 const EXECUTED: &[&str] = &[
     "docs/develop/write-a-module.md",
+    "docs/start/artifacts.md",
     "docs/start/quick-start.md",
     "modules/web-file/README.md",
     "modules/directory/README.md",
@@ -25,8 +30,6 @@ const FILES: &[(&str, &str)] = &[
     ("index.html", "<h1>Release 2</h1>\n"),
     ("style.css", "h1 { color: green }\n"),
     ("app/index.html", "<h1>Release 2</h1>\n"),
-    ("app.deb", "a package\n"),
-    ("more.tar", "an archive of packages\n"),
 ];
 
 /// A block of code in a page.
@@ -49,6 +52,8 @@ enum Block {
 pub fn run(sh: &Shell) -> Result<String> {
     let target = modules::metadata(sh)?;
     let target = modules::target_directory(&target)?;
+    let generators = generators(sh, &build::workspace(sh)?)?;
+    let path = format!("{}:{}", generators.path().display(), sh.var("PATH")?);
     let (mut files, mut commands) = (0, 0);
     for page in EXECUTED {
         let root = sh.current_dir();
@@ -56,11 +61,13 @@ pub fn run(sh: &Shell) -> Result<String> {
         for (path, content) in FILES {
             directory::write(&directory.path().join(path), content)?;
         }
+        write_packages(directory.path())?;
         let there = &Shell::new()?;
         there.change_dir(directory.path());
         there.set_var("REPOSITORY", &root);
         there.set_var("TUTORIAL", directory.path());
         there.set_var("CARGO_TARGET_DIR", target);
+        there.set_var("PATH", &path);
         for block in read(&root.join(page))? {
             match block {
                 Block::File(path, content) => {
@@ -77,6 +84,31 @@ pub fn run(sh: &Shell) -> Result<String> {
     }
     ensure!(files > 0 && commands > 0, "no files or no commands in {}", EXECUTED.join(", "));
     Ok(format!("{} pages: {files} files and {commands} blocks of commands", EXECUTED.len()))
+}
+
+/// The links of the package of the generators, in the repository.
+const GENERATORS: &str = "debian/artifact-gen/bin";
+
+/// A directory with the generators in `executables` under the names that their package gives them.
+fn generators(sh: &Shell, executables: &Path) -> Result<TempDir> {
+    let directory = tempfile::tempdir().context("making a directory failed")?;
+    for path in sh.read_dir(GENERATORS).with_context(|| format!("reading {GENERATORS} failed"))? {
+        let link = directory.path().join(path.file_name().unwrap_or_default());
+        symlink(executables.join("artifact-gen"), &link)
+            .with_context(|| format!("linking {} failed", link.display()))?;
+    }
+    Ok(directory)
+}
+
+/// Writes the package and the archive of one that the reader of a page has to `directory`.
+fn write_packages(directory: &Path) -> Result<()> {
+    directory::write(&directory.join("app.deb"), Package::new("app", "2").build()?)?;
+    directory::write(&directory.join("more.deb"), Package::new("more", "1").build()?)?;
+    let sh = Shell::new()?;
+    cmd!(sh, "tar --create --file {directory}/more.tar --directory {directory} --remove-files more.deb")
+        .quiet()
+        .run()?;
+    Ok(())
 }
 
 fn execute(sh: &Shell, page: &str, script: &str) -> Result<()> {

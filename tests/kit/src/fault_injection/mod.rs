@@ -76,7 +76,8 @@ pub struct Scope {
     pub lost_writes: bool,
     /// An interrupted install is followed by a second interruption: every pair of crash points.
     pub pairs: bool,
-    /// The largest number of crash points, of failing calls, of lost writes and of pairs in a sequence, evenly spread.
+    /// The largest number of crash points, of failing calls, of losses of unsynced writes and of pairs in a sequence,
+    /// evenly spread.
     pub sample: usize,
     /// Shifts the sample, so that different runs inject other faults.
     pub offset: usize,
@@ -125,7 +126,7 @@ pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<R
 /// The number of attempts at a time. Most of an attempt is waiting for processes and for the disk.
 const WORKERS: usize = 8;
 
-/// The lost writes of one sequence are divided into at most so many parts, which run in parallel.
+/// The states with unsynced writes lost of one sequence are divided into at most so many parts, which run in parallel.
 const PARTS: usize = 4;
 
 /// The smallest size of a part: each part makes a recording of its own.
@@ -214,7 +215,7 @@ impl Injection<'_> {
             if let Some(difference) = difference(recorded[index].get_or_insert_with(|| calls.clone()), &calls) {
                 let name = sequence.name;
                 bail!(
-                    "injecting lost writes failed: {name:?}: the module makes different calls each time: {difference}"
+                    "losing unsynced writes failed: {name:?}: the module makes different calls each time: {difference}"
                 );
             }
             for (complete, shown, end) in ends {
@@ -225,8 +226,8 @@ impl Injection<'_> {
         Ok(())
     }
 
-    /// The calls of `sequence`, and the outcomes of the states in one of `of` parts that lost writes leave. All of a
-    /// part are laid out on the device on which they were recorded, because a journal contains paths.
+    /// The calls of `sequence`, and the outcomes of losses of unsynced writes in one of `of` parts. All of a part are
+    /// laid out on the device on which they were recorded, because a journal contains paths.
     fn lost_in(&self, sequence: &Sequence, scope: Scope, part: usize, of: usize) -> Result<(Vec<String>, Vec<Loss>)> {
         let mut device = prepared(self.subject, sequence)?;
         let recording = self.tracer.record(self.subject, &mut device, sequence.interrupted)?;

@@ -1,4 +1,4 @@
-//! The effects of system calls on a directory: recorded by the tracer, replayed for lost writes.
+//! The effects of system calls on a directory: recorded by the tracer, replayed with unsynced writes lost.
 
 use std::fs;
 use std::path::Path;
