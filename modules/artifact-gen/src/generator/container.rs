@@ -17,8 +17,8 @@ use crate::payload_name::mapped;
 
 /// Makes an artifact for the module container: one project with its images
 ///
-/// An IMAGE is the name of an image of podman or docker on this machine, or the file of an archive that 'podman save' or
-/// 'docker save' has written. What runs is given by --run, --compose or --quadlet.
+/// An IMAGE is the name of an image of podman or docker on this machine, or the file of an archive that 'podman save'
+/// or 'docker save' has written. What runs is given by --run, --compose or --quadlet.
 ///
 /// Example: container-artifact-gen -n shop-2 -t raspberrypi3 --project shop --run --publish 80:8080 localhost/shop:2
 #[derive(Args, Debug)]

@@ -12,8 +12,8 @@ use crate::options::Options;
 
 /// Makes an artifact for the module web-file: the files of a web root
 ///
-/// The artifact is the whole set: with the module's default settings, top-level files of the web root that are not in it
-/// are removed. The web root is dest_dir in the device's settings.
+/// The artifact is the whole set: with the module's default settings, top-level files of the web root that are not in
+/// it are removed. The web root is dest_dir in the device's settings.
 ///
 /// Example: web-file-artifact-gen -n release-2 -t raspberrypi3 index.html style.css
 #[derive(Args, Debug)]
