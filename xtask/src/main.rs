@@ -6,6 +6,7 @@ mod conformance;
 mod crash;
 mod debian;
 mod dist;
+mod distribution;
 mod docs;
 mod dpkg;
 mod e2e;
@@ -42,7 +43,7 @@ enum Xtask {
     Conformance(conformance::Conformance),
     Crash(crash::Crash),
     Debian(debian::Debian),
-    Dist(dist::Dist),
+    Dist(distribution::Distribution),
     Docs(docs::Docs),
     E2e(e2e::E2e),
     Engines(engines::Engines),

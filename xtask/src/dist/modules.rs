@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
-use crate::target::Target;
+use crate::target::{TARGETS, Target};
 
 /// The cargo workspace.
 pub struct Workspace {
@@ -17,6 +17,46 @@ pub struct Workspace {
     /// The packaged modules.
     pub modules: Vec<Module>,
 }
+
+impl Workspace {
+    /// The version, which all modules share.
+    pub fn version(&self) -> Result<&str> {
+        Ok(&self.modules.first().context("no modules in the workspace")?.version)
+    }
+
+    /// The file name of the metapackage, which recommends all modules.
+    pub fn metapackage(&self) -> String {
+        format!("{COLLECTION}_{}_all.deb", self.version().unwrap_or_default())
+    }
+
+    /// The file name of the archive with the executables for `target`.
+    pub fn executables(&self, target: &Target) -> String {
+        format!("{COLLECTION}-{}-{}.tar.gz", self.version().unwrap_or_default(), target.debian)
+    }
+
+    /// The file name of the archive with the Yocto layer.
+    pub fn layer(&self) -> String {
+        format!("meta-rust-modules-{}.tar.gz", self.version().unwrap_or_default())
+    }
+
+    /// The names of everything in `dist/` that is made of the packages.
+    pub fn collections(&self) -> impl Iterator<Item = String> {
+        let executables = TARGETS.iter().map(|target| self.executables(target));
+        executables.chain([self.metapackage(), self.layer(), APT.to_owned(), format!("{SUMS}.asc")])
+    }
+}
+
+/// The name of the metapackage, and of archives with all modules.
+pub const COLLECTION: &str = "mender-update-modules";
+
+/// The beginning of the names of packages with an Update Module.
+pub const UPDATE_MODULE: &str = "mender-update-module-";
+
+/// The directory of the APT repository in `dist/`.
+pub const APT: &str = "apt";
+
+/// The file with the checksums of the files in `dist/`.
+pub const SUMS: &str = "SHA256SUMS";
 
 /// A module with its Debian package.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,12 +75,17 @@ impl Module {
         format!("{}.deb", self.stem(target))
     }
 
-    /// The file name of the SBOM of that package.
-    pub fn sbom_name(&self, target: &Target) -> String {
-        format!("{}.spdx.json", self.stem(target))
+    /// The names of the files for `target`: the package, and its SBOMs in SPDX and CycloneDX.
+    pub fn file_names(&self, target: &Target) -> [String; 3] {
+        [self.deb_name(target), format!("{}.spdx.json", self.stem(target)), format!("{}.cdx.json", self.stem(target))]
     }
 
-    /// The common beginning of both names.
+    /// Whether the package is an Update Module, which runs on a device.
+    pub fn is_update_module(&self) -> bool {
+        self.debian.starts_with(UPDATE_MODULE)
+    }
+
+    /// The common beginning of these names.
     pub fn stem(&self, target: &Target) -> String {
         format!("{}_{}_{}", self.debian, self.version, target.debian)
     }

@@ -31,6 +31,17 @@ pub enum Choice {
     Glibc,
 }
 
+impl Choice {
+    /// The value of the option.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Musl => "musl",
+            Self::Glibc => "glibc",
+        }
+    }
+}
+
 /// The compiler of a toolchain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compiler {
