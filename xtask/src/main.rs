@@ -17,6 +17,7 @@ mod layer;
 mod needs;
 mod new;
 mod record;
+mod release;
 mod shell;
 mod summary;
 mod target;
@@ -50,6 +51,7 @@ enum Xtask {
     Image(image::Image),
     Layer(layer::Layer),
     New(new::New),
+    Release(release::Release),
     Shell(shell::Shell),
     Test(test::Test),
 }
@@ -88,6 +90,7 @@ fn dispatch() -> Result<()> {
         Xtask::Image(command) => command.run(&sh),
         Xtask::Layer(command) => command.run(&sh).map(drop),
         Xtask::New(command) => command.run(&sh),
+        Xtask::Release(command) => command.run(&sh),
         Xtask::Shell(command) => command.run(&sh),
         Xtask::Test(command) => command.run(&sh),
     }
