@@ -8,6 +8,7 @@ pub mod cost;
 mod device;
 mod record;
 mod scenarios;
+mod server;
 mod states;
 
 use std::fs;
@@ -57,6 +58,8 @@ pub struct Setup {
     pub image: Image,
     /// The `.deb` files under test, for the architecture of this machine.
     pub packages: Vec<PathBuf>,
+    /// A signed APT repository of these packages.
+    pub repository: PathBuf,
     /// The executable of the server in container images, for this machine.
     pub server: PathBuf,
     /// The directory of the scenarios' directories: `target/e2e/<machine>`.
