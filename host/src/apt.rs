@@ -24,21 +24,32 @@ pub struct Root<'a> {
 impl<'a> Root<'a> {
     /// Downloads the package lists of `release` (a code name) for `architecture` (Debian's name) into `directory`.
     pub fn new(sh: &'a Shell, step: &Step, directory: &Path, release: &str, architecture: &str) -> Result<Self> {
-        for part in ["lists/partial", "archives/partial"] {
-            let part = directory.join(part);
-            fs::create_dir_all(&part).with_context(|| format!("creating {} failed", part.display()))?;
-        }
-        let sources = format!("deb [signed-by={KEYRING}] {} {release} main\n", mirror(sh)?);
-        fs::write(directory.join("sources.list"), sources).context("writing sources.list of the private apt failed")?;
-        fs::write(directory.join("status"), "").context("writing an empty dpkg status failed")?;
-        let root = Root { sh, directory: directory.to_owned(), architecture: architecture.to_owned() };
-        // Without this option, a failed download of the lists is only a warning, and no package is found later.
-        run(step, root.apt("apt-get").args(["-o", "APT::Update::Error-Mode=any", "update"])).with_context(|| {
+        let source =
+            format!("Types: deb\nURIs: {}\nSuites: {release}\nComponents: main\nSigned-By: {KEYRING}\n", mirror(sh)?);
+        Self::with_source(sh, step, directory, &source, architecture).with_context(|| {
             format!(
                 "downloading Debian's package lists for {release} {architecture}: check the network; \
                      while the mirror is updated, try again later"
             )
-        })?;
+        })
+    }
+
+    /// Downloads the package lists of `source`, in the format deb822, for `architecture` (Debian's name) into
+    /// `directory`.
+    ///
+    /// # Errors
+    /// A list is missing, or its signature is not valid.
+    pub fn with_source(sh: &'a Shell, step: &Step, directory: &Path, source: &str, architecture: &str) -> Result<Self> {
+        for part in ["lists/partial", "archives/partial", "sources"] {
+            let part = directory.join(part);
+            fs::create_dir_all(&part).with_context(|| format!("creating {} failed", part.display()))?;
+        }
+        fs::write(directory.join("sources/private.sources"), source)
+            .context("writing the sources of the private apt failed")?;
+        fs::write(directory.join("status"), "").context("writing an empty dpkg status failed")?;
+        let root = Root { sh, directory: directory.to_owned(), architecture: architecture.to_owned() };
+        // Without this option, a failed download of the lists is only a warning, and no package is found later.
+        run(step, root.apt("apt-get").args(["-o", "APT::Update::Error-Mode=any", "update"]))?;
         Ok(root)
     }
 
@@ -64,8 +75,8 @@ impl<'a> Root<'a> {
             format!("Dir::State::lists={directory}/lists"),
             format!("Dir::State::status={directory}/status"),
             format!("Dir::Cache={directory}"),
-            format!("Dir::Etc::sourcelist={directory}/sources.list"),
-            "Dir::Etc::sourceparts=/dev/null".to_owned(),
+            "Dir::Etc::sourcelist=/dev/null".to_owned(),
+            format!("Dir::Etc::sourceparts={directory}/sources"),
             format!("APT::Architecture={architecture}"),
             format!("APT::Architectures={architecture}"),
             "APT::Sandbox::User=".to_owned(), // the user _apt has no access to root's cache directory

@@ -1,11 +1,12 @@
-//! `cargo xtask dist`: static executables of every module for every target, their Debian packages, source archives
-//! and a table.
+//! The packages of `cargo xtask dist`: static executables of every module for every target, their Debian packages, and
+//! source archives.
 
 mod build;
 mod c_library;
 mod cargo_home;
 pub mod copyright;
 mod copyright_holders;
+mod cyclonedx;
 mod debian_rust;
 mod inputs;
 mod job;
@@ -21,9 +22,11 @@ mod sbom;
 pub mod source;
 mod table;
 mod toolchain;
+pub mod tools;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -38,16 +41,17 @@ use inputs::Inputs;
 use job::{Job, stale};
 use linked::Linked;
 use modules::{Module, Workspace};
-use package::{Packager, TOOLS};
+use package::Packager;
+pub use package::TOOLS;
 use record::Content;
 use rust_source::Active;
 use source::Source;
-pub use table::released;
+use table::Sizes;
+pub use table::{Row, released, sums};
 use toolchain::{Choice, Toolchain};
+use tools::Tools;
 
 /// Builds the modules and writes their Debian packages to dist/
-///
-/// Takes about 4 minutes on 2 cores the first time, seconds when nothing has changed.
 #[derive(Args, Default)]
 pub struct Dist {
     /// Builds for this architecture, arm64, armhf or amd64; may be repeated [default: all]
@@ -77,32 +81,89 @@ impl Dist {
         TARGETS.iter().filter(|row| self.arch.is_empty() || self.arch.contains(row)).collect()
     }
 
-    /// Updates `dist/`, prints its content as a table, and returns every package with its target.
+    /// Whether packages are made for all architectures, with the C library of a release.
+    pub fn is_complete(&self) -> bool {
+        self.targets().len() == TARGETS.len() && self.libc == Choice::Auto
+    }
+
+    /// The options of the command line that choose the packages.
+    pub fn options(&self) -> Vec<&'static str> {
+        let architectures = self.arch.iter().flat_map(|target| ["--arch", target.debian]);
+        architectures.chain(["--libc", self.libc.name()]).collect()
+    }
+
+    /// Updates the packages in `dist/`, prints them as a table, and returns every package with its target.
     pub fn run(self, sh: &Shell) -> Result<Vec<(&'static Target, PathBuf)>> {
+        let built = self.build(sh)?;
+        built.print(&[])?;
+        Ok(built.packages)
+    }
+
+    /// Updates the packages in `dist/`.
+    pub fn build(&self, sh: &Shell) -> Result<Built> {
         let workspace = modules::workspace(sh)?;
         let out = workspace.root.join("dist");
         let chosen = self.targets();
-        let jobs: Vec<Job> = chosen
-            .iter()
-            .flat_map(|target| workspace.modules.iter().map(|module| Job::new(&out, module, target)))
-            .collect();
+        let packaged = workspace.packaged(&chosen).into_iter();
+        let jobs: Vec<Job> = packaged.map(|(module, target)| Job::new(&out, module, target)).collect();
         let inputs = Inputs::read(sh, &workspace.root)?;
         if !stale(sh, &workspace, &inputs, &jobs, self.libc)?.is_empty() {
             self.needs(sh)?.provide(sh)?;
         }
         // Two processes in the same work tree would overwrite each other's incomplete packages.
-        let _lock = cache::lock(&workspace.target.join("dist.lock"))?;
+        let lock = cache::lock(&workspace.target.join("dist.lock"))?;
         let stale = stale(sh, &workspace, &inputs, &jobs, self.libc)?;
         if !stale.is_empty() {
+            // Everything that is made of the packages is outdated.
+            workspace.collections().try_for_each(|name| remove(&out.join(name)))?;
             update(sh, &workspace, &inputs, &stale, self.libc)?;
         }
         let sources = write_sources(sh, &workspace, &out)?;
-        remove_outdated(&out, &workspace.modules, &sources)?;
-        table::sums(&out)?;
-        print!("{}", table::render(&table::rows(&workspace, &jobs, &sources)?));
-        table::check_sizes(&workspace, &jobs)?;
-        Ok(jobs.into_iter().map(|job| (job.target, job.deb)).collect())
+        remove_outdated(&out, &workspace, &sources)?;
+        sums(&out)?;
+        let rows = table::rows(&workspace, &jobs, &sources)?;
+        let sizes = table::sizes(&workspace, &jobs)?;
+        let packages = jobs.into_iter().map(|job| (job.target, job.deb)).collect();
+        Ok(Built { packages, sources, out, epoch: inputs.epoch, workspace, rows, sizes, _lock: lock })
     }
+}
+
+/// The packages in `dist/`, which no other process changes as long as this value exists.
+pub struct Built {
+    /// Every package with its target.
+    pub packages: Vec<(&'static Target, PathBuf)>,
+    /// The source archives.
+    pub sources: Vec<PathBuf>,
+    /// The directory `dist/`.
+    pub out: PathBuf,
+    /// The time of the last commit in seconds since 1970, which is the time of all files.
+    pub epoch: String,
+    /// The work tree.
+    pub workspace: Workspace,
+    rows: Vec<Row>,
+    sizes: Sizes,
+    _lock: File,
+}
+
+impl Built {
+    /// A row for the table: the file at `path`.
+    pub fn row(&self, name: &str, architecture: &str, path: &Path) -> Result<Row> {
+        table::row(&self.workspace, name, architecture, path)
+    }
+
+    /// Prints the packages and `others` as one table, and the sizes of executables.
+    ///
+    /// # Errors
+    /// The executables are too large together.
+    pub fn print(&self, others: &[Row]) -> Result<()> {
+        print!("{}", table::render(&[&self.rows[..], others].concat()));
+        self.sizes.check()
+    }
+}
+
+/// The time of the last commit that changed a package, in seconds since 1970.
+pub fn epoch(sh: &Shell) -> Result<String> {
+    Ok(Inputs::read(sh, &modules::workspace(sh)?.root)?.epoch)
 }
 
 /// Writes the source archives of all modules to `out`, without building anything, and returns their paths.
@@ -116,28 +177,28 @@ pub fn sources(sh: &Shell, out: &Path) -> Result<Vec<PathBuf>> {
 pub fn test_server(sh: &Shell, target: &'static Target) -> Result<PathBuf> {
     const NAME: &str = "tiny-http";
     let server = || Module { name: NAME.into(), version: String::new(), debian: String::new() };
-    let workspace = Workspace { modules: vec![server()], ..modules::workspace(sh)? };
+    let workspace = Workspace { modules: vec![server()], tools: Vec::new(), ..modules::workspace(sh)? };
     toolchain::add_musl(sh, &[target], Choice::Auto)?;
     let libc = toolchain::libc(&Active::find(sh)?, target, Choice::Auto);
     packages::ensure(sh, &target.needs(libc).collect::<Vec<_>>())?;
     let _lock = cache::lock(&workspace.target.join("dist.lock"))?;
     let (toolchains, ()) = toolchain::provide(sh, &workspace.target, &[target], Choice::Auto, |_| Ok(()))?;
-    build::all(sh, &workspace, &toolchains)?;
+    build::all(sh, &workspace, &toolchains, None)?;
     Ok(toolchain_of(&toolchains, target)?.executable(&workspace, &server(), target))
 }
 
 /// Builds the packages of the jobs `stale`.
 fn update(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job], libc: Choice) -> Result<()> {
-    for module in &workspace.modules {
+    for module in workspace.modules.iter().chain(&workspace.tools) {
         package::check_version(workspace, module)?;
         package::check_assets(workspace, module)?;
     }
     let targets: Vec<&'static Target> =
         TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
-    let (toolchains, cargo_deb) = toolchain::provide(sh, &workspace.target, &targets, libc, package::cargo_deb)?;
-    let packager = Packager { sh, workspace, inputs, cargo_deb };
+    let (toolchains, tools) = toolchain::provide(sh, &workspace.target, &targets, libc, Tools::provide)?;
+    let packager = Packager { sh, workspace, inputs, cargo_deb: tools.deb };
     let linked = linked(sh, workspace, stale)?;
-    build::all(sh, workspace, &toolchains)?;
+    build::all(sh, workspace, &toolchains, Some(&tools.auditable))?;
     let out = workspace.root.join("dist");
     fs::create_dir_all(&out).with_context(|| format!("creating {} failed", out.display()))?;
     for (job, linked) in stale.iter().zip(&linked) {
@@ -154,7 +215,7 @@ fn update(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job], li
         let executable = toolchain.executable(workspace, job.module, job.target);
         let size = fs::metadata(&executable).with_context(|| format!("reading {} failed", executable.display()))?.len();
         let content = Content { size, libc: toolchain.libc.name().to_owned() };
-        record::write(&workspace.target, &job.deb, &job.sbom, &inputs.key(toolchain, job.target), &content)?;
+        record::write(&workspace.target, job.files(), &inputs.key(toolchain, job.target), &content)?;
     }
     Ok(())
 }
@@ -190,12 +251,18 @@ fn write_sources(sh: &Shell, workspace: &Workspace, out: &Path) -> Result<Vec<Pa
 }
 
 /// Removes the files of earlier versions and of removed modules, so that `dist/` has only the files of this work tree.
-fn remove_outdated(out: &Path, modules: &[Module], sources: &[PathBuf]) -> Result<()> {
-    let all = TARGETS.iter().flat_map(|target| modules.iter().map(move |module| (module, target)));
-    let packages = all.flat_map(|(module, target)| [module.deb_name(target), module.sbom_name(target)]);
+fn remove_outdated(out: &Path, workspace: &Workspace, sources: &[PathBuf]) -> Result<()> {
+    let all = workspace.packaged(&TARGETS.iter().collect::<Vec<_>>()).into_iter();
+    let packages = all.flat_map(|(module, target)| module.file_names(target)).chain(workspace.collections());
     let known: Vec<PathBuf> = packages.map(|name| out.join(name)).chain(sources.iter().cloned()).collect();
-    for path in released(out)?.iter().filter(|path| !known.contains(path)) {
-        fs::remove_file(path).with_context(|| format!("removing the outdated {} failed", path.display()))?;
+    released(out)?.iter().filter(|path| !known.contains(path)).try_for_each(|path| remove(path))
+}
+
+/// Removes an outdated file or directory, if it exists.
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.with_context(|| format!("removing the outdated {} failed", path.display())),
     }
-    Ok(())
 }

@@ -16,7 +16,9 @@ use test_report::{Case, Timeline, Verdict};
 use xshell::Shell;
 
 use crate::build;
-use crate::dist::{self, Dist};
+use crate::dist::{self, Dist, modules};
+use crate::distribution::repository::{self, Repository};
+use crate::distribution::signature::{self, Signer};
 use crate::evidence;
 use crate::needs::Needs;
 use crate::record::Record;
@@ -53,7 +55,7 @@ impl E2e {
     /// The requirements of the chosen scenarios.
     pub fn needs(&self, sh: &Shell) -> Result<Needs> {
         let (targets, boards): (Vec<_>, Vec<_>) = self.chosen().into_iter().unzip();
-        Ok(Needs::machines(&boards)?.and(Dist::of(&targets).needs(sh)?).and(Needs::packages(e2e::HOST_PACKAGES)))
+        Ok(Needs::machines(&boards)?.and(Dist::of(&targets).needs(sh)?).and(Needs::packages(&host_packages())))
     }
 
     fn chosen(&self) -> Vec<(&'static Target, &'static Board)> {
@@ -129,6 +131,11 @@ impl E2e {
     }
 }
 
+/// The Debian packages that the host needs for the scenarios and for the APT repository.
+fn host_packages() -> Vec<&'static str> {
+    [e2e::HOST_PACKAGES, repository::TOOLS, signature::TOOLS].concat()
+}
+
 /// Runs `scenarios` on the board of `target` with `packages` instead of those in `dist/`, and returns the machine's
 /// name.
 pub fn run_with(
@@ -137,7 +144,7 @@ pub fn run_with(
     packages: Vec<PathBuf>,
     scenarios: &[&str],
 ) -> Result<&'static str> {
-    packages::ensure(sh, e2e::HOST_PACKAGES)?;
+    packages::ensure(sh, &host_packages())?;
     let board = target.board.as_ref();
     let board = board.with_context(|| format!("no emulated Pi for the architecture {}", target.debian))?;
     let setup = setup(sh, target, Image::ensure(sh, board)?, packages)?;
@@ -148,7 +155,7 @@ pub fn run_with(
 
 /// Measures the cost of a container update, on the machine whose image has a container engine.
 pub fn cost(sh: &Shell) -> Result<Cost> {
-    packages::ensure(sh, e2e::HOST_PACKAGES)?;
+    packages::ensure(sh, &host_packages())?;
     let is_it = |(_, board): &(&Target, &Board)| board.machine == e2e::CONTAINER_MACHINE;
     let rows = TARGETS.iter().filter_map(|target| Some((target, target.board.as_ref()?)));
     let setups = setups(sh, &rows.filter(is_it).collect::<Vec<_>>())?;
@@ -160,16 +167,37 @@ fn setups(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Ve
     let targets: Vec<_> = chosen.iter().map(|(target, _)| *target).collect();
     let built = Dist::of(&targets).run(sh)?;
     let images = Image::ensure_all(sh, &chosen.iter().map(|(_, board)| *board).collect::<Vec<_>>())?;
+    let is_update_module =
+        |deb: &PathBuf| deb.file_name().is_some_and(|name| name.to_string_lossy().starts_with(modules::UPDATE_MODULE));
     let of = |target: &'static Target| {
-        built.iter().filter(move |(of, _)| *of == target).map(|(_, deb)| deb.clone()).collect()
+        let packages = built.iter().filter(move |(of, _)| *of == target).map(|(_, deb)| deb.clone());
+        packages.filter(is_update_module).collect()
     };
     targets.iter().zip(images).map(|(target, image)| setup(sh, target, image, of(target))).collect()
 }
 
 fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBuf>) -> Result<Setup> {
     let directory = sh.current_dir().join("target/e2e").join(image.board().machine);
+    let repository = directory.join("apt");
+    let time = dist::epoch(sh)?;
+    let made = Repository {
+        directory: &repository,
+        architectures: [target.debian].into(),
+        packages: packages.iter().map(PathBuf::as_path).collect(),
+        url: repository::URL,
+        time: &time,
+    };
+    made.make(sh, &Signer::throw_away(sh, &time)?)?;
     let generator = build::workspace(sh)?.join("artifact-gen");
-    Ok(Setup { generator, server: dist::test_server(sh, target)?, image, packages, directory, snapshot: None })
+    Ok(Setup {
+        generator,
+        server: dist::test_server(sh, target)?,
+        image,
+        packages,
+        repository,
+        directory,
+        snapshot: None,
+    })
 }
 
 /// The number of scenarios on a machine from which creating a snapshot takes less time than it saves: see

@@ -18,7 +18,7 @@ use xshell::{Shell, cmd};
 use crate::dist::copyright;
 use crate::dist::linked::Linked;
 use crate::dist::modules::{self, Module, Workspace};
-use crate::dist::source::Source;
+use crate::dist::source::{self, Source};
 use crate::summary::Summary;
 use crate::target::Libc;
 pub use checkouts::Checkouts;
@@ -51,6 +51,10 @@ pub struct Layer {
 /// The file with the checksums of prebuilt packages.
 const PREBUILT: &str = "meta-rust-modules/recipes-mender/update-modules/prebuilt.inc";
 
+/// The file with the checksums of source archives, and what it says about them.
+const SOURCES: &str = "sources.inc";
+const SOURCES_NOTE: &str = "The archives of sources that `cargo xtask dist` makes.";
+
 /// A generated file of the layer with its correct content.
 struct Generated {
     path: PathBuf,
@@ -60,6 +64,10 @@ struct Generated {
 impl Layer {
     /// The command that checks the generated files.
     pub const CHECK: Self = Self { check: true, prebuilt: false, test: false, checkouts: Checkouts::NONE, only: None };
+
+    /// The command that writes the checksums of the packages.
+    pub const PREBUILT: Self =
+        Self { check: false, prebuilt: true, test: false, checkouts: Checkouts::NONE, only: None };
 
     /// Writes, checks or tests, and returns a summary.
     pub fn run(self, sh: &Shell) -> Result<String> {
@@ -95,6 +103,35 @@ impl Layer {
     }
 }
 
+/// The files of the layer by their path in it, with the checksums of the packages in `dist/` and of the archives
+/// `sources`, in the order of the modules.
+///
+/// # Errors
+/// A package is missing or outdated, or the layer has no recipes for this version.
+pub fn released(sh: &Shell, workspace: &Workspace, sources: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let root = &workspace.root;
+    let mut sums = Vec::new();
+    for (module, source) in workspace.modules.iter().zip(sources) {
+        recipe(&root.join(LAYER), module)?;
+        let content = fs::read(source).with_context(|| format!("reading {} failed", source.display()))?;
+        sums.push((module.debian.clone(), cache::sha256(&content)));
+    }
+    let own = [
+        (Path::new(PREBUILT).to_owned(), prebuilt::content(sh, workspace)?),
+        (Path::new(LAYER).join(SHARED).join(SOURCES), generated::sums(SOURCES_NOTE, &sums)),
+    ];
+    let file = |path: PathBuf| {
+        let full = root.join(&path);
+        let context = || format!("reading {} failed", full.display());
+        let content = match own.iter().find(|(own, _)| *own == path) {
+            Some((_, content)) => content.clone().into_bytes(),
+            None => fs::read(&full).with_context(context)?,
+        };
+        Ok((path.strip_prefix(LAYER).map(Path::to_owned).with_context(context)?, content))
+    };
+    source::tracked(sh, &[LAYER])?.into_iter().map(file).collect()
+}
+
 /// Adds to `summary` whether the checksums of prebuilt packages agree with `dist/`.
 pub fn compare_prebuilt(sh: &Shell, summary: &Summary) {
     const NAME: &str = "layer: prebuilt checksums";
@@ -124,8 +161,7 @@ fn generated_files(sh: &Shell, workspace: &Workspace) -> Result<Vec<Generated>> 
     let lock = fs::read_to_string(&lock).with_context(|| format!("reading {} failed", lock.display()))?;
     let path = layer.join(SHARED).join("mender-update-module-git-crates.inc");
     files.push(Generated { path, content: generated::crates(&lock)? });
-    let content = generated::sums("The archives of sources that `cargo xtask dist` makes.", &sums);
-    files.push(Generated { path: layer.join(SHARED).join("sources.inc"), content });
+    files.push(Generated { path: layer.join(SHARED).join(SOURCES), content: generated::sums(SOURCES_NOTE, &sums) });
     let names = workspace.modules.iter().map(|module| module.debian.as_str());
     files.push(Generated { path: layer.join("conf/from-source.inc"), content: generated::providers(names) });
     Ok(files)

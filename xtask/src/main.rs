@@ -6,6 +6,7 @@ mod conformance;
 mod crash;
 mod debian;
 mod dist;
+mod distribution;
 mod docs;
 mod dpkg;
 mod e2e;
@@ -16,6 +17,7 @@ mod layer;
 mod needs;
 mod new;
 mod record;
+mod release;
 mod shell;
 mod summary;
 mod target;
@@ -42,13 +44,14 @@ enum Xtask {
     Conformance(conformance::Conformance),
     Crash(crash::Crash),
     Debian(debian::Debian),
-    Dist(dist::Dist),
+    Dist(distribution::Distribution),
     Docs(docs::Docs),
     E2e(e2e::E2e),
     Engines(engines::Engines),
     Image(image::Image),
     Layer(layer::Layer),
     New(new::New),
+    Release(release::Release),
     Shell(shell::Shell),
     Test(test::Test),
 }
@@ -87,6 +90,7 @@ fn dispatch() -> Result<()> {
         Xtask::Image(command) => command.run(&sh),
         Xtask::Layer(command) => command.run(&sh).map(drop),
         Xtask::New(command) => command.run(&sh),
+        Xtask::Release(command) => command.run(&sh),
         Xtask::Shell(command) => command.run(&sh),
         Xtask::Test(command) => command.run(&sh),
     }

@@ -109,17 +109,19 @@ pub fn archive(sh: &Shell, directory: &Path, files: &[(&str, &str)]) -> Result<V
     Ok(archive)
 }
 
-/// The package `deb` with a newer version and no other change. It is unpacked in `directory`.
-pub fn newer(sh: &Shell, deb: &Path, directory: &Path) -> Result<Vec<u8>> {
+/// Writes the package `deb` with another version and no other change, and returns its path. `version` gets the present
+/// version. The package is unpacked in `directory`.
+pub fn with_version(sh: &Shell, deb: &Path, directory: &Path, version: impl Fn(&str) -> String) -> Result<PathBuf> {
     cmd!(sh, "dpkg-deb --raw-extract {deb} {directory}").quiet().run()?;
     let control = directory.join("DEBIAN/control");
-    let newer = |line: &str| {
-        if line.starts_with("Version: ") { format!("{line}+newer\n") } else { format!("{line}\n") }
+    let line = |line: &str| match line.strip_prefix("Version: ") {
+        Some(present) => format!("Version: {}\n", version(present)),
+        None => format!("{line}\n"),
     };
-    let text: String = sh.read_file(&control)?.lines().map(newer).collect();
+    let text: String = sh.read_file(&control)?.lines().map(line).collect();
     sh.write_file(&control, text)?;
     let packed = directory.with_extension("deb");
     // gzip, because an emulated CPU takes a minute longer to decompress xz.
     cmd!(sh, "dpkg-deb --root-owner-group -Zgzip --build {directory} {packed}").quiet().ignore_stdout().run()?;
-    fs::read(&packed).with_context(|| format!("reading {} failed", packed.display()))
+    Ok(packed)
 }

@@ -197,16 +197,41 @@ impl<'a> Device<'a> {
     }
 
     fn install_with(&self, command: &str, module: &str) -> Result<()> {
+        let path = self.copy_in(self.package_of(module)?)?;
+        self.package(&format!("{command} {path}"))
+    }
+
+    /// The package of `module` under test.
+    fn package_of(&self, module: &str) -> Result<&'a Path> {
         let prefix = format!("mender-update-module-{module}_");
         let is_it = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
         let package = self.setup.packages.iter().find(is_it);
-        let path = self.copy_in(package.with_context(|| format!("no package of the module {module}"))?)?;
-        self.expect(&format!("{command} {path}"), PACKAGE, 0).map(drop)
+        package.map(PathBuf::as_path).with_context(|| format!("no package of the module {module}"))
+    }
+
+    /// Runs `command`, an operation on packages.
+    pub fn package(&self, command: &str) -> Result<()> {
+        self.expect(command, PACKAGE, 0).map(drop)
+    }
+
+    /// Runs apt-get with `arguments`.
+    pub fn apt(&self, arguments: &str) -> Result<()> {
+        self.package(&format!("{APT} {arguments}"))
+    }
+
+    /// The directory of the scenario on this host.
+    pub fn directory(&self) -> &'a Path {
+        self.directory
+    }
+
+    /// The directory of the signed APT repository on this host.
+    pub fn repository(&self) -> &'a Path {
+        &self.setup.repository
     }
 
     /// Removes `package` and its settings.
     pub fn purge_package(&self, package: &str) -> Result<()> {
-        self.expect(&format!("{APT} purge --yes {package}"), PACKAGE, 0).map(drop)
+        self.apt(&format!("purge --yes {package}"))
     }
 
     /// Copies a file of the host to the device and returns its path there.
@@ -233,12 +258,15 @@ impl<'a> Device<'a> {
         let apt = Root::new(self.sh, self.step, &apt, release.trim(), self.setup.image.board().architecture)?;
         let debs = apt.download(self.step, &["mender-client"])?;
         let deb = debs.first().context("apt-get downloaded no package of mender-client")?;
-        artifact::newer(self.sh, deb, &self.directory.join("mender-client"))
+        let newer = |present: &str| format!("{present}+newer");
+        let path = artifact::with_version(self.sh, deb, &self.directory.join("mender-client"), newer)?;
+        fs::read(&path).with_context(|| format!("reading {} failed", path.display()))
     }
 
-    /// The directory of the scenario on the host.
-    pub fn directory(&self) -> &Path {
-        self.directory
+    /// Writes the package of `module` with this version, and returns its path.
+    pub fn package_with_version(&self, module: &str, version: &str) -> Result<PathBuf> {
+        let directory = self.directory.join(format!("{module}-{version}"));
+        artifact::with_version(self.sh, self.package_of(module)?, &directory, |_| version.to_owned())
     }
 
     /// Makes an artifact for this device, copies it there, and returns its path there.

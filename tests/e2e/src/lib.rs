@@ -8,6 +8,7 @@ pub mod cost;
 mod device;
 mod record;
 mod scenarios;
+mod server;
 mod states;
 
 use std::fs;
@@ -59,6 +60,8 @@ pub struct Setup {
     pub packages: Vec<PathBuf>,
     /// The executable of the generators of artifacts, for this host.
     pub generator: PathBuf,
+    /// A signed APT repository of these packages.
+    pub repository: PathBuf,
     /// The executable of the server in container images, for this machine.
     pub server: PathBuf,
     /// The directory of the scenarios' directories: `target/e2e/<machine>`.

@@ -5,6 +5,7 @@ mod deb;
 mod destination;
 mod directory;
 mod diversion;
+mod repository;
 mod web_file;
 
 use crate::Scenario;

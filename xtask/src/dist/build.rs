@@ -1,4 +1,5 @@
-//! Compiles the modules as static executables, because an updater must not depend on libraries that it updates.
+//! Compiles the modules as static executables, because an updater must not depend on libraries that it updates. Each
+//! contains the list of its crates, which vulnerability scanners read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +12,19 @@ use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
 use super::cargo_home::cargo_home;
-use super::modules::Workspace;
+use super::modules::{Module, Workspace};
 use super::processor;
 use super::rust_source::{self, Active};
 use super::toolchain::{Compiler, Toolchain};
 use crate::target::{Target, variable};
 
-/// Builds every module with each of `toolchains` for its target.
-pub fn all(sh: &Shell, workspace: &Workspace, toolchains: &[(&'static Target, Toolchain)]) -> Result<()> {
+/// Builds every module with each of `toolchains` for its target, with the cargo-auditable at the path `auditable`.
+pub fn all(
+    sh: &Shell,
+    workspace: &Workspace,
+    toolchains: &[(&'static Target, Toolchain)],
+    auditable: Option<&Path>,
+) -> Result<()> {
     for (target, toolchain) in toolchains {
         remove_other_toolchains(&workspace.target.join(target.triple(toolchain.libc)), toolchain)?;
     }
@@ -30,8 +36,16 @@ pub fn all(sh: &Shell, workspace: &Workspace, toolchains: &[(&'static Target, To
     for group in groups.filter(|group| !group.is_empty()) {
         let names: Vec<_> = group.iter().map(|(target, _)| target.debian).collect();
         step(format!("building for {}", names.join(", ")), |step| {
-            build(sh, step, workspace, &group)?;
-            group.iter().try_for_each(|(target, toolchain)| check(sh, step, workspace, target, toolchain))
+            build(sh, step, workspace, &workspace.modules, &group, auditable)?;
+            // In a call of its own: cargo unites the features of what it builds together, and those of a program for
+            // workstations would make the modules larger.
+            let mut workstations = group.clone();
+            workstations.retain(|(target, _)| workspace.tools.iter().any(|tool| tool.is_for(target)));
+            if !workstations.is_empty() {
+                build(sh, step, workspace, &workspace.tools, &workstations, auditable)?;
+            }
+            let is_auditable = auditable.is_some();
+            group.iter().try_for_each(|(target, toolchain)| check(sh, step, workspace, target, toolchain, is_auditable))
         })?;
     }
     Ok(())
@@ -47,10 +61,23 @@ fn remove_other_toolchains(directory: &Path, toolchain: &Toolchain) -> Result<()
     fs::write(&made_by, &toolchain.identity).with_context(|| format!("writing {} failed", made_by.display()))
 }
 
-/// Builds every module for the targets of `group`, which have the same compiler.
-fn build(sh: &Shell, step: &Step, workspace: &Workspace, group: &[&(&'static Target, Toolchain)]) -> Result<()> {
-    let packages = workspace.modules.iter().flat_map(|module| ["--package", &module.name]);
-    let mut command = cmd!(sh, "cargo build --release --locked")
+/// Builds `modules`, which have one profile, for the targets of `group`, which have the same compiler.
+fn build(
+    sh: &Shell,
+    step: &Step,
+    workspace: &Workspace,
+    modules: &[Module],
+    group: &[&(&'static Target, Toolchain)],
+    auditable: Option<&Path>,
+) -> Result<()> {
+    let packages = modules.iter().flat_map(|module| ["--package", &module.name]);
+    let profile = modules.first().map(Module::profile).unwrap_or_default();
+    let cargo_build = match auditable {
+        Some(program) => cmd!(sh, "{program} auditable build"),
+        None => cmd!(sh, "cargo build"),
+    };
+    let mut command = cargo_build
+        .args(["--profile", profile, "--locked"])
         .args(packages)
         .env("CARGO_ENCODED_RUSTFLAGS", flags(&workspace.root)?);
     for (target, toolchain) in group {
@@ -95,15 +122,28 @@ fn flags(root: &Path) -> Result<String> {
     Ok(flags.join("\x1f"))
 }
 
-/// Checks that the executables are static and run on the oldest processor of the target.
-fn check(sh: &Shell, step: &Step, workspace: &Workspace, target: &Target, toolchain: &Toolchain) -> Result<()> {
-    for module in &workspace.modules {
+/// Checks that the executables are static, run on the oldest processor of the target, and have the list of linked
+/// crates if they are auditable.
+fn check(
+    sh: &Shell,
+    step: &Step,
+    workspace: &Workspace,
+    target: &'static Target,
+    toolchain: &Toolchain,
+    is_auditable: bool,
+) -> Result<()> {
+    for module in workspace.packaged(&[target]).into_iter().map(|(module, _)| module) {
         let executable = toolchain.executable(workspace, module, target);
-        let headers = run(step, cmd!(sh, "readelf --wide --program-headers --dynamic {executable}"))?;
+        let headers = run(step, cmd!(sh, "readelf --wide --program-headers --dynamic --sections {executable}"))?;
         ensure!(
             is_static(&headers),
             "executable is not static: {}: it needs an interpreter or a shared library: find the dependency that \
              links one",
+            executable.display()
+        );
+        ensure!(
+            !is_auditable || has_crates(&headers),
+            "no list of crates in the executable: {}: it has no section {CRATES}: check the version of cargo-auditable",
             executable.display()
         );
         if let Some(processor) = &target.processor {
@@ -118,9 +158,25 @@ fn is_static(headers: &str) -> bool {
     !headers.lines().any(|line| line.trim_start().starts_with("INTERP") || line.contains("(NEEDED)"))
 }
 
+/// The section with the list of linked crates. Its name is part of the format of cargo-auditable.
+const CRATES: &str = ".dep-v0";
+
+/// Whether the output of readelf lists the section [`CRATES`].
+fn has_crates(headers: &str) -> bool {
+    headers.lines().any(|line| line.trim_start().starts_with('[') && line.split_whitespace().any(|word| word == CRATES))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_of_crates_is_a_section() {
+        assert!(has_crates(
+            "  [ 6] .dep-v0           PROGBITS        0000000000403d30 003d30 000366 00   A  0   0  1\n"
+        ));
+        assert!(!has_crates("  [ 6] .rodata           PROGBITS        0000000000403d30 003d30\n  .dep-v0\n"));
+    }
 
     #[test]
     fn an_interpreter_or_library_is_found() {

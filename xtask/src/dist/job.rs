@@ -20,15 +20,22 @@ pub struct Job<'a> {
     pub target: &'static Target,
     /// The path of the package.
     pub deb: PathBuf,
-    /// The path of its SBOM.
-    pub sbom: PathBuf,
+    /// The path of its SBOM in SPDX, which is also in the package.
+    pub spdx: PathBuf,
+    /// The path of its SBOM in CycloneDX.
+    pub cyclonedx: PathBuf,
 }
 
 impl<'a> Job<'a> {
     /// The job that writes a package of `module` for `target` to the directory `out`.
     pub fn new(out: &Path, module: &'a Module, target: &'static Target) -> Self {
-        let (deb, sbom) = (out.join(module.deb_name(target)), out.join(module.sbom_name(target)));
-        Job { module, target, deb, sbom }
+        let [deb, spdx, cyclonedx] = module.file_names(target).map(|name| out.join(name));
+        Job { module, target, deb, spdx, cyclonedx }
+    }
+
+    /// The files that the job writes. The first one is the package.
+    pub fn files(&self) -> [&Path; 3] {
+        [&self.deb, &self.spdx, &self.cyclonedx]
     }
 }
 
@@ -50,7 +57,7 @@ pub fn stale<'a>(
             keys.insert(target.debian, toolchain.map(|toolchain| inputs.key(&toolchain, target)));
         }
         let key = keys.get(target.debian).and_then(Option::as_deref);
-        if !key.is_some_and(|key| record::matches(&workspace.target, &job.deb, &job.sbom, key)) {
+        if !key.is_some_and(|key| record::matches(&workspace.target, job.files(), key)) {
             stale.push(job);
         }
     }

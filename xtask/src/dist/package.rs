@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use host::cargo::cargo;
 use host::command::run;
 use host::status::{Step, step};
 use host::{cache, directory};
@@ -17,34 +16,10 @@ use super::linked::Linked;
 use super::modules::{Module, Workspace};
 use super::sbom::Sbom;
 use super::toolchain::Toolchain;
-use super::{c_library, copyright, source};
+use super::{c_library, copyright, cyclonedx, source};
 
 /// The Debian packages of the programs that are used here.
 pub const TOOLS: &[&str] = &["binutils", "lintian", "xz-utils"];
-
-/// The pinned version of cargo-deb, so that the packages change only with this work tree.
-const CARGO_DEB: &str = "3.8.0";
-
-/// The path of cargo-deb, which is compiled on first use. As a dependency of xtask it would double the compile time
-/// before the first command in a new clone, and only `dist` needs it.
-pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
-    let key = cache::key([CARGO_DEB.as_bytes()]);
-    let root = cache::entry("cargo-deb", &key, |root| {
-        step(format!("compiling cargo-deb {CARGO_DEB}, once"), |step| {
-            let objects = root.join("build");
-            // It packs a few files: a debug build is enough. Debian's xz compresses.
-            let install = cmd!(sh, "cargo install --locked --debug --no-default-features --no-track")
-                .args(["--version", CARGO_DEB, "cargo-deb"])
-                .args([Path::new("--root"), root, Path::new("--target-dir"), &objects])
-                .env("CARGO_PROFILE_DEV_DEBUG", "false");
-            cargo(step, install).context(
-                "installing cargo-deb from crates.io into the cache failed: check the network and the free space",
-            )?;
-            directory::remove(&objects)
-        })
-    })?;
-    Ok(root.join("bin/cargo-deb"))
-}
 
 /// Checks before the build that Debian's changelog of `module` begins with the version of Cargo.toml.
 pub fn check_version(workspace: &Workspace, module: &Module) -> Result<()> {
@@ -120,7 +95,7 @@ impl Packager<'_> {
         })
     }
 
-    /// Writes the files of the package of `job` to the directory of cargo-deb, and the SBOM beside the package.
+    /// Writes the files of the package of `job` to the directory of cargo-deb, and the SBOMs beside the package.
     fn stage(&self, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
         let executable = toolchain.executable(self.workspace, job.module, job.target);
         let content = fs::read(&executable).with_context(|| format!("reading {} failed", executable.display()))?;
@@ -134,13 +109,16 @@ impl Packager<'_> {
             executable: &cache::sha256(&content),
             created: &self.inputs.time(self.sh)?,
         };
-        let sbom = sbom.document().with_context(|| format!("making the SBOM of {} failed", job.deb.display()))?;
+        let context = || format!("making the SBOMs of {} failed", job.deb.display());
+        let spdx = sbom.document().with_context(context)?;
+        let cyclonedx = cyclonedx::document(&spdx).with_context(context)?;
         let staged = self.staging().join(job.target.packaged).join("release");
         directory::empty(&staged).context("creating the directory for the files of the package failed")?;
         directory::write(&staged.join(&job.module.name), content)?;
         directory::write(&staged.join("copyright"), copyright::render(self.workspace, linked, toolchain.libc)?)?;
-        directory::write(&staged.join(format!("{}.spdx.json", job.module.debian)), &sbom)?;
-        directory::write(&job.sbom, sbom)
+        directory::write(&staged.join(format!("{}.spdx.json", job.module.debian)), &spdx)?;
+        directory::write(&job.spdx, spdx)?;
+        directory::write(&job.cyclonedx, cyclonedx)
     }
 
     /// The target directory of cargo-deb.

@@ -1,4 +1,4 @@
-//! The record of a package: the key of its inputs, the hashes of the package and of its SBOM, the size of its
+//! The record of a package: the key of its inputs, the hashes of the package and of its SBOMs, the size of its
 //! executable, and the name of the C library.
 
 use std::fs;
@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use host::cache;
 
-/// Whether `deb` and `sbom` are unaltered and were made of the inputs with this key.
-pub fn matches(target: &Path, deb: &Path, sbom: &Path, key: &str) -> bool {
-    let recorded = fs::read_to_string(path(target, deb));
-    recorded.is_ok_and(|recorded| line(key, deb, sbom).is_ok_and(|line| recorded.starts_with(&line)))
+/// The files of a package: the package itself, and its SBOMs.
+pub type Files<'a> = [&'a Path; 3];
+
+/// Whether `files` are unaltered and were made of the inputs with this key.
+pub fn matches(target: &Path, files: Files, key: &str) -> bool {
+    let recorded = fs::read_to_string(path(target, files[0]));
+    recorded.is_ok_and(|recorded| line(key, files).is_ok_and(|line| recorded.starts_with(&line)))
 }
 
 /// What a package contains.
@@ -22,10 +25,10 @@ pub struct Content {
     pub libc: String,
 }
 
-/// Writes the record that `deb` with `content` and `sbom` were made of the inputs with this key.
-pub fn write(target: &Path, deb: &Path, sbom: &Path, key: &str, content: &Content) -> Result<()> {
-    let path = path(target, deb);
-    let record = format!("{}{} {}\n", line(key, deb, sbom)?, content.size, content.libc);
+/// Writes the record that `files`, a package with `content`, were made of the inputs with this key.
+pub fn write(target: &Path, files: Files, key: &str, content: &Content) -> Result<()> {
+    let path = path(target, files[0]);
+    let record = format!("{}{} {}\n", line(key, files)?, content.size, content.libc);
     fs::write(&path, record).with_context(|| format!("writing {} failed", path.display()))
 }
 
@@ -40,12 +43,13 @@ pub fn content(target: &Path, deb: &Path) -> Result<Content> {
     parse().with_context(|| format!("invalid record: {}: remove it and run cargo xtask dist", path.display()))
 }
 
-fn line(key: &str, deb: &Path, sbom: &Path) -> Result<String> {
-    let hash = |path: &Path| {
+fn line(key: &str, files: Files) -> Result<String> {
+    let mut line = key.to_owned();
+    for path in files {
         let content = fs::read(path).with_context(|| format!("reading {} failed", path.display()))?;
-        anyhow::Ok(cache::sha256(&content))
-    };
-    Ok(format!("{key} {} {}\n", hash(deb)?, hash(sbom)?))
+        line = format!("{line} {}", cache::sha256(&content));
+    }
+    Ok(line + "\n")
 }
 
 fn path(target: &Path, deb: &Path) -> PathBuf {
@@ -60,13 +64,14 @@ mod tests {
     #[test]
     fn a_deleted_or_altered_file_does_not_match() {
         let directory = tempfile::tempdir().unwrap();
-        let files = ["a_1_arm64.deb", "a_1_arm64.spdx.json"].map(|name| directory.path().join(name));
-        let matches = |key| matches(directory.path(), &files[0], &files[1], key);
+        let files =
+            ["a_1_arm64.deb", "a_1_arm64.spdx.json", "a_1_arm64.cdx.json"].map(|name| directory.path().join(name));
+        let matches = |key| matches(directory.path(), files.each_ref().map(PathBuf::as_path), key);
         assert!(!matches("key"));
         for altered in &files {
             files.iter().for_each(|file| fs::write(file, "made").unwrap());
             let content = Content { size: 12, libc: "musl".into() };
-            write(directory.path(), &files[0], &files[1], "key", &content).unwrap();
+            write(directory.path(), files.each_ref().map(PathBuf::as_path), "key", &content).unwrap();
             assert_eq!(super::content(directory.path(), &files[0]).unwrap(), content);
             assert!(matches("key") && !matches("other key"));
             fs::write(altered, "altered").unwrap();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use host::cache;
 
 use super::job::Job;
-use super::modules::Workspace;
+use super::modules::{SUMS, Workspace};
 use super::record::{self, Content};
 use crate::target::Libc;
 
@@ -20,22 +20,32 @@ const HEADINGS: [&str; 7] = ["package", "architecture", "C library", "executable
 /// other architectures has another size, and grows for the same reasons.
 const SIZE_GOAL: (&str, u64) = ("arm64", 3_500_000);
 
-/// Prints the size of the executables together for each architecture.
-///
-/// # Errors
-/// With musl it is more than [`SIZE_GOAL`]. The GNU C library alone is larger.
-pub fn check_sizes(workspace: &Workspace, jobs: &[Job]) -> Result<()> {
-    let mut sums: BTreeMap<(&str, String), u64> = BTreeMap::new();
-    for job in jobs {
+/// The size in bytes of the executables together, by architecture and C library.
+pub struct Sizes(BTreeMap<(&'static str, String), u64>);
+
+/// The sizes of the executables of `jobs`.
+pub fn sizes(workspace: &Workspace, jobs: &[Job]) -> Result<Sizes> {
+    let mut sums = BTreeMap::new();
+    for job in jobs.iter().filter(|job| job.module.is_update_module()) {
         let Content { size, libc } = record::content(&workspace.target, &job.deb)?;
         *sums.entry((job.target.debian, libc)).or_default() += size;
     }
-    for ((architecture, libc), sum) in sums {
-        println!("executables for {architecture} together, with {libc}: {sum} bytes");
-        let why = too_large(architecture, &libc, sum);
-        ensure!(why.is_none(), why.unwrap_or_default());
+    Ok(Sizes(sums))
+}
+
+impl Sizes {
+    /// Prints the sizes.
+    ///
+    /// # Errors
+    /// With musl a size is more than [`SIZE_GOAL`]. The GNU C library alone is larger.
+    pub fn check(&self) -> Result<()> {
+        for ((architecture, libc), sum) in &self.0 {
+            println!("executables for {architecture} together, with {libc}: {sum} bytes");
+            let why = too_large(architecture, libc, *sum);
+            ensure!(why.is_none(), why.unwrap_or_default());
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn too_large(architecture: &str, libc: &str, sum: u64) -> Option<String> {
@@ -48,34 +58,41 @@ fn too_large(architecture: &str, libc: &str, sum: u64) -> Option<String> {
     })
 }
 
+/// A row of the table.
+pub type Row = [String; HEADINGS.len()];
+
+/// The row of the file at `path`, which is not a package of a module.
+pub fn row(workspace: &Workspace, name: &str, architecture: &str, path: &Path) -> Result<Row> {
+    let content = fs::read(path).with_context(|| format!("reading {} failed", path.display()))?;
+    Ok([
+        name.to_owned(),
+        architecture.to_owned(),
+        String::new(),
+        String::new(),
+        format!("{} KiB", content.len().div_ceil(1024)),
+        cache::sha256(&content),
+        path.strip_prefix(&workspace.root).unwrap_or(path).display().to_string(),
+    ])
+}
+
 /// One row for each job, and one for each of `sources`, with paths relative to the work tree. SBOMs have no rows,
 /// because each is also in its package.
-pub fn rows(workspace: &Workspace, jobs: &[Job], sources: &[PathBuf]) -> Result<Vec<[String; 7]>> {
-    let packages = jobs.iter().map(|job| (job.module.debian.clone(), Some(job.target), &job.deb));
+pub fn rows(workspace: &Workspace, jobs: &[Job], sources: &[PathBuf]) -> Result<Vec<Row>> {
+    let package = |job: &Job| {
+        let Content { size, libc } = record::content(&workspace.target, &job.deb)?;
+        let mut row = row(workspace, &job.module.debian, job.target.debian, &job.deb)?;
+        (row[2], row[3]) = (libc, format!("{size} B"));
+        Ok(row)
+    };
     let source = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.rsplit_once('-').map_or_else(|| name.to_string(), |(package, _)| package.to_owned())
+        row(workspace, name.rsplit_once('-').map_or(&*name, |(package, _)| package), "source", path)
     };
-    let all = packages.chain(sources.iter().map(|path| (source(path), None, path)));
-    all.map(|(package, target, path)| {
-        let made = target.map(|_| record::content(&workspace.target, path)).transpose()?;
-        let (libc, size) = made.map_or_else(Default::default, |made| (made.libc, format!("{} B", made.size)));
-        let content = fs::read(path).with_context(|| format!("reading {} failed", path.display()))?;
-        Ok([
-            package,
-            target.map_or("source", |target| target.debian).to_owned(),
-            libc,
-            size,
-            format!("{} KiB", content.len().div_ceil(1024)),
-            cache::sha256(&content),
-            path.strip_prefix(&workspace.root).unwrap_or(path).display().to_string(),
-        ])
-    })
-    .collect()
+    jobs.iter().map(package).chain(sources.iter().map(source)).collect()
 }
 
 /// Formats `rows` as a table with aligned columns.
-pub fn render(rows: &[[String; 7]]) -> String {
+pub fn render(rows: &[Row]) -> String {
     let headings = HEADINGS.map(str::to_owned);
     let all = || [&headings].into_iter().chain(rows);
     let width = |column: usize| all().map(|row| row[column].len()).max().unwrap_or(0);
@@ -89,7 +106,7 @@ pub fn render(rows: &[[String; 7]]) -> String {
     table
 }
 
-/// Writes `SHA256SUMS` for all released files in `out`.
+/// Writes `SHA256SUMS` for all released files in `out`. Removes the signature of other sums.
 pub fn sums(out: &Path) -> Result<()> {
     let mut lines = String::new();
     for path in released(out)? {
@@ -97,7 +114,11 @@ pub fn sums(out: &Path) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         lines.push_str(&format!("{}  {name}\n", cache::sha256(&content)));
     }
-    let path = out.join("SHA256SUMS");
+    let path = out.join(SUMS);
+    let signature = out.join(format!("{SUMS}.asc"));
+    if signature.exists() && fs::read_to_string(&path).ok().as_ref() != Some(&lines) {
+        fs::remove_file(&signature).with_context(|| format!("removing {} failed", signature.display()))?;
+    }
     fs::write(&path, lines).with_context(|| format!("writing {} failed", path.display()))
 }
 
@@ -111,7 +132,7 @@ pub fn released(out: &Path) -> Result<Vec<PathBuf>> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            [".deb", ".spdx.json", ".tar.gz"].iter().any(|ending| name.ends_with(ending))
+            [".deb", ".spdx.json", ".cdx.json", ".tar.gz"].iter().any(|ending| name.ends_with(ending))
         })
         .collect();
     released.sort();
@@ -147,9 +168,14 @@ mod tests {
         fs::write(out.path().join("a.deb"), "abc").unwrap();
         fs::write(out.path().join("a.spdx.json"), "abc").unwrap();
         fs::write(out.path().join("note.txt"), "").unwrap();
+        fs::write(out.path().join("SHA256SUMS.asc"), "of other sums").unwrap();
         sums(out.path()).unwrap();
+        assert!(!out.path().join("SHA256SUMS.asc").exists());
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let expected = format!("{abc}  a.deb\n{abc}  a.spdx.json\n");
         assert_eq!(fs::read_to_string(out.path().join("SHA256SUMS")).unwrap(), expected);
+        fs::write(out.path().join("SHA256SUMS.asc"), "of these sums").unwrap();
+        sums(out.path()).unwrap();
+        assert!(out.path().join("SHA256SUMS.asc").exists());
     }
 }

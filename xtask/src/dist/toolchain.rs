@@ -31,6 +31,17 @@ pub enum Choice {
     Glibc,
 }
 
+impl Choice {
+    /// The value of the option.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Musl => "musl",
+            Self::Glibc => "glibc",
+        }
+    }
+}
+
 /// The compiler of a toolchain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compiler {
@@ -68,7 +79,7 @@ impl Toolchain {
     /// The path of the executable of `module` for `target`.
     pub fn executable(&self, workspace: &Workspace, module: &Module, target: &Target) -> PathBuf {
         let directory = self.target_directory(workspace, target).join(target.triple(self.libc));
-        directory.join("release").join(&module.name)
+        directory.join(module.profile()).join(&module.name)
     }
 }
 

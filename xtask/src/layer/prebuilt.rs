@@ -36,6 +36,14 @@ pub enum Compared {
 /// Builds every package, and returns the content of the file for a release.
 pub fn release(sh: &Shell, workspace: &Workspace) -> Result<String> {
     Dist::default().run(sh)?;
+    content(sh, workspace)
+}
+
+/// The content of the file for a release with the packages in `dist/`.
+///
+/// # Errors
+/// A package is missing or outdated.
+pub fn content(sh: &Shell, workspace: &Workspace) -> Result<String> {
     let mut text =
         format!("{HEAD}# The packages that `cargo xtask dist` makes.\n{SOURCES}{}\n", release::sources(sh, workspace)?);
     let (mut toolchains, mut libcs, mut sums) = (String::new(), String::new(), String::new());
@@ -59,8 +67,7 @@ pub fn release(sh: &Shell, workspace: &Workspace) -> Result<String> {
 
 /// The line with the version of the release.
 fn version(workspace: &Workspace) -> Result<String> {
-    let version = &workspace.modules.first().context("no modules in the workspace")?.version;
-    Ok(format!("RUST_MODULES_PREBUILT = \"{version}\""))
+    Ok(format!("RUST_MODULES_PREBUILT = \"{}\"", workspace.version()?))
 }
 
 /// Checks that the file of a release has each line exactly once, and no others: of two lines, BitBake would use the
@@ -177,7 +184,8 @@ mod tests {
     #[test]
     fn missing_and_unexpected_lines_are_errors() {
         let module = Module { name: "deb".into(), version: "0.1.0".into(), debian: "mender-update-module-deb".into() };
-        let workspace = Workspace { root: PathBuf::new(), target: PathBuf::new(), modules: vec![module] };
+        let workspace =
+            Workspace { root: PathBuf::new(), target: PathBuf::new(), modules: vec![module], tools: Vec::new() };
         let mut text = format!("{HEAD}{SOURCES}abc\n");
         for target in TARGETS {
             let _ = writeln!(text, "{}abc", toolchain_key(target.debian));

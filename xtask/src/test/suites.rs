@@ -14,6 +14,7 @@ use crate::conformance::{self, Conformance};
 use crate::crash::Crash;
 use crate::debian::{self, Debian};
 use crate::dist::Dist;
+use crate::distribution::Distribution;
 use crate::e2e::E2e;
 use crate::engines::{self, Engines};
 use crate::layer::{self, Checkouts, Layer, levels};
@@ -62,9 +63,7 @@ pub const SUITES: &[Suite] = &[
     one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
     one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),
     one("layer: generated files", Level::Quick, Lane::Packages, nothing, |_, sh, _| Layer::CHECK.run(sh)),
-    one("dist", Level::Sample, Lane::Packages, needs_dist, |plan, sh, _| {
-        dist(plan).run(sh).map(|built| format!("{} packages", built.len()))
-    }),
+    one("dist", Level::Sample, Lane::Packages, needs_dist, |plan, sh, _| dist(plan).run(sh)),
     several("layer: prebuilt checksums", Level::Sample, nothing, |_, sh, summary| {
         layer::compare_prebuilt(sh, summary);
         Ok(())
@@ -141,11 +140,11 @@ fn needs_cargo_deny(_: &Plan, _: &Shell) -> Result<Requirements> {
 }
 
 /// The packages of this run: in a sample, those for the emulated machines.
-fn dist(plan: &Plan) -> Dist {
-    match plan.level {
+fn dist(plan: &Plan) -> Distribution {
+    Distribution::of(match plan.level {
         Level::Full => Dist::default(),
         _ => Dist::of(&target::TARGETS.iter().filter(|target| target.board.is_some()).collect::<Vec<_>>()),
-    }
+    })
 }
 
 fn e2e(plan: &Plan) -> E2e {

@@ -7,12 +7,23 @@ use crate::Scenario;
 use crate::artifact::Artifact;
 use crate::device::{Device, journal};
 use crate::scenarios::destination::{Destination, bytes};
+use crate::scenarios::repository;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "package",
         description: "the package is installed; purging it leaves nothing behind",
         run: package,
+    },
+    Scenario {
+        name: "apt-repository",
+        description: "the package is installed from the signed repository, removed and purged",
+        run: repository::install,
+    },
+    Scenario {
+        name: "apt-upgrade",
+        description: "the package is upgraded from the repository while an update is pending: rollback and commit work",
+        run: apt_upgrade,
     },
     Scenario { name: "install-commit", description: "an update is installed and committed", run: install_commit },
     Scenario {
@@ -67,6 +78,11 @@ const WEB_ROOT: Destination = Destination {
 /// The files of the new version.
 const NEW: &[(&str, &str)] = &[("index.html", "<h1>new</h1>\n"), ("style.css", "h1 { color: teal }\n")];
 
+/// Lists the files of the device, without those that dpkg, apt and systemd write about their own work.
+pub const FILES: &str = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp \
+    -o -path /root -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache -o -path /var/log \
+    -o -path /var/lib/systemd \\) -prune -o -print | sort";
+
 fn with_previous_version(device: &mut Device) -> Result<String> {
     WEB_ROOT.with_previous_version(device, "chmod 640 gone.html")
 }
@@ -78,23 +94,19 @@ fn artifact(device: &Device, files: &[(&str, &str)]) -> Result<String> {
 fn package(device: &mut Device) -> Result<()> {
     const PACKAGE: &str = "mender-update-module-web-file";
     device.power_on()?;
-    // Without the files that dpkg, apt and systemd write about their own work.
-    let files = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /root \
-                 -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache -o -path /var/log \
-                 -o -path /var/lib/systemd \\) -prune -o -print | sort";
-    let before = device.ok(files)?;
+    let before = device.ok(FILES)?;
     device.install_package_with_apt(MODULE)?;
     device.ok("test -x /usr/share/mender/modules/v3/web-file && /usr/share/mender/modules/v3/web-file --version")?;
     device.ok("systemctl is-enabled mender-update-module-web-file-recover.service")?;
     device.ok(&format!("dpkg --verify {PACKAGE}"))?;
     device.purge_package(PACKAGE)?;
-    let after = device.ok(files)?;
+    let after = device.ok(FILES)?;
     ensure!(before == after, "purging {PACKAGE} left changes:\n{}", differences(&before, &after));
     Ok(())
 }
 
 /// The lines of only one of two texts, marked as in a diff.
-fn differences(before: &str, after: &str) -> String {
+pub fn differences(before: &str, after: &str) -> String {
     let only = |one: &str, other: &str, mark: char| -> String {
         one.lines()
             .filter(|line| !other.lines().any(|other| other == *line))
@@ -102,6 +114,12 @@ fn differences(before: &str, after: &str) -> String {
             .collect()
     };
     only(before, after, '-') + &only(after, before, '+')
+}
+
+fn apt_upgrade(device: &mut Device) -> Result<()> {
+    let before = with_previous_version(device)?;
+    let artifact = artifact(device, NEW)?;
+    repository::upgrade(device, &WEB_ROOT, &before, &artifact, NEW)
 }
 
 fn install_commit(device: &mut Device) -> Result<()> {
