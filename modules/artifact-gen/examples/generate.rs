@@ -17,7 +17,13 @@ fn write(directory: &Path) -> io::Result<()> {
     for mut command in artifact_gen::commands() {
         let name = command.get_name().to_owned();
         let mut page = Vec::new();
-        Man::new(command.clone()).date("").render(&mut page)?;
+        // Without the version, which a release raises.
+        let man = Man::new(command.clone()).date("").source("").manual("Mender Update Modules");
+        man.render_title(&mut page)?;
+        man.render_name_section(&mut page)?;
+        man.render_synopsis_section(&mut page)?;
+        man.render_description_section(&mut page)?;
+        man.render_options_section(&mut page)?;
         let mut files = vec![("man", format!("{name}.1"), page)];
         let shells = [
             ("bash", Shell::Bash, name.clone()),

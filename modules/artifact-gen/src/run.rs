@@ -14,14 +14,14 @@ use crate::payload_name::is_accepted;
 use crate::platform::Devices;
 use crate::progress::step;
 use crate::summary::{Payload, Summary, bytes};
-use crate::work::{Temporary, clean_up_on_signals};
+use crate::work::{Temporary, clean_up_at_the_end};
 
 /// Makes the artifact of `generator`, and shows it.
 ///
 /// # Errors
 /// What is wrong with the input, or failed. No file is left then, and an earlier artifact of the name is unchanged.
 pub fn run<G: Generator>(generator: &G) -> Result<()> {
-    clean_up_on_signals()?;
+    clean_up_at_the_end()?;
     let mut options = generator.options().clone();
     options.check(G::MODULE)?;
     let output = options.output();
@@ -70,7 +70,8 @@ pub fn run<G: Generator>(generator: &G) -> Result<()> {
         let write = || command(artifact.path()).output(tmp.path());
         step(&format!("writing {}", output.display()), Some(artifact.path()), write)
             .with_context(|| format!("writing {} failed", output.display()))?;
-        summary.header = Some(mender_artifact.header(artifact.path(), tmp.path())?);
+        let read = || mender_artifact.header(artifact.path(), tmp.path());
+        summary.header = Some(step("reading the artifact", None, read)?);
         summary.size = Some(artifact.path().metadata().context("reading the size of the artifact failed")?.len());
         artifact.persist(&output)?;
     }

@@ -1,6 +1,7 @@
 //! Temporary files and programs of a run: whatever ends it, none stays.
 
-use std::fs;
+use std::fs::{self, File};
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,16 @@ struct Open {
     paths: Vec<PathBuf>,
     /// The process groups of running programs.
     groups: Vec<Pid>,
+}
+
+impl Open {
+    fn clean_up(&self) {
+        for group in &self.groups {
+            // It may have ended.
+            let _ = kill_process_group(*group, Signal::KILL);
+        }
+        self.paths.iter().for_each(|path| remove(path));
+    }
 }
 
 fn open() -> MutexGuard<'static, Open> {
@@ -60,12 +71,13 @@ impl Temporary {
         &self.0
     }
 
-    /// Renames it to `path`, where it stays.
+    /// Renames it to `path`, where it stays. It is synced before, so that a power loss leaves no empty file there.
     ///
     /// # Errors
-    /// When it cannot be renamed.
+    /// When it cannot be synced or renamed.
     pub fn persist(self, path: &Path) -> Result<()> {
-        fs::rename(&self.0, path).with_context(|| format!("writing {} failed", path.display()))
+        let sync = File::open(&self.0).and_then(|file| file.sync_all());
+        sync.and_then(|()| fs::rename(&self.0, path)).with_context(|| format!("writing {} failed", path.display()))
     }
 }
 
@@ -104,20 +116,26 @@ impl Drop for Running {
     }
 }
 
-/// Removes temporary files and ends programs when a signal ends this process.
+/// Removes temporary files and ends programs when a signal or a panic ends this process.
 ///
 /// # Errors
 /// When no signal handler can be installed.
-pub fn clean_up_on_signals() -> Result<()> {
+pub fn clean_up_at_the_end() -> Result<()> {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        // A panic that holds the lock has no one else to clean up.
+        if let Ok(open) = OPEN.try_lock() {
+            open.clean_up();
+        }
+        report(info);
+    }));
     let mut signals = Signals::new(TERM_SIGNALS.iter().chain(&[signal_hook::consts::SIGHUP]))
         .context("installing a signal handler failed")?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
+            // The lock is held to the end, so that nothing new begins.
             let open = open();
-            for group in &open.groups {
-                let _ = kill_process_group(*group, Signal::KILL);
-            }
-            open.paths.iter().for_each(|path| remove(path));
+            open.clean_up();
             process::exit(128 + signal);
         }
     });

@@ -1,10 +1,11 @@
 //! The new files: written to the staging directory once, synced, and read back.
 
+use std::fs::File;
 use std::hash::Hasher;
 use std::io::{self, Read, Write};
 
 use anyhow::{Context, Result, ensure};
-use mender_update_module::durable::{Dir, Kind};
+use mender_update_module::durable::{Dir, Kind, Writeback};
 use mender_update_module::{FileName, Payload, log};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
@@ -56,7 +57,8 @@ impl Staged {
         // A client older than 4.0 gives no sizes.
         let unknown = payload.size.is_none();
         let reserve = |bytes| if unknown { new.check_space(bytes, RESERVE) } else { Ok(()) };
-        let (bytes, checksum) = copy(&mut payload, &mut file, reserve).with_context(|| {
+        let mut target = WrittenEarly { file: &mut file, bytes: 0, writeback: Writeback::default() };
+        let (bytes, checksum) = copy(&mut payload, &mut target, reserve).with_context(|| {
             format!("writing {name} to {} failed (if the file system is full, free some space)", new.path().display())
         })?;
         new.set_owner_and_mode(&name, &file, owner, group, mode)?;
@@ -111,6 +113,26 @@ pub fn verify(staged: &[Staged], new: &Dir) -> Result<()> {
     let bytes = staged.iter().fold(0_u64, |sum, file| sum.saturating_add(file.bytes));
     log!("staged: {} files, {bytes} bytes in {}, read back and compared", staged.len(), new.path().display());
     Ok(())
+}
+
+/// A staged file that the kernel begins to write to storage while it is received.
+struct WrittenEarly<'a> {
+    file: &'a mut File,
+    bytes: u64,
+    writeback: Writeback,
+}
+
+impl Write for WrittenEarly<'_> {
+    fn write(&mut self, content: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(content)?;
+        self.bytes = self.bytes.saturating_add(written as u64);
+        self.writeback.received(self.file, self.bytes);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Copies everything, and calls `before_write` with the number of bytes before each write; returns the number of

@@ -17,6 +17,7 @@ mod path;
 mod removal;
 mod staging;
 mod trust;
+mod writeback;
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
@@ -35,6 +36,7 @@ pub use path::{absent_parents, mounts_at_or_below, resolve};
 pub use removal::remove_tree;
 pub use staging::Staging;
 pub use trust::require_trusted;
+pub use writeback::Writeback;
 
 use crate::name::FileName;
 
