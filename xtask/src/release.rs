@@ -52,14 +52,16 @@ impl Release {
         if !self.dry_run {
             return self.make(sh, &tag);
         }
-        let clone = sh.current_dir().join("target/release").join(self.version.to_string());
+        let directory = sh.current_dir().join("target/release");
+        let clone = directory.join(self.version.to_string());
         directory::remove(&clone)?;
         let root = sh.current_dir();
         step("cloning the work tree", |step| run(step, cmd!(sh, "git clone --quiet {root} {clone}")))?;
         let there = Shell::new()?;
         there.change_dir(&clone);
-        // Cargo cannot tell a crate in the clone from the same crate in the work tree.
-        there.set_var("CARGO_TARGET_DIR", clone.join("target"));
+        // A directory of its own, because cargo cannot tell a crate in the clone from the same crate in the work tree.
+        // The next dry run uses it again.
+        there.set_var("CARGO_TARGET_DIR", directory.join("build"));
         self.make(&there, &tag)?;
         println!("\nThis was a dry run: the work tree is unchanged, and the result is in {}.", clone.display());
         Ok(())

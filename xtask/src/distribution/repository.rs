@@ -12,7 +12,7 @@ use flate2::{Compression, GzBuilder};
 use host::apt::Root;
 use host::command::run;
 use host::directory;
-use host::status::step;
+use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
 use super::signature::Signer;
@@ -50,11 +50,18 @@ impl Repository<'_> {
     /// Makes the repository, and checks that apt reads it.
     pub fn make(&self, sh: &Shell, signer: &Signer) -> Result<()> {
         let context = || format!("making the APT repository {} failed", self.directory.display());
-        self.make_files(sh, signer).with_context(context)?;
-        self.verify(sh).with_context(|| format!("apt does not read the repository {}", self.directory.display()))
+        let made = step(format!("making the APT repository {}", self.directory.display()), |step| {
+            self.make_files(sh, step, signer).with_context(context)?;
+            self.verify(sh, step)
+                .with_context(|| format!("apt does not read the repository {}", self.directory.display()))
+        });
+        if made.is_err() {
+            directory::remove(self.directory)?; // an incomplete repository must not be published
+        }
+        made
     }
 
-    fn make_files(&self, sh: &Shell, signer: &Signer) -> Result<()> {
+    fn make_files(&self, sh: &Shell, step: &Step, signer: &Signer) -> Result<()> {
         directory::empty(self.directory)?;
         let pool = self.directory.join("pool");
         fs::create_dir_all(&pool).with_context(|| format!("creating {} failed", pool.display()))?;
@@ -64,7 +71,7 @@ impl Repository<'_> {
         }
         let suite = self.directory.join("dists").join(SUITE);
         for architecture in &self.architectures {
-            let list = self.list(sh, architecture)?;
+            let list = self.list(sh, step, architecture)?;
             let directory = suite.join(COMPONENT).join(format!("binary-{architecture}"));
             let mut gzip = GzBuilder::new().write(Vec::new(), Compression::best());
             gzip.write_all(list.as_bytes()).context("compressing the list of packages failed")?;
@@ -72,26 +79,25 @@ impl Repository<'_> {
             directory::write(&directory.join("Packages"), list)?;
             directory::write(&directory.join("Packages.gz"), compressed)?;
         }
-        let release = self.release(sh, &suite)?;
+        let release = self.release(sh, step, &suite)?;
         let path = suite.join("Release");
         directory::write(&path, release)?;
-        signer.sign(&path, &suite.join("InRelease"))?;
-        signer.detach_sign(&path, &suite.join("Release.gpg"))?;
-        let key = signer.public_key()?;
+        signer.sign(step, &path, &suite.join("InRelease"))?;
+        signer.detach_sign(step, &path, &suite.join("Release.gpg"))?;
+        let key = signer.public_key(step)?;
         directory::write(&self.directory.join(format!("{NAME}.sources")), source(self.url, &key))?;
         directory::write(&self.directory.join(format!("{NAME}.asc")), key)
     }
 
     /// The list of the packages for `architecture`, sorted.
-    fn list(&self, sh: &Shell, architecture: &str) -> Result<String> {
+    fn list(&self, sh: &Shell, step: &Step, architecture: &str) -> Result<String> {
         let _here = sh.push_dir(self.directory);
         let list = cmd!(sh, "apt-ftparchive --arch {architecture} packages pool").env("LC_ALL", "C");
-        let list = step(format!("listing packages for {architecture}"), |step| run(step, list))?;
-        Ok(sorted(&list))
+        Ok(sorted(&run(step, list)?))
     }
 
     /// The content of the release file, with the checksums of the lists in `suite`.
-    fn release(&self, sh: &Shell, suite: &Path) -> Result<String> {
+    fn release(&self, sh: &Shell, step: &Step, suite: &Path) -> Result<String> {
         let architectures: Vec<_> = self.architectures.iter().copied().collect();
         let at = format!("--date=@{}", self.time);
         let date = cmd!(sh, "date --utc {at}").arg("+%a, %d %b %Y %H:%M:%S UTC").env("LC_ALL", "C").quiet().read()?;
@@ -108,7 +114,7 @@ impl Repository<'_> {
         let options = fields.map(|(field, value)| format!("APT::FTPArchive::Release::{field}={value}"));
         let command = cmd!(sh, "apt-ftparchive").args(options.iter().flat_map(|option| ["-o", option]));
         let command = command.arg("release").arg(suite).env("LC_ALL", "C");
-        let release = step("hashing the lists of packages", |step| run(step, command))?;
+        let release = run(step, command)?;
         ensure!(
             release.lines().any(|line| line == format!("Date: {date}")),
             "apt-ftparchive ignores the date {date}: use apt 2.6 or later"
@@ -117,21 +123,18 @@ impl Repository<'_> {
     }
 
     /// Checks with a private apt that the signature is valid and that every package is found.
-    fn verify(&self, sh: &Shell) -> Result<()> {
+    fn verify(&self, sh: &Shell, step: &Step) -> Result<()> {
         let path = self.directory.join(format!("{NAME}.sources"));
         let text = fs::read_to_string(&path).with_context(|| format!("reading {} failed", path.display()))?;
         let local = format!("file:{}", self.directory.display());
         let text = text.replace(&format!("URIs: {}\n", self.url), &format!("URIs: {local}\n"));
         for architecture in &self.architectures {
             let directory = tempfile::tempdir().context("creating a directory for apt failed")?;
-            step(format!("apt reads the repository for {architecture}"), |step| {
-                let apt = Root::with_source(sh, step, directory.path(), &text, architecture)?;
-                for (name, version) in self.packages_for(architecture) {
-                    let versions = apt.versions(&name)?;
-                    ensure!(versions.contains(&version), "no {name} {version}: it has the versions {versions:?}");
-                }
-                anyhow::Ok(())
-            })?;
+            let apt = Root::with_source(sh, step, directory.path(), &text, architecture)?;
+            for (name, version) in self.packages_for(architecture) {
+                let versions = apt.versions(&name)?;
+                ensure!(versions.contains(&version), "no {name} {version}: it has the versions {versions:?}");
+            }
         }
         Ok(())
     }

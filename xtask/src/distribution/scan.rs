@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use host::command::run;
 use host::directory;
-use host::status::step;
+use host::status::{Step, step};
 use serde_json::Value;
 use tar::Archive;
 use xshell::{Shell, cmd};
@@ -25,6 +25,10 @@ type Crates = BTreeSet<(String, String)>;
 /// An executable does not list a crate of its SBOM.
 pub fn all(sh: &Shell, dist: &Path) -> Result<usize> {
     let scanner = tools::rust_audit_info(sh)?;
+    step("reading the crates in the executables", |step| scan(sh, step, &scanner, dist))
+}
+
+fn scan(sh: &Shell, step: &Step, scanner: &Path, dist: &Path) -> Result<usize> {
     let directory = tempfile::tempdir().context("creating a directory for executables failed")?;
     let mut count = 0;
     for deb in directory::entries(dist)? {
@@ -39,10 +43,8 @@ pub fn all(sh: &Shell, dist: &Path) -> Result<usize> {
         for executable in executables(&tar).with_context(context)? {
             let path = directory.path().join("executable");
             directory::write(&path, executable)?;
-            let list = step(format!("reading the crates in {}", deb.display()), |step| {
-                run(step, cmd!(sh, "{scanner} {path}"))
-            });
-            let missing = missing(&expected, &in_list(&list.with_context(context)?).with_context(context)?);
+            let list = run(step, cmd!(sh, "{scanner} {path}")).with_context(context)?;
+            let missing = missing(&expected, &in_list(&list).with_context(context)?);
             ensure!(missing.is_empty(), "{}: the executable does not list {}", deb.display(), missing.join(", "));
             count += 1;
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use host::command::run;
-use host::status::step;
+use host::status::{Step, step};
 use tempfile::TempDir;
 use xshell::{Cmd, Shell, cmd};
 
@@ -71,26 +71,25 @@ impl<'a> Signer<'a> {
     }
 
     /// The public key as text.
-    pub fn public_key(&self) -> Result<String> {
+    pub fn public_key(&self, step: &Step) -> Result<String> {
         let export = self.gpg().args(["--armor", "--export-options", "export-minimal", "--export", &self.key]);
-        let key = step("exporting the public key", |step| run(step, export));
-        key.with_context(|| format!("exporting the public key of {} failed", self.key))
+        run(step, export).with_context(|| format!("exporting the public key of {} failed", self.key))
     }
 
     /// Writes the content of `file` with its signature to `signed`.
-    pub fn sign(&self, file: &Path, signed: &Path) -> Result<()> {
-        self.write_signature("--clearsign", file, signed)
+    pub fn sign(&self, step: &Step, file: &Path, signed: &Path) -> Result<()> {
+        self.write_signature(step, "--clearsign", file, signed)
     }
 
     /// Writes the signature of `file` to `signature`.
-    pub fn detach_sign(&self, file: &Path, signature: &Path) -> Result<()> {
-        self.write_signature("--detach-sign", file, signature)
+    pub fn detach_sign(&self, step: &Step, file: &Path, signature: &Path) -> Result<()> {
+        self.write_signature(step, "--detach-sign", file, signature)
     }
 
-    fn write_signature(&self, kind: &str, file: &Path, output: &Path) -> Result<()> {
+    fn write_signature(&self, step: &Step, kind: &str, file: &Path, output: &Path) -> Result<()> {
         let command = self.gpg().args(["--armor", "--digest-algo", "SHA512", "--local-user", &self.key]);
         let command = command.arg("--output").arg(output).arg(kind).arg(file);
-        step(format!("signing {}", file.display()), |step| run(step, command)).with_context(|| {
+        run(step, command).with_context(|| {
             format!(
                 "signing {} with the key {} failed: the signature has the time of the last commit, and the key must be \
                  older: check it with gpg --list-secret-keys",

@@ -50,8 +50,9 @@ pub fn install(device: &mut Device) -> Result<()> {
     Ok(())
 }
 
-/// Installs the previous version of the package and the update `artifact`. Upgrades the package from the repository while
-/// the update is pending. Then rolls the update back; and once more, with a commit. `web_root` has the contents `before`.
+/// Installs the previous version of the package and the update `artifact`. Upgrades the package from the repository
+/// while the update is pending. Then rolls the update back; and once more, with a commit. `web_root` has the contents
+/// `before`.
 pub fn upgrade(
     device: &Device,
     web_root: &Destination,
