@@ -3,13 +3,13 @@
 //! One executable has all of them. It runs as `web-file-artifact-gen`, by a link of that name, or as `artifact-gen
 //! web-file`. A run goes through these files:
 //!
-//! 1. [`generator`]: the payload and the meta-data, from files and options.
+//! 1. `generator`: the payload and the meta-data, from files and options.
 //! 2. The module's own check: what its Download would refuse is refused here.
-//! 3. [`platform`] and [`payload_name`]: architectures and file names.
-//! 4. [`mender_artifact`] packs the artifact beside its final name.
-//! 5. [`summary`] shows what was made.
+//! 3. `platform` and `payload_name`: architectures and file names.
+//! 4. `mender_artifact` packs the artifact beside its final name.
+//! 5. `summary` shows what was made.
 //!
-//! All temporary files are in [`work`], which removes them on every way out.
+//! All temporary files are in `work`, which removes them on every way out.
 
 mod command;
 mod generator;

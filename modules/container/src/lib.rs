@@ -7,12 +7,12 @@
 //!
 //! An update goes through these files:
 //!
-//! 1. [`load`] streams the images into the engine, with the names in the archive replaced ([`image_archive`]).
-//! 2. [`forms`] builds units from the definition, in one of three forms: `run`, `quadlet` or `compose`.
-//! 3. [`conflicts`] refuses names that something else on the device uses.
-//! 4. [`update`] exchanges the directories, and has [`systemd`] stop and start the units.
-//! 5. [`health`] waits until the new version is healthy.
-//! 6. [`tags`] restores or removes names of images.
+//! 1. `load` streams the images into the engine, with the names in the archive replaced (`image_archive`).
+//! 2. `forms` builds units from the definition, in one of three forms: `run`, `quadlet` or `compose`.
+//! 3. `conflicts` refuses names that something else on the device uses.
+//! 4. `update` exchanges the directories, and has `systemd` stop and start the units.
+//! 5. `health` waits until the new version is healthy.
+//! 6. `tags` restores or removes names of images.
 
 pub mod artifact;
 mod artifact_files;

@@ -2,12 +2,12 @@
 //!
 //! An update goes through these directories:
 //!
-//! 1. [`payload`] stages the packages and reads what is in them.
-//! 2. [`checks`] refuses what a rollback could not restore, before anything is changed.
-//! 3. [`backup`] keeps the previous packages, copies of files, and a record of every path and table that the
+//! 1. `payload` stages the packages and reads what is in them.
+//! 2. `checks` refuses what a rollback could not restore, before anything is changed.
+//! 3. `backup` keeps the previous packages, copies of files, and a record of every path and table that the
 //!    update affects.
-//! 4. [`apt`] installs and removes the packages.
-//! 5. [`rollback`] restores the backup, and fails with a list of differences if anything is not as recorded.
+//! 4. `apt` installs and removes the packages.
+//! 5. `rollback` restores the backup, and fails with a list of differences if anything is not as recorded.
 //!
 //! The payload is that of Mender's own module of this name: `.deb` files. `mender-artifact` refuses some
 //! names of packages; these come renamed, or in a tar archive. The module reads the real name from the
