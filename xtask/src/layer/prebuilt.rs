@@ -35,7 +35,7 @@ pub enum Compared {
 
 /// Builds every package, and returns the content of the file for a release.
 pub fn release(sh: &Shell, workspace: &Workspace) -> Result<String> {
-    Dist::default().run(sh)?;
+    drop(Dist::default().build(sh)?);
     content(sh, workspace)
 }
 
