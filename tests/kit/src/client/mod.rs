@@ -23,6 +23,13 @@ use crate::debian::System;
 use feed::Feed;
 pub use outcome::Outcome;
 
+/// Runs its arguments in the background with their output in a pipe, of which this shell has the only reader.
+const BELOW_A_CLIENT: &str = r#"
+    pipe=$(mktemp --dry-run) && mkfifo "$pipe" && exec 3<> "$pipe" && rm "$pipe"
+    (exec "$@" > /proc/self/fd/3 2>&1 3<&-) &
+    wait
+"#;
+
 /// The generation of the client: both write the same work tree, with small differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
@@ -236,15 +243,15 @@ impl MockClient {
     }
 
     /// Starts a call of the module as the child of another process, which a test kills as if the client were killed.
-    /// The module's output is discarded.
+    /// As with the client, the module's output is a pipe whose only reader is that process: the module notices the end
+    /// of a client that was killed before the module began. Nobody reads the output.
     pub fn start_below_a_client(&self, state: &str) -> Result<Child> {
-        let mut command = self.command(state);
+        let command = self.command(state);
         let mut client = Command::new("sh");
-        client.args(["-c", "\"$@\" & wait", "client"]).arg(command.get_program()).args(command.get_args());
+        client.args(["-c", BELOW_A_CLIENT, "client"]).arg(command.get_program()).args(command.get_args());
         client.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command = client;
-        command.spawn().context("starting the module below a client failed")
+        client.spawn().context("starting the module below a client failed")
     }
 
     fn spawn(&self, state: &str, output: fn() -> Stdio) -> Result<Child> {
