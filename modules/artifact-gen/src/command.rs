@@ -73,11 +73,15 @@ fn not_started(program: &str, error: io::Error) -> anyhow::Error {
     }
 }
 
-/// The lines of a program's messages in one, without the empty ones and progress bars.
+/// The most lines of a program's messages in an error.
+const LINES: usize = 4;
+
+/// The first lines of a program's messages in one, without the empty ones and progress bars.
 fn one_line(message: &str) -> String {
     let is_bar = |line: &str| line.chars().all(|c| ".-|0123456789% ".contains(c));
     let lines = message.lines().map(str::trim).filter(|line| !is_bar(line));
-    lines.collect::<Vec<_>>().join("; ")
+    // mender-artifact shows its whole help after an error.
+    lines.take(LINES).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether `program` is in `PATH`.

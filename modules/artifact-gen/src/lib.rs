@@ -55,6 +55,24 @@ enum Generator {
 }
 
 impl Generator {
+    /// The generator that the name of the executable, the first of `arguments`, or the next one says. Invalid options end
+    /// the process.
+    fn parse_from(arguments: Vec<OsString>) -> Self {
+        let program = arguments.first().and_then(|program| Path::new(program).file_name()?.to_str());
+        // Under a conventional name, the help and messages have that name.
+        let named = commands().into_iter().find(|command| Some(command.get_name()) == program);
+        let Some(command) = named else { return Cli::parse_from(arguments).generator };
+        let name = command.get_name().to_owned();
+        let matches = command.get_matches_from(arguments);
+        let parsed = match name.trim_end_matches(SUFFIX) {
+            "web-file" => FromArgMatches::from_arg_matches(&matches).map(Self::WebFile),
+            "directory" => FromArgMatches::from_arg_matches(&matches).map(Self::Directory),
+            "deb" => FromArgMatches::from_arg_matches(&matches).map(Self::Deb),
+            _ => FromArgMatches::from_arg_matches(&matches).map(Self::Container),
+        };
+        parsed.unwrap_or_else(|error| error.exit())
+    }
+
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::WebFile(generator) => run::run(&*generator),
@@ -78,9 +96,7 @@ pub fn commands() -> Vec<clap::Command> {
 /// Runs a generator: the `main` of the executable. The exit code is 0 if the artifact was made, 1 for a failure, 2 for
 /// invalid options.
 pub fn main() -> ExitCode {
-    let matches = Cli::command().get_matches_from(arguments(env::args_os().collect()));
-    let result = Cli::from_arg_matches(&matches).map_err(anyhow::Error::from).and_then(|cli| cli.generator.run());
-    match result {
+    match Generator::parse_from(env::args_os().collect()).run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
@@ -89,26 +105,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// `arguments` with the generator as the first argument, if the executable's name says which one runs.
-fn arguments(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let name = arguments.first().and_then(|program| Path::new(program).file_name()?.to_str());
-    let generator = name.and_then(|name| name.strip_suffix(SUFFIX)).map(OsString::from);
-    if let Some(generator) = generator {
-        arguments.insert(1, generator);
-    }
-    arguments
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_name_of_the_executable_selects_the_generator() {
-        let with = |words: &[&str]| arguments(words.iter().map(OsString::from).collect());
-        assert_eq!(with(&["/usr/bin/web-file-artifact-gen", "a"])[1..], ["web-file", "a"]);
-        assert_eq!(with(&["artifact-gen", "deb", "a"])[1..], ["deb", "a"]);
+        let with = |words: &str| Generator::parse_from(words.split(' ').map(OsString::from).collect());
+        assert!(matches!(with("/usr/bin/web-file-artifact-gen -n a -t b c"), Generator::WebFile(_)));
+        assert!(matches!(with("directory-artifact-gen -n a -t b -d /srv c"), Generator::Directory(_)));
+        assert!(matches!(with("container-artifact-gen -n a -t b --project p c"), Generator::Container(_)));
+        assert!(matches!(with("/usr/bin/mender-artifact-gen deb -n a -t b c"), Generator::Deb(_)));
         Cli::command().debug_assert();
+        let usage = commands().remove(0).render_usage().to_string();
+        assert!(usage.starts_with("Usage: web-file-artifact-gen ["), "{usage}");
     }
 
     #[test]

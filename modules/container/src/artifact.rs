@@ -2,8 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -16,13 +15,10 @@ use crate::forms::build_context::BuildContext;
 pub use crate::image::{ImageId, Reference};
 use crate::image_archive::ImageArchive;
 pub use crate::image_archive::configuration::{ArchivedImage, images};
-use crate::load::{Role, refuse_compressed, require};
+use crate::load::{Role, require};
 use crate::metadata::{self, MetaData};
 pub use crate::name::Name;
 use crate::project::FILES;
-
-/// The length of the longest magic number of compressed files.
-const MAGIC: u64 = 6;
 
 /// What an artifact would install.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,17 +92,11 @@ impl Archive {
     fn read(file: &PayloadFile, project: &Name) -> Result<Self> {
         let read = || {
             let mut content = file.open()?;
-            let mut first = Vec::new();
-            (&mut content).take(MAGIC).read_to_end(&mut first)?;
-            refuse_compressed(&first)?;
-            let digests = ImageArchive::new(rewound(&mut content)?, project).finish()?;
-            anyhow::Ok(Self { digests, images: images(rewound(&mut content)?)? })
+            let images = images(BufReader::new(&mut content))?;
+            content.seek(SeekFrom::Start(0))?;
+            let digests = ImageArchive::new(BufReader::new(&mut content), project).finish()?;
+            anyhow::Ok(Self { digests, images })
         };
         read().with_context(|| format!("loading {} failed", file.name))
     }
-}
-
-fn rewound(file: &mut File) -> Result<BufReader<&mut File>> {
-    file.seek(SeekFrom::Start(0))?;
-    Ok(BufReader::new(file))
 }

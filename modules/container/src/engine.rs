@@ -108,6 +108,9 @@ impl Engine {
             EngineKind::Docker => "{{.DockerRootDir}}\n{{json .DriverStatus}}",
         };
         let output = self.output(["info", "--format", fields]).with_context(|| match self.kind {
+            EngineKind::Docker if !is_program(&self.command.program) => {
+                "docker not found: install docker-cli (Debian 13) or docker.io (Debian 12)"
+            }
             EngineKind::Podman => "podman does not work: run 'podman info' to see why",
             EngineKind::Docker => "docker does not answer: start its service with 'systemctl start docker.service'",
         })?;
@@ -321,10 +324,15 @@ pub struct ContainerStatus {
     pub health: Option<String>,
 }
 
-fn installed() -> Option<CommandLine> {
+/// Whether `program`, a path or a name in `PATH`, exists.
+fn is_program(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_else(|| OsString::from(PATH));
-    let is_installed = |name: &&str| env::split_paths(&path).any(|directory| directory.join(name).is_file());
-    let program = ["podman", "docker"].into_iter().find(is_installed)?.to_owned();
+    // A path replaces the directory that it is joined to.
+    env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+fn installed() -> Option<CommandLine> {
+    let program = ["podman", "docker"].into_iter().find(|name| is_program(name))?.to_owned();
     Some(CommandLine { program, options: Vec::new() })
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use mender_update_module::durable::Dir;
 use mender_update_module::{FileName, Payload, Payloads, log};
 
@@ -12,7 +12,7 @@ use crate::artifact_files::ArtifactFiles;
 use crate::engine::{Engine, ListedImage};
 use crate::forms::Definition;
 use crate::image::{Image, ImageId};
-use crate::image_archive::{COMPRESSED, Digests, ImageArchive};
+use crate::image_archive::{Digests, ImageArchive, refuse_compressed};
 use crate::name::Name;
 use crate::reserved_names;
 
@@ -58,14 +58,6 @@ pub fn require(Image { id, file, .. }: &Image, is_found: bool) -> Result<()> {
         "image missing: {id}: neither on the device nor in the artifact{file}: use the ID that 'podman image inspect' or \
          'docker image inspect' shows where the image was made"
     );
-    Ok(())
-}
-
-/// Refuses an archive whose first bytes are `first` if it is compressed.
-pub fn refuse_compressed(first: &[u8]) -> Result<()> {
-    if let Some((_, program)) = COMPRESSED.iter().find(|(magic, _)| first.starts_with(magic)) {
-        bail!("compressed with {program}: decompress it, and let mender-artifact compress the artifact instead");
-    }
     Ok(())
 }
 

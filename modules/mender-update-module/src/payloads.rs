@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -20,7 +21,44 @@ const LINE_MAX: u64 = 8192;
 pub struct Payloads {
     tree: PathBuf,
     sizes: bool,
+    progress: Progress,
+}
+
+/// How far the stream was read.
+#[derive(Clone, Default)]
+pub(crate) struct Progress(Arc<Mutex<Position>>);
+
+/// The part of the stream that was read.
+#[derive(Default)]
+struct Position {
+    /// Whether the client announces nothing more.
     ended: bool,
+    /// The file that was announced last.
+    current: Option<File>,
+}
+
+impl Progress {
+    fn lock(&self) -> MutexGuard<'_, Position> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads from the streams in `tree` what a failed download has to read before it ends: the rest of the current file,
+    /// and the next announcement. The file that it announces is not opened.
+    ///
+    /// Client 3.4.0 (`installer/modules.go`, `downloadProcessLoop`) hangs if the module ends while it does not wait for
+    /// the result of a file: before it has offered the first one, or between two. In the middle of a file it reports the
+    /// end of the stream and that of the module, and hangs at the second report.
+    pub(crate) fn complete(&self, tree: &Path) {
+        let Position { ended, current } = std::mem::take(&mut *self.lock());
+        if let Some(mut current) = current {
+            // A failure of the client ends the stream, too.
+            let _ = io::copy(&mut current, &mut io::sink());
+        }
+        if !ended {
+            let _ = File::open(tree.join("stream-next"))
+                .and_then(|next| io::copy(&mut next.take(LINE_MAX), &mut io::sink()));
+        }
+    }
 }
 
 /// One file of the payload. [`Read`] returns its content.
@@ -54,12 +92,17 @@ impl Read for Payload {
 impl Payloads {
     /// The payloads of `Download` in the work tree `tree`.
     pub(crate) fn without_sizes(tree: &Path) -> Self {
-        Self { tree: tree.to_owned(), sizes: false, ended: false }
+        Self { tree: tree.to_owned(), sizes: false, progress: Progress::default() }
     }
 
     /// The payloads of `DownloadWithFileSizes` in the work tree `tree`.
     pub(crate) fn with_sizes(tree: &Path) -> Self {
-        Self { tree: tree.to_owned(), sizes: true, ended: false }
+        Self { tree: tree.to_owned(), sizes: true, progress: Progress::default() }
+    }
+
+    /// The progress of this stream, also when a module has it.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     fn announced(&mut self) -> Result<Option<Payload>> {
@@ -77,6 +120,7 @@ impl Payloads {
         let stream = self.tree.join("streams").join(&name);
         let content =
             File::open(&stream).with_context(|| format!("opening the payload stream {} failed", stream.display()))?;
+        self.progress.lock().current = content.try_clone().ok();
         Ok(Some(Payload { name, size, content, read: 0 }))
     }
 }
@@ -85,12 +129,14 @@ impl Iterator for Payloads {
     type Item = Result<Payload>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
+        if self.progress.lock().ended {
             return None;
         }
+        // The client writes the next announcement when the file before was read.
+        self.progress.lock().current = None;
         // After the last file or an error, the client does not write to stream-next any more: reading it would block.
         let announced = self.announced().transpose();
-        self.ended = !matches!(announced, Some(Ok(_)));
+        self.progress.lock().ended = !matches!(announced, Some(Ok(_)));
         announced
     }
 }
@@ -115,6 +161,10 @@ fn parse(line: &[u8], sizes: bool) -> Result<(FileName, Option<u64>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use rustix::fs;
+
     use super::*;
 
     fn name(name: &str) -> FileName {
@@ -154,5 +204,57 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A work tree with FIFOs, and a client that offers `files` and then the end. It returns what it had written when it
+    /// could not go on, or everything.
+    fn client(tree: &Path, files: &'static [(&'static str, &'static str)]) -> thread::JoinHandle<Vec<String>> {
+        let fifo = |path: &Path| fs::mknodat(fs::CWD, path, fs::FileType::Fifo, fs::Mode::RWXU, 0).unwrap();
+        std::fs::create_dir(tree.join("streams")).unwrap();
+        fifo(&tree.join("stream-next"));
+        files.iter().for_each(|(name, _)| fifo(&tree.join("streams").join(name)));
+        let tree = tree.to_owned();
+        thread::spawn(move || {
+            let write = |path: &str, text: &str| std::fs::write(tree.join(path), text).is_ok();
+            let mut written = Vec::new();
+            for (name, content) in files {
+                assert!(write("stream-next", &format!("streams/{name}\n")));
+                written.push((*name).to_owned());
+                if !write(&format!("streams/{name}"), content) {
+                    return written;
+                }
+            }
+            assert!(write("stream-next", ""));
+            written.push(String::new());
+            written
+        })
+    }
+
+    #[test]
+    fn a_failed_download_reads_the_rest_of_its_file_and_the_next_announcement() {
+        const FILES: &[(&str, &str)] = &[("a", "12345")];
+        let directory = tempfile::tempdir().unwrap();
+        let client = client(directory.path(), FILES);
+        let mut payloads = Payloads::without_sizes(directory.path());
+        let progress = payloads.progress();
+        let mut payload = payloads.next().unwrap().unwrap();
+        payload.read_exact(&mut [0; 2]).unwrap();
+        drop((payload, payloads));
+        progress.complete(directory.path());
+        assert_eq!(client.join().unwrap(), ["a", ""]);
+        // Nothing more is read: it would block.
+        progress.lock().ended = true;
+        progress.complete(directory.path());
+    }
+
+    #[test]
+    fn a_download_that_fails_at_once_reads_the_first_announcement_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let next = directory.path().join("stream-next");
+        fs::mknodat(fs::CWD, &next, fs::FileType::Fifo, fs::Mode::RWXU, 0).unwrap();
+        let client = thread::spawn(move || std::fs::write(next, "streams/a\n").unwrap());
+        Payloads::without_sizes(directory.path()).progress().complete(directory.path());
+        client.join().unwrap();
+        Payloads::without_sizes(Path::new("/nowhere")).progress().complete(Path::new("/nowhere"));
     }
 }

@@ -131,19 +131,31 @@ fn call<M: UpdateModule>(module: &M, state: State, tree: &WorkTree) -> Result<An
         return answered(module, state, tree);
     }
     supervision::end_with_client();
-    let begins = matches!(state, State::Download | State::DownloadWithFileSizes);
-    if begins && !M::GUARDED {
+    let payloads = match state {
+        State::Download => Payloads::without_sizes(tree.path()),
+        State::DownloadWithFileSizes => Payloads::with_sizes(tree.path()),
+        _ => {
+            let _lock = Journal::new(&tree.state_directory(M::NAME)).lock(false)?;
+            return answered(module, state, tree);
+        }
+    };
+    let progress = payloads.progress();
+    silent(download(module, tree, payloads).inspect_err(|_| progress.complete(tree.path())))
+}
+
+fn download<M: UpdateModule>(module: &M, tree: &WorkTree, payloads: Payloads) -> Result<()> {
+    if !M::GUARDED {
         settings_file::refuse_tables(M::NAME)?;
     }
-    let _lock = Journal::new(&tree.state_directory(M::NAME)).lock(begins)?;
-    answered(module, state, tree)
+    let _lock = Journal::new(&tree.state_directory(M::NAME)).lock(true)?;
+    module.download(tree, payloads)
 }
 
 fn answered<M: UpdateModule>(module: &M, state: State, tree: &WorkTree) -> Result<Answer> {
     match state {
         State::ProvidePayloadFileSizes => module.provides_payload_file_sizes(tree).map(yes_or_no),
-        State::Download => silent(module.download(tree, Payloads::without_sizes(tree.path()))),
-        State::DownloadWithFileSizes => silent(module.download(tree, Payloads::with_sizes(tree.path()))),
+        // The caller has the payloads.
+        State::Download | State::DownloadWithFileSizes => Ok(None),
         State::ArtifactInstall => silent(module.artifact_install(tree)),
         State::NeedsArtifactReboot => module.needs_artifact_reboot(tree).map(|needs| Some(needs.word())),
         State::ArtifactReboot => silent(module.artifact_reboot(tree)),

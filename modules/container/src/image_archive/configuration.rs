@@ -7,10 +7,13 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::JSON_MAX;
 use super::digests::{DIGESTS, digest};
+use super::{JSON_MAX, refuse_compressed};
 use crate::image::ImageId;
 use crate::tar::{EntryType, Reader, components};
+
+/// The length of the longest magic number of compressed files.
+const MAGIC: u64 = 6;
 
 /// An image in an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +63,11 @@ struct Listed {
 ///
 /// # Errors
 /// When the archive is damaged, is no archive of images, or has no `manifest.json`.
-pub fn images(from: impl Read) -> Result<Vec<ArchivedImage>> {
-    let mut entries = Reader::new(from);
+pub fn images(mut from: impl Read) -> Result<Vec<ArchivedImage>> {
+    let mut first = Vec::new();
+    (&mut from).take(MAGIC).read_to_end(&mut first).context("reading the archive failed")?;
+    refuse_compressed(&first)?;
+    let mut entries = Reader::new(first.chain(from));
     let mut found: BTreeMap<String, (ImageId, Configuration)> = BTreeMap::new();
     let mut listed: Option<Vec<Listed>> = None;
     while let Some(entry) = entries.next()? {
@@ -138,6 +144,7 @@ mod tests {
             (tar(&[("manifest.json", r#"[{"Config": "c.json"}]"#)]), "no configuration"),
             (tar(&[("manifest.json", "[1]")]), "invalid manifest.json"),
             (b"text".to_vec(), "not a tar archive"),
+            (b"\x1f\x8b\x08 and more".to_vec(), "compressed with gzip: decompress it"),
         ] {
             let error = format!("{:#}", images(archive.as_slice()).unwrap_err());
             assert!(error.contains(expected), "{expected}: {error}");

@@ -242,8 +242,16 @@ impl<R: Read> Read for ImageArchive<'_, R> {
 }
 
 /// The first bytes of compressed files, and the programs that write them.
-pub const COMPRESSED: [(&[u8], &str); 4] =
+const COMPRESSED: [(&[u8], &str); 4] =
     [(b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")];
+
+/// Refuses an archive whose first bytes are `first` if it is compressed.
+pub fn refuse_compressed(first: &[u8]) -> Result<()> {
+    if let Some((_, program)) = COMPRESSED.iter().find(|(magic, _)| first.starts_with(magic)) {
+        bail!("compressed with {program}: decompress it, and let mender-artifact compress the artifact instead");
+    }
+    Ok(())
+}
 
 #[cfg(test)]
 mod tests {

@@ -53,6 +53,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: refused,
     },
     Scenario {
+        name: "failing-download",
+        description: "Download fails before, in and between files: the client ends, and nothing has changed",
+        run: failing_download,
+    },
+    Scenario {
         name: "power-loss-install",
         description: "power loss in ArtifactInstall: the boot restores the previous version",
         run: power_loss_install,
@@ -186,6 +191,30 @@ fn mount_point(device: &mut Device) -> Result<()> {
     let before = device.contents(WWW)?;
     let artifact = artifact(device, NEW)?;
     WEB_ROOT.roll_back(device, &artifact, NEW, &before)
+}
+
+/// Client 3.4.0 hangs if a module ends before the client has offered a file, or between two files.
+fn failing_download(device: &mut Device) -> Result<()> {
+    let before = with_previous_version(device)?;
+    let artifact = artifact(device, NEW)?;
+    let fails = |device: &Device, artifact: &str, message: &str| -> Result<()> {
+        let output = device.client(&format!("install {artifact}"), 1)?;
+        ensure!(output.contains(message), "the deployment log does not contain {message:?}:\n{output}");
+        Ok(())
+    };
+    device.ok("printf 'unknown_key = 1\\n' > /etc/mender-modules/web-file.toml")?;
+    for _ in 0..3 {
+        fails(device, &artifact, "unknown_key")?;
+    }
+    WEB_ROOT.is_unchanged(device, &before)?;
+    device.ok(&format!("rm /etc/mender-modules/web-file.toml && mkdir {WWW}/style.css"))?;
+    fails(device, &artifact, "a directory in")?;
+    device.ok(&format!("rmdir {WWW}/style.css && mount -t tmpfs -o size=8m none {WWW}"))?;
+    let large = "a page of some size\n".repeat(1 << 19);
+    let large = device.artifact(MODULE, "release-3", bytes(&[("a.html", &large), ("b.html", "small")]), None)?;
+    fails(device, &large, "space")?;
+    device.ok(&format!("umount {WWW}"))?;
+    WEB_ROOT.update(device, &artifact, NEW)
 }
 
 fn refused(device: &mut Device) -> Result<()> {
