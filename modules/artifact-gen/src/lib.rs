@@ -55,8 +55,8 @@ enum Generator {
 }
 
 impl Generator {
-    /// The generator that the name of the executable, the first of `arguments`, or the next one says. Invalid options end
-    /// the process.
+    /// The generator that the name of the executable, the first of `arguments`, or the next one says. Invalid options
+    /// end the process.
     fn parse_from(arguments: Vec<OsString>) -> Self {
         let program = arguments.first().and_then(|program| Path::new(program).file_name()?.to_str());
         // Under a conventional name, the help and messages have that name.

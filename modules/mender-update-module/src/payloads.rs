@@ -42,12 +42,12 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads from the streams in `tree` what a failed download has to read before it ends: the rest of the current file,
-    /// and the next announcement. The file that it announces is not opened.
+    /// Reads from the streams in `tree` what a failed download has to read before it ends: the rest of the current
+    /// file, and the next announcement. The file that it announces is not opened.
     ///
     /// Client 3.4.0 (`installer/modules.go`, `downloadProcessLoop`) hangs if the module ends while it does not wait for
-    /// the result of a file: before it has offered the first one, or between two. In the middle of a file it reports the
-    /// end of the stream and that of the module, and hangs at the second report.
+    /// the result of a file: before it has offered the first one, or between two. In the middle of a file it reports
+    /// the end of the stream and that of the module, and may hang at the second report.
     pub(crate) fn complete(&self, tree: &Path) {
         let Position { ended, current } = std::mem::take(&mut *self.lock());
         if let Some(mut current) = current {
@@ -206,8 +206,8 @@ mod tests {
         }
     }
 
-    /// A work tree with FIFOs, and a client that offers `files` and then the end. It returns what it had written when it
-    /// could not go on, or everything.
+    /// A work tree with FIFOs, and a client that offers `files` and then the end. It returns what it had written when
+    /// it could not go on, or everything.
     fn client(tree: &Path, files: &'static [(&'static str, &'static str)]) -> thread::JoinHandle<Vec<String>> {
         let fifo = |path: &Path| fs::mknodat(fs::CWD, path, fs::FileType::Fifo, fs::Mode::RWXU, 0).unwrap();
         std::fs::create_dir(tree.join("streams")).unwrap();

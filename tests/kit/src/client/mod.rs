@@ -176,17 +176,26 @@ impl MockClient {
     /// # Errors
     /// When the tree cannot be made or the module cannot be started. A download that fails is an [`Outcome`].
     pub fn download(&self, payload: &[PayloadFile]) -> Result<Outcome> {
+        self.observed_download(payload).map(|(outcome, _)| outcome)
+    }
+
+    /// As [`download`](Self::download), and whether the module has asked for the payload.
+    ///
+    /// # Errors
+    /// As [`download`](Self::download).
+    pub fn observed_download(&self, payload: &[PayloadFile]) -> Result<(Outcome, bool)> {
         let sizes = self.begin_download()?;
         let feed = Feed::whole(&self.tree(), payload, sizes)?;
         let (outcome, progress) = feed.run(|_| self.call(download_state(sizes)));
-        if !progress.asked() {
+        let asked = progress.asked();
+        if !asked {
             self.fill_files(payload)?;
         }
         if self.generation == Generation::V3 {
             fs::remove_file(self.tree().join("stream-next")).context("removing stream-next failed")?;
             fs::remove_dir_all(self.tree().join("streams")).context("removing streams/ failed")?;
         }
-        outcome
+        Ok((outcome?, asked))
     }
 
     /// Begins a download and kills the module, with all processes that it has started, after half of the payload's

@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     case_of_rollback("rollback-without-install", "rollback succeeds if the install never began", no_install),
     case("repeated-states", "ArtifactRollback, ArtifactFailure and Cleanup can be repeated", repeated),
     case("interrupted-download", "Cleanup ends an interrupted download, and the next succeeds", interrupted_download),
+    case("failing-download", "a Download that fails reads stream-next before it ends", failing_download),
     case("incomplete-tree", "Cleanup succeeds with a work tree without header, and without one", incomplete_tree),
     case("fifos-left-behind", "only Download opens the FIFOs", fifos),
     case("no-stdin", "no state reads standard input", no_stdin),
@@ -188,6 +189,24 @@ fn incomplete_tree(subject: &Subject) -> Result<()> {
     trial.device.delete_tree()?;
     trial.succeed(&["Cleanup"])?;
     trial.is_again(&previous)
+}
+
+/// Client 3.4.0 hangs if a module ends with an error before the client has offered a file. Meta-data that are no JSON
+/// make many modules fail; another one passes.
+fn failing_download(subject: &Subject) -> Result<()> {
+    for generation in [Generation::V3, Generation::V5] {
+        let mut trial = Trial::new(subject, generation)?;
+        let previous = trial.active()?;
+        trial.device.set_meta_data("{");
+        let (outcome, asked) = trial.observed_download()?;
+        ensure!(
+            outcome.success() || asked,
+            "Download failed and did not read stream-next, so that client 3.4.0 hangs: {outcome}"
+        );
+        trial.succeed(&["Cleanup"])?;
+        trial.is_again(&previous)?;
+    }
+    Ok(())
 }
 
 fn fifos(subject: &Subject) -> Result<()> {

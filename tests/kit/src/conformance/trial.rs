@@ -69,6 +69,11 @@ impl<'a> Trial<'a> {
         if state == "Download" { self.device.download(&self.payload()) } else { self.device.call(state) }
     }
 
+    /// The outcome of a download, and whether the module has asked for the payload.
+    pub fn observed_download(&self) -> Result<(Outcome, bool)> {
+        self.device.observed_download(&self.payload())
+    }
+
     /// Begins a download and interrupts it half-way.
     pub fn interrupt_download(&self) -> Result<()> {
         self.device.interrupt_download(&self.payload())
