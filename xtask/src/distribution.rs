@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: everything that a release publishes: packages, an APT repository of them, archives of
 //! executables, the Yocto layer, checksums, and signatures.
 
-mod archive;
+pub mod archive;
 mod check;
 mod metapackage;
 pub mod repository;

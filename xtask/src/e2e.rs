@@ -16,7 +16,8 @@ use test_report::{Case, Timeline, Verdict};
 use xshell::Shell;
 
 use crate::build;
-use crate::dist::{self, Dist, modules};
+use crate::dist::{self, Dist};
+use crate::distribution::archive::is_update_module;
 use crate::distribution::repository::{self, Repository};
 use crate::distribution::signature::{self, Signer};
 use crate::evidence;
@@ -167,11 +168,9 @@ fn setups(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Ve
     let targets: Vec<_> = chosen.iter().map(|(target, _)| *target).collect();
     let built = Dist::of(&targets).run(sh)?;
     let images = Image::ensure_all(sh, &chosen.iter().map(|(_, board)| *board).collect::<Vec<_>>())?;
-    let is_update_module =
-        |deb: &PathBuf| deb.file_name().is_some_and(|name| name.to_string_lossy().starts_with(modules::UPDATE_MODULE));
     let of = |target: &'static Target| {
         let packages = built.iter().filter(move |(of, _)| *of == target).map(|(_, deb)| deb.clone());
-        packages.filter(is_update_module).collect()
+        packages.filter(|deb| is_update_module(deb)).collect()
     };
     targets.iter().zip(images).map(|(target, image)| setup(sh, target, image, of(target))).collect()
 }

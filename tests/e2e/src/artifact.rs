@@ -24,15 +24,8 @@ impl Artifact<'_> {
     /// Writes the artifact to `directory` and returns its path.
     pub fn write(&self, sh: &Shell, directory: &Path) -> Result<PathBuf> {
         let Self { module, name, device_type, files, meta_data } = self;
-        let payload = directory.join(format!("{name}.payload"));
-        fs::create_dir_all(&payload).with_context(|| format!("creating {} failed", payload.display()))?;
-        let write_file = |path: &Path, content: &[u8]| {
-            fs::write(path, content).with_context(|| format!("writing {} failed", path.display()))
-        };
         let mut arguments = Vec::new();
-        for (name, content) in files {
-            let path = payload.join(name);
-            write_file(&path, content)?;
+        for path in write_files(&directory.join(format!("{name}.payload")), files)? {
             arguments.extend(["--file".into(), path.into_os_string()]);
         }
         if let Some(json) = meta_data {
@@ -72,14 +65,7 @@ impl Generated<'_> {
     /// Runs the executable `generator`, which writes the artifact to `directory`, and returns its path.
     pub fn write(&self, sh: &Shell, generator: &Path, directory: &Path) -> Result<PathBuf> {
         let Self { module, name, device_type, options, files } = self;
-        let input = directory.join(format!("{name}.input"));
-        fs::create_dir_all(&input).with_context(|| format!("creating {} failed", input.display()))?;
-        let mut paths = Vec::new();
-        for (name, content) in files {
-            let path = input.join(name);
-            fs::write(&path, content).with_context(|| format!("writing {} failed", path.display()))?;
-            paths.push(path);
-        }
+        let paths = write_files(&directory.join(format!("{name}.input")), files)?;
         let artifact = directory.join(format!("{name}.mender"));
         cmd!(sh, "{generator} {module} --artifact-name {name} --device-type {device_type} --output-path {artifact}")
             .args(options.iter())
@@ -90,6 +76,21 @@ impl Generated<'_> {
             .with_context(|| format!("generating the artifact {} failed", artifact.display()))?;
         Ok(artifact)
     }
+}
+
+/// Writes `files`, names and contents, to `directory`, which is made, and returns their paths.
+fn write_files(directory: &Path, files: &[(&str, Vec<u8>)]) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(directory).with_context(|| format!("creating {} failed", directory.display()))?;
+    let write = |(name, content): &(&str, Vec<u8>)| {
+        let path = directory.join(name);
+        write_file(&path, content)?;
+        Ok(path)
+    };
+    files.iter().map(write).collect()
+}
+
+fn write_file(path: &Path, content: &[u8]) -> Result<()> {
+    fs::write(path, content).with_context(|| format!("writing {} failed", path.display()))
 }
 
 /// A tar archive of `files`, made by tar as Mender's generator runs it, but with fixed owners. A file that starts with

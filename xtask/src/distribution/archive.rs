@@ -40,7 +40,8 @@ pub fn executables(sh: &Shell, built: &Built, target: &Target) -> Result<PathBuf
     write(built, &built.workspace.executables(target), files)
 }
 
-fn is_update_module(deb: &Path) -> bool {
+/// Whether the package `deb` is an Update Module, which runs on a device.
+pub fn is_update_module(deb: &Path) -> bool {
     deb.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UPDATE_MODULE))
 }
 
