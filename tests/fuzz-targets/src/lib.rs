@@ -15,12 +15,16 @@ pub struct Target {
     parsers: Parsers,
 }
 
+/// A parser of a text in memory.
+type ParseText = fn(&[u8]) -> Result<()>;
+
+/// A parser of a stream with a tar archive.
+type ParseArchive = fn(&mut dyn Read) -> Result<()>;
+
 /// All parsers of a target get the same input.
 enum Parsers {
-    /// Parsers of a text in memory.
-    Text(&'static [fn(&[u8]) -> Result<()>]),
-    /// Parsers of a stream with a tar archive.
-    Archive(&'static [fn(&mut dyn Read) -> Result<()>]),
+    Text(&'static [ParseText]),
+    Archive(&'static [ParseArchive]),
 }
 
 /// All targets.
@@ -59,11 +63,11 @@ pub const TARGETS: &[Target] = &[
     text("stream-next", &[fuzzing::announcement]),
 ];
 
-const fn text(name: &'static str, parsers: &'static [fn(&[u8]) -> Result<()>]) -> Target {
+const fn text(name: &'static str, parsers: &'static [ParseText]) -> Target {
     Target { name, parsers: Parsers::Text(parsers) }
 }
 
-const fn archive(name: &'static str, parsers: &'static [fn(&mut dyn Read) -> Result<()>]) -> Target {
+const fn archive(name: &'static str, parsers: &'static [ParseArchive]) -> Target {
     Target { name, parsers: Parsers::Archive(parsers) }
 }
 

@@ -1,14 +1,17 @@
 //! Runs every target on its corpus in `fuzz/corpus/` and on mutations of it: all truncations, and single changed bytes.
 //! What libFuzzer has found is in the corpus, so that it stays fixed.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use fuzz_targets::TARGETS;
+use fuzz_targets::{TARGETS, Target};
 
-/// Changed bytes for each file of the corpus: with the truncations some thousand runs, which take seconds.
-const CHANGES: usize = 2000;
+/// Changed bytes for each file of the corpus: with the truncations some thousand runs.
+const CHANGES: usize = 500;
 
 /// The largest file of a corpus, in bytes: all of its truncations are run.
 const SEED_MAX: usize = 4096;
@@ -33,27 +36,30 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-#[test]
-fn no_mutation_of_the_corpora_panics_or_needs_much_memory() {
-    for target in TARGETS {
-        let mut seed = 1_u32;
-        let mut random = || {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (seed >> 8) as usize
-        };
-        for (path, content) in corpus(target.name) {
-            println!("{}", path.display()); // the last one, if a parser panics
-            assert!(content.len() <= SEED_MAX, "{} has more than {SEED_MAX} bytes", path.display());
-            for length in 0..=content.len() {
-                target.run(&content[..length]);
-            }
-            for _ in 0..CHANGES.min(content.len() * 256) {
-                let mut changed = content.clone();
-                changed[random() % content.len()] = random() as u8;
-                target.run(&changed);
-            }
+/// Runs `target` on every file of its corpus, on all truncations, and on changed bytes that are the same every time.
+fn run_mutations(target: &Target) {
+    let mut seed = 1_u32;
+    let mut random = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as usize
+    };
+    for (path, content) in corpus(target.name) {
+        println!("{}", path.display()); // the last one of a target, if a parser panics
+        assert!(content.len() <= SEED_MAX, "{} has more than {SEED_MAX} bytes", path.display());
+        for length in 0..=content.len() {
+            target.run(&content[..length]);
+        }
+        for _ in 0..CHANGES.min(content.len() * 256) {
+            let mut changed = content.clone();
+            changed[random() % content.len()] = random() as u8;
+            target.run(&changed);
         }
     }
+}
+
+#[test]
+fn no_mutation_of_the_corpora_panics_or_needs_much_memory() {
+    thread::scope(|scope| TARGETS.iter().for_each(|target| drop(scope.spawn(|| run_mutations(target)))));
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")).unwrap();
     let peak: u64 = peak.trim().parse().unwrap();
