@@ -8,7 +8,6 @@ pub mod cost;
 mod device;
 mod record;
 mod scenarios;
-mod server;
 mod states;
 
 use std::fs;
