@@ -45,7 +45,7 @@ mod tests {
         fs::create_dir_all(directory.join("pool")).unwrap();
         fs::write(directory.join("pool/a.deb"), "content").unwrap();
         let server = Files::start(&directory).unwrap();
-        let get = |path: &str| send(server.0.address(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let get = |path: &str| send(server.0.address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
         assert!(get("/pool/a.deb").ends_with("Content-Length: 7\r\n\r\ncontent"));
         assert!(get("/pool/b.deb").starts_with("HTTP/1.1 404 Not Found\r\n"));
         fs::remove_dir_all(directory).unwrap();

@@ -56,12 +56,14 @@ impl Request {
         request.method = parsed.method.unwrap_or_default().to_owned();
         let target = parsed.path.unwrap_or_default();
         request.path = target.split('?').next().unwrap_or_default().to_owned();
-        let length = match request.field("content-length") {
-            Some(length) => length.parse().map_err(io::Error::other)?,
-            None => 0_usize,
+        let rest = text.get(head..).unwrap_or_default();
+        // Client 3.4 sends every body in chunks.
+        let body = match (request.field("transfer-encoding"), request.field("content-length")) {
+            (Some(_), _) => chunked(rest)?,
+            (None, Some(length)) => rest.get(..length.parse().map_err(io::Error::other)?).map(<[u8]>::to_vec),
+            (None, None) => Some(Vec::new()),
         };
-        let body = head.checked_add(length).and_then(|end| text.get(head..end));
-        Ok(body.map(|body| Self { body: body.to_vec(), ..request }))
+        Ok(body.map(|body| Self { body, ..request }))
     }
 
     fn read(connection: &mut TcpStream) -> io::Result<Self> {
@@ -78,6 +80,24 @@ impl Request {
             }
         }
         Err(io::Error::other("the request is too large"))
+    }
+}
+
+/// The body that `text` contains in chunks, or `None` if more has to be received. Trailers are not supported.
+fn chunked(mut text: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    loop {
+        let parsed = httparse::parse_chunk_size(text).map_err(|_| io::Error::other("invalid size of a chunk"))?;
+        let httparse::Status::Complete((start, size)) = parsed else { return Ok(None) };
+        let end = usize::try_from(size).ok().and_then(|size| start.checked_add(size)).unwrap_or(usize::MAX);
+        let Some(chunk) = text.get(start..end) else { return Ok(None) };
+        body.extend_from_slice(chunk);
+        // A line end follows each chunk, and the last one is empty.
+        let Some(rest) = text.get(end..).and_then(|rest| rest.get(2..)) else { return Ok(None) };
+        if chunk.is_empty() {
+            return Ok(Some(body));
+        }
+        text = rest;
     }
 }
 
@@ -157,7 +177,8 @@ fn reason(status: u16) -> &'static str {
 
 /// A server, which ends when it is dropped.
 pub struct Http {
-    address: SocketAddr,
+    /// The address on this host.
+    pub(crate) address: SocketAddr,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -181,11 +202,6 @@ impl Http {
             }
         });
         Ok(Self { address, ends, thread: Some(thread) })
-    }
-
-    /// The address on this host.
-    pub fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// The URL for an emulated device.
@@ -240,6 +256,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn bodies_may_be_in_chunks() {
+        let text =
+            b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\nB;x=y\r\n and\r\n more\r\n0\r\n\r\n";
+        for length in 0..text.len() {
+            assert!(Request::parse(&text[..length]).unwrap().is_none(), "{length} bytes");
+        }
+        assert_eq!(Request::parse(text).unwrap().unwrap().body, b"body and\r\n more");
+        let head = "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(Request::parse(format!("{head}x\r\n").as_bytes()).is_err());
+        assert!(Request::parse(format!("{head}FFFFFFFFFFFFFFF\r\n").as_bytes()).unwrap().is_none());
+    }
+
+    #[test]
     fn ranges_are_those_of_the_content() {
         let content = |range| Response::content(b"0123456789", range);
         assert_eq!((content(None).status, content(None).body.len()), (200, 10));
@@ -267,7 +296,7 @@ pub(crate) mod tests {
         })
         .unwrap();
         assert!(server.url().starts_with("http://10.0.2.2:"));
-        let address = server.address();
+        let address = server.address;
         let answer = send(address, "POST /echo HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi");
         assert_eq!(answer, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi");
         let cut = send(address, "GET /cut HTTP/1.1\r\n\r\n");
