@@ -7,6 +7,7 @@ mod artifact;
 mod client;
 pub mod cost;
 mod device;
+mod managed;
 mod record;
 mod renamed;
 mod replacement;
