@@ -81,8 +81,8 @@ impl Transactional for Container {
 
     fn booted(&self, tree: &WorkTree) -> Result<()> {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
-        let projects = project::readable(&tree.state_directory(Self::NAME))?;
-        Systemd::of(&settings).start_at_boot(&projects)
+        let projects = project::each(&tree.state_directory(Self::NAME))?;
+        Systemd::of(&settings).start_at_boot(projects)
     }
 }
 

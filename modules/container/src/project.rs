@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::FileName;
 use mender_update_module::durable::{self, Dir};
-use mender_update_module::{FileName, log};
 use serde::{Deserialize, Serialize};
 
 use crate::image::{ImageId, Reference};
@@ -137,19 +137,12 @@ pub fn all(state_directory: &Path) -> Result<Vec<Project>> {
     directories(state_directory)?.iter().map(|directory| Project::read(directory)).collect()
 }
 
-/// Every active project that can be read: a damaged one must not keep the others from being started.
+/// Every active project, or why it cannot be read: a damaged one must not keep the others from being started.
 ///
 /// # Errors
 /// When the directory of projects cannot be read.
-pub fn readable(state_directory: &Path) -> Result<Vec<Project>> {
-    let mut projects = Vec::new();
-    for directory in directories(state_directory)? {
-        match Project::read(&directory) {
-            Ok(project) => projects.push(project),
-            Err(error) => log!("project not started: {}: {error:#}", directory.display()),
-        }
-    }
-    Ok(projects)
+pub fn each(state_directory: &Path) -> Result<Vec<Result<Project>>> {
+    Ok(directories(state_directory)?.iter().map(|directory| Project::read(directory)).collect())
 }
 
 /// The directories of projects. Other directories beside them are ignored.

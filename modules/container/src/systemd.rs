@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use mender_update_module::durable;
 use mender_update_module::{FileName, Program, log};
 use serde::{Deserialize, Serialize};
@@ -57,24 +57,32 @@ impl Systemd {
         project.units.iter().try_for_each(|unit| durable::remove_file(&self.unit_path(unit)))
     }
 
-    /// Installs and starts the units of `projects`, without waiting for their start. A damaged project does not keep
-    /// the others from being started.
+    /// Installs and starts the units of `projects`, without waiting for their start. A project that cannot be read, or
+    /// whose units cannot be installed, does not keep the others from being started.
     ///
     /// # Errors
-    /// When systemd does not load the units, or does not accept their start.
-    pub fn start_at_boot(&self, projects: &[Project]) -> Result<()> {
-        let mut units = Vec::new();
+    /// When there was such a project, or systemd does not load units or does not accept their start.
+    pub fn start_at_boot(&self, projects: Vec<Result<Project>>) -> Result<()> {
+        let (mut units, mut failed) = (Vec::new(), 0);
         for project in projects {
-            match self.write_units(project) {
-                Ok(()) => units.extend(project.started()),
-                Err(error) => log!("project not started: {}: {error:#}", project.directory.display()),
+            let installed = project.and_then(|project| {
+                self.write_units(&project).with_context(|| project.directory.display().to_string())?;
+                Ok(project)
+            });
+            match installed {
+                Ok(project) => units.extend(project.services.into_iter().map(|service| service.unit)),
+                Err(error) => {
+                    failed += 1;
+                    log!("project not started: {error:#}");
+                }
             }
         }
-        if units.is_empty() {
-            return Ok(());
+        if !units.is_empty() {
+            self.reload()?;
+            self.control(&["start", "--no-block"], &units.iter().map(String::as_str).collect::<Vec<_>>())?;
         }
-        self.reload()?;
-        self.control(&["start", "--no-block"], &units)
+        ensure!(failed == 0, "projects not started at boot: {failed}: the log names each, with its cause");
+        Ok(())
     }
 
     /// Starts the services of `project`, and waits until systemd reports them as started.

@@ -211,12 +211,23 @@ impl Update for ProjectUpdate {
     }
 
     fn discard(&self, prepared: Option<&Prepared>) -> Result<()> {
+        let is_new_active = prepared.map(|prepared| prepared.exchange.is_active(self)).transpose()?;
+        self.discard_with(is_new_active != Some(true))
+    }
+
+    fn discard_late(&self, _prepared: Option<&Prepared>) -> Result<()> {
+        self.discard_with(false) // names belong to the later update now
+    }
+}
+
+impl ProjectUpdate {
+    /// Removes what the update has staged and kept. If `is_restored`, names get the images that they had before it.
+    fn discard_with(&self, is_restored: bool) -> Result<()> {
         self.engine.remove_temporary_files();
         self.tags().remove_loaded_names()?;
         let discarded = Project::read(&self.staged())?;
         let mut candidates: BTreeSet<_> = discarded.images.iter().map(|(id, _)| id.clone()).collect();
-        let is_new_active = prepared.map(|prepared| prepared.exchange.is_active(self)).transpose()?;
-        if is_new_active != Some(true) {
+        if is_restored {
             self.tags().restore()?;
             candidates.extend(self.images().map(|(_, id)| id.clone()));
             candidates.retain(|id| !self.images_before.contains(id));

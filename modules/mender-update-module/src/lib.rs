@@ -60,6 +60,7 @@
 //! | `DATASTORE/update-modules/NAME/journal.json` | [`Transactional`] | the pending update and its phase |
 //! | `DATASTORE/update-modules/NAME/discard.json` | [`Transactional`] | an ended update, while its previous version is removed |
 //! | `DATASTORE/update-modules/NAME/left-N.json` | [`Transactional`] | an ended update, of which files could not be removed |
+//! | `DATASTORE/update-modules/NAME/late-N.json` | [`Transactional`] | the same, after a later update was staged |
 //! | `DATASTORE/update-modules/NAME/unrestored-N.json` | [`Transactional`] | an update whose previous version could not be restored |
 //!
 //! # One call at a time

@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | `discard.json` | staged and kept files are being removed | continues |
 //! | `left-N.json` | some files could not be removed | tries again; a failure blocks nothing |
+//! | `late-N.json` | the same, and a later update was staged since | removes files, restores nothing |
 //! | `unrestored-N.json` | the previous version could not be restored | tries again; a failure blocks updates of the same destination |
 
 use std::marker::PhantomData;
@@ -64,6 +65,9 @@ fn discard_name() -> Result<FileName> {
 /// The prefix of records of ended transactions with files that could not be removed.
 const LEFT: &str = "left";
 
+/// The prefix of such records after a later update was staged: what they would restore is out of date.
+const LATE: &str = "late";
+
 /// A transaction, as it is stored in the journal.
 pub struct Transaction<U> {
     journal: Journal,
@@ -79,6 +83,9 @@ impl<U: Update> Transaction<U> {
     /// Stages `update`: writes the journal, calls `stage`, which writes the payload durably, and writes the journal
     /// again. `guard` has the units and the health check of the activation.
     pub fn stage(&self, update: U, guard: Guard, stage: impl FnOnce(&mut U) -> Result<()>) -> Result<()> {
+        for left in self.journal.set_aside_before(LEFT)? {
+            self.journal.set_aside(Some(&left), LATE)?;
+        }
         let mut record = RecordOf::<U>::new(update, guard);
         self.write(&record)?;
         let staged = record
@@ -196,30 +203,46 @@ impl<U: Update> Transaction<U> {
     /// Ends the previous transaction before the next one begins: rolls back one that was not committed. Returns those
     /// that cannot be rolled back.
     pub fn clear(&self) -> Result<Vec<Unrestored<U>>> {
-        self.retry_left();
         self.finish_discard()?;
-        let cleared = || {
-            if let Some(mut record) = self.read()?.filter(|record| record.phase == Phase::Active) {
-                log!("previous update neither committed nor rolled back: rolling back");
-                self.restore_previous(&mut record, Trigger::Call)?;
-            }
-            self.finish().map(drop)
-        };
-        // A journal that cannot be read blocks all updates, because its destination is not known.
-        if self.read().context("ending an earlier update failed")?.is_some() {
-            if let Err(error) = cleared() {
-                let record = self.journal.set_aside(None, UNRESTORED)?;
-                log!("ending an earlier update failed: {error:#}; its record is {}", record.display());
-            }
-        }
+        self.end_current()?;
+        self.retry_left(&self.left());
         self.retry_unrestored(Trigger::Call)
+    }
+
+    /// Ends the current transaction, or sets its record aside.
+    fn end_current(&self) -> Result<()> {
+        // A journal that cannot be read blocks all updates, because its destination is not known.
+        let Some(mut record) = self.read().context("ending an earlier update failed")? else { return Ok(()) };
+        let is_restored = match record.phase {
+            Phase::Active => {
+                log!("previous update neither committed nor rolled back: rolling back");
+                self.restore_previous(&mut record, Trigger::Call)
+            }
+            Phase::Activating | Phase::RollingBack => self.restore_previous(&mut record, Trigger::Call),
+            // The version that is active stays: a rollback would undo a committed update.
+            Phase::Staging | Phase::Staged | Phase::Committed | Phase::RolledBack | Phase::Discarding => Ok(()),
+        };
+        let (ended, kind) = match is_restored {
+            Ok(()) => (self.discard().map(drop), LEFT),
+            Err(error) => (Err(error), UNRESTORED),
+        };
+        if let Err(error) = ended {
+            if self.read()?.is_none() {
+                return Err(error); // it has ended, and the next call goes on with its files
+            }
+            let record = self.journal.set_aside(None, kind)?;
+            log!("ending an earlier update failed: {error:#}; its record is {}", record.display());
+        }
+        Ok(())
     }
 
     /// The recovery at boot: rolls back an update that a power loss interrupted, and discards an interrupted
     /// download, which no client resumes. An update that waits for its commit is not changed. Units are not stopped
     /// or started: systemd starts them later, and waits for this call.
     pub fn recover(&self) -> Result<()> {
-        self.retry_left_where(U::discard_at_boot);
+        if self.read()?.is_none() {
+            self.retry_left_where(&self.left(), U::discard_at_boot);
+        }
         if let Some(record) = self.read_ended()? {
             if record.update().discard_at_boot()? {
                 self.finish_discard()?;
@@ -286,24 +309,35 @@ impl<U: Update> Transaction<U> {
         decoded::<U>(self.journal.read_record(&discard_name()?)?)
     }
 
-    /// Tries again to remove the files that earlier transactions left. Failures are logged.
-    pub fn retry_left(&self) {
-        self.retry_left_where(|_| Ok(true));
+    /// The records of ended transactions whose files could not be removed.
+    pub fn left(&self) -> Vec<FileName> {
+        let records = [LEFT, LATE].map(|prefix| self.journal.set_aside_before(prefix).unwrap_or_default());
+        records.concat()
     }
 
-    fn retry_left_where(&self, may: impl Fn(&U) -> Result<bool>) {
+    /// Tries again to remove the files of the ended transactions `left`. Failures are logged. Call it while no update
+    /// is pending: an earlier update may have had the same staging directory.
+    pub fn retry_left(&self, left: &[FileName]) {
+        self.retry_left_where(left, |_| Ok(true));
+    }
+
+    fn retry_left_where(&self, left: &[FileName], may: impl Fn(&U) -> Result<bool>) {
         let retry = |name: &FileName| {
             if let Some(record) = decoded::<U>(self.journal.read_record(name)?)? {
                 if !may(record.update())? {
                     return Ok(());
                 }
-                record.update().discard(record.prepared())?;
+                if name.as_ref().to_string_lossy().starts_with(LATE) {
+                    record.update().discard_late(record.prepared())?;
+                } else {
+                    record.update().discard(record.prepared())?;
+                }
             }
             self.journal.remove_record(name)
         };
-        for name in self.journal.set_aside_before(LEFT).unwrap_or_default() {
-            if let Err(error) = retry(&name) {
-                let path = self.journal.path_of(&name);
+        for name in left {
+            if let Err(error) = retry(name) {
+                let path = self.journal.path_of(name);
                 log!("cleanup of an earlier update failed again: {}: {error:#}", path.display());
             }
         }
@@ -315,7 +349,10 @@ impl<U: Update> Transaction<U> {
         for name in self.journal.set_aside_before(UNRESTORED)? {
             let path = self.journal.path_of(&name);
             let Some(record) = decoded::<U>(self.journal.read_record(&name)?)? else { continue };
-            match self.roll_back_with(&record, trigger) {
+            // Version 0.1.0 set a committed update aside, too, when it could not be discarded.
+            let restored =
+                if record.phase == Phase::Committed { Ok(()) } else { self.roll_back_with(&record, trigger) };
+            match restored {
                 Ok(()) => drop(self.journal.set_aside(Some(&name), LEFT)?),
                 Err(error) => {
                     log!("rollback of an earlier update failed again: {}: {error:#}", path.display());
@@ -348,3 +385,6 @@ impl<U: Update> Transaction<U> {
 fn decoded<U: Update>(text: Option<Text>) -> Result<Option<RecordOf<U>>> {
     text.map(|text| RecordOf::<U>::decode(&text.content, &text.path)).transpose()
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,9 +128,12 @@ pub trait Transactional: Sized {
     /// next update tries again: a failed Cleanup would make the server show a committed update as failed.
     fn cleanup(&self, tree: &WorkTree) -> Result<()> {
         let transaction = transaction::<Self>(tree);
-        transaction.retry_left();
+        let left = transaction.left();
         match transaction.finish() {
-            Ok(record) => record.iter().for_each(|record| record.update().ended(record.prepared())),
+            Ok(record) => {
+                transaction.retry_left(&left);
+                record.iter().for_each(|record| record.update().ended(record.prepared()));
+            }
             Err(error) => log!("cleanup failed: {error:#}; the next update tries again"),
         }
         Ok(())

@@ -117,6 +117,15 @@ pub trait Update: Serialize + DeserializeOwned {
     /// Are logged; the next update calls it again.
     fn discard(&self, prepared: Option<&Self::Prepared>) -> Result<()>;
 
+    /// As [`discard`](Self::discard), after a later update was staged: an update whose `discard` also restores
+    /// something must not do that any more. Default: `discard`.
+    ///
+    /// # Errors
+    /// Are logged; the next update calls it again.
+    fn discard_late(&self, prepared: Option<&Self::Prepared>) -> Result<()> {
+        self.discard(prepared)
+    }
+
     /// Whether [`discard`](Self::discard) is possible at boot, before services run. It is called for an interrupted
     /// download, which no client resumes, and for an ended update. An update that needs a service removes what it can
     /// and returns `false`; the next call of the client discards the rest. Default: `true`.

@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use fake_engine::State;
 use mender_update_module_test::{MockClient, Snapshot};
 use test_image::{Archive, Image, Mode};
@@ -116,6 +116,25 @@ impl Subject for Container {
         Ok(active.files_except(".new").without_times().with_device_path_masked(device.device()))
     }
 
+    /// The projects: at a boot, systemd starts their units later.
+    fn visible(&self, device: &MockClient) -> Result<Snapshot> {
+        Ok(self.active(device)?.within(&device.datastore().join("update-modules/container/projects")))
+    }
+
+    fn require_new(&self, device: &MockClient) -> Result<()> {
+        let (engine, new) = (Self::engine(device), image(self.reference(), "2").id);
+        let tag = (self.reference().to_owned(), new.trim_start_matches("sha256:").to_owned());
+        let (tags, running) = (engine.tags()?, engine.running()?);
+        ensure!(tags.contains(&tag), "the engine does not have the tag {tag:?}: {tags:?}");
+        let of_project: Vec<_> = running.iter().filter(|(name, _)| name.starts_with("shop")).collect();
+        ensure!(
+            of_project.len() == 1 && of_project[0].1 == tag.1,
+            "not one container of the image {} runs, but {running:?}",
+            tag.1
+        );
+        Ok(())
+    }
+
     fn payload(&self, _device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {
         Ok(vec![("app.tar".into(), image(self.reference(), "2").content)])
     }
@@ -151,6 +170,10 @@ impl Subject for PreviousVersion<'_> {
 
     fn active(&self, device: &MockClient) -> Result<Snapshot> {
         self.0.active(device)
+    }
+
+    fn require_new(&self, _device: &MockClient) -> Result<()> {
+        bail!("the previous version is not tested")
     }
 
     fn payload(&self, _device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use mender_update_module_test::debian::Package;
 use mender_update_module_test::{Generation, MockClient, Snapshot};
 
-use crate::Module;
+use crate::{Module, is_same_as};
 use mender_update_module_test::fault_injection::Subject;
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
@@ -60,6 +60,14 @@ impl Subject for Deb {
 
     fn active(&self, device: &MockClient) -> Result<Snapshot> {
         device.system().context("the device is a Debian system")?.state()
+    }
+
+    fn require_new(&self, device: &MockClient) -> Result<()> {
+        is_same_as(self, device, |device| {
+            let system = device.system().context("the device is a Debian system")?;
+            let packages: Vec<_> = self.payload(device)?.into_iter().map(|(_, package)| package).collect();
+            system.install_packages(&packages)
+        })
     }
 
     fn payload(&self, _device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {

@@ -1,16 +1,18 @@
 //! `directory`: a directory that is replaced with the content of a tar archive, with and without kept files, and a
 //! first install.
 
-use std::fs::{self, Metadata};
+use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use mender_update_module_test::{MockClient, Snapshot};
 use rustix::fs::{XattrFlags, setxattr};
 use tar::{Builder, EntryType, Header};
 
-use crate::{Module, is_clean};
+use crate::{Module, NEW_OWNER, PREVIOUS_OWNER, give, is_clean, is_root, is_same_as};
 use mender_update_module_test::fault_injection::Subject;
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
@@ -66,11 +68,29 @@ impl Subject for Directory {
         Snapshot::of(&device.device().join(top))
     }
 
+    fn require_new(&self, device: &MockClient) -> Result<()> {
+        is_same_as(self, device, |device| {
+            let (app, kept) = (device.device().join(self.destination()), device.device().join("kept"));
+            if self.previous == Previous::TreeWithUploads {
+                fs::rename(app.join("uploads"), &kept)?;
+            }
+            if self.previous != Previous::Nothing {
+                fs::remove_dir_all(&app)?;
+            }
+            fs::create_dir_all(&app)?;
+            unpack(&archive(owner(device)?)?, &app)?;
+            if self.previous == Previous::TreeWithUploads {
+                fs::rename(&kept, app.join("uploads"))?;
+            }
+            Ok(())
+        })
+    }
+
     fn payload(&self, device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {
         let destination = device.device().join(self.destination());
         Ok(vec![
             ("dest_dir".into(), format!("{}\n", destination.display()).into()),
-            ("update.tar".into(), archive(&fs::metadata(device.device())?)?),
+            ("update.tar".into(), archive(owner(device)?)?),
         ])
     }
 
@@ -93,25 +113,42 @@ fn make_previous(app: &Path, module: &Module) -> Result<()> {
     }
     // Larger than the record of a tar archive: a backup of it can be interrupted half-way.
     fs::write(app.join("share/gone"), "only in the previous version\n".repeat(2 << 10))?;
-    fs::set_permissions(app.join("program"), fs::Permissions::from_mode(0o750))?;
     fs::hard_link(app.join("program"), app.join("program-1"))?;
     symlink("program-1", app.join("current"))?;
     if !module.plain {
         setxattr(app.join("share/gone"), "user.origin", b"factory", XattrFlags::CREATE)?;
     }
+    give(app, ["program", "current", "share", "share/gone", "uploads", "uploads/photo"], PREVIOUS_OWNER)?;
+    fs::set_permissions(app.join("program"), fs::Permissions::from_mode(0o4750))?;
     let files = ["program", "current", "share/doc/read me", "share/gone", "uploads/photo"];
     module.set_times(app, files.into_iter().chain(["share/doc", "share", "uploads", ""]))
 }
 
-/// The new tree. Its owner is that of `owned`: only root could set another.
-fn archive(owned: &Metadata) -> Result<Vec<u8>> {
+/// The user and the group of the new tree: other ones than root's, if that is possible.
+fn owner(device: &MockClient) -> Result<(u32, u32)> {
+    let device = fs::metadata(device.device())?;
+    Ok(if is_root() { NEW_OWNER } else { (device.uid(), device.gid()) })
+}
+
+/// Unpacks `archive` in `destination` with tar(1).
+fn unpack(archive: &[u8], destination: &Path) -> Result<()> {
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--preserve-permissions", "--numeric-owner", "--same-owner", "--xattrs", "--directory"]);
+    let mut tar = tar.arg(destination).stdin(Stdio::piped()).spawn().context("starting tar failed")?;
+    tar.stdin.take().context("tar has no standard input")?.write_all(archive)?;
+    ensure!(tar.wait()?.success(), "tar failed");
+    Ok(())
+}
+
+/// The new tree, of the user and the group `owner`.
+fn archive(owner: (u32, u32)) -> Result<Vec<u8>> {
     let mut tar = Builder::new(Vec::new());
     let mut add = |name: &str, kind: EntryType, mode: u32, content: &str| -> Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
-        header.set_uid(owned.uid().into());
-        header.set_gid(owned.gid().into());
+        header.set_uid(owner.0.into());
+        header.set_gid(owner.1.into());
         header.set_mtime(1_700_000_000);
         match kind {
             EntryType::Link | EntryType::Symlink => {

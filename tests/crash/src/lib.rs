@@ -6,6 +6,7 @@ mod directory;
 mod single_file;
 mod web_file;
 
+use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -65,6 +66,46 @@ impl Module {
         }
         Ok(())
     }
+}
+
+/// A user and a group other than root's, for files of the previous version.
+const PREVIOUS_OWNER: (u32, u32) = (1001, 1002);
+
+/// Another user and group, for files of the new version.
+const NEW_OWNER: (u32, u32) = (1003, 1004);
+
+/// Whether files can be given to other users.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Gives each of `names` in `directory` itself, not the target of a symlink, to `owner`, if that is possible.
+fn give<'a>(directory: &Path, names: impl IntoIterator<Item = &'a str>, owner: (u32, u32)) -> Result<()> {
+    if is_root() {
+        for name in names {
+            let path = directory.join(name);
+            lchown(&path, Some(owner.0), Some(owner.1))
+                .with_context(|| format!("changing the owner of {} failed", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the update of `device` has changed the same as `make_new` does on a device with the previous version,
+/// apart from times.
+fn is_same_as(
+    subject: &dyn Subject,
+    device: &MockClient,
+    make_new: impl FnOnce(&MockClient) -> Result<()>,
+) -> Result<()> {
+    let other = subject.device()?;
+    make_new(&other).context("making the new version without the module failed")?;
+    let active =
+        |device: &MockClient| -> Result<_> { Ok(subject.active(device)?.below(device.device()).without_times()) };
+    let (expected, found) = (active(&other)?, active(device)?);
+    let different: Vec<_> = found.differences(&expected).iter().map(|path| path.display().to_string()).collect();
+    ensure!(different.is_empty(), "different from what the payload describes: {}", different.join(", "));
+    Ok(())
 }
 
 /// Checks that nothing of an update by the module `name` of `destination`, a directory at the top of the device, is

@@ -1,11 +1,12 @@
 //! `single-file`: a file that is replaced, or installed for the first time.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
 use mender_update_module_test::{MockClient, Snapshot};
 
-use crate::{Module, is_clean};
+use crate::{Module, is_clean, is_same_as};
 use mender_update_module_test::fault_injection::Subject;
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
@@ -13,6 +14,9 @@ pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
         |first_install| -> Box<dyn Subject> { Box::new(SingleFile { module: module.clone(), first_install }) };
     vec![subject(false), subject(true)]
 }
+
+/// The content of the artifact's file.
+const NEW: &str = "the new settings";
 
 struct SingleFile {
     module: Module,
@@ -41,14 +45,18 @@ impl Subject for SingleFile {
         Snapshot::of(&device.device().join("etc/app.conf"))
     }
 
+    fn require_new(&self, device: &MockClient) -> Result<()> {
+        is_same_as(self, device, |device| {
+            let file = device.device().join("etc/app.conf");
+            fs::write(&file, NEW)?;
+            Ok(fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?)
+        })
+    }
+
     fn payload(&self, device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {
         let directory = format!("{}\n", device.device().join("etc").display());
-        let files = [
-            ("dest_dir", directory.as_str()),
-            ("filename", "app.conf\n"),
-            ("permissions", "644\n"),
-            ("app.conf", "the new settings"),
-        ];
+        let files =
+            [("dest_dir", directory.as_str()), ("filename", "app.conf\n"), ("permissions", "644\n"), ("app.conf", NEW)];
         Ok(files.map(|(name, content)| (name.into(), content.into())).into())
     }
 

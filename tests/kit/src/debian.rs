@@ -92,7 +92,9 @@ impl System {
         for (path, deb) in paths.iter().zip(debs) {
             fs::write(self.root.join(&path[1..]), deb).with_context(|| format!("writing {path} failed"))?;
         }
-        let words: Vec<_> = ["dpkg", "--install"].into_iter().chain(paths.iter().map(String::as_str)).collect();
+        // Configuration files that were changed on the device are kept, without a question.
+        let options = ["dpkg", "--force-confdef", "--force-confold", "--install"];
+        let words: Vec<_> = options.into_iter().chain(paths.iter().map(String::as_str)).collect();
         self.ok(&words)?;
         paths.iter().try_for_each(|path| fs::remove_file(self.root.join(&path[1..])))?;
         Ok(())

@@ -17,7 +17,8 @@ use tempfile::TempDir;
 /// that another thread forks meanwhile has it open for a moment.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// A shell module that replaces one file. `$app` is the file, `$new` its new content, `$kept` the previous file.
+/// A shell module that replaces one file. `$app` is the file, `$new` its new content, `$kept` the previous file. `$done`
+/// exists once the install has succeeded, `$committed` after the commit.
 struct Script {
     directory: TempDir,
     _alone: MutexGuard<'static, ()>,
@@ -25,11 +26,34 @@ struct Script {
 
 impl Script {
     fn new(install: &str, rollback: &str) -> Self {
+        Self::with(install, rollback, "[ -e \"$done\" ] || roll_back")
+    }
+
+    fn with(install: &str, rollback: &str, boot: &str) -> Self {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let script = format!(
-            "#!/bin/sh\nset -e\nnew=$2/files/app kept=$2/../../../../../../kept app=$2/../../../../../../srv/app\n\
-             case \"$1\" in\nArtifactInstall)\n{install}\n;;\nArtifactRollback|Download)\n{rollback}\n;;\n\
-             Cleanup)\nrm -f \"$kept\" \"$app.new\"\n;;\nesac\n"
+            r#"#!/bin/sh
+set -e
+device=$2/../../../../../..
+new=$2/files/app app=$device/srv/app kept=$device/kept done=$device/done committed=$device/committed
+roll_back() {{
+{rollback}
+}}
+case "$1" in
+    ArtifactInstall)
+{install}
+        ;;
+    ArtifactCommit) [ -e "$done" ] && : > "$committed" && sync ;;
+    ArtifactRollback) roll_back ;;
+    --recover) {boot} ;;
+    Download|Cleanup)
+        [ "$1" = Cleanup ] || [ -e "$committed" ] || roll_back
+        rm -f "$kept" "$app.new"
+        sync
+        rm -f "$done" "$committed"
+        sync ;;
+esac
+"#
         );
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("script"), script).unwrap();
@@ -43,8 +67,11 @@ impl Script {
 
     /// All attempts in one report: crash points only, or unsynced writes lost only.
     fn inject(&self, lost_writes: bool) -> Report {
+        self.inject_in(Scope { failing_calls: false, lost_writes, pairs: !lost_writes, ..Scope::ALL })
+    }
+
+    fn inject_in(&self, scope: Scope) -> Report {
         let tracer = Tracer::new(env!("CARGO_BIN_EXE_mender-update-module-test"));
-        let scope = Scope { failing_calls: false, lost_writes, pairs: !lost_writes, ..Scope::ALL };
         let mut total = Report::default();
         fault_injection::run(self, &tracer, scope).unwrap().iter().for_each(|report| total += report);
         total
@@ -68,6 +95,11 @@ impl Subject for Script {
         Snapshot::of(&device.device().join("srv/app"))
     }
 
+    fn require_new(&self, device: &MockClient) -> Result<()> {
+        anyhow::ensure!(fs::read(device.device().join("srv/app"))? == b"the new");
+        Ok(())
+    }
+
     fn payload(&self, _device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {
         Ok(vec![("app".into(), b"the new".to_vec())])
     }
@@ -77,14 +109,15 @@ impl Subject for Script {
     }
 }
 
-const INSTALL: &str = "ln \"$app\" \"$kept\"; SYNC\ncp \"$new\" \"$app.new\"; SYNC\nmv \"$app.new\" \"$app\"; SYNC";
-const ROLLBACK: &str =
-    "if [ -e \"$kept\" ]; then cp -p \"$kept\" \"$app.new\"; SYNC\nmv \"$app.new\" \"$app\"; SYNC\nfi";
+const INSTALL: &str = "ln \"$app\" \"$kept\"; SYNC\ncp \"$new\" \"$app.new\"; SYNC\nmv \"$app.new\" \"$app\"; SYNC
+: > \"$done\"; SYNC";
+const ROLLBACK: &str = "if [ -e \"$kept\" ]; then cp -p \"$kept\" \"$app.new\"; SYNC\nmv \"$app.new\" \"$app\"; SYNC
+fi\nrm -f \"$done\"; SYNC";
 
 #[test]
 fn overwriting_in_place_is_found() {
     let script = Script::new(
-        "cp -p \"$app\" \"$kept\"; sync\ncp \"$new\" \"$app\"; sync",
+        "cp -p \"$app\" \"$kept\"; sync\ncp \"$new\" \"$app\"; : > \"$done\"; sync",
         "[ ! -e \"$kept\" ] || cp -p \"$kept\" \"$app\"; sync",
     );
     let report = script.inject(false);
@@ -113,10 +146,11 @@ fn a_module_that_never_syncs_fails_only_when_writes_are_lost() {
 #[test]
 fn a_missing_sync_is_found_and_a_redundant_one_is_not_required() {
     let cases = [
-        ([":", ":", "sync"], true), // the new file has its name before the previous file has its second one
-        (["sync", "sync", ":"], true), // success is reported before it is durable
-        ([":", "sync", "sync"], false),
-        (["sync", ":", "sync"], false),
+        ([":", ":", "sync", "sync"], true), // the new file has its name before the previous file has its second one
+        (["sync", "sync", ":", "sync"], true), // the install counts as done before the new file has its name
+        (["sync", "sync", "sync", ":"], true), // success is reported before it is durable
+        ([":", "sync", "sync", "sync"], false),
+        (["sync", ":", "sync", "sync"], false),
     ];
     let parts: Vec<_> = INSTALL.split("SYNC").collect();
     for (words, faulty) in cases {
@@ -124,5 +158,16 @@ fn a_missing_sync_is_found_and_a_redundant_one_is_not_required() {
         let script = Script::new(&install, &ROLLBACK.replace("SYNC", "sync"));
         let report = script.inject(true);
         assert_eq!(!report.violations.is_empty(), faulty, "{words:?}: {report}: {:#?}", report.violations);
+    }
+}
+
+#[test]
+fn a_boot_that_restores_nothing_or_undoes_an_install_is_found() {
+    for (boot, words) in [(":", "after the boot, the new version was active"), ("roll_back", "ArtifactCommit failed")] {
+        let (install, rollback) = (INSTALL.replace("SYNC", "sync"), ROLLBACK.replace("SYNC", "sync"));
+        let scope = Scope { failing_calls: false, lost_writes: false, pairs: false, ..Scope::ALL };
+        let report = Script::with(&install, &rollback, boot).inject_in(scope);
+        let found = report.violations.iter().any(|violation| violation.end.contains(words));
+        assert!(found, "{boot}: {report}: {:#?}", report.violations);
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use host::directory;
-use mender_update_module_test::fault_injection::{End, SEQUENCES, Sequence};
+use mender_update_module_test::fault_injection::{BOOT, End, Expected, SEQUENCES, Sequence};
 use mender_update_module_test::protocol::TRANSITIONS;
 
 /// Colours that are readable on light and on dark backgrounds; the viewer's colour scheme selects them.
@@ -144,13 +144,14 @@ fn power_loss() -> String {
         svg.text((10, y - 8), &format!("power loss in {name}"));
         svg.state((10, y), "lost", interrupted);
         for (column, state) in (1..).zip(*states) {
-            let name = if *state == "--recover" { "recovery at boot" } else { state };
+            let name = if *state == BOOT { "recovery at boot" } else { state };
             svg.state((column * COLUMN + 10, y), "", name);
         }
         let columns = states.len() as u32 + 1;
         let (class, version) = match end {
-            End::Previous => ("previous", "previous version"),
-            End::New => ("new", "new version"),
+            Expected::Only(End::Previous) => ("previous", "previous version"),
+            Expected::Only(End::New) => ("new", "new version"),
+            Expected::AsAfterBoot => ("", "as after the boot"),
         };
         svg.state((columns * COLUMN + 10, y), class, version);
         for column in 1..=columns {

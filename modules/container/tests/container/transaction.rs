@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
+use mender_update_module_test::Generation;
 use serde_json::json;
-use test_image::Mode;
+use test_image::{Archive, Mode};
 
 use crate::device::{Device, archive, refused};
 
@@ -181,7 +182,8 @@ fn other_directories_are_ignored_and_a_damaged_project_does_not_block_others() {
     fs::create_dir(projects.join("shop.bak")).unwrap();
     fs::create_dir(projects.join("damaged")).unwrap();
     fs::write(projects.join("damaged/project.json"), "{").unwrap();
-    device.boot();
+    device.engine.lose_power(&device.client.device().join("units")).unwrap();
+    refused(&device.client.call("--recover").unwrap(), "projects not started at boot: 1");
     assert_eq!(device.running("shop.web"), Some(image.id));
     fs::remove_dir_all(projects.join("damaged")).unwrap();
     device.update("shop", TAG, "2");
@@ -198,8 +200,7 @@ fn a_project_that_others_may_write_to_is_not_started() {
     {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         device.engine.lose_power(&device.client.device().join("units")).unwrap();
-        let outcome = device.client.call("--recover").unwrap();
-        assert!(outcome.stderr.contains(path.to_str().unwrap()), "{outcome:?}");
+        refused(&device.client.call("--recover").unwrap(), path.to_str().unwrap());
         assert_eq!(device.running("shop.web"), None, "{}", path.display());
         fs::set_permissions(path, fs::Permissions::from_mode(good)).unwrap();
         device.boot();
@@ -209,8 +210,7 @@ fn a_project_that_others_may_write_to_is_not_started() {
     fs::rename(&unit, &other).unwrap();
     symlink(&other, &unit).unwrap();
     device.engine.lose_power(&device.client.device().join("units")).unwrap();
-    let outcome = device.client.call("--recover").unwrap();
-    assert!(outcome.stderr.contains("is a symlink"), "{outcome:?}");
+    refused(&device.client.call("--recover").unwrap(), "is a symlink");
     assert_eq!(device.running("shop.web"), None);
 }
 
@@ -234,4 +234,55 @@ fn a_project_that_was_replaced_after_the_download_is_refused() {
         assert_eq!(device.running("shop.web"), previous);
         device.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
     }
+}
+
+/// The journal of an update from `before` to `after`, at its end.
+fn ended_record(device: &mut Device, version: &str, states: &[&str]) -> Vec<u8> {
+    assert!(device.download_one("shop", TAG, &archive(TAG, version, Mode::Healthy)).success());
+    device.all(states);
+    fs::read(device.state_directory().join("journal.json")).unwrap()
+}
+
+#[test]
+fn files_that_an_earlier_update_left_are_removed_only_while_no_update_is_pending() {
+    for next in ["Cleanup", "--recover", "Download"] {
+        let mut device = Device::of(Generation::V3, "");
+        let image = device.update("shop", TAG, "1");
+        let record = ended_record(&mut device, "2", &["ArtifactInstall", "ArtifactRollback"]);
+        device.ok("Cleanup");
+        let before = device.engine_state();
+        assert!(device.download_one("shop", TAG, &archive(TAG, "3", Mode::Healthy)).success());
+        device.ok("ArtifactInstall");
+        fs::write(device.state_directory().join("left-1.json"), record).unwrap();
+        match next {
+            "Cleanup" => device.all(&["ArtifactRollback", "Cleanup"]),
+            "--recover" => {
+                device.boot();
+                device.all(&["ArtifactRollback", "Cleanup"]);
+            }
+            _ => {
+                let refused = device.download_one("shop", TAG, &Archive { id: "0".repeat(64), content: vec![] });
+                assert!(!refused.success(), "{refused:?}");
+                device.ok("Cleanup");
+            }
+        }
+        assert_eq!(device.running("shop.web"), Some(image.id), "{next}");
+        assert_eq!(device.engine_state(), before, "{next}");
+        assert!(device.is_clean() && !device.state_directory().join("left-1.json").exists(), "{next}");
+    }
+}
+
+#[test]
+fn an_earlier_update_does_not_restore_names_that_a_later_one_has_changed() {
+    let mut device = Device::new();
+    device.update("shop", TAG, "1");
+    let record = ended_record(&mut device, "2", &["ArtifactInstall", "ArtifactRollback"]);
+    device.ok("Cleanup");
+    device.update("shop", TAG, "3");
+    let before = device.engine_state();
+    let late = device.state_directory().join("late-1.json");
+    fs::write(&late, record).unwrap();
+    device.ok("Cleanup");
+    assert_eq!(device.engine_state(), before);
+    assert!(!late.exists());
 }

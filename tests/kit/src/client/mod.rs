@@ -165,6 +165,11 @@ impl MockClient {
         self.meta_data = json.into();
     }
 
+    /// Makes the work trees of later downloads as a client of `generation` does.
+    pub fn set_generation(&mut self, generation: Generation) {
+        self.generation = generation;
+    }
+
     /// Puts `command` before every later call, for example a tracer. An empty command ends that.
     pub fn wrap<S: Into<OsString>>(&mut self, command: impl IntoIterator<Item = S>) {
         self.wrapper = command.into_iter().map(Into::into).collect();

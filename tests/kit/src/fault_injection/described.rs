@@ -59,6 +59,22 @@ impl Subject for Described {
         Ok(all.except(&device.datastore()).except(&device.settings()).without_directory_times())
     }
 
+    /// Without the staging directories of the library, whose names are `.DESTINATION.MODULE`.
+    fn visible(&self, device: &MockClient) -> Result<Snapshot> {
+        let ending = format!(".{}", self.name);
+        let is_staging = |name: &str| name.starts_with('.') && name.ends_with(&ending);
+        let staged = |path: &Path| path.iter().any(|name| name.to_str().is_some_and(is_staging));
+        Ok(self.active(device)?.without(staged))
+    }
+
+    fn require_new(&self, device: &MockClient) -> Result<()> {
+        let Some(new) = self.payload.new_contents()? else { return Ok(()) };
+        let active = self.active(device)?.below(device.device()).contents();
+        let different = active.shown_differences(&new);
+        ensure!(different.is_empty(), "the device is not as new/ in the payload directory: {different}");
+        Ok(())
+    }
+
     fn payload(&self, device: &MockClient) -> Result<Vec<(String, Vec<u8>)>> {
         let files = self.payload.files(device)?.into_iter();
         let named = files.map(|(name, content)| Some((name.into_string().ok()?, content)));

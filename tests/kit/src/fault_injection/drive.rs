@@ -2,59 +2,110 @@
 
 use std::ffi::OsStr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
+use crate::fault_injection::sequence::{BOOT, COMMIT_OR_ROLL_BACK};
 use crate::fault_injection::{End, Sequence, Subject};
 use crate::{MockClient, Outcome, Snapshot};
 
-/// The two versions that may be active. Modification times of the new version are compared only if the artifact sets
-/// them.
+/// The two versions that may be active.
 pub struct Versions {
+    /// Everything that an update may change.
+    whole: Pair,
+    /// What users see of it, also while an update is pending.
+    visible: Pair,
+}
+
+/// The previous and the new version. Modification times of the new one are compared only if the artifact sets them.
+struct Pair {
     previous: Snapshot,
     new: Snapshot,
 }
 
 impl Versions {
-    /// The previous version, and the new version as an update without a fault makes it.
+    /// The previous version, and the new version as an update without a fault makes it, which has to be the one that
+    /// the payload describes.
     ///
     /// # Errors
-    /// When the update fails, or changes nothing.
+    /// When the update fails, changes nothing, or makes another version.
     pub fn of(subject: &dyn Subject) -> Result<Self> {
         let device = subject.device()?;
-        let previous = subject.active(&device)?;
+        let [whole, visible] = [subject.active(&device)?, subject.visible(&device)?];
         for state in ["Download", "ArtifactInstall", "ArtifactCommit", "Cleanup"] {
             succeed(subject, &device, state)?;
         }
-        let (previous, new) = (relative(&previous, &device), relative(&subject.active(&device)?, &device));
-        ensure!(
-            previous.clone().without_times() != new.clone().without_times(),
-            "fault injection impossible: the update changes nothing on the device"
-        );
-        Ok(Self { previous, new: comparable(subject, new) })
+        subject.require_new(&device).context("the update without a fault made another version than its payload")?;
+        let pair = |previous: Snapshot, new: Snapshot| Pair {
+            previous: relative(&previous, &device),
+            new: comparable(subject, relative(&new, &device)),
+        };
+        let (whole, visible) = (pair(whole, subject.active(&device)?), pair(visible, subject.visible(&device)?));
+        for Pair { previous, new } in [&whole, &visible] {
+            ensure!(
+                previous.clone().without_times() != new.clone().without_times(),
+                "fault injection impossible: the update changes nothing on the device"
+            );
+        }
+        Ok(Self { whole, visible })
     }
 }
 
-/// Calls `states`, which have to succeed, and returns the version that is active then.
+impl Pair {
+    /// The version that `active` is.
+    ///
+    /// # Errors
+    /// When it is neither, with the paths that differ.
+    fn which(&self, subject: &dyn Subject, active: &Snapshot) -> Result<End> {
+        if *active == self.previous {
+            return Ok(End::Previous);
+        }
+        let new = comparable(subject, active.clone());
+        ensure!(
+            new == self.new,
+            "neither version is active: different from the previous version: {}; different from the new version: {}",
+            active.shown_differences(&self.previous),
+            new.shown_differences(&self.new)
+        );
+        Ok(End::New)
+    }
+}
+
+/// Calls `states`, which have to succeed, and returns the version that is active then. After a boot, and before the
+/// next call, one of the versions has to be active, too.
 ///
 /// # Errors
 /// When a state fails, something is left behind, or neither the previous nor the new version is active.
 pub fn finish(subject: &dyn Subject, device: &MockClient, states: &[&str], versions: &Versions) -> Result<End> {
+    let mut after_boot = None;
     for state in states {
-        succeed(subject, device, state)?;
+        if *state == COMMIT_OR_ROLL_BACK {
+            commit_or_roll_back(subject, device, after_boot.context("no boot before the commit")?)?;
+        } else {
+            succeed(subject, device, state)?;
+        }
+        if *state == BOOT {
+            let visible = relative(&subject.visible(device)?, device);
+            let version = versions.visible.which(subject, &visible).context("after the boot")?;
+            after_boot = Some(version);
+        }
     }
     subject.is_clean(device)?;
-    let active = relative(&subject.active(device)?, device);
-    if active == versions.previous {
-        return Ok(End::Previous);
-    }
-    let new = comparable(subject, active.clone());
+    versions.whole.which(subject, &relative(&subject.active(device)?, device))
+}
+
+/// Does the step [`COMMIT_OR_ROLL_BACK`] while the version `active` is active.
+fn commit_or_roll_back(subject: &dyn Subject, device: &MockClient, active: End) -> Result<()> {
+    let commit = call(subject, device, "ArtifactCommit")?;
     ensure!(
-        new == versions.new,
-        "neither version is active: different from the previous version: {}; different from the new version: {}",
-        active.shown_differences(&versions.previous),
-        new.shown_differences(&versions.new)
+        commit.success() == (active == End::New),
+        "after the boot, the {} version was active, and ArtifactCommit {}: {commit}",
+        if active == End::New { "new" } else { "previous" },
+        if commit.success() { "succeeded" } else { "failed" }
     );
-    Ok(End::New)
+    if !commit.success() {
+        ["ArtifactRollback", "ArtifactFailure"].iter().try_for_each(|state| succeed(subject, device, state))?;
+    }
+    Ok(())
 }
 
 /// The part of an installed version that is known in advance.
@@ -64,7 +115,8 @@ fn comparable(subject: &dyn Subject, installed: Snapshot) -> Snapshot {
 
 /// A device in the state before the one that `sequence` interrupts.
 pub fn prepared(subject: &dyn Subject, sequence: &Sequence) -> Result<MockClient> {
-    let device = subject.device()?;
+    let mut device = subject.device()?;
+    device.set_generation(sequence.client);
     for state in sequence.before {
         succeed(subject, &device, state)?;
     }
@@ -76,7 +128,7 @@ pub fn prepared(subject: &dyn Subject, sequence: &Sequence) -> Result<MockClient
 /// # Errors
 /// When the module cannot be started.
 pub fn call(subject: &dyn Subject, device: &MockClient, state: &str) -> Result<Outcome> {
-    if state == "--recover" {
+    if state == BOOT {
         subject.boot(device)?;
     }
     if state != "Download" {

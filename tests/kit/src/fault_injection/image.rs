@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -170,7 +170,7 @@ impl Inode {
         }
         let now = fs::symlink_metadata(path)?;
         if (now.uid(), now.gid()) != self.owner {
-            chown(path, Some(self.owner.0), Some(self.owner.1))?;
+            lchown(path, Some(self.owner.0), Some(self.owner.1))?;
         }
         for (name, value) in &self.attributes {
             lsetxattr(path, name, value, XattrFlags::empty())?;
@@ -202,7 +202,7 @@ fn read_tree(path: &Path, inodes: &mut BTreeMap<u64, Inode>) -> Result<Option<u6
 /// Whether `path` is a journal of the library, or one that was moved aside.
 fn is_record(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let begins = ["journal", "discard", "left-", "unrestored-"].iter().any(|known| name.starts_with(known));
+    let begins = ["journal", "discard", "left-", "late-", "unrestored-"].iter().any(|known| name.starts_with(known));
     begins && name.contains(".json")
 }
 

@@ -28,7 +28,7 @@ pub use drive::{call, succeed};
 use image::Image;
 use report::Attempt;
 pub use report::{Report, Violation};
-pub use sequence::{End, SEQUENCES, Sequence};
+pub use sequence::{BOOT, End, Expected, SEQUENCES, Sequence};
 use sequence::{SECOND_INTERRUPTIONS, SecondInterruption};
 pub use traced::{Fault, Tracer};
 #[cfg(target_arch = "x86_64")]
@@ -44,6 +44,19 @@ pub trait Subject: Sync {
 
     /// Everything on `device` that an update may change.
     fn active(&self, device: &MockClient) -> Result<Snapshot>;
+
+    /// What users see of `active`, also while an update is pending: without what the module keeps for itself. Default:
+    /// all of it.
+    fn visible(&self, device: &MockClient) -> Result<Snapshot> {
+        self.active(device)
+    }
+
+    /// Checks that `device`, on which an update has succeeded, has the version that the payload describes. The check
+    /// must not use the module: a module that installs something else the same way every time would pass.
+    ///
+    /// # Errors
+    /// What is different.
+    fn require_new(&self, device: &MockClient) -> Result<()>;
 
     /// The files of an artifact for `device`: name and content.
     fn payload(&self, device: &MockClient) -> Result<Vec<(String, Vec<u8>)>>;
@@ -145,6 +158,10 @@ struct Injection<'a> {
 impl Injection<'_> {
     /// Every crash point and every failing call of every sequence.
     fn faults(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
+        let undisturbed: Vec<_> = SEQUENCES.par_iter().map(|sequence| self.undisturbed(sequence)).collect();
+        for ((sequence, end), report) in SEQUENCES.iter().zip(undisturbed).zip(&mut *reports) {
+            report.add(Attempt::Undisturbed, sequence.after_success.1, "without a fault".to_owned(), end);
+        }
         let plans: Vec<_> = SEQUENCES.par_iter().map(|sequence| self.plan(sequence, scope)).collect();
         let mut attempts = Vec::new();
         for (index, plan) in plans.into_iter().enumerate() {
@@ -152,15 +169,11 @@ impl Injection<'_> {
         }
         let attempt = |&(index, fault, _): &(usize, Fault, String)| self.attempt(&SEQUENCES[index], fault);
         let ends: Vec<_> = attempts.par_iter().map(attempt).collect();
-        for ((index, fault, shown), end) in attempts.into_iter().zip(ends) {
-            let sequence = &SEQUENCES[index];
-            let (attempt, allowed) = match fault {
-                Fault::Error(..) => (Attempt::FailingCall, vec![sequence.after_failure.1, sequence.after_success.1]),
-                _ => (Attempt::CrashPoint, vec![sequence.after_power_loss.1]),
-            };
+        for ((index, fault, shown), (expected, end)) in attempts.into_iter().zip(ends) {
             let report = &mut reports[index];
             let before = report.violations.len();
-            report.add(attempt, &allowed, format!("{fault} ({shown})"), end);
+            let attempt = if fault.is_interruption() { Attempt::CrashPoint } else { Attempt::FailingCall };
+            report.add(attempt, expected, format!("{fault} ({shown})"), end);
             // The last crash point is after the last call: everything was done.
             if let (Fault::KillAfter(_), [last]) = (fault, &report.violations[before..]) {
                 let same = |violation: &&Violation| violation.end == last.end;
@@ -190,16 +203,31 @@ impl Injection<'_> {
         Ok(plan.into_iter().map(|fault| (fault, shown(fault))).collect())
     }
 
-    /// Injects `fault`, continues as the client does, and returns the outcome.
-    fn attempt(&self, sequence: &Sequence, fault: Fault) -> Result<End> {
-        let mut device = prepared(self.subject, sequence)?;
-        let success = self.tracer.inject(self.subject, &mut device, sequence.interrupted, fault)?;
-        let (states, _) = match fault {
+    /// The calls of `sequence` without a fault.
+    fn undisturbed(&self, sequence: &Sequence) -> Result<End> {
+        let device = prepared(self.subject, sequence)?;
+        succeed(self.subject, &device, sequence.interrupted)?;
+        finish(self.subject, &device, sequence.after_success.0, &self.versions)
+    }
+
+    /// Injects `fault`, continues as the client does, and returns the version that has to be active, and the outcome.
+    /// After a failing call they follow from what the module has reported.
+    fn attempt(&self, sequence: &Sequence, fault: Fault) -> (Expected, Result<End>) {
+        let inject = || -> Result<_> {
+            let mut device = prepared(self.subject, sequence)?;
+            let success = self.tracer.inject(self.subject, &mut device, sequence.interrupted, fault)?;
+            Ok((device, success))
+        };
+        let (device, success) = match inject() {
+            Ok(injected) => injected,
+            Err(error) => return (sequence.after_power_loss.1, Err(error)),
+        };
+        let (states, expected) = match fault {
             Fault::KillBefore(_) | Fault::KillAfter(_) => sequence.after_power_loss,
             Fault::Error(..) if success => sequence.after_success,
             Fault::Error(..) => sequence.after_failure,
         };
-        finish(self.subject, &device, states, &self.versions)
+        (expected, finish(self.subject, &device, states, &self.versions))
     }
 
     /// The losses of unsynced writes in every sequence.
@@ -219,8 +247,8 @@ impl Injection<'_> {
                 );
             }
             for (complete, shown, end) in ends {
-                let (_, allowed) = if complete { sequence.after_success } else { sequence.after_power_loss };
-                reports[index].add(Attempt::LostWrites, &[allowed], shown, end);
+                let (_, expected) = if complete { sequence.after_success } else { sequence.after_power_loss };
+                reports[index].add(Attempt::LostWrites, expected, shown, end);
             }
         }
         Ok(())
@@ -276,7 +304,7 @@ impl Injection<'_> {
         for pair in pairs {
             for (first, fault, end) in pair? {
                 let shown = format!("{install} {first}, {state} {fault}");
-                report.add(Attempt::CrashPoint, &[End::Previous], shown, end);
+                report.add(Attempt::CrashPoint, Expected::Only(End::Previous), shown, end);
             }
         }
         Ok(report)

@@ -5,11 +5,13 @@ use std::ops::AddAssign;
 
 use anyhow::Result;
 
-use crate::fault_injection::sequence::End;
+use crate::fault_injection::sequence::{End, Expected};
 
 /// The kind of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
+    /// Without a fault: the calls of the sequence alone. It does not count.
+    Undisturbed,
     /// Every process was killed at a crash point.
     CrashPoint,
     /// A system call failed.
@@ -60,16 +62,23 @@ impl Report {
         Self { sequence: sequence.into(), ..Self::default() }
     }
 
-    /// Adds an attempt that has to end in one of `allowed`.
-    pub fn add(&mut self, attempt: Attempt, allowed: &[End], shown: String, end: Result<End>) {
+    /// Adds an attempt that has to end in the version `expected`.
+    pub fn add(&mut self, attempt: Attempt, expected: Expected, shown: String, end: Result<End>) {
         match attempt {
+            Attempt::Undisturbed => {}
             Attempt::CrashPoint => self.crash_points += 1,
             Attempt::FailingCall => self.failing_calls += 1,
             Attempt::LostWrites => self.lost_writes += 1,
         }
         let end = match end {
-            Ok(End::Previous) if allowed.contains(&End::Previous) => return self.previous += 1,
-            Ok(End::New) if allowed.contains(&End::New) => return self.new += 1,
+            Ok(end) if expected.allows(end) => {
+                match (attempt, end) {
+                    (Attempt::Undisturbed, _) => {}
+                    (_, End::Previous) => self.previous += 1,
+                    (_, End::New) => self.new += 1,
+                }
+                return;
+            }
             Ok(End::Previous) => "the previous version is active, and the new one has to be".to_owned(),
             Ok(End::New) => "the new version is active, and the previous one has to be".to_owned(),
             Err(error) => format!("{error:#}"),

@@ -1,5 +1,7 @@
 //! What the client calls around an interruption: the power-loss table of the protocol, as data.
 
+use crate::Generation;
+
 /// The version that is active at the end of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -9,24 +11,52 @@ pub enum End {
     New,
 }
 
+/// The version that has to be active at the end of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// This one.
+    Only(End),
+    /// The version that was active after the boot. [`COMMIT_OR_ROLL_BACK`] has to agree with it.
+    AsAfterBoot,
+}
+
+impl Expected {
+    /// Whether `end` is allowed.
+    pub fn allows(self, end: End) -> bool {
+        self == Self::Only(end) || self == Self::AsAfterBoot
+    }
+}
+
+/// The recovery at boot. What is active after it is compared before the client's next call.
+pub const BOOT: &str = "--recover";
+
+/// A step in place of a state, after a boot: the client commits, and rolls back if the commit fails. The commit has to
+/// succeed if the new version was active after the boot, and to fail if the previous one was.
+pub const COMMIT_OR_ROLL_BACK: &str = "ArtifactCommit, else ArtifactRollback";
+
+const PREVIOUS: Expected = Expected::Only(End::Previous);
+const NEW: Expected = Expected::Only(End::New);
+
 /// A state that is interrupted, and the calls before and after it.
 pub struct Sequence {
     /// The name in reports.
     pub name: &'static str,
+    /// The client whose work tree the module sees.
+    pub client: Generation,
     /// The states before, without a fault.
     pub before: &'static [&'static str],
     /// The state that is interrupted.
     pub interrupted: &'static str,
     /// What the client calls after a power loss in the state, and the version that has to be active then.
-    pub after_power_loss: (&'static [&'static str], End),
+    pub after_power_loss: (&'static [&'static str], Expected),
     /// What it calls after the state has failed.
-    pub after_failure: (&'static [&'static str], End),
+    pub after_failure: (&'static [&'static str], Expected),
     /// What it calls after the state has succeeded, also in spite of a failing system call.
-    pub after_success: (&'static [&'static str], End),
+    pub after_success: (&'static [&'static str], Expected),
 }
 
 const ROLL_BACK: &[&str] = &["ArtifactRollback", "ArtifactFailure", "Cleanup"];
-const RECOVER: &[&str] = &["--recover", "ArtifactRollback", "ArtifactFailure", "Cleanup"];
+const RECOVER: &[&str] = &[BOOT, "ArtifactRollback", "ArtifactFailure", "Cleanup"];
 const FAIL: &[&str] = &["ArtifactFailure", "Cleanup"];
 const CLEAN_UP: &[&str] = &["Cleanup"];
 const INSTALL: &[&str] = &["ArtifactInstall", "ArtifactCommit", "Cleanup"];
@@ -38,91 +68,147 @@ const COMMIT: &[&str] = &["ArtifactCommit", "Cleanup"];
 pub const SEQUENCES: &[Sequence] = &[
     Sequence {
         name: "Download",
+        client: Generation::V5,
         before: &[],
         interrupted: "Download",
-        after_power_loss: (CLEAN_UP, End::Previous),
-        after_failure: (CLEAN_UP, End::Previous),
-        after_success: (INSTALL, End::New),
+        after_power_loss: (CLEAN_UP, PREVIOUS),
+        after_failure: (CLEAN_UP, PREVIOUS),
+        after_success: (INSTALL, NEW),
     },
     Sequence {
         name: "Download, then another update (3.4)",
+        client: Generation::V3,
         before: &[],
         interrupted: "Download",
-        after_power_loss: (UPDATE, End::New),
-        after_failure: (UPDATE, End::New),
-        after_success: (INSTALL, End::New),
+        after_power_loss: (UPDATE, NEW),
+        after_failure: (UPDATE, NEW),
+        after_success: (INSTALL, NEW),
+    },
+    Sequence {
+        name: "Download, then a boot",
+        client: Generation::V3,
+        before: &[],
+        interrupted: "Download",
+        after_power_loss: (&[BOOT, "Cleanup"], PREVIOUS),
+        after_failure: (&[BOOT, "Cleanup"], PREVIOUS),
+        after_success: (&[BOOT, "ArtifactInstall", "ArtifactCommit", "Cleanup"], NEW),
     },
     Sequence {
         name: "ArtifactInstall",
+        client: Generation::V5,
         before: &["Download"],
         interrupted: "ArtifactInstall",
-        after_power_loss: (ROLL_BACK, End::Previous),
-        after_failure: (ROLL_BACK, End::Previous),
-        after_success: (COMMIT, End::New),
+        after_power_loss: (ROLL_BACK, PREVIOUS),
+        after_failure: (ROLL_BACK, PREVIOUS),
+        after_success: (COMMIT, NEW),
     },
     Sequence {
         name: "ArtifactInstall, then a boot",
+        client: Generation::V5,
         before: &["Download"],
         interrupted: "ArtifactInstall",
-        after_power_loss: (RECOVER, End::Previous),
-        after_failure: (RECOVER, End::Previous),
-        after_success: (&["--recover", "ArtifactCommit", "Cleanup"], End::New),
+        after_power_loss: (RECOVER, PREVIOUS),
+        after_failure: (RECOVER, PREVIOUS),
+        after_success: (&[BOOT, "ArtifactCommit", "Cleanup"], NEW),
+    },
+    Sequence {
+        name: "ArtifactInstall, then a boot and a commit",
+        client: Generation::V3,
+        before: &["Download"],
+        interrupted: "ArtifactInstall",
+        after_power_loss: (&[BOOT, COMMIT_OR_ROLL_BACK, "Cleanup"], Expected::AsAfterBoot),
+        after_failure: (&[BOOT, COMMIT_OR_ROLL_BACK, "Cleanup"], PREVIOUS),
+        after_success: (&[BOOT, COMMIT_OR_ROLL_BACK, "Cleanup"], NEW),
+    },
+    Sequence {
+        name: "boot between ArtifactInstall and ArtifactCommit",
+        client: Generation::V5,
+        before: &["Download", "ArtifactInstall"],
+        interrupted: BOOT,
+        after_power_loss: (&[BOOT, "ArtifactCommit", "Cleanup"], NEW),
+        after_failure: (&[BOOT, "ArtifactCommit", "Cleanup"], NEW),
+        after_success: (COMMIT, NEW),
+    },
+    Sequence {
+        name: "boot between ArtifactCommit and Cleanup",
+        client: Generation::V5,
+        before: &["Download", "ArtifactInstall", "ArtifactCommit"],
+        interrupted: BOOT,
+        after_power_loss: (&[BOOT, "Cleanup"], NEW),
+        after_failure: (&[BOOT, "Cleanup"], NEW),
+        after_success: (CLEAN_UP, NEW),
+    },
+    Sequence {
+        name: "Download after ArtifactCommit without Cleanup",
+        client: Generation::V3,
+        before: &["Download", "ArtifactInstall", "ArtifactCommit"],
+        interrupted: "Download",
+        after_power_loss: (&[BOOT, "Cleanup"], NEW),
+        after_failure: (CLEAN_UP, NEW),
+        after_success: (INSTALL, NEW),
     },
     Sequence {
         name: "ArtifactInstall, then another update (3.4)",
+        client: Generation::V3,
         before: &["Download"],
         interrupted: "ArtifactInstall",
-        after_power_loss: (DOWNLOAD, End::Previous),
-        after_failure: (DOWNLOAD, End::Previous),
-        after_success: (DOWNLOAD, End::Previous),
+        after_power_loss: (DOWNLOAD, PREVIOUS),
+        after_failure: (DOWNLOAD, PREVIOUS),
+        after_success: (DOWNLOAD, PREVIOUS),
     },
     Sequence {
         name: "ArtifactCommit",
+        client: Generation::V5,
         before: &["Download", "ArtifactInstall"],
         interrupted: "ArtifactCommit",
-        after_power_loss: (ROLL_BACK, End::Previous),
-        after_failure: (ROLL_BACK, End::Previous),
-        after_success: (CLEAN_UP, End::New),
+        after_power_loss: (ROLL_BACK, PREVIOUS),
+        after_failure: (ROLL_BACK, PREVIOUS),
+        after_success: (CLEAN_UP, NEW),
     },
     Sequence {
         name: "ArtifactCommit, repeated",
+        client: Generation::V5,
         before: &["Download", "ArtifactInstall"],
         interrupted: "ArtifactCommit",
-        after_power_loss: (COMMIT, End::New),
-        after_failure: (COMMIT, End::New),
-        after_success: (CLEAN_UP, End::New),
+        after_power_loss: (COMMIT, NEW),
+        after_failure: (COMMIT, NEW),
+        after_success: (CLEAN_UP, NEW),
     },
     Sequence {
         name: "ArtifactRollback",
+        client: Generation::V5,
         before: &["Download", "ArtifactInstall"],
         interrupted: "ArtifactRollback",
-        after_power_loss: (ROLL_BACK, End::Previous),
-        after_failure: (FAIL, End::Previous),
-        after_success: (FAIL, End::Previous),
+        after_power_loss: (ROLL_BACK, PREVIOUS),
+        after_failure: (FAIL, PREVIOUS),
+        after_success: (FAIL, PREVIOUS),
     },
     Sequence {
         name: "ArtifactRollback after commit",
+        client: Generation::V5,
         before: &["Download", "ArtifactInstall", "ArtifactCommit"],
         interrupted: "ArtifactRollback",
-        after_power_loss: (RECOVER, End::Previous),
-        after_failure: (FAIL, End::Previous),
-        after_success: (FAIL, End::Previous),
+        after_power_loss: (RECOVER, PREVIOUS),
+        after_failure: (FAIL, PREVIOUS),
+        after_success: (FAIL, PREVIOUS),
     },
     Sequence {
         name: "Cleanup after commit",
+        client: Generation::V5,
         before: &["Download", "ArtifactInstall", "ArtifactCommit"],
         interrupted: "Cleanup",
-        after_power_loss: (CLEAN_UP, End::New),
-        after_failure: (CLEAN_UP, End::New),
-        after_success: (CLEAN_UP, End::New),
+        after_power_loss: (CLEAN_UP, NEW),
+        after_failure: (CLEAN_UP, NEW),
+        after_success: (CLEAN_UP, NEW),
     },
     Sequence {
         name: "Cleanup after rollback",
+        client: Generation::V5,
         before: &["Download", "ArtifactInstall", "ArtifactRollback", "ArtifactFailure"],
         interrupted: "Cleanup",
-        after_power_loss: (CLEAN_UP, End::Previous),
-        after_failure: (CLEAN_UP, End::Previous),
-        after_success: (CLEAN_UP, End::Previous),
+        after_power_loss: (CLEAN_UP, PREVIOUS),
+        after_failure: (CLEAN_UP, PREVIOUS),
+        after_success: (CLEAN_UP, PREVIOUS),
     },
 ];
 
@@ -138,8 +224,8 @@ pub struct SecondInterruption {
 /// install, nor of an interrupted download, after which it calls yet another one.
 pub const SECOND_INTERRUPTIONS: &[SecondInterruption] = &[
     SecondInterruption { state: "ArtifactRollback", after_power_loss: ROLL_BACK },
-    SecondInterruption { state: "--recover", after_power_loss: RECOVER },
-    SecondInterruption { state: "Download", after_power_loss: &["--recover", "Download", "Cleanup"] },
+    SecondInterruption { state: BOOT, after_power_loss: RECOVER },
+    SecondInterruption { state: "Download", after_power_loss: &[BOOT, "Download", "Cleanup"] },
 ];
 
 #[cfg(test)]
