@@ -17,6 +17,8 @@ pub const BOOT: Limit = Limit::new("BOOT", 300);
 pub const CONNECT: Limit = Limit::new("CONNECT", 60);
 /// From `systemctl poweroff` to the kernel's last line.
 pub const POWER_OFF: Limit = Limit::new("POWER_OFF", 120);
+/// Until a machine reboots by itself, with what it does before: an update of packages.
+pub const REBOOT: Limit = Limit::new("REBOOT", 900);
 /// The limit for a copy of an empty file; see [`copy`].
 const COPY_SECONDS: u64 = 60;
 /// The lower bound for the rate of a copy, in bytes per second: half of the rate measured in the slower direction.

@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use host::status::Step;
@@ -21,6 +22,10 @@ const READY: &str = "pi: ready";
 /// The start of the kernel's last line: "Power down", or without a power driver "Power off not available: System
 /// halted instead". By then everything is written and unmounted.
 const POWERED_DOWN: &str = "reboot: Power";
+/// The start of the kernel's last line before a reboot. Everything is written and unmounted.
+const REBOOTS: &str = "reboot: Restarting system";
+/// The pause between two polls of a condition of the caller.
+const PAUSE: Duration = Duration::from_millis(50);
 /// The number of lines of the console that errors show.
 const TAIL: usize = 50;
 
@@ -142,6 +147,26 @@ impl Machine {
         let mut command = self.spawn("systemctl poweroff")?;
         self.wait(step, POWERED_DOWN, limit::POWER_OFF).context("shutting down the machine")?;
         command.kill();
+        self.kill().map(drop)
+    }
+
+    /// Waits until `condition`, of the caller, is true. It is polled, and its error ends the wait.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn wait_until(&self, limit: Limit, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+        let deadline = Instant::now() + limit.duration();
+        while !condition()? {
+            self.check_console().map_err(|error| self.explain(error))?;
+            ensure!(Instant::now() < deadline, "{limit} expired");
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Waits until the machine reboots by itself, and ends it. The overlay can be booted.
+    pub fn reboots(mut self, step: &Step) -> Result<()> {
+        self.wait(step, REBOOTS, limit::REBOOT).context("waiting for a reboot")?;
         self.kill().map(drop)
     }
 

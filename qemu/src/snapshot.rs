@@ -71,7 +71,8 @@ After=ready.service
 
 [Service]
 TimeoutStartSec=infinity
-ExecStartPre=-/bin/sh -c 'mender --version; strace -V; getfattr --version; dropbear -V; podman images'
+ExecStartPre=-/bin/sh -c 'mender --version; mender-update --version; strace -V; getfattr --version; \
+    dropbear -V; podman images'
 ExecStart=/bin/sh -c '{ sleep 1; echo "pi: unplugged" >/dev/console; } & \
     until [ -d /sys/class/net/usb0 ]; do :; done; \
     busybox ifconfig usb0 10.0.2.15 netmask 255.255.255.0 up && busybox route add default gw 10.0.2.2; \

@@ -27,7 +27,7 @@ use crate::target::{self, TARGETS, Target};
 
 /// Runs the end-to-end scenarios: real client and packages on emulated Raspberry Pis
 ///
-/// All of them take about 45 minutes on 2 cores, --sample about 5. Needs QEMU, and root once to build the images.
+/// All of them take about an hour on 2 cores, --sample about 6 minutes. Needs QEMU, and root once to build the images.
 #[derive(Args, Default)]
 pub struct E2e {
     /// QEMU's name of a machine, raspi3b or raspi2b; may be repeated [default: all, in parallel]
@@ -36,9 +36,15 @@ pub struct E2e {
     /// Runs these scenarios only [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// Runs what `cargo xtask test` runs: an install, a rollback and a power loss on each machine
+    /// Runs what `cargo xtask test` runs: an install, a rollback and a power loss on each machine, and a deployment
     #[arg(long)]
     sample: bool,
+    /// Replaces the client by the one in this directory: Debian packages of Mender 4, 5 or 6, for each machine
+    #[arg(long, value_name = "DIR", conflicts_with = "write")]
+    client: Option<PathBuf>,
+    /// Replaces the client by test packages: client 3.4 with the command, packages and services of client 4
+    #[arg(long, conflicts_with_all = ["client", "write"])]
+    renamed_client: bool,
     /// Lists the scenarios and does not run them
     #[arg(long)]
     list: bool,
@@ -78,6 +84,9 @@ impl E2e {
         }
         self.needs(sh)?.provide(sh)?;
         let mut setups = setups(sh, &chosen)?;
+        for setup in &mut setups {
+            setup.replacement = self.replacement(sh, setup)?;
+        }
         let of = |setup: &Setup| self.scenarios_of(setup, &scenarios);
         create_snapshots(&mut setups, of)?;
         let outcomes = run_all(&setups, of, record);
@@ -95,6 +104,19 @@ impl E2e {
         ensure!(failed == 0, "{failed} of {count} scenarios failed:{errors}");
         let machines = setups.iter().map(|setup| format!("{} on {}", of(setup).len(), setup.image.board().machine));
         Ok(format!("scenarios: {}", machines.collect::<Vec<_>>().join(", ")))
+    }
+
+    /// The client that replaces that of the image of `setup`.
+    fn replacement(&self, sh: &Shell, setup: &Setup) -> Result<Option<e2e::Packages>> {
+        let architecture = setup.image.board().architecture;
+        let written = setup.directory.join("renamed-client");
+        if self.renamed_client {
+            host::directory::empty(&written)?;
+            let name = format!("renaming client 3.4 for {architecture}");
+            host::status::step(name, |step| e2e::write_renamed_client(sh, step, &written, architecture))?;
+        }
+        let directory = self.client.as_deref().or(self.renamed_client.then_some(written.as_path()));
+        directory.map(|directory| e2e::Packages::find(sh, directory, architecture)).transpose()
     }
 
     /// The scenarios that run on the machine of `setup`.
@@ -195,6 +217,7 @@ fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBu
         packages,
         repository,
         directory,
+        replacement: None,
         snapshot: None,
     })
 }

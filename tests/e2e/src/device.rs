@@ -1,13 +1,14 @@
 //! A device under test: its disk, its power, and the commands that a scenario runs on it.
 
+mod client;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use host::apt::Root;
 use host::status::Step;
-use qemu::{Background, Limit, Machine, Output, Overlay, Snapshot};
+use qemu::{Limit, Machine, Output, Overlay, Snapshot};
 use test_image::Mode;
 use test_report::{Kind, Timeline};
 use xshell::Shell;
@@ -15,16 +16,13 @@ use xshell::Shell;
 use crate::Setup;
 use crate::artifact::{self, Artifact, Generated};
 use crate::record::Recorder;
-use crate::states;
+use client::Running;
 
 /// A command that changes nothing. podman's first command reads its whole executable from a slow card.
 const QUERY: Limit = Limit::new("QUERY", 180);
 
 /// `apt-get` or `dpkg`.
 const PACKAGE: Limit = Limit::new("PACKAGE", 600);
-
-/// `mender install`, `commit` or `rollback`.
-const CLIENT: Limit = Limit::new("CLIENT", 600);
 
 /// Until a condition is true.
 const CONDITION: Limit = Limit::new("CONDITION", 600);
@@ -48,21 +46,17 @@ pub struct Device<'a> {
     machine: Option<Machine>,
     recorder: Recorder,
     /// A client that was started and not waited for. It ends with a power loss.
-    client: Option<Client>,
-}
-
-/// A client in the background.
-struct Client {
-    command: String,
-    start: Instant,
-    background: Background,
+    client: Option<Running>,
+    /// Whether the client under test still has to replace that of the image.
+    replaces_client: bool,
 }
 
 impl<'a> Device<'a> {
     /// A new device, without power.
     pub fn new(sh: &'a Shell, setup: &'a Setup, directory: &'a Path, step: &'a Step) -> Result<Self> {
         let overlay = Overlay::create(step, &setup.image, &directory.join("card.qcow2"))?;
-        Ok(Self { sh, setup, directory, step, overlay, machine: None, recorder: Recorder::new(), client: None })
+        let (recorder, replaces_client) = (Recorder::new(), setup.replacement.is_some());
+        Ok(Self { sh, setup, directory, step, overlay, machine: None, recorder, client: None, replaces_client })
     }
 
     /// Boots the device. Returns when commands can be run.
@@ -71,6 +65,10 @@ impl<'a> Device<'a> {
         let boot = || Machine::boot(self.step, &self.setup.image, &self.overlay, self.directory);
         let machine = self.recorder.during(Kind::Boot, "boot", boot);
         self.machine = Some(machine.inspect_err(|_| self.record_console())?);
+        if let Some(packages) = self.setup.replacement.as_ref().filter(|_| self.replaces_client) {
+            self.replace_client(packages)?;
+            self.replaces_client = false;
+        }
         Ok(())
     }
 
@@ -81,6 +79,7 @@ impl<'a> Device<'a> {
             return self.install_package(module);
         };
         self.step.detail("resuming the snapshot");
+        self.replaces_client = false;
         self.overlay = snapshot.copy(&self.directory.join("card.qcow2"))?;
         let resume = || Snapshot::resume(self.step, &self.setup.image, &self.overlay, self.directory);
         match self.recorder.during(Kind::Boot, "resume the snapshot", resume) {
@@ -120,17 +119,6 @@ impl<'a> Device<'a> {
         self.recorder.console(&self.directory.join("console.log"));
     }
 
-    /// Records the client in the background, which has ended at `end`, and keeps its output.
-    fn end_client(&mut self, end: Instant) {
-        let Some(Client { command, start, background }) = self.client.take() else { return };
-        let lines = background.stderr();
-        self.recorder.add(Kind::Command, &command, start, end);
-        self.recorder.client(&lines, end);
-        let output: String = lines.into_iter().map(|line| line.text).collect();
-        // The file helps to understand a failure. Its absence does not fail a scenario.
-        let _ = fs::write(self.directory.join("client.log"), output);
-    }
-
     /// The record of the scenario, with the console and the journal of a device that still has power.
     pub fn into_timeline(mut self) -> Timeline {
         self.end_client(Instant::now());
@@ -143,6 +131,16 @@ impl<'a> Device<'a> {
         drop(machine);
         self.record_console();
         self.recorder.finish(journal)
+    }
+
+    /// Waits until the device reboots by itself, and boots it.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.step.detail("waiting for a reboot");
+        let machine = self.machine.take().context("the device has no power")?;
+        let result = self.recorder.during(Kind::Command, "wait for a reboot", || machine.reboots(self.step));
+        self.record_console();
+        result?;
+        self.power_on()
     }
 
     /// Makes the device lose power and boots it again.
@@ -164,7 +162,7 @@ impl<'a> Device<'a> {
     /// Runs `command`, fails unless it exits with `status`, and returns its output.
     fn expect(&self, command: &str, limit: Limit, status: i32) -> Result<Output> {
         let output = self.run(command, limit)?;
-        has_status(command, output.status, status, &output.text())?;
+        has_status(command, output.status, &[status], &output.text())?;
         Ok(output)
     }
 
@@ -219,6 +217,18 @@ impl<'a> Device<'a> {
         self.package(&format!("{APT} {arguments}"))
     }
 
+    /// The compatible device type of artifacts for this device.
+    pub fn device_type(&self) -> &'static str {
+        self.setup.image.board().device_type
+    }
+
+    /// Returns when `condition` of this process is true.
+    pub fn wait_for(&self, name: &str, limit: Limit, condition: impl FnMut() -> Result<bool>) -> Result<()> {
+        self.step.detail(name);
+        let machine = self.machine()?;
+        self.recorder.during(Kind::Command, name, || machine.wait_until(limit, condition))
+    }
+
     /// The directory of the scenario on this host.
     pub fn directory(&self) -> &'a Path {
         self.directory
@@ -251,18 +261,6 @@ impl<'a> Device<'a> {
         self.copy_in(&path)
     }
 
-    /// Debian's mender-client for this device, in a version that is newer than the installed one.
-    pub fn newer_client(&self) -> Result<Vec<u8>> {
-        let release = self.ok(". /etc/os-release && echo $VERSION_CODENAME")?;
-        let apt = self.directory.join("apt");
-        let apt = Root::new(self.sh, self.step, &apt, release.trim(), self.setup.image.board().architecture)?;
-        let debs = apt.download(self.step, &["mender-client"])?;
-        let deb = debs.first().context("apt-get downloaded no package of mender-client")?;
-        let newer = |present: &str| format!("{present}+newer");
-        let path = artifact::with_version(self.sh, deb, &self.directory.join("mender-client"), newer)?;
-        fs::read(&path).with_context(|| format!("reading {} failed", path.display()))
-    }
-
     /// Writes the package of `module` with this version, and returns its path.
     pub fn package_with_version(&self, module: &str, version: &str) -> Result<PathBuf> {
         let directory = self.directory.join(format!("{module}-{version}"));
@@ -277,15 +275,24 @@ impl<'a> Device<'a> {
         files: Vec<(&str, Vec<u8>)>,
         meta_data: Option<String>,
     ) -> Result<String> {
-        let device_type = self.setup.image.board().device_type;
-        self.copy_artifact(&Artifact { module, name, device_type, files, meta_data })
+        self.copy_artifact(&Artifact { module, name, device_type: self.device_type(), files, meta_data })
     }
 
     /// Makes an artifact for this device with the generator of `module`, copies it there, and returns its path there.
     pub fn generate(&self, module: &str, name: &str, options: &[&str], files: Vec<(&str, Vec<u8>)>) -> Result<String> {
-        let device_type = self.setup.image.board().device_type;
-        let generated = Generated { module, name, device_type, options, files };
-        self.copy_in(&generated.write(self.sh, &self.setup.generator, self.directory)?)
+        self.copy_in(&self.generate_on_host(module, name, options, files)?)
+    }
+
+    /// Makes an artifact for this device with the generator of `module`, and returns its path on the host.
+    pub fn generate_on_host(
+        &self,
+        module: &str,
+        name: &str,
+        options: &[&str],
+        files: Vec<(&str, Vec<u8>)>,
+    ) -> Result<PathBuf> {
+        let generated = Generated { module, name, device_type: self.device_type(), options, files };
+        generated.write(self.sh, &self.setup.generator, self.directory)
     }
 
     /// Makes `artifact`, copies it to the device, and returns its path there.
@@ -303,68 +310,10 @@ impl<'a> Device<'a> {
     pub fn image(&self, reference: &str, version: &str, mode: Mode, padding: usize) -> Result<test_image::Archive> {
         let path = &self.setup.server;
         let mut executable = fs::read(path).with_context(|| format!("reading {} failed", path.display()))?;
-        // Random numbers by Marsaglia's xorshift.
-        let seed = 0x9e37_79b9_7f4a_7c15;
-        let mut random = version.bytes().fold(seed, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(byte));
-        executable.extend((0..padding).map(|_| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random as u8
-        }));
+        executable.extend(random(version, padding));
         let executable = executable.as_slice();
         let architecture = self.setup.image.board().architecture;
         Ok(test_image::Image { reference, version, mode, architecture, executable }.archive())
-    }
-
-    /// Runs the client, which must exit with `status`, and returns its output.
-    pub fn client(&self, arguments: &str, status: i32) -> Result<String> {
-        let name = format!("mender {arguments}");
-        self.step.detail(&name);
-        let (machine, command) = (self.machine()?, client_command(arguments));
-        let output = self.recorder.during(Kind::Command, &name, || machine.run(&command, CLIENT))?;
-        self.recorder.client(&output.stderr, Instant::now());
-        let text = states::without_debug_lines(&output.text());
-        has_status(&name, output.status, status, &text)?;
-        Ok(text)
-    }
-
-    /// Installs `artifact` with the client.
-    pub fn install(&self, artifact: &str) -> Result<()> {
-        self.client(&format!("install {artifact}"), 0).map(drop)
-    }
-
-    /// Installs `artifact` with the client and commits it.
-    pub fn install_and_commit(&self, artifact: &str) -> Result<()> {
-        self.install(artifact)?;
-        self.client("commit", 0).map(drop)
-    }
-
-    /// Asks the client for a rollback after a boot that has recovered an interrupted install. Client 3.4 does not know
-    /// of an interrupted install, so there is nothing to roll back.
-    pub fn has_no_update_to_roll_back(&self) -> Result<()> {
-        self.client("rollback", 2).context("client 3.4 still knows the interrupted install").map(drop)
-    }
-
-    /// Starts the client, and delays the module's call number `number` of the system call `call` by an hour, which
-    /// leaves time for a power loss. Returns when the shell command `condition` succeeds on the device.
-    pub fn start_client_delayed(&mut self, arguments: &str, call: &str, number: usize, condition: &str) -> Result<()> {
-        let tracer =
-            format!("strace -f -qq -o /dev/null -e trace={call} -e inject={call}:delay_enter=3600s:when={number}");
-        self.start_client(&tracer, arguments, condition)
-            .with_context(|| format!("mender {arguments} did not reach call {number} of {call}"))
-    }
-
-    /// Starts the client. Returns when the shell command `condition` succeeds on the device.
-    pub fn start_client_until(&mut self, arguments: &str, condition: &str) -> Result<()> {
-        self.start_client("", arguments, condition)
-            .with_context(|| format!("mender {arguments} did not reach the condition"))
-    }
-
-    fn start_client(&mut self, tracer: &str, arguments: &str, condition: &str) -> Result<()> {
-        let background = self.machine()?.spawn(&format!("{tracer} {} 1>&2", client_command(arguments)))?;
-        self.client = Some(Client { command: format!("mender {arguments}"), start: Instant::now(), background });
-        self.wait_until(condition)
     }
 
     /// Returns when the shell command `condition` succeeds on the device.
@@ -397,16 +346,26 @@ impl<'a> Device<'a> {
     }
 }
 
-/// The command line of the client.
-fn client_command(arguments: &str) -> String {
-    format!("mender --no-syslog {} {arguments}", states::LOG_OPTION)
+/// `length` bytes that depend on `name` and cannot be compressed.
+pub fn random(name: &str, length: usize) -> Vec<u8> {
+    // Marsaglia's xorshift.
+    let seed = 0x9e37_79b9_7f4a_7c15;
+    let mut random = name.bytes().fold(seed, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(byte));
+    let bytes = (0..length).map(|_| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random as u8
+    });
+    bytes.collect()
 }
 
-/// Fails unless the exit status of `command` is `expected`.
-fn has_status(command: &str, status: i32, expected: i32, output: &str) -> Result<()> {
+/// Fails unless the exit status of `command` is one of `expected`.
+fn has_status(command: &str, status: i32, expected: &[i32], output: &str) -> Result<()> {
     ensure!(
-        status == expected,
-        "unexpected exit status on the device: {command}: {status} instead of {expected}\n{output}"
+        expected.contains(&status),
+        "unexpected exit status on the device: {command}: {status} instead of {expected:?}
+{output}"
     );
     Ok(())
 }

@@ -4,11 +4,14 @@
 //! kept, with the disk, the console, QEMU's command line, and the error with the client's output.
 
 mod artifact;
+mod client;
 pub mod cost;
 mod device;
+mod managed;
 mod record;
+mod renamed;
+mod replacement;
 mod scenarios;
-mod server;
 mod states;
 
 use std::fs;
@@ -22,7 +25,10 @@ use test_report::Timeline;
 use xshell::Shell;
 
 pub use artifact::Artifact;
+use client::{CLIENTS, Client};
 use device::Device;
+pub use renamed::write as write_renamed_client;
+pub use replacement::Packages;
 pub use scenarios::container::MACHINE as CONTAINER_MACHINE;
 
 /// The Debian packages that the host needs for the scenarios, in addition to those of QEMU.
@@ -64,6 +70,8 @@ pub struct Setup {
     pub repository: PathBuf,
     /// The executable of the server in container images, for this machine.
     pub server: PathBuf,
+    /// Another client, which replaces that of the image.
+    pub replacement: Option<Packages>,
     /// The directory of the scenarios' directories: `target/e2e/<machine>`.
     pub directory: PathBuf,
     /// A device with all packages, from which most scenarios start. Without it they boot and install a package.
@@ -87,6 +95,11 @@ pub fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
 }
 
 impl Setup {
+    /// The generation of the client on the device.
+    fn client(&self) -> &'static Client {
+        self.replacement.as_ref().map_or(&CLIENTS[0], |packages| packages.client)
+    }
+
     /// Boots a device, installs the packages, and makes a snapshot for [`Setup::snapshot`]. Returns `None` after a note
     /// with the cause if that fails.
     pub fn create_snapshot(&self) -> Result<Option<Snapshot>> {

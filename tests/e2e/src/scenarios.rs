@@ -1,10 +1,11 @@
-//! The scenarios, one file for each module.
+//! The scenarios, one file for each module, and one for managed mode.
 
 pub mod container;
 mod deb;
 mod destination;
 mod directory;
 mod diversion;
+mod managed;
 mod repository;
 mod web_file;
 
@@ -20,7 +21,7 @@ const MODULES: &[(&str, &[Scenario])] = &[
 
 /// Every scenario.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    MODULES.iter().flat_map(|(_, scenarios)| *scenarios)
+    MODULES.iter().flat_map(|(_, scenarios)| *scenarios).chain(managed::SCENARIOS)
 }
 
 /// The modules that have scenarios on `machine`.
@@ -31,16 +32,19 @@ pub fn modules(machine: &str) -> impl Iterator<Item = &'static str> {
 
 /// Whether `scenario` runs on `machine`. Only one board has an image with a container engine.
 pub fn runs_on(scenario: &Scenario, machine: &str) -> bool {
-    machine == container::MACHINE || container::SCENARIOS.iter().all(|other| other.name != scenario.name)
+    let needs_engine = scenario.name == managed::CONTAINER_SCENARIO
+        || container::SCENARIOS.iter().any(|other| other.name == scenario.name);
+    machine == container::MACHINE || !needs_engine
 }
 
-/// What `cargo xtask test` runs: on each machine an install, a rollback and a power loss, and a power loss of every
-/// module.
+/// What `cargo xtask test` runs: on each machine an install, a rollback and a power loss, a power loss of every module,
+/// and a deployment in managed mode.
 const SAMPLE: &[(&str, &str)] = &[
     ("raspi3b", "install-rollback"),
     ("raspi3b", "power-loss-install"),
     ("raspi3b", "deb-power-loss"),
     ("raspi3b", "container-power-loss-install"),
+    ("raspi3b", "managed-web-file"),
     ("raspi2b", "install-rollback"),
     ("raspi2b", "power-loss-install"),
     ("raspi2b", "directory-power-loss-install"),

@@ -9,11 +9,8 @@ use std::time::{Duration, Instant};
 
 use qemu::Line;
 
-/// The option of the client that makes it log its calls.
-pub const LOG_OPTION: &str = "--log-level debug";
+use crate::client::CLIENTS;
 
-/// Before the module's path and the state, in the line of a call.
-const CALL: &str = "msg=\"Calling module: ";
 /// Before the date and time of a line.
 const TIME: &str = "time=\"";
 /// The resolution of the times in the log.
@@ -79,14 +76,14 @@ fn logged(text: &str) -> Option<u64> {
 
 /// The state that the client calls in the line `text`.
 fn called(text: &str) -> Option<String> {
-    let (_, call) = text.split_once(CALL)?;
+    let (_, call) = CLIENTS.iter().find_map(|client| text.split_once(client.call))?;
     let mut words = call.split_whitespace();
     let (path, state) = (words.next()?, words.next()?);
     let module = path.rsplit('/').next()?;
     Some(format!("{state} ({module})"))
 }
 
-/// `text` without the lines that [`LOG_OPTION`] adds, for errors that show the client's output.
+/// `text` without the lines of level debug, for errors that show the client's output.
 pub fn without_debug_lines(text: &str) -> String {
     text.split_inclusive('\n').filter(|line| !line.contains(" level=debug ")).collect()
 }

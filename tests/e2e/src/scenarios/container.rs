@@ -3,6 +3,7 @@
 //! on the host.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -46,6 +47,11 @@ const TAG: &str = "localhost/shop:latest";
 /// Starts the device with the module and its settings.
 fn start(device: &mut Device) -> Result<()> {
     device.power_on_with_package(MODULE)?;
+    write_settings(device)
+}
+
+/// Writes the module's settings.
+pub fn write_settings(device: &Device) -> Result<()> {
     device.ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 180\\n' > {SETTINGS} && sync")).map(drop)
 }
 
@@ -59,6 +65,11 @@ fn with_previous_version(device: &mut Device) -> Result<Vec<String>> {
 /// An artifact of the project shop. Its only service runs an image with `padding` bytes in addition to the server, and
 /// answers at port 8080.
 fn shop(device: &Device, version: &str, padding: usize) -> Result<String> {
+    device.copy_in(&shop_on_host(device, &format!("release-{version}"), version, padding, &[])?)
+}
+
+/// The artifact of [`shop`] with this name, on the host.
+pub fn shop_on_host(device: &Device, name: &str, version: &str, padding: usize, options: &[&str]) -> Result<PathBuf> {
     let image = device.image(TAG, version, Mode::Healthy, padding)?;
     let web = json!({
         "image": TAG,
@@ -71,12 +82,8 @@ fn shop(device: &Device, version: &str, padding: usize) -> Result<String> {
     fs::write(&services, json!({"web": web}).to_string())
         .with_context(|| format!("writing {} failed", services.display()))?;
     let run = format!("--run={}", services.display());
-    device.generate(
-        MODULE,
-        &format!("release-{version}"),
-        &["--project", "shop", &run],
-        vec![("app.tar", image.content)],
-    )
+    let options = [&["--project", "shop", &run], options].concat();
+    device.generate_on_host(MODULE, name, &options, vec![("app.tar", image.content)])
 }
 
 /// Starts the device and installs the first version. Returns another image, with `padding` bytes in addition to its

@@ -10,7 +10,7 @@ use crate::scenarios::diversion;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "deb-package",
-        description: "the package replaces mender-client's module; purging it restores that module",
+        description: "the package replaces the client's module; purging it restores that module",
         run: package,
     },
     Scenario {
@@ -25,7 +25,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "deb-client-update",
-        description: "an update of mender-client, which restarts the service that installs it, is committed",
+        description: "an update of the client, which restarts the service that installs it, is committed",
         run: client_update,
     },
 ];
@@ -56,9 +56,11 @@ fn with_previous_version(device: &mut Device) -> Result<String> {
 
 /// Everything that a rollback must restore: the state of dpkg and apt, `/etc`, and the files of the package.
 fn state(device: &Device) -> Result<String> {
-    let packages = device
-        .ok("dpkg-query --show --showformat='${binary:Package} ${db:Status-Abbrev} ${Version} ${Conffiles}\\n' \
-         && apt-mark showauto && (dpkg --verify app mender-client || true) && find /usr/share/app /opt")?;
+    let query = "dpkg-query --show --showformat='${binary:Package} ${db:Status-Abbrev} ${Version} ${Conffiles}\\n'";
+    let client = device.generation().package;
+    let packages = device.ok(&format!(
+        "{query} && apt-mark showauto && (dpkg --verify app {client} || true) && find /usr/share/app /opt"
+    ))?;
     // Without directories: their times change whenever a temporary file is created in them.
     let etc = device.ok("cd /etc && find . ! -type d -printf '%y %m %U:%G %T@ %s %p %l\\n' | sort \
          && find . -type f -exec sha256sum {} + | sort")?;
@@ -152,18 +154,19 @@ const DROP_IN: &str = "[Service]\nExecStartPre=\nExecStart=\nType=simple\nExecSt
 /// Installs and commits the artifact at the first start of the service. Counts all starts.
 const UPDATE_SCRIPT: &str = "echo started >> /root/starts\n\
     test -e /root/done && exec sleep infinity\n\
-    mender --no-syslog install ARTIFACT > /root/log 2>&1 && mender --no-syslog commit >> /root/log 2>&1\n\
+    CLIENT install ARTIFACT > /root/log 2>&1 && CLIENT commit >> /root/log 2>&1\n\
     echo $? > /root/done\nexec sleep infinity\n";
 
 fn client_update(device: &mut Device) -> Result<()> {
     device.power_on_with_package(MODULE)?;
     let newer = device.newer_client()?;
     let artifact = artifact(device, "release-2", &[newer])?;
+    let (client, service) = (device.generation(), device.generation().service());
+    let script = UPDATE_SCRIPT.replace("ARTIFACT", &artifact).replace("CLIENT", client.command_line("").trim_end());
     device.ok(&format!(
-        "rm /etc/systemd/system/mender-client.service && mkdir /etc/systemd/system/mender-client.service.d \
-         && printf '%s' '{DROP_IN}' > /etc/systemd/system/mender-client.service.d/update.conf \
-         && printf '%s' '{}' > /root/update && systemctl daemon-reload && systemctl start mender-client.service",
-        UPDATE_SCRIPT.replace("ARTIFACT", &artifact)
+        "cd /etc/systemd/system && rm {service} && mkdir {service}.d \
+         && printf '%s' '{DROP_IN}' > {service}.d/update.conf && printf '%s' '{script}' > /root/update \
+         && systemctl daemon-reload && systemctl start {service}"
     ))?;
     let with_log = |error: anyhow::Error| error.context(device.ok("cat /root/log").unwrap_or_default());
     device.wait_until("test -e /root/done").map_err(with_log)?;
@@ -171,13 +174,15 @@ fn client_update(device: &mut Device) -> Result<()> {
     // The maintainer script requested a restart of the service, which systemd refused.
     let output = device.ok("cat /root/log")?;
     ensure!(output.contains("Operation refused"), "no restart of the service was refused:\n{output}");
-    let version = device.ok("dpkg-query --show --showformat='${Version} ${db:Status-Abbrev}' mender-client")?;
-    ensure!(version.ends_with("+newer ii "), "unexpected version of mender-client: {version:?}");
+    let package = client.package;
+    let version =
+        device.ok(&format!("dpkg-query --show --showformat='${{Version}} ${{db:Status-Abbrev}}' {package}"))?;
+    ensure!(version.ends_with("+newer ii "), "unexpected version of {package}: {version:?}");
     // The service was restarted after the update, and not during it.
     device
         .wait_until("test $(grep -c started /root/starts) = 2")
         .context("the service was not restarted exactly once")?;
-    device.ok("test ! -e /run/systemd/system/mender-client.service.d && systemctl is-active mender-client.service")?;
+    device.ok(&format!("test ! -e /run/systemd/system/{service}.d && systemctl is-active {service}"))?;
     ensure!(device.client("show-artifact", 0)?.contains("release-2"), "the update is not committed");
     is_clean(device)
 }

@@ -10,7 +10,7 @@ use crate::scenarios::diversion;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "directory-package",
-        description: "the package replaces mender-client's module; purging it restores that module",
+        description: "the package replaces the client's module; purging it restores that module",
         run: package,
     },
     Scenario {

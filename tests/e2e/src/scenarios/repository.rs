@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use host::directory;
+use mender_server::Files;
 
 use super::destination::Destination;
 use super::web_file::{FILES, differences};
 use crate::device::Device;
-use crate::server::Server;
 
 const PACKAGE: &str = "mender-update-module-web-file";
 const MODULE: &str = "web-file";
@@ -29,11 +29,11 @@ const UPDATE: &str = "apt-get -o Dir::Etc::sourcelist=sources.list.d/mender-rust
 pub fn install(device: &mut Device) -> Result<()> {
     device.power_on()?;
     let before = device.ok(FILES)?;
-    let changed = Server::start(&changed_repository(device)?)?;
+    let changed = Files::start(&changed_repository(device)?)?;
     add_source(device, &changed)?;
     device.fails(UPDATE, "is not signed")?;
     device.fails(&format!("apt-get install --yes {PACKAGE}"), PACKAGE)?;
-    let server = Server::start(device.repository())?;
+    let server = Files::start(device.repository())?;
     add_source(device, &server)?;
     device.package(UPDATE)?;
     device.apt(&format!("install --yes {PACKAGE}"))?;
@@ -62,7 +62,7 @@ pub fn upgrade(
 ) -> Result<()> {
     device.apt(&format!("purge --yes {PACKAGE}"))?;
     let previous = device.copy_in(&device.package_with_version(MODULE, PREVIOUS)?)?;
-    let server = Server::start(device.repository())?;
+    let server = Files::start(device.repository())?;
     add_source(device, &server)?;
     for end in ["rollback", "commit"] {
         // From the second time on, this is a downgrade; no update is pending.
@@ -88,7 +88,7 @@ pub fn upgrade(
 }
 
 /// Adds the source with the repository's own file, which contains the key, but with the URL of `server`.
-fn add_source(device: &Device, server: &Server) -> Result<()> {
+fn add_source(device: &Device, server: &Files) -> Result<()> {
     let path = device.repository().join("mender-rust-modules.sources");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {} failed", path.display()))?;
     let line = |line: &str| match line.starts_with("URIs: ") {

@@ -1,5 +1,5 @@
-//! Attempts in which unsynced writes are lost: at a power loss in a state, at a sync that fails, and in the call that follows
-//! an interrupted install.
+//! Attempts in which unsynced writes are lost: at a power loss in a state, at a sync that fails, and in the call that
+//! follows an interrupted install.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -100,8 +100,8 @@ impl Injection<'_> {
         Ok(())
     }
 
-    /// Lets the sync that is call number `failing` fail, and loses what it had to make durable; once with everything else
-    /// kept, and once with all other unsynced writes lost.
+    /// Lets the sync that is call number `failing` fail, and loses what it had to make durable; once with everything
+    /// else kept, and once with all other unsynced writes lost.
     fn failed_sync(&self, sequence: &Sequence, failing: usize) -> Vec<(Expected, String, Result<End>)> {
         let record = || -> Result<_> {
             let mut device = prepared(self.subject, sequence)?;

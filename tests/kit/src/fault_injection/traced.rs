@@ -76,8 +76,8 @@ impl Tracer {
         Recording::read(&log)
     }
 
-    /// Calls `state` on `device`, lets the sync that is call number `failing` fail with EIO, and records what the module
-    /// does; returns whether it reported success.
+    /// Calls `state` on `device`, lets the sync that is call number `failing` fail with EIO, and records what the
+    /// module does; returns whether it reported success.
     ///
     /// # Errors
     /// When a call cannot be recorded.

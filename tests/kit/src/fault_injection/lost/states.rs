@@ -29,8 +29,8 @@ pub fn complete(recording: &Recording) -> Image {
 /// Every state of the directory that a power loss after any call from number `first` on may leave, and that no kill
 /// leaves; each once. `data` is the path of the client's data, a file system of its own.
 ///
-/// At every crash point: all unsynced changes are lost; only unsynced content is, as with delayed allocation, or is zeros;
-/// the last unsynced write is torn; one unsynced change is lost and no other; all unsynced changes are lost but one;
+/// At every crash point: all unsynced changes are lost; only unsynced content is, as with delayed allocation, or is
+/// zeros; the last unsynced write is torn; one unsynced change is lost and no other; all unsynced changes are lost but one;
 /// random sets of them are lost.
 pub fn states(recording: &Recording, first: usize, data: &Path) -> Vec<State> {
     let effects = effects(recording, data);
@@ -55,8 +55,8 @@ pub fn states(recording: &Recording, first: usize, data: &Path) -> Vec<State> {
     states
 }
 
-/// The states after a program that has ended, in which a sync had failed: without the changes that will never be durable,
-/// and without any unsynced change.
+/// The states after a program that has ended, in which a sync had failed: without the changes that will never be
+/// durable, and without any unsynced change.
 pub fn after_failed_sync(recording: &Recording, data: &Path) -> [Image; 2] {
     let (effects, end) = (effects(recording, data), recording.calls.len());
     let keep =
