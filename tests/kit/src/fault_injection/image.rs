@@ -143,8 +143,8 @@ impl Image {
 
     /// Replaces the content of `directory` with this image. Real storage keeps inode numbers across a power loss, but
     /// here inodes get new ones. So numbers in journals, under keys that end with `inode`, are replaced with the new
-    /// ones.
-    pub fn write_to(&self, directory: &Path) -> Result<()> {
+    /// ones. Numbers of inodes that are lost become `reused`: a file system gives them to other files.
+    pub fn write_to(&self, directory: &Path, reused: u64) -> Result<()> {
         empty(directory).with_context(|| format!("emptying {} failed", directory.display()))?;
         let mut paths = BTreeMap::from([(self.root, directory.to_owned())]);
         self.make_names(self.root, directory, &mut paths)?;
@@ -154,7 +154,9 @@ impl Image {
             numbers.insert(self.inodes[key].number, now.ino());
         }
         for (key, path) in &paths {
-            self.inodes[key].write_to(path, &numbers).with_context(|| format!("writing {} failed", path.display()))?;
+            self.inodes[key]
+                .write_to(path, &numbers, reused)
+                .with_context(|| format!("writing {} failed", path.display()))?;
         }
         Ok(())
     }
@@ -182,9 +184,9 @@ impl Image {
 
 impl Inode {
     /// Writes content and attributes to `path`, which exists.
-    fn write_to(&self, path: &Path, numbers: &BTreeMap<u64, u64>) -> io::Result<()> {
+    fn write_to(&self, path: &Path, numbers: &BTreeMap<u64, u64>, reused: u64) -> io::Result<()> {
         if let Kind::File(content) = &self.kind {
-            let translated = is_record(path).then(|| translate(content, numbers)).flatten();
+            let translated = is_record(path).then(|| translate(content, numbers, reused)).flatten();
             fs::write(path, translated.as_ref().unwrap_or(content))?;
         }
         let now = fs::symlink_metadata(path)?;
@@ -225,19 +227,19 @@ fn is_record(path: &Path) -> bool {
     begins && name.contains(".json")
 }
 
-/// `journal` with its inode numbers replaced. The number of an inode that does not exist any more becomes 0, so that it
-/// does not match another inode. `None` if the journal is not JSON, for example because it was written in part.
-fn translate(journal: &[u8], numbers: &BTreeMap<u64, u64>) -> Option<Vec<u8>> {
-    fn walk(value: &mut Value, numbers: &BTreeMap<u64, u64>) {
+/// `journal` with its inode numbers replaced. The number of an inode that does not exist any more becomes `reused`.
+/// `None` if the journal is not JSON, for example because it was written in part.
+fn translate(journal: &[u8], numbers: &BTreeMap<u64, u64>, reused: u64) -> Option<Vec<u8>> {
+    fn walk(value: &mut Value, numbers: &BTreeMap<u64, u64>, reused: u64) {
         match value {
-            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, numbers)),
+            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, numbers, reused)),
             Value::Object(members) => {
                 for (key, member) in members {
                     match member.as_u64() {
                         Some(number) if key.ends_with("inode") => {
-                            *member = numbers.get(&number).copied().unwrap_or(0).into();
+                            *member = numbers.get(&number).copied().unwrap_or(reused).into();
                         }
-                        _ => walk(member, numbers),
+                        _ => walk(member, numbers, reused),
                     }
                 }
             }
@@ -245,7 +247,7 @@ fn translate(journal: &[u8], numbers: &BTreeMap<u64, u64>) -> Option<Vec<u8>> {
         }
     }
     let mut value = serde_json::from_slice(journal).ok()?;
-    walk(&mut value, numbers);
+    walk(&mut value, numbers, reused);
     serde_json::to_vec(&value).ok()
 }
 
@@ -327,14 +329,14 @@ mod tests {
         let (image, before) = (Image::of(directory.path()).unwrap(), snapshot());
         fs::remove_dir_all(at("d")).unwrap();
         fs::write(at("added"), "").unwrap();
-        image.write_to(directory.path()).unwrap();
+        image.write_to(directory.path(), 4711).unwrap();
         let after = snapshot();
         assert_eq!(after.differences(&before), [at("journal.json")]);
         assert_eq!(fs::metadata(at("two")).unwrap().ino(), fs::metadata(at("d/one")).unwrap().ino());
         let now = fs::metadata(at("d")).unwrap().ino();
         let journal: Value = serde_json::from_slice(&fs::read(at("journal.json")).unwrap()).unwrap();
         assert_eq!(journal["a"][0]["kept_inode"], now);
-        assert_eq!(journal["a"][0]["inode"], 0, "no inode has this number any more");
+        assert_eq!(journal["a"][0]["inode"], 4711, "no inode has this number any more");
         assert_eq!(journal["n"], inode, "not an inode number");
     }
 }

@@ -2,9 +2,10 @@
 //! follows an interrupted install.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 
 use crate::MockClient;
@@ -71,12 +72,12 @@ impl Injection<'_> {
         let states = scope.of(lost::states(&recording, first, &data(&device)));
         let calls = recording.calls.into_iter().skip(first - 1).map(|call| call.shown).collect();
         let end = |state: &lost::State| {
-            lay_out(&state.image, &device)?;
+            let device = LaidOut::new(&state.image, &device)?;
             if state.complete || !sequence.before.is_empty() {
                 client.write()?;
             }
             let (states, _) = if state.complete { sequence.after_success } else { sequence.after_power_loss };
-            finish(self.subject, &device, states, &self.versions)
+            device.finish(self, states)
         };
         let own = states.into_iter().skip(part).step_by(of);
         Ok((calls, own.map(|state| (state.complete, state.shown.clone(), end(&state))).collect()))
@@ -121,9 +122,9 @@ impl Injection<'_> {
         };
         let reported = if success { "success" } else { "failure" };
         let end = |image: Image| {
-            lay_out(&image, &device)?;
+            let device = LaidOut::new(&image, &device)?;
             client.write()?;
-            finish(self.subject, &device, states, &self.versions)
+            device.finish(self, states)
         };
         let images = lost::after_failed_sync(&recording, &data(&device)).into_iter();
         images.map(|image| (expected, format!("{shown}, {reported} was reported"), end(image))).collect()
@@ -140,10 +141,7 @@ impl Injection<'_> {
             self.tracer.inject(self.subject, &mut device, install, first)?;
             let recording = self.tracer.record(self.subject, &mut device, state)?;
             let states = scope.of(lost::states(&recording, 1, &data(&device)));
-            let end = |lost: &lost::State| {
-                lay_out(&lost.image, &device)?;
-                finish(self.subject, &device, second.after_power_loss, &self.versions)
-            };
+            let end = |lost: &lost::State| LaidOut::new(&lost.image, &device)?.finish(self, second.after_power_loss);
             Ok(states.iter().map(|lost| (format!("{install} {first}, {state}: {}", lost.shown), end(lost))).collect())
         };
         let ends: Vec<_> = firsts.par_iter().map(ends).collect();
@@ -165,9 +163,32 @@ fn data(device: &MockClient) -> PathBuf {
     device.datastore().strip_prefix(device.device()).map(Path::to_owned).unwrap_or_default()
 }
 
-/// Replaces the content of `device` with `image`.
-fn lay_out(image: &Image, device: &MockClient) -> Result<()> {
-    image.write_to(device.device()).context("laying out the durable writes failed")
+/// A device after a power loss, with a file that has the inode number of a lost one.
+struct LaidOut<'a> {
+    device: &'a MockClient,
+    other: PathBuf,
+}
+
+impl<'a> LaidOut<'a> {
+    /// Replaces the content of `device` with `image`.
+    fn new(image: &Image, device: &'a MockClient) -> Result<Self> {
+        let outside = tempfile::NamedTempFile::new_in(device.device().parent().unwrap_or(Path::new("/")));
+        let outside = outside.context("making a file beside the device failed")?;
+        let reused = outside.as_file().metadata().context("reading a file beside the device failed")?.ino();
+        image.write_to(device.device(), reused).context("laying out the durable writes failed")?;
+        // It is in the settings directory, which no module changes and no comparison includes.
+        let other = device.settings().join("of another program");
+        fs::create_dir_all(device.settings()).context("making the settings directory failed")?;
+        outside.persist(&other).context("moving a file to the device failed")?;
+        Ok(Self { device, other })
+    }
+
+    /// Calls `states` and returns the outcome.
+    fn finish(&self, injection: &Injection, states: &[&str]) -> Result<End> {
+        let end = finish(injection.subject, self.device, states, &injection.versions)?;
+        ensure!(self.other.exists(), "a file of another program was removed, which had the inode number of a lost one");
+        Ok(end)
+    }
 }
 
 /// What the client has written to the work tree after the module's calls: a recording does not have it.
