@@ -144,8 +144,7 @@ impl Crash {
         let spread = SPREAD.iter().find(|(module, _)| *module == name && self.module.is_none());
         let sample = spread.map(|(_, sample)| *sample).into_iter().chain(self.sample).min();
         let sample = sample.map_or(usize::MAX, |sample| sample as usize);
-        let every_write = name != DEB;
-        Scope { lost_writes: every_write, pairs: every_write, sample, offset: self.offset as usize, ..Scope::ALL }
+        Scope { sample, offset: self.offset as usize, ..Scope::ALL }
     }
 
     /// Our modules, or the one of the command line. A module without a payload is an error, so that it is not

@@ -15,6 +15,7 @@ mod evidence;
 mod fuzz;
 mod image;
 mod layer;
+mod mutants;
 mod needs;
 mod new;
 mod record;
@@ -52,6 +53,7 @@ enum Xtask {
     Fuzz(fuzz::Fuzz),
     Image(image::Image),
     Layer(layer::Layer),
+    Mutants(mutants::Mutants),
     New(new::New),
     Release(release::Release),
     Shell(shell::Shell),
@@ -92,6 +94,7 @@ fn dispatch() -> Result<()> {
         Xtask::Fuzz(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
         Xtask::Image(command) => command.run(&sh),
         Xtask::Layer(command) => command.run(&sh).map(drop),
+        Xtask::Mutants(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
         Xtask::New(command) => command.run(&sh),
         Xtask::Release(command) => command.run(&sh),
         Xtask::Shell(command) => command.run(&sh),

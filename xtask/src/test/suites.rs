@@ -19,6 +19,7 @@ use crate::e2e::E2e;
 use crate::engines::{self, Engines};
 use crate::fuzz::{self, Fuzz};
 use crate::layer::{self, Checkouts, Layer, levels};
+use crate::mutants::Mutants;
 use crate::needs::{Needs, is_root};
 use crate::record::Record;
 use crate::summary::Summary;
@@ -62,6 +63,7 @@ pub const SUITES: &[Suite] = &[
     one("new module", Level::Sample, Lane::Host, needs_strace, |_, sh, record| new::proof(sh, record)),
     one("fault injection", Level::Quick, Lane::Host, nothing, fault_injection),
     one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
+    one("mutants", Level::Full, Lane::Host, nothing, |plan, sh, record| mutants(plan).run(sh, record)),
     one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),
     one("fuzzing", Level::Full, Lane::Host, needs_fuzz, |_, sh, record| Fuzz::default().run(sh, record)),
     one("layer: generated files", Level::Quick, Lane::Packages, nothing, |_, sh, _| Layer::CHECK.run(sh)),
@@ -159,6 +161,13 @@ fn e2e(plan: &Plan) -> E2e {
 
 fn engines(plan: &Plan) -> Engines {
     if plan.level == Level::Full { Engines::default() } else { Engines::sample() }
+}
+
+/// The mutants of a run of all suites: each takes minutes.
+const MUTANTS: u32 = 3;
+
+fn mutants(plan: &Plan) -> Mutants {
+    Mutants::sample(MUTANTS, plan.offset)
 }
 
 /// Points of each kind in a sequence, in a sample and in a quick run.

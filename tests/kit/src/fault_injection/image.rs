@@ -23,6 +23,8 @@ pub struct Image {
     pub root: u64,
     /// Every inode. Keys are unique; a file system reuses inode numbers.
     pub inodes: BTreeMap<u64, Inode>,
+    /// The numbers of inodes that had a name once, and have none any more.
+    pub gone: BTreeSet<u64>,
 }
 
 /// A file, directory or symlink, without its names.
@@ -82,7 +84,7 @@ impl Inode {
 impl Image {
     /// An image without inodes, for logs that are not replayed.
     pub fn empty() -> Self {
-        Self { root: 0, inodes: BTreeMap::new() }
+        Self { root: 0, inodes: BTreeMap::new(), gone: BTreeSet::new() }
     }
 
     /// The image of `directory`.
@@ -92,7 +94,7 @@ impl Image {
     pub fn of(directory: &Path) -> Result<Self> {
         let mut inodes = BTreeMap::new();
         let root = read_tree(directory, &mut inodes)?.context("making an image failed: not a directory")?;
-        Ok(Self { root, inodes })
+        Ok(Self { root, inodes, gone: BTreeSet::new() })
     }
 
     /// The inodes at and below `path`.
@@ -125,7 +127,8 @@ impl Image {
                 reached.insert(key, inode);
             }
         }
-        Self { root: self.root, inodes: reached }
+        let gone = self.inodes.into_values().map(|inode| inode.number).collect();
+        Self { root: self.root, inodes: reached, gone }
     }
 
     /// Every path and its inode, without times and inode numbers, to compare two images.
@@ -148,15 +151,13 @@ impl Image {
         empty(directory).with_context(|| format!("emptying {} failed", directory.display()))?;
         let mut paths = BTreeMap::from([(self.root, directory.to_owned())]);
         self.make_names(self.root, directory, &mut paths)?;
-        let mut numbers = BTreeMap::new();
+        let mut numbers: BTreeMap<_, _> = self.gone.iter().map(|number| (*number, reused)).collect();
         for (key, path) in &paths {
             let now = fs::symlink_metadata(path).with_context(|| format!("reading {} failed", path.display()))?;
             numbers.insert(self.inodes[key].number, now.ino());
         }
         for (key, path) in &paths {
-            self.inodes[key]
-                .write_to(path, &numbers, reused)
-                .with_context(|| format!("writing {} failed", path.display()))?;
+            self.inodes[key].write_to(path, &numbers).with_context(|| format!("writing {} failed", path.display()))?;
         }
         Ok(())
     }
@@ -184,9 +185,9 @@ impl Image {
 
 impl Inode {
     /// Writes content and attributes to `path`, which exists.
-    fn write_to(&self, path: &Path, numbers: &BTreeMap<u64, u64>, reused: u64) -> io::Result<()> {
+    fn write_to(&self, path: &Path, numbers: &BTreeMap<u64, u64>) -> io::Result<()> {
         if let Kind::File(content) = &self.kind {
-            let translated = is_record(path).then(|| translate(content, numbers, reused)).flatten();
+            let translated = is_record(path).then(|| translate(content, numbers)).flatten();
             fs::write(path, translated.as_ref().unwrap_or(content))?;
         }
         let now = fs::symlink_metadata(path)?;
@@ -227,19 +228,19 @@ fn is_record(path: &Path) -> bool {
     begins && name.contains(".json")
 }
 
-/// `journal` with its inode numbers replaced. The number of an inode that does not exist any more becomes `reused`.
+/// `journal` with its inode numbers replaced. A number that is not in `numbers` is of an inode outside, and stays.
 /// `None` if the journal is not JSON, for example because it was written in part.
-fn translate(journal: &[u8], numbers: &BTreeMap<u64, u64>, reused: u64) -> Option<Vec<u8>> {
-    fn walk(value: &mut Value, numbers: &BTreeMap<u64, u64>, reused: u64) {
+fn translate(journal: &[u8], numbers: &BTreeMap<u64, u64>) -> Option<Vec<u8>> {
+    fn walk(value: &mut Value, numbers: &BTreeMap<u64, u64>) {
         match value {
-            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, numbers, reused)),
+            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, numbers)),
             Value::Object(members) => {
                 for (key, member) in members {
                     match member.as_u64() {
                         Some(number) if key.ends_with("inode") => {
-                            *member = numbers.get(&number).copied().unwrap_or(reused).into();
+                            *member = numbers.get(&number).copied().unwrap_or(number).into();
                         }
-                        _ => walk(member, numbers, reused),
+                        _ => walk(member, numbers),
                     }
                 }
             }
@@ -247,7 +248,7 @@ fn translate(journal: &[u8], numbers: &BTreeMap<u64, u64>, reused: u64) -> Optio
         }
     }
     let mut value = serde_json::from_slice(journal).ok()?;
-    walk(&mut value, numbers, reused);
+    walk(&mut value, numbers);
     serde_json::to_vec(&value).ok()
 }
 
@@ -326,7 +327,8 @@ mod tests {
         fs::write(at("journal.json"), format!("{{\"a\":[{{\"kept_inode\":{inode},\"inode\":1}}],\"n\":{inode}}}"))
             .unwrap();
         let snapshot = || crate::Snapshot::of(directory.path()).unwrap();
-        let (image, before) = (Image::of(directory.path()).unwrap(), snapshot());
+        let (mut image, before) = (Image::of(directory.path()).unwrap(), snapshot());
+        image.gone.insert(1);
         fs::remove_dir_all(at("d")).unwrap();
         fs::write(at("added"), "").unwrap();
         image.write_to(directory.path(), 4711).unwrap();
@@ -336,7 +338,7 @@ mod tests {
         let now = fs::metadata(at("d")).unwrap().ino();
         let journal: Value = serde_json::from_slice(&fs::read(at("journal.json")).unwrap()).unwrap();
         assert_eq!(journal["a"][0]["kept_inode"], now);
-        assert_eq!(journal["a"][0]["inode"], 4711, "no inode has this number any more");
+        assert_eq!(journal["a"][0]["inode"], 4711, "no inode of the image has this number any more");
         assert_eq!(journal["n"], inode, "not an inode number");
     }
 }

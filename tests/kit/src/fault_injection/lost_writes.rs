@@ -87,7 +87,7 @@ impl Injection<'_> {
     pub fn failed_syncs(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
         let of_sequence = |sequence: &Sequence| -> Result<Vec<_>> {
             let mut device = prepared(self.subject, sequence)?;
-            let calls = self.tracer.list(self.subject, &mut device, sequence.interrupted)?.calls;
+            let calls = self.tracer.record(self.subject, &mut device, sequence.interrupted)?.calls;
             let syncs = (1..).zip(&calls).filter(|(_, call)| call.is_sync).map(|(n, _)| n).collect();
             let ends = scope.of(syncs).into_par_iter().map(|sync| self.failed_sync(sequence, sync)).collect::<Vec<_>>();
             Ok(ends.into_iter().flatten().collect())
@@ -158,9 +158,9 @@ impl Injection<'_> {
     }
 }
 
-/// The path of the client's data, relative to `device`.
+/// The path of the client's data, relative to the recorded part of `device`.
 fn data(device: &MockClient) -> PathBuf {
-    device.datastore().strip_prefix(device.device()).map(Path::to_owned).unwrap_or_default()
+    device.datastore().strip_prefix(device.recorded()).map(Path::to_owned).unwrap_or_default()
 }
 
 /// A device after a power loss, with a file that has the inode number of a lost one.
@@ -172,13 +172,14 @@ struct LaidOut<'a> {
 impl<'a> LaidOut<'a> {
     /// Replaces the content of `device` with `image`.
     fn new(image: &Image, device: &'a MockClient) -> Result<Self> {
-        let outside = tempfile::NamedTempFile::new_in(device.device().parent().unwrap_or(Path::new("/")));
-        let outside = outside.context("making a file beside the device failed")?;
-        let reused = outside.as_file().metadata().context("reading a file beside the device failed")?.ino();
-        image.write_to(device.device(), reused).context("laying out the durable writes failed")?;
-        // It is in the settings directory, which no module changes and no comparison includes.
-        let other = device.settings().join("of another program");
-        fs::create_dir_all(device.settings()).context("making the settings directory failed")?;
+        let outside = tempfile::NamedTempFile::new_in(device.recorded().parent().unwrap_or(Path::new("/")));
+        let outside = outside.context("making a file of another program failed")?;
+        let reused = outside.as_file().metadata().context("reading a file of another program failed")?.ino();
+        image.write_to(&device.recorded(), reused).context("laying out the durable writes failed")?;
+        // In a directory that no module changes and no comparison includes.
+        let directory = if device.system().is_some() { device.recorded() } else { device.settings() };
+        fs::create_dir_all(&directory).context("making a directory of another program failed")?;
+        let other = directory.join("of another program");
         outside.persist(&other).context("moving a file to the device failed")?;
         Ok(Self { device, other })
     }
@@ -201,10 +202,10 @@ impl ClientFiles {
     /// When something outside the work tree is not explained by the recording.
     fn of(recording: &Recording, device: &MockClient) -> Result<Self> {
         let recorded = lost::complete(recording).listing();
-        let found = Image::of(device.device())?.listing();
+        let found = Image::of(&device.recorded())?.listing();
         let mut files = Vec::new();
         for path in recorded.keys().chain(found.keys()).filter(|path| recorded.get(*path) != found.get(*path)) {
-            let absolute = device.device().join(path);
+            let absolute = device.recorded().join(path);
             if !absolute.starts_with(device.tree()) && !device.tree().starts_with(&absolute) {
                 bail!("recording failed: {}: changed by a call that the tracer does not know", path.display());
             }
