@@ -63,9 +63,9 @@ pub const SUITES: &[Suite] = &[
     one("new module", Level::Sample, Lane::Host, needs_strace, |_, sh, record| new::proof(sh, record)),
     one("fault injection", Level::Quick, Lane::Host, nothing, fault_injection),
     one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
-    one("mutants", Level::Full, Lane::Host, nothing, |plan, sh, record| mutants(plan).run(sh, record)),
     one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),
     one("fuzzing", Level::Full, Lane::Host, needs_fuzz, |_, sh, record| Fuzz::default().run(sh, record)),
+    one("mutants", Level::Full, Lane::Host, nothing, |plan, sh, record| mutants(plan).run(sh, record)),
     one("layer: generated files", Level::Quick, Lane::Packages, nothing, |_, sh, _| Layer::CHECK.run(sh)),
     one("dist", Level::Sample, Lane::Packages, needs_dist, |plan, sh, _| dist(plan).run(sh)),
     several("layer: prebuilt checksums", Level::Sample, nothing, |_, sh, summary| {

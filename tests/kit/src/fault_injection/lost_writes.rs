@@ -89,7 +89,12 @@ impl Injection<'_> {
             let mut device = prepared(self.subject, sequence)?;
             let calls = self.tracer.record(self.subject, &mut device, sequence.interrupted)?.calls;
             let syncs = (1..).zip(&calls).filter(|(_, call)| call.is_sync).map(|(n, _)| n).collect();
-            let ends = scope.of(syncs).into_par_iter().map(|sync| self.failed_sync(sequence, sync)).collect::<Vec<_>>();
+            let ends = scope
+                .of_recordings()
+                .of(syncs)
+                .into_par_iter()
+                .map(|sync| self.failed_sync(sequence, sync))
+                .collect::<Vec<_>>();
             Ok(ends.into_iter().flatten().collect())
         };
         let ends: Vec<_> = SEQUENCES.par_iter().map(of_sequence).collect();
@@ -134,7 +139,7 @@ impl Injection<'_> {
     pub fn lost_in_second(&self, second: &SecondInterruption, scope: Scope) -> Result<Report> {
         let (install, state) = ("ArtifactInstall", second.state);
         let mut device = self.downloaded()?;
-        let scope = scope.of_each();
+        let scope = scope.of_recordings().of_each();
         let firsts = scope.of(crash_points(&self.tracer.list(self.subject, &mut device, install)?));
         let ends = |&first: &Fault| -> Result<Vec<_>> {
             let mut device = self.downloaded()?;

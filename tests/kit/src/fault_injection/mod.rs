@@ -110,6 +110,11 @@ impl Scope {
     fn of_each(self) -> Self {
         Self { sample: self.sample.isqrt().max(1), ..self }
     }
+
+    /// Fewer, for attempts that are recordings of their own.
+    fn of_recordings(self) -> Self {
+        Self { sample: self.sample.div_ceil(4), ..self }
+    }
 }
 
 /// Injects the faults of `scope` in `subject`, in every sequence.
@@ -190,10 +195,10 @@ impl Injection<'_> {
         let mut plan = scope.of(crash_points(&recording));
         if scope.failing_calls {
             let errors = ["ENOSPC", "EIO"].into_iter();
-            let failures = errors.flat_map(|error| (1..=calls.len()).map(move |n| Fault::Error(n, error)));
-            plan.extend(scope.of(failures.collect()));
-            let errors = ["ENOSPC", "EIO"].into_iter();
-            let failures = errors.flat_map(|error| (1..=calls.len()).map(move |n| Fault::Persistent(n, error)));
+            let failures = errors.flat_map(|error| {
+                let alone = (1..=calls.len()).map(move |n| Fault::Error(n, error));
+                alone.chain((1..=calls.len()).map(move |n| Fault::Persistent(n, error)))
+            });
             plan.extend(scope.of(failures.collect()));
         }
         let shown = |fault| match fault {
