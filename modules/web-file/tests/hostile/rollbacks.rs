@@ -146,6 +146,35 @@ fn a_unit_that_does_not_stop_or_start_fails_the_install() {
 }
 
 #[test]
+fn a_file_that_appears_after_the_preparation_is_neither_replaced_nor_removed() {
+    let script = "[ $verb != stop ] || [ -e \"${0%/*}/made\" ] || \
+        { touch \"${0%/*}/made\"; echo foreign > \"${0%/*}/home/html/added.css\"; }";
+    let Some(device) = with_units(script) else { return };
+    assert!(device.download().success());
+    let outcome = device.call("ArtifactInstall");
+    failed(&outcome, "rolled back to the previous version");
+    assert!(outcome.stderr.contains("added.css"), "{outcome:?}");
+    for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+        device.ok(state);
+    }
+    assert_eq!((device.text("index.html"), device.text("added.css")), ("previous".into(), "foreign\n".into()));
+}
+
+#[test]
+fn a_file_that_replaced_a_new_one_after_the_activation_stays() {
+    let Some(device) = Device::new() else { return };
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    // As an editor saves a file.
+    fs::write(device.www.join("added.css~"), "foreign").unwrap();
+    fs::rename(device.www.join("added.css~"), device.www.join("added.css")).unwrap();
+    for state in ["ArtifactRollback", "Cleanup"] {
+        device.ok(state);
+    }
+    assert_eq!((device.text("index.html"), device.text("added.css")), ("previous".into(), "foreign".into()));
+}
+
+#[test]
 fn a_file_that_an_application_saves_while_its_unit_stops_is_restored() {
     let Some(mut device) = Device::new() else { return };
     let save = format!("printf saved > '{0}/x' && mv '{0}/x' '{0}/passwd'", device.www.display());

@@ -15,7 +15,7 @@ use crate::fault_injection::lost;
 use crate::fault_injection::operation::Recording;
 use crate::fault_injection::report::{Attempt, Report};
 use crate::fault_injection::sequence::{End, Expected, SEQUENCES, SecondInterruption, Sequence};
-use crate::fault_injection::{Fault, Injection, Scope, crash_points};
+use crate::fault_injection::{Fault, FaultKind, Injection, Scope, crash_points};
 
 /// The states with unsynced writes lost of one sequence are divided into at most so many parts, which run in parallel.
 const PARTS: usize = 4;
@@ -30,7 +30,8 @@ impl Injection<'_> {
     /// The losses of unsynced writes in every sequence.
     pub fn lost_writes(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
         let count = scope.sample.div_ceil(PART).min(PARTS);
-        let parts: Vec<_> = (0..SEQUENCES.len()).flat_map(|index| (0..count).map(move |part| (index, part))).collect();
+        let sequences = (0..SEQUENCES.len()).filter(|index| scope.has(FaultKind::LostWrites, *index));
+        let parts: Vec<_> = sequences.flat_map(|index| (0..count).map(move |part| (index, part))).collect();
         let lost = |&(index, part): &(usize, usize)| self.lost_in(&SEQUENCES[index], scope, part, count);
         let lost: Vec<_> = parts.par_iter().map(lost).collect();
         let mut recorded = vec![None; SEQUENCES.len()];
@@ -85,7 +86,10 @@ impl Injection<'_> {
 
     /// Lets each sync of every sequence fail, and loses what it had to make durable.
     pub fn failed_syncs(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
-        let of_sequence = |sequence: &Sequence| -> Result<Vec<_>> {
+        let of_sequence = |(index, sequence): (usize, &Sequence)| -> Result<Vec<_>> {
+            if !scope.has(FaultKind::FailedSyncs, index) {
+                return Ok(Vec::new());
+            }
             let mut device = prepared(self.subject, sequence)?;
             let calls = self.tracer.record(self.subject, &mut device, sequence.interrupted)?.calls;
             let syncs = (1..).zip(&calls).filter(|(_, call)| call.is_sync).map(|(n, _)| n).collect();
@@ -97,7 +101,7 @@ impl Injection<'_> {
                 .collect::<Vec<_>>();
             Ok(ends.into_iter().flatten().collect())
         };
-        let ends: Vec<_> = SEQUENCES.par_iter().map(of_sequence).collect();
+        let ends: Vec<_> = SEQUENCES.par_iter().enumerate().map(of_sequence).collect();
         for (ends, report) in ends.into_iter().zip(reports) {
             for (expected, shown, end) in ends? {
                 report.add(Attempt::LostWrites, expected, shown, end);

@@ -64,7 +64,8 @@ impl Tracer {
 
     /// As [`record`](Self::record), of the whole device, without its content and the effects of the calls.
     pub fn list(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
-        self.log("list", &device.device().to_owned(), subject, device, state)
+        let whole = device.device().to_owned();
+        self.log("list", &whole, subject, device, state)
     }
 
     fn log(
