@@ -174,10 +174,14 @@ fn mutants(plan: &Plan) -> Mutants {
 const POINTS: u32 = 5;
 const QUICK_POINTS: u32 = 1;
 
+/// The same in a run of all suites with a time limit.
+const LIMITED_POINTS: u32 = 25;
+
 fn fault_injection(plan: &Plan, sh: &Shell, record: &Record) -> Result<String> {
     let crash = match plan.level {
         Level::Quick => Crash::sample(QUICK_POINTS, plan.offset),
         Level::Sample => Crash::sample(POINTS, plan.offset),
+        Level::Full if plan.is_limited => Crash::sample(LIMITED_POINTS, plan.offset),
         Level::Full => Crash::default(),
     };
     crash.run(sh, record)
