@@ -292,3 +292,21 @@ fn each_part_of_the_model_finds_the_fault_that_it_is_for() {
         assert!(found > 0, "{words}: {report}: {:#?}", report.violations);
     }
 }
+
+#[test]
+fn a_cleanup_that_undoes_a_commit_after_an_interrupted_install_is_found() {
+    let correct = Parts::correct();
+    // Cleanup takes an install that was interrupted at its very end for one that failed, also after its commit.
+    let parts = Parts {
+        paths: "finished=$device/finished
+                if [ \"$1\" = Cleanup ] && [ -e \"$committed\" ] && [ ! -e \"$finished\" ] && [ -e \"$kept\" ]; then
+                    cp -p \"$kept\" \"$app.new\"; mv \"$app.new\" \"$app\"; sync
+                fi",
+        download: "rm -f \"$finished\"; sync",
+        install: format!("{}\n: > \"$finished\"; sync", correct.install),
+        ..correct
+    };
+    let scope = Scope { failing_calls: false, lost_writes: false, pairs: false, ..Scope::ALL };
+    let report = Script::of(&parts).inject_in(scope);
+    assert!(!report.violations.is_empty(), "{report}");
+}

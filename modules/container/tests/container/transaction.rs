@@ -286,3 +286,27 @@ fn an_earlier_update_does_not_restore_names_that_a_later_one_has_changed() {
     assert_eq!(device.engine_state(), before);
     assert!(!late.exists());
 }
+
+#[test]
+fn an_update_of_another_project_keeps_a_previous_version_that_could_not_be_restored() {
+    let mut device = Device::new();
+    let image = device.update("shop", TAG, "1");
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
+    device.ok("ArtifactInstall");
+    let kept = device.state_directory().join("staging/shop");
+    let open_to_others =
+        |mode| fs::set_permissions(kept.join("project.json"), fs::Permissions::from_mode(mode)).unwrap();
+    open_to_others(0o666);
+    refused(&device.client.call("ArtifactRollback").unwrap(), "not trusted");
+    device.all(&["ArtifactFailure", "Cleanup"]);
+    assert!(kept.exists());
+    let other = "localhost/other:latest";
+    let _ = device.download_one("other", other, &archive(other, "3", Mode::Healthy));
+    device.ok("Cleanup");
+    assert!(kept.exists(), "the previous version is removed");
+    open_to_others(0o600);
+    let outcome = device.download_one("shop", TAG, &archive(TAG, "4", Mode::Healthy));
+    assert!(outcome.success(), "{outcome:?}");
+    device.ok("Cleanup");
+    assert_eq!(device.running("shop.web"), Some(image.id));
+}

@@ -119,6 +119,11 @@ impl Trial {
         self.journal().join(record).exists()
     }
 
+    /// Makes it impossible to write the journal, as on a full file system. Renames stay possible.
+    fn block_writes(&self) {
+        fs::create_dir_all(self.journal().join("journal.json.new/x")).unwrap();
+    }
+
     /// Makes it impossible to mark the transaction as ended.
     fn block_end(&self) {
         fs::create_dir(self.journal().join("discard.json")).unwrap();
@@ -366,4 +371,47 @@ fn a_failed_download_is_discarded_at_once() {
     assert!(staged.unwrap_err().to_string().contains("no space"));
     assert_eq!(trial.calls(), ["discard"]);
     assert_eq!(trial.phase(), None);
+}
+
+#[test]
+fn a_previous_version_that_could_not_be_restored_is_not_discarded_at_cleanup() {
+    let trial = Trial::in_phase(Phase::Committed);
+    trial.fail("roll-back");
+    trial.block_writes();
+    let transaction = trial.transaction();
+    assert!(transaction.roll_back().is_err(), "the client is told that the rollback failed");
+    let _ = transaction.fail();
+    let _ = transaction.finish();
+    assert!(!trial.calls().contains(&"discard".to_owned()), "the previous version is the only whole one");
+}
+
+#[test]
+fn the_files_of_an_update_that_cannot_be_rolled_back_are_not_removed_for_an_earlier_one() {
+    let trial = Trial::in_phase(Phase::Committed);
+    trial.fail("discard");
+    trial.transaction().finish().unwrap();
+    trial.succeed("discard");
+    trial.stage(Guard::default()).unwrap();
+    trial.transaction().install().unwrap();
+    trial.fail("roll-back");
+    trial.fail("roll-back-at-boot");
+    trial.calls();
+    assert!(trial.has("late-1.json"));
+    assert_eq!(trial.transaction().clear().unwrap().len(), 1);
+    assert!(trial.has("unrestored-1.json"));
+    let _ = trial.transaction().recover();
+    let calls = trial.calls();
+    let removed = calls.iter().any(|call| call.starts_with("discard"));
+    assert!(!removed, "the earlier update may have had the same staging directory: {calls:?}");
+}
+
+#[test]
+fn a_boot_restores_what_it_can_although_the_journal_cannot_be_read() {
+    let trial = Trial::in_phase(Phase::Active);
+    trial.fail("roll-back");
+    assert_eq!(trial.transaction().clear().unwrap().len(), 1);
+    fs::write(trial.journal().join("journal.json"), "{").unwrap();
+    trial.calls();
+    assert!(trial.transaction().recover().is_err());
+    assert_eq!(trial.calls(), ["roll-back-at-boot"]);
 }

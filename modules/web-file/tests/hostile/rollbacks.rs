@@ -1,9 +1,10 @@
 //! Rollbacks with changes by other programs, and rollbacks that fail.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::device::{Attack, Device, failed};
+use crate::device::{Attack, Device, Mounted, attribute, failed, run};
 
 #[test]
 fn a_previous_file_is_restored_where_a_directory_has_its_name() {
@@ -222,5 +223,33 @@ fn a_damaged_journal_does_not_count_as_none() {
     }
     fs::write(&journal, whole).unwrap();
     device.ok("ArtifactRollback");
+    assert_eq!(device.text("index.html"), "previous");
+}
+
+#[test]
+fn a_committed_update_that_cannot_be_rolled_back_on_a_full_file_system_keeps_the_previous_files() {
+    let Some(device) = Device::new() else { return };
+    let journal = device.journal();
+    fs::create_dir_all(&journal).unwrap();
+    let words = ["-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs"].map(OsStr::new);
+    let _mounted = Mounted(vec![journal.clone()]);
+    assert!(run("mount", &[&words[..], &[journal.as_os_str()]].concat()));
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    device.ok("ArtifactCommit");
+    // Another program fills the file system; a file of the destination cannot be changed.
+    let _ = fs::write(journal.join("other"), vec![0; 1 << 20]);
+    let index = device.www.join("index.html");
+    if !attribute("+i", &index) {
+        return;
+    }
+    let outcome = device.call("ArtifactRollback");
+    assert!(!outcome.success(), "{outcome:?}");
+    device.ok("ArtifactFailure");
+    device.ok("Cleanup");
+    assert!(attribute("-i", &index));
+    fs::remove_file(journal.join("other")).unwrap();
+    assert!(device.download().success(), "it rolls back, now that it can");
+    device.ok("Cleanup");
     assert_eq!(device.text("index.html"), "previous");
 }

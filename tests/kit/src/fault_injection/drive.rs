@@ -90,7 +90,14 @@ pub fn finish(subject: &dyn Subject, device: &MockClient, states: &[&str], versi
         }
     }
     subject.is_clean(device)?;
-    versions.whole.which(subject, &relative(&subject.active(device)?, device))
+    let end = versions.whole.which(subject, &relative(&subject.active(device)?, device))?;
+    if let Some(active) = after_boot.filter(|_| states.contains(&COMMIT_OR_ROLL_BACK)) {
+        ensure!(
+            end == active,
+            "the version that was active after the boot, and at the commit, is not active at the end"
+        );
+    }
+    Ok(end)
 }
 
 /// Does the step [`COMMIT_OR_ROLL_BACK`] while the version `active` is active.

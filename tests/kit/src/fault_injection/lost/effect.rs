@@ -186,11 +186,11 @@ fn sync_dependencies(effects: &mut [Effect]) {
     for effect in effects.iter_mut().rev() {
         for change in effect.operation.changes() {
             let needed = names.get(&(change.directory, change.name.clone())).into_iter();
-            let needed = needed.chain(emptied.get(&change.directory)).copied().min().unwrap_or(NEVER);
+            let needed = needed.chain(emptied.get(&change.directory)).copied().min().unwrap_or(FAILED);
             effect.durable = effect.durable.min(needed.max(effect.call));
         }
         for change in effect.operation.changes() {
-            let entry = names.entry((change.directory, change.name.clone())).or_insert(NEVER);
+            let entry = names.entry((change.directory, change.name.clone())).or_insert(FAILED);
             *entry = effect.durable.min(*entry);
         }
         emptied.extend(gone(effect.operation.changes()).map(|directory| (directory, effect.durable)));

@@ -182,3 +182,12 @@ fn what_a_failed_sync_had_to_make_durable_is_lost_for_ever() {
     let other = Operation::FailedSync(Box::new(sync(ROOT)));
     assert_eq!(left([write(OLD, "new"), other, sync(OLD)], "app").as_deref(), Some("new"));
 }
+
+#[test]
+fn a_name_that_a_failed_sync_had_to_make_durable_is_lost_and_nothing_else() {
+    let failed = Operation::FailedSync(Box::new(sync(DIRECTORY)));
+    let recording = recording([make(DIRECTORY, "x"), failed, write(OLD, "new")]);
+    let [lost, _] = crate::fault_injection::lost::after_failed_sync(&recording, Path::new("d"));
+    assert_eq!(content(&lost, "app").as_deref(), Some("new"), "it was not to be synced");
+    assert_eq!(content(&lost, "d/x"), None);
+}
