@@ -23,7 +23,7 @@ impl ProjectUpdate {
     /// # Errors
     /// When the payload is not as the meta-data describe it, cannot be run or rolled back, or does not fit.
     pub fn stage(&mut self, payloads: &mut Payloads) -> Result<()> {
-        durable::remove_tree(&self.staging())?;
+        durable::remove_tree(&self.staged())?;
         durable::make_dirs(&self.staged())?;
         let mut files = ArtifactFiles::new(self.staged().join(FILES), self.reserve);
         let loaded = self.load(payloads, &mut files);

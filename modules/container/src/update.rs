@@ -238,7 +238,9 @@ impl ProjectUpdate {
         if let Err(error) = prune().or_else(|_| prune()) {
             log!("removing an unused image failed: {error:#}: remove it by hand");
         }
-        durable::remove_tree(&self.staging())
+        // Another project may have its previous version beside it, which could not be restored.
+        durable::remove_tree(&self.staged())?;
+        durable::remove_empty_dir(&self.staging())
     }
 }
 

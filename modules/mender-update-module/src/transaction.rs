@@ -83,9 +83,6 @@ impl<U: Update> Transaction<U> {
     /// Stages `update`: writes the journal, calls `stage`, which writes the payload durably, and writes the journal
     /// again. `guard` has the units and the health check of the activation.
     pub fn stage(&self, update: U, guard: Guard, stage: impl FnOnce(&mut U) -> Result<()>) -> Result<()> {
-        for left in self.journal.set_aside_before(LEFT)? {
-            self.journal.set_aside(Some(&left), LATE)?;
-        }
         let mut record = RecordOf::<U>::new(update, guard);
         self.write(&record)?;
         let staged = record
@@ -99,8 +96,12 @@ impl<U: Update> Transaction<U> {
             if let Err(error) = self.discard() {
                 log!("discarding the failed download failed: {error:#}; the next update tries again");
             }
+            return staged;
         }
-        staged
+        for left in self.journal.set_aside_before(LEFT)? {
+            self.journal.set_aside(Some(&left), LATE)?;
+        }
+        Ok(())
     }
 
     /// Activates the new version, and waits until the health check passes. If either fails, it rolls back at once.
@@ -194,12 +195,17 @@ impl<U: Update> Transaction<U> {
     /// written: [`finish`](Self::finish) would take a committed update for a successful one.
     pub fn fail(&self) -> Result<()> {
         let Some(mut record) = self.read()? else { return Ok(()) };
-        match record.phase {
+        let restored = match record.phase {
             Phase::Activating | Phase::Active | Phase::Committed | Phase::RollingBack => {
                 self.restore_previous(&mut record, Trigger::Call)
             }
             Phase::Staging | Phase::Staged | Phase::RolledBack | Phase::Discarding => Ok(()),
+        };
+        if restored.is_err() && self.read()?.is_some_and(|record| record.phase == Phase::Committed) {
+            // The journal cannot say that the rollback has begun, but a rename needs no space.
+            self.journal.set_aside(None, UNRESTORED)?;
         }
+        restored
     }
 
     /// Ends the transaction: rolls back one that was interrupted or never committed, and removes staged and kept files.
@@ -217,8 +223,11 @@ impl<U: Update> Transaction<U> {
     pub fn clear(&self) -> Result<Vec<Unrestored<U>>> {
         self.finish_discard()?;
         self.end_current()?;
-        self.retry_left(&self.left());
-        self.retry_unrestored(Trigger::Call)
+        let unrestored = self.retry_unrestored(Trigger::Call)?;
+        if unrestored.is_empty() {
+            self.retry_left(&self.left());
+        }
+        Ok(unrestored)
     }
 
     /// Ends the current transaction, or sets its record aside.
@@ -252,7 +261,8 @@ impl<U: Update> Transaction<U> {
     /// download, which no client resumes. An update that waits for its commit is not changed. Units are not stopped
     /// or started: systemd starts them later, and waits for this call.
     pub fn recover(&self) -> Result<()> {
-        if self.read()?.is_none() {
+        let unrestored = self.retry_unrestored(Trigger::Boot)?;
+        if unrestored.is_empty() && matches!(self.read(), Ok(None)) {
             self.retry_left_where(&self.left(), U::discard_at_boot);
         }
         if let Some(record) = self.read_ended()? {
@@ -260,7 +270,6 @@ impl<U: Update> Transaction<U> {
                 self.finish_discard()?;
             }
         }
-        self.retry_unrestored(Trigger::Boot)?;
         match self.read()? {
             Some(mut record) if matches!(record.phase, Phase::Activating | Phase::RollingBack) => {
                 log!("update interrupted: rolling back to the previous version");
@@ -361,11 +370,11 @@ impl<U: Update> Transaction<U> {
         for name in self.journal.set_aside_before(UNRESTORED)? {
             let path = self.journal.path_of(&name);
             let Some(record) = decoded::<U>(self.journal.read_record(&name)?)? else { continue };
-            // Version 0.1.0 set a committed update aside, too, when it could not be discarded.
-            let restored =
-                if record.phase == Phase::Committed { Ok(()) } else { self.roll_back_with(&record, trigger) };
-            match restored {
-                Ok(()) => drop(self.journal.set_aside(Some(&name), LEFT)?),
+            match self.roll_back_with(&record, trigger) {
+                Ok(()) => {
+                    let is_last = matches!(self.read(), Ok(None));
+                    self.journal.set_aside(Some(&name), if is_last { LEFT } else { LATE })?;
+                }
                 Err(error) => {
                     log!("rollback of an earlier update failed again: {}: {error:#}", path.display());
                     unrestored.push(Unrestored { update: record.into_update(), record: path, error });

@@ -149,7 +149,9 @@ impl Injection<'_> {
             let mut device = self.downloaded()?;
             self.tracer.inject(self.subject, &mut device, install, first)?;
             let recording = self.tracer.record(self.subject, &mut device, state)?;
-            let states = scope.of(lost::states(&recording, 1, &data(&device)));
+            // What the state has reported as done is tested in the sequences.
+            let interrupted = lost::states(&recording, 1, &data(&device)).into_iter().filter(|state| !state.complete);
+            let states = scope.of(interrupted.collect());
             let end = |lost: &lost::State| LaidOut::new(&lost.image, &device)?.finish(self, second.after_power_loss);
             Ok(states.iter().map(|lost| (format!("{install} {first}, {state}: {}", lost.shown), end(lost))).collect())
         };
@@ -167,9 +169,9 @@ impl Injection<'_> {
     }
 }
 
-/// The path of the client's data, relative to the recorded part of `device`.
+/// The path of the client's data, relative to `device`.
 fn data(device: &MockClient) -> PathBuf {
-    device.datastore().strip_prefix(device.recorded()).map(Path::to_owned).unwrap_or_default()
+    device.datastore().strip_prefix(device.device()).map(Path::to_owned).unwrap_or_default()
 }
 
 /// A device after a power loss, with a file that has the inode number of a lost one.
@@ -181,14 +183,13 @@ struct LaidOut<'a> {
 impl<'a> LaidOut<'a> {
     /// Replaces the content of `device` with `image`.
     fn new(image: &Image, device: &'a MockClient) -> Result<Self> {
-        let outside = tempfile::NamedTempFile::new_in(device.recorded().parent().unwrap_or(Path::new("/")));
+        let outside = tempfile::NamedTempFile::new_in(device.device().parent().unwrap_or(Path::new("/")));
         let outside = outside.context("making a file of another program failed")?;
         let reused = outside.as_file().metadata().context("reading a file of another program failed")?.ino();
-        image.write_to(&device.recorded(), reused).context("laying out the durable writes failed")?;
+        image.write_to(device.device(), reused).context("laying out the durable writes failed")?;
         // In a directory that no module changes and no comparison includes.
-        let directory = if device.system().is_some() { device.recorded() } else { device.settings() };
-        fs::create_dir_all(&directory).context("making a directory of another program failed")?;
-        let other = directory.join("of another program");
+        fs::create_dir_all(device.settings()).context("making the settings directory failed")?;
+        let other = device.settings().join("of another program");
         outside.persist(&other).context("moving a file to the device failed")?;
         Ok(Self { device, other })
     }
@@ -211,10 +212,10 @@ impl ClientFiles {
     /// When something outside the work tree is not explained by the recording.
     fn of(recording: &Recording, device: &MockClient) -> Result<Self> {
         let recorded = lost::complete(recording).listing();
-        let found = Image::of(&device.recorded())?.listing();
+        let found = Image::of(device.device())?.listing();
         let mut files = Vec::new();
         for path in recorded.keys().chain(found.keys()).filter(|path| recorded.get(*path) != found.get(*path)) {
-            let absolute = device.recorded().join(path);
+            let absolute = device.device().join(path);
             if !absolute.starts_with(device.tree()) && !device.tree().starts_with(&absolute) {
                 bail!("recording failed: {}: changed by a call that the tracer does not know", path.display());
             }
