@@ -16,6 +16,7 @@ mod image;
 mod layer;
 mod needs;
 mod new;
+mod power_loss;
 mod record;
 mod release;
 mod shell;
@@ -51,6 +52,7 @@ enum Xtask {
     Image(image::Image),
     Layer(layer::Layer),
     New(new::New),
+    PowerLoss(power_loss::PowerLoss),
     Release(release::Release),
     Shell(shell::Shell),
     Test(test::Test),
@@ -90,6 +92,7 @@ fn dispatch() -> Result<()> {
         Xtask::Image(command) => command.run(&sh),
         Xtask::Layer(command) => command.run(&sh).map(drop),
         Xtask::New(command) => command.run(&sh),
+        Xtask::PowerLoss(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
         Xtask::Release(command) => command.run(&sh),
         Xtask::Shell(command) => command.run(&sh),
         Xtask::Test(command) => command.run(&sh),

@@ -97,7 +97,7 @@ impl Device<'_> {
         self.client_with_one_of(arguments, &[status])
     }
 
-    fn client_with_one_of(&self, arguments: &str, statuses: &[i32]) -> Result<String> {
+    pub(super) fn client_with_one_of(&self, arguments: &str, statuses: &[i32]) -> Result<String> {
         let name = self.client_name(arguments);
         self.step.detail(&name);
         let (machine, command) = (self.machine()?, self.setup.client().command_line(arguments));

@@ -14,6 +14,7 @@ use crate::scenarios::container;
 pub const BASE: &str = "base";
 
 /// A module and its payload.
+#[derive(Debug)]
 pub struct Subject {
     /// The module.
     pub module: &'static str,

@@ -1,0 +1,91 @@
+//! The table of all points, from their records.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// Whether a point is a defect, or failed.
+pub fn is_bad(line: &Value) -> bool {
+    matches!(line["verdict"].as_str(), Some("bad" | "error") | None)
+}
+
+/// The columns of the table, as verdicts of the records.
+const VERDICTS: [&str; 4] = ["previous", "new", "client", "bad"];
+
+/// A page with a table by module, mode and moment.
+pub fn markdown(lines: &[Value]) -> String {
+    // A point that was run again counts once, with its last record.
+    let key = |line: &Value| ["machine", "module", "number"].map(|key| line[key].to_string());
+    let last: BTreeMap<_, _> = lines.iter().map(|line| (key(line), line)).collect();
+    let mut rows: BTreeMap<[&str; 4], [usize; 5]> = BTreeMap::new();
+    for line in last.values() {
+        let text = |key: &str| line[key].as_str().unwrap_or_default();
+        let row = rows.entry([text("machine"), text("module"), text("mode"), text("moment")]).or_default();
+        row[0] += 1;
+        let verdict = if is_bad(line) { "bad" } else { text("verdict") };
+        let column = VERDICTS.iter().position(|known| *known == verdict);
+        column.into_iter().for_each(|column| row[column + 1] += 1);
+    }
+    let mut page = PREFACE.to_owned();
+    page.push_str(HEADER);
+    let mut total = [0; 5];
+    for ([machine, module, mode, moment], counts) in &rows {
+        let _ = writeln!(page, "| {machine} | {module} | {mode} | {moment} | {} |", joined(counts));
+        total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+    }
+    let _ = writeln!(page, "| all | | | | {} |", joined(&total));
+    let seconds: Vec<_> = last.values().filter_map(|line| line["seconds"].as_u64()).collect();
+    let twice = last.values().filter(|line| line["second_ms"].is_u64()).count();
+    let average = seconds.iter().sum::<u64>() / u64::try_from(seconds.len().max(1)).unwrap_or(1);
+    let _ = writeln!(page, "\nA point took {average} s on average. {twice} points interrupted the recovery as well.");
+    page
+}
+
+fn joined(counts: &[usize; 5]) -> String {
+    counts.map(|count| count.to_string()).join(" | ")
+}
+
+const PREFACE: &str = "# Power losses on the emulated Raspberry Pi
+
+Client 3.4.0, as a daemon (managed) and called by a user (standalone). [Testing](../develop/testing.md) describes the
+command. The record of every point is in [power-loss.jsonl](power-loss.jsonl).
+
+- **previous**, **new**: exactly that version is active, the file systems are clean, and the disk, `show-artifact`,
+  `show-provides` and the status agree.
+- **client**: the new version is active and the client reports a failure, as client 3.4.0 does after a power loss in
+  Cleanup, which follows the commit.
+- **bad**: everything else, and points that did not end.
+
+";
+
+const HEADER: &str = "| machine | module | mode | power loss in | points | previous | new | client | bad |
+|---|---|---|---|--:|--:|--:|--:|--:|
+";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_point_counts_once_and_an_error_is_bad() {
+        let line = |number: u32, verdict: &str| {
+            json!({
+                "number": number, "machine": "pi", "module": "deb", "mode": "managed", "moment": "Download",
+                "verdict": verdict, "seconds": 10, "second_ms": (number == 1).then_some(5),
+            })
+        };
+        let page = markdown(&[line(1, "bad"), line(1, "previous"), line(2, "error"), line(3, "new")]);
+        assert!(page.contains("| pi | deb | managed | Download | 3 | 1 | 1 | 0 | 1 |\n"), "{page}");
+        assert!(page.contains("| all | | | | 3 | 1 | 1 | 0 | 1 |\n"), "{page}");
+        assert!(page.ends_with("10 s on average. 1 points interrupted the recovery as well.\n"), "{page}");
+    }
+
+    #[test]
+    fn a_record_without_a_verdict_is_bad() {
+        assert!(is_bad(&json!({})) && is_bad(&json!({"verdict": "bad"})));
+        assert!(!is_bad(&json!({"verdict": "client"})));
+    }
+}
