@@ -12,6 +12,7 @@ mod dpkg;
 mod e2e;
 mod engines;
 mod evidence;
+mod fuzz;
 mod image;
 mod layer;
 mod needs;
@@ -49,6 +50,7 @@ enum Xtask {
     Docs(docs::Docs),
     E2e(e2e::E2e),
     Engines(engines::Engines),
+    Fuzz(fuzz::Fuzz),
     Image(image::Image),
     Layer(layer::Layer),
     New(new::New),
@@ -89,6 +91,7 @@ fn dispatch() -> Result<()> {
         Xtask::Docs(command) => command.run(&sh),
         Xtask::E2e(command) => command.run(&sh, &Record::default()).map(drop),
         Xtask::Engines(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
+        Xtask::Fuzz(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
         Xtask::Image(command) => command.run(&sh),
         Xtask::Layer(command) => command.run(&sh).map(drop),
         Xtask::New(command) => command.run(&sh),

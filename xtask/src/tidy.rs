@@ -1,5 +1,6 @@
 //! Tests of the work tree: the tests that the documentation names exist, and texts follow the guide of the language.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,19 +23,71 @@ fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-#[test]
-fn every_test_in_the_table_of_threats_exists() {
-    let table = fs::read_to_string(root().join("docs/threats.md")).unwrap();
-    let mut files = Vec::new();
-    rust_files(&root().join("modules"), &mut files);
-    let code: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-    let rows = table.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
-    let tests: Vec<&str> =
-        rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter(|name| name.contains('_')).collect();
-    assert!(tests.len() > 20, "the table has only {} tests", tests.len());
-    for test in tests {
-        assert!(code.contains(&format!("fn {test}()")), "docs/threats.md names the test {test}, which does not exist");
+/// A row of the threat model.
+struct Threat<'a> {
+    line: &'a str,
+    crates: Vec<&'a str>,
+    tests: Vec<&'a str>,
+}
+
+/// The rows of the tables in `page`, without their headings. The tests of a row may be "the same", as those of the row
+/// before.
+fn threats(page: &str) -> Vec<Threat<'_>> {
+    let mut rows: Vec<Threat> = Vec::new();
+    for line in page.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| crate | test |")) {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [_, _, crates, tests] = cells[..] else { panic!("not four cells: {line}") };
+        let tests = match rows.last() {
+            Some(before) if tests == "the same" => before.tests.clone(),
+            _ => tests.split('`').skip(1).step_by(2).collect(),
+        };
+        rows.push(Threat { line, crates: crates.split(", ").collect(), tests });
     }
+    rows
+}
+
+/// The code of each crate of the workspace that the threat model may name, by its name.
+fn crates() -> BTreeMap<String, String> {
+    let mut crates = BTreeMap::new();
+    for member in ["modules", "tests"].iter().flat_map(|directory| fs::read_dir(root().join(directory)).unwrap()) {
+        let directory = member.unwrap().path();
+        let manifest = fs::read_to_string(directory.join("Cargo.toml")).unwrap();
+        let name = manifest.lines().find_map(|line| line.strip_prefix("name = ")).unwrap().trim_matches('"');
+        let mut files = Vec::new();
+        rust_files(&directory, &mut files);
+        crates.insert(name.to_owned(), files.iter().map(|path| fs::read_to_string(path).unwrap()).collect());
+    }
+    crates
+}
+
+#[test]
+fn every_threat_names_a_test_that_each_of_its_crates_has() {
+    let page = fs::read_to_string(root().join("docs/threats.md")).unwrap();
+    let (rows, crates) = (threats(&page), crates());
+    assert!(rows.len() > 40, "only {} rows were found", rows.len());
+    for Threat { line, crates: named, tests } in rows {
+        assert!(!tests.is_empty(), "no test: {line}");
+        let has = |name: &&str, test: &&str| {
+            let code = crates.get(*name).unwrap_or_else(|| panic!("no crate {name}: {line}"));
+            code.contains(&format!("fn {test}()"))
+        };
+        for name in &named {
+            assert!(tests.iter().any(|test| has(name, test)), "{name} has none of the tests: {line}");
+        }
+        for test in &tests {
+            assert!(named.iter().any(|name| has(name, test)), "no test {test} in {}: {line}", named.join(", "));
+        }
+    }
+}
+
+#[test]
+fn rows_of_threats_are_found_with_their_crates_and_tests() {
+    let page = "| event | protection | crate | test |\n|---|---|---|---|\n| a | b | x, y | `one`, `two` |\n\
+                | c | d | z | the same |\n";
+    let rows = threats(page);
+    assert_eq!(rows.len(), 2);
+    assert_eq!((&rows[0].crates[..], &rows[0].tests[..]), (&["x", "y"][..], &["one", "two"][..]));
+    assert_eq!((&rows[1].crates[..], &rows[1].tests[..]), (&["z"][..], &["one", "two"][..]));
 }
 
 /// Replaced terms, each with the term to use. A term is in this list if it has no other meaning in this project, so
@@ -84,8 +137,9 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 ];
 
 /// Parts of the paths of files that are not checked: texts of licences, generated files, journals of released versions,
-/// and this file with its list of terms.
-const NOT_CHECKED: &[&str] = &["LICENSE", "COPYING", "Cargo.lock", "/tests/journals/", "xtask/src/tidy.rs"];
+/// inputs of fuzzing, and this file with its list of terms.
+const NOT_CHECKED: &[&str] =
+    &["LICENSE", "COPYING", "Cargo.lock", "/tests/journals/", "fuzz/corpus/", "xtask/src/tidy.rs"];
 
 /// The longest line of comments and prose, in characters.
 const LONGEST: usize = 120;

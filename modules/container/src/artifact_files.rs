@@ -155,6 +155,16 @@ impl ArtifactFiles {
         fs::read_to_string(&path).with_context(reading)
     }
 
+    /// Files by their paths alone, which are not on disk, for fuzzing.
+    pub fn named(paths: &[&str]) -> Self {
+        let mut files = Self::new("/nowhere".into(), 0);
+        for path in paths {
+            files.directories.extend(path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
+            files.files.insert((*path).to_owned());
+        }
+        files
+    }
+
     /// Writes `files`, names and contents.
     #[cfg(test)]
     pub fn write_for_test(&mut self, files: &[(&str, &str)]) {

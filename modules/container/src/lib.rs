@@ -20,6 +20,8 @@ mod conflicts;
 mod engine;
 mod engine_kind;
 mod forms;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod image;
 mod image_archive;

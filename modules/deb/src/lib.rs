@@ -18,6 +18,8 @@ pub mod artifact;
 mod backup;
 mod checks;
 mod dpkg;
+#[doc(hidden)]
+pub mod fuzzing;
 mod layout;
 mod options;
 mod path_json;

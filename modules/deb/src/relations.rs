@@ -8,14 +8,14 @@ use crate::dpkg::program::query;
 use crate::dpkg::stanza::Stanza;
 
 /// One package in a field such as `Depends`: `name:any (>= 1.2)`.
-struct Relation<'a> {
+pub(crate) struct Relation<'a> {
     name: &'a str,
     /// The operator and the version.
     version: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Relation<'a> {
-    fn parse(text: &'a str) -> Result<Self> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self> {
         let (name, rest) = text.trim().split_once(['(', ' ']).unwrap_or((text.trim(), ""));
         let name = name.split(':').next().unwrap_or_default();
         let rest = rest.trim().trim_start_matches('(').trim_end_matches(')').trim();
@@ -117,7 +117,7 @@ fn check_conflict(stanza: &Stanza, clause: &str, stanzas: &[Stanza]) -> Result<(
 }
 
 /// The clauses of the field `field`, which commas separate.
-fn clauses<'a>(stanza: &'a Stanza, field: &str) -> impl Iterator<Item = &'a str> {
+pub(crate) fn clauses<'a>(stanza: &'a Stanza, field: &str) -> impl Iterator<Item = &'a str> {
     let clauses = stanza.field(field).unwrap_or_default().split(',');
     clauses.map(str::trim).filter(|clause| !clause.is_empty())
 }

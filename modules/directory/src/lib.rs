@@ -5,6 +5,8 @@
 
 pub mod artifact;
 mod destination;
+#[doc(hidden)]
+pub mod fuzzing;
 mod keep;
 mod location;
 mod settings;

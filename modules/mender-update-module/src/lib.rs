@@ -79,6 +79,8 @@ mod artifact;
 mod client;
 mod deployment_log;
 pub mod durable;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod journal;
 mod module;

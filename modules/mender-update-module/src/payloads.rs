@@ -142,7 +142,7 @@ impl Iterator for Payloads {
 }
 
 /// Parses `streams/NAME\n`, or with `sizes` `streams/NAME SIZE\n`.
-fn parse(line: &[u8], sizes: bool) -> Result<(FileName, Option<u64>)> {
+pub(crate) fn parse(line: &[u8], sizes: bool) -> Result<(FileName, Option<u64>)> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let Some(rest) = line.strip_prefix(b"streams/") else {
         bail!("no prefix streams/");

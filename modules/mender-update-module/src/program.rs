@@ -340,15 +340,17 @@ mod tests {
 
     #[test]
     fn a_time_limit_kills_all_processes_of_a_program() {
-        let marks = ["3001.25", "3002.25", "3003.25"];
+        // No other run of this test on the machine has these commands.
+        let [child, session, orphan] =
+            [3001, 3002, 3003].map(|seconds| format!("sleep {seconds}.{}", std::process::id()));
         // A child, a child in another session, as dpkg below apt, and an orphan.
-        let script = "sleep 3001.25 & setsid sleep 3002.25 & (setsid sleep 3003.25 &) ; wait; sleep 600";
+        let script = format!("{child} & setsid {session} & (setsid {orphan} &) ; wait; sleep 600");
         processes::adopt_orphans();
-        let killed = error(Program::new("sh", Duration::from_secs(1)).args(["-c", script]).run());
+        let killed = error(Program::new("sh", Duration::from_secs(1)).args(["-c", &script]).run());
         assert!(killed.contains("was killed"), "{killed}");
-        for mark in marks {
-            let left = Command::new("pgrep").args(["-f", &format!("^sleep {mark}")]).output().unwrap().stdout;
-            assert!(left.is_empty(), "sleep {mark} is left: {}", String::from_utf8_lossy(&left));
+        for command in [child, session, orphan] {
+            let left = Command::new("pgrep").args(["-f", &format!("^{command}$")]).output().unwrap().stdout;
+            assert!(left.is_empty(), "{command} is left: {}", String::from_utf8_lossy(&left));
         }
     }
 

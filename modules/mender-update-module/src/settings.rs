@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use toml::Table;
 
 use crate::guard::Guard;
-use crate::settings_file::{COMMON_TABLES, DATASTORE, datastore_in, mistake, path, read, understand};
+use crate::settings_file::{COMMON_TABLES, DATASTORE, datastore_of, mistake, path, read, understand};
 
 /// The settings of module `name` itself; all defaults where the file does not exist. The tables `units` and `health`,
 /// and the key `datastore`, which every module's settings may have, are left out.
@@ -31,16 +32,24 @@ pub struct NoSettings {}
 /// When it cannot be read or has a mistake.
 pub fn check<T: DeserializeOwned>(path: &Path) -> Result<T> {
     ensure!(path.exists(), "reading the settings {} failed: no such file: make it, or name another", path.display());
-    let settings = of_module(path)?;
-    datastore_in(path)?;
-    let mut table = read(path)?;
+    check_table(read(path)?, path)
+}
+
+/// Checks the content `table` of the settings file `path` as [`check`] does.
+pub(crate) fn check_table<T: DeserializeOwned>(mut table: Table, path: &Path) -> Result<T> {
+    let settings = own(table.clone(), path)?;
+    datastore_of(&mut table, path)?;
     table.retain(|key, _| COMMON_TABLES.contains(&key));
     understand::<Guard>(table, path)?.check().with_context(|| mistake(path))?;
     Ok(settings)
 }
 
 fn of_module<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let mut table = read(path)?;
+    own(read(path)?, path)
+}
+
+/// The settings of the module itself in `table`.
+fn own<T: DeserializeOwned>(mut table: Table, path: &Path) -> Result<T> {
     table.retain(|key, _| !COMMON_TABLES.contains(&key) && key != DATASTORE);
     let understood = table.try_into::<T>();
     understood.map_err(|error| with_common_keys(error, path))

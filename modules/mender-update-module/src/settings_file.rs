@@ -60,12 +60,12 @@ pub(crate) fn refuse_tables(name: &str) -> Result<()> {
 
 /// The directory of the client's data, as module `name`'s settings name it.
 pub(crate) fn datastore(name: &str) -> Result<Option<PathBuf>> {
-    datastore_in(&path(name))
+    let path = path(name);
+    datastore_of(&mut read(&path)?, &path)
 }
 
-/// The same, of the settings file `path`.
-pub(crate) fn datastore_in(path: &Path) -> Result<Option<PathBuf>> {
-    let mut table = read(path)?;
+/// The same, taken out of the content `table` of the settings file `path`.
+pub(crate) fn datastore_of(table: &mut Table, path: &Path) -> Result<Option<PathBuf>> {
     let datastore: Option<PathBuf> =
         table.remove(DATASTORE).map(toml::Value::try_into).transpose().with_context(|| mistake(path))?;
     if let Some(datastore) = &datastore {
@@ -93,7 +93,12 @@ pub(crate) fn read(path: &Path) -> Result<Table> {
     let mut text = String::new();
     file.take(SETTINGS_MAX + 1).read_to_string(&mut text).with_context(reading)?;
     ensure!(text.len() as u64 <= SETTINGS_MAX, "{}: more than {SETTINGS_MAX} bytes", reading());
-    toml::from_str(&text).with_context(|| mistake(path))
+    parse(&text, path)
+}
+
+/// The tables and keys in `text`, the content of the settings file `path`.
+pub(crate) fn parse(text: &str, path: &Path) -> Result<Table> {
+    toml::from_str(text).with_context(|| mistake(path))
 }
 
 pub(crate) fn understand<T: DeserializeOwned>(table: Table, path: &Path) -> Result<T> {

@@ -190,11 +190,23 @@ impl<U: Update> Transaction<U> {
         Ok(())
     }
 
-    /// Ends the transaction: rolls back an interrupted one, and removes staged and kept files. Returns its record, if
-    /// there is one.
+    /// Activates the previous version if the rollback of a failed update has not, for example because no file could be
+    /// written: [`finish`](Self::finish) would take a committed update for a successful one.
+    pub fn fail(&self) -> Result<()> {
+        let Some(mut record) = self.read()? else { return Ok(()) };
+        match record.phase {
+            Phase::Activating | Phase::Active | Phase::Committed | Phase::RollingBack => {
+                self.restore_previous(&mut record, Trigger::Call)
+            }
+            Phase::Staging | Phase::Staged | Phase::RolledBack | Phase::Discarding => Ok(()),
+        }
+    }
+
+    /// Ends the transaction: rolls back one that was interrupted or never committed, and removes staged and kept files.
+    /// Returns its record, if there is one.
     pub fn finish(&self) -> Result<Option<RecordOf<U>>> {
         let Some(mut record) = self.read()? else { return self.finish_discard() };
-        if matches!(record.phase, Phase::Activating | Phase::RollingBack) {
+        if matches!(record.phase, Phase::Activating | Phase::Active | Phase::RollingBack) {
             self.restore_previous(&mut record, Trigger::Call)?;
         }
         self.discard()

@@ -119,8 +119,12 @@ pub trait Transactional: Sized {
         Ok(())
     }
 
-    /// As [`UpdateModule::artifact_failure`]. Default: does nothing.
-    fn artifact_failure(&self, _tree: &WorkTree) -> Result<()> {
+    /// As [`UpdateModule::artifact_failure`]. Default: activates the previous version if a failed rollback has not. The
+    /// server has the failure already, so another one is only logged.
+    fn artifact_failure(&self, tree: &WorkTree) -> Result<()> {
+        if let Err(error) = transaction::<Self>(tree).fail() {
+            log!("the previous version is still not active: {error:#}");
+        }
         Ok(())
     }
 

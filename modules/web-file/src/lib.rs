@@ -2,6 +2,8 @@
 
 pub mod artifact;
 mod file_set;
+#[doc(hidden)]
+pub mod fuzzing;
 mod kept;
 mod settings;
 mod staged;

@@ -156,3 +156,23 @@ fn copy(from: &mut impl Read, to: &mut impl Write, before_write: impl Fn(u64) ->
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_reads_back_differently_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let new = Dir::open(directory.path()).unwrap();
+        let name = FileName::new("index.html").unwrap();
+        let mut file = new.create_file(&name).unwrap();
+        let (bytes, checksum) = copy(&mut &b"content"[..], &mut file, |_| Ok(())).unwrap();
+        let staged = |bytes, checksum| [Staged { name: name.clone(), inode: None, bytes, checksum }];
+        verify(&staged(bytes, checksum), &new).unwrap();
+        for (bytes, checksum) in [(bytes, checksum + 1), (bytes + 1, checksum)] {
+            let error = format!("{:#}", verify(&staged(bytes, checksum), &new).unwrap_err());
+            assert!(error.contains("storage failed"), "{error}");
+        }
+    }
+}

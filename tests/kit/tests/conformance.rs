@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mender_update_module_test::conformance::{CASES, Payload, Subject, Verdict};
 
@@ -89,11 +89,9 @@ fn an_opened_fifo_fails() {
 #[test]
 fn a_process_that_keeps_the_output_open_fails_and_is_killed() {
     let case = CASES.iter().find(|case| case.name == "install-commit").unwrap();
-    let begun = Instant::now();
     let error = format!("{:#}", case.run(&subject("leaves-process")).unwrap_err());
     assert!(error.contains("leaves-process left a process that keeps its output open"), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-    let left = Command::new("pgrep").args(["-f", "^sleep 30\\.25"]).output().unwrap();
+    let left = Command::new("pgrep").args(["-f", "^sleep 600\\.25"]).output().unwrap();
     assert!(left.stdout.is_empty(), "the process is not killed");
 }
 

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use mender_update_module_test::{Generation, MockClient};
+use mender_update_module_test::fault_injection::operation::Recording;
+use mender_update_module_test::{Generation, MockClient, Outcome};
 
 /// The executable of the example `name`.
 fn example(name: &str) -> PathBuf {
@@ -93,5 +94,55 @@ fn the_module_in_transactions_installs_and_rolls_back() {
         assert_eq!(read().as_deref(), previous);
         ok("ArtifactRollback");
         ok("Cleanup");
+    }
+}
+
+/// The module in transactions with a previous version of its file, before the client calls `state`.
+fn before(state: &str) -> (MockClient, PathBuf) {
+    let client = client("one-file");
+    let file = client.device().join("app.conf");
+    fs::write(&file, "previous").unwrap();
+    client.set("one-file", &format!("file = {file:?}\n")).unwrap();
+    for earlier in ["Download", "ArtifactInstall", "ArtifactCommit"].iter().take_while(|earlier| **earlier != state) {
+        assert!(call(&client, earlier).success(), "{earlier}");
+    }
+    (client, file)
+}
+
+fn call(client: &MockClient, state: &str) -> Outcome {
+    let download = || client.download(&[(OsStr::new("app.conf"), b"new")]);
+    if state == "Download" { download().unwrap() } else { client.call(state).unwrap() }
+}
+
+/// Calls `state` under the tracer in the mode `mode`.
+fn traced(client: &mut MockClient, state: &str, mode: &[&str]) -> Outcome {
+    let tracer = [env!("CARGO_BIN_EXE_mender-update-module-test"), "--mender-update-module-tracer"];
+    let device = client.device().to_str().unwrap().to_owned();
+    client.wrap([&tracer[..], &[&device], mode, &["--"]].concat());
+    let outcome = call(client, state);
+    client.wrap([""; 0]);
+    outcome
+}
+
+#[test]
+fn a_failed_sync_fails_the_state_and_the_previous_version_stays() {
+    for state in ["Download", "ArtifactInstall", "ArtifactCommit"] {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("calls.log");
+        assert!(traced(&mut before(state).0, state, &["list", log.to_str().unwrap()]).success());
+        let calls = Recording::read(&log).unwrap().calls;
+        let syncs = (1..).zip(&calls).filter(|(_, call)| call.shown.starts_with("sync "));
+        let syncs: Vec<_> = syncs.map(|(number, call)| (number.to_string(), &call.shown)).collect();
+        assert!(!syncs.is_empty(), "{state} syncs nothing: {calls:?}");
+        for (number, shown) in syncs {
+            let (mut client, file) = before(state);
+            let outcome = traced(&mut client, state, &["fail", &number, "EIO"]);
+            assert_eq!(outcome.status.code(), Some(1), "{state}: EIO from {shown}: {outcome}");
+            assert!(outcome.stderr.contains("Input/output error"), "{state}: EIO from {shown}: {outcome}");
+            for next in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+                assert!(call(&client, next).success(), "{state}: EIO from {shown}, then {next}");
+            }
+            assert_eq!(fs::read_to_string(&file).unwrap(), "previous", "{state}: EIO from {shown}");
+        }
     }
 }

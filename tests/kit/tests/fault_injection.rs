@@ -17,8 +17,8 @@ use tempfile::TempDir;
 /// that another thread forks meanwhile has it open for a moment.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// A shell module that replaces one file. `$app` is the file, `$new` its new content, `$kept` the previous file. `$done`
-/// exists once the install has succeeded, `$committed` after the commit.
+/// A shell module that replaces one file. `$app` is the file, `$new` its new content, `$kept` the previous file.
+/// `$done` exists once the install has succeeded, `$committed` after the commit.
 struct Script {
     directory: TempDir,
     _alone: MutexGuard<'static, ()>,

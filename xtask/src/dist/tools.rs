@@ -1,6 +1,6 @@
-//! Programs from crates.io that make packages. Each is compiled on first use, in a pinned version, so that packages
-//! change only with this work tree. As dependencies of xtask they would double the compile time before the first
-//! command in a new clone.
+//! Programs from crates.io that make packages and fuzz targets. Each is compiled on first use, in a pinned version, so
+//! that packages change only with this work tree. As dependencies of xtask they would double the compile time before
+//! the first command in a new clone.
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,9 @@ const CARGO_AUDITABLE: Tool = Tool { name: "cargo-auditable", version: "0.7.7", 
 
 /// Reads that list from an executable.
 const RUST_AUDIT_INFO: Tool = Tool { name: "rust-audit-info", version: "0.5.4", features: &[] };
+
+/// Makes the executables of fuzzing.
+const CARGO_FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2", features: &[] };
 
 /// The programs that building packages needs.
 pub struct Tools {
@@ -37,6 +40,11 @@ impl Tools {
 /// The path of rust-audit-info, which a check needs.
 pub fn rust_audit_info(sh: &Shell) -> Result<PathBuf> {
     RUST_AUDIT_INFO.provide(sh)
+}
+
+/// The path of cargo-fuzz.
+pub fn cargo_fuzz(sh: &Shell) -> Result<PathBuf> {
+    CARGO_FUZZ.provide(sh)
 }
 
 /// A program with the name of its crate.

@@ -17,6 +17,7 @@ use crate::dist::Dist;
 use crate::distribution::Distribution;
 use crate::e2e::E2e;
 use crate::engines::{self, Engines};
+use crate::fuzz::{self, Fuzz};
 use crate::layer::{self, Checkouts, Layer, levels};
 use crate::needs::{Needs, is_root};
 use crate::record::Record;
@@ -62,6 +63,7 @@ pub const SUITES: &[Suite] = &[
     one("fault injection", Level::Quick, Lane::Host, nothing, fault_injection),
     one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
     one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),
+    one("fuzzing", Level::Full, Lane::Host, needs_fuzz, |_, sh, record| Fuzz::default().run(sh, record)),
     one("layer: generated files", Level::Quick, Lane::Packages, nothing, |_, sh, _| Layer::CHECK.run(sh)),
     one("dist", Level::Sample, Lane::Packages, needs_dist, |plan, sh, _| dist(plan).run(sh)),
     several("layer: prebuilt checksums", Level::Sample, nothing, |_, sh, summary| {
@@ -102,6 +104,10 @@ fn needs_debian(_: &Plan, _: &Shell) -> Result<Requirements> {
 
 fn needs_engines(_: &Plan, sh: &Shell) -> Result<Requirements> {
     Ok(Requirements { needs: engines::needs(), obstacle: engines::unavailable(sh)? })
+}
+
+fn needs_fuzz(_: &Plan, sh: &Shell) -> Result<Requirements> {
+    Ok(Requirements { needs: fuzz::needs(), obstacle: fuzz::unavailable(sh) })
 }
 
 fn needs_images(_: &Plan, _: &Shell) -> Result<Requirements> {

@@ -2,8 +2,8 @@
 
 pub mod build_context;
 pub mod built_project;
-mod compose;
-mod quadlet;
+pub mod compose;
+pub mod quadlet;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};

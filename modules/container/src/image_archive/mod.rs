@@ -178,7 +178,7 @@ impl<'a, R: Read> ImageArchive<'a, R> {
 
     /// Gives each manifest in an OCI index one name, made of its digest.
     fn rename_indexed(&mut self, index: &mut Value) -> Result<()> {
-        let manifests = index["manifests"].as_array_mut().context("no list of manifests")?;
+        let manifests = index.get_mut("manifests").and_then(Value::as_array_mut).context("no list of manifests")?;
         ensure!(manifests.len() <= DIGESTS, "{} manifests, more than {DIGESTS}", manifests.len());
         for manifest in manifests {
             let digest = manifest["digest"].as_str().context("a manifest has no digest")?;
@@ -382,6 +382,9 @@ mod tests {
         let twice: [(&str, &[u8]); 3] = [("x", b"{}"), ("./x", b"{ }"), ("manifest.json", b"[{\"Config\": \"x\"}]")];
         assert!(fails(&twice).contains("two files"));
         assert!(fails(&[("index.json", b"{\"manifests\": [1]}")]).contains("digest"));
+        for index in ["[]", "7", "null", "{}"] {
+            assert!(fails(&[("index.json", index.as_bytes())]).contains("no list of manifests"), "{index}");
+        }
         assert!(fails(&[("manifest.json", "[".repeat(1 << 20).as_bytes())]).contains("recursion"));
         let long = format!("[{}]", vec!["1"; DIGESTS + 1].join(","));
         assert!(fails(&[("manifest.json", long.as_bytes())]).contains("more than"));

@@ -13,7 +13,9 @@ fn an_image_with_another_id_than_in_the_meta_data_is_removed_again() {
     let before = device.engine_state();
     let (expected, loaded) = (archive(TAG, "2", Mode::Healthy), archive(TAG, "3", Mode::Healthy));
     let outcome = device.download(&one("shop", TAG, &expected.id), &[("app.tar", &loaded.content)]);
-    refused(&outcome, &expected.id);
+    refused(&outcome, &format!("image missing: {}", expected.id));
+    let removed = format!("unexpected image in \"app.tar\": {}", loaded.id);
+    assert!(outcome.stderr.contains(&removed), "{removed:?} is missing in {}", outcome.stderr);
     device.ok("Cleanup");
     assert_eq!(device.engine_state(), before);
     assert!(device.is_clean());

@@ -58,9 +58,14 @@ pub struct Item {
 /// # Errors
 /// When it is damaged, exceeds a limit, or has no control file.
 pub fn control(deb: &Path) -> Result<Control> {
-    let invalid = || format!("invalid package {}", deb.display());
+    let control = program::query("dpkg-deb").arg("--ctrl-tarfile").arg(deb).stream(|archive| read_control(archive));
+    control.with_context(|| format!("invalid package {}", deb.display()))
+}
+
+/// As [`control`], of the tar archive `archive`.
+pub fn read_control(archive: impl Read) -> Result<Control> {
     let (mut control, mut conffiles, mut preinst) = (None, Vec::new(), Vec::new());
-    each_control_file(deb, |name, size, content| {
+    each_file(archive, |name, size, content| {
         let (into, limit) = match name {
             "control" => (control.insert(Vec::new()), TEXT_LIMIT),
             "conffiles" => (&mut conffiles, TEXT_LIMIT),
@@ -71,13 +76,11 @@ pub fn control(deb: &Path) -> Result<Control> {
         into.clear();
         content.read_to_end(into)?;
         Ok(())
-    })
-    .with_context(invalid)?;
-    let text = control.context("no control file").with_context(invalid)?;
-    let text = String::from_utf8(text).context("control: not UTF-8").with_context(invalid)?;
+    })?;
+    let text = String::from_utf8(control.context("no control file")?).context("control: not UTF-8")?;
     let stanza = Stanza(text.trim_matches('\n').to_owned());
-    ensure!(!stanza.0.contains("\n\n"), "{}: control: two paragraphs", invalid());
-    let conffiles = String::from_utf8(conffiles).context("conffiles: not UTF-8").with_context(invalid)?;
+    ensure!(!stanza.0.contains("\n\n"), "control: two paragraphs");
+    let conffiles = String::from_utf8(conffiles).context("conffiles: not UTF-8")?;
     // A flag may come before the path.
     let paths = conffiles.lines().filter_map(|line| line.find('/').map(|at| PathBuf::from(line[at..].trim_end())));
     let diverts = preinst.windows(DIVERT.len()).any(|window| window == DIVERT);
@@ -87,21 +90,24 @@ pub fn control(deb: &Path) -> Result<Control> {
 const DIVERT: &[u8] = b"dpkg-divert";
 
 /// Calls `take` with the name, size and content of every file in the control archive of `deb`.
-pub fn each_control_file(deb: &Path, mut take: impl FnMut(&str, u64, &mut dyn Read) -> Result<()>) -> Result<()> {
-    program::query("dpkg-deb").arg("--ctrl-tarfile").arg(deb).stream(|archive| {
-        let mut total = 0_u64;
-        tar_reader::read(archive.take(2 * CONTROL_LIMIT), Origin::Package, |entry| {
-            total = total.saturating_add(entry.size).saturating_add(512);
-            ensure!(
-                total <= CONTROL_LIMIT,
-                "control archive: more than {CONTROL_LIMIT} bytes unpacked, which is not accepted"
-            );
-            let path = tar_reader::installed_path(&entry.name)?;
-            match path.file_name().and_then(|name| name.to_str()) {
-                Some(name) if entry.kind == EntryType::Regular => take(name, entry.size, entry.content),
-                _ => Ok(()),
-            }
-        })
+pub fn each_control_file(deb: &Path, take: impl FnMut(&str, u64, &mut dyn Read) -> Result<()>) -> Result<()> {
+    program::query("dpkg-deb").arg("--ctrl-tarfile").arg(deb).stream(|archive| each_file(archive, take))
+}
+
+/// As [`each_control_file`], of the tar archive `archive`.
+fn each_file(archive: impl Read, mut take: impl FnMut(&str, u64, &mut dyn Read) -> Result<()>) -> Result<()> {
+    let mut total = 0_u64;
+    tar_reader::read(archive.take(2 * CONTROL_LIMIT), Origin::Package, |entry| {
+        total = total.saturating_add(entry.size).saturating_add(512);
+        ensure!(
+            total <= CONTROL_LIMIT,
+            "control archive: more than {CONTROL_LIMIT} bytes unpacked, which is not accepted"
+        );
+        let path = tar_reader::installed_path(&entry.name)?;
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some(name) if entry.kind == EntryType::Regular => take(name, entry.size, entry.content),
+            _ => Ok(()),
+        }
     })
 }
 
@@ -110,29 +116,33 @@ pub fn each_control_file(deb: &Path, mut take: impl FnMut(&str, u64, &mut dyn Re
 /// # Errors
 /// When the package is damaged or exceeds a limit.
 pub fn items(deb: &Path, max_files: usize, free: u64) -> Result<(Vec<Item>, u64)> {
-    let listed = program::query("dpkg-deb").arg("--fsys-tarfile").arg(deb).stream(|archive| {
-        let (mut items, mut bytes, mut names) = (Vec::new(), 0_u64, 0);
-        tar_reader::read(archive, Origin::Package, |entry| {
-            bytes = bytes.saturating_add(entry.size);
-            names += entry.name.len();
-            ensure!(bytes <= free, "its files are larger than the {free} bytes that are free: free some space");
-            ensure!(
-                items.len() < max_files && names <= max_files.saturating_mul(NAME_BYTES),
-                "too many files: after the artifact's other packages, {max_files} files and directories are \
-                 accepted, with {NAME_BYTES} bytes of names for each: raise max_files"
-            );
-            let path = tar_reader::installed_path(&entry.name)?;
-            ensure!(
-                path.file_name().is_none_or(|name| name.len() <= FILE_NAME_LIMIT),
-                "{}: the file name is longer than {FILE_NAME_LIMIT} bytes, which dpkg cannot install",
-                path.display()
-            );
-            items.push(Item { path, kind: kind(entry.kind)? });
-            Ok(())
-        })?;
-        Ok((items, bytes))
-    });
+    let archive = program::query("dpkg-deb").arg("--fsys-tarfile").arg(deb);
+    let listed = archive.stream(|archive| read_items(archive, max_files, free));
     listed.with_context(|| format!("invalid package {}", deb.display()))
+}
+
+/// As [`items`], of the tar archive `archive`.
+pub fn read_items(archive: impl Read, max_files: usize, free: u64) -> Result<(Vec<Item>, u64)> {
+    let (mut items, mut bytes, mut names) = (Vec::new(), 0_u64, 0);
+    tar_reader::read(archive, Origin::Package, |entry| {
+        bytes = bytes.saturating_add(entry.size);
+        names += entry.name.len();
+        ensure!(bytes <= free, "its files are larger than the {free} bytes that are free: free some space");
+        ensure!(
+            items.len() < max_files && names <= max_files.saturating_mul(NAME_BYTES),
+            "too many files: after the artifact's other packages, {max_files} files and directories are accepted, with \
+             {NAME_BYTES} bytes of names for each: raise max_files"
+        );
+        let path = tar_reader::installed_path(&entry.name)?;
+        ensure!(
+            path.file_name().is_none_or(|name| name.len() <= FILE_NAME_LIMIT),
+            "{}: the file name is longer than {FILE_NAME_LIMIT} bytes, which dpkg cannot install",
+            path.display()
+        );
+        items.push(Item { path, kind: kind(entry.kind)? });
+        Ok(())
+    })?;
+    Ok((items, bytes))
 }
 
 fn kind(of: EntryType) -> Result<Kind> {

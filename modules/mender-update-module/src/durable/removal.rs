@@ -146,18 +146,24 @@ pub(super) fn mount(dir: &Dir) -> Result<(u64, u64)> {
 mod tests {
     use std::fs as std_fs;
 
-    use rustix::process::{Resource, getrlimit};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     use super::*;
 
+    /// A limit of open files that the other tests of this process do not reach.
+    const FILES: u64 = 512;
+
     #[test]
     fn a_tree_deeper_than_the_limit_of_open_files_is_removed() {
+        // The limit of the machine may be so high that no tree exceeds it.
+        let limit = getrlimit(Resource::Nofile);
+        let files = limit.current.unwrap_or(FILES).min(FILES);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: limit.maximum }).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep");
         std_fs::create_dir(&path).unwrap();
-        let depth = getrlimit(Resource::Nofile).current.unwrap_or(1024).min(4096) + 100;
         let mut here = Dir::open(&path).unwrap();
-        for level in 0..depth {
+        for level in 0..files + 100 {
             let name = FileName::new(format!("{level}")).unwrap();
             here.create_file(&FileName::new("file").unwrap()).unwrap();
             here = here.make_child(&name, 0o700).unwrap();

@@ -336,6 +336,29 @@ fn a_journal_that_cannot_be_read_is_never_taken_for_none() {
 }
 
 #[test]
+fn cleanup_keeps_only_a_committed_version() {
+    for phase in PHASES {
+        let trial = Trial::in_phase(phase);
+        trial.transaction().finish().unwrap();
+        let is_open = matches!(phase, Phase::Activating | Phase::Active | Phase::RollingBack);
+        let expected: &[&str] = if is_open { &["roll-back", "discard"] } else { &["discard"] };
+        assert_eq!(trial.calls(), expected, "{phase:?}");
+    }
+}
+
+#[test]
+fn a_failed_update_is_rolled_back_even_if_the_rollback_could_not_be_recorded() {
+    for phase in PHASES {
+        let trial = Trial::in_phase(phase);
+        trial.transaction().fail().unwrap();
+        let is_open = matches!(phase, Phase::Activating | Phase::Active | Phase::Committed | Phase::RollingBack);
+        let expected: &[&str] = if is_open { &["roll-back"] } else { &[] };
+        assert_eq!(trial.calls(), expected, "{phase:?}");
+        assert_eq!(trial.phase(), Some(if is_open { Phase::RolledBack } else { phase }));
+    }
+}
+
+#[test]
 fn a_failed_download_is_discarded_at_once() {
     let trial = Trial::new();
     let update = Recorded { directory: trial.path("data") };

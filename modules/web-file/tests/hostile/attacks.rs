@@ -149,10 +149,15 @@ fn special_files_in_the_web_root_are_neither_opened_nor_followed() {
     assert!(run("mkfifo", &[index.as_os_str()]));
     fs::hard_link(device.victim.join("passwd"), device.www.join("added.css")).unwrap();
     assert!(run("mknod", &[device.www.join("null").as_os_str(), "c".as_ref(), "1".as_ref(), "3".as_ref()]));
+    assert!(run("mkfifo", &[device.www.join("pipe").as_os_str()]));
+    symlink(device.victim.join("passwd"), device.www.join("link")).unwrap();
+    let types = || ["null", "pipe", "link"].map(|name| device.www.join(name).symlink_metadata().unwrap().file_type());
+    let types_before = types();
     let (before, victim) = (Snapshot::of(&device.www).unwrap(), Snapshot::of(&device.victim).unwrap());
     assert!(device.download().success());
     device.ok("ArtifactInstall");
     assert_eq!(device.text("index.html"), "new");
+    assert_eq!(types(), types_before, "special files that are not in the artifact");
     device.ok("ArtifactRollback");
     assert!(Snapshot::of(&device.www).unwrap() == before);
     device.ok("Cleanup");

@@ -16,6 +16,11 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// A command that no other run of this test on the machine has.
+fn sleep(seconds: u32) -> String {
+    format!("sleep {seconds}.{}", std::process::id())
+}
+
 fn runs(pattern: &str) -> bool {
     !Command::new("pgrep").args(["-f", pattern]).output().unwrap().stdout.is_empty()
 }
@@ -23,16 +28,16 @@ fn runs(pattern: &str) -> bool {
 #[test]
 fn a_call_ends_with_its_client_and_writes_no_stale_record() {
     let Some(device) = Device::new() else { return };
-    let (first, second) = ("sleep 4001.5", "sleep 4002.5");
-    device.set_health_check("setsid sleep 4002.5 & sleep 4001.5");
+    let (first, second) = (sleep(4001), sleep(4002));
+    device.set_health_check(&format!("setsid {second} & {first}"));
     assert!(device.download().success());
     let mut client = device.client.start_below_a_client("ArtifactInstall").unwrap();
-    wait_for("the health check", || runs(&format!("^{first}")) && runs(&format!("^{second}")));
+    wait_for("the health check", || runs(&format!("^{first}$")) && runs(&format!("^{second}$")));
     // Ctrl-C, a lost ssh session or the OOM killer ends the client alone.
     client.kill().unwrap();
     client.wait().unwrap();
     device.let_health_checks_pass();
-    wait_for("the end of the health check", || !runs(&format!("^{first}")) && !runs(&format!("^{second}")));
+    wait_for("the end of the health check", || !runs(&format!("^{first}$")) && !runs(&format!("^{second}$")));
     device.set(&device.www, "");
     device.ok("ArtifactRollback");
     assert_eq!(device.text("index.html"), "previous");
@@ -64,15 +69,16 @@ fn a_download_ends_when_its_client_was_killed() {
 #[test]
 fn sigterm_ends_a_call_with_all_its_processes() {
     let Some(device) = Device::new() else { return };
-    device.set_health_check("sleep 4003.5");
+    let check = sleep(4003);
+    device.set_health_check(&check);
     assert!(device.download().success());
     let mut client = device.client.start_below_a_client("ArtifactInstall").unwrap();
-    wait_for("the health check", || runs("^sleep 4003.5"));
+    wait_for("the health check", || runs(&format!("^{check}$")));
     device.let_health_checks_pass();
     // The client sends SIGTERM to the module's process group at its time limit.
     let pattern = format!("web-file ArtifactInstall {}", device.client.tree().display());
     assert!(Command::new("pkill").args(["-TERM", "-f", &format!("^[^ ]*{pattern}")]).status().unwrap().success());
-    wait_for("the end", || !runs("^sleep 4003.5"));
+    wait_for("the end", || !runs(&format!("^{check}$")));
     client.wait().unwrap();
     device.set(&device.www, "");
     device.ok("ArtifactRollback");
@@ -120,14 +126,13 @@ fn calls_wait_for_each_other() {
 #[test]
 fn a_process_left_by_a_health_check_does_not_hold_the_pipes_of_the_client() {
     let Some(device) = Device::new() else { return };
-    let check = "command = [\"sh\", \"-c\", \"sleep 90.25 & true\"]\nlimit_seconds = 60\nstable_seconds = 0";
+    let left = format!("sleep 4005.{}", std::process::id());
+    let check = format!("command = [\"sh\", \"-c\", \"{left} & true\"]\nlimit_seconds = 60\nstable_seconds = 0");
     device.set(&device.www, &format!("[health]\n{check}\n"));
     assert!(device.download().success());
-    // Reads the output to its end, as the client does.
-    let begun = Instant::now();
+    // Reads the output to its end, as the client does, and fails if another process holds it.
     device.ok("ArtifactInstall");
-    assert!(begun.elapsed() < Duration::from_secs(80), "the background child was waited for");
-    let _ = Command::new("pkill").args(["-f", "^sleep 90.25"]).status();
+    let _ = Command::new("pkill").args(["-f", &format!("^{left}$")]).status();
 }
 
 #[test]

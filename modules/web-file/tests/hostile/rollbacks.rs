@@ -114,3 +114,26 @@ fn a_file_that_an_application_saves_while_its_unit_stops_is_restored() {
     device.set(&device.www, "");
     device.updates_again();
 }
+
+#[test]
+fn a_damaged_journal_does_not_count_as_none() {
+    let Some(device) = Device::new() else { return };
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    let journal = device.journal().join("journal.json");
+    let whole = fs::read(&journal).unwrap();
+    let zeros = vec![0; whole.len()];
+    for damaged in [&whole[..whole.len() / 2], &[], &zeros] {
+        fs::write(&journal, damaged).unwrap();
+        for state in ["ArtifactCommit", "ArtifactRollback"] {
+            failed(&device.call(state), "damaged, or not written by this module");
+        }
+        // The client does not expect a failure of this state.
+        device.ok("Cleanup");
+        failed(&device.download(), "damaged, or not written by this module");
+        assert_eq!(device.text("index.html"), "new");
+    }
+    fs::write(&journal, whole).unwrap();
+    device.ok("ArtifactRollback");
+    assert_eq!(device.text("index.html"), "previous");
+}

@@ -1,6 +1,7 @@
 //! An image of a directory: inodes and names, so that hard links differ from copies. Read from disk, and written back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
@@ -92,6 +93,24 @@ impl Image {
         let mut inodes = BTreeMap::new();
         let root = read_tree(directory, &mut inodes)?.context("making an image failed: not a directory")?;
         Ok(Self { root, inodes })
+    }
+
+    /// The inodes at and below `path`.
+    pub fn below(&self, path: &Path) -> BTreeSet<u64> {
+        let find = |key: Option<u64>, name: &OsStr| match &self.inodes.get(&key?)?.kind {
+            Kind::Directory(names) => names.get(name.to_str()?).copied(),
+            _ => None,
+        };
+        let mut next: Vec<_> = path.iter().fold(Some(self.root), find).into_iter().collect();
+        let mut below = BTreeSet::new();
+        while let Some(key) = next.pop() {
+            if let (true, Some(Kind::Directory(names))) =
+                (below.insert(key), self.inodes.get(&key).map(|inode| &inode.kind))
+            {
+                next.extend(names.values());
+            }
+        }
+        below
     }
 
     /// Drops the inodes that have no name any more.

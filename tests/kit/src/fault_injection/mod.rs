@@ -10,6 +10,7 @@ mod drive;
 #[doc(hidden)]
 pub mod image;
 mod lost;
+mod lost_writes;
 #[doc(hidden)]
 pub mod operation;
 mod report;
@@ -18,14 +19,14 @@ mod traced;
 #[cfg(target_arch = "x86_64")]
 mod tracer;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rayon::prelude::*;
 
 use crate::{MockClient, Snapshot};
 pub use described::described;
 use drive::{Versions, finish, prepared};
 pub use drive::{call, succeed};
-use image::Image;
+use operation::Recording;
 use report::Attempt;
 pub use report::{Report, Violation};
 pub use sequence::{BOOT, End, Expected, SEQUENCES, Sequence};
@@ -126,10 +127,14 @@ pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<R
         injection.faults(scope, &mut reports)?;
         if scope.lost_writes {
             injection.lost_writes(scope, &mut reports)?;
+            injection.failed_syncs(scope, &mut reports)?;
         }
-        if scope.pairs {
-            for second in SECOND_INTERRUPTIONS {
+        for second in SECOND_INTERRUPTIONS {
+            if scope.pairs {
                 reports.push(injection.pairs(second, scope)?);
+            }
+            if scope.pairs && scope.lost_writes {
+                reports.push(injection.lost_in_second(second, scope)?);
             }
         }
         Ok(reports)
@@ -138,15 +143,6 @@ pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<R
 
 /// The number of attempts at a time. Most of an attempt is waiting for processes and for the disk.
 const WORKERS: usize = 8;
-
-/// The states with unsynced writes lost of one sequence are divided into at most so many parts, which run in parallel.
-const PARTS: usize = 4;
-
-/// The smallest size of a part: each part makes a recording of its own.
-const PART: usize = 16;
-
-/// Whether the state had ended, what was lost, and the outcome.
-type Loss = (bool, String, Result<End>);
 
 /// A subject with everything that an attempt needs.
 struct Injection<'a> {
@@ -196,9 +192,14 @@ impl Injection<'_> {
             let errors = ["ENOSPC", "EIO"].into_iter();
             let failures = errors.flat_map(|error| (1..=calls.len()).map(move |n| Fault::Error(n, error)));
             plan.extend(scope.of(failures.collect()));
+            let errors = ["ENOSPC", "EIO"].into_iter();
+            let failures = errors.flat_map(|error| (1..=calls.len()).map(move |n| Fault::Persistent(n, error)));
+            plan.extend(scope.of(failures.collect()));
         }
         let shown = |fault| match fault {
-            Fault::KillBefore(n) | Fault::KillAfter(n) | Fault::Error(n, _) => calls[n - 1].clone(),
+            Fault::KillBefore(n) | Fault::KillAfter(n) | Fault::Error(n, _) | Fault::Persistent(n, _) => {
+                calls[n - 1].clone()
+            }
         };
         Ok(plan.into_iter().map(|fault| (fault, shown(fault))).collect())
     }
@@ -224,69 +225,30 @@ impl Injection<'_> {
         };
         let (states, expected) = match fault {
             Fault::KillBefore(_) | Fault::KillAfter(_) => sequence.after_power_loss,
-            Fault::Error(..) if success => sequence.after_success,
-            Fault::Error(..) => sequence.after_failure,
+            _ if success => sequence.after_success,
+            _ => sequence.after_failure,
         };
         (expected, finish(self.subject, &device, states, &self.versions))
     }
 
-    /// The losses of unsynced writes in every sequence.
-    fn lost_writes(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
-        let count = scope.sample.div_ceil(PART).min(PARTS);
-        let parts: Vec<_> = (0..SEQUENCES.len()).flat_map(|index| (0..count).map(move |part| (index, part))).collect();
-        let lost = |&(index, part): &(usize, usize)| self.lost_in(&SEQUENCES[index], scope, part, count);
-        let lost: Vec<_> = parts.par_iter().map(lost).collect();
-        let mut recorded = vec![None; SEQUENCES.len()];
-        for ((index, _), lost) in parts.into_iter().zip(lost) {
-            let (sequence, (calls, ends)) = (&SEQUENCES[index], lost?);
-            // Each part has its own recording, and the parts cover every state only if all recordings are the same.
-            if let Some(difference) = difference(recorded[index].get_or_insert_with(|| calls.clone()), &calls) {
-                let name = sequence.name;
-                bail!(
-                    "losing unsynced writes failed: {name:?}: the module makes different calls each time: {difference}"
-                );
-            }
-            for (complete, shown, end) in ends {
-                let (_, expected) = if complete { sequence.after_success } else { sequence.after_power_loss };
-                reports[index].add(Attempt::LostWrites, expected, shown, end);
-            }
-        }
-        Ok(())
-    }
-
-    /// The calls of `sequence`, and the outcomes of losses of unsynced writes in one of `of` parts. All of a part are
-    /// laid out on the device on which they were recorded, because a journal contains paths.
-    fn lost_in(&self, sequence: &Sequence, scope: Scope, part: usize, of: usize) -> Result<(Vec<String>, Vec<Loss>)> {
-        let mut device = prepared(self.subject, sequence)?;
-        let recording = self.tracer.record(self.subject, &mut device, sequence.interrupted)?;
-        check(&recording, &device)?;
-        let states = scope.of(lost::states(&recording));
-        let calls = recording.calls.into_iter().map(|call| call.shown).collect();
-        let end = |state: &lost::State| {
-            state.image.write_to(device.device()).context("laying out the durable writes failed")?;
-            let (states, _) = if state.complete { sequence.after_success } else { sequence.after_power_loss };
-            finish(self.subject, &device, states, &self.versions)
-        };
-        let own = states.into_iter().skip(part).step_by(of);
-        Ok((calls, own.map(|state| (state.complete, state.shown.clone(), end(&state))).collect()))
+    /// A device with a staged update.
+    fn downloaded(&self) -> Result<MockClient> {
+        let device = self.subject.device()?;
+        succeed(self.subject, &device, "Download")?;
+        Ok(device)
     }
 
     /// Interrupts an install, and then `second`: every pair of crash points.
     fn pairs(&self, second: &SecondInterruption, scope: Scope) -> Result<Report> {
         let (install, state) = ("ArtifactInstall", second.state);
-        let downloaded = || -> Result<_> {
-            let device = self.subject.device()?;
-            succeed(self.subject, &device, "Download")?;
-            Ok(device)
-        };
         let scope = scope.of_each(); // as many pairs as a sequence has crash points
-        let recording = self.tracer.list(self.subject, &mut downloaded()?, install)?;
+        let recording = self.tracer.list(self.subject, &mut self.downloaded()?, install)?;
         let firsts = crash_points(&recording);
         // Each first crash point is paired with every second one by some offset.
         let seconds_of = Scope { offset: scope.offset / step_width(firsts.len(), scope.sample), ..scope };
         let pairs = |&first: &Fault| -> Result<Vec<_>> {
             let half_installed = || -> Result<_> {
-                let mut device = downloaded()?;
+                let mut device = self.downloaded()?;
                 self.tracer.inject(self.subject, &mut device, install, first)?;
                 Ok(device)
             };
@@ -311,32 +273,6 @@ impl Injection<'_> {
     }
 }
 
-/// Checks that the recording explains everything on the device, apart from the work tree, which the client changes too.
-fn check(recording: &operation::Recording, device: &MockClient) -> Result<()> {
-    let recorded = lost::complete(recording).listing();
-    let found = Image::of(device.device())?.listing();
-    let paths = recorded.keys().chain(found.keys());
-    let mut differing = paths
-        .filter(|path| recorded.get(*path) != found.get(*path))
-        .filter(|path| !device.tree().starts_with(device.device().join(path)))
-        .filter(|path| !device.device().join(path).starts_with(device.tree()));
-    match differing.next() {
-        Some(path) => {
-            bail!("recording failed: {}: changed by a call that the tracer does not know", path.display())
-        }
-        None => Ok(()),
-    }
-}
-
-/// The first call in which two recordings of the same state differ. Names may differ: a module may make random ones.
-fn difference(first: &[String], second: &[String]) -> Option<String> {
-    let what =
-        |calls: &[String], call| calls.get(call).and_then(|call: &String| call.split(' ').next().map(str::to_owned));
-    let call = (0..first.len().max(second.len())).find(|&call| what(first, call) != what(second, call))?;
-    let [first, second] = [first, second].map(|calls| calls.get(call).map_or("nothing", String::as_str));
-    Some(format!("call {} is {first} or {second}", call + 1))
-}
-
 /// The distance of the faults in an even sample of at most `limit` of `count`.
 fn step_width(count: usize, limit: usize) -> usize {
     count.div_ceil(limit.max(1)).max(1)
@@ -350,7 +286,7 @@ fn evenly<T>(faults: Vec<T>, limit: usize, offset: usize) -> Vec<T> {
 
 /// The crash points of a recording: before each call and after the last. "After call N" is the same as "before call
 /// N+1", and a call that fails anyway changes nothing.
-fn crash_points(recording: &operation::Recording) -> Vec<Fault> {
+fn crash_points(recording: &Recording) -> Vec<Fault> {
     let done = |(index, call): (usize, &operation::Call)| call.done.then_some(index + 1);
     let calls: Vec<_> = recording.calls.iter().enumerate().filter_map(done).collect();
     let last = calls.last().map(|&call| Fault::KillAfter(call));
@@ -376,15 +312,5 @@ mod tests {
     #[test]
     fn a_sample_of_nothing_is_a_sample_of_one() {
         assert_eq!(evenly(vec![1, 2], 0, 0), [1]);
-    }
-
-    #[test]
-    fn recordings_differ_in_calls_and_not_in_names() {
-        let calls = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        assert_eq!(difference(&calls(&["make a", "write a"]), &calls(&["make b", "write b"])), None);
-        let longer = difference(&calls(&["make a"]), &calls(&["make b", "write b"])).unwrap();
-        assert_eq!(longer, "call 2 is nothing or write b");
-        let other = difference(&calls(&["make a"]), &calls(&["remove a"])).unwrap();
-        assert_eq!(other, "call 1 is make a or remove a");
     }
 }

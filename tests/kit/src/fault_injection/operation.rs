@@ -23,6 +23,8 @@ pub struct Call {
     pub shown: String,
     /// Whether the call succeeded.
     pub done: bool,
+    /// Whether it is a sync that may fail; sync(2) cannot.
+    pub is_sync: bool,
     /// When the call ended: the modification time that the kernel sets.
     pub time: Time,
     /// The effect; `None` if there was none, as for opening an existing file with `O_CREAT`.
@@ -98,8 +100,16 @@ pub enum Operation {
         /// The file or directory.
         inode: u64,
     },
+    /// All earlier changes on the file system of this inode are durable.
+    SyncFileSystem {
+        /// The file or directory.
+        inode: u64,
+    },
     /// All earlier changes are durable.
     SyncAll,
+    /// A sync that failed: the changes that it had to make durable will never be, as on Linux, which takes the pages of
+    /// a failed write for clean.
+    FailedSync(Box<Self>),
 }
 
 /// One name in a directory, before and after.
@@ -116,6 +126,13 @@ pub struct NameChange {
 }
 
 impl Recording {
+    /// This recording, followed by that of a later state.
+    #[must_use]
+    pub fn followed_by(mut self, later: Self) -> Self {
+        self.calls.extend(later.calls);
+        self
+    }
+
     /// Reads the tracer's `log`: one line with the directory, then one line for each call.
     ///
     /// # Errors

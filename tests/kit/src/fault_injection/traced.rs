@@ -25,12 +25,15 @@ pub enum Fault {
     KillAfter(usize),
     /// Lets call N fail with this error.
     Error(usize, &'static str),
+    /// Lets call N fail with this error, and later ones too: with ENOSPC all that need space, with EIO all others with
+    /// EROFS, as on a file system that the kernel has made read-only.
+    Persistent(usize, &'static str),
 }
 
 impl Fault {
     /// Whether the fault is an interruption.
     pub fn is_interruption(self) -> bool {
-        !matches!(self, Self::Error(..))
+        matches!(self, Self::KillBefore(_) | Self::KillAfter(_))
     }
 }
 
@@ -40,6 +43,7 @@ impl fmt::Display for Fault {
             Self::KillBefore(call) => write!(formatter, "killed before call {call}"),
             Self::KillAfter(call) => write!(formatter, "killed after call {call}"),
             Self::Error(call, error) => write!(formatter, "{error} from call {call}"),
+            Self::Persistent(call, error) => write!(formatter, "{error} from call {call} on"),
         }
     }
 }
@@ -72,6 +76,28 @@ impl Tracer {
         Recording::read(&log)
     }
 
+    /// Calls `state` on `device`, lets the sync that is call number `failing` fail with EIO, and records what the
+    /// module does; returns whether it reported success.
+    ///
+    /// # Errors
+    /// When a call cannot be recorded.
+    pub fn record_failing(
+        &self,
+        subject: &dyn Subject,
+        device: &mut MockClient,
+        state: &str,
+        failing: usize,
+    ) -> Result<(Recording, bool)> {
+        let directory = tempfile::tempdir()?;
+        let log = directory.path().join("calls.log");
+        let words = ["record-failing".into(), failing.to_string().into(), log.clone().into()];
+        device.wrap(self.command(device.device(), words));
+        let outcome = call(subject, device, state)?;
+        device.wrap([""; 0]);
+        ensure!(outcome.status.code() != Some(125), "{state}: recording failed: {outcome}");
+        Ok((Recording::read(&log)?, outcome.success()))
+    }
+
     /// Calls `state` on `device` with `fault`; returns whether it succeeded.
     ///
     /// # Errors
@@ -81,6 +107,7 @@ impl Tracer {
             Fault::KillBefore(call) => vec!["kill-before".to_owned(), call.to_string()],
             Fault::KillAfter(call) => vec!["kill-after".to_owned(), call.to_string()],
             Fault::Error(call, error) => vec!["fail".to_owned(), call.to_string(), error.to_owned()],
+            Fault::Persistent(call, error) => vec!["fail-from".to_owned(), call.to_string(), error.to_owned()],
         };
         device.wrap(self.command(device.device(), words.into_iter().map(OsString::from)));
         let outcome = call(subject, device, state)?;

@@ -1,12 +1,16 @@
 //! The effects of a recording, and from which call on each of them is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::fault_injection::image::{Image, Inode, Kind, Time};
 use crate::fault_injection::operation::{Call, NameChange, Operation, Recording};
 
-/// Later than every call.
-const NEVER: usize = usize::MAX;
+/// Later than every call: never synced.
+pub const NEVER: usize = FAILED - 1;
+
+/// Later than that: the sync failed, and the storage has lost it.
+const FAILED: usize = usize::MAX;
 
 /// The change that one call made. Inodes are identified by the keys of an [`Image`].
 #[derive(Clone, Debug)]
@@ -21,17 +25,19 @@ pub struct Effect {
     time: Time,
 }
 
-/// The effects of all calls in `recording`, in order.
-pub fn effects(recording: &Recording) -> Vec<Effect> {
+/// The effects of all calls in `recording`, in order. `data` is the path of the client's data, which are on a file
+/// system of their own.
+pub fn effects(recording: &Recording, data: &Path) -> Vec<Effect> {
     let calls = with_keys(&recording.before, &recording.calls);
+    let systems = FileSystems::of(&recording.before, &calls, data);
     let mut effects: Vec<_> = calls
         .iter()
         .enumerate()
         .filter_map(|(index, (call, operation))| match operation.clone()? {
-            Operation::Sync { .. } | Operation::SyncAll => None,
+            operation if operation.is_sync() => None,
             operation => Some(Effect {
                 call: index + 1,
-                durable: durable(&operation, index, &calls),
+                durable: durable(&operation, index, &calls, &systems),
                 shown: call.shown.clone(),
                 operation,
                 time: call.time,
@@ -85,8 +91,24 @@ impl Operation {
             | Self::Owner { inode, .. }
             | Self::Modified { inode, .. }
             | Self::Attribute { inode, .. }
-            | Self::Sync { inode } => *inode = key_of(*inode, false),
+            | Self::Sync { inode }
+            | Self::SyncFileSystem { inode } => *inode = key_of(*inode, false),
+            Self::FailedSync(sync) => sync.rename_inodes(key_of),
             Self::SyncAll => {}
+        }
+    }
+
+    fn is_sync(&self) -> bool {
+        matches!(self, Self::Sync { .. } | Self::SyncFileSystem { .. } | Self::SyncAll | Self::FailedSync(_))
+    }
+
+    /// Whether this sync makes `inode` durable.
+    fn syncs(&self, wanted: u64, systems: &FileSystems) -> bool {
+        match self {
+            Self::Sync { inode } => *inode == wanted,
+            Self::SyncFileSystem { inode } => systems.are_same(*inode, wanted),
+            Self::SyncAll => true,
+            _ => false,
         }
     }
 
@@ -114,20 +136,44 @@ impl Operation {
             | Self::Owner { inode, .. }
             | Self::Modified { inode, .. }
             | Self::Attribute { inode, .. } => vec![*inode],
-            Self::Sync { .. } | Self::SyncAll => Vec::new(),
+            _ => Vec::new(),
         }
     }
 }
 
+/// The inodes on the file system of the client's data. All others are on that of the destination.
+struct FileSystems(BTreeSet<u64>);
+
+impl FileSystems {
+    fn of(before: &Image, calls: &[(&Call, Option<Operation>)], data: &Path) -> Self {
+        let mut of_data = before.below(data);
+        for (_, operation) in calls {
+            if let Some(Operation::Make { inode, at, .. }) = operation {
+                let is_top = at.directory == before.root && Path::new(&at.name) == data;
+                if is_top || of_data.contains(&at.directory) {
+                    of_data.insert(*inode);
+                }
+            }
+        }
+        Self(of_data)
+    }
+
+    fn are_same(&self, one: u64, other: u64) -> bool {
+        self.0.contains(&one) == self.0.contains(&other)
+    }
+}
+
 /// The number of the call after which `operation`, at `index` in `calls`, is durable.
-fn durable(operation: &Operation, index: usize, calls: &[(&Call, Option<Operation>)]) -> usize {
+fn durable(operation: &Operation, index: usize, calls: &[(&Call, Option<Operation>)], systems: &FileSystems) -> usize {
     let synced = |wanted: u64| {
-        let syncs = |(_, later): &(&Call, Option<Operation>)| match later {
-            Some(Operation::Sync { inode }) => *inode == wanted,
-            Some(Operation::SyncAll) => true,
-            _ => false,
-        };
-        calls[index..].iter().position(syncs).map_or(NEVER, |after| index + after + 1)
+        for (number, (_, later)) in (index + 1..).zip(&calls[index..]) {
+            match later {
+                Some(Operation::FailedSync(sync)) if sync.syncs(wanted, systems) => return FAILED,
+                Some(sync) if sync.syncs(wanted, systems) => return number,
+                _ => {}
+            }
+        }
+        NEVER
     };
     operation.to_sync().into_iter().map(synced).max().unwrap_or(NEVER)
 }
@@ -158,11 +204,10 @@ impl Effect {
     }
 
     /// Applies this effect to `image`, unless it depends on one that was lost: then it is lost too.
-    fn apply(&self, image: &mut Image) {
+    fn apply(&self, image: &mut Image, extent: Extent) {
         match &self.operation {
             Operation::Make { at, .. } => self.change_names(image, std::slice::from_ref(at)),
             Operation::Names(changes) => self.change_names(image, changes),
-            Operation::Sync { .. } | Operation::SyncAll => {}
             Operation::Resize { inode, .. }
             | Operation::Write { inode, .. }
             | Operation::Mode { inode, .. }
@@ -170,22 +215,27 @@ impl Effect {
             | Operation::Modified { inode, .. }
             | Operation::Attribute { inode, .. } => {
                 if let Some(inode) = image.inodes.get_mut(inode) {
-                    self.change_inode(inode);
+                    self.change_inode(inode, extent);
                 }
             }
+            _ => {}
         }
     }
 
-    fn change_inode(&self, inode: &mut Inode) {
+    fn change_inode(&self, inode: &mut Inode, extent: Extent) {
         match (&self.operation, &mut inode.kind) {
             (Operation::Resize { length, .. }, Kind::File(content)) => {
                 content.resize(*length as usize, 0);
                 inode.modified = self.time;
             }
             (Operation::Write { offset, data, .. }, Kind::File(content)) => {
-                let (begin, end) = (*offset as usize, *offset as usize + data.len());
+                let written = if extent == Extent::Torn { data.len() / 2 } else { data.len() };
+                let (begin, end) = (*offset as usize, *offset as usize + written);
                 content.resize(content.len().max(end), 0);
-                content[begin..end].copy_from_slice(data);
+                match extent {
+                    Extent::Zeros => content[begin..end].fill(0),
+                    _ => content[begin..end].copy_from_slice(&data[..written]),
+                }
                 inode.modified = self.time;
             }
             (Operation::Mode { mode, .. }, _) => inode.mode = *mode,
@@ -237,15 +287,29 @@ fn gone(changes: &[NameChange]) -> impl Iterator<Item = u64> {
     changes.iter().filter_map(|change| change.from).filter(move |inode| !gets_one(inode))
 }
 
-/// The directory after those of `effects` that are `kept`.
-pub fn image_of(before: &Image, effects: &[Effect], kept: impl Fn(&Effect) -> bool) -> Image {
+/// How much of an effect a power loss leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// The length of a file, but zeros instead of its content: XFS, UBIFS and f2fs store both separately.
+    Zeros,
+    /// The first half of a write.
+    Torn,
+    /// Nothing.
+    Lost,
+}
+
+/// The directory with as much of each of `effects` as `extent` says.
+pub fn image_of(before: &Image, effects: &[Effect], extent: impl Fn(&Effect) -> Extent) -> Image {
     let mut image = before.clone();
     for effect in effects {
         if let Operation::Make { inode, made: new, .. } = &effect.operation {
             image.inodes.insert(*inode, new.clone());
         }
-        if kept(effect) {
-            effect.apply(&mut image);
+        let extent = extent(effect);
+        if extent != Extent::Lost {
+            effect.apply(&mut image, extent);
         }
     }
     image.reachable()

@@ -96,6 +96,8 @@ pub enum Action {
     Attribute(Target, String),
     /// Make a file or directory durable.
     Sync(Target),
+    /// Make everything on the file system of this file or directory durable.
+    SyncFileSystem(Target),
     /// Make everything durable.
     SyncAll,
 }
@@ -133,9 +135,24 @@ impl Action {
             | Self::Owner(target)
             | Self::Times(target)
             | Self::Attribute(target, _)
-            | Self::Sync(target) => target.is_within(directory),
+            | Self::Sync(target)
+            | Self::SyncFileSystem(target) => target.is_within(directory),
             Self::SyncAll => true,
         }
+    }
+
+    /// Whether the call may fail on a full file system.
+    pub fn needs_space(&self) -> bool {
+        match self {
+            Self::Open(name) => name.before.is_none(),
+            Self::Make(_) | Self::Link { .. } | Self::Write { .. } | Self::Resize(_) | Self::Attribute(..) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the call makes earlier changes durable, and may fail; sync(2) cannot.
+    pub fn is_sync(&self) -> bool {
+        matches!(self, Self::Sync(_) | Self::SyncFileSystem(_))
     }
 }
 
@@ -172,7 +189,8 @@ impl Arguments {
             SYS_link => self.link(AT_FDCWD, 0, AT_FDCWD, 1, 0)?,
             SYS_linkat => self.link(self.fd(0), 1, self.fd(2), 3, self.fd(4))?,
             SYS_fsync | SYS_fdatasync => self.opened(0).map(Action::Sync),
-            SYS_syncfs | SYS_sync => Some(Action::SyncAll),
+            SYS_syncfs => self.opened(0).map(Action::SyncFileSystem),
+            SYS_sync => Some(Action::SyncAll),
             _ => self.attributes(number)?,
         };
         Ok(action)
@@ -281,6 +299,9 @@ impl fmt::Display for Action {
                 write!(formatter, "attribute {name} of {}", target.shown.display())
             }
             Self::Sync(target) => write!(formatter, "sync {}", target.shown.display()),
+            Self::SyncFileSystem(target) => {
+                write!(formatter, "sync the file system of {}", target.shown.display())
+            }
             Self::SyncAll => write!(formatter, "sync everything"),
         }
     }

@@ -21,12 +21,29 @@ pub fn record(tracee: Tracee, action: &Action, result: i64, directory: &Path) ->
     } else {
         None
     };
-    Ok(Call { shown: shown(action, directory), done, time: now()?, operation })
+    Ok(Call { shown: shown(action, directory), done, is_sync: action.is_sync(), time: now()?, operation })
+}
+
+/// The record of `action`, whose call was made to fail.
+pub fn record_failed(action: &Action, directory: &Path) -> Result<Call> {
+    let operation = match action {
+        Action::Sync(target) => Some(Operation::Sync { inode: target.metadata()?.ino() }),
+        Action::SyncFileSystem(target) => Some(Operation::SyncFileSystem { inode: target.metadata()?.ino() }),
+        _ => None,
+    };
+    let operation = operation.map(|sync| Operation::FailedSync(Box::new(sync)));
+    Ok(Call { shown: shown(action, directory), done: false, is_sync: action.is_sync(), time: now()?, operation })
 }
 
 /// As [`record`], without the effect: for a list of calls, which is not replayed.
 pub fn list(action: &Action, result: i64, directory: &Path) -> Result<Call> {
-    Ok(Call { shown: shown(action, directory), done: result >= 0, time: now()?, operation: None })
+    Ok(Call {
+        shown: shown(action, directory),
+        done: result >= 0,
+        is_sync: action.is_sync(),
+        time: now()?,
+        operation: None,
+    })
 }
 
 fn shown(action: &Action, directory: &Path) -> String {
@@ -69,6 +86,7 @@ fn operation(tracee: Tracee, action: &Action, result: i64) -> Result<Option<Oper
             Operation::Attribute { inode: meta.ino(), name: name.clone(), value, mode }
         }
         Action::Sync(target) => Operation::Sync { inode: target.metadata()?.ino() },
+        Action::SyncFileSystem(target) => Operation::SyncFileSystem { inode: target.metadata()?.ino() },
         Action::SyncAll => Operation::SyncAll,
     }))
 }

@@ -21,12 +21,12 @@ use serde::Serialize;
 
 use super::call::Action;
 use super::filter::Filter;
-use super::recorder::{list, record};
+use super::recorder::{list, record, record_failed};
 use super::tracee::Tracee;
 
-const USAGE: &str =
-    "DIRECTORY record LOG | list LOG | kill-before N | kill-after N | fail N ERROR -- PROGRAM ARGUMENTS...
-Calls that change DIRECTORY count; ERROR is ENOSPC or EIO";
+const USAGE: &str = "DIRECTORY record LOG | list LOG | kill-before N | kill-after N | fail N ERROR | fail-from N ERROR
+    | record-failing N LOG -- PROGRAM ARGUMENTS...
+Calls that change DIRECTORY count; ERROR is ENOSPC or EIO; record-failing lets call N fail with EIO";
 
 /// What the tracer does with the program.
 enum Mode {
@@ -35,6 +35,10 @@ enum Mode {
     KillBefore(usize),
     KillAfter(usize),
     Fail(usize, Errno),
+    /// All calls from this one on fail, as far as the error concerns them.
+    FailFrom(usize, Errno),
+    /// Records, and lets one call fail with EIO.
+    RecordFailing(BufWriter<File>, usize),
 }
 
 /// Runs the tracer.
@@ -59,10 +63,19 @@ fn parse(words: &[OsString], directory: &Path) -> Result<Mode> {
         ["list", log] => Mode::List(begin(log, &Image::empty())?),
         ["kill-before", call] => Mode::KillBefore(number(call)?),
         ["kill-after", call] => Mode::KillAfter(number(call)?),
-        ["fail", call, "ENOSPC"] => Mode::Fail(number(call)?, Errno::ENOSPC),
-        ["fail", call, "EIO"] => Mode::Fail(number(call)?, Errno::EIO),
+        ["fail", call, name] => Mode::Fail(number(call)?, error(name)?),
+        ["fail-from", call, name] => Mode::FailFrom(number(call)?, error(name)?),
+        ["record-failing", call, log] => Mode::RecordFailing(begin(log, &Image::of(directory)?)?, number(call)?),
         _ => bail!(USAGE),
     })
+}
+
+fn error(name: &str) -> Result<Errno> {
+    match name {
+        "ENOSPC" => Ok(Errno::ENOSPC),
+        "EIO" => Ok(Errno::EIO),
+        _ => bail!("invalid error {name:?}\n{USAGE}"),
+    }
 }
 
 /// Starts the log with the image of the directory.
@@ -142,8 +155,8 @@ fn start(program: &[OsString]) -> Result<Pid> {
 /// The progress of a process.
 #[derive(Default)]
 struct Progress {
-    /// The counted call that the process is in, with its number.
-    call: Option<(usize, Action)>,
+    /// The counted call that the process is in, with its number, and the error that it returns instead of being done.
+    call: Option<(usize, Action, Option<Errno>)>,
 }
 
 struct Tracer {
@@ -200,7 +213,7 @@ impl Tracer {
                 _ => {}
             }
         }
-        if let Mode::Record(log) | Mode::List(log) = &mut self.mode {
+        if let Mode::Record(log) | Mode::List(log) | Mode::RecordFailing(log, _) = &mut self.mode {
             log.flush().context("writing the log failed")?;
         }
         Ok(end)
@@ -211,25 +224,50 @@ impl Tracer {
         let (number, arguments) = tracee.call()?;
         let Some(action) = Action::of(tracee, number, arguments, &self.directory)? else { return Ok(()) };
         self.count += 1;
-        match self.mode {
-            Mode::KillBefore(call) if call == self.count => self.kill_all(),
-            Mode::Fail(call, _) if call == self.count => tracee.skip_call()?,
-            _ => {}
+        if matches!(self.mode, Mode::KillBefore(call) if call == self.count) {
+            self.kill_all();
         }
-        self.tracees.entry(tracee.0).or_default().call = Some((self.count, action));
+        let error = self.error_of(&action);
+        if error.is_some() {
+            tracee.skip_call()?;
+        }
+        self.tracees.entry(tracee.0).or_default().call = Some((self.count, action, error));
         Ok(())
+    }
+
+    /// The error that the call of `action`, which is counted already, has to return.
+    fn error_of(&self, action: &Action) -> Option<Errno> {
+        match self.mode {
+            Mode::Fail(call, error) if call == self.count => Some(error),
+            Mode::RecordFailing(_, call) if call == self.count => Some(Errno::EIO),
+            // A full file system stays full, for what needs space.
+            Mode::FailFrom(call, Errno::ENOSPC) if call <= self.count => {
+                (call == self.count || action.needs_space()).then_some(Errno::ENOSPC)
+            }
+            // After an I/O error, the kernel makes the file system read-only.
+            Mode::FailFrom(call, error) if call <= self.count && !matches!(action, Action::SyncAll) => {
+                Some(if call == self.count || action.is_sync() { error } else { Errno::EROFS })
+            }
+            _ => None,
+        }
     }
 
     /// Handles the exit of a counted call.
     fn left(&mut self, tracee: Tracee) -> Result<()> {
-        let Some((number, action)) = self.tracees.entry(tracee.0).or_default().call.take() else {
+        let Some((number, action, error)) = self.tracees.entry(tracee.0).or_default().call.take() else {
             return Ok(());
         };
+        if let Some(error) = error {
+            tracee.set_error(error)?;
+        }
         match &mut self.mode {
             Mode::KillAfter(call) if *call == number => self.kill_all(),
-            Mode::Fail(call, error) if *call == number => tracee.set_error(*error)?,
-            Mode::Record(log) => {
-                write(log, &record(tracee, &action, tracee.result()?, &self.directory)?)?;
+            Mode::Record(log) | Mode::RecordFailing(log, _) => {
+                let call = match error {
+                    Some(_) => record_failed(&action, &self.directory)?,
+                    None => record(tracee, &action, tracee.result()?, &self.directory)?,
+                };
+                write(log, &call)?;
             }
             Mode::List(log) => write(log, &list(&action, tracee.result()?, &self.directory)?)?,
             _ => {}

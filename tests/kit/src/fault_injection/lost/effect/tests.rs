@@ -46,17 +46,25 @@ fn recording(operations: impl IntoIterator<Item = Operation>) -> Recording {
     let call = |(index, operation)| Call {
         shown: format!("{operation:?}"),
         done: true,
+        is_sync: false,
         time: (index as i64 + 1, 0),
         operation: Some(operation),
     };
     Recording { before: before(), calls: operations.into_iter().enumerate().map(call).collect() }
 }
 
+fn kept(is_kept: bool) -> Extent {
+    if is_kept { Extent::Whole } else { Extent::Lost }
+}
+
 /// The content of the file `path` when everything has been lost that was not synced at the end.
 fn left(operations: impl IntoIterator<Item = Operation>, path: &str) -> Option<String> {
     let recording = recording(operations);
     let end = recording.calls.len();
-    content(&image_of(&recording.before, &effects(&recording), |effect| effect.durable <= end), path)
+    content(
+        &image_of(&recording.before, &effects(&recording, Path::new("d")), |effect| kept(effect.durable <= end)),
+        path,
+    )
 }
 
 fn content(image: &Image, path: &str) -> Option<String> {
@@ -136,16 +144,40 @@ fn a_number_that_is_used_again_is_another_inode() {
 #[test]
 fn every_order_is_tried_and_each_state_once() {
     let steps = [make(ROOT, "app.new"), write(NEW, "new"), replace(), sync(ROOT)];
-    let states = states(&recording(steps.clone()));
-    let interrupted = |state: &&crate::fault_injection::lost::State| !state.complete;
-    let apps: Vec<_> = states.iter().filter(interrupted).map(|state| content(&state.image, "app").unwrap()).collect();
-    // The rename is durable before the content. All other losses leave a state that a kill leaves too.
-    assert_eq!(apps, [""]);
-    assert_eq!(
-        states.iter().filter(|state| state.complete).count(),
-        1,
-        "success was reported, and the content not synced"
-    );
+    let states = states(&recording(steps.clone()), 1, Path::new("d"));
+    let apps = |states: &[crate::fault_injection::lost::State], complete: bool| {
+        let of_kind = states.iter().filter(|state| state.complete == complete);
+        of_kind.map(|state| content(&state.image, "app").unwrap()).collect::<BTreeSet<_>>()
+    };
+    let set = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<BTreeSet<_>>();
+    // The rename is durable before the content, which is lost, torn, or zeros of the right length.
+    assert_eq!(apps(&states, false), set(&["", "\0\0\0", "n", "old"]));
+    assert_eq!(apps(&states, true), set(&["", "\0\0\0", "n"]), "success was reported, and the content not synced");
+    let shown: BTreeSet<_> =
+        states.iter().map(|state| format!("{:?}", (state.complete, state.image.listing()))).collect();
+    assert_eq!(shown.len(), states.len(), "each once");
     let right = [make(ROOT, "app.new"), write(NEW, "new"), sync(NEW), replace(), sync(ROOT)];
-    assert_eq!(super::super::states(&recording(right)).len(), 0);
+    let states = super::super::states(&recording(right), 1, Path::new("d"));
+    assert_eq!((apps(&states, false), apps(&states, true)), (set(&["old"]), set(&[])));
+}
+
+#[test]
+fn a_sync_of_one_file_system_says_nothing_of_the_other() {
+    let steps = |synced| {
+        let data = make(DIRECTORY, "x");
+        [data, write(NEW, "new"), write(OLD, "new"), Operation::SyncFileSystem { inode: synced }]
+    };
+    assert_eq!(left(steps(DIRECTORY), "d/x").as_deref(), Some("new"));
+    assert_eq!(left(steps(DIRECTORY), "app").as_deref(), Some("old"));
+    assert_eq!(left(steps(ROOT), "d/x"), None);
+    assert_eq!(left(steps(ROOT), "app").as_deref(), Some("new"));
+}
+
+#[test]
+fn what_a_failed_sync_had_to_make_durable_is_lost_for_ever() {
+    let failed = Operation::FailedSync(Box::new(sync(OLD)));
+    assert_eq!(left([write(OLD, "new"), failed.clone(), sync(OLD)], "app").as_deref(), Some("old"));
+    assert_eq!(left([failed, write(OLD, "new"), sync(OLD)], "app").as_deref(), Some("new"), "failed before");
+    let other = Operation::FailedSync(Box::new(sync(ROOT)));
+    assert_eq!(left([write(OLD, "new"), other, sync(OLD)], "app").as_deref(), Some("new"));
 }

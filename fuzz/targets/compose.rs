@@ -1,0 +1,5 @@
+//! The target `compose` of libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz_targets::run("compose", input));

@@ -1,0 +1,5 @@
+//! The target `deb-tar` of libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz_targets::run("deb-tar", input));

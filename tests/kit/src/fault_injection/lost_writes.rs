@@ -1,0 +1,230 @@
+//! Attempts in which unsynced writes are lost: at a power loss in a state, at a sync that fails, and in the call that
+//! follows an interrupted install.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rayon::prelude::*;
+
+use crate::MockClient;
+use crate::fault_injection::drive::{finish, prepared};
+use crate::fault_injection::image::{Image, Kind};
+use crate::fault_injection::lost;
+use crate::fault_injection::operation::Recording;
+use crate::fault_injection::report::{Attempt, Report};
+use crate::fault_injection::sequence::{End, Expected, SEQUENCES, SecondInterruption, Sequence};
+use crate::fault_injection::{Fault, Injection, Scope, crash_points};
+
+/// The states with unsynced writes lost of one sequence are divided into at most so many parts, which run in parallel.
+const PARTS: usize = 4;
+
+/// The smallest size of a part: each part makes a recording of its own.
+const PART: usize = 16;
+
+/// Whether the state had ended, what was lost, and the outcome.
+type Loss = (bool, String, Result<End>);
+
+impl Injection<'_> {
+    /// The losses of unsynced writes in every sequence.
+    pub fn lost_writes(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
+        let count = scope.sample.div_ceil(PART).min(PARTS);
+        let parts: Vec<_> = (0..SEQUENCES.len()).flat_map(|index| (0..count).map(move |part| (index, part))).collect();
+        let lost = |&(index, part): &(usize, usize)| self.lost_in(&SEQUENCES[index], scope, part, count);
+        let lost: Vec<_> = parts.par_iter().map(lost).collect();
+        let mut recorded = vec![None; SEQUENCES.len()];
+        for ((index, _), lost) in parts.into_iter().zip(lost) {
+            let (sequence, (calls, ends)) = (&SEQUENCES[index], lost?);
+            // Each part has its own recording, and the parts cover every state only if all recordings are the same.
+            if let Some(difference) = difference(recorded[index].get_or_insert_with(|| calls.clone()), &calls) {
+                let name = sequence.name;
+                bail!(
+                    "losing unsynced writes failed: {name:?}: the module makes different calls each time: {difference}"
+                );
+            }
+            for (complete, shown, end) in ends {
+                let (_, expected) = if complete { sequence.after_success } else { sequence.after_power_loss };
+                reports[index].add(Attempt::LostWrites, expected, shown, end);
+            }
+        }
+        Ok(())
+    }
+
+    /// The calls of `sequence`, and the outcomes of losses of unsynced writes in one of `of` parts. All of a part are
+    /// laid out on the device on which they were recorded, because a journal contains paths.
+    fn lost_in(&self, sequence: &Sequence, scope: Scope, part: usize, of: usize) -> Result<(Vec<String>, Vec<Loss>)> {
+        let mut device = self.subject.device()?;
+        device.set_generation(sequence.client);
+        // What an earlier state has not synced may still be lost in this one.
+        let mut recording: Option<Recording> = None;
+        let mut first = 1;
+        for state in sequence.before.iter().chain([&sequence.interrupted]) {
+            let next = self.tracer.record(self.subject, &mut device, state)?;
+            first = recording.as_ref().map_or(1, |earlier| earlier.calls.len() + 1);
+            recording = Some(match recording {
+                Some(earlier) => earlier.followed_by(next),
+                None => next,
+            });
+        }
+        let recording = recording.context("a sequence without states")?;
+        let client = ClientFiles::of(&recording, &device)?;
+        let states = scope.of(lost::states(&recording, first, &data(&device)));
+        let calls = recording.calls.into_iter().skip(first - 1).map(|call| call.shown).collect();
+        let end = |state: &lost::State| {
+            lay_out(&state.image, &device)?;
+            if state.complete || !sequence.before.is_empty() {
+                client.write()?;
+            }
+            let (states, _) = if state.complete { sequence.after_success } else { sequence.after_power_loss };
+            finish(self.subject, &device, states, &self.versions)
+        };
+        let own = states.into_iter().skip(part).step_by(of);
+        Ok((calls, own.map(|state| (state.complete, state.shown.clone(), end(&state))).collect()))
+    }
+
+    /// Lets each sync of every sequence fail, and loses what it had to make durable.
+    pub fn failed_syncs(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
+        let of_sequence = |sequence: &Sequence| -> Result<Vec<_>> {
+            let mut device = prepared(self.subject, sequence)?;
+            let calls = self.tracer.list(self.subject, &mut device, sequence.interrupted)?.calls;
+            let syncs = (1..).zip(&calls).filter(|(_, call)| call.is_sync).map(|(n, _)| n).collect();
+            let ends = scope.of(syncs).into_par_iter().map(|sync| self.failed_sync(sequence, sync)).collect::<Vec<_>>();
+            Ok(ends.into_iter().flatten().collect())
+        };
+        let ends: Vec<_> = SEQUENCES.par_iter().map(of_sequence).collect();
+        for (ends, report) in ends.into_iter().zip(reports) {
+            for (expected, shown, end) in ends? {
+                report.add(Attempt::LostWrites, expected, shown, end);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the sync that is call number `failing` fail, and loses what it had to make durable; once with everything
+    /// else kept, and once with all other unsynced writes lost.
+    fn failed_sync(&self, sequence: &Sequence, failing: usize) -> Vec<(Expected, String, Result<End>)> {
+        let record = || -> Result<_> {
+            let mut device = prepared(self.subject, sequence)?;
+            let (recording, success) =
+                self.tracer.record_failing(self.subject, &mut device, sequence.interrupted, failing)?;
+            Ok((device, recording, success))
+        };
+        let shown = format!("the sync at call {failing} failed and lost its data");
+        let (device, recording, success) = match record() {
+            Ok(recorded) => recorded,
+            Err(error) => return vec![(sequence.after_power_loss.1, shown, Err(error))],
+        };
+        let (states, expected) = if success { sequence.after_success } else { sequence.after_power_loss };
+        let client = match ClientFiles::of(&recording, &device) {
+            Ok(client) => client,
+            Err(error) => return vec![(expected, shown, Err(error))],
+        };
+        let reported = if success { "success" } else { "failure" };
+        let end = |image: Image| {
+            lay_out(&image, &device)?;
+            client.write()?;
+            finish(self.subject, &device, states, &self.versions)
+        };
+        let images = lost::after_failed_sync(&recording, &data(&device)).into_iter();
+        images.map(|image| (expected, format!("{shown}, {reported} was reported"), end(image))).collect()
+    }
+
+    /// Interrupts an install, and loses unsynced writes in the call that follows.
+    pub fn lost_in_second(&self, second: &SecondInterruption, scope: Scope) -> Result<Report> {
+        let (install, state) = ("ArtifactInstall", second.state);
+        let mut device = self.downloaded()?;
+        let scope = scope.of_each();
+        let firsts = scope.of(crash_points(&self.tracer.list(self.subject, &mut device, install)?));
+        let ends = |&first: &Fault| -> Result<Vec<_>> {
+            let mut device = self.downloaded()?;
+            self.tracer.inject(self.subject, &mut device, install, first)?;
+            let recording = self.tracer.record(self.subject, &mut device, state)?;
+            let states = scope.of(lost::states(&recording, 1, &data(&device)));
+            let end = |lost: &lost::State| {
+                lay_out(&lost.image, &device)?;
+                finish(self.subject, &device, second.after_power_loss, &self.versions)
+            };
+            Ok(states.iter().map(|lost| (format!("{install} {first}, {state}: {}", lost.shown), end(lost))).collect())
+        };
+        let ends: Vec<_> = firsts.par_iter().map(ends).collect();
+        let mut report = Report::new(format!(
+            "{}: {install} interrupted, and then unsynced writes of {state} lost",
+            self.subject.name()
+        ));
+        for lost in ends {
+            for (shown, end) in lost? {
+                report.add(Attempt::LostWrites, Expected::Only(End::Previous), shown, end);
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// The path of the client's data, relative to `device`.
+fn data(device: &MockClient) -> PathBuf {
+    device.datastore().strip_prefix(device.device()).map(Path::to_owned).unwrap_or_default()
+}
+
+/// Replaces the content of `device` with `image`.
+fn lay_out(image: &Image, device: &MockClient) -> Result<()> {
+    image.write_to(device.device()).context("laying out the durable writes failed")
+}
+
+/// What the client has written to the work tree after the module's calls: a recording does not have it.
+struct ClientFiles(Vec<(PathBuf, Vec<u8>)>);
+
+impl ClientFiles {
+    /// Compares `device`, on which `recording` was made, with the recording.
+    ///
+    /// # Errors
+    /// When something outside the work tree is not explained by the recording.
+    fn of(recording: &Recording, device: &MockClient) -> Result<Self> {
+        let recorded = lost::complete(recording).listing();
+        let found = Image::of(device.device())?.listing();
+        let mut files = Vec::new();
+        for path in recorded.keys().chain(found.keys()).filter(|path| recorded.get(*path) != found.get(*path)) {
+            let absolute = device.device().join(path);
+            if !absolute.starts_with(device.tree()) && !device.tree().starts_with(&absolute) {
+                bail!("recording failed: {}: changed by a call that the tracer does not know", path.display());
+            }
+            if let (None, Some(Kind::File(content))) = (recorded.get(path), found.get(path).map(|inode| &inode.kind)) {
+                files.push((absolute, content.clone()));
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// Writes the files again.
+    fn write(&self) -> Result<()> {
+        for (path, content) in &self.0 {
+            let writing = || format!("writing {} failed", path.display());
+            let directory = path.parent().with_context(writing)?;
+            fs::create_dir_all(directory).and_then(|()| fs::write(path, content)).with_context(writing)?;
+        }
+        Ok(())
+    }
+}
+
+/// The first call in which two recordings of the same state differ. Names may differ: a module may make random ones.
+fn difference(first: &[String], second: &[String]) -> Option<String> {
+    let what =
+        |calls: &[String], call| calls.get(call).and_then(|call: &String| call.split(' ').next().map(str::to_owned));
+    let call = (0..first.len().max(second.len())).find(|&call| what(first, call) != what(second, call))?;
+    let [first, second] = [first, second].map(|calls| calls.get(call).map_or("nothing", String::as_str));
+    Some(format!("call {} is {first} or {second}", call + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recordings_differ_in_calls_and_not_in_names() {
+        let calls = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(difference(&calls(&["make a", "write a"]), &calls(&["make b", "write b"])), None);
+        let longer = difference(&calls(&["make a"]), &calls(&["make b", "write b"])).unwrap();
+        assert_eq!(longer, "call 2 is nothing or write b");
+        let other = difference(&calls(&["make a"]), &calls(&["remove a"])).unwrap();
+        assert_eq!(other, "call 1 is make a or remove a");
+    }
+}
