@@ -185,8 +185,7 @@ pub fn executable(sh: &Shell, target: &'static Target, name: &str) -> Result<Pat
     toolchain::add_musl(sh, &[target], Choice::Auto)?;
     let libc = toolchain::libc(&Active::find(sh)?, target, Choice::Auto);
     packages::ensure(sh, &target.needs(libc).collect::<Vec<_>>())?;
-    fs::create_dir_all(&workspace.target)
-        .with_context(|| format!("creating {} failed", workspace.target.display()))?;
+    fs::create_dir_all(&workspace.target).with_context(|| format!("creating {} failed", workspace.target.display()))?;
     let _lock = cache::lock(&workspace.target.join("dist.lock"))?;
     let (toolchains, ()) = toolchain::provide(sh, &workspace.target, &[target], Choice::Auto, |_| Ok(()))?;
     build::all(sh, &workspace, &toolchains, None)?;

@@ -98,13 +98,15 @@ impl PowerLoss {
         let name = if self.negative_control { "negative-control" } else { NAME };
         let path = directory.join(name).with_extension("jsonl");
         let log = Mutex::new(open(&path)?);
+        let commit = evidence::commit(sh)?;
         let outcomes = side_by_side(self.jobs as usize, &points, |point| {
             let group = point.subject.module;
             let case_name = format!("point {}", point.number);
             if record.skips(group, &case_name) {
                 return Ok(None);
             }
-            let line = line(&setup, point, executable.as_ref());
+            let mut line = line(&setup, point, executable.as_ref());
+            line["commit"] = json!(commit);
             let mut log = log.lock().map_err(|_| anyhow::anyhow!("writing a record panicked"))?;
             writeln!(log, "{line}").with_context(|| format!("writing {} failed", path.display()))?;
             record.add(case(group, &case_name, verdict(&line)));
@@ -154,7 +156,10 @@ impl PowerLoss {
     fn command(&self) -> String {
         let module: String = self.module.iter().map(|module| format!(" --module {module}")).collect();
         let machine = self.machine.machine;
-        format!("cargo xtask power-loss --count {} --first {} --machine {machine}{module} --write", self.count, self.first)
+        format!(
+            "cargo xtask power-loss --count {} --first {} --machine {machine}{module} --write",
+            self.count, self.first
+        )
     }
 }
 

@@ -19,10 +19,7 @@ const CHANGES: &[(&str, &[(&str, &str)])] = &[
             ("fs::syncfs(&self.fd).with_context(|| failed(\"syncing the file system of\", &self.path))", "Ok(())"),
         ],
     ),
-    (
-        "modules/mender-update-module/src/durable/mod.rs",
-        &[("\n        .and_then(|()| partial.sync_all())", "")],
-    ),
+    ("modules/mender-update-module/src/durable/mod.rs", &[("\n        .and_then(|()| partial.sync_all())", "")]),
 ];
 
 /// Builds the module for `target`, and returns the path of its executable.

@@ -17,7 +17,7 @@ use crate::replacement::Packages;
 use crate::states;
 
 /// The client's `install`, `commit` or `rollback`.
-const CLIENT: Limit = Limit::new("CLIENT", 600);
+pub(super) const CLIENT: Limit = Limit::new("CLIENT", 600);
 
 /// A client in the background.
 pub(super) struct Running {
@@ -97,7 +97,7 @@ impl Device<'_> {
         self.client_with_one_of(arguments, &[status])
     }
 
-    pub(super) fn client_with_one_of(&self, arguments: &str, statuses: &[i32]) -> Result<String> {
+    fn client_with_one_of(&self, arguments: &str, statuses: &[i32]) -> Result<String> {
         let name = self.client_name(arguments);
         self.step.detail(&name);
         let (machine, command) = (self.machine()?, self.setup.client().command_line(arguments));

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use qemu::{Limit, Machine};
 
 use super::Device;
+use super::client::CLIENT;
 
 /// The number of lines of the console that are searched.
 const CONSOLE: usize = 500;
@@ -49,9 +50,11 @@ impl Device<'_> {
         self.overlay.check_file_systems(self.step)
     }
 
-    /// Ends an interrupted update with the client's `commit` or `rollback`. There may be nothing to end.
-    pub fn client_settles(&self, arguments: &str) -> Result<()> {
-        self.client_with_one_of(arguments, &[0, NOTHING_PENDING]).map(drop)
+    /// Ends an interrupted update with the client's `commit` or `rollback`, and returns its exit status. There may be
+    /// nothing to end.
+    pub fn client_settles(&self, arguments: &str) -> Result<i32> {
+        let command = self.generation().command_line(arguments);
+        Ok(self.run(&command, CLIENT)?.status)
     }
 
     /// Whether an update waits for a commit, which it then gets.

@@ -130,7 +130,14 @@ impl Run<'_, '_> {
                     let provided = views.provides.get(&version_key(subject.module)).cloned();
                     let status = views.deployment.outcome().unwrap_or_default().to_owned();
                     let has_log = views.deployment.log.is_some();
-                    Ok(Found { disk: views.disk, artifact: views.artifact, provided, status, has_log, ..Found::default() })
+                    Ok(Found {
+                        disk: views.disk,
+                        artifact: views.artifact,
+                        provided,
+                        status,
+                        has_log,
+                        ..Found::default()
+                    })
                 };
                 Ok((state, lost, self.settled(read)?))
             }
@@ -139,8 +146,9 @@ impl Run<'_, '_> {
                 self.device.ok("sync")?;
                 let (state, lost) = self.standalone(&artifact)?;
                 self.recovery_has_ended()?;
-                let arguments = if matches!(self.point.moment, Moment::Commit | Moment::Cleanup) { "commit" } else { "rollback" };
-                self.device.client_settles(arguments)?;
+                let arguments =
+                    if matches!(self.point.moment, Moment::Commit | Moment::Cleanup) { "commit" } else { "rollback" };
+                let settled = Some(format!("{arguments}: exit status {}", self.device.client_settles(arguments)?));
                 let read = |device: &Device| {
                     let show = |what: &str| device.ok(&format!("{} {what}", device.generation().command));
                     let provided = provides(&show("show-provides")?).get(&version_key(subject.module)).cloned();
@@ -150,6 +158,7 @@ impl Run<'_, '_> {
                         artifact: show("show-artifact")?.trim().to_owned(),
                         provided,
                         status: status.to_owned(),
+                        settled: settled.clone(),
                         ..Found::default()
                     })
                 };

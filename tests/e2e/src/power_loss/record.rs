@@ -24,6 +24,8 @@ pub struct Found {
     pub provided: Option<String>,
     /// The last status on the server, or whether an update is pending on a standalone device.
     pub status: String,
+    /// The command with which a user ended the standalone update after the boot, and its exit status.
+    pub settled: Option<String>,
     /// Whether the server has a deployment log.
     pub has_log: bool,
     /// The final state of the service of the recovery at boot.
@@ -122,6 +124,7 @@ impl Record {
             "lost": point.writeback.description(),
             "dirty_kib": lost,
             "second_ms": point.second.map(milliseconds),
+            "settled": found.settled,
             "views": {
                 "disk": found.disk,
                 "show-artifact": found.artifact,
@@ -157,6 +160,7 @@ mod tests {
             artifact: version.to_owned(),
             provided: (version == NEW).then(|| NEW.to_owned()),
             status: status.to_owned(),
+            settled: None,
             has_log: status == "failure",
             recovery: "inactive".to_owned(),
             damage: None,
