@@ -224,7 +224,7 @@ fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBu
 
 /// The number of scenarios on a machine from which creating a snapshot takes less time than it saves: see
 /// `qemu::Snapshot`.
-const SNAPSHOT_SCENARIOS: usize = 6;
+pub const SNAPSHOT_SCENARIOS: usize = 6;
 
 /// Creates a snapshot for every machine that runs at least [`SNAPSHOT_SCENARIOS`] scenarios.
 fn create_snapshots(setups: &mut [Setup], of: impl Fn(&Setup) -> Vec<&'static Scenario> + Sync) -> Result<()> {

@@ -92,7 +92,9 @@ impl PowerLoss {
         let executable = self.negative_control.then(|| unsynced::web_file(sh, target)).transpose()?;
         let mut setup = scenarios::setups(sh, &[(target, self.machine)])?.pop().context("no setup of the machine")?;
         let points = self.points(&setup)?;
-        setup.snapshot = setup.create_snapshot()?;
+        if points.len() >= scenarios::SNAPSHOT_SCENARIOS {
+            setup.snapshot = setup.create_snapshot()?;
+        }
         let directory = sh.current_dir().join(if self.write { "docs/evidence" } else { "target/power-loss" });
         fs::create_dir_all(&directory).with_context(|| format!("creating {} failed", directory.display()))?;
         let name = if self.negative_control { "negative-control" } else { NAME };
