@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use host::{directory, status};
 use qemu::Limit;
+use serde_json::Value;
 use xshell::Shell;
 
 use crate::device::Device;
@@ -264,6 +265,14 @@ impl Run<'_, '_> {
             .context("the recovery did not end")
     }
 
+    /// The phase of the update that the module takes for pending.
+    fn phase(&self) -> Result<Option<String>> {
+        let module = self.point.subject.module;
+        let status = self.device.ok(&format!("{SCRIPTS}/{module} --status --json"))?;
+        let status: Value = serde_json::from_str(&status).context("reading the status of the module failed")?;
+        Ok(status["pending"]["phase"].as_str().map(str::to_owned))
+    }
+
     fn recovery_service(&self) -> String {
         format!("mender-update-module-{}-recover.service", self.point.subject.module)
     }
@@ -281,6 +290,7 @@ impl Run<'_, '_> {
         self.recovery_has_ended()?;
         let state = format!("systemctl show --property=ActiveState --value {}", self.recovery_service());
         found.recovery = self.device.ok(&state)?.trim().to_owned();
+        found.phase = self.phase()?;
         found.damage = self.device.check_file_systems().err().map(|error| format!("{error:#}"));
         Ok(found)
     }

@@ -26,6 +26,8 @@ pub struct Found {
     pub status: String,
     /// The command with which a user ended the standalone update after the boot, and its exit status.
     pub settled: Option<String>,
+    /// The phase of the update that the module takes for pending, if any.
+    pub phase: Option<String>,
     /// Whether the server has a deployment log.
     pub has_log: bool,
     /// The final state of the service of the recovery at boot.
@@ -62,6 +64,13 @@ impl Found {
         if self.recovery == "failed" {
             return bad("the recovery at boot failed");
         }
+        if self.is_unknown_to_the_client(mode) {
+            return Verdict::Client(
+                "power loss between the end of ArtifactInstall and the client's record of it: client 3.4 does not know \
+                 the update, and the module rolls it back in the next Download"
+                    .to_owned(),
+            );
+        }
         if self.artifact != self.disk {
             return bad("disk and show-artifact disagree");
         }
@@ -83,6 +92,19 @@ impl Found {
         }
     }
 }
+
+impl Found {
+    /// Whether the new version is active and waits for a commit, and the client of a user has no record of an update.
+    fn is_unknown_to_the_client(&self, mode: Mode) -> bool {
+        mode == Mode::Standalone
+            && self.phase.as_deref() == Some("Active")
+            && self.settled.as_deref() == Some(ROLLBACK_OF_NOTHING)
+            && (self.disk.as_str(), self.artifact.as_str(), &self.provided) == (NEW, BASE, &None)
+    }
+}
+
+/// What a user's rollback ends with if the client has no record of an update.
+const ROLLBACK_OF_NOTHING: &str = "rollback: exit status 2";
 
 /// The record of a point.
 #[derive(Clone, Debug)]
@@ -125,6 +147,7 @@ impl Record {
             "dirty_kib": lost,
             "second_ms": point.second.map(milliseconds),
             "settled": found.settled,
+            "phase": found.phase,
             "views": {
                 "disk": found.disk,
                 "show-artifact": found.artifact,
@@ -161,6 +184,7 @@ mod tests {
             provided: (version == NEW).then(|| NEW.to_owned()),
             status: status.to_owned(),
             settled: None,
+            phase: None,
             has_log: status == "failure",
             recovery: "inactive".to_owned(),
             damage: None,
@@ -206,5 +230,21 @@ mod tests {
         let found = found(NEW, "failure");
         assert!(matches!(found.verdict(Mode::Managed, "Cleanup"), Verdict::Client(_)));
         assert!(matches!(found.verdict(Mode::Managed, "ArtifactCommit"), Verdict::Bad(_)));
+    }
+
+    #[test]
+    fn an_active_update_without_a_record_of_the_client_is_the_clients() {
+        let unknown = Found {
+            artifact: BASE.into(),
+            provided: None,
+            phase: Some("Active".into()),
+            settled: Some(ROLLBACK_OF_NOTHING.into()),
+            ..found(NEW, NOTHING_PENDING)
+        };
+        let is_the_clients = |found: &Found, mode| matches!(found.verdict(mode, "health-check"), Verdict::Client(_));
+        assert!(is_the_clients(&unknown, Mode::Standalone));
+        assert!(!is_the_clients(&unknown, Mode::Managed));
+        assert!(!is_the_clients(&Found { phase: None, ..unknown.clone() }, Mode::Standalone));
+        assert!(!is_the_clients(&Found { settled: None, ..unknown }, Mode::Standalone));
     }
 }
