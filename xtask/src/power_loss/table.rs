@@ -3,11 +3,25 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 /// Whether a point is a defect, or failed.
 pub fn is_bad(line: &Value) -> bool {
     matches!(line["verdict"].as_str(), Some("bad" | "error") | None)
+}
+
+/// The summary of a negative control.
+///
+/// # Errors
+/// A point is bad in spite of the syncs, or none is bad without them.
+pub fn negative_control(lines: &[Value]) -> Result<String> {
+    let of = |synced: bool| lines.iter().filter(move |line| line["synced"] == synced);
+    let bad = |synced| of(synced).filter(|line| is_bad(line)).count();
+    let (with, without, count) = (bad(true), bad(false), of(false).count());
+    ensure!(with == 0, "{with} of {count} points are bad with all syncs: a defect, or a point that did not end");
+    ensure!(without > 0, "no point of {count} is bad without any sync: the points lose nothing");
+    Ok(format!("negative control: {without} of {count} points are bad without any sync, and none with all of them"))
 }
 
 /// The columns of the table, as verdicts of the records.
@@ -89,5 +103,13 @@ mod tests {
     fn a_record_without_a_verdict_is_bad() {
         assert!(is_bad(&json!({})) && is_bad(&json!({"verdict": "bad"})));
         assert!(!is_bad(&json!({"verdict": "client"})));
+    }
+
+    #[test]
+    fn only_the_missing_syncs_may_make_a_point_bad() {
+        let line = |synced: bool, verdict: &str| json!({ "synced": synced, "verdict": verdict });
+        let control = |with, without| negative_control(&[line(true, with), line(false, without)]);
+        assert!(control("new", "bad").unwrap().contains("1 of 1"));
+        assert!(control("bad", "bad").is_err() && control("new", "new").is_err());
     }
 }
