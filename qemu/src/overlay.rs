@@ -30,7 +30,7 @@ impl Overlay {
         Self { path: path.to_owned() }
     }
 
-    /// Fails unless e2fsck finds no error in the file systems of the card, which has to be unmounted. Needs no root, and
+    /// Fails unless e2fsck finds no error in the file systems of the card, which no machine may use. Needs no root, and
     /// changes nothing.
     pub fn check_file_systems(&self, step: &Step) -> Result<()> {
         let raw = self.path.with_extension("raw");

@@ -7,7 +7,7 @@ mod unsynced;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -46,7 +46,7 @@ pub struct PowerLoss {
     /// The number of devices that run in parallel
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
     jobs: u32,
-    /// Runs web-file without any sync, and fails unless that is detected as bad
+    /// Runs web-file without any sync, and fails unless that makes points bad, which are not with all syncs
     #[arg(long, conflicts_with_all = ["module", "first", "write"])]
     negative_control: bool,
     /// Adds the points to docs/evidence/power-loss.jsonl, and writes the table beside it
@@ -85,48 +85,57 @@ impl PowerLoss {
     /// Runs the points, adds them to `record` and to the file of records, and returns a summary.
     ///
     /// # Errors
-    /// A point is bad or failed. In a negative control: no point is bad.
+    /// A point is bad or failed. In a negative control: as [`table::negative_control`].
     pub fn run(self, sh: &Shell, record: &Record) -> Result<String> {
         self.needs(sh)?.provide(sh)?;
         let target = self.target()?;
         let executable = self.negative_control.then(|| unsynced::web_file(sh, target)).transpose()?;
         let mut setup = scenarios::setups(sh, &[(target, self.machine)])?.pop().context("no setup of the machine")?;
+        // In a negative control every point runs with and without syncs: only their absence may make it bad.
+        let executables: Vec<_> = [None].into_iter().chain(executable.as_ref().map(Some)).collect();
         let points = self.points(&setup)?;
+        let points: Vec<_> = points.iter().flat_map(|point| executables.iter().map(move |it| (point, *it))).collect();
         if points.len() >= scenarios::SNAPSHOT_SCENARIOS {
             setup.snapshot = setup.create_snapshot()?;
         }
-        let directory = sh.current_dir().join(if self.write { "docs/evidence" } else { "target/power-loss" });
-        fs::create_dir_all(&directory).with_context(|| format!("creating {} failed", directory.display()))?;
-        let name = if self.negative_control { "negative-control" } else { NAME };
-        let path = directory.join(name).with_extension("jsonl");
-        let log = Mutex::new(open(&path)?);
+        let path = self.records(sh)?;
         let commit = evidence::commit(sh)?;
-        let outcomes = side_by_side(self.jobs as usize, &points, |point| {
-            let group = point.subject.module;
-            let case_name = format!("point {}", point.number);
-            if record.skips(group, &case_name) {
+        let log = Log { file: Mutex::new(open(&path)?), path: &path };
+        let outcomes = side_by_side(self.jobs as usize, &points, |(point, executable)| {
+            let (group, name) = (point.subject.module, format!("point {}", point.number));
+            if record.skips(group, &name) {
                 return Ok(None);
             }
-            let mut line = line(&setup, point, executable.as_ref());
+            let mut line = line(&setup, point, *executable);
             line["commit"] = json!(commit);
-            let mut log = log.lock().map_err(|_| anyhow::anyhow!("writing a record panicked"))?;
-            writeln!(log, "{line}").with_context(|| format!("writing {} failed", path.display()))?;
-            record.add(case(group, &case_name, verdict(&line)));
+            if self.negative_control {
+                line["synced"] = json!(executable.is_none());
+            }
+            log.add(&line)?;
+            record.add(case(group, &name, verdict(&line)));
             Ok(Some(line))
         });
         setup.remove_snapshot()?;
         let outcomes = outcomes.into_iter().collect::<Result<Vec<_>>>()?;
         let outcomes: Vec<_> = outcomes.into_iter().flatten().collect();
-        let bad = outcomes.iter().filter(|line| table::is_bad(line)).count();
         if self.negative_control {
-            ensure!(bad > 0, "no point of {} is bad without any sync: the points lose nothing", outcomes.len());
-            return Ok(format!("negative control: {bad} of {} points are bad without any sync", outcomes.len()));
+            return table::negative_control(&outcomes);
         }
+        let bad = outcomes.iter().filter(|line| table::is_bad(line)).count();
         self.write_table(sh, &path)?;
         ensure!(bad == 0, "{bad} of {} points are bad: see {}", outcomes.len(), path.display());
         Ok(format!("points without a bad one: {}", outcomes.len()))
     }
 
+    /// The file to which the records are added. Its directory is made.
+    fn records(&self, sh: &Shell) -> Result<PathBuf> {
+        let directory = sh.current_dir().join(if self.write { "docs/evidence" } else { "target/power-loss" });
+        fs::create_dir_all(&directory).with_context(|| format!("creating {} failed", directory.display()))?;
+        let name = if self.negative_control { "negative-control" } else { NAME };
+        Ok(directory.join(name).with_extension("jsonl"))
+    }
+
+    /// The chosen points.
     fn points(&self, setup: &Setup) -> Result<Vec<Point>> {
         if self.negative_control {
             return power_loss::negative_control(self.count);
@@ -183,6 +192,19 @@ fn line(setup: &Setup, point: &Point, executable: Option<&PathBuf>) -> Value {
 
 fn verdict(line: &Value) -> Verdict {
     if table::is_bad(line) { Verdict::Failed(line.to_string()) } else { Verdict::Passed(line.to_string()) }
+}
+
+/// The file of records, to which several threads add.
+struct Log<'a> {
+    file: Mutex<File>,
+    path: &'a Path,
+}
+
+impl Log<'_> {
+    fn add(&self, line: &Value) -> Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(file, "{line}").with_context(|| format!("writing {} failed", self.path.display()))
+    }
 }
 
 /// Opens the file of records, to which lines are added.

@@ -82,7 +82,8 @@ impl Setup {
     pub fn lose_power(&self, point: &Point, executable: Option<&PathBuf>) -> Result<Record> {
         let sh = &Shell::new()?;
         let module = point.subject.module;
-        let directory = self.directory.join(format!("power-loss-{module}-{}", point.number));
+        let suffix = if executable.is_some() { "-replaced" } else { "" };
+        let directory = self.directory.join(format!("power-loss-{module}-{}{suffix}", point.number));
         directory::empty(&directory)?;
         let machine = self.image.board().machine;
         let name = format!("{machine}: {module}: point {} ({})", point.number, row(point.mode, point.moment));
