@@ -94,7 +94,7 @@ impl Crash {
         }
         if let Some(directory) = &self.upstream {
             let scope =
-                Scope { failing_calls: false, lost_writes: false, pairs: false, sample: UPSTREAM_POINTS, offset: 0 };
+                Scope { failing_calls: false, lost_writes: false, pairs: false, sample: UPSTREAM_POINTS, ..Scope::ALL };
             let directory = match directory {
                 Some(directory) => sh.current_dir().join(directory),
                 None => upstream::modules(sh)?,
@@ -144,8 +144,8 @@ impl Crash {
         let spread = SPREAD.iter().find(|(module, _)| *module == name && self.module.is_none());
         let sample = spread.map(|(_, sample)| *sample).into_iter().chain(self.sample).min();
         let sample = sample.map_or(usize::MAX, |sample| sample as usize);
-        let every_write = name != DEB;
-        Scope { lost_writes: every_write, pairs: every_write, sample, offset: self.offset as usize, ..Scope::ALL }
+        let one_kind = spread.is_some() && name == DEB;
+        Scope { sample, one_kind, offset: self.offset as usize, ..Scope::ALL }
     }
 
     /// Our modules, or the one of the command line. A module without a payload is an error, so that it is not

@@ -15,6 +15,7 @@ mod evidence;
 mod fuzz;
 mod image;
 mod layer;
+mod mutants;
 mod needs;
 mod new;
 mod power_loss;
@@ -53,6 +54,7 @@ enum Xtask {
     Fuzz(fuzz::Fuzz),
     Image(image::Image),
     Layer(layer::Layer),
+    Mutants(mutants::Mutants),
     New(new::New),
     PowerLoss(power_loss::PowerLoss),
     Release(release::Release),
@@ -94,6 +96,7 @@ fn dispatch() -> Result<()> {
         Xtask::Fuzz(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
         Xtask::Image(command) => command.run(&sh),
         Xtask::Layer(command) => command.run(&sh).map(drop),
+        Xtask::Mutants(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
         Xtask::New(command) => command.run(&sh),
         Xtask::PowerLoss(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
         Xtask::Release(command) => command.run(&sh),

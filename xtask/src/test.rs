@@ -26,7 +26,8 @@ pub struct Test {
     /// Runs lints, unit tests, conformance, one fault of each kind in a sequence, and level 1 of the layer
     #[arg(long)]
     quick: bool,
-    /// Runs all suites: every scenario on every machine and engine, and fault injection as cargo xtask crash
+    /// Runs all suites: every scenario on every machine and engine, and fault injection as cargo xtask crash; with
+    /// --within, a large sample of it
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// Starts no suite and no scenario after MINUTES; what has started ends up to 15 minutes later
@@ -50,6 +51,8 @@ struct Plan {
     level: Level,
     /// Shifts the samples of fault injection. It depends on the commit, so that each tries other points.
     offset: u32,
+    /// Whether the time is limited: all faults would take most of it.
+    is_limited: bool,
 }
 
 /// Suites that run one after another. Lanes run in parallel.
@@ -71,7 +74,7 @@ impl Test {
     /// # Errors
     /// A suite failed, or the requirements of this run cannot be installed.
     pub fn run(self, sh: &Shell) -> Result<()> {
-        let plan = Plan { level: self.level(), offset: offset(sh) };
+        let plan = Plan { level: self.level(), offset: offset(sh), is_limited: self.within.is_some() };
         let obstacles = Obstacles::find(sh, &plan)?;
         let limit = self.within.map(|minutes| Duration::from_secs(60 * u64::from(minutes)));
         let run = report::Started::now(sh, self.command())?;

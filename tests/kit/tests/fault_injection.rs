@@ -19,25 +19,46 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A shell module that replaces one file. `$app` is the file, `$new` its new content, `$kept` the previous file.
 /// `$done` exists once the install has succeeded, `$committed` after the commit.
+#[derive(Clone)]
+struct Parts {
+    /// Before every state, for other paths.
+    paths: &'static str,
+    download: &'static str,
+    install: String,
+    roll_back: String,
+    boot: &'static str,
+}
+
+impl Parts {
+    /// A correct module.
+    fn correct() -> Self {
+        let with_sync = |text: &str| text.replace("SYNC", "sync");
+        let boot = "[ -e \"$done\" ] || roll_back";
+        Self { paths: "", download: "", install: with_sync(INSTALL), roll_back: with_sync(ROLLBACK), boot }
+    }
+}
+
+/// The module as an executable script.
 struct Script {
     directory: TempDir,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Script {
-    fn new(install: &str, rollback: &str) -> Self {
-        Self::with(install, rollback, "[ -e \"$done\" ] || roll_back")
+    fn new(install: &str, roll_back: &str) -> Self {
+        Self::of(&Parts { install: install.to_owned(), roll_back: roll_back.to_owned(), ..Parts::correct() })
     }
 
-    fn with(install: &str, rollback: &str, boot: &str) -> Self {
+    fn of(Parts { paths, download, install, roll_back, boot }: &Parts) -> Self {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let script = format!(
             r#"#!/bin/sh
 set -e
 device=$2/../../../../../..
 new=$2/files/app app=$device/srv/app kept=$device/kept done=$device/done committed=$device/committed
+{paths}
 roll_back() {{
-{rollback}
+{roll_back}
 }}
 case "$1" in
     ArtifactInstall)
@@ -51,7 +72,10 @@ case "$1" in
         rm -f "$kept" "$app.new"
         sync
         rm -f "$done" "$committed"
-        sync ;;
+        sync
+        if [ "$1" = Download ]; then :
+{download}
+        fi ;;
 esac
 "#
         );
@@ -164,10 +188,107 @@ fn a_missing_sync_is_found_and_a_redundant_one_is_not_required() {
 #[test]
 fn a_boot_that_restores_nothing_or_undoes_an_install_is_found() {
     for (boot, words) in [(":", "after the boot, the new version was active"), ("roll_back", "ArtifactCommit failed")] {
-        let (install, rollback) = (INSTALL.replace("SYNC", "sync"), ROLLBACK.replace("SYNC", "sync"));
         let scope = Scope { failing_calls: false, lost_writes: false, pairs: false, ..Scope::ALL };
-        let report = Script::with(&install, &rollback, boot).inject_in(scope);
+        let report = Script::of(&Parts { boot, ..Parts::correct() }).inject_in(scope);
         let found = report.violations.iter().any(|violation| violation.end.contains(words));
         assert!(found, "{boot}: {report}: {:#?}", report.violations);
+    }
+}
+
+/// Modules with one fault each, which only one part of the model finds, and words of the violation.
+fn faulty() -> Vec<(&'static str, Parts)> {
+    let correct = Parts::correct();
+    let install = |text: &str| Parts { install: text.to_owned(), ..correct.clone() };
+    let staged = |is_usable: &str| Parts {
+        paths: "staged=$device/staged",
+        // The staged file is not synced. A file that the module takes for incomplete is copied again.
+        download: "touch \"$staged\"; sync; printf 'the new' > \"$staged\"",
+        ..install(&format!(
+            "ln \"$app\" \"$kept\"; sync; {is_usable} || cp \"$new\" \"$staged\"; cp \"$staged\" \"$app.new\"; sync
+             mv \"$app.new\" \"$app\"; sync; : > \"$done\"; rm -f \"$staged\"; sync"
+        ))
+    };
+    vec![
+        // The second attempt is expected to have space.
+        (
+            "ENOSPC from call 3 on",
+            install(
+                "printf kept > \"$device/x\" || :; cp -p \"$app\" \"$kept\" || cp -p \"$app\" \"$kept\" || :; sync
+                 cp \"$new\" \"$app.new\"; sync; mv \"$app.new\" \"$app\"; sync; : > \"$done\"; sync",
+            ),
+        ),
+        // The error of a sync is ignored.
+        (
+            "failed and lost its data",
+            install(
+                "ln \"$app\" \"$kept\"; sync; cp \"$new\" \"$app.new\"; sync \"$app.new\" || :
+                 mv \"$app.new\" \"$app\"; sync; : > \"$done\"; sync",
+            ),
+        ),
+        // The sync of the destination's file system is taken for one of the client's data.
+        (
+            "power lost after success was reported",
+            Parts {
+                paths: "done=$device/mender/done",
+                ..install(
+                    "ln \"$app\" \"$kept\"; sync; cp \"$new\" \"$app.new\"; sync; mv \"$app.new\" \"$app\"; sync
+                     : > \"$done\"; sync --file-system \"$app\"",
+                )
+            },
+        ),
+        // The length is taken for the content, and the first word for all of it.
+        ("is zeros", staged("[ \"$(stat -c %s \"$staged\")\" = 7 ]")),
+        ("torn", staged("grep -q ^the \"$staged\"")),
+        // Download has not synced the previous file's second name.
+        (
+            "all unsynced changes lost",
+            Parts {
+                paths: "done=$device/srv/done",
+                download: "ln \"$app\" \"$kept\"",
+                ..install(
+                    "cp \"$new\" \"$app.new\"; sync \"$app.new\"; mv \"$app.new\" \"$app\"; sync \"$device/srv\"
+                     : > \"$done\"; sync \"$device/srv\"",
+                )
+            },
+        ),
+        // The recovery removes the previous file's second name before the first is durable.
+        (
+            ", --recover: power lost",
+            Parts {
+                boot: "if [ ! -e \"$done\" ] && [ -e \"$kept\" ]; then
+                           cp -p \"$kept\" \"$app.new\"; mv \"$app.new\" \"$app\"; rm \"$kept\"
+                       fi",
+                ..correct.clone()
+            },
+        ),
+        // A number is taken for a file.
+        (
+            "a file of another program was removed",
+            Parts {
+                paths: "journal=$device/journal.json",
+                boot: "roll_back_by_number() {
+                           number=$(tr -dc 0-9 < \"$journal\")
+                           find \"$device\" -type f -inum \"$number\" ! -path \"$app\" -delete
+                       }
+                       if [ ! -e \"$done\" ]; then roll_back; [ ! -s \"$journal\" ] || roll_back_by_number; fi",
+                ..install(
+                    "ln \"$app\" \"$kept\"; sync; : > \"$app.new\"
+                     printf '{\"inode\": %s}' \"$(stat -c %i \"$app.new\")\" > \"$journal\"; sync \"$journal\" \"$device\"
+                     cp \"$new\" \"$app.new\"; sync; mv \"$app.new\" \"$app\"; sync; : > \"$done\"; rm \"$journal\"; sync",
+                )
+            },
+        ),
+    ]
+}
+
+#[test]
+fn each_part_of_the_model_finds_the_fault_that_it_is_for() {
+    for (words, parts) in faulty() {
+        let failing_calls = words.starts_with("ENOSPC");
+        let pairs = words.contains("--recover");
+        let scope = Scope { failing_calls, lost_writes: !failing_calls, pairs, ..Scope::ALL };
+        let report = Script::of(&parts).inject_in(scope);
+        let found = report.violations.iter().filter(|violation| violation.to_string().contains(words)).count();
+        assert!(found > 0, "{words}: {report}: {:#?}", report.violations);
     }
 }

@@ -22,6 +22,9 @@ const RUST_AUDIT_INFO: Tool = Tool { name: "rust-audit-info", version: "0.5.4", 
 /// Makes the executables of fuzzing.
 const CARGO_FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2", features: &[] };
 
+/// Makes mutants of the code.
+const CARGO_MUTANTS: Tool = Tool { name: "cargo-mutants", version: "26.0.0", features: &[] };
+
 /// The programs that building packages needs.
 pub struct Tools {
     /// The path of cargo-deb.
@@ -45,6 +48,11 @@ pub fn rust_audit_info(sh: &Shell) -> Result<PathBuf> {
 /// The path of cargo-fuzz.
 pub fn cargo_fuzz(sh: &Shell) -> Result<PathBuf> {
     CARGO_FUZZ.provide(sh)
+}
+
+/// The path of cargo-mutants.
+pub fn cargo_mutants(sh: &Shell) -> Result<PathBuf> {
+    CARGO_MUTANTS.provide(sh)
 }
 
 /// A program with the name of its crate.

@@ -65,7 +65,8 @@ fn joined(counts: &[usize; 5]) -> String {
 const PREFACE: &str = "# Power losses on the emulated Raspberry Pi
 
 Client 3.4.0, as a daemon (managed) and called by a user (standalone). [Testing](../develop/testing.md) describes the
-command. The record of every point is in [power-loss.jsonl](power-loss.jsonl), with the commit of its run.
+command. The record of every point is in [power-loss.jsonl](power-loss.jsonl), with the commit of its run. The command
+above is that of the last run, which has added its points to those of earlier runs.
 
 - **power loss in**: the last call of the module before the power loss, which may have ended. `health-check` is in
   ArtifactInstall, `shutdown` and `boot` are in the reboot that `deb` requests.

@@ -19,6 +19,7 @@ use crate::e2e::E2e;
 use crate::engines::{self, Engines};
 use crate::fuzz::{self, Fuzz};
 use crate::layer::{self, Checkouts, Layer, levels};
+use crate::mutants::Mutants;
 use crate::needs::{Needs, is_root};
 use crate::power_loss::PowerLoss;
 use crate::record::Record;
@@ -65,6 +66,7 @@ pub const SUITES: &[Suite] = &[
     one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
     one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),
     one("fuzzing", Level::Full, Lane::Host, needs_fuzz, |_, sh, record| Fuzz::default().run(sh, record)),
+    one("mutants", Level::Full, Lane::Host, nothing, |plan, sh, record| mutants(plan).run(sh, record)),
     one("layer: generated files", Level::Quick, Lane::Packages, nothing, |_, sh, _| Layer::CHECK.run(sh)),
     one("dist", Level::Sample, Lane::Packages, needs_dist, |plan, sh, _| dist(plan).run(sh)),
     several("layer: prebuilt checksums", Level::Sample, nothing, |_, sh, summary| {
@@ -169,14 +171,25 @@ fn engines(plan: &Plan) -> Engines {
     if plan.level == Level::Full { Engines::default() } else { Engines::sample() }
 }
 
+/// The mutants of a run of all suites: each takes minutes.
+const MUTANTS: u32 = 3;
+
+fn mutants(plan: &Plan) -> Mutants {
+    Mutants::sample(MUTANTS, plan.offset)
+}
+
 /// Points of each kind in a sequence, in a sample and in a quick run.
 const POINTS: u32 = 5;
 const QUICK_POINTS: u32 = 1;
+
+/// The same in a run of all suites with a time limit.
+const LIMITED_POINTS: u32 = 25;
 
 fn fault_injection(plan: &Plan, sh: &Shell, record: &Record) -> Result<String> {
     let crash = match plan.level {
         Level::Quick => Crash::sample(QUICK_POINTS, plan.offset),
         Level::Sample => Crash::sample(POINTS, plan.offset),
+        Level::Full if plan.is_limited => Crash::sample(LIMITED_POINTS, plan.offset),
         Level::Full => Crash::default(),
     };
     crash.run(sh, record)

@@ -87,6 +87,93 @@ fn a_failed_rollback_succeeds_at_the_next_update_after_its_cause_is_removed() {
     }
 }
 
+/// A device whose units are in every list of the table, with a systemctl that runs `script` with its verb in `$verb`.
+fn with_units(script: &str) -> Option<Device> {
+    let mut device = Device::new()?;
+    let systemctl = device.client.device().join("systemctl");
+    let verb = "for verb in stop reload restart start; do case \" $* \" in *\" $verb \"*) break;; esac; done";
+    fs::write(&systemctl, format!("#!/bin/sh\n{verb}\n{script}\n")).unwrap();
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("PATH={}:/usr/bin:/bin", device.client.device().display());
+    device.client.wrap(["env", &path]);
+    let unit = "[\"app.service\"]";
+    device.set(&device.www, &format!("[units]\nstop = {unit}\nreload = {unit}\nrestart = {unit}\nstart = {unit}\n"));
+    Some(device)
+}
+
+#[test]
+fn units_are_stopped_before_a_change_and_started_after_it() {
+    let Some(device) = with_units("echo \"$verb $(cat \"${0%/*}/home/html/index.html\")\" >> \"${0%/*}/verbs\"") else {
+        return;
+    };
+    let verbs = || {
+        let log = device.client.device().join("verbs");
+        let text = fs::read_to_string(&log).unwrap();
+        fs::remove_file(log).unwrap();
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    assert_eq!(verbs(), ["stop previous", "reload new", "restart new", "start new"]);
+    device.ok("ArtifactRollback");
+    assert_eq!(verbs(), ["stop new", "reload previous", "restart previous", "start previous"]);
+    device.ok("Cleanup");
+}
+
+#[test]
+fn a_unit_that_does_not_stop_or_start_fails_the_install() {
+    for verb in ["stop", "reload", "restart", "start"] {
+        let Some(device) = with_units("[ ! -e \"${0%/*}/fail-$verb\" ]") else { return };
+        let flag = device.client.device().join(format!("fail-{verb}"));
+        fs::write(&flag, "").unwrap();
+        assert!(device.download().success());
+        let outcome = device.call("ArtifactInstall");
+        failed(&outcome, "rolled back to the previous version");
+        assert!(outcome.stderr.contains(&format!("{verb} failed: app.service")), "{outcome:?}");
+        assert_eq!(device.text("index.html"), "previous");
+        // It prevents no rollback, and the log has it.
+        fs::remove_file(&flag).unwrap();
+        device.ok("ArtifactRollback");
+        device.ok("Cleanup");
+        assert!(device.download().success());
+        device.ok("ArtifactInstall");
+        fs::write(&flag, "").unwrap();
+        let outcome = device.call("ArtifactRollback");
+        assert!(outcome.success() && outcome.stderr.contains(&format!("{verb} failed: app.service")), "{outcome:?}");
+        assert_eq!(device.text("index.html"), "previous");
+        device.ok("Cleanup");
+    }
+}
+
+#[test]
+fn a_file_that_appears_after_the_preparation_is_neither_replaced_nor_removed() {
+    let script = "[ $verb != stop ] || [ -e \"${0%/*}/made\" ] || \
+        { touch \"${0%/*}/made\"; echo foreign > \"${0%/*}/home/html/added.css\"; }";
+    let Some(device) = with_units(script) else { return };
+    assert!(device.download().success());
+    let outcome = device.call("ArtifactInstall");
+    failed(&outcome, "rolled back to the previous version");
+    assert!(outcome.stderr.contains("added.css"), "{outcome:?}");
+    for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+        device.ok(state);
+    }
+    assert_eq!((device.text("index.html"), device.text("added.css")), ("previous".into(), "foreign\n".into()));
+}
+
+#[test]
+fn a_file_that_replaced_a_new_one_after_the_activation_stays() {
+    let Some(device) = Device::new() else { return };
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    // As an editor saves a file.
+    fs::write(device.www.join("added.css~"), "foreign").unwrap();
+    fs::rename(device.www.join("added.css~"), device.www.join("added.css")).unwrap();
+    for state in ["ArtifactRollback", "Cleanup"] {
+        device.ok(state);
+    }
+    assert_eq!((device.text("index.html"), device.text("added.css")), ("previous".into(), "foreign".into()));
+}
+
 #[test]
 fn a_file_that_an_application_saves_while_its_unit_stops_is_restored() {
     let Some(mut device) = Device::new() else { return };

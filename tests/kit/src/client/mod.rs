@@ -136,6 +136,12 @@ impl MockClient {
         &self.device
     }
 
+    /// What fault injection records and lays out: the device; of a Debian system, the client's data only, because it
+    /// would have to read the whole system each time, and dpkg syncs its files.
+    pub fn recorded(&self) -> PathBuf {
+        if self.system.is_some() { self.device().join("data") } else { self.device().to_owned() }
+    }
+
     /// The directory of the modules' settings.
     pub fn settings(&self) -> PathBuf {
         self.device().join(if self.system.is_some() { "etc/mender-modules" } else { "settings" })

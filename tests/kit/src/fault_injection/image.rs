@@ -23,6 +23,8 @@ pub struct Image {
     pub root: u64,
     /// Every inode. Keys are unique; a file system reuses inode numbers.
     pub inodes: BTreeMap<u64, Inode>,
+    /// The numbers of inodes that had a name once, and have none any more.
+    pub gone: BTreeSet<u64>,
 }
 
 /// A file, directory or symlink, without its names.
@@ -82,7 +84,7 @@ impl Inode {
 impl Image {
     /// An image without inodes, for logs that are not replayed.
     pub fn empty() -> Self {
-        Self { root: 0, inodes: BTreeMap::new() }
+        Self { root: 0, inodes: BTreeMap::new(), gone: BTreeSet::new() }
     }
 
     /// The image of `directory`.
@@ -92,7 +94,7 @@ impl Image {
     pub fn of(directory: &Path) -> Result<Self> {
         let mut inodes = BTreeMap::new();
         let root = read_tree(directory, &mut inodes)?.context("making an image failed: not a directory")?;
-        Ok(Self { root, inodes })
+        Ok(Self { root, inodes, gone: BTreeSet::new() })
     }
 
     /// The inodes at and below `path`.
@@ -125,7 +127,8 @@ impl Image {
                 reached.insert(key, inode);
             }
         }
-        Self { root: self.root, inodes: reached }
+        let gone = self.inodes.into_values().map(|inode| inode.number).collect();
+        Self { root: self.root, inodes: reached, gone }
     }
 
     /// Every path and its inode, without times and inode numbers, to compare two images.
@@ -143,12 +146,12 @@ impl Image {
 
     /// Replaces the content of `directory` with this image. Real storage keeps inode numbers across a power loss, but
     /// here inodes get new ones. So numbers in journals, under keys that end with `inode`, are replaced with the new
-    /// ones.
-    pub fn write_to(&self, directory: &Path) -> Result<()> {
+    /// ones. Numbers of inodes that are lost become `reused`: a file system gives them to other files.
+    pub fn write_to(&self, directory: &Path, reused: u64) -> Result<()> {
         empty(directory).with_context(|| format!("emptying {} failed", directory.display()))?;
         let mut paths = BTreeMap::from([(self.root, directory.to_owned())]);
         self.make_names(self.root, directory, &mut paths)?;
-        let mut numbers = BTreeMap::new();
+        let mut numbers: BTreeMap<_, _> = self.gone.iter().map(|number| (*number, reused)).collect();
         for (key, path) in &paths {
             let now = fs::symlink_metadata(path).with_context(|| format!("reading {} failed", path.display()))?;
             numbers.insert(self.inodes[key].number, now.ino());
@@ -225,8 +228,8 @@ fn is_record(path: &Path) -> bool {
     begins && name.contains(".json")
 }
 
-/// `journal` with its inode numbers replaced. The number of an inode that does not exist any more becomes 0, so that it
-/// does not match another inode. `None` if the journal is not JSON, for example because it was written in part.
+/// `journal` with its inode numbers replaced. A number that is not in `numbers` is of an inode outside, and stays.
+/// `None` if the journal is not JSON, for example because it was written in part.
 fn translate(journal: &[u8], numbers: &BTreeMap<u64, u64>) -> Option<Vec<u8>> {
     fn walk(value: &mut Value, numbers: &BTreeMap<u64, u64>) {
         match value {
@@ -235,7 +238,7 @@ fn translate(journal: &[u8], numbers: &BTreeMap<u64, u64>) -> Option<Vec<u8>> {
                 for (key, member) in members {
                     match member.as_u64() {
                         Some(number) if key.ends_with("inode") => {
-                            *member = numbers.get(&number).copied().unwrap_or(0).into();
+                            *member = numbers.get(&number).copied().unwrap_or(number).into();
                         }
                         _ => walk(member, numbers),
                     }
@@ -324,17 +327,18 @@ mod tests {
         fs::write(at("journal.json"), format!("{{\"a\":[{{\"kept_inode\":{inode},\"inode\":1}}],\"n\":{inode}}}"))
             .unwrap();
         let snapshot = || crate::Snapshot::of(directory.path()).unwrap();
-        let (image, before) = (Image::of(directory.path()).unwrap(), snapshot());
+        let (mut image, before) = (Image::of(directory.path()).unwrap(), snapshot());
+        image.gone.insert(1);
         fs::remove_dir_all(at("d")).unwrap();
         fs::write(at("added"), "").unwrap();
-        image.write_to(directory.path()).unwrap();
+        image.write_to(directory.path(), 4711).unwrap();
         let after = snapshot();
         assert_eq!(after.differences(&before), [at("journal.json")]);
         assert_eq!(fs::metadata(at("two")).unwrap().ino(), fs::metadata(at("d/one")).unwrap().ino());
         let now = fs::metadata(at("d")).unwrap().ino();
         let journal: Value = serde_json::from_slice(&fs::read(at("journal.json")).unwrap()).unwrap();
         assert_eq!(journal["a"][0]["kept_inode"], now);
-        assert_eq!(journal["a"][0]["inode"], 0, "no inode has this number any more");
+        assert_eq!(journal["a"][0]["inode"], 4711, "no inode of the image has this number any more");
         assert_eq!(journal["n"], inode, "not an inode number");
     }
 }

@@ -2,9 +2,10 @@
 //! follows an interrupted install.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 
 use crate::MockClient;
@@ -14,7 +15,7 @@ use crate::fault_injection::lost;
 use crate::fault_injection::operation::Recording;
 use crate::fault_injection::report::{Attempt, Report};
 use crate::fault_injection::sequence::{End, Expected, SEQUENCES, SecondInterruption, Sequence};
-use crate::fault_injection::{Fault, Injection, Scope, crash_points};
+use crate::fault_injection::{Fault, FaultKind, Injection, Scope, crash_points};
 
 /// The states with unsynced writes lost of one sequence are divided into at most so many parts, which run in parallel.
 const PARTS: usize = 4;
@@ -29,7 +30,8 @@ impl Injection<'_> {
     /// The losses of unsynced writes in every sequence.
     pub fn lost_writes(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
         let count = scope.sample.div_ceil(PART).min(PARTS);
-        let parts: Vec<_> = (0..SEQUENCES.len()).flat_map(|index| (0..count).map(move |part| (index, part))).collect();
+        let sequences = (0..SEQUENCES.len()).filter(|index| scope.has(FaultKind::LostWrites, *index));
+        let parts: Vec<_> = sequences.flat_map(|index| (0..count).map(move |part| (index, part))).collect();
         let lost = |&(index, part): &(usize, usize)| self.lost_in(&SEQUENCES[index], scope, part, count);
         let lost: Vec<_> = parts.par_iter().map(lost).collect();
         let mut recorded = vec![None; SEQUENCES.len()];
@@ -71,12 +73,12 @@ impl Injection<'_> {
         let states = scope.of(lost::states(&recording, first, &data(&device)));
         let calls = recording.calls.into_iter().skip(first - 1).map(|call| call.shown).collect();
         let end = |state: &lost::State| {
-            lay_out(&state.image, &device)?;
+            let device = LaidOut::new(&state.image, &device)?;
             if state.complete || !sequence.before.is_empty() {
                 client.write()?;
             }
             let (states, _) = if state.complete { sequence.after_success } else { sequence.after_power_loss };
-            finish(self.subject, &device, states, &self.versions)
+            device.finish(self, states)
         };
         let own = states.into_iter().skip(part).step_by(of);
         Ok((calls, own.map(|state| (state.complete, state.shown.clone(), end(&state))).collect()))
@@ -84,14 +86,22 @@ impl Injection<'_> {
 
     /// Lets each sync of every sequence fail, and loses what it had to make durable.
     pub fn failed_syncs(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
-        let of_sequence = |sequence: &Sequence| -> Result<Vec<_>> {
+        let of_sequence = |(index, sequence): (usize, &Sequence)| -> Result<Vec<_>> {
+            if !scope.has(FaultKind::FailedSyncs, index) {
+                return Ok(Vec::new());
+            }
             let mut device = prepared(self.subject, sequence)?;
-            let calls = self.tracer.list(self.subject, &mut device, sequence.interrupted)?.calls;
+            let calls = self.tracer.record(self.subject, &mut device, sequence.interrupted)?.calls;
             let syncs = (1..).zip(&calls).filter(|(_, call)| call.is_sync).map(|(n, _)| n).collect();
-            let ends = scope.of(syncs).into_par_iter().map(|sync| self.failed_sync(sequence, sync)).collect::<Vec<_>>();
+            let ends = scope
+                .of_recordings()
+                .of(syncs)
+                .into_par_iter()
+                .map(|sync| self.failed_sync(sequence, sync))
+                .collect::<Vec<_>>();
             Ok(ends.into_iter().flatten().collect())
         };
-        let ends: Vec<_> = SEQUENCES.par_iter().map(of_sequence).collect();
+        let ends: Vec<_> = SEQUENCES.par_iter().enumerate().map(of_sequence).collect();
         for (ends, report) in ends.into_iter().zip(reports) {
             for (expected, shown, end) in ends? {
                 report.add(Attempt::LostWrites, expected, shown, end);
@@ -121,9 +131,9 @@ impl Injection<'_> {
         };
         let reported = if success { "success" } else { "failure" };
         let end = |image: Image| {
-            lay_out(&image, &device)?;
+            let device = LaidOut::new(&image, &device)?;
             client.write()?;
-            finish(self.subject, &device, states, &self.versions)
+            device.finish(self, states)
         };
         let images = lost::after_failed_sync(&recording, &data(&device)).into_iter();
         images.map(|image| (expected, format!("{shown}, {reported} was reported"), end(image))).collect()
@@ -133,17 +143,14 @@ impl Injection<'_> {
     pub fn lost_in_second(&self, second: &SecondInterruption, scope: Scope) -> Result<Report> {
         let (install, state) = ("ArtifactInstall", second.state);
         let mut device = self.downloaded()?;
-        let scope = scope.of_each();
+        let scope = scope.of_recordings().of_each();
         let firsts = scope.of(crash_points(&self.tracer.list(self.subject, &mut device, install)?));
         let ends = |&first: &Fault| -> Result<Vec<_>> {
             let mut device = self.downloaded()?;
             self.tracer.inject(self.subject, &mut device, install, first)?;
             let recording = self.tracer.record(self.subject, &mut device, state)?;
             let states = scope.of(lost::states(&recording, 1, &data(&device)));
-            let end = |lost: &lost::State| {
-                lay_out(&lost.image, &device)?;
-                finish(self.subject, &device, second.after_power_loss, &self.versions)
-            };
+            let end = |lost: &lost::State| LaidOut::new(&lost.image, &device)?.finish(self, second.after_power_loss);
             Ok(states.iter().map(|lost| (format!("{install} {first}, {state}: {}", lost.shown), end(lost))).collect())
         };
         let ends: Vec<_> = firsts.par_iter().map(ends).collect();
@@ -160,14 +167,38 @@ impl Injection<'_> {
     }
 }
 
-/// The path of the client's data, relative to `device`.
+/// The path of the client's data, relative to the recorded part of `device`.
 fn data(device: &MockClient) -> PathBuf {
-    device.datastore().strip_prefix(device.device()).map(Path::to_owned).unwrap_or_default()
+    device.datastore().strip_prefix(device.recorded()).map(Path::to_owned).unwrap_or_default()
 }
 
-/// Replaces the content of `device` with `image`.
-fn lay_out(image: &Image, device: &MockClient) -> Result<()> {
-    image.write_to(device.device()).context("laying out the durable writes failed")
+/// A device after a power loss, with a file that has the inode number of a lost one.
+struct LaidOut<'a> {
+    device: &'a MockClient,
+    other: PathBuf,
+}
+
+impl<'a> LaidOut<'a> {
+    /// Replaces the content of `device` with `image`.
+    fn new(image: &Image, device: &'a MockClient) -> Result<Self> {
+        let outside = tempfile::NamedTempFile::new_in(device.recorded().parent().unwrap_or(Path::new("/")));
+        let outside = outside.context("making a file of another program failed")?;
+        let reused = outside.as_file().metadata().context("reading a file of another program failed")?.ino();
+        image.write_to(&device.recorded(), reused).context("laying out the durable writes failed")?;
+        // In a directory that no module changes and no comparison includes.
+        let directory = if device.system().is_some() { device.recorded() } else { device.settings() };
+        fs::create_dir_all(&directory).context("making a directory of another program failed")?;
+        let other = directory.join("of another program");
+        outside.persist(&other).context("moving a file to the device failed")?;
+        Ok(Self { device, other })
+    }
+
+    /// Calls `states` and returns the outcome.
+    fn finish(&self, injection: &Injection, states: &[&str]) -> Result<End> {
+        let end = finish(injection.subject, self.device, states, &injection.versions)?;
+        ensure!(self.other.exists(), "a file of another program was removed, which had the inode number of a lost one");
+        Ok(end)
+    }
 }
 
 /// What the client has written to the work tree after the module's calls: a recording does not have it.
@@ -180,10 +211,10 @@ impl ClientFiles {
     /// When something outside the work tree is not explained by the recording.
     fn of(recording: &Recording, device: &MockClient) -> Result<Self> {
         let recorded = lost::complete(recording).listing();
-        let found = Image::of(device.device())?.listing();
+        let found = Image::of(&device.recorded())?.listing();
         let mut files = Vec::new();
         for path in recorded.keys().chain(found.keys()).filter(|path| recorded.get(*path) != found.get(*path)) {
-            let absolute = device.device().join(path);
+            let absolute = device.recorded().join(path);
             if !absolute.starts_with(device.tree()) && !device.tree().starts_with(&absolute) {
                 bail!("recording failed: {}: changed by a call that the tracer does not know", path.display());
             }

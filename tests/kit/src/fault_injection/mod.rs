@@ -95,11 +95,42 @@ pub struct Scope {
     pub sample: usize,
     /// Shifts the sample, so that different runs inject other faults.
     pub offset: usize,
+    /// One kind of fault in each sequence, another in the next one and at the next offset: for modules whose attempts
+    /// take many seconds.
+    pub one_kind: bool,
+}
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FaultKind {
+    CrashPoints,
+    FailingCalls,
+    LostWrites,
+    FailedSyncs,
 }
 
 impl Scope {
     /// Every fault.
-    pub const ALL: Self = Self { failing_calls: true, lost_writes: true, pairs: true, sample: usize::MAX, offset: 0 };
+    pub const ALL: Self =
+        Self { failing_calls: true, lost_writes: true, pairs: true, sample: usize::MAX, offset: 0, one_kind: false };
+
+    /// Whether faults of `kind` are injected in the sequence or pair number `index`.
+    fn has(self, kind: FaultKind, index: usize) -> bool {
+        const TURNS: [FaultKind; 6] = [
+            FaultKind::CrashPoints,
+            FaultKind::LostWrites,
+            FaultKind::FailingCalls,
+            FaultKind::CrashPoints,
+            FaultKind::FailedSyncs,
+            FaultKind::FailingCalls,
+        ];
+        let is_wanted = match kind {
+            FaultKind::CrashPoints => true,
+            FaultKind::FailingCalls => self.failing_calls,
+            FaultKind::LostWrites | FaultKind::FailedSyncs => self.lost_writes,
+        };
+        is_wanted && (!self.one_kind || TURNS[(index + self.offset) % TURNS.len()] == kind)
+    }
 
     /// The faults of the sample.
     fn of<T>(self, faults: Vec<T>) -> Vec<T> {
@@ -109,6 +140,11 @@ impl Scope {
     /// The pairs of the sample are of so many first and so many second crash points.
     fn of_each(self) -> Self {
         Self { sample: self.sample.isqrt().max(1), ..self }
+    }
+
+    /// Fewer, for attempts that are recordings of their own.
+    fn of_recordings(self) -> Self {
+        Self { sample: self.sample.div_ceil(4), ..self }
     }
 }
 
@@ -129,11 +165,11 @@ pub fn run(subject: &dyn Subject, tracer: &Tracer, scope: Scope) -> Result<Vec<R
             injection.lost_writes(scope, &mut reports)?;
             injection.failed_syncs(scope, &mut reports)?;
         }
-        for second in SECOND_INTERRUPTIONS {
-            if scope.pairs {
+        for (index, second) in SECOND_INTERRUPTIONS.iter().enumerate() {
+            if scope.pairs && scope.has(FaultKind::CrashPoints, index) {
                 reports.push(injection.pairs(second, scope)?);
             }
-            if scope.pairs && scope.lost_writes {
+            if scope.pairs && scope.has(FaultKind::LostWrites, index) {
                 reports.push(injection.lost_in_second(second, scope)?);
             }
         }
@@ -154,11 +190,14 @@ struct Injection<'a> {
 impl Injection<'_> {
     /// Every crash point and every failing call of every sequence.
     fn faults(&self, scope: Scope, reports: &mut [Report]) -> Result<()> {
-        let undisturbed: Vec<_> = SEQUENCES.par_iter().map(|sequence| self.undisturbed(sequence)).collect();
-        for ((sequence, end), report) in SEQUENCES.iter().zip(undisturbed).zip(&mut *reports) {
-            report.add(Attempt::Undisturbed, sequence.after_success.1, "without a fault".to_owned(), end);
+        if !scope.one_kind {
+            let undisturbed: Vec<_> = SEQUENCES.par_iter().map(|sequence| self.undisturbed(sequence)).collect();
+            for ((sequence, end), report) in SEQUENCES.iter().zip(undisturbed).zip(&mut *reports) {
+                report.add(Attempt::Undisturbed, sequence.after_success.1, "without a fault".to_owned(), end);
+            }
         }
-        let plans: Vec<_> = SEQUENCES.par_iter().map(|sequence| self.plan(sequence, scope)).collect();
+        let plan = |(index, sequence): (usize, &Sequence)| self.plan(index, sequence, scope);
+        let plans: Vec<_> = SEQUENCES.par_iter().enumerate().map(plan).collect();
         let mut attempts = Vec::new();
         for (index, plan) in plans.into_iter().enumerate() {
             attempts.extend(plan?.into_iter().map(|(fault, shown)| (index, fault, shown)));
@@ -180,20 +219,26 @@ impl Injection<'_> {
     }
 
     /// The faults to inject in `sequence`, each with its call.
-    fn plan(&self, sequence: &Sequence, scope: Scope) -> Result<Vec<(Fault, String)>> {
+    fn plan(&self, index: usize, sequence: &Sequence, scope: Scope) -> Result<Vec<(Fault, String)>> {
+        if ![FaultKind::CrashPoints, FaultKind::FailingCalls].iter().any(|kind| scope.has(*kind, index)) {
+            return Ok(Vec::new());
+        }
         let mut device = prepared(self.subject, sequence)?;
         let recording = self
             .tracer
             .list(self.subject, &mut device, sequence.interrupted)
             .with_context(|| format!("recording the sequence {:?} failed", sequence.name))?;
         let calls: Vec<_> = recording.calls.iter().map(|call| call.shown.clone()).collect();
-        let mut plan = scope.of(crash_points(&recording));
-        if scope.failing_calls {
+        let mut plan = Vec::new();
+        if scope.has(FaultKind::CrashPoints, index) {
+            plan.extend(scope.of(crash_points(&recording)));
+        }
+        if scope.has(FaultKind::FailingCalls, index) {
             let errors = ["ENOSPC", "EIO"].into_iter();
-            let failures = errors.flat_map(|error| (1..=calls.len()).map(move |n| Fault::Error(n, error)));
-            plan.extend(scope.of(failures.collect()));
-            let errors = ["ENOSPC", "EIO"].into_iter();
-            let failures = errors.flat_map(|error| (1..=calls.len()).map(move |n| Fault::Persistent(n, error)));
+            let failures = errors.flat_map(|error| {
+                let alone = (1..=calls.len()).map(move |n| Fault::Error(n, error));
+                alone.chain((1..=calls.len()).map(move |n| Fault::Persistent(n, error)))
+            });
             plan.extend(scope.of(failures.collect()));
         }
         let shown = |fault| match fault {

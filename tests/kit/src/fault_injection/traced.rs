@@ -54,23 +54,31 @@ impl Tracer {
         Self(path.into())
     }
 
-    /// Calls `state` on `device` and records what it does there.
+    /// Calls `state` on `device` and records what it does in its [recorded](MockClient::recorded) part.
     ///
     /// # Errors
     /// When the state fails, or a call cannot be recorded.
     pub fn record(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
-        self.log("record", subject, device, state)
+        self.log("record", &device.recorded(), subject, device, state)
     }
 
-    /// As [`record`](Self::record), without the content of the device and the effects of the calls.
+    /// As [`record`](Self::record), of the whole device, without its content and the effects of the calls.
     pub fn list(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
-        self.log("list", subject, device, state)
+        let whole = device.device().to_owned();
+        self.log("list", &whole, subject, device, state)
     }
 
-    fn log(&self, mode: &str, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
+    fn log(
+        &self,
+        mode: &str,
+        part: &Path,
+        subject: &dyn Subject,
+        device: &mut MockClient,
+        state: &str,
+    ) -> Result<Recording> {
         let directory = tempfile::tempdir()?; // outside the device, so that the log is not one of its files
         let log = directory.path().join("calls.log");
-        device.wrap(self.command(device.device(), [mode.into(), log.clone().into()]));
+        device.wrap(self.command(part, [mode.into(), log.clone().into()]));
         succeed(subject, device, state)?;
         device.wrap([""; 0]);
         Recording::read(&log)
@@ -91,7 +99,7 @@ impl Tracer {
         let directory = tempfile::tempdir()?;
         let log = directory.path().join("calls.log");
         let words = ["record-failing".into(), failing.to_string().into(), log.clone().into()];
-        device.wrap(self.command(device.device(), words));
+        device.wrap(self.command(&device.recorded(), words));
         let outcome = call(subject, device, state)?;
         device.wrap([""; 0]);
         ensure!(outcome.status.code() != Some(125), "{state}: recording failed: {outcome}");

@@ -4,7 +4,8 @@
 //! synced, a name once the directory that gets it has been, and everything after `sync` or `syncfs`. Until then any
 //! change may be missing, in any order, and content may be zeros or torn. ext4 with its defaults promises more; a
 //! module that relies on that fails elsewhere. The client's data are on a file system of their own: `syncfs` of one
-//! file system says nothing of the other. What a failed sync had to make durable is lost. Not modelled: writes through memory maps.
+//! file system says nothing of the other. What a failed sync had to make durable is lost. Not modelled: writes through
+//! memory maps.
 
 mod effect;
 mod states;

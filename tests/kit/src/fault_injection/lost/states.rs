@@ -30,8 +30,8 @@ pub fn complete(recording: &Recording) -> Image {
 /// leaves; each once. `data` is the path of the client's data, a file system of its own.
 ///
 /// At every crash point: all unsynced changes are lost; only unsynced content is, as with delayed allocation, or is
-/// zeros; the last unsynced write is torn; one unsynced change is lost and no other; all unsynced changes are lost but one;
-/// random sets of them are lost.
+/// zeros; the last unsynced write is torn; one unsynced change is lost and no other; all unsynced changes are lost but
+/// one; random sets of them are lost.
 pub fn states(recording: &Recording, first: usize, data: &Path) -> Vec<State> {
     let effects = effects(recording, data);
     let end = recording.calls.len();

@@ -16,7 +16,8 @@ fn before() -> Image {
     let root = inode(ROOT, Kind::Directory(names.into()));
     let old = inode(OLD, Kind::File(b"old".into()));
     let directory = inode(DIRECTORY, Kind::Directory(BTreeMap::new()));
-    Image { root: ROOT, inodes: [(ROOT, root), (OLD, old), (DIRECTORY, directory)].into() }
+    let inodes = [(ROOT, root), (OLD, old), (DIRECTORY, directory)].into();
+    Image { root: ROOT, inodes, gone: BTreeSet::new() }
 }
 
 fn change(directory: u64, name: &str, from: Option<u64>, to: Option<u64>) -> NameChange {
