@@ -54,6 +54,11 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Starts to boot a machine, and returns immediately: no command can be run yet.
+    pub fn power_on(image: &Image, overlay: &Overlay, directory: &Path) -> Result<Self> {
+        Self::start(image, overlay, directory, &Options::boot())
+    }
+
     /// Starts QEMU and returns immediately.
     pub(crate) fn start(image: &Image, overlay: &Overlay, directory: &Path, options: &Options) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("creating {} failed", directory.display()))?;
@@ -162,6 +167,14 @@ impl Machine {
             thread::sleep(PAUSE);
         }
         Ok(())
+    }
+
+    /// Waits until a line that contains `text` is on the console, also if it was printed before.
+    ///
+    /// # Errors
+    /// `limit` expires, QEMU ends, or an error is printed on the console.
+    pub fn wait_for_line(&self, step: &Step, text: &str, limit: Limit) -> Result<()> {
+        self.wait(step, text, limit).with_context(|| format!("waiting for {text:?} on the console"))
     }
 
     /// Waits until the machine reboots by itself, and ends it. The overlay can be booted.

@@ -175,16 +175,21 @@ pub fn sources(sh: &Shell, out: &Path) -> Result<Vec<PathBuf>> {
 /// Builds the server of the test images for `target`, and returns its path. It is static, as the modules are, because
 /// the images contain no other file.
 pub fn test_server(sh: &Shell, target: &'static Target) -> Result<PathBuf> {
-    const NAME: &str = "tiny-http";
-    let server = || Module { name: NAME.into(), version: String::new(), debian: String::new() };
-    let workspace = Workspace { modules: vec![server()], tools: Vec::new(), ..modules::workspace(sh)? };
+    executable(sh, target, "tiny-http")
+}
+
+/// The executable of the package `name` in the work tree of `sh` for `target`, built like the modules.
+pub fn executable(sh: &Shell, target: &'static Target, name: &str) -> Result<PathBuf> {
+    let package = || Module { name: name.into(), version: String::new(), debian: String::new() };
+    let workspace = Workspace { modules: vec![package()], tools: Vec::new(), ..modules::workspace(sh)? };
     toolchain::add_musl(sh, &[target], Choice::Auto)?;
     let libc = toolchain::libc(&Active::find(sh)?, target, Choice::Auto);
     packages::ensure(sh, &target.needs(libc).collect::<Vec<_>>())?;
+    fs::create_dir_all(&workspace.target).with_context(|| format!("creating {} failed", workspace.target.display()))?;
     let _lock = cache::lock(&workspace.target.join("dist.lock"))?;
     let (toolchains, ()) = toolchain::provide(sh, &workspace.target, &[target], Choice::Auto, |_| Ok(()))?;
     build::all(sh, &workspace, &toolchains, None)?;
-    Ok(toolchain_of(&toolchains, target)?.executable(&workspace, &server(), target))
+    Ok(toolchain_of(&toolchains, target)?.executable(&workspace, &package(), target))
 }
 
 /// Builds the packages of the jobs `stale`.

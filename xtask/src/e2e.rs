@@ -155,7 +155,7 @@ impl E2e {
 }
 
 /// The Debian packages that the host needs for the scenarios and for the APT repository.
-fn host_packages() -> Vec<&'static str> {
+pub fn host_packages() -> Vec<&'static str> {
     [e2e::HOST_PACKAGES, repository::TOOLS, signature::TOOLS].concat()
 }
 
@@ -186,7 +186,7 @@ pub fn cost(sh: &Shell) -> Result<Cost> {
 }
 
 /// The setups of the `chosen` machines.
-fn setups(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Vec<Setup>> {
+pub fn setups(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Vec<Setup>> {
     let targets: Vec<_> = chosen.iter().map(|(target, _)| *target).collect();
     let built = Dist::of(&targets).run(sh)?;
     let images = Image::ensure_all(sh, &chosen.iter().map(|(_, board)| *board).collect::<Vec<_>>())?;
@@ -224,7 +224,7 @@ fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBu
 
 /// The number of scenarios on a machine from which creating a snapshot takes less time than it saves: see
 /// `qemu::Snapshot`.
-const SNAPSHOT_SCENARIOS: usize = 6;
+pub const SNAPSHOT_SCENARIOS: usize = 6;
 
 /// Creates a snapshot for every machine that runs at least [`SNAPSHOT_SCENARIOS`] scenarios.
 fn create_snapshots(setups: &mut [Setup], of: impl Fn(&Setup) -> Vec<&'static Scenario> + Sync) -> Result<()> {

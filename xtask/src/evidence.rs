@@ -20,8 +20,12 @@ pub fn write(sh: &Shell, name: &str, command: &str, report: &str) -> Result<()> 
 /// The date, the sources and the machine of this run.
 fn circumstances(sh: &Shell) -> Result<String> {
     let date = cmd!(sh, "date --utc --iso-8601").quiet().read().context("reading the date failed")?;
-    let commit = cmd!(sh, "git describe --always --dirty").quiet().read().context("git describe failed")?;
-    Ok(format!("on {date}, from commit {commit}, on {}", host(sh)?))
+    Ok(format!("on {date}, from commit {}, on {}", commit(sh)?, host(sh)?))
+}
+
+/// The commit of the sources.
+pub fn commit(sh: &Shell) -> Result<String> {
+    cmd!(sh, "git describe --always --dirty").quiet().read().context("git describe failed")
 }
 
 /// This machine: cores, processor, memory and kernel.

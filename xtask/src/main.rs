@@ -18,6 +18,7 @@ mod layer;
 mod mutants;
 mod needs;
 mod new;
+mod power_loss;
 mod record;
 mod release;
 mod shell;
@@ -55,6 +56,7 @@ enum Xtask {
     Layer(layer::Layer),
     Mutants(mutants::Mutants),
     New(new::New),
+    PowerLoss(power_loss::PowerLoss),
     Release(release::Release),
     Shell(shell::Shell),
     Test(test::Test),
@@ -96,6 +98,7 @@ fn dispatch() -> Result<()> {
         Xtask::Layer(command) => command.run(&sh).map(drop),
         Xtask::Mutants(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
         Xtask::New(command) => command.run(&sh),
+        Xtask::PowerLoss(command) => command.run(&sh, &Record::default()).map(|summary| println!("{summary}")),
         Xtask::Release(command) => command.run(&sh),
         Xtask::Shell(command) => command.run(&sh),
         Xtask::Test(command) => command.run(&sh),

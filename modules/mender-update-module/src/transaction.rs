@@ -152,6 +152,16 @@ impl<U: Update> Transaction<U> {
         Ok(self.read()?.map(pending))
     }
 
+    /// Whether no update is pending, or only its files have still to be removed.
+    pub fn has_ended(&self) -> Result<bool> {
+        Ok(self.read()?.is_none_or(|record| record.phase == Phase::Discarding))
+    }
+
+    /// Whether the pending update is committed.
+    pub fn is_committed(&self) -> Result<bool> {
+        Ok(self.read()?.is_some_and(|record| record.phase == Phase::Committed))
+    }
+
     /// Whether the active version needs a reboot: the new one, or after a rollback the previous one.
     pub fn needs_reboot(&self) -> Result<NeedsReboot> {
         match self.read()? {

@@ -1,9 +1,10 @@
 //! The trait of a module with transactions, and its adapter to [`UpdateModule`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::durable;
 use crate::guard::Guard;
 use crate::journal::Journal;
 use crate::log;
@@ -94,9 +95,14 @@ pub trait Transactional: Sized {
         Ok(())
     }
 
-    /// As [`UpdateModule::artifact_commit`]. Default: the new version stays.
+    /// As [`UpdateModule::artifact_commit`]. Default: the new version stays. A commit that is repeated after `Cleanup`
+    /// has begun succeeds, too: client 3.4 repeats it after a power loss in `Cleanup`.
     fn artifact_commit(&self, tree: &WorkTree) -> Result<()> {
-        transaction::<Self>(tree).commit()
+        let transaction = transaction::<Self>(tree);
+        if ended_by_commit(tree).exists() && transaction.has_ended()? {
+            return Ok(());
+        }
+        transaction.commit()
     }
 
     /// As [`UpdateModule::supports_rollback`]. Default: yes.
@@ -133,6 +139,12 @@ pub trait Transactional: Sized {
     fn cleanup(&self, tree: &WorkTree) -> Result<()> {
         let transaction = transaction::<Self>(tree);
         let left = transaction.left();
+        // Without this file, only a repeated commit after a power loss fails.
+        let recorded = transaction.is_committed().and_then(|is_committed| match is_committed {
+            true => durable::write_file(&ended_by_commit(tree), b""),
+            false => Ok(()),
+        });
+        recorded.unwrap_or_else(|error| log!("a commit that is repeated after a power loss will fail: {error:#}"));
         match transaction.finish() {
             Ok(record) => {
                 transaction.retry_left(&left);
@@ -261,4 +273,10 @@ impl<M: Transactional> UpdateModule for InTransactions<M> {
 
 fn transaction<M: Transactional>(tree: &WorkTree) -> Transaction<M::Update> {
     Transaction::new(Journal::new(&tree.state_directory(M::NAME)))
+}
+
+/// The file by which a repeated commit knows that the update of `tree` has ended with a commit. The client deletes it
+/// with the tree.
+fn ended_by_commit(tree: &WorkTree) -> PathBuf {
+    tree.tmp().join("ended-by-commit")
 }

@@ -133,6 +133,25 @@ fn install_and_commit_leave_exactly_the_new_version() {
 }
 
 #[test]
+fn a_commit_is_repeated_after_cleanup_and_a_rolled_back_update_is_not_committed() {
+    let device = Device::filled(Generation::V3);
+    device.install(NEW);
+    device.ok("ArtifactCommit");
+    device.ok("Cleanup");
+    let new = device.exact();
+    // Client 3.4 does so after a power loss in Cleanup. If the commit failed, it would take the update for rolled back.
+    device.ok("ArtifactCommit");
+    device.ok("Cleanup");
+    assert_eq!(device.exact(), new);
+    assert!(device.is_clean());
+    let device = Device::filled(Generation::V3);
+    device.install(NEW);
+    device.ok("ArtifactRollback");
+    device.ok("Cleanup");
+    device.fails("ArtifactCommit", &["nothing to commit"]);
+}
+
+#[test]
 fn nothing_changes_before_install() {
     let device = Device::filled(Generation::V5);
     let before = device.exact();

@@ -1,6 +1,7 @@
 //! A device under test: its disk, its power, and the commands that a scenario runs on it.
 
 mod client;
+mod power;
 
 use std::fs;
 use std::path::{Path, PathBuf};

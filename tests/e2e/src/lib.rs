@@ -8,6 +8,7 @@ mod client;
 pub mod cost;
 mod device;
 mod managed;
+pub mod power_loss;
 mod record;
 mod renamed;
 mod replacement;

@@ -14,8 +14,8 @@ use qemu::Limit;
 use serde_json::json;
 
 use crate::device::Device;
-pub use subject::{CONTAINER, DEB, DIRECTORY, Subject, WEB_FILE};
-pub use views::{Outcome, Views};
+pub use subject::{BASE, CONTAINER, DEB, DIRECTORY, Subject, WEB_FILE};
+pub use views::{Outcome, Views, provides};
 
 /// A deployment, from the client's next poll to its last report. An interrupted download waits for one minute, and
 /// podman's commands take some seconds each.

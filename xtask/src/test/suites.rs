@@ -21,6 +21,7 @@ use crate::fuzz::{self, Fuzz};
 use crate::layer::{self, Checkouts, Layer, levels};
 use crate::mutants::Mutants;
 use crate::needs::{Needs, is_root};
+use crate::power_loss::PowerLoss;
 use crate::record::Record;
 use crate::summary::Summary;
 use crate::{build, docs, new, target, test_output};
@@ -74,6 +75,9 @@ pub const SUITES: &[Suite] = &[
     }),
     several("layer", Level::Quick, needs_layer, |_, sh, summary| levels::run(sh, &Checkouts::default(), None, summary)),
     one("end to end", Level::Sample, Lane::Packages, needs_machines, |plan, sh, record| e2e(plan).run(sh, record)),
+    one("power loss", Level::Full, Lane::Packages, needs_power_loss, |_, sh, record| {
+        PowerLoss::sample()?.run(sh, record)
+    }),
 ];
 
 const fn one(
@@ -118,6 +122,10 @@ fn needs_images(_: &Plan, _: &Shell) -> Result<Requirements> {
 
 fn needs_machines(plan: &Plan, sh: &Shell) -> Result<Requirements> {
     Ok(e2e(plan).needs(sh)?.into())
+}
+
+fn needs_power_loss(_: &Plan, sh: &Shell) -> Result<Requirements> {
+    Ok(PowerLoss::sample()?.needs(sh)?.into())
 }
 
 fn needs_dist(plan: &Plan, sh: &Shell) -> Result<Requirements> {

@@ -14,6 +14,7 @@ use crate::scenarios::container;
 pub const BASE: &str = "base";
 
 /// A module and its payload.
+#[derive(Debug)]
 pub struct Subject {
     /// The module.
     pub module: &'static str,
@@ -77,7 +78,10 @@ pub const CONTAINER: Subject = Subject {
     active: |device| {
         let request = "busybox wget -q -O - http://127.0.0.1:8080/";
         let none = format!("test -z \"$(podman ps --quiet)\" && echo {BASE}");
-        Ok(device.ok(&format!("{request} || {{ {none}; }}"))?.trim().to_owned())
+        // A container answers some time after its start, for example after a boot.
+        let found = format!("{request} 2>/dev/null || {{ {none}; }}");
+        let wait = format!("for try in $(seq 60); do {found} && exit 0; sleep 1; done; echo mixed: no answer");
+        Ok(device.ok(&wait)?.trim().to_owned())
     },
 };
 

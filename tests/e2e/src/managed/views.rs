@@ -119,7 +119,7 @@ fn is_in_order(statuses: &[String]) -> bool {
 }
 
 /// The lines `NAME=VALUE` of `text`.
-fn provides(text: &str) -> BTreeMap<String, String> {
+pub fn provides(text: &str) -> BTreeMap<String, String> {
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

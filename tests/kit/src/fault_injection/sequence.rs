@@ -202,6 +202,15 @@ pub const SEQUENCES: &[Sequence] = &[
         after_success: (CLEAN_UP, NEW),
     },
     Sequence {
+        name: "Cleanup after commit, then a boot and another commit (3.4)",
+        client: Generation::V3,
+        before: &["Download", "ArtifactInstall", "ArtifactCommit"],
+        interrupted: "Cleanup",
+        after_power_loss: (&[BOOT, COMMIT_OR_ROLL_BACK, "Cleanup"], NEW),
+        after_failure: (CLEAN_UP, NEW),
+        after_success: (CLEAN_UP, NEW),
+    },
+    Sequence {
         name: "Cleanup after rollback",
         client: Generation::V5,
         before: &["Download", "ArtifactInstall", "ArtifactRollback", "ArtifactFailure"],
