@@ -68,6 +68,11 @@ impl Subject for Directory {
         Snapshot::of(&device.device().join(top))
     }
 
+    /// Without the staging directory, which is in the parent of the destination.
+    fn visible(&self, device: &MockClient) -> Result<Snapshot> {
+        Ok(self.active(device)?.without(|path| path.iter().any(|name| name == ".app.directory")))
+    }
+
     fn require_new(&self, device: &MockClient) -> Result<()> {
         is_same_as(self, device, |device| {
             let (app, kept) = (device.device().join(self.destination()), device.device().join("kept"));

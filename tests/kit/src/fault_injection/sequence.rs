@@ -117,7 +117,7 @@ pub const SEQUENCES: &[Sequence] = &[
         before: &["Download"],
         interrupted: "ArtifactInstall",
         after_power_loss: (&[BOOT, COMMIT_OR_ROLL_BACK, "Cleanup"], Expected::AsAfterBoot),
-        after_failure: (&[BOOT, COMMIT_OR_ROLL_BACK, "Cleanup"], PREVIOUS),
+        after_failure: (RECOVER, PREVIOUS),
         after_success: (&[BOOT, COMMIT_OR_ROLL_BACK, "Cleanup"], NEW),
     },
     Sequence {
