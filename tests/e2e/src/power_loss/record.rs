@@ -104,8 +104,8 @@ impl Found {
 }
 
 /// Client 3.4 resumes with Cleanup and reports a failure, whatever the module does.
-const FAILURE_AFTER_COMMIT: &str = "power loss after the end of ArtifactCommit: the client reports a failure, and its own \
-    record and the disk have the new version";
+const FAILURE_AFTER_COMMIT: &str = "power loss after the end of ArtifactCommit: the client reports a failure, and its \
+    own record and the disk have the new version";
 
 /// What a user's rollback ends with if the client has no record of an update.
 const ROLLBACK_OF_NOTHING: &str = "rollback: exit status 2";
