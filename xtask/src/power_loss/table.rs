@@ -73,9 +73,9 @@ above is that of the last run, which has added its points to those of earlier ru
 - **previous**, **new**: exactly that version is active, the file systems are clean, and the disk, `show-artifact`,
   `show-provides` and the status agree.
 - **client**: what the state machine of client 3.4.0 makes inevitable. As a daemon it reports a failure after a power
-  loss in Cleanup, which follows the commit: the new version is active. Without the daemon it has no record of an update
-  until some time after ArtifactInstall: the new version is active until the next install, in which the module rolls it
-  back.
+  loss between the end of ArtifactCommit and the end of Cleanup: the new version is active. Without the daemon it has no
+  record of an update until some time after ArtifactInstall: the new version is active until the next install, in which
+  the module rolls it back.
 - **bad**: everything else, and points that did not end.
 
 ";

@@ -83,10 +83,10 @@ impl Found {
             }
             (Mode::Standalone, NOTHING_PENDING, false) => Verdict::Previous,
             (Mode::Managed, "failure", false) if self.has_log => Verdict::Previous,
-            (Mode::Managed, "failure", true) if state == "Cleanup" => Verdict::Client(
-                "power loss in Cleanup after the commit: the client reports a failure, the new version is active"
-                    .to_owned(),
-            ),
+            // show-artifact has the new version, so the client has recorded the end of ArtifactCommit.
+            (Mode::Managed, "failure", true) if matches!(state, "ArtifactCommit" | "Cleanup") => {
+                Verdict::Client(FAILURE_AFTER_COMMIT.to_owned())
+            }
             (Mode::Standalone, ..) => bad("an update is pending"),
             (Mode::Managed, ..) => bad("disk and status on the server disagree, or the deployment log is missing"),
         }
@@ -102,6 +102,10 @@ impl Found {
             && (self.disk.as_str(), self.artifact.as_str(), &self.provided) == (NEW, BASE, &None)
     }
 }
+
+/// Client 3.4 resumes with Cleanup and reports a failure, whatever the module does.
+const FAILURE_AFTER_COMMIT: &str = "power loss after the end of ArtifactCommit: the client reports a failure, and its \
+    own record and the disk have the new version";
 
 /// What a user's rollback ends with if the client has no record of an update.
 const ROLLBACK_OF_NOTHING: &str = "rollback: exit status 2";
@@ -216,7 +220,7 @@ mod tests {
         for (number, change) in changes.iter().enumerate() {
             let mut found = found(NEW, "success");
             change(&mut found);
-            let verdict = found.verdict(Mode::Managed, "ArtifactCommit");
+            let verdict = found.verdict(Mode::Managed, "ArtifactInstall");
             assert!(matches!(verdict, Verdict::Bad(_)), "{number}: {verdict:?}");
         }
         let pending = found(NEW, "update pending").verdict(Mode::Standalone, "ArtifactCommit");
@@ -226,10 +230,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_a_committed_update_is_the_clients_only_in_cleanup() {
+    fn a_failure_of_a_committed_update_is_the_clients_only_after_its_commit() {
         let found = found(NEW, "failure");
         assert!(matches!(found.verdict(Mode::Managed, "Cleanup"), Verdict::Client(_)));
-        assert!(matches!(found.verdict(Mode::Managed, "ArtifactCommit"), Verdict::Bad(_)));
+        assert!(matches!(found.verdict(Mode::Managed, "ArtifactCommit"), Verdict::Client(_)));
+        assert!(matches!(found.verdict(Mode::Managed, "ArtifactInstall"), Verdict::Bad(_)));
+        let not_recorded = Found { artifact: BASE.into(), ..found };
+        assert!(matches!(not_recorded.verdict(Mode::Managed, "ArtifactCommit"), Verdict::Bad(_)));
     }
 
     #[test]
