@@ -12,7 +12,7 @@ use crate::MockClient;
 use crate::fault_injection::drive::{finish, prepared};
 use crate::fault_injection::image::{Image, Kind};
 use crate::fault_injection::lost;
-use crate::fault_injection::operation::Recording;
+use crate::fault_injection::operation::{Call, Recording};
 use crate::fault_injection::report::{Attempt, Report};
 use crate::fault_injection::sequence::{End, Expected, SEQUENCES, SecondInterruption, Sequence};
 use crate::fault_injection::{Fault, FaultKind, Injection, Scope, crash_points};
@@ -92,13 +92,10 @@ impl Injection<'_> {
             }
             let mut device = prepared(self.subject, sequence)?;
             let calls = self.tracer.record(self.subject, &mut device, sequence.interrupted)?.calls;
-            let syncs = (1..).zip(&calls).filter(|(_, call)| call.is_sync).map(|(n, _)| n).collect();
-            let ends = scope
-                .of_recordings()
-                .of(syncs)
-                .into_par_iter()
-                .map(|sync| self.failed_sync(sequence, sync))
-                .collect::<Vec<_>>();
+            let own = |call: &Call| call.is_sync && self.subject.is_sync_of_module(&call.shown);
+            let syncs: Vec<_> = (1..).zip(&calls).filter(|(_, call)| own(call)).collect();
+            let end = |(number, call): (usize, &Call)| self.failed_sync(sequence, number, &call.shown);
+            let ends: Vec<_> = scope.of_recordings().of(syncs).into_par_iter().map(end).collect();
             Ok(ends.into_iter().flatten().collect())
         };
         let ends: Vec<_> = SEQUENCES.par_iter().enumerate().map(of_sequence).collect();
@@ -112,14 +109,14 @@ impl Injection<'_> {
 
     /// Lets the sync that is call number `failing` fail, and loses what it had to make durable; once with everything
     /// else kept, and once with all other unsynced writes lost.
-    fn failed_sync(&self, sequence: &Sequence, failing: usize) -> Vec<(Expected, String, Result<End>)> {
+    fn failed_sync(&self, sequence: &Sequence, failing: usize, call: &str) -> Vec<(Expected, String, Result<End>)> {
         let record = || -> Result<_> {
             let mut device = prepared(self.subject, sequence)?;
             let (recording, success) =
                 self.tracer.record_failing(self.subject, &mut device, sequence.interrupted, failing)?;
             Ok((device, recording, success))
         };
-        let shown = format!("the sync at call {failing} failed and lost its data");
+        let shown = format!("call {failing} ({call}) failed and lost its data");
         let (device, recording, success) = match record() {
             Ok(recorded) => recorded,
             Err(error) => return vec![(sequence.after_power_loss.1, shown, Err(error))],

@@ -74,6 +74,12 @@ pub trait Subject: Sync {
         Ok(())
     }
 
+    /// Whether the sync `call`, as reports show it, is the module's: another program answers for its own files.
+    /// Default: yes.
+    fn is_sync_of_module(&self, _call: &str) -> bool {
+        true
+    }
+
     /// Checks that nothing of an ended update is left on `device`, apart from what is active.
     ///
     /// # Errors
