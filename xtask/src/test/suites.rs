@@ -66,7 +66,7 @@ pub const SUITES: &[Suite] = &[
     one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
     one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),
     one("fuzzing", Level::Full, Lane::Host, needs_fuzz, |_, sh, record| Fuzz::default().run(sh, record)),
-    one("mutants", Level::Full, Lane::Host, nothing, |plan, sh, record| mutants(plan).run(sh, record)),
+    one("mutants", Level::Full, Lane::Host, needs_no_limit, |plan, sh, record| mutants(plan).run(sh, record)),
     one("layer: generated files", Level::Quick, Lane::Packages, nothing, |_, sh, _| Layer::CHECK.run(sh)),
     one("dist", Level::Sample, Lane::Packages, needs_dist, |plan, sh, _| dist(plan).run(sh)),
     several("layer: prebuilt checksums", Level::Sample, nothing, |_, sh, summary| {
@@ -124,8 +124,20 @@ fn needs_machines(plan: &Plan, sh: &Shell) -> Result<Requirements> {
     Ok(e2e(plan).needs(sh)?.into())
 }
 
-fn needs_power_loss(_: &Plan, sh: &Shell) -> Result<Requirements> {
+fn needs_power_loss(plan: &Plan, sh: &Shell) -> Result<Requirements> {
+    if plan.is_limited {
+        return Ok(without_limit("cargo xtask power-loss --count 2"));
+    }
     Ok(PowerLoss::sample()?.needs(sh)?.into())
+}
+
+fn needs_no_limit(plan: &Plan, _: &Shell) -> Result<Requirements> {
+    Ok(if plan.is_limited { without_limit("cargo xtask mutants --sample 3") } else { Requirements::default() })
+}
+
+/// A suite whose parts take many minutes each, so that it cannot end in a limited time.
+fn without_limit(command: &str) -> Requirements {
+    Requirements { obstacle: Some(format!("--within leaves it out: run {command}")), ..Requirements::default() }
 }
 
 fn needs_dist(plan: &Plan, sh: &Shell) -> Result<Requirements> {
