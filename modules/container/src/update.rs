@@ -240,7 +240,8 @@ impl ProjectUpdate {
         }
         // Another project may have its previous version beside it, which could not be restored.
         durable::remove_tree(&self.staged())?;
-        durable::remove_empty_dir(&self.staging())
+        durable::remove_empty_dir(&self.staging())?;
+        Dir::open(&self.state_directory)?.sync()
     }
 }
 

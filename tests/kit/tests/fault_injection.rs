@@ -64,11 +64,16 @@ case "$1" in
     ArtifactInstall)
 {install}
         ;;
-    ArtifactCommit) [ -e "$done" ] && : > "$committed" && sync ;;
+    ArtifactCommit)
+        # After Cleanup has begun, client 3.4 may repeat it.
+        [ -e "$done" ] || [ -e "$2/ended" ]
+        [ -e "$2/ended" ] || : > "$committed"
+        sync ;;
     ArtifactRollback) roll_back ;;
     --recover) {boot} ;;
     Download|Cleanup)
         [ "$1" = Cleanup ] || [ -e "$committed" ] || roll_back
+        if [ "$1" = Cleanup ] && [ -e "$committed" ] && [ -d "$2" ]; then : > "$2/ended"; sync; fi
         rm -f "$kept" "$app.new"
         sync
         rm -f "$done" "$committed"

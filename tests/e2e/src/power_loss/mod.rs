@@ -2,7 +2,7 @@
 //!
 //! The power loss is the end of QEMU. The card of the device has no volatile cache: Linux detects it as "write
 //! through" and sends no flush. So a power loss loses what the guest had not written, which is what was not synced, and
-//! tears the transfer that is in progress after any of its sectors. [`Writeback`](point::Writeback) varies what the
+//! tears the transfer that is in progress after any of its sectors. `point::Writeback` varies what the
 //! kernel has written of it by itself.
 //!
 //! The module's executable is replaced by a script that reports its calls on the console, and the moment of the power

@@ -55,8 +55,10 @@ struct OneFile {
 #[derive(Serialize, Deserialize)]
 struct Before {
     /// The inode of the previous file, if there is one.
+    #[serde(rename = "previous_inode")]
     file: Option<u64>,
     /// The inode of the new file.
+    #[serde(rename = "new_inode")]
     new: Option<u64>,
     /// The times of the directory, if it existed: a rollback restores them.
     times: Option<Times>,
