@@ -16,7 +16,7 @@ pub enum End {
 pub enum Expected {
     /// This one.
     Only(End),
-    /// The version that was active after the boot. [`COMMIT_OR_ROLL_BACK`] has to agree with it.
+    /// The version that was active after the boot; a commit succeeds only if it is the new one.
     AsAfterBoot,
 }
 
