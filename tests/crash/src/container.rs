@@ -145,7 +145,7 @@ impl Subject for Container {
 
     /// The mock of the engine syncs its own files.
     fn is_sync_of_module(&self, call: &str) -> bool {
-        !call.contains("engine")
+        !call.contains("engine") && !call.ends_with("/with spaces")
     }
 
     fn is_clean(&self, device: &MockClient) -> Result<()> {

@@ -81,12 +81,6 @@ impl Subject for Described {
         named.collect::<Option<_>>().context("a file of the payload has a name that is not UTF-8")
     }
 
-    /// Not that of the device's top directory, in which the staging directory of a first install is: if it fails, one
-    /// that was removed may come back, which only takes space.
-    fn is_sync_of_module(&self, call: &str) -> bool {
-        !call.ends_with("/with spaces")
-    }
-
     fn is_clean(&self, device: &MockClient) -> Result<()> {
         let journal = device.datastore().join("update-modules").join(&self.name).join("journal.json");
         ensure!(!journal.exists(), "the update is not ended: its journal is left");
