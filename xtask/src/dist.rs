@@ -213,7 +213,7 @@ fn update(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job], li
         }
         packager.make(job, linked, toolchain)?;
     }
-    package::lint(sh, stale)?;
+    package::lint(stale)?;
     // A package that lintian rejects has no record, and the next run makes it again.
     for job in stale {
         let toolchain = toolchain_of(&toolchains, job.target)?;

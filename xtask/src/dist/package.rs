@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use host::command::run;
+use host::pool::side_by_side;
 use host::status::{Step, step};
 use host::{cache, directory};
 use toml_edit::{DocumentMut, Item, Value};
@@ -20,6 +21,9 @@ use super::{c_library, copyright, cyclonedx, source};
 
 /// The Debian packages of the programs that are used here.
 pub const TOOLS: &[&str] = &["binutils", "lintian", "xz-utils"];
+
+/// The number of processes of lintian.
+const LINTIANS: usize = 2;
 
 /// Checks before the build that Debian's changelog of `module` begins with the version of Cargo.toml.
 pub fn check_version(workspace: &Workspace, module: &Module) -> Result<()> {
@@ -149,13 +153,20 @@ fn check_changelog(changelog: &str, module: &Module) -> Result<()> {
 }
 
 /// Checks the packages with lintian and prints its output. Its errors fail, its warnings do not.
-pub fn lint(sh: &Shell, jobs: &[&Job]) -> Result<()> {
-    let debs = jobs.iter().map(|job| &job.deb);
-    let output = step("lintian", |step| {
-        let lintian = cmd!(sh, "lintian --fail-on error --profile debian --allow-root").args(debs);
-        run(step, lintian).context("lintian reports errors: correct them, or override them in debian/ with a reason")
+pub fn lint(jobs: &[&Job]) -> Result<()> {
+    // lintian uses one processor.
+    let parts: Vec<_> = jobs.chunks(jobs.len().div_ceil(LINTIANS).max(1)).collect();
+    let outputs = step("lintian", |step| {
+        side_by_side(parts.len(), &parts, |part| {
+            let sh = Shell::new()?;
+            let lintian = cmd!(sh, "lintian --fail-on error --profile debian --allow-root");
+            run(step, lintian.args(part.iter().map(|job| &job.deb)))
+        })
+        .into_iter()
+        .collect::<Result<Vec<_>>>()
+        .context("lintian reports errors: correct them, or override them in debian/ with a reason")
     })?;
-    eprint!("{output}");
+    outputs.iter().for_each(|output| eprint!("{output}"));
     Ok(())
 }
 
