@@ -28,10 +28,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use host::pool::side_by_side;
 use host::{cache, packages};
 use xshell::Shell;
 
@@ -192,6 +193,9 @@ pub fn executable(sh: &Shell, target: &'static Target, name: &str) -> Result<Pat
     Ok(toolchain_of(&toolchains, target)?.executable(&workspace, &package(), target))
 }
 
+/// The number of packages that are made in parallel. cargo-deb uses one processor.
+const PACKAGERS: usize = 2;
+
 /// Builds the packages of the jobs `stale`.
 fn update(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job], libc: Choice) -> Result<()> {
     for module in workspace.modules.iter().chain(&workspace.tools) {
@@ -201,18 +205,23 @@ fn update(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job], li
     let targets: Vec<&'static Target> =
         TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
     let (toolchains, tools) = toolchain::provide(sh, &workspace.target, &targets, libc, Tools::provide)?;
-    let packager = Packager { sh, workspace, inputs, cargo_deb: tools.deb };
+    let packager = Packager { workspace, inputs, cargo_deb: tools.deb };
     let linked = linked(sh, workspace, stale)?;
     build::all(sh, workspace, &toolchains, Some(&tools.auditable))?;
     let out = workspace.root.join("dist");
     fs::create_dir_all(&out).with_context(|| format!("creating {} failed", out.display()))?;
-    for (job, linked) in stale.iter().zip(&linked) {
+    let jobs: Vec<_> = stale.iter().zip(&linked).collect();
+    let directory = sh.current_dir();
+    let made = side_by_side(PACKAGERS, &jobs, |(job, linked)| {
+        let sh = &Shell::new()?;
+        sh.change_dir(&directory);
         let toolchain = toolchain_of(&toolchains, job.target)?;
         if let Some(processor) = &job.target.processor {
             processor::start(sh, &toolchain.executable(workspace, job.module, job.target), processor)?;
         }
-        packager.make(job, linked, toolchain)?;
-    }
+        packager.make(sh, job, linked, toolchain)
+    });
+    made.into_iter().collect::<Result<()>>()?;
     package::lint(stale)?;
     // A package that lintian rejects has no record, and the next run makes it again.
     for job in stale {
@@ -226,13 +235,13 @@ fn update(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job], li
 }
 
 /// The linked crates of the module of each of `jobs`. They are read once for each module.
-fn linked(sh: &Shell, workspace: &Workspace, jobs: &[&Job]) -> Result<Vec<Rc<Linked>>> {
-    let mut known: BTreeMap<&str, Rc<Linked>> = BTreeMap::new();
+fn linked(sh: &Shell, workspace: &Workspace, jobs: &[&Job]) -> Result<Vec<Arc<Linked>>> {
+    let mut known: BTreeMap<&str, Arc<Linked>> = BTreeMap::new();
     let mut all = Vec::new();
     for job in jobs {
         let name = job.module.name.as_str();
         if !known.contains_key(name) {
-            known.insert(name, Rc::new(Linked::of(sh, workspace, job.module)?));
+            known.insert(name, Arc::new(Linked::of(sh, workspace, job.module)?));
         }
         all.extend(known.get(name).cloned());
     }

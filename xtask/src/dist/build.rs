@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use host::cargo::cargo;
 use host::command::run;
 use host::directory;
+use host::pool::side_by_side;
 use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
@@ -34,16 +35,26 @@ pub fn all(
         toolchains.iter().partition(|(_, toolchain)| matches!(toolchain.compiler, Compiler::Debian(_)));
     let groups = [active].into_iter().chain(others.into_iter().map(|other| vec![other]));
     for group in groups.filter(|group| !group.is_empty()) {
-        let names: Vec<_> = group.iter().map(|(target, _)| target.debian).collect();
-        step(format!("building for {}", names.join(", ")), |step| {
-            build(sh, step, workspace, &workspace.modules, &group, auditable)?;
-            // In a call of its own: cargo unites the features of what it builds together, and those of a program for
-            // workstations would make the modules larger.
-            let mut workstations = group.clone();
-            workstations.retain(|(target, _)| workspace.tools.iter().any(|tool| tool.is_for(target)));
-            if !workstations.is_empty() {
-                build(sh, step, workspace, &workspace.tools, &workstations, auditable)?;
+        // In two calls of cargo: it unites the features of what it builds together, and those of a program for
+        // workstations would make the modules larger. Side by side, because the ends of both use one processor.
+        let rustc = rustc(sh, workspace, &group)?;
+        let mut workstations = group.clone();
+        workstations.retain(|(target, _)| workspace.tools.iter().any(|tool| tool.is_for(target)));
+        let calls = [("modules", &workspace.modules, &group), ("programs", &workspace.tools, &workstations)];
+        let directory = sh.current_dir();
+        let built = side_by_side(calls.len(), &calls, |(what, packages, group)| {
+            if packages.is_empty() || group.is_empty() {
+                return Ok(());
             }
+            let sh = Shell::new()?;
+            sh.change_dir(&directory);
+            let names: Vec<_> = group.iter().map(|(target, _)| target.debian).collect();
+            step(format!("building the {what} for {}", names.join(", ")), |step| {
+                build(&sh, step, workspace, packages, group, rustc.as_deref(), auditable)
+            })
+        });
+        built.into_iter().collect::<Result<()>>()?;
+        step("checking the executables", |step| {
             let is_auditable = auditable.is_some();
             group.iter().try_for_each(|(target, toolchain)| check(sh, step, workspace, target, toolchain, is_auditable))
         })?;
@@ -61,13 +72,15 @@ fn remove_other_toolchains(directory: &Path, toolchain: &Toolchain) -> Result<()
     fs::write(&made_by, &toolchain.identity).with_context(|| format!("writing {} failed", made_by.display()))
 }
 
-/// Builds `modules`, which have one profile, for the targets of `group`, which have the same compiler.
+/// Builds `modules`, which have one profile, for the targets of `group`, which have the same compiler: `rustc`, or the
+/// active one.
 fn build(
     sh: &Shell,
     step: &Step,
     workspace: &Workspace,
     modules: &[Module],
     group: &[&(&'static Target, Toolchain)],
+    rustc: Option<&Path>,
     auditable: Option<&Path>,
 ) -> Result<()> {
     let packages = modules.iter().flat_map(|module| ["--package", &module.name]);
@@ -87,7 +100,7 @@ fn build(
             .env("CARGO_TARGET_DIR", toolchain.target_directory(workspace, target))
             .env(variable(triple, "LINKER"), target.linker(toolchain.libc));
     }
-    if let Some(rustc) = rustc(sh, workspace, group)? {
+    if let Some(rustc) = rustc {
         command = command.env("RUSTC", rustc);
     }
     cargo(step, command)?;

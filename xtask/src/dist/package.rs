@@ -69,8 +69,6 @@ fn lists(manifest: &DocumentMut, asset: &[String; 2]) -> bool {
 
 /// Makes packages: the values that are the same for all of them.
 pub struct Packager<'a> {
-    /// The shell.
-    pub sh: &'a Shell,
     /// The work tree.
     pub workspace: &'a Workspace,
     /// Its inputs for packages.
@@ -81,12 +79,12 @@ pub struct Packager<'a> {
 
 impl Packager<'_> {
     /// Makes the package of `job` twice, and fails if they differ: then the package would not be reproducible.
-    pub fn make(&self, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
+    pub fn make(&self, sh: &Shell, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
         step(format!("packaging {} for {}", job.module.debian, job.target.debian), |step| {
-            self.stage(job, linked, toolchain)?;
-            let again = self.workspace.target.join("again.deb");
+            self.stage(sh, job, linked, toolchain)?;
+            let again = self.staging(job).join("again.deb");
             for deb in [&job.deb, &again] {
-                self.pack(step, job, deb)?;
+                self.pack(sh, step, job, deb)?;
             }
             let read = |deb: &Path| fs::read(deb).with_context(|| format!("reading {} failed", deb.display()));
             ensure!(
@@ -100,7 +98,7 @@ impl Packager<'_> {
     }
 
     /// Writes the files of the package of `job` to the directory of cargo-deb, and the SBOMs beside the package.
-    fn stage(&self, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
+    fn stage(&self, sh: &Shell, job: &Job, linked: &Linked, toolchain: &Toolchain) -> Result<()> {
         let executable = toolchain.executable(self.workspace, job.module, job.target);
         let content = fs::read(&executable).with_context(|| format!("reading {} failed", executable.display()))?;
         let sbom = Sbom {
@@ -109,14 +107,14 @@ impl Packager<'_> {
             linked,
             rust: &toolchain.release,
             libc: toolchain.libc,
-            c_library: &c_library::version(self.sh, job.target, toolchain.libc)?,
+            c_library: &c_library::version(sh, job.target, toolchain.libc)?,
             executable: &cache::sha256(&content),
-            created: &self.inputs.time(self.sh)?,
+            created: &self.inputs.time(sh)?,
         };
         let context = || format!("making the SBOMs of {} failed", job.deb.display());
         let spdx = sbom.document().with_context(context)?;
         let cyclonedx = cyclonedx::document(&spdx).with_context(context)?;
-        let staged = self.staging().join(job.target.packaged).join("release");
+        let staged = self.staging(job).join(job.target.packaged).join("release");
         directory::empty(&staged).context("creating the directory for the files of the package failed")?;
         directory::write(&staged.join(&job.module.name), content)?;
         directory::write(&staged.join("copyright"), copyright::render(self.workspace, linked, toolchain.libc)?)?;
@@ -125,17 +123,17 @@ impl Packager<'_> {
         directory::write(&job.cyclonedx, cyclonedx)
     }
 
-    /// The target directory of cargo-deb.
-    fn staging(&self) -> PathBuf {
-        self.workspace.target.join("package")
+    /// The target directory of cargo-deb for `job`: several of them run in parallel.
+    fn staging(&self, job: &Job) -> PathBuf {
+        self.workspace.target.join("package").join(format!("{}-{}", job.module.name, job.target.debian))
     }
 
-    fn pack(&self, step: &Step, job: &Job, deb: &Path) -> Result<()> {
-        let (sh, cargo_deb) = (self.sh, &self.cargo_deb);
+    fn pack(&self, sh: &Shell, step: &Step, job: &Job, deb: &Path) -> Result<()> {
+        let cargo_deb = &self.cargo_deb;
         let command = cmd!(sh, "{cargo_deb} --no-build --no-strip --no-dbgsym --locked --offline")
             .args(["--package", &job.module.name, "--target", job.target.packaged])
             .args([Path::new("--output"), deb])
-            .env("CARGO_TARGET_DIR", self.staging())
+            .env("CARGO_TARGET_DIR", self.staging(job))
             .env("SOURCE_DATE_EPOCH", &self.inputs.epoch);
         run(step, command).with_context(|| format!("packaging {} failed", deb.display()))?;
         Ok(())
