@@ -22,7 +22,7 @@ use table::{Results, Whose};
 
 /// Interrupts modules at every system call, makes every call fail, and loses every unsynced write
 ///
-/// Takes about 10 minutes on 2 cores; --module deb takes hours without --sample, and needs root. The report is
+/// Takes about 25 minutes on 2 cores; --module deb takes hours without --sample, and needs root. The report is
 /// target/crash/report.md.
 #[derive(Args, Default)]
 pub struct Crash {
@@ -32,8 +32,9 @@ pub struct Crash {
     /// The payload that the executable installs [default: tests/payload of the module of that name]
     #[arg(long, value_name = "DIR", requires = "module")]
     payload: Option<PathBuf>,
-    /// Injects at most N faults of each kind in a sequence, evenly spread [default: all]. Without --module, at most 4
-    /// for deb and 40 for container, whose programs make thousands of calls
+    /// Injects at most N faults of each kind in a sequence, evenly spread [default: all]. Without --module, at most 40
+    /// of each kind for container, and for deb N, at most 4, of one kind that changes with the sequence: their programs
+    /// make thousands of calls
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
     /// Shifts the sample by N, so that other faults are injected

@@ -1,10 +1,14 @@
 //! The pages in `docs/evidence`: figures of a run, with its date, machine and command.
 
+mod records;
+
 use std::fs;
 
 use anyhow::{Context, Result};
 use host::directory;
 use xshell::{Shell, cmd};
+
+pub use records::Records;
 
 /// Writes the page `docs/evidence/NAME.md` with `report`, the output of `command`. The first line of the report is
 /// the title of the page.

@@ -11,11 +11,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use host::cargo::cargo;
 use host::command::{complete, run};
+use host::pool::side_by_side;
 use host::status::step;
 use host::{directory, packages};
 use xshell::{Shell, cmd};
 
 use crate::dist::tools;
+use crate::evidence::{self, Records};
 use crate::needs::Needs;
 use crate::record::Record;
 use outcome::{Outcome, table};
@@ -47,7 +49,8 @@ const INPUT_BYTES: u32 = 8192;
 /// Runs the parsers of untrusted input on mutated inputs, with libFuzzer
 ///
 /// Takes a minute for each target. Needs a nightly Rust, which rustup installs, and cargo-fuzz, which is compiled on
-/// first use. New inputs are kept in target/fuzz/corpus, those that crash in target/fuzz/crashes.
+/// first use. New inputs are kept in target/fuzz/corpus, from which the next run continues, those that crash in
+/// target/fuzz/crashes.
 #[derive(Args)]
 pub struct Fuzz {
     /// Runs these targets only [default: all in fuzz/targets]
@@ -56,16 +59,25 @@ pub struct Fuzz {
     /// Runs each target for N seconds
     #[arg(long, value_name = "N", default_value_t = SECONDS, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
+    /// The number of targets that run in parallel
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    jobs: u32,
     /// Runs the targets once, on FILE, to reproduce a crash
-    #[arg(long, value_name = "FILE", conflicts_with = "seconds", requires = "targets")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seconds", "jobs", "write"], requires = "targets")]
     input: Option<PathBuf>,
+    /// Adds the run to docs/evidence/fuzz.jsonl, and writes the table of all runs beside it
+    #[arg(long)]
+    write: bool,
 }
 
 impl Default for Fuzz {
     fn default() -> Self {
-        Self { targets: Vec::new(), seconds: SECONDS, input: None }
+        Self { targets: Vec::new(), seconds: SECONDS, jobs: 1, input: None, write: false }
     }
 }
+
+/// The name of the records and of the table.
+const NAME: &str = "fuzz";
 
 impl Fuzz {
     /// Runs the targets, prints a table, and returns a summary.
@@ -80,17 +92,25 @@ impl Fuzz {
         if let Some(input) = &self.input {
             return self.reproduce(sh, &executables, &sh.current_dir().join(input));
         }
-        let mut outcomes = Vec::new();
-        for target in targets {
-            if record.skips("fuzz", &target) {
-                continue;
+        let directory = sh.current_dir();
+        let records = self.write.then(|| Records::open(&directory.join("docs/evidence/fuzz.jsonl"))).transpose()?;
+        let commit = evidence::commit(sh)?;
+        let outcomes = side_by_side(self.jobs as usize, &targets, |target| {
+            if record.skips("fuzz", target) {
+                return Ok(None);
             }
-            let start = Instant::now();
-            let outcome = step(format!("fuzz: {target}"), |_| self.fuzz(sh, &executables, &target))?;
-            record.ended("fuzz", &target, &outcome.result(), Some(start.elapsed()));
-            outcomes.push(outcome);
-        }
+            let (sh, start) = (Shell::new()?, Instant::now());
+            sh.change_dir(&directory);
+            let outcome = step(format!("fuzz: {target}"), |_| self.fuzz(&sh, &executables, target))?;
+            record.ended("fuzz", target, &outcome.result(), Some(start.elapsed()));
+            records.iter().try_for_each(|records| records.add(&outcome.json(&commit)))?;
+            Ok(Some(outcome))
+        });
+        let outcomes: Vec<_> = outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         println!("{}", table(&outcomes));
+        if let Some(records) = records {
+            evidence::write(sh, NAME, &self.command(), &outcome::markdown(&records.all()?))?;
+        }
         let crashes: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.result().err()).collect();
         if !crashes.is_empty() {
             let crashes: Vec<_> = crashes.iter().map(|error| format!("{error:#}")).collect();
@@ -109,6 +129,12 @@ impl Fuzz {
             ensure!(known.contains(target), "no target {target}: use one of {}", known.join(", "));
         }
         Ok(if self.targets.is_empty() { known } else { self.targets.clone() })
+    }
+
+    /// The command that makes the page.
+    fn command(&self) -> String {
+        let targets: String = self.targets.iter().map(|target| format!(" {target}")).collect();
+        format!("cargo xtask fuzz{targets} --seconds {} --jobs {} --write", self.seconds, self.jobs)
     }
 
     fn fuzz(&self, sh: &Shell, executables: &Path, target: &str) -> Result<Outcome> {

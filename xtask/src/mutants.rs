@@ -1,18 +1,20 @@
 //! `cargo xtask mutants`: changes the code in small ways, one at a time, and checks that the tests notice.
 
-use std::fs;
+mod outcomes;
+
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use host::cargo::cargo;
-use host::status::step;
-use serde_json::Value;
+use host::directory;
+use host::status::{Step, step};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::dist::tools;
-use crate::evidence;
+use crate::evidence::{self, Records};
 use crate::record::Record;
+use outcomes::Outcomes;
 
 /// The packages whose code is mutated. The tests of all of them, conformance and thinned fault injection run on each
 /// mutant.
@@ -29,8 +31,9 @@ const LIMIT_SECONDS: u32 = 900;
 
 /// Changes the code in small ways, one at a time, and checks that the tests notice
 ///
-/// Takes about two minutes for each mutant on 2 idle cores; there are more than a thousand. A mutant that no test
-/// notices is an error: write a test, or exclude it in .cargo/mutants.toml with the reason.
+/// The tests of its package run on each mutant, and all tests, conformance and a few faults of every kind on those that
+/// they do not notice. Takes about half a minute for each mutant on 2 idle cores; there are more than a thousand. A
+/// mutant that no test notices is an error: write a test, or exclude it in .cargo/mutants.toml with the reason.
 #[derive(Args, Default)]
 pub struct Mutants {
     /// Tries N mutants, evenly spread [default: all]
@@ -42,19 +45,24 @@ pub struct Mutants {
     /// Tries the mutants of this file only; may be repeated
     #[arg(long, value_name = "PATH")]
     file: Vec<String>,
-    /// Writes the result to docs/evidence too
+    /// The number of mutants that are tried in parallel
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    jobs: u32,
+    /// Adds the outcomes to docs/evidence/mutants.jsonl, and writes the table of all runs beside it
     #[arg(long)]
     write: bool,
 }
 
-/// The results that cargo-mutants writes.
-#[derive(Default)]
-struct Outcomes {
-    total: u64,
-    caught: u64,
-    missed: u64,
-    timeout: u64,
-    unviable: u64,
+/// The name of the records and of the table.
+const NAME: &str = "mutants";
+
+/// The tests that run on each mutant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tests {
+    /// Those of the package of the mutant: most mutants are found by them, in seconds.
+    OfItsPackage,
+    /// Those of all packages, with conformance and thinned fault injection.
+    All,
 }
 
 impl Mutants {
@@ -74,33 +82,73 @@ impl Mutants {
         ensure!(all > 0, "no mutants in {}: name a file below modules/*/src", self.file.join(", "));
         let shards = self.sample.map_or(1, |sample| all.div_ceil(sample));
         let shard = format!("{}/{shards}", self.offset % shards);
-        let output = sh.current_dir().join("target/mutants");
-        sh.create_dir(&output).with_context(|| format!("creating {} failed", output.display()))?;
-        let result = step(format!("mutants, part {shard} of {all}"), |step| {
-            cargo(
-                step,
-                limited(sh, &program, &output, &[self.chosen(), vec!["--shard".to_owned(), shard.clone()]].concat()),
-            )
-        });
-        let report = output.join("mutants.out");
-        let Ok(text) = fs::read_to_string(report.join("outcomes.json")) else {
-            result?;
-            bail!("cargo-mutants has written no results to {}", report.display());
-        };
-        let outcomes = Outcomes::read(&text)?;
-        let missed = fs::read_to_string(report.join("missed.txt")).unwrap_or_default();
-        let table = outcomes.table(&missed);
-        println!("{table}");
-        if self.write {
-            evidence::write(sh, "mutants", &self.command(), &format!("# Mutants\n\n{table}"))?;
+        let mut outcomes = step(format!("mutants, part {shard} of {all}"), |step| {
+            let chosen = [self.chosen(), vec!["--shard".to_owned(), shard.clone()]].concat();
+            self.try_mutants(sh, step, &program, Tests::OfItsPackage, &chosen)
+        })?;
+        let missed: Vec<_> = outcomes.missed().map(regex_of).collect();
+        if !missed.is_empty() {
+            let rest = step(format!("{} of these mutants with all tests", missed.len()), |step| {
+                let chosen = [self.chosen(), vec!["--re".to_owned(), missed.join("|")]].concat();
+                self.try_mutants(sh, step, &program, Tests::All, &chosen)
+            })?;
+            outcomes.replace(rest);
         }
+        println!("{}", outcomes.table());
+        if self.write {
+            let records = Records::open(&sh.current_dir().join("docs/evidence/mutants.jsonl"))?;
+            let commit = evidence::commit(sh)?;
+            outcomes.json(&commit).iter().try_for_each(|record| records.add(record))?;
+            let sums = Outcomes::of_records(&records.all()?);
+            evidence::write(sh, NAME, &self.command(), &format!("{PREFACE}{}", sums.table()))?;
+        }
+        let missed: Vec<_> = outcomes.missed().collect();
         ensure!(
-            outcomes.missed == 0,
-            "{} mutants are not noticed: write a test, or exclude them in .cargo/mutants.toml with the reason:\n{missed}",
-            outcomes.missed
+            missed.is_empty(),
+            "{} mutants are not noticed: write a test, or exclude them in .cargo/mutants.toml with the reason:\n{}",
+            missed.len(),
+            missed.join("\n")
         );
-        result.context("cargo-mutants failed: see target/mutants/mutants.out/log")?;
         Ok(outcomes.to_string())
+    }
+
+    /// Runs `tests` on the mutants of the options `chosen`.
+    fn try_mutants(
+        &self,
+        sh: &Shell,
+        step: &Step,
+        program: &Path,
+        tests: Tests,
+        chosen: &[String],
+    ) -> Result<Outcomes> {
+        let output = sh.current_dir().join("target/mutants");
+        directory::empty(&output)?;
+        let result = cargo(step, self.limited(sh, program, &output, tests, chosen));
+        let outcomes = Outcomes::read(&output.join("mutants.out"));
+        // cargo-mutants fails if a mutant is missed, too.
+        match (outcomes, result) {
+            (Ok(outcomes), Ok(_)) => Ok(outcomes),
+            (Ok(outcomes), Err(_)) if !outcomes.0.is_empty() => Ok(outcomes),
+            (Err(error), Ok(_)) => Err(error),
+            (_, Err(error)) => Err(error.context("cargo-mutants failed: see target/mutants/mutants.out/log")),
+        }
+    }
+
+    /// cargo-mutants with the options `chosen`, all limits and these tests, in a shell that sets the limit of memory.
+    fn limited<'a>(&self, sh: &'a Shell, program: &Path, output: &Path, tests: Tests, chosen: &[String]) -> Cmd<'a> {
+        let limit = LIMIT_SECONDS.to_string();
+        let packages: &[&str] = if tests == Tests::All { &["--test-package", TESTS] } else { &[] };
+        cmd!(sh, "sh -c")
+            .arg(format!("ulimit -v {MEMORY_KIB} && exec \"$@\""))
+            .arg("sh")
+            .args([program.as_os_str(), "mutants".as_ref()])
+            .args(["--no-times", "--colors", "never", "--minimum-test-timeout", &limit])
+            .args(["--jobs", &self.jobs.max(1).to_string()])
+            .args(["--output".as_ref(), output.as_os_str()])
+            .args(packages)
+            .args(chosen)
+            // The proofs of the package crash are ignored by cargo test.
+            .args(["--", "--lib", "--bins", "--tests", "--locked", "--", "--include-ignored"])
     }
 
     /// The options that choose mutants.
@@ -115,67 +163,44 @@ impl Mutants {
         let sample = self.sample.map(|sample| format!(" --sample {sample}")).unwrap_or_default();
         let offset = if self.offset > 0 { format!(" --offset {}", self.offset) } else { String::new() };
         let files: String = self.file.iter().map(|file| format!(" --file {file}")).collect();
-        format!("cargo xtask mutants{sample}{offset}{files}")
+        let write = if self.write { " --write" } else { "" };
+        format!("cargo xtask mutants{sample}{offset}{files}{write}")
     }
 }
 
-/// cargo-mutants with the options `chosen`, all tests and limits, in a shell that sets the limit of memory.
-fn limited<'a>(sh: &'a Shell, program: &Path, output: &Path, chosen: &[String]) -> Cmd<'a> {
-    let limit = LIMIT_SECONDS.to_string();
-    cmd!(sh, "sh -c")
-        .arg(format!("ulimit -v {MEMORY_KIB} && exec \"$@\""))
-        .arg("sh")
-        .args([program.as_os_str(), "mutants".as_ref()])
-        .args(["--no-times", "--colors", "never", "--minimum-test-timeout", &limit, "--test-package", TESTS])
-        .args(["--output".as_ref(), output.as_os_str()])
-        .args(chosen)
-        // The proofs of the package crash are ignored by cargo test.
-        .args(["--", "--lib", "--bins", "--tests", "--locked", "--", "--include-ignored"])
+/// A regular expression that matches `name` and nothing else.
+fn regex_of(name: &str) -> String {
+    let escaped: String = name
+        .chars()
+        .flat_map(|character| {
+            let special = r"\.+*?()|[]{}^$#&-~".contains(character);
+            special.then_some('\\').into_iter().chain([character])
+        })
+        .collect();
+    format!("^{escaped}$")
 }
 
-impl Outcomes {
-    /// Reads `outcomes.json` of cargo-mutants.
-    fn read(json: &str) -> Result<Self> {
-        let json: Value = serde_json::from_str(json).context("reading the results of cargo-mutants failed")?;
-        let count = |key: &str| json[key].as_u64().with_context(|| format!("no {key} in the results of cargo-mutants"));
-        let [caught, missed] = [count("caught")?, count("missed")?];
-        let [timeout, unviable] = [count("timeout")?, count("unviable")?];
-        Ok(Self { total: count("total_mutants")?, caught, missed, timeout, unviable })
-    }
+const PREFACE: &str = "# Mutants
 
-    fn table(&self, missed: &str) -> String {
-        let Self { total, caught, missed: count, timeout, unviable } = self;
-        let list = if missed.is_empty() { String::new() } else { format!("\nNot noticed:\n\n```text\n{missed}```\n") };
-        format!(
-            "| mutants | found by a test | found by a time limit | do not compile | not noticed |\n|--:|--:|--:|--:|--:|\n\
-             | {total} | {caught} | {timeout} | {unviable} | {count} |\n{list}"
-        )
-    }
-}
+Small changes of the code, one at a time, each of which has to make a test fail. [Testing](../develop/testing.md#mutants)
+describes the command. The outcome of every mutant is in [mutants.jsonl](mutants.jsonl), with the commit of its run.
+The table has the last outcome of each; the command above is that of the last run. What is left out, and why, is in
+`.cargo/mutants.toml`.
 
-impl std::fmt::Display for Outcomes {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let found = self.caught + self.timeout;
-        write!(formatter, "{found} of {} mutants noticed, {} do not compile", found + self.missed, self.unviable)
-    }
-}
+";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_table_names_what_is_not_noticed() {
-        let json = r#"{"outcomes": [], "total_mutants": 9, "caught": 5, "missed": 1, "timeout": 1, "unviable": 2, "success": 0}"#;
-        let outcomes = Outcomes::read(json).unwrap();
-        let table = outcomes.table("src/a.rs:1:2: replace f -> bool with true\n");
-        assert!(table.contains("| 9 | 5 | 1 | 2 | 1 |") && table.contains("replace f"), "{table}");
-        assert_eq!(outcomes.to_string(), "6 of 7 mutants noticed, 2 do not compile");
+    fn the_command_is_shown_with_its_options() {
+        let mutants = Mutants { sample: Some(5), offset: 3, file: vec!["a.rs".into()], jobs: 2, write: true };
+        assert_eq!(mutants.command(), "cargo xtask mutants --sample 5 --offset 3 --file a.rs --write");
     }
 
     #[test]
-    fn the_command_is_shown_with_its_options() {
-        let mutants = Mutants { sample: Some(5), offset: 3, file: vec!["a.rs".into()], write: true };
-        assert_eq!(mutants.command(), "cargo xtask mutants --sample 5 --offset 3 --file a.rs");
+    fn a_name_is_no_regular_expression() {
+        assert_eq!(regex_of("a.rs:1:2: f -> (b, c)"), r"^a\.rs:1:2: f \-> \(b, c\)$");
     }
 }

@@ -4,10 +4,7 @@
 mod table;
 mod unsynced;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -20,6 +17,7 @@ use test_report::Verdict;
 use xshell::Shell;
 
 use crate::dist::Dist;
+use crate::evidence::Records;
 use crate::needs::Needs;
 use crate::record::{Record, case};
 use crate::target::{self, TARGETS, Target};
@@ -96,11 +94,10 @@ impl PowerLoss {
         let points = self.points(&setup)?;
         let points: Vec<_> = points.iter().flat_map(|point| executables.iter().map(move |it| (point, *it))).collect();
         if points.len() >= scenarios::SNAPSHOT_SCENARIOS {
-            setup.snapshot = setup.create_snapshot()?;
+            setup.snapshot = setup.create_power_loss_snapshot()?;
         }
-        let path = self.records(sh)?;
+        let records = Records::open(&self.path(sh))?;
         let commit = evidence::commit(sh)?;
-        let log = Log { file: Mutex::new(open(&path)?), path: &path };
         let outcomes = side_by_side(self.jobs as usize, &points, |(point, executable)| {
             let (group, name) = (point.subject.module, format!("point {}", point.number));
             if record.skips(group, &name) {
@@ -111,7 +108,7 @@ impl PowerLoss {
             if self.negative_control {
                 line["synced"] = json!(executable.is_none());
             }
-            log.add(&line)?;
+            records.add(&line)?;
             record.add(case(group, &name, verdict(&line)));
             Ok(Some(line))
         });
@@ -122,17 +119,16 @@ impl PowerLoss {
             return table::negative_control(&outcomes);
         }
         let bad = outcomes.iter().filter(|line| table::is_bad(line)).count();
-        self.write_table(sh, &path)?;
-        ensure!(bad == 0, "{bad} of {} points are bad: see {}", outcomes.len(), path.display());
+        self.write_table(sh, &records)?;
+        ensure!(bad == 0, "{bad} of {} points are bad: see {}", outcomes.len(), records.path().display());
         Ok(format!("points without a bad one: {}", outcomes.len()))
     }
 
-    /// The file to which the records are added. Its directory is made.
-    fn records(&self, sh: &Shell) -> Result<PathBuf> {
+    /// The file to which the records are added.
+    fn path(&self, sh: &Shell) -> PathBuf {
         let directory = sh.current_dir().join(if self.write { "docs/evidence" } else { "target/power-loss" });
-        fs::create_dir_all(&directory).with_context(|| format!("creating {} failed", directory.display()))?;
         let name = if self.negative_control { "negative-control" } else { NAME };
-        Ok(directory.join(name).with_extension("jsonl"))
+        directory.join(name).with_extension("jsonl")
     }
 
     /// The chosen points.
@@ -154,11 +150,9 @@ impl PowerLoss {
         Ok(numbers.flat_map(|number| subjects.iter().map(move |subject| Point::new(subject, number))).collect())
     }
 
-    /// Writes the table of all records in `path`.
-    fn write_table(&self, sh: &Shell, path: &Path) -> Result<()> {
-        let text = fs::read_to_string(path).with_context(|| format!("reading {} failed", path.display()))?;
-        let lines: std::result::Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
-        let table = table::markdown(&lines.with_context(|| format!("reading {} failed", path.display()))?);
+    /// Writes the table of all `records`.
+    fn write_table(&self, sh: &Shell, records: &Records) -> Result<()> {
+        let table = table::markdown(&records.all()?);
         println!("{table}");
         if self.write { evidence::write(sh, NAME, &self.command(), &table) } else { Ok(()) }
     }
@@ -192,23 +186,4 @@ fn line(setup: &Setup, point: &Point, executable: Option<&PathBuf>) -> Value {
 
 fn verdict(line: &Value) -> Verdict {
     if table::is_bad(line) { Verdict::Failed(line.to_string()) } else { Verdict::Passed(line.to_string()) }
-}
-
-/// The file of records, to which several threads add.
-struct Log<'a> {
-    file: Mutex<File>,
-    path: &'a Path,
-}
-
-impl Log<'_> {
-    fn add(&self, line: &Value) -> Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(file, "{line}").with_context(|| format!("writing {} failed", self.path.display()))
-    }
-}
-
-/// Opens the file of records, to which lines are added.
-fn open(path: &Path) -> Result<File> {
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    file.with_context(|| format!("opening {} failed", path.display()))
 }

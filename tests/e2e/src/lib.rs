@@ -104,11 +104,16 @@ impl Setup {
     /// Boots a device, installs the packages, and makes a snapshot for [`Setup::snapshot`]. Returns `None` after a note
     /// with the cause if that fails.
     pub fn create_snapshot(&self) -> Result<Option<Snapshot>> {
+        self.create_prepared_snapshot(|_| Ok(()))
+    }
+
+    /// As [`Setup::create_snapshot`], and calls `prepare` on the device before the snapshot is made.
+    fn create_prepared_snapshot(&self, prepare: impl Fn(&Device) -> Result<()>) -> Result<Option<Snapshot>> {
         let directory = self.directory.join(SNAPSHOT);
         directory::empty(&directory)?;
         let machine = self.image.board().machine;
         status::step(format!("{machine}: snapshot of a device with the packages"), |step| {
-            let snapshot = self.device_with_packages(&directory, step);
+            let snapshot = self.device_with_packages(&directory, step, prepare);
             if let Err(error) = &snapshot {
                 step.note(format!("creating a snapshot failed; every scenario boots: {error:#}"));
             }
@@ -116,12 +121,18 @@ impl Setup {
         })
     }
 
-    fn device_with_packages(&self, directory: &Path, step: &Step) -> Result<Snapshot> {
+    fn device_with_packages(
+        &self,
+        directory: &Path,
+        step: &Step,
+        prepare: impl Fn(&Device) -> Result<()>,
+    ) -> Result<Snapshot> {
         let sh = &Shell::new()?;
         let mut device = Device::new(sh, self, directory, step)?;
         device.power_on()?;
         let mut modules = scenarios::modules(self.image.board().machine);
         modules.try_for_each(|module| device.install_package(module))?;
+        prepare(&device)?;
         device.into_snapshot()
     }
 

@@ -1,6 +1,9 @@
 //! The outcome of a target: the counts that libFuzzer prints, and the crash, if there is one.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Error, Result};
+use serde_json::{Value, json};
 
 /// What a run of one target did.
 pub struct Outcome {
@@ -39,6 +42,20 @@ impl Outcome {
             Some(failure) => Err(Error::msg(failure.clone())),
             None => Ok(format!("{} runs, {} new files in the corpus", self.runs, self.new)),
         }
+    }
+
+    /// The record of a run from `commit`.
+    pub fn json(&self, commit: &str) -> Value {
+        let Self { target, runs, new, memory, processor, failure } = self;
+        json!({
+            "commit": commit,
+            "target": target,
+            "runs": runs,
+            "cpu_seconds": processor,
+            "new_files": new,
+            "peak_mib": memory,
+            "failure": failure,
+        })
     }
 
     fn runs_per_second(&self) -> f64 {
@@ -85,6 +102,43 @@ pub fn table(outcomes: &[Outcome]) -> String {
     lines.join("\n")
 }
 
+/// A page with the sums of all runs by target.
+pub fn markdown(records: &[Value]) -> String {
+    /// Of one target: runs, processor time in seconds, files, MiB, failures.
+    #[derive(Default)]
+    struct Sum(u64, f64, u64, u64, u64);
+
+    let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
+    for record in records {
+        let count = |key: &str| record[key].as_u64().unwrap_or_default();
+        let sum = sums.entry(record["target"].as_str().unwrap_or_default()).or_default();
+        sum.0 += count("runs");
+        sum.1 += record["cpu_seconds"].as_f64().unwrap_or_default();
+        sum.2 += count("new_files");
+        sum.3 = sum.3.max(count("peak_mib"));
+        sum.4 += u64::from(!record["failure"].is_null());
+    }
+    let mut page = PREFACE.to_owned();
+    for (target, Sum(runs, processor, new, memory, failures)) in sums {
+        let minutes = processor / 60.0;
+        page.push_str(&format!("| `{target}` | {runs} | {minutes:.0} | {new} | {memory} | {failures} |\n"));
+    }
+    page
+}
+
+const PREFACE: &str = "# Fuzzing
+
+The sums of all runs; the command above is that of the last one. The record of every run is in
+[fuzz.jsonl](fuzz.jsonl), with its commit. [Testing](../develop/testing.md#fuzzing) describes the command.
+
+- **inputs**: the inputs that libFuzzer has made and the parser has read, with AddressSanitizer.
+- **CPU min**: the processor time in minutes.
+- **crashes**: runs that ended with a panic, an error of AddressSanitizer, or at a limit of time or memory.
+
+| target | inputs | CPU min | new files in the corpus | peak MiB | crashes |
+|---|--:|--:|--:|--:|--:|
+";
+
 #[cfg(test)]
 mod tests {
     use anyhow::anyhow;
@@ -101,6 +155,13 @@ mod tests {
         assert_eq!(outcome.result().unwrap(), "1000 runs, 7 new files in the corpus");
         let table = table(&[outcome]);
         assert!(table.ends_with("        1000         16     62.8          7        400  ok"), "{table}");
+    }
+
+    #[test]
+    fn runs_of_a_target_are_added() {
+        let of = |target: &str, result| Outcome::of(target, STATISTICS, result).json("1234567");
+        let page = markdown(&[of("b", Ok(())), of("a", Ok(())), of("b", Err(anyhow!("exit status: 1")))]);
+        assert!(page.ends_with("| `a` | 1000 | 1 | 7 | 400 | 0 |\n| `b` | 2000 | 2 | 14 | 400 | 1 |\n"), "{page}");
     }
 
     #[test]

@@ -11,18 +11,18 @@
 mod point;
 mod record;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use host::{directory, status};
-use qemu::Limit;
+use qemu::{Limit, Snapshot};
 use serde_json::Value;
 use xshell::Shell;
 
 use crate::device::Device;
-use crate::managed::{CONTAINER, Managed, provides};
+use crate::managed::{CONTAINER, Managed, Subject, provides};
 use crate::{Setup, scenarios};
 pub use point::{Mode, Moment, Point, SUBJECTS, steps};
 use record::{Found, NEW, NOTHING_PENDING};
@@ -77,6 +77,13 @@ impl Setup {
         scenarios::modules(self.image.board().machine).collect()
     }
 
+    /// As [`Setup::create_snapshot`], with everything that points of different modules have in common.
+    pub fn create_power_loss_snapshot(&self) -> Result<Option<Snapshot>> {
+        let modules = self.modules();
+        let subjects: Vec<_> = SUBJECTS.into_iter().filter(|subject| modules.contains(&subject.module)).collect();
+        self.create_prepared_snapshot(|device| subjects.iter().try_for_each(|subject| prepare(device, subject)))
+    }
+
     /// Makes a device lose power at `point`, and records what is found after it has settled. The directory of a point
     /// that is bad is kept. `executable` replaces that of the module.
     pub fn lose_power(&self, point: &Point, executable: Option<&PathBuf>) -> Result<Record> {
@@ -90,7 +97,14 @@ impl Setup {
         let begun = Instant::now();
         let record = status::step(name, |step| -> Result<_> {
             let mut device = Device::new(sh, self, &directory, step)?;
-            let (state, lost, found) = Run { device: &mut device, point }.run(executable)?;
+            device.power_on_with_package(module)?;
+            if self.snapshot.is_none() {
+                prepare(&device, point.subject)?;
+            }
+            if let Some(executable) = executable {
+                replace_module(&device, module, executable)?;
+            }
+            let (state, lost, found) = Run { device: &mut device, point }.run()?;
             let verdict = found.verdict(point.mode, &state);
             let point = *point;
             Ok(Record { point, machine, state, lost, found, verdict, duration: begun.elapsed() })
@@ -103,6 +117,30 @@ impl Setup {
     }
 }
 
+/// Makes the previous version, replaces the module by a script that reports its calls, and makes everything durable.
+fn prepare(device: &Device, subject: &Subject) -> Result<()> {
+    (subject.prepare)(device)?;
+    let module = subject.module;
+    let installed = format!("/usr/share/mender/modules/v3/{module}");
+    let report = device.write_file("report", REPORT.as_bytes())?;
+    let script = device.write_file("script", MODULE.replace("MODULE", module).as_bytes())?;
+    let mut commands = format!(
+        "mkdir -p {SCRIPTS} && mv {report} {SCRIPTS}/report && mv {installed} {SCRIPTS}/{module} \
+         && mv {script} {installed} && chmod 755 {installed} {SCRIPTS}/report"
+    );
+    if module != CONTAINER.module {
+        let settings = device.write_file("settings", SETTINGS.as_bytes())?;
+        commands.push_str(&format!(" && mv {settings} /etc/mender-modules/{module}.toml"));
+    }
+    device.ok(&format!("{commands} && sync")).map(drop)
+}
+
+/// Replaces the executable of a prepared module.
+fn replace_module(device: &Device, module: &str, executable: &Path) -> Result<()> {
+    let copy = device.copy_in(executable)?;
+    device.ok(&format!("mv {copy} {SCRIPTS}/{module} && chmod 755 {SCRIPTS}/{module} && sync")).map(drop)
+}
+
 /// A device during a point.
 struct Run<'a, 'b> {
     device: &'a mut Device<'b>,
@@ -111,11 +149,8 @@ struct Run<'a, 'b> {
 
 impl Run<'_, '_> {
     /// Returns the state of the power loss, the KiB of dirty pages, and what was found.
-    fn run(mut self, executable: Option<&PathBuf>) -> Result<(String, u64, Found)> {
+    fn run(mut self) -> Result<(String, u64, Found)> {
         let subject = self.point.subject;
-        self.device.power_on_with_package(subject.module)?;
-        (subject.prepare)(self.device)?;
-        self.install_scripts(executable)?;
         let options: &[&str] = if self.point.moment == Moment::Reboot { &["--reboot"] } else { &[] };
         let artifact = (subject.artifact)(self.device, NEW, options)?;
         match self.point.mode {
@@ -167,28 +202,6 @@ impl Run<'_, '_> {
                 Ok((state, lost, self.settled(read)?))
             }
         }
-    }
-
-    /// Replaces the module by a script that reports its calls, and makes everything durable.
-    fn install_scripts(&self, executable: Option<&PathBuf>) -> Result<()> {
-        let module = self.point.subject.module;
-        let installed = format!("/usr/share/mender/modules/v3/{module}");
-        let report = self.device.write_file("report", REPORT.as_bytes())?;
-        let script = self.device.write_file("script", MODULE.replace("MODULE", module).as_bytes())?;
-        let mut commands = format!(
-            "mkdir {SCRIPTS} && mv {report} {SCRIPTS}/report && mv {installed} {SCRIPTS}/{module} \
-             && mv {script} {installed} && chmod 755 {installed} {SCRIPTS}/report"
-        );
-        if module != CONTAINER.module {
-            let settings = self.device.write_file("settings", SETTINGS.as_bytes())?;
-            commands.push_str(&format!(" && mv {settings} /etc/mender-modules/{module}.toml"));
-        }
-        self.device.ok(&commands)?;
-        if let Some(executable) = executable {
-            let copy = self.device.copy_in(executable)?;
-            self.device.ok(&format!("mv {copy} {SCRIPTS}/{module} && chmod 755 {SCRIPTS}/{module}"))?;
-        }
-        self.device.ok("sync").map(drop)
     }
 
     /// Configures the writeback of the device, and chooses the moment.
