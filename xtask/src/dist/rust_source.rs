@@ -27,6 +27,9 @@ const MANIFEST: &str = "[package]\nname = \"empty\"\nversion = \"0.0.0\"\neditio
 /// The kind of entry in the cache.
 const KIND: &str = "rust-std";
 
+/// The source of the standard library in a sysroot.
+const LIBRARY: &str = "lib/rustlib/src/rust/library";
+
 /// The directory in that of a target with musl and the files that start an executable.
 const SELF_CONTAINED: &str = "self-contained";
 
@@ -80,7 +83,7 @@ impl Active {
     }
 
     fn library(&self) -> PathBuf {
-        self.sysroot.join("lib/rustlib/src/rust/library")
+        self.sysroot.join(LIBRARY)
     }
 
     /// The key of the cache entry. It depends on the compiler, the target, and the code that makes the library.
@@ -123,10 +126,21 @@ fn build(sh: &Shell, step: &Step, active: &Active, triple: &str, directory: &Pat
     let workspace = directory.join("build");
     directory::write(&workspace.join("Cargo.toml"), MANIFEST)?;
     directory::write(&workspace.join("src/lib.rs"), "#![no_std]\n")?;
+    // Symbols contain a hash of the path of a crate relative to the workspace, and the path of the active compiler
+    // depends on the user's home directory.
+    let copy = workspace.join("sysroot");
+    let own = active.sysroot.join("lib/rustlib").join(triple).is_dir().then_some((triple, None));
+    let rustc = sysroot(active, &copy, own.as_slice())?;
+    link(&active.sysroot.join("lib/rustlib/src"), &copy.join("lib/rustlib/src"))?;
+    let library = |prefix: &Path| {
+        anyhow::Ok(format!("--remap-path-prefix={}=/rustc/{}/library", prefix.display(), active.field("commit-hash")?))
+    };
     let flags = [
         "-Cembed-bitcode=yes".to_owned(), // for link time optimization of the modules
         "-Cforce-unwind-tables=no".to_owned(),
-        format!("--remap-path-prefix={}=/rustc/{}/library", active.library().display(), active.field("commit-hash")?),
+        library(&active.library())?,
+        library(&copy.join(LIBRARY))?,
+        library(&Path::new("sysroot").join(LIBRARY))?,
         format!("--remap-path-prefix={}=cargo", cargo_home()?.display()),
     ];
     let objects = workspace.join("target");
@@ -137,6 +151,7 @@ fn build(sh: &Shell, step: &Step, active: &Active, triple: &str, directory: &Pat
         // For -Z and the unstable features of the standard library. The modules are built without it.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_DIR", &objects)
+        .env("RUSTC", rustc)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     cargo(step, command).context("building Rust's standard library failed: check the network")?;
     collect(&objects.join(triple).join("release/deps"), directory)?;
@@ -154,15 +169,16 @@ fn collect(objects: &Path, directory: &Path) -> Result<()> {
     Ok(())
 }
 
+fn link(original: &Path, link: &Path) -> Result<()> {
+    symlink(original, link).with_context(|| format!("linking {} failed", link.display()))
+}
+
 /// Makes a sysroot in `directory` with the libraries of the host and those of `targets`, so that one call of cargo
 /// builds for all of them. A target is its triple, and the directory of its standard library; `None` for the library
 /// of the active compiler. Returns the path of the compiler with this sysroot.
 pub fn sysroot(active: &Active, directory: &Path, targets: &[(&str, Option<&Path>)]) -> Result<PathBuf> {
     let rustlib = directory.join("lib/rustlib");
     directory::empty(&rustlib)?;
-    let link = |original: &Path, link: &Path| {
-        symlink(original, link).with_context(|| format!("linking {} failed", link.display()))
-    };
     let host = active.field("host")?;
     link(&active.sysroot.join("lib/rustlib").join(host), &rustlib.join(host))?;
     for (triple, library) in targets.iter().filter(|(triple, _)| *triple != host) {
