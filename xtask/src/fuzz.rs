@@ -93,8 +93,8 @@ impl Fuzz {
             return self.reproduce(sh, &executables, &sh.current_dir().join(input));
         }
         let directory = sh.current_dir();
-        let records = self.write.then(|| Records::open(&directory.join("docs/evidence/fuzz.jsonl"))).transpose()?;
-        let commit = evidence::commit(sh)?;
+        let open = || anyhow::Ok((Records::open(&directory.join("docs/evidence/fuzz.jsonl"))?, evidence::commit(sh)?));
+        let records = self.write.then(open).transpose()?;
         let outcomes = side_by_side(self.jobs as usize, &targets, |target| {
             if record.skips("fuzz", target) {
                 return Ok(None);
@@ -103,12 +103,14 @@ impl Fuzz {
             sh.change_dir(&directory);
             let outcome = step(format!("fuzz: {target}"), |_| self.fuzz(&sh, &executables, target))?;
             record.ended("fuzz", target, &outcome.result(), Some(start.elapsed()));
-            records.iter().try_for_each(|records| records.add(&outcome.json(&commit)))?;
+            if let Some((records, commit)) = &records {
+                records.add(&outcome.json(commit))?;
+            }
             Ok(Some(outcome))
         });
         let outcomes: Vec<_> = outcomes.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         println!("{}", table(&outcomes));
-        if let Some(records) = records {
+        if let Some((records, _)) = records {
             evidence::write(sh, NAME, &self.command(), &outcome::markdown(&records.all()?))?;
         }
         let crashes: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.result().err()).collect();

@@ -34,7 +34,7 @@ const LIMIT_SECONDS: u32 = 900;
 /// The tests of its package run on each mutant, and all tests, conformance and a few faults of every kind on those that
 /// they do not notice. Takes about half a minute for each mutant on 2 idle cores; there are more than a thousand. A
 /// mutant that no test notices is an error: write a test, or exclude it in .cargo/mutants.toml with the reason.
-#[derive(Args, Default)]
+#[derive(Args)]
 pub struct Mutants {
     /// Tries N mutants, evenly spread [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -68,7 +68,7 @@ enum Tests {
 impl Mutants {
     /// At most `sample` mutants, shifted by `offset`.
     pub fn sample(sample: u32, offset: u32) -> Self {
-        Self { sample: Some(sample), offset, ..Self::default() }
+        Self { sample: Some(sample), offset, file: Vec::new(), jobs: 1, write: false }
     }
 
     /// Tries the mutants, prints a table, and returns a summary.
@@ -143,7 +143,7 @@ impl Mutants {
             .arg("sh")
             .args([program.as_os_str(), "mutants".as_ref()])
             .args(["--no-times", "--colors", "never", "--minimum-test-timeout", &limit])
-            .args(["--jobs", &self.jobs.max(1).to_string()])
+            .args(["--jobs", &self.jobs.to_string()])
             .args(["--output".as_ref(), output.as_os_str()])
             .args(packages)
             .args(chosen)
