@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 
 use crate::status::step;
 
+/// The name of the project's directory in the user's cache directory.
+pub const NAME: &str = "mender-rust-modules";
+
 /// The project's cache directory: `$XDG_CACHE_HOME/mender-rust-modules`, or `~/.cache/mender-rust-modules`.
 ///
 /// # Errors
@@ -21,7 +24,7 @@ pub fn directory() -> Result<PathBuf> {
             PathBuf::from(env::var_os("HOME").context("no cache directory: set HOME or XDG_CACHE_HOME")?).join(".cache")
         }
     };
-    Ok(base.join("mender-rust-modules"))
+    Ok(base.join(NAME))
 }
 
 /// The key of `parts`: the hexadecimal sha256 of each part with its length, so that different lists have different

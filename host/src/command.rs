@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use xshell::Shell;
 
 use crate::status::Step;
 
@@ -21,6 +23,13 @@ pub struct Output {
     pub stdout: String,
     /// Its standard error.
     pub stderr: String,
+}
+
+/// A shell whose commands run in `directory`. Each thread needs a shell of its own.
+pub fn shell_in(directory: impl AsRef<Path>) -> Result<Shell> {
+    let sh = Shell::new().context("reading the current directory failed")?;
+    sh.change_dir(directory);
+    Ok(sh)
 }
 
 /// Runs `command` without standard input, shows its newest line in `step`, and returns its standard output.

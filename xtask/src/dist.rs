@@ -17,7 +17,7 @@ mod package;
 mod processor;
 mod record;
 pub mod release;
-mod rust_source;
+pub mod rust_source;
 mod sbom;
 pub mod source;
 mod table;
@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use host::command::shell_in;
 use host::pool::side_by_side;
 use host::{cache, packages};
 use xshell::Shell;
@@ -95,22 +96,22 @@ impl Dist {
 
     /// Updates the packages in `dist/`, prints them as a table, and returns every package with its target.
     pub fn run(self, sh: &Shell) -> Result<Vec<(&'static Target, PathBuf)>> {
-        let built = self.build(sh)?;
+        let built = self.build(sh, Needs::default())?;
         built.print(&[])?;
         Ok(built.packages)
     }
 
-    /// Updates the packages in `dist/`.
-    pub fn build(&self, sh: &Shell) -> Result<Built> {
+    /// Updates the packages in `dist/`. Installs `others`, which the caller needs, together with its own requirements.
+    pub fn build(&self, sh: &Shell, others: Needs) -> Result<Built> {
         let workspace = modules::workspace(sh)?;
         let out = workspace.root.join("dist");
         let chosen = self.targets();
         let packaged = workspace.packaged(&chosen).into_iter();
         let jobs: Vec<Job> = packaged.map(|(module, target)| Job::new(&out, module, target)).collect();
         let inputs = Inputs::read(sh, &workspace.root)?;
-        if !stale(sh, &workspace, &inputs, &jobs, self.libc)?.is_empty() {
-            self.needs(sh)?.provide(sh)?;
-        }
+        let is_stale = !stale(sh, &workspace, &inputs, &jobs, self.libc)?.is_empty();
+        let own = if is_stale { self.needs(sh)? } else { Needs::default() };
+        own.and(others).provide(sh)?;
         // Two processes in the same work tree would overwrite each other's incomplete packages.
         let lock = cache::lock(&workspace.target.join("dist.lock"))?;
         let stale = stale(sh, &workspace, &inputs, &jobs, self.libc)?;
@@ -213,8 +214,7 @@ fn update(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job], li
     let jobs: Vec<_> = stale.iter().zip(&linked).collect();
     let directory = sh.current_dir();
     let made = side_by_side(PACKAGERS, &jobs, |(job, linked)| {
-        let sh = &Shell::new()?;
-        sh.change_dir(&directory);
+        let sh = &shell_in(&directory)?;
         let toolchain = toolchain_of(&toolchains, job.target)?;
         if let Some(processor) = &job.target.processor {
             processor::start(sh, &toolchain.executable(workspace, job.module, job.target), processor)?;

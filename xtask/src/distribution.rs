@@ -10,7 +10,6 @@ pub mod signature;
 
 use anyhow::Result;
 use clap::Args;
-use host::packages;
 use host::status::step;
 use xshell::Shell;
 
@@ -69,8 +68,9 @@ impl Distribution {
             self.needs(sh)?.provide(sh)?;
             return check::check(sh, &self);
         }
-        let built = self.dist.build(sh)?;
-        packages::ensure(sh, &[repository::TOOLS, signature::TOOLS, dist::TOOLS].concat())?;
+        // All requirements at once: a user who cannot install them must not meet the last ones after the build.
+        let others = Needs::packages(&[repository::TOOLS, signature::TOOLS, dist::TOOLS].concat());
+        let built = self.dist.build(sh, others)?;
         let signer = match &self.signing_key {
             Some(key) => Signer::of_user(sh, key, &built.epoch)?,
             None => Signer::throw_away(sh, &built.epoch)?,

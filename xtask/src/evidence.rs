@@ -50,13 +50,14 @@ fn field(path: &str, key: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use host::command::shell_in;
+
     use super::*;
 
     #[test]
     fn a_page_has_title_circumstances_and_figures() {
         let directory = tempfile::tempdir().unwrap();
-        let sh = Shell::new().unwrap();
-        sh.change_dir(directory.path());
+        let sh = shell_in(directory.path()).unwrap();
         cmd!(sh, "git init --quiet").run().unwrap();
         cmd!(sh, "git -c user.name=a -c user.email=a@example.org commit --quiet --allow-empty --message x")
             .run()

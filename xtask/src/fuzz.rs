@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use host::cargo::cargo;
-use host::command::{complete, run};
+use host::command::{complete, run, shell_in};
 use host::pool::side_by_side;
 use host::status::step;
 use host::{directory, packages};
@@ -99,8 +99,7 @@ impl Fuzz {
             if record.skips("fuzz", target) {
                 return Ok(None);
             }
-            let (sh, start) = (Shell::new()?, Instant::now());
-            sh.change_dir(&directory);
+            let (sh, start) = (shell_in(&directory)?, Instant::now());
             let outcome = step(format!("fuzz: {target}"), |_| self.fuzz(&sh, &executables, target))?;
             record.ended("fuzz", target, &outcome.result(), Some(start.elapsed()));
             if let Some((records, commit)) = &records {

@@ -36,8 +36,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use host::command::shell_in;
 use record::Record;
-use xshell::Shell;
 
 /// Builds, packages and tests Mender Update Modules
 #[derive(Parser)]
@@ -82,8 +82,7 @@ fn main() -> ExitCode {
 }
 
 fn dispatch() -> Result<()> {
-    let sh = Shell::new()?;
-    sh.change_dir(work_tree()?);
+    let sh = shell_in(work_tree()?)?;
     match Xtask::parse() {
         Xtask::Bench(command) => command.run(&sh),
         Xtask::Conformance(command) => command.run(&sh, &Record::default()).map(drop),

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use host::command::run;
+use host::command::{run, shell_in};
 use host::directory;
 use host::status::step;
 use xshell::{Shell, cmd};
@@ -57,8 +57,7 @@ impl Release {
         directory::remove(&clone)?;
         let root = sh.current_dir();
         step("cloning the work tree", |step| run(step, cmd!(sh, "git clone --quiet {root} {clone}")))?;
-        let there = Shell::new()?;
-        there.change_dir(&clone);
+        let there = shell_in(&clone)?;
         // A directory of its own, because cargo cannot tell a crate in the clone from the same crate in the work tree.
         // The next dry run uses it again.
         there.set_var("CARGO_TARGET_DIR", directory.join("build"));

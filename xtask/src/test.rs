@@ -8,8 +8,9 @@ mod suites;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
+use host::command::shell_in;
 use xshell::{Shell, cmd};
 
 use crate::record::NO_TIME;
@@ -83,9 +84,8 @@ impl Test {
         thread::scope(|scope| {
             for lane in LANES {
                 let (here, plan, obstacles, summary) = (sh.current_dir(), &plan, &obstacles, &summary);
-                scope.spawn(move || match Shell::new().context("reading the current directory failed") {
+                scope.spawn(move || match shell_in(here) {
                     Ok(sh) => {
-                        sh.change_dir(here);
                         let of_lane = SUITES.iter().filter(|suite| suite.lane == *lane);
                         of_lane.for_each(|suite| suite.run_or_skip(&sh, plan, obstacles, summary));
                     }

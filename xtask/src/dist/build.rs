@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use host::cargo::cargo;
-use host::command::run;
+use host::command::{run, shell_in};
 use host::directory;
 use host::pool::side_by_side;
 use host::status::{Step, step};
@@ -46,8 +46,7 @@ pub fn all(
             if packages.is_empty() || group.is_empty() {
                 return Ok(());
             }
-            let sh = Shell::new()?;
-            sh.change_dir(&directory);
+            let sh = shell_in(&directory)?;
             let names: Vec<_> = group.iter().map(|(target, _)| target.debian).collect();
             step(format!("building the {what} for {}", names.join(", ")), |step| {
                 build(&sh, step, workspace, packages, group, rustc.as_deref(), auditable)

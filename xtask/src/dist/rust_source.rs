@@ -25,7 +25,7 @@ const MANIFEST: &str = "[package]\nname = \"empty\"\nversion = \"0.0.0\"\neditio
                         [workspace]\n\n[profile.release]\ncodegen-units = 1\nopt-level = \"z\"\npanic = \"abort\"\n";
 
 /// The kind of entry in the cache.
-const KIND: &str = "rust-std";
+pub const KIND: &str = "rust-std";
 
 /// The source of the standard library in a sysroot.
 const LIBRARY: &str = "lib/rustlib/src/rust/library";

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use host::cache;
-use host::command::run;
+use host::command::{run, shell_in};
 use host::pool::side_by_side;
 use host::status::step;
 use xshell::{Shell, cmd};
@@ -199,8 +199,7 @@ pub fn provide<T: Send>(
     let jobs: Vec<Option<&Target>> = [None].into_iter().chain(missing.into_iter().map(Some)).collect();
     let directory = sh.current_dir();
     let results = side_by_side(jobs.len(), &jobs, |job| {
-        let sh = Shell::new()?;
-        sh.change_dir(&directory);
+        let sh = shell_in(&directory)?;
         match job {
             None => beside(&sh).map(Some),
             Some(target) => provide_one(&sh, build, &active, target, choice).map(|()| None),

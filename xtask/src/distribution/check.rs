@@ -1,11 +1,13 @@
 //! `cargo xtask dist --check`: builds the last commit twice, compares every file, and scans the executables.
 //!
-//! The two builds differ in everything that must not matter: the directory, the time, the umask, the locale and the
-//! time zone. Both use the cache of this user, with the standard library of Rust and the tools, and the same key.
+//! The two builds differ in everything that must not matter: the directory, the time, the umask, the locale, the time
+//! zone, and the directories of the user's Rust toolchain and of the standard library built with it. Both use the tools
+//! in the cache of this user, and the same key.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +19,7 @@ use xshell::{Cmd, Shell, cmd};
 use super::signature::Signer;
 use super::{Distribution, scan};
 use crate::dist;
-use crate::dist::modules;
+use crate::dist::{modules, rust_source};
 
 /// The Debian packages of the programs that are used here.
 pub const TOOLS: &[&str] = &["locales"];
@@ -28,14 +30,22 @@ struct Variation {
     umask: &'static str,
     locale: &'static str,
     time_zone: &'static str,
+    /// Whether the toolchain is in another directory, and the standard library is built again.
+    has_other_home: bool,
 }
 
 /// A locale in which the letter i has another capital letter.
 const TURKISH: &str = "tr_TR.UTF-8";
 
 const BUILDS: [Variation; 2] = [
-    Variation { directory: "one", umask: "022", locale: "C.UTF-8", time_zone: "UTC" },
-    Variation { directory: "another/directory", umask: "077", locale: TURKISH, time_zone: "Pacific/Kiritimati" },
+    Variation { directory: "one", umask: "022", locale: "C.UTF-8", time_zone: "UTC", has_other_home: false },
+    Variation {
+        directory: "another/directory",
+        umask: "077",
+        locale: TURKISH,
+        time_zone: "Pacific/Kiritimati",
+        has_other_home: true,
+    },
 ];
 
 /// Runs the check with the options of `command`, and returns a summary.
@@ -60,15 +70,8 @@ pub fn check(sh: &Shell, command: &Distribution) -> Result<String> {
         Some(key) => Signer::of_user(sh, key, &dist::epoch(sh)?)?,
         None => Signer::throw_away(sh, &dist::epoch(sh)?)?,
     };
-    let root = sh.current_dir();
-    let mut results = Vec::new();
-    for variation in &BUILDS {
-        let tree = scratch.join(variation.directory);
-        variation
-            .build(sh, &root, &tree, &locales, command, &signer)
-            .with_context(|| format!("building in {} failed", tree.display()))?;
-        results.push(tree.join("dist"));
-    }
+    let check = Check { sh, scratch: &scratch, locales: &locales, command, signer: &signer };
+    let results = BUILDS.iter().map(|variation| check.build(variation)).collect::<Result<Vec<_>>>()?;
     let [one, other] = results.as_slice() else { unreachable!("two builds") };
     let count = compare(one, other)?;
     let scanned = scan::all(sh, one)?;
@@ -78,42 +81,79 @@ pub fn check(sh: &Shell, command: &Distribution) -> Result<String> {
     Ok(summary)
 }
 
-impl Variation {
-    /// Clones the repository `root` to `tree`, and builds there.
-    fn build(
-        &self,
-        sh: &Shell,
-        root: &Path,
-        tree: &Path,
-        locales: &Path,
-        command: &Distribution,
-        signer: &Signer,
-    ) -> Result<()> {
-        let Self { umask, locale, time_zone, .. } = self;
-        let parent = tree.parent().unwrap_or(tree);
+/// What the builds have in common.
+struct Check<'a> {
+    sh: &'a Shell,
+    scratch: &'a Path,
+    locales: &'a Path,
+    command: &'a Distribution,
+    signer: &'a Signer<'a>,
+}
+
+impl Check<'_> {
+    /// Clones the repository, builds in the clone, and returns the directory of the results.
+    fn build(&self, variation: &Variation) -> Result<PathBuf> {
+        let tree = self.scratch.join(variation.directory);
+        let Variation { umask, locale, time_zone, has_other_home, .. } = variation;
+        let parent = tree.parent().unwrap_or(&tree);
         fs::create_dir_all(parent).with_context(|| format!("creating {} failed", parent.display()))?;
         let program = env::current_exe().context("finding the path of this program failed")?;
         // The files of the clone get other permissions, too.
         let shell = format!("umask {umask} && exec \"$@\"");
+        let (sh, root) = (self.sh, self.sh.current_dir());
         let clone = cmd!(sh, "sh -c {shell} sh git clone --quiet {root} {tree}");
-        let dist = cmd!(sh, "sh -c {shell} sh {program} dist --signing-key").arg(signer.key());
-        let dist = dist.args(command.options()).env("CARGO_MANIFEST_DIR", tree.join("xtask"));
-        let dist = dist.env("CARGO_TARGET_DIR", tree.join("target"));
+        let dist = cmd!(sh, "sh -c {shell} sh {program} dist --signing-key").arg(self.signer.key());
+        let dist = dist.args(self.command.options()).env("CARGO_MANIFEST_DIR", tree.join("xtask"));
+        let mut dist = dist.env("CARGO_TARGET_DIR", tree.join("target"));
+        if *has_other_home {
+            // Not before the first build, which adds to the toolchain what it lacks.
+            dist = dist.envs(other_home(sh, &self.scratch.join("home"))?);
+        }
         step(format!("building with umask {umask}, locale {locale}, time zone {time_zone}"), |step| {
-            run(step, self.around(clone, locales, signer))?;
-            run(step, self.around(dist, locales, signer))
-        })?;
-        Ok(())
+            run(step, self.around(clone, variation))?;
+            run(step, self.around(dist, variation))
+        })
+        .with_context(|| format!("building in {} failed", tree.display()))?;
+        Ok(tree.join("dist"))
     }
 
-    /// `command` with the environment of this build.
-    fn around<'a>(&self, command: Cmd<'a>, locales: &Path, signer: &Signer) -> Cmd<'a> {
-        let command = command.env("LOCPATH", locales).env("LC_ALL", self.locale).env("TZ", self.time_zone);
-        match signer.home() {
+    /// `command` with the environment of the build `variation`.
+    fn around<'a>(&self, command: Cmd<'a>, variation: &Variation) -> Cmd<'a> {
+        let command = command.env("LOCPATH", self.locales).env("LC_ALL", variation.locale);
+        let command = command.env("TZ", variation.time_zone);
+        match self.signer.home() {
             Some(home) => command.env("GNUPGHOME", home),
             None => command,
         }
     }
+}
+
+/// Makes the directories of another user in `home`: a cache without the standard library, and a copy of the toolchain,
+/// if rustup manages it. Returns the variables that name them.
+fn other_home(sh: &Shell, home: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
+    let cache = home.join("cache");
+    let entries = cache.join(cache::NAME);
+    fs::create_dir_all(&entries).with_context(|| format!("creating {} failed", entries.display()))?;
+    for entry in directory::entries(&cache::directory()?)? {
+        let name = entry.file_name().unwrap_or_default();
+        if name != rust_source::KIND {
+            symlink(&entry, entries.join(name)).with_context(|| format!("linking {} failed", entry.display()))?;
+        }
+    }
+    let mut variables = vec![("XDG_CACHE_HOME", cache)];
+    let sysroot = PathBuf::from(cmd!(sh, "rustc --print sysroot").quiet().read().context("starting rustc failed")?);
+    let toolchains = sysroot.parent().filter(|parent| parent.ends_with("toolchains"));
+    if let Some(rustup) = toolchains.and_then(Path::parent) {
+        let (copy, settings) = (home.join("rustup"), rustup.join("settings.toml"));
+        let toolchains = copy.join("toolchains");
+        fs::create_dir_all(&toolchains).with_context(|| format!("creating {} failed", toolchains.display()))?;
+        step("copying the toolchain", |step| {
+            run(step, cmd!(sh, "cp --archive {settings} {copy}"))?;
+            run(step, cmd!(sh, "cp --archive {sysroot} {toolchains}"))
+        })?;
+        variables.push(("RUSTUP_HOME", copy));
+    }
+    Ok(variables)
 }
 
 /// Fails unless `one` and `other` have the same files with the same contents, and returns their number.
@@ -168,5 +208,6 @@ mod tests {
         let [one, other] = &BUILDS;
         assert!(one.directory != other.directory && one.directory.len() != other.directory.len());
         assert!(one.umask != other.umask && one.locale != other.locale && one.time_zone != other.time_zone);
+        assert!(!one.has_other_home && other.has_other_home);
     }
 }

@@ -5,8 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use host::command::{self, shell_in};
+use host::directory;
 use host::status::step;
-use host::{command, directory};
 use mender_update_module_test::debian::Package;
 use tempfile::TempDir;
 use xshell::{Shell, cmd};
@@ -62,8 +63,7 @@ pub fn run(sh: &Shell) -> Result<String> {
             directory::write(&directory.path().join(path), content)?;
         }
         write_packages(directory.path())?;
-        let there = &Shell::new()?;
-        there.change_dir(directory.path());
+        let there = &shell_in(directory.path())?;
         there.set_var("REPOSITORY", &root);
         there.set_var("TUTORIAL", directory.path());
         there.set_var("CARGO_TARGET_DIR", target);

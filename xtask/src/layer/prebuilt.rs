@@ -14,6 +14,7 @@ use xshell::Shell;
 use crate::dist::Dist;
 use crate::dist::modules::{self, Workspace};
 use crate::dist::release::{self, Made};
+use crate::needs::Needs;
 use crate::target::TARGETS;
 
 /// The first line of the file.
@@ -35,7 +36,7 @@ pub enum Compared {
 
 /// Builds every package, and returns the content of the file for a release.
 pub fn release(sh: &Shell, workspace: &Workspace) -> Result<String> {
-    drop(Dist::default().build(sh)?);
+    drop(Dist::default().build(sh, Needs::default())?);
     content(sh, workspace)
 }
 

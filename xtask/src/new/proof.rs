@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use host::command::run;
+use host::command::{run, shell_in};
 use host::directory;
 use host::status::step;
 use xshell::{Shell, cmd};
@@ -30,8 +30,7 @@ pub fn proof(sh: &Shell, record: &Record) -> Result<String> {
     let directory = workspace.root.join("target/new");
     let (tree, target) = (directory.join("work-tree"), directory.join("target"));
     copy(sh, &workspace.root, &tree)?;
-    let there = &Shell::new()?;
-    there.change_dir(&tree);
+    let there = &shell_in(&tree)?;
     // A target directory of its own: cargo cannot tell a crate in the copy from the same crate in the work tree.
     there.set_var("CARGO_TARGET_DIR", &target);
     // The files of a work tree are those that git knows or could know.
@@ -56,8 +55,7 @@ fn outside(sh: &Shell, target: &Path) -> Result<String> {
     let outside = tempfile::tempdir().context("making a directory failed")?;
     let directory = outside.path().join("crate");
     standalone::make(sh, &Module { name: NAME.to_owned() }, &directory)?;
-    let there = &Shell::new()?;
-    there.change_dir(&directory);
+    let there = &shell_in(&directory)?;
     there.set_var("CARGO_TARGET_DIR", target);
     step("a crate outside this repository: lints and tests", |step| {
         run(step, cmd!(there, "cargo clippy --all-targets -- --deny warnings"))?;

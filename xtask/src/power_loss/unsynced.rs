@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use host::command::shell_in;
 use host::directory;
 use xshell::{Shell, cmd};
 
@@ -31,8 +32,7 @@ pub fn web_file(sh: &Shell, target: &'static Target) -> Result<PathBuf> {
         let text = fs::read_to_string(&path).with_context(|| format!("reading {} failed", path.display()))?;
         directory::write(&path, without(&text, changes).with_context(|| format!("removing the syncs in {file}"))?)?;
     }
-    let in_copy = Shell::new()?;
-    in_copy.change_dir(&copy);
+    let in_copy = shell_in(&copy)?;
     dist::executable(&in_copy, target, "web-file")
 }
 

@@ -25,7 +25,7 @@ fn journal(device: &Device) -> PathBuf {
 fn device() -> Option<(Device, PathBuf)> {
     let device = Device::filled(Generation::V5);
     if !device.is_root() {
-        eprintln!("skipped: takes root");
+        eprintln!("skipped: needs root");
         return None;
     }
     let victim = device.client.device().join("victim");

@@ -1,12 +1,18 @@
 //! Archives made by hand, with entries that tar does not write.
 
-/// The header of an entry of the type `kind`, with `size` bytes.
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+/// The header of an entry of the type `kind`, with `size` bytes. It belongs to the user of the test, because only root
+/// can install files of others.
 pub fn header(name: &str, kind: u8, size: u64, link: &str) -> Vec<u8> {
     let mut block = vec![0; 512];
     block[..name.len()].copy_from_slice(name.as_bytes());
-    for (at, digits) in [(100, "0000644\0"), (108, "0000000\0"), (116, "0000000\0"), (136, "00000000000\0")] {
-        block[at..at + digits.len()].copy_from_slice(digits.as_bytes());
+    let process = fs::metadata("/proc/self").unwrap();
+    for (at, id) in [(100, 0o644), (108, process.uid()), (116, process.gid())] {
+        block[at..at + 8].copy_from_slice(format!("{id:07o}\0").as_bytes());
     }
+    block[136..148].copy_from_slice(b"00000000000\0");
     block[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
     block[156] = kind;
     block[157..157 + link.len()].copy_from_slice(link.as_bytes());
