@@ -26,13 +26,14 @@ pub fn ensure(sh: &Shell, packages: &[&str]) -> Result<()> {
     };
     step(format!("installing Debian packages: {list}"), |step| {
         run(step, apt_get(&["update"]))?;
-        let install = ["install", "--yes", "--no-install-recommends"];
-        let plain = run(step, apt_get(&install).arg("--no-remove").args(missing));
-        // A package that was installed from another source, such as backports, can conflict with packages of the
-        // host's release. Then all of them are installed from that release.
+        let install = ["install", "--yes", "--no-install-recommends", "--no-remove"];
+        let plain = run(step, apt_get(&install).args(&missing));
+        // A package that was installed from another source, such as backports, can conflict with those of the host's
+        // release. Then it is replaced by that of the release.
         let Some(release) = plain.as_ref().err().and_then(|_| apt::codename().ok()) else { return plain };
-        let same = packages.iter().map(|package| format!("{package}/{release}"));
-        run(step, apt_get(&install).arg("--allow-downgrades").args(same)).or(plain)
+        let policy = run(step, cmd!(sh, "apt-cache policy {packages...}").env("LC_ALL", "C"))?;
+        let replaced = from_elsewhere(&policy).into_iter().map(|package| format!("{package}/{release}"));
+        run(step, apt_get(&install).arg("--allow-downgrades").args(&missing).args(replaced)).or(plain)
     })
     .with_context(|| format!("installing Debian packages failed: check the network, or run\n    {}", remedy(&list)))?;
     Ok(())
@@ -91,6 +92,27 @@ fn absent<'a>(packages: &[&'a str], known: &str) -> Vec<&'a str> {
     packages.iter().copied().filter(|package| !installed.contains(package)).collect()
 }
 
+/// The packages of `policy`, the output of `apt-cache policy`, whose installed version is in no configured archive.
+fn from_elsewhere(policy: &str) -> Vec<&str> {
+    let (mut found, mut package) = (Vec::new(), "");
+    let mut lines = policy.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some(name) = line.strip_suffix(':').filter(|name| !name.starts_with(' ')) {
+            package = name;
+        } else if line.starts_with(" ***") {
+            // The archives that have this version follow, indented further than the next version.
+            let mut has_archive = false;
+            while let Some(source) = lines.next_if(|next| next.starts_with("        ")) {
+                has_archive |= !source.ends_with(" /var/lib/dpkg/status");
+            }
+            if !has_archive {
+                found.push(package);
+            }
+        }
+    }
+    found
+}
+
 /// The command and arguments that run `VARIABLE=value program …` as root: env for root, or sudo if it needs no
 /// password.
 fn privilege() -> Option<(&'static str, &'static [&'static str])> {
@@ -112,5 +134,34 @@ mod tests {
     fn packages_with_another_status_are_missing() {
         let known = "tar installed\nlibc6:amd64 installed\ncurl config-files\n";
         assert_eq!(absent(&["tar", "libc6", "curl", "zip"], known), ["curl", "zip"]);
+    }
+
+    #[test]
+    fn packages_that_no_archive_has_are_from_elsewhere() {
+        let policy = "\
+qemu-utils:
+  Installed: 10
+  Candidate: 7
+  Version table:
+ *** 10 100
+        100 /var/lib/dpkg/status
+     7 500
+        500 http://deb.debian.org bookworm/main
+xz-utils:
+  Installed: 5
+  Candidate: 5
+  Version table:
+ *** 5 500
+        500 http://deb.debian.org bookworm/main
+        100 /var/lib/dpkg/status
+git:
+  Installed: (none)
+  Candidate: 2
+  Version table:
+     2 500
+        500 http://deb.debian.org bookworm/main
+";
+        assert_eq!(from_elsewhere(policy), ["qemu-utils"]);
+        assert!(from_elsewhere("").is_empty());
     }
 }
