@@ -118,6 +118,13 @@ impl ProjectUpdate {
         self.staging().join(self.project.to_string())
     }
 
+    /// Stops the units of `projects`, and removes them if all have stopped.
+    fn end_units(&self, projects: &[Project]) -> Result<()> {
+        let stopped: Vec<_> = projects.iter().map(|project| self.systemd.stop(project)).collect();
+        stopped.into_iter().collect::<Result<()>>()?;
+        projects.iter().try_for_each(|project| self.systemd.remove(project))
+    }
+
     /// Activates the directory of the previous version.
     fn restore_directory(&self, prepared: &Prepared) -> Result<()> {
         prepared.exchange.roll_back(self)?;
@@ -187,22 +194,20 @@ impl Update for ProjectUpdate {
     }
 
     fn roll_back(&self, prepared: &Prepared, trigger: Trigger) -> Result<()> {
-        if trigger == Trigger::Boot {
-            return self.restore_directory(prepared);
-        }
-        // Units of both versions may run, however far the activation went.
-        let projects = [Project::read(&self.active())?, Project::read(&self.staged())?];
-        let stopped: Vec<_> = projects.iter().map(|project| self.systemd.stop(project)).collect();
-        let stopped: Result<()> = stopped.into_iter().collect();
-        if stopped.is_ok() {
-            projects.iter().try_for_each(|project| self.systemd.remove(project))?;
-        }
+        let projects = || -> Result<_> { Ok([Project::read(&self.active())?, Project::read(&self.staged())?]) };
+        // After a boot no units are installed, and a damaged project must not keep the previous version from being
+        // restored.
+        let projects = if trigger == Trigger::Boot { projects().unwrap_or_default() } else { projects()? };
+        // Units of both versions may run, however far the activation went, also in a recovery without a boot.
+        let ended = self.end_units(&projects);
         self.restore_directory(prepared)?;
-        let previous = Project::read(&self.active())?;
-        self.systemd.install(&previous)?;
-        self.systemd.start(&previous)?;
+        if trigger != Trigger::Boot {
+            let previous = Project::read(&self.active())?;
+            self.systemd.install(&previous)?;
+            self.systemd.start(&previous)?;
+        }
         // The previous version is active, but units of the new one may still run: another attempt or a boot ends them.
-        stopped.context("stopping the new version failed")
+        ended.context("stopping the new version failed")
     }
 
     fn discard_at_boot(&self) -> Result<bool> {

@@ -8,7 +8,7 @@ use mender_update_module_test::Generation;
 use serde_json::json;
 use test_image::{Archive, Mode};
 
-use crate::device::{Device, archive, refused};
+use crate::device::{Device, archive, one, refused};
 
 const TAG: &str = "localhost/shop:latest";
 
@@ -309,4 +309,34 @@ fn an_update_of_another_project_keeps_a_previous_version_that_could_not_be_resto
     assert!(outcome.success(), "{outcome:?}");
     device.ok("Cleanup");
     assert_eq!(device.running("shop.web"), Some(image.id));
+}
+
+#[test]
+fn a_recovery_without_a_boot_ends_the_units_of_the_new_version() {
+    let mut device = Device::new();
+    let previous = device.update("shop", TAG, "1");
+    let before = device.engine_state();
+    let new = archive(TAG, "2", Mode::Healthy);
+    let mut meta_data = one("shop", TAG, &new.id);
+    meta_data["run"]["worker"] = json!({"image": TAG});
+    for _ in 0..2 {
+        let outcome = device.download(&meta_data, &[("app.tar", &new.content)]);
+        assert!(outcome.success(), "{outcome:?}");
+        device.ok("ArtifactInstall");
+        assert_eq!(device.running("shop.worker"), Some(new.id.clone()));
+        // As if the module had been killed at the end of its install.
+        let journal = device.state_directory().join("journal.json");
+        let text = fs::read_to_string(&journal).unwrap();
+        let killed = text.replace("\"phase\":\"Switched\"", "\"phase\":\"Switching\"");
+        assert_ne!(killed, text);
+        fs::write(&journal, killed).unwrap();
+        device.ok("--recover");
+        assert_eq!(device.running("shop.worker"), None);
+        assert_eq!(device.running("shop.web"), Some(previous.id.clone()));
+        let units = fs::read_dir(device.client.device().join("units")).unwrap();
+        let workers = units.filter(|unit| unit.as_ref().unwrap().file_name().to_string_lossy().contains("worker"));
+        assert_eq!(workers.count(), 0);
+    }
+    device.ok("Cleanup");
+    assert_eq!(device.engine_state(), before);
 }
