@@ -76,12 +76,17 @@ fn not_started(program: &str, error: io::Error) -> anyhow::Error {
 /// The most lines of a program's messages in an error.
 const LINES: usize = 4;
 
-/// The first lines of a program's messages in one, without the empty ones and progress bars.
+/// The first and the last lines of a program's messages in one, without the empty ones and progress.
 fn one_line(message: &str) -> String {
     let is_bar = |line: &str| line.chars().all(|c| ".-|0123456789% ".contains(c));
-    let lines = message.lines().map(str::trim).filter(|line| !is_bar(line));
-    // mender-artifact shows its whole help after an error.
-    lines.take(LINES).collect::<Vec<_>>().join("; ")
+    let is_progress = |line: &str| is_bar(line) || line.starts_with("Copying blob ");
+    let lines: Vec<_> = message.lines().map(str::trim).filter(|line| !is_progress(line)).collect();
+    if lines.len() <= LINES {
+        return lines.join("; ");
+    }
+    // mender-artifact shows its whole help after an error; other programs print their error last.
+    let (first, last) = (&lines[..LINES / 2], &lines[lines.len() - LINES / 2..]);
+    format!("{}; …; {}", first.join("; "), last.join("; "))
 }
 
 /// Whether `program` is in `PATH`.
@@ -106,6 +111,13 @@ mod tests {
         let failing = Words::new("sh").args(["-c", "echo one >&2; echo 10%; echo two >&2; exit 3"]);
         let error = failing.output(tmp.path()).unwrap_err().to_string();
         assert_eq!(error, "sh failed (exit status: 3): one; two");
+        let messages = |script: &str| {
+            let error = Words::new("sh").args(["-c", script]).output(tmp.path()).unwrap_err().to_string();
+            error.split_once("): ").unwrap().1.to_owned()
+        };
+        let podman = "for blob in 1 2 3 4 5; do echo Copying blob $blob; done >&2; echo Error: no space >&2; exit 125";
+        assert_eq!(messages(podman), "Error: no space");
+        assert_eq!(messages("seq -f 'line %g' 9 >&2; exit 1"), "line 1; line 2; …; line 8; line 9");
         let error = Words::new("no-such-program").output(tmp.path()).unwrap_err().to_string();
         assert_eq!(error, "no-such-program not found: install it");
     }

@@ -82,8 +82,10 @@ impl Options {
         }
         for word in &self.passed_on {
             let option = word.split('=').next().unwrap_or_default();
+            // mender-artifact takes every option with one hyphen or with two.
+            let is_own = |own: &&str| own.trim_start_matches('-') == option.trim_start_matches('-');
             ensure!(
-                !OWN.contains(&option),
+                !(option.starts_with('-') && OWN.iter().any(is_own)),
                 "option {option} after -- refused: the generator sets it: give it before -- if this generator has it"
             );
         }

@@ -92,6 +92,13 @@ fn show(summary: &Summary, notes: &[String], json: bool) -> Result<()> {
 /// Refuses an output that cannot be written, before anything takes time.
 fn check_output(output: &Path) -> Result<()> {
     ensure!(!output.is_dir(), "writing {} failed: it is a directory: name a file", output.display());
+    // The artifact is renamed to its path, which would replace a device such as /dev/null, or a link.
+    let found = fs::symlink_metadata(output).ok();
+    ensure!(
+        found.is_none_or(|found| found.is_file()),
+        "writing {} failed: it is not a regular file: name another file",
+        output.display()
+    );
     ensure!(output.file_name().is_some(), "writing {} failed: name a file", output.display());
     let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     ensure!(

@@ -2,7 +2,7 @@
 //! only takes part in tests of failures; the end-to-end scenarios use the real one.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -57,6 +57,8 @@ impl Bench {
         bench.write("compose.yaml", b"services: {web: {image: 'localhost/other:1'}}\n");
         bench.write("web.container", b"[Container]\nImage=localhost/shop:2\nVolume=/srv/data:/data\n");
         bench.write("conf.container", b"[Container]\nImage=localhost/shop:2\nVolume=./conf:/conf\n");
+        bench.write("dots.container", b"[Container]\nImage=localhost/shop:2\nVolume=/srv/data/../../etc:/etc\n");
+        symlink("elsewhere", bench.path("link")).unwrap();
         bench.write("empty-id.json", br#"{"images": []}"#);
         bench
     }
@@ -136,6 +138,24 @@ const BAD: &[(&str, &str)] = &[
     (
         "web-file -o none/out.mender index.html",
         "writing none/out.mender failed: no directory none: make it, or name another file",
+    ),
+    ("web-file -o /dev/null index.html", "writing /dev/null failed: it is not a regular file: name another file"),
+    ("web-file -o link index.html", "writing link failed: it is not a regular file: name another file"),
+    (
+        "web-file index.html -- -file x",
+        "option -file after -- refused: the generator sets it: give it before -- if this generator has it",
+    ),
+    (
+        "directory -d /srv/app .",
+        "writing out.mender refused: it is in the directory ., which is archived: name another file with --output-path",
+    ),
+    (
+        "container --project shop --compose compose.yaml --archive . shop.tar",
+        "writing out.mender refused: it is in the directory ., which is archived: name another file with --output-path",
+    ),
+    (
+        "container --project shop --quadlet dots.container --host-path /srv/data shop.tar",
+        "path /srv/data/../../etc refused: write it without ..",
     ),
     ("directory -d srv tree", "destination \"srv\" refused: not an absolute path"),
     (

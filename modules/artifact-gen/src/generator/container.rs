@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::definition::DefinitionOptions;
 use super::export::{Engine, Exported, export};
-use super::{Checked, Draft, Generator, Item, renamed};
+use super::{Checked, Draft, Generator, Item, is_named, renamed};
 use crate::options::Options;
-use crate::payload_name::mapped;
+use crate::payload_name::{distinct, mapped};
 
 /// Makes an artifact for the module container: one project with its images
 ///
@@ -59,6 +59,7 @@ impl Generator for Container {
         for name in &self.images {
             let exported = export(name, self.engine, tmp)?;
             let file = exported.path.file_name().map(|name| mapped(&name.to_string_lossy())).unwrap_or_default();
+            let file = distinct(file, |name| is_named(&files, name));
             for (reference, entry) in entries(&exported, &file)? {
                 if images.insert(reference.clone(), entry).is_some() {
                     bail!("image {reference} twice: name it once");
@@ -67,7 +68,7 @@ impl Generator for Container {
             files.push(renamed(&exported.path, &file, tmp)?);
         }
         let names: Vec<_> = images.keys().cloned().collect();
-        let (definition, more) = self.definition.build(&names, tmp)?;
+        let (definition, more) = self.definition.build(&names, &self.options.output(), tmp)?;
         let mut own = Map::new();
         own.insert("project".to_owned(), json!(project));
         own.insert("images".to_owned(), images.into_values().collect());
@@ -86,6 +87,7 @@ impl Generator for Container {
         let checked = check(&draft.content, kind, scratch)?;
         for path in &checked.host_paths {
             let is_below = |allowed: &String| Path::new(path).starts_with(allowed);
+            ensure!(!path.split('/').any(|part| part == ".."), "path {path} refused: write it without ..");
             ensure!(
                 self.host_path.iter().any(is_below),
                 "path of the device refused: the definition names {path}, which is not in the artifact: use a named volume, \

@@ -8,9 +8,9 @@ use deb::artifact::check;
 use mender_update_module::ArtifactContent;
 use serde_json::{Map, Value};
 
-use super::{Checked, Draft, Generator, Item, payload_file, renamed};
+use super::{Checked, Draft, Generator, Item, is_named, payload_file, renamed};
 use crate::options::Options;
-use crate::payload_name::{is_accepted, mapped};
+use crate::payload_name::{distinct, is_accepted, mapped};
 
 /// Makes an artifact for the module deb: Debian packages
 ///
@@ -60,11 +60,13 @@ impl Generator for Deb {
         for path in &self.files {
             let file = payload_file(path)?;
             let name = file.name.as_ref().to_string_lossy().into_owned();
-            if is_accepted(&name) {
+            let other = distinct(mapped(&name), |name| is_named(&files, name));
+            if other == name {
                 files.push(file);
             } else {
-                let other = mapped(&name);
-                notes.push(format!("{name} is packed as {other}: mender-artifact refuses its name"));
+                let why =
+                    if is_accepted(&name) { "another file has its name" } else { "mender-artifact refuses its name" };
+                notes.push(format!("{name} is packed as {other}: {why}"));
                 files.push(renamed(path, &other, tmp)?);
             }
         }

@@ -7,7 +7,7 @@ use clap::Args;
 use mender_update_module::PayloadFile;
 use serde_json::{Map, Value, json};
 
-use super::{payload_file, place, renamed};
+use super::{payload_file, place, renamed, require_outside};
 use crate::options::object;
 use crate::tar::Archive;
 
@@ -54,11 +54,16 @@ pub struct DefinitionOptions {
 
 impl DefinitionOptions {
     /// The keys of the meta-data, and the payload files that belong to them. `images` are the names of the artifact's
-    /// images.
+    /// images, and `output` is the path of the artifact.
     ///
     /// # Errors
     /// When not exactly one form is given, an option does not belong to it, or a file cannot be read.
-    pub fn build(&self, images: &[String], tmp: &Path) -> Result<(Map<String, Value>, Vec<PayloadFile>)> {
+    pub fn build(
+        &self,
+        images: &[String],
+        output: &Path,
+        tmp: &Path,
+    ) -> Result<(Map<String, Value>, Vec<PayloadFile>)> {
         let forms = [self.run.is_some(), !self.compose.is_empty(), !self.quadlet.is_empty()];
         ensure!(
             forms.into_iter().filter(|given| *given).count() == 1,
@@ -86,7 +91,7 @@ impl DefinitionOptions {
             keys.insert("profiles".to_owned(), json!(self.profile));
         }
         if let Some(path) = &self.archive {
-            let archive = archive(path, tmp)?;
+            let archive = archive(path, output, tmp)?;
             keys.insert("archive".to_owned(), json!(archive.name.as_ref().to_string_lossy()));
             files.push(archive);
         }
@@ -155,12 +160,13 @@ fn service_name(image: &str) -> String {
 }
 
 /// The tar archive at `path`, or one of the directory `path`.
-fn archive(path: &Path, tmp: &Path) -> Result<PayloadFile> {
+fn archive(path: &Path, output: &Path, tmp: &Path) -> Result<PayloadFile> {
     if !path.is_dir() {
         let file = payload_file(path)?;
         let name = crate::payload_name::mapped(&file.name.as_ref().to_string_lossy());
         return renamed(path, &name, tmp);
     }
+    require_outside(output, path)?;
     let to = place(ARCHIVE, tmp)?;
     // The module gives all files to root, and keeps no times.
     let options = Archive { owner: Some("root".to_owned()), mtime: Some("@0".to_owned()), ..Archive::default() };
@@ -174,7 +180,7 @@ mod tests {
 
     fn build(options: &DefinitionOptions, images: &[&str]) -> Result<Value> {
         let images: Vec<_> = images.iter().map(|name| (*name).to_owned()).collect();
-        options.build(&images, Path::new("/nowhere")).map(|(keys, _)| keys.into())
+        options.build(&images, Path::new("/out.mender"), Path::new("/nowhere")).map(|(keys, _)| keys.into())
     }
 
     #[test]

@@ -9,7 +9,7 @@ use directory::artifact::{DEST_DIR, UPDATE_TAR, check, check_destination};
 use mender_update_module::{ArtifactContent, FileName, PayloadFile};
 use serde_json::Map;
 
-use super::{Checked, Draft, Generator, made, place, renamed};
+use super::{Checked, Draft, Generator, made, place, renamed, require_outside};
 use crate::options::Options;
 use crate::tar::Archive;
 
@@ -49,6 +49,7 @@ impl Generator for Directory {
         let found = self.tree.metadata().with_context(|| format!("reading {} failed", self.tree.display()))?;
         let mut notes = Vec::new();
         let archive = if found.is_dir() {
+            require_outside(&self.options.output(), &self.tree)?;
             if self.archive.owner.is_none() && found.uid() != 0 {
                 notes.push(format!(
                     "{} belongs to user {}, and so will the directory on the device: set --owner, such as --owner root",

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use container::artifact::{ArchivedImage, Reference, images};
 
 use crate::command::{Words, is_installed};
+use crate::payload_name::distinct;
 use crate::progress::step;
 
 /// An engine of the workstation.
@@ -77,8 +78,8 @@ pub fn export(name: &str, engine: Option<Engine>, tmp: &Path) -> Result<Exported
     })?;
     let directory = tmp.join("images");
     fs::create_dir_all(&directory).with_context(|| format!("creating {} failed", directory.display()))?;
-    let path = directory.join(format!("{}.tar", file_name(&reference)));
-    ensure!(!path.exists(), "image {reference} twice: name it once");
+    let name = distinct(format!("{}.tar", file_name(&reference)), |name| directory.join(name).exists());
+    let path = directory.join(name);
     let save = Words::new(program).args(["save", "--output"]).args([&path]).args([&reference]);
     step(&format!("exporting {reference} with {program}"), Some(&path), || save.output(tmp))
         .with_context(|| format!("exporting {reference} failed"))?;

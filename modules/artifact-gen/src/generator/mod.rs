@@ -112,6 +112,28 @@ fn renamed(path: &Path, name: &str, tmp: &Path) -> Result<PayloadFile> {
     Ok(PayloadFile { name: FileName::new(OsString::from(name))?, path: link })
 }
 
+/// Refuses an artifact `output` that is written into the directory `tree`, whose content is archived: the next artifact
+/// would have this one in its payload.
+///
+/// # Errors
+/// When it is, or when a path cannot be read.
+fn require_outside(output: &Path, tree: &Path) -> Result<()> {
+    let resolved = |path: &Path| fs::canonicalize(path).with_context(|| format!("reading {} failed", path.display()));
+    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    ensure!(
+        !resolved(parent)?.starts_with(resolved(tree)?),
+        "writing {} refused: it is in the directory {}, which is archived: name another file with --output-path",
+        output.display(),
+        tree.display()
+    );
+    Ok(())
+}
+
+/// Whether one of `files` has this name.
+fn is_named(files: &[PayloadFile], name: &str) -> bool {
+    files.iter().any(|file| file.name.as_ref() == Path::new(name))
+}
+
 /// Writes `content` to the payload file `name` in `tmp`.
 fn made(name: &str, content: &[u8], tmp: &Path) -> Result<PayloadFile> {
     let path = place(name, tmp)?;
