@@ -9,8 +9,9 @@ pub fn header(name: &str, kind: u8, size: u64, link: &str) -> Vec<u8> {
     let mut block = vec![0; 512];
     block[..name.len()].copy_from_slice(name.as_bytes());
     let process = fs::metadata("/proc/self").unwrap();
-    for (at, id) in [(100, 0o644), (108, process.uid()), (116, process.gid())] {
-        block[at..at + 8].copy_from_slice(format!("{id:07o}\0").as_bytes());
+    let mode = if matches!(kind, b'5' | b'D') { 0o755 } else { 0o644 };
+    for (at, number) in [(100, mode), (108, process.uid()), (116, process.gid())] {
+        block[at..at + 8].copy_from_slice(format!("{number:07o}\0").as_bytes());
     }
     block[136..148].copy_from_slice(b"00000000000\0");
     block[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
