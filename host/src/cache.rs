@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
+use crate::command::{run, shell_in};
+use crate::packages;
 use crate::status::step;
 
 /// The name of the project's directory in the user's cache directory.
@@ -57,11 +59,33 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> R
         return Ok(complete);
     }
     let partial = complete.with_extension("partial");
+    remove_remains(&partial)?;
     crate::directory::empty(&partial).context("creating a temporary directory in the cache failed")?;
     make(&partial)?;
     fs::rename(&partial, &complete)
         .with_context(|| format!("renaming {} to {} failed", partial.display(), complete.display()))?;
     Ok(complete)
+}
+
+/// Removes what an interrupted attempt has left in the directory `partial`. Programs that it started with sudo leave
+/// files of root.
+fn remove_remains(partial: &Path) -> Result<()> {
+    match crate::directory::remove(partial) {
+        Err(_) if packages::may_be_root() => {
+            let sh = shell_in("/")?;
+            step("removing the remains of an interrupted attempt", |step| {
+                // Not what is mounted there, such as the host's /proc.
+                run(
+                    step,
+                    packages::as_root(&sh, "rm")?.args(["--recursive", "--force", "--one-file-system"]).arg(partial),
+                )
+            })
+            .map(drop)
+        }
+        result => result.with_context(|| {
+            format!("the remains of an interrupted attempt are in the way: run sudo rm -r {}", partial.display())
+        }),
+    }
 }
 
 /// Whether the cache has the entry `kind/key`.

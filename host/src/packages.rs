@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use xshell::{Cmd, Shell, cmd};
 
-use crate::apt;
 use crate::command::run;
 use crate::status::step;
+use crate::{apt, cache};
 
 /// Installs those of `packages` that are missing, as root or with a sudo that needs no password.
 ///
@@ -20,6 +20,8 @@ pub fn ensure(sh: &Shell, packages: &[&str]) -> Result<()> {
     }
     let list = missing.join(" ");
     let Some(root) = privilege() else { bail!("{}", refusal(&missing)) };
+    // apt-get fails at once while another one runs.
+    let _lock = cache::lock(&cache::directory()?.join("apt.lock"))?;
     let apt_get = |arguments: &[&str]| {
         let (first, rest) = root;
         cmd!(sh, "{first} {rest...} DEBIAN_FRONTEND=noninteractive apt-get --quiet").args(arguments)
@@ -32,7 +34,11 @@ pub fn ensure(sh: &Shell, packages: &[&str]) -> Result<()> {
         // release. Then it is replaced by that of the release.
         let Some(release) = plain.as_ref().err().and_then(|_| apt::codename().ok()) else { return plain };
         let policy = run(step, cmd!(sh, "apt-cache policy {packages...}").env("LC_ALL", "C"))?;
-        let replaced = from_elsewhere(&policy).into_iter().map(|package| format!("{package}/{release}"));
+        let replaced: Vec<_> =
+            from_elsewhere(&policy).into_iter().map(|package| format!("{package}/{release}")).collect();
+        if replaced.is_empty() {
+            return plain;
+        }
         run(step, apt_get(&install).arg("--allow-downgrades").args(&missing).args(replaced)).or(plain)
     })
     .with_context(|| format!("installing Debian packages failed: check the network, or run\n    {}", remedy(&list)))?;
@@ -92,17 +98,18 @@ fn absent<'a>(packages: &[&'a str], known: &str) -> Vec<&'a str> {
     packages.iter().copied().filter(|package| !installed.contains(package)).collect()
 }
 
-/// The packages of `policy`, the output of `apt-cache policy`, whose installed version is in no configured archive.
+/// The packages of `policy`, the output of `apt-cache policy`, whose installed version is in no configured archive, and
+/// newer than all versions there. One that is older was in an archive before.
 fn from_elsewhere(policy: &str) -> Vec<&str> {
     let (mut found, mut package) = (Vec::new(), "");
     let mut lines = policy.lines().peekable();
     while let Some(line) = lines.next() {
         if let Some(name) = line.strip_suffix(':').filter(|name| !name.starts_with(' ')) {
             package = name;
-        } else if line.starts_with(" ***") {
+        } else if line.trim() == "Version table:" && lines.next_if(|newest| newest.starts_with(" ***")).is_some() {
             // The archives that have this version follow, indented further than the next version.
             let mut has_archive = false;
-            while let Some(source) = lines.next_if(|next| next.starts_with("        ")) {
+            while let Some(source) = lines.next_if(|next| next.starts_with("       ")) {
                 has_archive |= !source.ends_with(" /var/lib/dpkg/status");
             }
             if !has_archive {
@@ -160,6 +167,23 @@ git:
   Version table:
      2 500
         500 http://deb.debian.org bookworm/main
+gpg:
+  Installed: 2
+  Candidate: 3
+  Version table:
+     3 500
+        500 http://deb.debian.org bookworm-security/main
+ *** 2 100
+        100 /var/lib/dpkg/status
+     1 500
+        500 http://deb.debian.org bookworm/main
+kmod:
+  Installed: 2
+  Candidate: 2
+  Version table:
+ *** 2 1001
+       1001 http://example.org bookworm/main
+        100 /var/lib/dpkg/status
 ";
         assert_eq!(from_elsewhere(policy), ["qemu-utils"]);
         assert!(from_elsewhere("").is_empty());

@@ -30,7 +30,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use host::command::shell_in;
 use host::pool::side_by_side;
@@ -72,11 +72,16 @@ impl Dist {
 
     /// The requirements of the command. They depend on the C library, so rustup adds missing musl targets first.
     pub fn needs(&self, sh: &Shell) -> Result<Needs> {
+        Ok(self.compiling(sh)?.and(Needs::packages(TOOLS)))
+    }
+
+    /// The requirements of the executables, without those of their packages.
+    fn compiling(&self, sh: &Shell) -> Result<Needs> {
         let targets = self.targets();
         toolchain::add_musl(sh, &targets, self.libc)?;
         let active = Active::find(sh)?;
-        let building = targets.iter().flat_map(|target| target.needs(toolchain::libc(&active, target, self.libc)));
-        Ok(Needs::packages(&building.chain(TOOLS.iter().copied()).collect::<Vec<_>>()))
+        let compiling = targets.iter().flat_map(|target| target.needs(toolchain::libc(&active, target, self.libc)));
+        Ok(Needs::packages(&compiling.collect::<Vec<_>>()))
     }
 
     fn targets(&self) -> Vec<&'static Target> {
@@ -110,23 +115,41 @@ impl Dist {
         let jobs: Vec<Job> = packaged.map(|(module, target)| Job::new(&out, module, target)).collect();
         let inputs = Inputs::read(sh, &workspace.root)?;
         let is_stale = !stale(sh, &workspace, &inputs, &jobs, self.libc)?.is_empty();
-        let own = if is_stale { self.needs(sh)? } else { Needs::default() };
-        own.and(others).provide(sh)?;
-        // Two processes in the same work tree would overwrite each other's incomplete packages.
-        let lock = cache::lock(&workspace.target.join("dist.lock"))?;
+        let compiling = if is_stale { self.compiling(sh)? } else { Needs::default() };
+        let packaging = Needs::packages(if is_stale { TOOLS } else { &[] }).and(others);
+        compiling.clone().and(packaging.clone()).check(sh)?;
+        compiling.provide(sh)?;
+        // Two processes in the same work tree would overwrite each other's incomplete packages, also if they have
+        // different target directories.
+        let lock = cache::lock(&workspace.root.join("target/dist.lock"))?;
+        let inputs = Inputs::read(sh, &workspace.root)?;
         let stale = stale(sh, &workspace, &inputs, &jobs, self.libc)?;
         if !stale.is_empty() {
             // Everything that is made of the packages is outdated.
             workspace.collections().try_for_each(|name| remove(&out.join(name)))?;
-            update(sh, &workspace, &inputs, &stale, self.libc)?;
+            update(sh, &workspace, &inputs, &stale, self.libc, &packaging)?;
+        } else {
+            packaging.provide(sh)?;
         }
         let sources = write_sources(sh, &workspace, &out)?;
         remove_outdated(&out, &workspace, &sources)?;
+        self.remove_other_inputs(sh, &workspace, &inputs)?;
         sums(&out)?;
         let rows = table::rows(&workspace, &jobs, &sources)?;
         let sizes = table::sizes(&workspace, &jobs)?;
         let packages = jobs.into_iter().map(|job| (job.target, job.deb)).collect();
         Ok(Built { packages, sources, out, epoch: inputs.epoch, workspace, rows, sizes, _lock: lock })
+    }
+
+    /// Removes the packages for other targets that were made of other inputs than the current ones.
+    fn remove_other_inputs(&self, sh: &Shell, workspace: &Workspace, inputs: &Inputs) -> Result<()> {
+        let chosen = self.targets();
+        let others: Vec<_> = TARGETS.iter().filter(|target| !chosen.contains(target)).collect();
+        let out = workspace.root.join("dist");
+        let packaged = workspace.packaged(&others).into_iter();
+        let jobs: Vec<Job> = packaged.map(|(module, target)| Job::new(&out, module, target)).collect();
+        let stale = stale(sh, workspace, inputs, &jobs, self.libc)?;
+        stale.iter().flat_map(|job| job.files()).try_for_each(remove)
     }
 }
 
@@ -197,15 +220,24 @@ pub fn executable(sh: &Shell, target: &'static Target, name: &str) -> Result<Pat
 /// The number of packages that are made in parallel. cargo-deb uses one processor.
 const PACKAGERS: usize = 2;
 
-/// Builds the packages of the jobs `stale`.
-fn update(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job], libc: Choice) -> Result<()> {
+/// Builds the packages of the jobs `stale`, and installs the requirements `packaging` meanwhile.
+fn update(
+    sh: &Shell,
+    workspace: &Workspace,
+    inputs: &Inputs,
+    stale: &[&Job],
+    libc: Choice,
+    packaging: &Needs,
+) -> Result<()> {
     for module in workspace.modules.iter().chain(&workspace.tools) {
         package::check_version(workspace, module)?;
         package::check_assets(workspace, module)?;
     }
     let targets: Vec<&'static Target> =
         TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
-    let (toolchains, tools) = toolchain::provide(sh, &workspace.target, &targets, libc, Tools::provide)?;
+    // Debian's packages come from the network and are unpacked, while the toolchains use the processors.
+    let tools = |sh: &Shell| packaging.provide(sh).and_then(|()| Tools::provide(sh));
+    let (toolchains, tools) = toolchain::provide(sh, &workspace.target, &targets, libc, tools)?;
     let packager = Packager { workspace, inputs, cargo_deb: tools.deb };
     let linked = linked(sh, workspace, stale)?;
     build::all(sh, workspace, &toolchains, Some(&tools.auditable))?;
@@ -223,6 +255,10 @@ fn update(sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job], li
     });
     made.into_iter().collect::<Result<()>>()?;
     package::lint(stale)?;
+    ensure!(
+        Inputs::read(sh, &workspace.root)?.identity() == inputs.identity(),
+        "a file of the work tree was changed during the build: run the command again"
+    );
     // A package that lintian rejects has no record, and the next run makes it again.
     for job in stale {
         let toolchain = toolchain_of(&toolchains, job.target)?;

@@ -10,6 +10,7 @@ pub mod signature;
 
 use anyhow::Result;
 use clap::Args;
+use host::directory;
 use host::status::step;
 use xshell::Shell;
 
@@ -37,12 +38,15 @@ pub struct Distribution {
     /// executables
     #[arg(long)]
     check: bool,
+    /// Whether what is made of the packages is not written to dist/, which may have a signed release.
+    #[arg(skip)]
+    is_trial: bool,
 }
 
 impl Distribution {
-    /// The command for `dist`.
-    pub fn of(dist: Dist) -> Self {
-        Self { dist, ..Self::default() }
+    /// The command for the packages of `dist`, as a test: a signed repository in `dist/` is not replaced.
+    pub fn trial(dist: Dist) -> Self {
+        Self { dist, is_trial: true, ..Self::default() }
     }
 
     /// The command for a release that is signed with `signing_key`.
@@ -70,13 +74,17 @@ impl Distribution {
         }
         // All requirements at once: a user who cannot install them must not meet the last ones after the build.
         let others = Needs::packages(&[repository::TOOLS, signature::TOOLS, dist::TOOLS].concat());
-        let built = self.dist.build(sh, others)?;
+        let mut built = self.dist.build(sh, others)?;
+        if self.is_trial {
+            built.out = built.workspace.target.join("trial");
+            directory::empty(&built.out)?;
+        }
         let signer = match &self.signing_key {
             Some(key) => Signer::of_user(sh, key, &built.epoch)?,
             None => Signer::throw_away(sh, &built.epoch)?,
         };
         self.complete(sh, &built, &signer)?;
-        if signer.is_throw_away() {
+        if signer.is_throw_away() && !self.is_trial {
             eprintln!(
                 "warning: signed with a throw-away key: dist/{APT} and dist/{SUMS}: use --signing-key ID for a release"
             );

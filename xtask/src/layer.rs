@@ -135,7 +135,7 @@ pub fn released(sh: &Shell, workspace: &Workspace, sources: &[PathBuf]) -> Resul
 /// Adds to `summary` whether the checksums of prebuilt packages agree with `dist/`.
 pub fn compare_prebuilt(sh: &Shell, summary: &Summary) {
     const NAME: &str = "layer: prebuilt checksums";
-    match prebuilt::compare(sh, Path::new(PREBUILT)) {
+    match prebuilt::compare(sh, &sh.current_dir().join(PREBUILT)) {
         Ok(Compared::Agree(of)) => summary.ended(NAME, Ok(of)),
         Ok(Compared::NotCompared(why)) => summary.skipped(NAME, why),
         Err(error) => summary.ended(NAME, Err(error)),

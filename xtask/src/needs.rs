@@ -48,10 +48,16 @@ impl Needs {
     /// # Errors
     /// This user cannot become root where that is needed: one message with all remedies. Or the installation failed.
     pub fn provide(&self, sh: &Shell) -> Result<()> {
-        if let Some(why) = self.obstacle(sh)? {
-            bail!("requirements of this command are missing: {why}");
-        }
+        self.check(sh)?;
         packages::ensure(sh, &self.packages)
+    }
+
+    /// Fails as [`Needs::provide`] does if this user cannot become root where that is needed. Installs nothing.
+    pub fn check(&self, sh: &Shell) -> Result<()> {
+        match self.obstacle(sh)? {
+            Some(why) => bail!("requirements of this command are missing: {why}"),
+            None => Ok(()),
+        }
     }
 
     /// All requirements that this user cannot meet, in one text with the remedies, or `None`.

@@ -41,6 +41,8 @@ struct Choice {
 /// The path of a compiler for `targets` only, because a mirror may lack other architectures for a while. Package
 /// lists are stored in a directory in `build`.
 pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf> {
+    // The package lists of the host are in one directory, also for several targets in parallel.
+    let _lock = cache::lock(&build.join("apt.lock"))?;
     let release = apt::codename()?;
     let host = dpkg::architecture(sh)?;
     let mut roots = Vec::new();

@@ -138,6 +138,8 @@ fn build(sh: &Shell, step: &Step, active: &Active, triple: &str, directory: &Pat
     let flags = [
         "-Cembed-bitcode=yes".to_owned(), // for link time optimization of the modules
         "-Cforce-unwind-tables=no".to_owned(),
+        // The directory in which cargo starts the compiler is in the hash of each crate. The last match counts.
+        format!("--remap-path-prefix={}=build", workspace.display()),
         library(&active.library())?,
         library(&copy.join(LIBRARY))?,
         library(&Path::new("sysroot").join(LIBRARY))?,

@@ -77,11 +77,16 @@ impl Sbom<'_> {
         if !licences.contains(&c_library) {
             licences.push(c_library);
         }
+        let executable = if self.module.is_update_module() {
+            format!("usr/share/mender/modules/v3/{}", self.module.name)
+        } else {
+            format!("usr/bin/{}", self.module.debian)
+        };
         json!({
             "SPDXID": MODULE,
             "name": self.module.debian,
             "versionInfo": self.module.version,
-            "packageFileName": format!("usr/share/mender/modules/v3/{}", self.module.name),
+            "packageFileName": executable,
             "primaryPackagePurpose": "APPLICATION",
             "downloadLocation": format!("git+{REPOSITORY}"),
             "filesAnalyzed": false,

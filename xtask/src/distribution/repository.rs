@@ -126,8 +126,7 @@ impl Repository<'_> {
     fn verify(&self, sh: &Shell, step: &Step) -> Result<()> {
         let path = self.directory.join(format!("{NAME}.sources"));
         let text = fs::read_to_string(&path).with_context(|| format!("reading {} failed", path.display()))?;
-        let local = format!("file:{}", self.directory.display());
-        let text = text.replace(&format!("URIs: {}\n", self.url), &format!("URIs: {local}\n"));
+        let text = text.replace(&format!("URIs: {}\n", self.url), &format!("URIs: {}\n", file_uri(self.directory)));
         for architecture in &self.architectures {
             let directory = tempfile::tempdir().context("creating a directory for apt failed")?;
             let apt = Root::with_source(sh, step, directory.path(), &text, architecture)?;
@@ -148,6 +147,14 @@ impl Repository<'_> {
         };
         self.packages.iter().filter_map(parts).collect()
     }
+}
+
+/// The URI of the directory `path`. apt separates URIs by white space, and decodes percent signs.
+fn file_uri(path: &Path) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-~".contains(&byte);
+    let encoded = |byte: &u8| if is_plain(*byte) { char::from(*byte).into() } else { format!("%{byte:02x}") };
+    let path: String = path.as_os_str().as_encoded_bytes().iter().map(encoded).collect();
+    format!("file:{path}")
 }
 
 /// The paragraphs of `list` in the order of their first lines, the names of packages.
@@ -181,6 +188,11 @@ mod tests {
         let expected = "Types: deb\nURIs: https://example.org/apt\nSuites: stable\nComponents: main\nSigned-By:\n \
                         -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n -----END PGP PUBLIC KEY BLOCK-----\n";
         assert_eq!(source("https://example.org/apt", key), expected);
+    }
+
+    #[test]
+    fn a_path_with_spaces_is_one_uri() {
+        assert_eq!(file_uri(Path::new("/home/me/My 100%/apt_1.0-~")), "file:/home/me/My%20100%25/apt_1.0-~");
     }
 
     #[test]

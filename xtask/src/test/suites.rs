@@ -169,7 +169,7 @@ fn needs_cargo_deny(_: &Plan, _: &Shell) -> Result<Requirements> {
 
 /// The packages of this run: in a sample, those for the emulated machines.
 fn dist(plan: &Plan) -> Distribution {
-    Distribution::of(match plan.level {
+    Distribution::trial(match plan.level {
         Level::Full => Dist::default(),
         _ => Dist::of(&target::TARGETS.iter().filter(|target| target.board.is_some()).collect::<Vec<_>>()),
     })
