@@ -32,9 +32,8 @@ pub struct Crash {
     /// The payload that the executable installs [default: tests/payload of the module of that name]
     #[arg(long, value_name = "DIR", requires = "module")]
     payload: Option<PathBuf>,
-    /// Injects at most N faults of each kind in a sequence, evenly spread [default: all]. Without --module, at most 40
-    /// of each kind for container, and for deb N, at most 4, of one kind that changes with the sequence: their programs
-    /// make thousands of calls
+    /// Injects at most N faults of each kind in a sequence, evenly spread [default: all]. Without --module the limit
+    /// for container is 40, and for deb 4 faults of one kind in each sequence, because a run of all would take hours
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
     /// Shifts the sample by N, so that other faults are injected

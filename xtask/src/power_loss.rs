@@ -23,7 +23,7 @@ use crate::record::{Record, case};
 use crate::target::{self, TARGETS, Target};
 use crate::{e2e as scenarios, evidence};
 
-/// Makes emulated devices lose power during updates, and checks what they settle in
+/// Makes emulated devices lose power during updates, and checks which version is active after it
 ///
 /// A point takes 1 to 3 minutes. Each is added to target/power-loss/power-loss.jsonl, so that a run with --first
 /// continues an earlier one; the table has all of them. Needs QEMU, and root once to build the images.

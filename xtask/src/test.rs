@@ -27,9 +27,8 @@ pub struct Test {
     /// Runs lints, unit tests, conformance, one fault of each kind in a sequence, and level 1 of the layer
     #[arg(long)]
     quick: bool,
-    /// Runs all suites: every scenario on every machine and engine, fault injection as cargo xtask crash, three
-    /// mutants, and two power losses of each module; with --within, a large sample of the faults and neither of the
-    /// last two
+    /// Runs all suites: every scenario on every machine and engine, all faults, three mutants, and two power losses of
+    /// each module. With --within: at most 25 faults of each kind in a sequence, no mutants, and no suite power loss
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// Starts no suite and no scenario after MINUTES; what has started ends up to 15 minutes later

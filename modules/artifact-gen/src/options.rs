@@ -45,7 +45,7 @@ pub struct Options {
     /// Software version [default: the artifact's name]
     #[arg(long, value_name = "VERSION")]
     pub software_version: Option<String>,
-    /// First part of the key of the software version [default: rootfs-image]
+    /// First part of the key of the software version [default: rootfs-image; for container the project]
     #[arg(long, value_name = "NAME")]
     pub software_filesystem: Option<String>,
     /// Adds the keys of this JSON file to the meta-data, such as units and health
