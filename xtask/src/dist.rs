@@ -59,7 +59,7 @@ pub struct Dist {
     /// Builds for this architecture, arm64, armhf or amd64; may be repeated [default: all]
     #[arg(long, value_name = "ARCH", value_parser = target::find)]
     arch: Vec<&'static Target>,
-    /// Links this C library: musl or glibc; auto: musl where rustup has the target, else glibc
+    /// Links this C library: musl or glibc; auto: musl for arm64 and amd64 if rustup has the target, else glibc
     #[arg(long, value_name = "LIBC", default_value = "auto", hide_possible_values = true)]
     libc: Choice,
 }
@@ -86,6 +86,24 @@ impl Dist {
 
     fn targets(&self) -> Vec<&'static Target> {
         TARGETS.iter().filter(|row| self.arch.is_empty() || self.arch.contains(row)).collect()
+    }
+
+    /// Fails if the C library of a target is not that of a release, for example because rustup could not download it.
+    pub fn require_libc_of_a_release(&self, sh: &Shell) -> Result<()> {
+        let targets = self.targets();
+        toolchain::add_musl(sh, &targets, self.libc)?;
+        let active = Active::find(sh)?;
+        for target in targets {
+            let libc = toolchain::libc(&active, target, self.libc);
+            ensure!(
+                self.libc != Choice::Auto || libc == target.libc,
+                "a release for {} is linked with {}: run rustup target add {} and rustup component add rust-src",
+                target.debian,
+                target.libc.name(),
+                target.triple(target.libc)
+            );
+        }
+        Ok(())
     }
 
     /// Whether packages are made for all architectures, with the C library of a release.

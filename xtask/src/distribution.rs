@@ -72,6 +72,9 @@ impl Distribution {
             self.needs(sh)?.provide(sh)?;
             return check::check(sh, &self);
         }
+        if self.signing_key.is_some() {
+            self.dist.require_libc_of_a_release(sh)?;
+        }
         // All requirements at once: a user who cannot install them must not meet the last ones after the build.
         let others = Needs::packages(&[repository::TOOLS, signature::TOOLS, dist::TOOLS].concat());
         let mut built = self.dist.build(sh, others)?;
