@@ -3,7 +3,7 @@ complete -c directory-artifact-gen -s t -l device-type -d 'Device type that the 
 complete -c directory-artifact-gen -s o -l output-path -d 'Writes the artifact to this file [default: NAME.mender]' -r -F
 complete -c directory-artifact-gen -l software-name -d 'Second part of the key of the software version [default: the module\'s name]' -r
 complete -c directory-artifact-gen -l software-version -d 'Software version [default: the artifact\'s name]' -r
-complete -c directory-artifact-gen -l software-filesystem -d 'First part of the key of the software version [default: rootfs-image]' -r
+complete -c directory-artifact-gen -l software-filesystem -d 'First part of the key of the software version [default: rootfs-image; for container the project]' -r
 complete -c directory-artifact-gen -l meta-data -d 'Adds the keys of this JSON file to the meta-data, such as units and health' -r -F
 complete -c directory-artifact-gen -l architecture -d 'Architecture of the devices: arm64, armhf, armel, amd64 or i386; may be repeated [default: of the device types]' -r
 complete -c directory-artifact-gen -l max-size -d 'Refuses a payload that is larger, such as 100M or 2G' -r
