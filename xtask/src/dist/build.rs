@@ -1,7 +1,9 @@
 //! Compiles the modules as static executables, because an updater must not depend on libraries that it updates. Each
 //! contains the list of its crates, which vulnerability scanners read.
 
-use std::fs;
+use std::env;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -85,7 +87,7 @@ fn build(
     let packages = modules.iter().flat_map(|module| ["--package", &module.name]);
     let profile = modules.first().map(Module::profile).unwrap_or_default();
     let cargo_build = match auditable {
-        Some(program) => cmd!(sh, "{program} auditable build"),
+        Some(program) => cmd!(sh, "{program} auditable build").env("CARGO", cargo_for_auditable(workspace, program)?),
         None => cmd!(sh, "cargo build"),
     };
     let mut command = cargo_build
@@ -104,6 +106,26 @@ fn build(
     }
     cargo(step, command)?;
     Ok(())
+}
+
+/// The path of a script that runs cargo for cargo-auditable, `program`. That makes cargo start it by its path for each
+/// crate of the workspace, and cargo puts the path into the hashes of these crates. It depends on the user, the name in
+/// this script does not.
+fn cargo_for_auditable(workspace: &Workspace, program: &Path) -> Result<PathBuf> {
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
+    let cargo = env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let (directory, name) = (program.parent().unwrap_or(program), program.file_name().unwrap_or_default());
+    let script = format!(
+        "#!/bin/sh\nexport RUSTC_WORKSPACE_WRAPPER={}\nPATH={}:$PATH exec {} \"$@\"\n",
+        quoted(Path::new(name)),
+        quoted(directory),
+        quoted(&cargo)
+    );
+    let path = workspace.target.join("cargo");
+    fs::write(&path, script).with_context(|| format!("writing {} failed", path.display()))?;
+    fs::set_permissions(&path, Permissions::from_mode(0o755))
+        .with_context(|| format!("making {} executable failed", path.display()))?;
+    Ok(path)
 }
 
 /// The compiler for `group`, or `None` for the active one with its own sysroot.

@@ -136,7 +136,10 @@ fn other_home(sh: &Shell, home: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     fs::create_dir_all(&entries).with_context(|| format!("creating {} failed", entries.display()))?;
     for entry in directory::entries(&cache::directory()?)? {
         let name = entry.file_name().unwrap_or_default();
-        if name != rust_source::KIND {
+        if name.as_encoded_bytes().starts_with(b"cargo-") {
+            // A program has its path from the kernel, without symlinks.
+            step("copying a tool", |step| run(step, cmd!(sh, "cp --archive {entry} {entries}")))?;
+        } else if name != rust_source::KIND {
             symlink(&entry, entries.join(name)).with_context(|| format!("linking {} failed", entry.display()))?;
         }
     }
