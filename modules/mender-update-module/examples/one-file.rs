@@ -40,13 +40,14 @@ struct Replacement {
     staging: Staging,
 }
 
-/// What `prepare` finds out.
+/// What `prepare` finds out. Fault injection lays out a device again, where files have other inode numbers: it replaces
+/// those in the journal, under keys that end with `inode`.
 #[derive(Serialize, Deserialize)]
 struct Prepared {
     /// The inode of the file that is replaced, if there is one.
-    previous: Option<u64>,
+    previous_inode: Option<u64>,
     /// The inode of the new file.
-    new: Option<u64>,
+    new_inode: Option<u64>,
     /// The directory's times, where it is there: a rollback restores them too.
     times: Option<Times>,
 }
@@ -85,9 +86,10 @@ impl Update for Replacement {
     }
 
     fn prepare(&mut self) -> Result<Prepared> {
-        let mut prepared = Prepared { previous: None, new: self.staging.open()?.inode_of(&new()?)?, times: None };
+        let mut prepared =
+            Prepared { previous_inode: None, new_inode: self.staging.open()?.inode_of(&new()?)?, times: None };
         if let Some(directory) = self.directory.open()? {
-            prepared.previous = directory.inode_of(&self.name)?;
+            prepared.previous_inode = directory.inode_of(&self.name)?;
             prepared.times = Some(directory.times()?);
         }
         Ok(prepared)
@@ -100,7 +102,7 @@ impl Update for Replacement {
     fn activate(&self, prepared: &Prepared) -> Result<()> {
         let directory = self.directory.open()?.context("the directory of the file is missing")?;
         let staging = self.staging.open()?;
-        if prepared.previous.is_some() {
+        if prepared.previous_inode.is_some() {
             // A second name for the previous file, durable before it loses its first.
             directory.link_as(&self.name, &staging, &previous()?)?;
             staging.sync()?;
@@ -119,7 +121,7 @@ impl Update for Replacement {
         let staging = self.staging.open()?;
         if staging.kind(&previous()?)?.is_some() {
             staging.rename(&previous()?, &directory, &self.name)?;
-        } else if prepared.previous.is_none() && staging.kind(&new()?)?.is_none() {
+        } else if prepared.previous_inode.is_none() && staging.kind(&new()?)?.is_none() {
             directory.remove(&self.name)?;
         }
         if let Some(times) = prepared.times {
@@ -128,7 +130,7 @@ impl Update for Replacement {
         directory.sync()?;
         let active = directory.inode_of(&self.name)?;
         ensure!(
-            active != prepared.new && active.is_some() == prepared.previous.is_some(),
+            active != prepared.new_inode && active.is_some() == prepared.previous_inode.is_some(),
             "rollback incomplete: {}: not the previous file",
             directory.path().join(&self.name).display()
         );
