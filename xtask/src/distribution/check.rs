@@ -1,8 +1,8 @@
 //! `cargo xtask dist --check`: builds the last commit twice, compares every file, and scans the executables.
 //!
 //! The two builds differ in everything that must not matter: the directory, the time, the umask, the locale, the time
-//! zone, and the directories of the user's Rust toolchain and of the standard library built with it. Both use the tools
-//! in the cache of this user, and the same key.
+//! zone, and the directories of the user's Rust toolchain, of the standard library built with it, and of the tools.
+//! Both use the same key.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -128,8 +128,8 @@ impl Check<'_> {
     }
 }
 
-/// Makes the directories of another user in `home`: a cache without the standard library, and a copy of the toolchain,
-/// if rustup manages it. Returns the variables that name them.
+/// Makes the directories of another user in `home`: a cache with copies of the tools and without the standard library,
+/// and a copy of the toolchain, if rustup manages it. Returns the variables that name them.
 fn other_home(sh: &Shell, home: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     let cache = home.join("cache");
     let entries = cache.join(cache::NAME);
