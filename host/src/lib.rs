@@ -1,5 +1,5 @@
 //! Helpers for the host on which the project's commands run: Debian packages, the cache directory, directories,
-//! commands, parallel work, and the progress display.
+//! commands, scripts, parallel work, and the progress display.
 
 pub mod apt;
 pub mod cache;
@@ -8,4 +8,5 @@ pub mod command;
 pub mod directory;
 pub mod packages;
 pub mod pool;
+pub mod script;
 pub mod status;

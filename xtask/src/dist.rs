@@ -129,8 +129,7 @@ impl Dist {
         let workspace = modules::workspace(sh)?;
         let out = workspace.root.join("dist");
         let chosen = self.targets();
-        let packaged = workspace.packaged(&chosen).into_iter();
-        let jobs: Vec<Job> = packaged.map(|(module, target)| Job::new(&out, module, target)).collect();
+        let jobs = Job::all(&out, &workspace, &chosen);
         let inputs = Inputs::read(sh, &workspace.root)?;
         let is_stale = !stale(sh, &workspace, &inputs, &jobs, self.libc)?.is_empty();
         let compiling = if is_stale { self.compiling(sh)? } else { Needs::default() };
@@ -164,8 +163,7 @@ impl Dist {
         let chosen = self.targets();
         let others: Vec<_> = TARGETS.iter().filter(|target| !chosen.contains(target)).collect();
         let out = workspace.root.join("dist");
-        let packaged = workspace.packaged(&others).into_iter();
-        let jobs: Vec<Job> = packaged.map(|(module, target)| Job::new(&out, module, target)).collect();
+        let jobs = Job::all(&out, workspace, &others);
         let stale = stale(sh, workspace, inputs, &jobs, self.libc)?;
         stale.iter().flat_map(|job| job.files()).try_for_each(remove)
     }
@@ -261,7 +259,9 @@ fn update(
     build::all(sh, workspace, &toolchains, Some(&tools.auditable))?;
     let out = workspace.root.join("dist");
     fs::create_dir_all(&out).with_context(|| format!("creating {} failed", out.display()))?;
-    let jobs: Vec<_> = stale.iter().zip(&linked).collect();
+    // The largest packages first: the last one is made by one processor.
+    let mut jobs: Vec<_> = stale.iter().zip(&linked).collect();
+    jobs.sort_by_key(|(job, _)| job.module.is_update_module());
     let directory = sh.current_dir();
     let made = side_by_side(PACKAGERS, &jobs, |(job, linked)| {
         let sh = &shell_in(&directory)?;

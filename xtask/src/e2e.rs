@@ -36,9 +36,13 @@ pub struct E2e {
     /// Runs these scenarios only [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// Runs what `cargo xtask test` runs: an install, a rollback and a power loss on each machine, and a deployment
+    /// Runs what `cargo xtask test` runs: an install, a rollback and a power loss on each machine, a deployment, and a
+    /// power loss of one of the other modules
     #[arg(long)]
     sample: bool,
+    /// Chooses the other module of the sample
+    #[arg(long, value_name = "N", requires = "sample", default_value_t, hide_default_value = true)]
+    offset: u32,
     /// Replaces the client by the one in this directory: Debian packages of Mender 4, 5 or 6, for each machine
     #[arg(long, value_name = "DIR", conflicts_with = "write")]
     client: Option<PathBuf>,
@@ -54,9 +58,10 @@ pub struct E2e {
 }
 
 impl E2e {
-    /// The command with which `cargo xtask test` runs scenarios.
-    pub fn sample() -> Self {
-        Self { sample: true, ..Self::default() }
+    /// The command with which `cargo xtask test` runs scenarios: all, or those of the sample, which else only start
+    /// first. `offset` chooses those that take turns in the sample.
+    pub fn of(sample: bool, offset: u32) -> Self {
+        Self { sample, offset, ..Self::default() }
     }
 
     /// The requirements of the chosen scenarios.
@@ -89,7 +94,7 @@ impl E2e {
         }
         let of = |setup: &Setup| self.scenarios_of(setup, &scenarios);
         create_snapshots(&mut setups, of)?;
-        let outcomes = run_all(&setups, of, record);
+        let outcomes = self.run_all(&setups, of, record);
         self.record_left_out(&setups, &scenarios, record);
         let (count, table) = (outcomes.len(), report(&outcomes));
         let failures: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err()).collect();
@@ -98,8 +103,8 @@ impl E2e {
         outcomes.into_iter().for_each(|outcome| record.add(outcome.into_case()));
         setups.iter_mut().try_for_each(Setup::remove_snapshot)?;
         if self.write {
-            let command = if self.sample { "cargo xtask e2e --sample --write" } else { "cargo xtask e2e --write" };
-            evidence::write(sh, "e2e", command, &table)?;
+            let sample = if self.sample { format!(" --sample --offset {}", self.offset) } else { String::new() };
+            evidence::write(sh, "e2e", &format!("cargo xtask e2e{sample} --write"), &table)?;
         }
         ensure!(failed == 0, "{failed} of {count} scenarios failed:{errors}");
         let machines = setups.iter().map(|setup| format!("{} on {}", of(setup).len(), setup.image.board().machine));
@@ -126,7 +131,11 @@ impl E2e {
     }
 
     fn runs(&self, machine: &str, scenario: &Scenario) -> bool {
-        scenario.runs_on(machine) && (!self.sample || scenario.is_in_sample(machine))
+        scenario.runs_on(machine) && (!self.sample || self.is_in_sample(machine, scenario))
+    }
+
+    fn is_in_sample(&self, machine: &str, scenario: &Scenario) -> bool {
+        scenario.is_in_sample(machine, self.offset as usize)
     }
 
     /// A line for each of `scenarios` that runs on one of `machines`.
@@ -142,10 +151,39 @@ impl E2e {
         rows.iter().map(|(scenario, machines, what)| format!("{scenario:<name$}  {machines:<on$}  {what}\n")).collect()
     }
 
+    /// Runs the scenarios of all machines, as many in parallel as this host has cores, because an emulator uses one
+    /// core.
+    ///
+    /// The sample is first: if the time ends before all have started, it has run.
+    fn run_all(
+        &self,
+        setups: &[Setup],
+        of: impl Fn(&Setup) -> Vec<&'static Scenario>,
+        record: &Record,
+    ) -> Vec<Outcome> {
+        let all = setups.iter().flat_map(|setup| of(setup).into_iter().map(move |scenario| (setup, scenario)));
+        let mut all: Vec<_> = all.collect();
+        // The longest scenarios are the last in the list. They start first, so that none of them runs alone at the end.
+        all.reverse();
+        all.sort_by_key(|(setup, scenario)| !self.is_in_sample(setup.image.board().machine, scenario));
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let outcomes = side_by_side(cores, &all, |(setup, scenario)| {
+            let machine = setup.image.board().machine;
+            if record.skips(machine, scenario.name) {
+                return None;
+            }
+            let begun = Instant::now();
+            let mut timeline = Timeline::default();
+            let result = setup.run(scenario, &mut timeline);
+            Some(Outcome { machine, scenario, duration: begun.elapsed(), result, timeline })
+        });
+        outcomes.into_iter().flatten().collect()
+    }
+
     /// Records the scenarios that are not in the sample as skipped.
     fn record_left_out(&self, setups: &[Setup], scenarios: &[&'static Scenario], record: &Record) {
         for machine in setups.iter().map(|setup| setup.image.board().machine).filter(|_| self.sample) {
-            let runs = |scenario: &&&Scenario| scenario.runs_on(machine) && !scenario.is_in_sample(machine);
+            let runs = |scenario: &&&Scenario| scenario.runs_on(machine) && !self.is_in_sample(machine, scenario);
             scenarios
                 .iter()
                 .filter(runs)
@@ -238,29 +276,6 @@ fn create_snapshots(setups: &mut [Setup], of: impl Fn(&Setup) -> Vec<&'static Sc
     Ok(())
 }
 
-/// Runs the scenarios of all machines, as many in parallel as this host has cores, because an emulator uses one core.
-///
-/// The sample is first: if the time ends before all have started, it has run.
-fn run_all(setups: &[Setup], of: impl Fn(&Setup) -> Vec<&'static Scenario>, record: &Record) -> Vec<Outcome> {
-    let all = setups.iter().flat_map(|setup| of(setup).into_iter().map(move |scenario| (setup, scenario)));
-    let mut all: Vec<_> = all.collect();
-    // The longest scenarios are the last in the list. They start first, so that none of them runs alone at the end.
-    all.reverse();
-    all.sort_by_key(|(setup, scenario)| !scenario.is_in_sample(setup.image.board().machine));
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let outcomes = side_by_side(cores, &all, |(setup, scenario)| {
-        let machine = setup.image.board().machine;
-        if record.skips(machine, scenario.name) {
-            return None;
-        }
-        let begun = Instant::now();
-        let mut timeline = Timeline::default();
-        let result = setup.run(scenario, &mut timeline);
-        Some(Outcome { machine, scenario, duration: begun.elapsed(), result, timeline })
-    });
-    outcomes.into_iter().flatten().collect()
-}
-
 /// The outcome of a scenario on a machine.
 struct Outcome {
     machine: &'static str,
@@ -311,7 +326,7 @@ mod tests {
         let line = |list: &str, name: &str| list.lines().find(|line| line.starts_with(name)).map(str::to_owned);
         assert!(line(&full, "container-install").unwrap().contains(" raspi3b "), "{full}");
         assert!(line(&full, "install-commit").unwrap().contains("raspi3b, raspi2b"), "{full}");
-        let sample = E2e::sample().listed(&["raspi2b"], &all);
+        let sample = E2e::of(true, 0).listed(&["raspi2b"], &all);
         assert!(line(&sample, "container-install").is_none() && sample.lines().count() < full.lines().count());
     }
 }

@@ -50,7 +50,8 @@ enum Level {
 /// What the suites of this run have in common.
 struct Plan {
     level: Level,
-    /// Shifts the samples of fault injection. It depends on the commit, so that each tries other points.
+    /// Shifts the samples of fault injection and of scenarios. It depends on the commit, so that each tries other
+    /// points.
     offset: u32,
     /// Whether the time is limited: all faults would take most of it.
     is_limited: bool,

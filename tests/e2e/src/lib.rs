@@ -53,9 +53,10 @@ impl Scenario {
         scenarios::runs_on(self, machine)
     }
 
-    /// Whether `cargo xtask test` runs the scenario on `machine` without `--full`.
-    pub fn is_in_sample(&self, machine: &str) -> bool {
-        scenarios::is_in_sample(self, machine)
+    /// Whether `cargo xtask test` runs the scenario on `machine` without `--full`. Some scenarios take turns: `offset`
+    /// chooses one of them.
+    pub fn is_in_sample(&self, machine: &str, offset: usize) -> bool {
+        scenarios::is_in_sample(self, machine, offset)
     }
 }
 

@@ -2,8 +2,7 @@
 //! contains the list of its crates, which vulnerability scanners read.
 
 use std::env;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +10,7 @@ use host::cargo::cargo;
 use host::command::{run, shell_in};
 use host::directory;
 use host::pool::side_by_side;
+use host::script::{self, quoted};
 use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
@@ -112,19 +112,16 @@ fn build(
 /// crate of the workspace, and cargo puts the path into the hashes of these crates. It depends on the user, the name in
 /// this script does not.
 fn cargo_for_auditable(workspace: &Workspace, program: &Path) -> Result<PathBuf> {
-    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
     let cargo = env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
     let (directory, name) = (program.parent().unwrap_or(program), program.file_name().unwrap_or_default());
-    let script = format!(
-        "#!/bin/sh\nexport RUSTC_WORKSPACE_WRAPPER={}\nPATH={}:$PATH exec {} \"$@\"\n",
+    let text = format!(
+        "export RUSTC_WORKSPACE_WRAPPER={}\nPATH={}:$PATH exec {} \"$@\"\n",
         quoted(Path::new(name)),
         quoted(directory),
         quoted(&cargo)
     );
     let path = workspace.target.join("cargo");
-    fs::write(&path, script).with_context(|| format!("writing {} failed", path.display()))?;
-    fs::set_permissions(&path, Permissions::from_mode(0o755))
-        .with_context(|| format!("making {} executable failed", path.display()))?;
+    script::write(&path, &text)?;
     Ok(path)
 }
 

@@ -5,15 +5,14 @@
 //! version, which is often not the version that apt would choose. All packages are unpacked into one directory, which
 //! is the sysroot.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::iter;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use host::apt::{self, Root};
 use host::status::{Step, step};
-use host::{cache, packages};
+use host::{cache, packages, script};
 use xshell::{Shell, cmd};
 
 use crate::dpkg;
@@ -25,8 +24,7 @@ const FLAVOURS: [(&str, &str); 2] = [("rustc", "libstd-rust-dev"), ("rustc-web",
 
 /// The script that runs the compiler. Debian's executable does not find its libraries and its sysroot in another
 /// directory.
-const WRAPPER: &str = r#"#!/bin/sh
-here=$(dirname "$0")
+const WRAPPER: &str = r#"here=$(dirname "$0")
 LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu) exec "$here/usr/bin/rustc" --sysroot "$here/usr" "$@"
 "#;
 
@@ -64,7 +62,7 @@ pub fn provide(sh: &Shell, build: &Path, targets: &[&Target]) -> Result<PathBuf>
             for (architecture, root) in &roots {
                 unpack(sh, step, root, &choice, *architecture == host, directory)?;
             }
-            write_wrapper(&directory.join("rustc"))
+            script::write(&directory.join("rustc"), WRAPPER)
         })
     })?;
     let libraries = fs::read_to_string(directory.join(NEEDS))
@@ -116,12 +114,6 @@ fn first_dependency(depends: &str) -> Result<String> {
 /// The names of packages in a `Depends` field without alternatives.
 fn library_names(depends: &str) -> Vec<&str> {
     depends.split(',').filter_map(|dependency| dependency.split_whitespace().next()).collect()
-}
-
-fn write_wrapper(path: &Path) -> Result<()> {
-    fs::write(path, WRAPPER).with_context(|| format!("writing {} failed", path.display()))?;
-    fs::set_permissions(path, Permissions::from_mode(0o755))
-        .with_context(|| format!("making {} executable failed", path.display()))
 }
 
 /// The newest version that has a compiler for the host and a library for every architecture, of the first flavour

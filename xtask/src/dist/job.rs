@@ -33,6 +33,11 @@ impl<'a> Job<'a> {
         Job { module, target, deb, spdx, cyclonedx }
     }
 
+    /// The jobs of every package for `targets`.
+    pub fn all(out: &Path, workspace: &'a Workspace, targets: &[&'static Target]) -> Vec<Self> {
+        workspace.packaged(targets).into_iter().map(|(module, target)| Self::new(out, module, target)).collect()
+    }
+
     /// The files that the job writes. The first one is the package.
     pub fn files(&self) -> [&Path; 3] {
         [&self.deb, &self.spdx, &self.cyclonedx]

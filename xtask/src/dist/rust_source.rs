@@ -7,13 +7,14 @@
 //! Only the standard library is built with cargo's unstable `-Z build-std`. The result is stored in the cache. The
 //! modules are built with it as with any other standard library.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use host::cargo::cargo;
 use host::command::run;
+use host::script::{self, quoted};
 use host::status::{Step, step};
 use host::{cache, directory};
 use xshell::{Shell, cmd};
@@ -196,14 +197,8 @@ pub fn sysroot(active: &Active, directory: &Path, targets: &[(&str, Option<&Path
         }
     }
     let rustc = directory.join("rustc");
-    let wrapper = format!(
-        "#!/bin/sh\nexec '{}' --sysroot '{}' \"$@\"\n",
-        active.sysroot.join("bin/rustc").display(),
-        directory.display()
-    );
-    fs::write(&rustc, wrapper).with_context(|| format!("writing {} failed", rustc.display()))?;
-    fs::set_permissions(&rustc, Permissions::from_mode(0o755))
-        .with_context(|| format!("making {} executable failed", rustc.display()))?;
+    let compiler = active.sysroot.join("bin/rustc");
+    script::write(&rustc, &format!("exec {} --sysroot {} \"$@\"\n", quoted(&compiler), quoted(directory)))?;
     Ok(rustc)
 }
 

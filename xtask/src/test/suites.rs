@@ -176,7 +176,7 @@ fn dist(plan: &Plan) -> Distribution {
 }
 
 fn e2e(plan: &Plan) -> E2e {
-    if plan.level == Level::Full { E2e::default() } else { E2e::sample() }
+    E2e::of(plan.level != Level::Full, plan.offset)
 }
 
 fn engines(plan: &Plan) -> Engines {

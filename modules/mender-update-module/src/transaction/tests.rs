@@ -53,6 +53,10 @@ impl Update for Recorded {
     fn discard_late(&self, _: Option<&Prepared>) -> Result<()> {
         self.call("discard-late")
     }
+
+    fn discard_at_boot(&self) -> Result<bool> {
+        Ok(!self.directory.join("needs-a-service").exists())
+    }
 }
 
 /// A journal, and the directory of the calls.
@@ -348,6 +352,28 @@ fn cleanup_keeps_only_a_committed_version() {
         let is_open = matches!(phase, Phase::Activating | Phase::Active | Phase::RollingBack);
         let expected: &[&str] = if is_open { &["roll-back", "discard"] } else { &["discard"] };
         assert_eq!(trial.calls(), expected, "{phase:?}");
+    }
+}
+
+#[test]
+fn an_interrupted_cleanup_continues_at_the_next_boot_or_update() {
+    for needs_a_service in [false, true] {
+        for next in ["boot", "update"] {
+            let trial = Trial::in_phase(Phase::Committed);
+            if needs_a_service {
+                fs::write(trial.path("data/needs-a-service"), "").unwrap();
+            }
+            let transaction = trial.transaction();
+            transaction.journal.retire(&discard_name().unwrap()).unwrap();
+            match next {
+                "boot" => transaction.recover().unwrap(),
+                _ => assert!(transaction.clear().unwrap().is_empty()),
+            }
+            let continues = next == "update" || !needs_a_service;
+            let expected: &[&str] = if continues { &["discard"] } else { &[] };
+            assert_eq!(trial.calls(), expected, "{next}, needs a service: {needs_a_service}");
+            assert_eq!(trial.has("discard.json"), !continues);
+        }
     }
 }
 

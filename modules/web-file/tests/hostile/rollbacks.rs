@@ -147,6 +147,39 @@ fn a_unit_that_does_not_stop_or_start_fails_the_install() {
 }
 
 #[test]
+fn a_recovery_at_boot_rolls_back_without_stopping_or_starting_units() {
+    // At the first start of the unit the module is killed, as by a power loss.
+    let script = "echo $verb >> \"${0%/*}/verbs\"; [ $verb != start ] || kill -9 $PPID";
+    let Some(device) = with_units(script) else { return };
+    let verbs = device.client.device().join("verbs");
+    assert!(device.download().success());
+    assert!(!device.call("ArtifactInstall").success());
+    assert_eq!(fs::read_to_string(&verbs).unwrap(), "stop\nreload\nrestart\nstart\n");
+    assert_eq!(device.text("index.html"), "new");
+    // systemd starts the units after this call, and a unit that waits for it would block it.
+    device.ok("--recover");
+    assert_eq!(device.text("index.html"), "previous");
+    assert_eq!(fs::read_to_string(&verbs).unwrap(), "stop\nreload\nrestart\nstart\n");
+}
+
+#[test]
+fn a_failed_rollback_is_tried_again_in_artifact_failure() {
+    let Some(device) = Device::new() else { return };
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    let aside = device.home.join("aside");
+    fs::rename(&device.www, &aside).unwrap();
+    failed(&device.call("ArtifactRollback"), "html");
+    let again = device.call("ArtifactFailure");
+    assert!(again.success() && again.stderr.contains("the previous version is still not active"), "{again:?}");
+    fs::rename(&aside, &device.www).unwrap();
+    device.ok("ArtifactFailure");
+    assert_eq!((device.text("index.html"), device.text("passwd")), ("previous".into(), "previous".into()));
+    device.ok("Cleanup");
+    device.updates_again();
+}
+
+#[test]
 fn a_file_that_appears_after_the_preparation_is_neither_replaced_nor_removed() {
     let script = "[ $verb != stop ] || [ -e \"${0%/*}/made\" ] || \
         { touch \"${0%/*}/made\"; echo foreign > \"${0%/*}/home/html/added.css\"; }";
