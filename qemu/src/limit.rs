@@ -21,10 +21,10 @@ pub const POWER_OFF: Limit = Limit::new("POWER_OFF", 120);
 pub const REBOOT: Limit = Limit::new("REBOOT", 900);
 /// The limit for a copy of an empty file; see [`copy`].
 const COPY_SECONDS: u64 = 60;
-/// The lower bound for the rate of a copy, in bytes per second: half of the rate measured in the slower direction.
+/// The lower bound for the rate of a copy, in bytes per second: a quarter of the measured rate.
 const COPY_RATE: u64 = 50_000;
 
-/// The limit for copying `size` bytes in or out.
+/// The limit for copying `size` bytes into a machine.
 pub(crate) const fn copy(size: u64) -> Limit {
     Limit::new("COPY", COPY_SECONDS + size / COPY_RATE)
 }

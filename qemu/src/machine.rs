@@ -128,18 +128,6 @@ impl Machine {
         Ok(())
     }
 
-    /// Copies the machine's file `from` to the host's path `to`, at about 100 KB/s.
-    pub fn copy_out(&self, from: &str, to: &Path) -> Result<()> {
-        let context = || format!("copying {from} of the machine to {}", to.display());
-        let size = self.check(&format!("stat -L -c %s {}", quote(from)), limit::CONNECT).with_context(context)?;
-        let limit = limit::copy(size.trim().parse().with_context(context)?);
-        let file = File::create(to).with_context(context)?;
-        let copy = self.ssh.start(&format!("cat {}", quote(from)), Stdio::null(), file.into())?;
-        let output = self.finish(copy, limit).with_context(context)?;
-        ensure!(output.success(), "{}: {}", context(), output.text());
-        Ok(())
-    }
-
     /// Makes the machine lose power: QEMU gets SIGKILL. Data that the machine had not written to its card, such as its
     /// page cache, is lost. Data that the card had acknowledged is kept. The overlay can be booted again.
     pub fn power_loss(mut self) -> Result<()> {

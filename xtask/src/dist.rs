@@ -136,9 +136,7 @@ impl Dist {
         let packaging = Needs::packages(if is_stale { TOOLS } else { &[] }).and(others);
         compiling.clone().and(packaging.clone()).check(sh)?;
         compiling.provide(sh)?;
-        // Two processes in the same work tree would overwrite each other's incomplete packages, also if they have
-        // different target directories.
-        let lock = cache::lock(&workspace.root.join("target/dist.lock"))?;
+        let locks = lock(&workspace)?;
         let inputs = Inputs::read(sh, &workspace.root)?;
         let stale = stale(sh, &workspace, &inputs, &jobs, self.libc)?;
         if !stale.is_empty() {
@@ -155,7 +153,7 @@ impl Dist {
         let rows = table::rows(&workspace, &jobs, &sources)?;
         let sizes = table::sizes(&workspace, &jobs)?;
         let packages = jobs.into_iter().map(|job| (job.target, job.deb)).collect();
-        Ok(Built { packages, sources, out, epoch: inputs.epoch, workspace, rows, sizes, _lock: lock })
+        Ok(Built { packages, sources, out, epoch: inputs.epoch, workspace, rows, sizes, _locks: locks })
     }
 
     /// Removes the packages for other targets that were made of other inputs than the current ones.
@@ -183,7 +181,7 @@ pub struct Built {
     pub workspace: Workspace,
     rows: Vec<Row>,
     sizes: Sizes,
-    _lock: File,
+    _locks: [File; 2],
 }
 
 impl Built {
@@ -226,11 +224,17 @@ pub fn executable(sh: &Shell, target: &'static Target, name: &str) -> Result<Pat
     toolchain::add_musl(sh, &[target], Choice::Auto)?;
     let libc = toolchain::libc(&Active::find(sh)?, target, Choice::Auto);
     packages::ensure(sh, &target.needs(libc).collect::<Vec<_>>())?;
-    fs::create_dir_all(&workspace.target).with_context(|| format!("creating {} failed", workspace.target.display()))?;
-    let _lock = cache::lock(&workspace.target.join("dist.lock"))?;
+    let _locks = lock(&workspace)?;
     let (toolchains, ()) = toolchain::provide(sh, &workspace.target, &[target], Choice::Auto, |_| Ok(()))?;
     build::all(sh, &workspace, &toolchains, None)?;
     Ok(toolchain_of(&toolchains, target)?.executable(&workspace, &package(), target))
+}
+
+/// Locks `dist/` of the work tree and the directory of build results, until the value is dropped. Two processes would
+/// overwrite each other's incomplete packages in the one, and the compiler's directory in the other; work trees can
+/// share it.
+fn lock(workspace: &Workspace) -> Result<[File; 2]> {
+    Ok([cache::lock(&workspace.root.join("target/dist.lock"))?, cache::lock(&workspace.target.join("dist.lock"))?])
 }
 
 /// The number of packages that are made in parallel. cargo-deb uses one processor.

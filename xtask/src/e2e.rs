@@ -1,5 +1,6 @@
 //! `cargo xtask e2e`: the end-to-end scenarios on emulated Raspberry Pis.
 
+use std::fs::File;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
@@ -9,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use e2e::cost::Cost;
 use e2e::{Scenario, Setup};
-use host::packages;
 use host::pool::side_by_side;
+use host::{cache, packages};
 use qemu::{Board, Image};
 use test_report::{Case, Timeline, Verdict};
 use xshell::Shell;
@@ -88,6 +89,7 @@ impl E2e {
             return Ok(String::new());
         }
         self.needs(sh)?.provide(sh)?;
+        let _lock = lock(sh)?;
         let mut setups = setups(sh, &chosen)?;
         for setup in &mut setups {
             setup.replacement = self.replacement(sh, setup)?;
@@ -108,7 +110,8 @@ impl E2e {
         }
         ensure!(failed == 0, "{failed} of {count} scenarios failed:{errors}");
         let machines = setups.iter().map(|setup| format!("{} on {}", of(setup).len(), setup.image.board().machine));
-        Ok(format!("scenarios: {}", machines.collect::<Vec<_>>().join(", ")))
+        let sample = if self.sample { format!("; sample: --offset {}", self.offset) } else { String::new() };
+        Ok(format!("scenarios: {}{sample}", machines.collect::<Vec<_>>().join(", ")))
     }
 
     /// The client that replaces that of the image of `setup`.
@@ -208,6 +211,7 @@ pub fn run_with(
     packages::ensure(sh, &host_packages())?;
     let board = target.board.as_ref();
     let board = board.with_context(|| format!("no emulated Pi for the architecture {}", target.debian))?;
+    let _lock = lock(sh)?;
     let setup = setup(sh, target, Image::ensure(sh, board)?, packages)?;
     let scenarios: Vec<_> = scenarios.iter().map(|&name| name.to_owned()).collect();
     e2e::choose(&scenarios)?.into_iter().try_for_each(|scenario| setup.run(scenario, &mut Timeline::default()))?;
@@ -219,8 +223,14 @@ pub fn cost(sh: &Shell) -> Result<Cost> {
     packages::ensure(sh, &host_packages())?;
     let is_it = |(_, board): &(&Target, &Board)| board.machine == e2e::CONTAINER_MACHINE;
     let rows = TARGETS.iter().filter_map(|target| Some((target, target.board.as_ref()?)));
+    let _lock = lock(sh)?;
     let setups = setups(sh, &rows.filter(is_it).collect::<Vec<_>>())?;
     e2e::cost::measure(setups.first().context("no machine has a container engine")?)
+}
+
+/// Locks the directories of all machines of this work tree, until the value is dropped: their cards are in it.
+pub fn lock(sh: &Shell) -> Result<File> {
+    cache::lock(&sh.current_dir().join("target/e2e.lock"))
 }
 
 /// The setups of the `chosen` machines.

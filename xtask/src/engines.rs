@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use engines::{HOST_PACKAGES, Suite, system};
 use host::command::run;
-use host::packages;
 use host::pool::side_by_side;
 use host::status::step;
+use host::{cache, packages};
 use xshell::{Shell, cmd};
 
 use crate::build;
@@ -72,6 +72,8 @@ impl Engines {
         if let Some(why) = obstacle(sh)? {
             bail!("running the scenarios failed: {why}");
         }
+        // The directories of scenarios are below target/.
+        let _lock = cache::lock(&sh.current_dir().join("target/engines.lock"))?;
         let suite = suite(sh, self.module)?;
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let results = side_by_side(cores, &chosen, |(scenario, setup)| {

@@ -7,6 +7,7 @@ pub mod prebuilt;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -135,10 +136,11 @@ pub fn released(sh: &Shell, workspace: &Workspace, sources: &[PathBuf]) -> Resul
 /// Adds to `summary` whether the checksums of prebuilt packages agree with `dist/`.
 pub fn compare_prebuilt(sh: &Shell, summary: &Summary) {
     const NAME: &str = "layer: prebuilt checksums";
+    let start = Instant::now();
     match prebuilt::compare(sh, &sh.current_dir().join(PREBUILT)) {
-        Ok(Compared::Agree(of)) => summary.ended(NAME, Ok(of)),
+        Ok(Compared::Agree(of)) => summary.ended(NAME, start, Ok(of)),
         Ok(Compared::NotCompared(why)) => summary.skipped(NAME, why),
-        Err(error) => summary.ended(NAME, Err(error)),
+        Err(error) => summary.ended(NAME, start, Err(error)),
     }
 }
 

@@ -52,6 +52,11 @@ impl Needs {
         packages::ensure(sh, &self.packages)
     }
 
+    /// The packages that are not installed.
+    pub fn missing(&self, sh: &Shell) -> Result<Vec<&'static str>> {
+        packages::missing(sh, &self.packages)
+    }
+
     /// Fails as [`Needs::provide`] does if this user cannot become root where that is needed. Installs nothing.
     pub fn check(&self, sh: &Shell) -> Result<()> {
         match self.obstacle(sh)? {

@@ -88,6 +88,7 @@ impl PowerLoss {
         self.needs(sh)?.provide(sh)?;
         let target = self.target()?;
         let executable = self.negative_control.then(|| unsynced::web_file(sh, target)).transpose()?;
+        let _lock = scenarios::lock(sh)?;
         let mut setup = scenarios::setups(sh, &[(target, self.machine)])?.pop().context("no setup of the machine")?;
         // In a negative control every point runs with and without syncs: only their absence may make it bad.
         let executables: Vec<_> = [None].into_iter().chain(executable.as_ref().map(Some)).collect();

@@ -42,7 +42,7 @@ impl Release {
     ///
     /// # Errors
     /// The work tree has changes, the version is not newer, the tag exists, or a step failed. Before the first commit,
-    /// `git checkout .` undoes what has changed.
+    /// `git reset --hard` undoes what has changed.
     pub fn run(self, sh: &Shell) -> Result<()> {
         let tag = format!("v{}", self.version);
         let changes = cmd!(sh, "git status --porcelain").quiet().read().context("reading the state of git failed")?;
@@ -78,7 +78,7 @@ impl Release {
         raise(sh, &previous, version)?;
         Layer::default().run(sh)?;
         step("testing", |step| run(step, cmd!(sh, "cargo xtask test --quick")))
-            .context("testing the release failed: correct it, and run the command again after git checkout .")?;
+            .context("testing the release failed: correct it, and run the command again after git reset --hard")?;
         commit(sh, &format!("Release {version}"))?;
         Distribution::signed(self.signing_key.clone()).run(sh)?;
         Layer::PREBUILT.run(sh)?;

@@ -12,6 +12,7 @@ use anyhow::{Result, anyhow, ensure};
 use test_report::{Case, Suite, Verdict};
 
 use crate::record::{Deadline, NO_TIME, Record};
+use crate::test_output::IN_ERROR;
 
 /// The results of suites, which may run in several threads.
 pub struct Summary {
@@ -44,9 +45,9 @@ impl Summary {
         self.add(name.into(), result, start, record.into_cases());
     }
 
-    /// Adds the suite `name`, which has ended with `result`.
-    pub fn ended(&self, name: impl Into<String>, result: Result<String>) {
-        self.add(name.into(), result, Instant::now(), Vec::new());
+    /// Adds the suite `name`, which began at `start` and has ended with `result`.
+    pub fn ended(&self, name: impl Into<String>, start: Instant, result: Result<String>) {
+        self.add(name.into(), result, start, Vec::new());
     }
 
     fn add(&self, name: String, result: Result<String>, start: Instant, cases: Vec<Case>) {
@@ -124,7 +125,12 @@ impl fmt::Display for Summary {
             match verdict {
                 Verdict::Passed(detail) => writeln!(formatter, "passed  {seconds:>5} s  {name:<26} {detail}")?,
                 Verdict::Skipped(reason) => writeln!(formatter, "skipped          {name:<26} {reason}")?,
-                Verdict::Failed(error) => writeln!(formatter, "FAILED  {seconds:>5} s  {name:<26} {error}")?,
+                Verdict::Failed(error) => {
+                    writeln!(formatter, "FAILED  {seconds:>5} s  {name:<26} {error}")?;
+                    for (case, reason) in failed_cases(suite).filter(|(_, reason)| !error.contains(reason)) {
+                        writeln!(formatter, "FAILED           {name:<26} {} {}: {reason}", case.group, case.name)?;
+                    }
+                }
             }
         }
         let passed = count(&suites, |verdict| matches!(verdict, Verdict::Passed(_)));
@@ -133,6 +139,14 @@ impl fmt::Display for Summary {
         let minutes = self.start.elapsed().as_secs_f64() / 60.0;
         write!(formatter, "suites: {passed} passed, {failed} failed, {skipped} skipped, in {minutes:.1} min")
     }
+}
+
+/// The failed cases of a suite, with what each reported.
+fn failed_cases(suite: &Suite) -> impl Iterator<Item = (&Case, &str)> {
+    suite.cases.iter().filter_map(|case| match &case.verdict {
+        Verdict::Failed(reason) if reason != IN_ERROR => Some((case, reason.as_str())),
+        _ => None,
+    })
 }
 
 /// The skipped cases of a suite, by reason.
@@ -186,9 +200,23 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_suite_has_the_reason_of_every_failed_case() {
+        let summary = Summary::new(None);
+        summary.run("conformance", |record| {
+            record.ended("web-file", "one-line-answers", &Err::<(), _>(anyhow!("no answer")), None);
+            record.ended("web-file", "survives", &Err::<(), _>(anyhow!("mentioned")), None);
+            record.ended("web-file", "good", &Ok(()), None);
+            Err(anyhow!("2 of 3 cases failed: mentioned"))
+        });
+        let text = summary.to_string();
+        assert!(text.contains("conformance                web-file one-line-answers: no answer\nsuites:"), "{text}");
+        assert_eq!(text.matches("mentioned").count(), 1, "{text}");
+    }
+
+    #[test]
     fn an_error_after_the_time_is_a_failure() {
         let summary = Summary::new(Some(Duration::ZERO));
-        summary.ended("layer: prebuilt checksums", Err(anyhow!("wrong checksum")));
+        summary.ended("layer: prebuilt checksums", Instant::now(), Err(anyhow!("wrong checksum")));
         assert!(summary.close().1.is_err());
     }
 

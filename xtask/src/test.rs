@@ -1,14 +1,15 @@
 //! `cargo xtask test`: the test suites, and a summary of their results.
 
 mod charts;
+mod privileges;
 mod report;
 mod requirements;
 mod suites;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Args;
 use host::command::shell_in;
 use xshell::{Shell, cmd};
@@ -74,13 +75,17 @@ impl Test {
     /// Runs the suites, also after one has failed.
     ///
     /// # Errors
-    /// A suite failed, or the requirements of this run cannot be installed.
+    /// A suite failed, the requirements of this run cannot be installed, or the report cannot be written.
     pub fn run(self, sh: &Shell) -> Result<()> {
         let plan = Plan { level: self.level(), offset: offset(sh), is_limited: self.within.is_some() };
-        let obstacles = Obstacles::find(sh, &plan)?;
         let limit = self.within.map(|minutes| Duration::from_secs(60 * u64::from(minutes)));
         let run = report::Started::now(sh, self.command())?;
+        let start = Instant::now();
+        let (obstacles, provided) = Obstacles::find(sh, &plan)?;
         let summary = Summary::new(limit);
+        if let Err(error) = provided {
+            summary.ended("requirements", start, Err(error));
+        }
         thread::scope(|scope| {
             for lane in LANES {
                 let (here, plan, obstacles, summary) = (sh.current_dir(), &plan, &obstacles, &summary);
@@ -89,12 +94,15 @@ impl Test {
                         let of_lane = SUITES.iter().filter(|suite| suite.lane == *lane);
                         of_lane.for_each(|suite| suite.run_or_skip(&sh, plan, obstacles, summary));
                     }
-                    Err(error) => summary.ended(format!("{lane:?}"), Err(error)),
+                    Err(error) => summary.ended(format!("{lane:?}"), Instant::now(), Err(error)),
                 });
             }
         });
         let (suites, result) = summary.close();
         let written = run.write(sh, suites);
+        if let (Err(failed), Err(error)) = (&result, &written) {
+            return Err(anyhow!("{failed:#}; {error:#}"));
+        }
         result.and(written)
     }
 
@@ -123,8 +131,9 @@ impl Suite {
             Work::One(run) => summary.run(self.name, |record| run(plan, sh, record)),
             Work::Several(_) if summary.is_over() => summary.skipped(self.name, NO_TIME),
             Work::Several(run) => {
+                let start = Instant::now();
                 if let Err(error) = caught(|| run(plan, sh, summary)) {
-                    summary.ended(self.name, Err(error));
+                    summary.ended(self.name, start, Err(error));
                 }
             }
         }
@@ -132,14 +141,18 @@ impl Suite {
 
     /// The reason for which the suite is not part of a run at `level`, if it is not.
     fn left_out(&self, level: Level) -> Option<String> {
-        let option = if level == Level::Quick { "--quick leaves it out" } else { "run cargo xtask test --full" };
-        (level < self.from).then(|| option.to_owned())
+        let command = if self.from == Level::Full {
+            "run cargo xtask test --full"
+        } else {
+            "run cargo xtask test without --quick"
+        };
+        (level < self.from).then(|| command.to_owned())
     }
 }
 
 /// The offset of this commit; 0 outside a git work tree.
 fn offset(sh: &Shell) -> u32 {
-    let commit = cmd!(sh, "git rev-parse --short=4 HEAD").quiet().ignore_stderr().read().unwrap_or_default();
+    let commit = cmd!(sh, "git rev-parse HEAD").quiet().ignore_stderr().read().unwrap_or_default();
     u32::from_str_radix(commit.get(..4).unwrap_or_default(), 16).unwrap_or_default()
 }
 
@@ -158,8 +171,10 @@ mod tests {
     #[test]
     fn a_suite_that_is_left_out_has_a_reason() {
         let suite = SUITES.iter().find(|suite| suite.name == "end to end").unwrap();
-        assert_eq!(suite.left_out(Level::Quick).as_deref(), Some("--quick leaves it out"));
+        assert_eq!(suite.left_out(Level::Quick).as_deref(), Some("run cargo xtask test without --quick"));
         assert_eq!(suite.left_out(Level::Sample), None);
+        let suite = SUITES.iter().find(|suite| suite.name == "fuzzing").unwrap();
+        assert_eq!(suite.left_out(Level::Quick).as_deref(), Some("run cargo xtask test --full"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use host::command::complete;
 use host::status::Step;
 use test_report::{Case, Verdict};
@@ -13,24 +13,56 @@ use crate::record::{Record, case};
 /// Runs `command`, adds every test to `record`, and returns the counts.
 ///
 /// # Errors
-/// A test failed. The error has the end of the output, in which the failed tests are.
+/// A test failed. The error has what the failed tests printed.
 pub fn run(step: &Step, command: impl Into<Command>, record: &Record) -> Result<String> {
     let (output, result) = complete(step, command)?;
     let text = output.stdout + &output.stderr;
     cases(&text).into_iter().for_each(|case| record.add(case));
-    result?;
+    if let Err(error) = result {
+        let failures = failures(&text);
+        // Without a failed test, for example because a crate does not compile, the end of the output has the reason.
+        let command = error.to_string();
+        let command = command.lines().next().unwrap_or_default();
+        return Err(if failures.is_empty() { error } else { anyhow!("{command}\n{failures}") });
+    }
     let is_count =
         |line: &&str| line.contains("tests run:") || line.starts_with("test result: ") && !line.contains(" 0 passed");
     Ok(text.lines().map(str::trim).filter(is_count).collect::<Vec<_>>().join("; "))
 }
 
+/// What failed tests printed, in the output of a run: of cargo test between the line `failures:` and the result of each
+/// executable, of cargo-nextest after its summary.
+fn failures(text: &str) -> String {
+    if text.contains(RUN) {
+        let lines = text.lines().skip_while(|line| !line.contains(RUN)).skip_while(|line| !is_summary(line));
+        return lines.collect::<Vec<_>>().join("\n");
+    }
+    let (mut found, mut is_failure) = (Vec::new(), false);
+    for line in text.lines() {
+        let is_end = line.starts_with("test result: ");
+        is_failure = (is_failure && !is_end) || line == "failures:";
+        if is_failure || (is_end && !line.contains(". 0 failed") && line.contains("FAILED")) {
+            found.push(line);
+        }
+    }
+    found.join("\n")
+}
+
+/// A part of the first line of cargo-nextest.
+const RUN: &str = "Nextest run ID";
+
+/// Whether `line` is the summary of cargo-nextest.
+fn is_summary(line: &str) -> bool {
+    line.trim_start().starts_with("Summary [")
+}
+
 /// The tests in the output of a run. cargo-nextest repeats the failed ones, with what they printed, after its summary.
 fn cases(text: &str) -> Vec<Case> {
-    if !text.contains("Nextest run ID") {
+    if !text.contains(RUN) {
         return text.lines().filter_map(of_cargo).collect();
     }
-    let lines = text.lines().skip_while(|line| !line.contains("Nextest run ID"));
-    lines.take_while(|line| !line.trim_start().starts_with("Summary [")).filter_map(of_nextest).collect()
+    let lines = text.lines().skip_while(|line| !line.contains(RUN));
+    lines.take_while(|line| !is_summary(line)).filter_map(of_nextest).collect()
 }
 
 /// The test of the line `test a::b ... ok`.
@@ -51,6 +83,9 @@ fn of_nextest(line: &str) -> Option<Case> {
     Some(Case { duration, ..case(group, name, verdict(outcome)?) })
 }
 
+/// The text of a failed test.
+pub const IN_ERROR: &str = "its output is in the suite's error";
+
 fn verdict(word: &str) -> Option<Verdict> {
     Some(match word {
         "ok" | "PASS" | "LEAK" => Verdict::Passed(String::new()),
@@ -58,7 +93,7 @@ fn verdict(word: &str) -> Option<Verdict> {
         "SLOW" => return None,
         // FAIL, TIMEOUT, or the name of a signal.
         word if word.chars().all(|letter| letter.is_ascii_uppercase() || " +".contains(letter)) => {
-            Verdict::Failed("its output is in the suite's error".into())
+            Verdict::Failed(IN_ERROR.into())
         }
         _ => return None,
     })
@@ -88,6 +123,26 @@ mod tests {
         assert_eq!((cargo.name.as_str(), cargo.verdict), ("transaction::an_update", Verdict::Passed(String::new())));
         assert!(matches!(of_cargo("test a ... ignored, needs root").unwrap().verdict, Verdict::Skipped(_)));
         assert!(matches!(of_cargo("test a ... FAILED").unwrap().verdict, Verdict::Failed(_)));
+    }
+
+    #[test]
+    fn an_error_has_the_output_of_every_failed_test_however_much_follows() {
+        let script = "echo 'test a ... FAILED'; echo; echo 'failures:'; echo; echo '---- a stdout ----'; \
+                      echo 'the reason of a'; echo; echo 'failures:'; echo '    a'; \
+                      echo 'test result: FAILED. 0 passed; 1 failed'; \
+                      for i in $(seq 1000); do echo \"test other-$i ... ok\"; done; \
+                      echo 'test result: ok. 1000 passed; 0 failed'; exit 101";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let record = Record::default();
+        let error = host::status::step("tests", |step| run(step, command, &record)).unwrap_err().to_string();
+        assert!(error.contains("exit status: 101\nfailures:\n"), "{error}");
+        assert!(error.contains("the reason of a") && !error.contains("other-7"), "{error}");
+        let nextest = "Nextest run ID x\n PASS [ 0.5s] (1/2) host b\n Summary [ 1s] 2 tests run\n FAIL [ 0.5s] (2/2) host a\n\
+                       the reason of a\n";
+        let error = failures(nextest);
+        assert!(error.contains("the reason of a") && !error.contains("host b"), "{error}");
+        assert_eq!(failures("error: expected one of\n"), "");
     }
 
     #[test]

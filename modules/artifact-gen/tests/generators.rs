@@ -290,11 +290,14 @@ fn is_running(path: &Path) -> bool {
     processes.into_iter().any(|line| line.windows(path.len()).any(|window| window == path))
 }
 
-/// Waits at most a minute: on a loaded machine a process may take seconds to start.
+/// The limit for the start of a process: on a loaded machine it may take seconds.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits at most [`LIMIT`].
 fn wait_until(mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the condition did not become true");
+        assert!(begun.elapsed() < LIMIT, "the condition did not become true");
         thread::sleep(Duration::from_millis(20));
     }
 }

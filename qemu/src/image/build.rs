@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use host::cache;
 use host::command::run;
 use host::packages::as_root;
+use host::script::quoted;
 use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
@@ -61,7 +62,7 @@ impl Work<'_> {
     /// Makes the root file system in the directory `root`, and downloads the kernel's package into `kernel`.
     fn root(&self, step: &Step) -> Result<()> {
         self.guest_files()?;
-        let key = self.directory.join(SSH_KEY);
+        let key = self.directory.join(format!("{SSH_KEY}.pub"));
         run(step, cmd!(self.sh, "ssh-keygen -q -t ed25519 -C emulated-pi -N {EMPTY} -f {key}"))?;
         let mirror = host::apt::mirror(self.sh)?;
         let mut errors = String::new();
@@ -86,17 +87,20 @@ impl Work<'_> {
     }
 
     fn mmdebstrap(&self, suite: &str, mirror: &str) -> Result<Command> {
-        let work = self.work.display();
-        let key = self.directory.join(SSH_KEY);
+        let inside = |name: &str| quoted(&self.work.join(name));
+        let key = self.directory.join(format!("{SSH_KEY}.pub"));
         // mmdebstrap's own apt has the package lists. The kernel's package is unpacked and not installed.
         let kernel = format!(
-            "cd '{work}/kernel' && export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" && \
+            "cd {} && export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" && \
              apt-get download $(apt-cache depends {} | sed -n 's/.*Depends: //p' | head -n 1)",
+            inside("kernel"),
             self.board.kernel
         );
         let customize = format!(
-            "sh '{work}/customize.sh' \"$1\" '{work}/files' '{}.pub' {} {}",
-            key.display(),
+            "sh {} \"$1\" {} {} {} {}",
+            inside("customize.sh"),
+            inside("files"),
+            quoted(&key),
             self.board.device_type,
             recipe::RELEASE
         );

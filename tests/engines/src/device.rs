@@ -24,8 +24,8 @@ const BOOT: &str = include_str!("../guest/boot.sh");
 /// The time limit for a command in the device, for coreutils' timeout.
 const LIMIT: &str = "300";
 
-/// The time limit for a condition that becomes true by itself.
-const WAIT_MAX: Duration = Duration::from_secs(40);
+/// The time limit for a condition that becomes true by itself. The boot takes longest, two seconds on an idle host.
+const WAIT_MAX: Duration = Duration::from_secs(180);
 
 /// The module's state directory, in the data of the client.
 pub const STATE: &str = "/data/mender/update-modules/container";

@@ -7,6 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mender_update_module_test::fault_injection::operation::{Operation, Recording};
 use tempfile::TempDir;
@@ -81,10 +83,18 @@ fn calls_of_children_count_and_an_interruption_kills_all_processes() {
 
 #[test]
 fn an_interruption_leaves_no_process_behind() {
-    let (directory, output) = trace(&["kill-after", "1"], "(sleep 0.3; mkdir late) & (sleep 0.1; mkdir a); wait");
+    /// A limit for the end of a killed process, which takes milliseconds.
+    const LIMIT: Duration = Duration::from_secs(60);
+    let script = "sleep 600 >/dev/null 2>&1 & echo $!; mkdir a; wait";
+    let (directory, output) = trace(&["kill-after", "1"], script);
     assert_eq!(output.status.signal(), Some(9));
-    std::thread::sleep(std::time::Duration::from_millis(500));
     assert_eq!(names(&directory), ["a"]);
+    let other = format!("/proc/{}/stat", String::from_utf8_lossy(&output.stdout).trim());
+    let start = Instant::now();
+    while fs::read_to_string(&other).is_ok_and(|state| !state.contains(") Z ")) {
+        assert!(start.elapsed() < LIMIT, "a process is left: {other}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub fn page(run: &Run) -> String {
                 main {
                     (overview::section(run))
                     (suite::section(run))
-                    (chart::section(&run.charts))
+                    (chart::section(&run.charts, &run.source_of_charts))
                 }
                 script { (PreEscaped(SCRIPT)) }
             }

@@ -21,6 +21,8 @@ pub struct Run {
     pub suites: Vec<Suite>,
     /// Comparisons with the modules that Mender ships.
     pub charts: Vec<Chart>,
+    /// Where the charts come from: they are not measured by the run.
+    pub source_of_charts: String,
 }
 
 /// A test suite.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
-use host::directory;
+use host::{cache, directory};
 use tar::{Builder, EntryType, Header};
 use toml_edit::{Array, DocumentMut, Item, value};
 use xshell::{Shell, cmd};
@@ -60,7 +60,10 @@ impl Source {
 
     /// The `Cargo.lock` of this source: cargo reduces the file of the work tree, and the versions remain the same.
     fn lock(&self, sh: &Shell, workspace: &Workspace) -> Result<Vec<u8>> {
-        let directory = workspace.target.join("sources").join(&self.name);
+        let sources = workspace.target.join("sources");
+        // Commands that run at the same time make the same source.
+        let _lock = cache::lock(&sources.join("lock"))?;
+        let directory = sources.join(&self.name);
         directory::remove(&directory)?;
         self.write_to(&directory)?;
         let lock = directory.join("Cargo.lock");

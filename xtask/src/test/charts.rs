@@ -6,11 +6,15 @@ use std::path::Path;
 
 use test_report::Chart;
 
-/// The charts, from the page of `cargo xtask bench --write`; none if it has not been written.
-pub fn charts(root: &Path) -> Vec<Chart> {
-    let text = fs::read_to_string(root.join("docs/evidence/bench.md")).unwrap_or_default();
+/// The page of `cargo xtask bench --write`.
+const PAGE: &str = "docs/evidence/bench.md";
+
+/// The charts of the page, and what it says about its origin; none if it has not been written.
+pub fn of(root: &Path) -> (Vec<Chart>, String) {
+    let text = fs::read_to_string(root.join(PAGE)).unwrap_or_default();
     let tables = tables(&text);
-    [
+    let origin = text.lines().find(|line| line.starts_with("Made by ")).unwrap_or_default();
+    let charts = [
         chart(&tables, "Bytes written for each byte of payload", "", "written per payload byte", |cell| cell),
         chart(&tables, "Time of an update", "× the lower bound", "total (Download)", |cell| {
             cell.rsplit(", ").next().unwrap_or(cell)
@@ -18,7 +22,8 @@ pub fn charts(root: &Path) -> Vec<Chart> {
     ]
     .into_iter()
     .flatten()
-    .collect()
+    .collect();
+    (charts, format!("Not measured by this run, but read from {PAGE}. {}", origin.replace('`', "")))
 }
 
 /// A table of the page, with the title of its section. The first row has the headings.
@@ -60,7 +65,7 @@ fn chart(tables: &[Table], title: &str, unit: &str, heading: &str, part: fn(&str
 mod tests {
     use super::*;
 
-    const PAGE: &str = "# The cost of an update\n\n## One file of 500 MB\n\nThe lower bound writes 300 MB/s here.\n\n\
+    const TEXT: &str = "# The cost of an update\n\nMade by `cargo xtask bench`, from commit abc.\n\n## One file of 500 MB\n\nThe lower bound writes 300 MB/s here.\n\n\
         |                       | written per payload byte | total (Download)        |\n\
         |-----------------------|--------------------------|-------------------------|\n\
         | ours: web-file        | 1.00                     | 1.90 s (1.80 s), 1.15 × |\n\
@@ -70,7 +75,7 @@ mod tests {
 
     #[test]
     fn bars_are_read_from_the_tables() {
-        let tables = tables(PAGE);
+        let tables = tables(TEXT);
         let written = chart(&tables, "x", "", "written per payload byte", |cell| cell).unwrap();
         let bars = vec![("ours: web-file".to_owned(), 1.0), ("upstream: single-file".to_owned(), 3.01)];
         assert_eq!(written.groups, [("One file of 500 MB".to_owned(), bars)]);
@@ -79,10 +84,14 @@ mod tests {
 
     #[test]
     fn a_page_that_was_not_written_gives_no_chart() {
-        assert!(charts(tempfile::tempdir().unwrap().path()).is_empty());
+        assert!(of(tempfile::tempdir().unwrap().path()).0.is_empty());
         let directory = tempfile::tempdir().unwrap();
-        host::directory::write(&directory.path().join("docs/evidence/bench.md"), PAGE).unwrap();
-        let charts = charts(directory.path());
+        host::directory::write(&directory.path().join(PAGE), TEXT).unwrap();
+        let (charts, source) = of(directory.path());
+        assert!(
+            source.ends_with("read from docs/evidence/bench.md. Made by cargo xtask bench, from commit abc."),
+            "{source}"
+        );
         assert_eq!(charts.len(), 2);
         assert_eq!(charts[1].groups[0].1[1], ("upstream: single-file".to_owned(), 3.03));
     }

@@ -28,12 +28,17 @@ pub struct Obstacles(Vec<(&'static str, String)>);
 
 impl Obstacles {
     /// Checks the requirements of all suites of `plan`, prints what is missing, and installs what can be installed.
-    pub fn find(sh: &Shell, plan: &Plan) -> Result<Self> {
+    /// Returns the result of the installation, too: if it failed, the suites that need nothing of it can run.
+    pub fn find(sh: &Shell, plan: &Plan) -> Result<(Self, Result<()>)> {
         let (mut all, mut refused, mut obstacles) = (Needs::default(), Needs::default(), Vec::new());
+        let mut granted = Vec::new();
         for suite in SUITES.iter().filter(|suite| suite.left_out(plan.level).is_none()) {
             let Requirements { needs, obstacle } = (suite.requirements)(plan, sh)?;
             match obstacle.or(needs.short_obstacle(sh)?) {
-                None => all = all.and(needs),
+                None => {
+                    all = all.and(needs.clone());
+                    granted.push((suite.name, needs));
+                }
                 Some(reason) => {
                     refused = refused.and(needs);
                     obstacles.push((suite.name, reason));
@@ -46,8 +51,16 @@ impl Obstacles {
             }
         }
         obstacles.iter().for_each(|(suite, reason)| println!("skipped on this host: {suite}: {reason}"));
-        all.provide(sh)?;
-        Ok(Self(obstacles))
+        let provided = all.provide(sh);
+        if provided.is_err() {
+            for (suite, needs) in granted {
+                let missing = needs.missing(sh)?;
+                if !missing.is_empty() {
+                    obstacles.push((suite, format!("installing failed: {}", missing.join(" "))));
+                }
+            }
+        }
+        Ok((Self(obstacles), provided))
     }
 
     /// The reason why `suite` cannot run, if it cannot.

@@ -10,11 +10,12 @@ use crate::text;
 const ROW: usize = 42;
 
 /// The section with all charts.
-pub fn section(charts: &[Chart]) -> Markup {
+pub fn section(charts: &[Chart], source: &str) -> Markup {
     html! {
         @if !charts.is_empty() {
             section #comparison aria-labelledby="comparison-title" {
                 h2 #comparison-title { "Comparison with the modules that Mender ships" }
+                p { (source) }
                 div.charts { @for chart in charts { (figure(chart)) } }
             }
         }

@@ -36,6 +36,7 @@ pub fn run() -> Run {
             suite(LONG, Verdict::Failed(LONG.repeat(4)), 700.0, 54.0, Vec::new()),
         ],
         charts: charts(),
+        source_of_charts: format!("From a page of another day {NASTY}"),
     }
 }
 
