@@ -128,9 +128,10 @@ impl<'a> Device<'a> {
     }
 
     fn start(&self) -> Command {
-        let mut command = Command::new("unshare");
+        // A device ends with this process, also after Ctrl-C: unshare ignores that, and systemd has its own session.
+        let mut command = Command::new("setpriv");
         let guest = self.directory.join("guest");
-        command.args(["--mount", "sh"]).arg(guest.join("start.sh"));
+        command.args(["--pdeathsig", "KILL", "unshare", "--mount", "sh"]).arg(guest.join("start.sh"));
         command.args([&self.suite.system, &self.directory]).arg(&self.name).arg(guest);
         command
     }
