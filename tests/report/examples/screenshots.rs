@@ -18,7 +18,7 @@ const OPEN: &str = "location.hash = document.querySelector('.timeline').closest(
 
 fn main() -> Result<()> {
     let mut arguments = env::args_os().skip(1).map(PathBuf::from);
-    let directory = arguments.next().context("usage: screenshots DIRECTORY [REPORT]")?;
+    let directory = arguments.next().context("usage: screenshots DIRECTORY [DIRECTORY-OF-A-REPORT]")?;
     fs::create_dir_all(&directory).with_context(|| format!("creating {} failed", directory.display()))?;
     let report = match arguments.next() {
         Some(report) => report,

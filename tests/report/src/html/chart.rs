@@ -33,7 +33,7 @@ fn figure(chart: &Chart) -> Markup {
                 h4 { (group) }
                 svg width="100%" height=(bars.len() * ROW) role="img" aria-label={ (chart.title) ": " (group) } {
                     @for (number, (name, value)) in bars.iter().enumerate() {
-                        @let color = series.iter().position(|other| other == name).unwrap_or_default().min(3);
+                        @let color = series.iter().position(|other| *other == kind(name)).unwrap_or_default().min(3);
                         @let top = number * ROW;
                         text x="0" y=(top + 14) { (name) ": " (text::number(*value)) " " (chart.unit) }
                         rect class={ "series-" (color) } x="0" y=(top + 20) height="14" rx="2"
@@ -51,20 +51,27 @@ fn width(value: f64, largest: f64) -> f64 {
     if value.is_finite() { (100.0 * value / largest).clamp(0.0, 100.0) } else { 0.0 }
 }
 
-/// The names of the bars in all groups.
+/// The kinds of bars in all groups. Bars of one kind have one colour or pattern.
 fn series(chart: &Chart) -> Vec<&str> {
-    let mut names = Vec::new();
+    let mut kinds = Vec::new();
     for (name, _) in chart.groups.iter().flat_map(|(_, bars)| bars) {
-        if !names.contains(&name.as_str()) {
-            names.push(name);
+        if !kinds.contains(&kind(name)) {
+            kinds.push(kind(name));
         }
     }
-    names
+    kinds
+}
+
+/// What the bar `name` has in common with bars of other groups: the part before a colon.
+fn kind(name: &str) -> &str {
+    name.split(':').next().unwrap_or(name)
 }
 
 fn table(chart: &Chart, series: &[&str]) -> Markup {
     let value = |bars: &[(String, f64)], name: &str| {
-        bars.iter().find(|(other, _)| other == name).map_or_else(|| "–".to_owned(), |(_, value)| text::number(*value))
+        bars.iter()
+            .find(|(other, _)| kind(other) == name)
+            .map_or_else(|| "–".to_owned(), |(_, value)| text::number(*value))
     };
     html! {
         div.scroll tabindex="0" role="region" aria-label={ "Table: " (chart.title) } {
@@ -77,5 +84,21 @@ fn table(chart: &Chart, series: &[&str]) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_of_one_kind_have_one_colour_in_all_groups() {
+        let bars = |module: &str| ["ours", "upstream"].map(|kind| (format!("{kind}: {module}"), 1.0)).to_vec();
+        let groups = vec![("a".to_owned(), bars("web-file")), ("b".to_owned(), bars("directory"))];
+        let page = figure(&Chart { title: "t".to_owned(), unit: String::new(), groups }).into_string();
+        for (class, count) in [("series-0", 2), ("series-1", 2), ("series-2", 0)] {
+            assert_eq!(page.matches(class).count(), count, "{class}: {page}");
+        }
+        assert_eq!(page.matches("<th scope=\"col\">ours</th>").count(), 1, "{page}");
     }
 }
