@@ -36,6 +36,9 @@ payload once and to sync.
   tar and coreutils.
 - *container* is measured on the emulated Raspberry Pi with real podman: the bytes written to the card, and the downtime
   from the last answer before it to the first answer after it, polled every few tenths of a second.
+- *goal*: a target of this project; a missed one does not fail the command. `web-file` renames one top-level file after
+  the other, so with many files there are two versions for a time that grows with their number; `directory` exchanges two
+  directories at once. No shell module installs several files as `web-file` does, so its table has no row for one.
 ";
 
 /// Measures the cost of an update: written bytes, time and memory
