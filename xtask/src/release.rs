@@ -91,6 +91,9 @@ impl Release {
     }
 }
 
+/// The workspace of the fuzzing executables, whose lock names the versions of our crates, too.
+const FUZZ: &str = "fuzz";
+
 /// Raises the version from `previous` in every file that names the version of this work tree.
 fn raise(sh: &Shell, previous: &Version, version: &Version) -> Result<()> {
     let root = sh.current_dir();
@@ -116,7 +119,11 @@ fn raise(sh: &Shell, previous: &Version, version: &Version) -> Result<()> {
                 .with_context(|| format!("renaming {} failed", path.display()))?;
         }
     }
-    source::update_lock(sh, &root).context("updating Cargo.lock failed")
+    for workspace in [root.clone(), root.join(FUZZ)] {
+        let lock = workspace.join("Cargo.lock");
+        source::update_lock(sh, &workspace).with_context(|| format!("updating {} failed", lock.display()))?;
+    }
+    Ok(())
 }
 
 fn commit(sh: &Shell, subject: &str) -> Result<()> {
