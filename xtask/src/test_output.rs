@@ -41,7 +41,7 @@ fn failures(text: &str) -> String {
     for line in text.lines() {
         let is_end = line.starts_with("test result: ");
         is_failure = (is_failure && !is_end) || line == "failures:";
-        if is_failure || (is_end && !line.contains(". 0 failed") && line.contains("FAILED")) {
+        if is_failure || (is_end && line.contains("FAILED")) {
             found.push(line);
         }
     }
