@@ -335,6 +335,7 @@ fn every_state_can_be_repeated() {
     }
     for _ in 0..2 {
         device.ok("Cleanup");
+        assert!(device.is_clean());
     }
     assert_eq!(device.content(), is(NEW));
     device.ok("ArtifactRollback");

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use fuzz_targets::{TARGETS, Target};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Changed bytes for each file of the corpus: with the truncations some thousand runs.
 const CHANGES: usize = 500;
@@ -16,9 +17,12 @@ const CHANGES: usize = 500;
 /// The largest file of a corpus, in bytes: all of its truncations are run.
 const SEED_MAX: usize = 4096;
 
-/// The largest peak memory of this process, in KiB. The corpora and the parsers need some MiB; a parser that trusts
-/// a size in its input asks for GiB.
+/// The largest peak memory of this process, in KiB. The corpora and the parsers need some MiB.
 const PEAK_MAX: u64 = 256 << 10;
+
+/// The limit for memory of this process that is only reserved, in bytes: a parser that trusts a size in its input asks
+/// for GiB, and may not write to them.
+const RESERVED_MAX: u64 = 1 << 30;
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
@@ -36,7 +40,8 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-/// Runs `target` on every file of its corpus, on all truncations, and on changed bytes that are the same every time.
+/// Runs `target` on every file of its corpus, on all truncations, with each byte changed to two others, and with changes
+/// that are the same every time.
 fn run_mutations(target: &Target) {
     let mut seed = 1_u32;
     let mut random = || {
@@ -49,6 +54,12 @@ fn run_mutations(target: &Target) {
         for length in 0..=content.len() {
             target.run(&content[..length]);
         }
+        // A digit is valid where the others are, and makes sizes large.
+        for (place, byte) in (0..content.len()).flat_map(|place| [(place, b'7'), (place, 0xff)]) {
+            let mut changed = content.clone();
+            changed[place] = byte;
+            target.run(&changed);
+        }
         for _ in 0..CHANGES.min(content.len() * 256) {
             let mut changed = content.clone();
             changed[random() % content.len()] = random() as u8;
@@ -59,6 +70,8 @@ fn run_mutations(target: &Target) {
 
 #[test]
 fn no_mutation_of_the_corpora_panics_or_needs_much_memory() {
+    let limit = Rlimit { current: Some(RESERVED_MAX), maximum: Some(RESERVED_MAX) };
+    setrlimit(Resource::Data, limit).unwrap();
     thread::scope(|scope| TARGETS.iter().for_each(|target| drop(scope.spawn(|| run_mutations(target)))));
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")).unwrap();

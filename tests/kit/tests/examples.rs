@@ -100,7 +100,9 @@ fn the_module_in_transactions_installs_and_rolls_back() {
 /// The module in transactions with a previous version of its file, before the client calls `state`.
 fn before(state: &str) -> (MockClient, PathBuf) {
     let client = client("one-file");
-    let file = client.device().join("app.conf");
+    // The staging directory is beside the directory of the file: the tracer sees only what is below the device.
+    let file = client.device().join("etc/app.conf");
+    fs::create_dir(client.device().join("etc")).unwrap();
     fs::write(&file, "previous").unwrap();
     client.set("one-file", &format!("file = {file:?}\n")).unwrap();
     for earlier in ["Download", "ArtifactInstall", "ArtifactCommit"].iter().take_while(|earlier| **earlier != state) {

@@ -122,6 +122,7 @@ fn archives_of_images() {
         ("recursion", entry("manifest.json", b'0', "[".repeat(1 << 20).as_bytes())),
         ("recursion", entry("index.json", b'0', "{\"a\":".repeat(100_000).as_bytes())),
         ("not a regular file", entry("manifest.json", b'2', b"")),
+        ("more than 1024 links", (0..5000).flat_map(|number| entry(&format!("{number}"), b'2', b"")).collect()),
         ("more than 1024 files", (0..5000).flat_map(described).collect()),
         ("neither manifest.json nor index.json", vec![0; 1024]),
         ("compressed with gzip", b"\x1f\x8b\x08\0\0\0\0\0".to_vec()),

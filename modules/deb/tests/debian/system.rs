@@ -104,8 +104,11 @@ fn a_rollback_on_a_full_file_system_frees_space() {
     device.install(&[app("2.0").file("/usr/share/app/large", &"x".repeat(1 << 20))]);
     let mut filler = fs::File::create(data.join("filler")).unwrap();
     while filler.write_all(&[0; 4096]).is_ok() {}
+    let staging = data.join("deb/staging");
+    assert!(staging.exists());
     let log = device.ok("ArtifactRollback");
     assert!(log.contains("rollback complete"), "{log}");
+    assert!(!staging.exists(), "the staged packages are not removed");
     fs::remove_file(data.join("filler")).unwrap();
     device.assert_same(&before, &state(&device), "the device");
     device.ok("Cleanup");

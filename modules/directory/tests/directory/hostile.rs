@@ -135,6 +135,7 @@ fn a_deep_tree_is_kept() {
     for _ in 0..2 {
         update(&device);
         assert_eq!(device.text("uploads/d/d/d/file"), "");
+        assert_eq!(device.text(&format!("uploads/{}file", "d/".repeat(1099))), "");
         assert!(device.is_clean());
     }
 }

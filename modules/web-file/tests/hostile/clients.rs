@@ -196,3 +196,20 @@ fn a_call_ends_even_if_its_log_is_not_read() {
     device.ok("ArtifactRollback");
     assert_eq!(device.text("index.html"), "previous");
 }
+
+#[test]
+fn a_call_without_a_signal_ends_although_its_log_is_not_read() {
+    let Some(device) = Device::new() else { return };
+    // More than a pipe holds.
+    device.set(&device.www, "[health]\ncommand = [\"seq\", \"20000\"]\nlimit_seconds = 600\nstable_seconds = 0\n");
+    assert!(device.download().success());
+    let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
+    call.arg("ArtifactInstall").arg(device.client.tree()).env("MENDER_MODULES_SETTINGS", device.client.settings());
+    let mut call = call.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while call.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < 3 * LIMIT, "it waits for a reader of its log");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(device.text("index.html"), "new");
+}

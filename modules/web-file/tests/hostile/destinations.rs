@@ -13,9 +13,10 @@ fn impossible_destinations_are_refused_in_download_and_block_nothing() {
     let Some(device) = Device::new() else { return };
     let root = device.client.device().to_owned();
     for (dest_dir, words) in [
-        (PathBuf::from("/proc/web"), "/proc"),
-        (PathBuf::from("/sys/web"), "/sys"),
-        (root.join("n".repeat(256)), ""),
+        (PathBuf::from("/proc/web"), "a file system without files"),
+        (PathBuf::from("/sys/web"), "a file system without files"),
+        (root.join("n".repeat(256)), "File name too long"),
+        (root.join("missing").join("n".repeat(256)), "longer than 255 bytes"),
         (root.join("home\r"), "control character"),
         (device.client.datastore().join("modules"), "name another directory"),
         (device.journal(), "name another directory"),
