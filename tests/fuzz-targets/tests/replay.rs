@@ -40,8 +40,8 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-/// Runs `target` on every file of its corpus, on all truncations, with each byte changed to two others, and with changes
-/// that are the same every time.
+/// Runs `target` on every file of its corpus, on all truncations, with each byte changed to two others, and with random
+/// changes that are the same every time.
 fn run_mutations(target: &Target) {
     let mut seed = 1_u32;
     let mut random = || {
