@@ -62,7 +62,7 @@ impl Work<'_> {
     /// Makes the root file system in the directory `root`, and downloads the kernel's package into `kernel`.
     fn root(&self, step: &Step) -> Result<()> {
         self.guest_files()?;
-        let key = self.directory.join(format!("{SSH_KEY}.pub"));
+        let key = self.directory.join(SSH_KEY);
         run(step, cmd!(self.sh, "ssh-keygen -q -t ed25519 -C emulated-pi -N {EMPTY} -f {key}"))?;
         let mirror = host::apt::mirror(self.sh)?;
         let mut errors = String::new();
@@ -88,7 +88,7 @@ impl Work<'_> {
 
     fn mmdebstrap(&self, suite: &str, mirror: &str) -> Result<Command> {
         let inside = |name: &str| quoted(&self.work.join(name));
-        let key = self.directory.join(format!("{SSH_KEY}.pub"));
+        let public_key = self.directory.join(format!("{SSH_KEY}.pub"));
         // mmdebstrap's own apt has the package lists. The kernel's package is unpacked and not installed.
         let kernel = format!(
             "cd {} && export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" && \
@@ -100,7 +100,7 @@ impl Work<'_> {
             "sh {} \"$1\" {} {} {} {}",
             inside("customize.sh"),
             inside("files"),
-            quoted(&key),
+            quoted(&public_key),
             self.board.device_type,
             recipe::RELEASE
         );
