@@ -22,7 +22,8 @@ const LEGEND: &str = "\
 Times are medians of several rounds, in which all candidates run one after the other. *written* is the minimum of the
 rounds, because other programs can only increase it. *missing or mixed* and *peak memory* are of one update. *ours* are
 the executables of our packages, *upstream* the shell modules of Debian's mender-client. The lower bound is to write the
-payload once and to sync.
+payload once and to sync. `web-file` reads every file back from the storage, to find storage that returns other data
+than was written; the row *cp, sync, read back* is what this costs without a module.
 
 - *written*: the bytes that the block device counted in a whole update, for each byte of the files. The file system is
   synced after each state, as a kernel does by itself within half a minute.
@@ -112,6 +113,7 @@ impl Bench {
             if single {
                 files.push(candidate("upstream: single-file", Method::SingleFile(upstream.join("single-file"))));
             }
+            files.push(candidate("cp, sync, read back", Method::CopyAndReadBack));
             files.push(candidate("lower bound: cp, sync", Method::Copy));
             let mut archive: Vec<_> = one("directory")
                 .map(|path| candidate("ours: directory", Method::Directory(path)))

@@ -2,16 +2,20 @@
 //! that give the lower bound.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io::{SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::{Read, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use mender_update_module_test::{Generation, MockClient, PayloadFile};
+use rustix::fs::{Advice, fadvise};
 
 use crate::content::{self, Size};
+
+/// The size of the buffer that files are read into, in bytes.
+const BUFFER: usize = 128 << 10;
 
 /// A candidate: one row of the table.
 pub struct Candidate {
@@ -32,6 +36,9 @@ pub enum Method {
     Directory(PathBuf),
     /// `cp`.
     Copy,
+    /// `cp`, and the files are read back from the storage: what `web-file` does to find storage that returns other data
+    /// than was written.
+    CopyAndReadBack,
     /// `tar --extract`.
     Unpack,
 }
@@ -46,7 +53,7 @@ impl Method {
     pub fn module(&self) -> Option<&Path> {
         match self {
             Self::WebFile(path) | Self::SingleFile(path) | Self::Directory(path) => Some(path),
-            Self::Copy | Self::Unpack => None,
+            Self::Copy | Self::CopyAndReadBack | Self::Unpack => None,
         }
     }
 }
@@ -136,7 +143,7 @@ impl<'a> Entry<'a> {
                 self.destination_files = vec![dest_dir, filename, permissions];
             }
             Method::Directory(_) => self.destination_files = vec![dest_dir],
-            Method::Copy | Method::Unpack => {}
+            Method::Copy | Method::CopyAndReadBack | Method::Unpack => {}
         }
         Ok(())
     }
@@ -159,7 +166,7 @@ impl<'a> Entry<'a> {
     pub fn write_once(&self) -> Result<()> {
         let destination = self.destination();
         fs::create_dir_all(&destination).with_context(|| format!("creating {} failed", destination.display()))?;
-        if self.candidate.method == Method::Copy {
+        if !self.candidate.method.is_archive() {
             let mut copy = Command::new("cp");
             // A clone (reflink) writes no data: it would be no lower bound.
             copy.args(["--recursive", "--reflink=never"]).arg(self.new.tree.join(".")).arg(&destination);
@@ -179,6 +186,19 @@ impl<'a> Entry<'a> {
             .context("writing the archive to tar failed")?;
         let status = tar.wait().context("waiting for tar failed")?;
         ensure!(status.success(), "unpacking in {} failed: tar: {status}", destination.display());
+        Ok(())
+    }
+
+    /// Reads the files that [`Entry::write_once`] wrote, from the storage and not from the page cache.
+    pub fn read_back(&self) -> Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        for number in 0..self.new.size.files {
+            let path = self.destination().join(content::path(number, self.new.flat));
+            let reading = || format!("reading back {} failed", path.display());
+            let mut file = File::open(&path).with_context(reading)?;
+            fadvise(&file, 0, None, Advice::DontNeed).with_context(reading)?;
+            while file.read(&mut buffer).with_context(reading)? > 0 {}
+        }
         Ok(())
     }
 

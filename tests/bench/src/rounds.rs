@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::candidate::{Candidate, Entry, NewVersion};
+use crate::candidate::{Candidate, Entry, Method, NewVersion};
 use crate::content::{Size, mark};
 use crate::observer::{Observed, observe};
 use crate::storage::Storage;
@@ -86,7 +86,7 @@ pub fn compare(plan: Plan, candidates: &[Candidate], progress: impl Fn(String)) 
         for ((large, small), samples) in large.iter().zip(&small).zip(&mut samples) {
             progress(format!("round {round} of {}: {}", plan.rounds, large.candidate.title));
             if large.candidate.method.module().is_none() {
-                lower_bound(large, &storage, samples)?;
+                written_once(large, &storage, samples)?;
                 continue;
             }
             for (number, entry) in [large, small].into_iter().enumerate() {
@@ -142,12 +142,15 @@ fn rolled_back(entry: &Entry, storage: &Storage, samples: &mut Samples, number: 
     entry.device.delete_tree()
 }
 
-/// Measures the lower bound: writes the payload once, and syncs.
-fn lower_bound(entry: &Entry, storage: &Storage, samples: &mut Samples) -> Result<()> {
+/// Measures a program without a module: writes the payload once, and syncs. Then a candidate that reads back does so.
+fn written_once(entry: &Entry, storage: &Storage, samples: &mut Samples) -> Result<()> {
     storage.sync()?;
     let (before, begun) = (storage.written(), Instant::now());
     entry.write_once()?;
     storage.sync()?;
+    if entry.candidate.method == Method::CopyAndReadBack {
+        entry.read_back()?;
+    }
     samples.total.push(begun.elapsed());
     samples.written.push(difference(before, storage.written()));
     entry.remove_destination()
