@@ -247,6 +247,8 @@ impl Update for FileSet {
         let Some(destination) = destination else {
             return self.destination.remove_made(); // interrupted before this update made it
         };
+        // Before the first change: a rollback would fail in the middle, after it has removed new files.
+        destination.require_same_mount(&self.staging.open()?)?;
         let kept = self.kept()?;
         let activated = self.remove_new(&destination, previous)? || matches!(kept, Kept::Complete(_));
         kept::restore(previous, kept.directory(), &destination)?;

@@ -101,6 +101,55 @@ fn a_path_that_is_replaced_between_two_calls_is_refused() {
     }
 }
 
+#[test]
+fn what_is_mounted_between_two_calls_is_refused_and_a_rollback_follows() {
+    type Place = fn(&Device) -> PathBuf;
+    let (install, rollback) = (["ArtifactInstall"].as_slice(), ["ArtifactInstall", "ArtifactRollback"].as_slice());
+    let destination: Place = |device| device.destination.clone();
+    let inside: Place = |device| device.destination.join("bin");
+    for (place, states) in
+        [(destination, install), (destination, rollback), (inside, install), (staging, install), (staging, rollback)]
+    {
+        let Some((device, _)) = device() else { return };
+        fs::create_dir(device.destination.join("bin")).unwrap();
+        let before = device.active();
+        assert!(device.download(&device.tar(&[])).success());
+        let (last, earlier) = states.split_last().unwrap();
+        earlier.iter().for_each(|state| device.ok(state));
+        let path = place(&device);
+        let Some(mounted) = Mounted::on_itself(path.clone()) else { return };
+        let outcome = device.client.call(last).unwrap();
+        drop(mounted);
+        let what = format!("{}, then {last}", path.display());
+        let words = if *last == "ArtifactInstall" { "refused: " } else { ": unmount " };
+        assert!(!outcome.success() && outcome.stderr.contains(words), "{what}: {outcome:?}");
+        for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+            device.ok(state);
+        }
+        assert!(device.active() == before && device.is_clean(), "{what}");
+    }
+}
+
+/// A directory that is mounted on itself until the value is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `None` in a process that may not mount, as root in many containers.
+    fn on_itself(path: PathBuf) -> Option<Self> {
+        let mounted = Command::new("mount").arg("--bind").args([&path, &path]).output().unwrap();
+        if !mounted.status.success() {
+            eprintln!("skipped: {}", String::from_utf8_lossy(&mounted.stderr));
+        }
+        mounted.status.success().then_some(Self(path))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).output();
+    }
+}
+
 /// Calls the module with a limit of open files far below the depth of the trees here.
 const FEW_DESCRIPTORS: [&str; 2] = ["prlimit", "--nofile=64"];
 

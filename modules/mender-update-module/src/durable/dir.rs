@@ -309,8 +309,15 @@ impl Dir {
     }
 
     fn rename_with(&self, name: &FileName, into: &Dir, new_name: &FileName, how: RenameFlags) -> Result<()> {
-        fs::renameat_with(&self.fd, name.as_ref(), &into.fd, new_name.as_ref(), how).with_context(|| {
-            format!("renaming {} to {} failed", self.path.join(name).display(), into.path.join(new_name).display())
+        let renamed = fs::renameat_with(&self.fd, name.as_ref(), &into.fd, new_name.as_ref(), how);
+        let remedy = match renamed {
+            Err(Errno::BUSY) => ": a file system is mounted on one of them: unmount it",
+            Err(Errno::XDEV) => ": they are on different mounts: unmount what was mounted since the download",
+            _ => "",
+        };
+        renamed.with_context(|| {
+            let (from, to) = (self.path.join(name), into.path.join(new_name));
+            format!("renaming {} to {} failed{remedy}", from.display(), to.display())
         })
     }
 

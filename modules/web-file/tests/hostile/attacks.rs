@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::PathBuf;
 
 use mender_update_module_test::Snapshot;
 
-use crate::device::{Attack, Device, Mounted, WWW_DATA, failed, run};
+use crate::device::{Attack, Device, Mounted, WWW_DATA, failed, may_mount, run};
 
 const ATTACKS: &[(&str, Attack)] = &[
     ("the destination becomes a symlink", |device| {
@@ -63,12 +64,6 @@ const ATTACKS: &[(&str, Attack)] = &[
         fs::create_dir(&previous).unwrap();
         fs::write(previous.join("passwd"), "foreign").unwrap();
     }),
-    ("something is mounted on the destination", |device| {
-        assert!(run("mount", &["--bind".as_ref(), device.victim.as_os_str(), device.www.as_os_str()]));
-    }),
-    ("something is mounted on the staging directory", |device| {
-        assert!(run("mount", &["--bind".as_ref(), device.victim.as_os_str(), device.staging().as_os_str()]));
-    }),
 ];
 
 #[test]
@@ -76,7 +71,6 @@ fn a_path_that_is_replaced_between_two_calls_is_refused() {
     for (name, attack) in ATTACKS {
         for states in [&["ArtifactInstall"][..], &["ArtifactInstall", "ArtifactRollback"]] {
             let Some(device) = Device::new() else { return };
-            let _mounted = Mounted(vec![device.www.clone(), device.staging()]);
             assert!(device.download().success());
             let (last, before) = states.split_last().unwrap();
             before.iter().for_each(|state| device.ok(state));
@@ -100,6 +94,39 @@ fn a_path_that_is_replaced_between_two_calls_is_refused() {
             device.set(&device.client.device().join("other"), "");
             let outcome = device.download();
             assert!(outcome.success(), "{what}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn a_path_that_is_mounted_between_two_calls_is_refused_and_a_rollback_follows() {
+    let places: [fn(&Device) -> PathBuf; 2] = [|device| device.www.clone(), Device::staging];
+    let sources: [fn(&Device, PathBuf) -> PathBuf; 2] = [|device, _| device.victim.clone(), |_, itself| itself];
+    for (place, source) in places.iter().flat_map(|place| sources.iter().map(move |source| (place, source))) {
+        for states in [&["ArtifactInstall"][..], &["ArtifactInstall", "ArtifactRollback"]] {
+            let Some(device) = Device::new().filter(|_| may_mount()) else { return };
+            assert!(device.download().success());
+            let (last, before) = states.split_last().unwrap();
+            before.iter().for_each(|state| device.ok(state));
+            let path = place(&device);
+            let source = source(&device, path.clone());
+            let victim = Snapshot::of(&device.victim).unwrap();
+            let mounted = Mounted(vec![path.clone()]);
+            assert!(run("mount", &["--bind".as_ref(), source.as_os_str(), path.as_os_str()]));
+            let outcome = device.call(last);
+            drop(mounted);
+            let what = format!("{} on {}, then {last}", source.display(), path.display());
+            assert_eq!(outcome.status.code(), Some(1), "{what}: {outcome:?}");
+            assert!(outcome.stderr.contains("refused: "), "{what}: {outcome:?}");
+            // ArtifactInstall refuses it before it has anything to roll back.
+            let (is_rollback, has_failed) = (*last == "ArtifactRollback", outcome.stderr.contains("rollback failed"));
+            assert_eq!(has_failed, is_rollback, "{what}: {outcome:?}");
+            assert!(Snapshot::of(&device.victim).unwrap() == victim, "{what}: root's files have changed");
+            for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+                device.ok(state);
+            }
+            assert_eq!(device.text("index.html"), "previous", "{what}");
+            assert!(!device.www.join("added.css").exists() && !device.staging().exists(), "{what}");
         }
     }
 }

@@ -126,6 +126,18 @@ pub fn attribute(change: &str, path: &Path) -> bool {
     set.status.success()
 }
 
+/// Whether this process may mount. Root in a container often may not.
+pub fn may_mount() -> bool {
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(directory.path()).output().unwrap();
+    if mounted.status.success() {
+        assert!(run("umount", &[directory.path().as_os_str()]));
+    } else {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&mounted.stderr));
+    }
+    mounted.status.success()
+}
+
 /// A change that an attacker with write access to the parent directory makes between two calls.
 pub type Attack = fn(&Device);
 
