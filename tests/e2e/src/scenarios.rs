@@ -47,12 +47,8 @@ const SAMPLE: &[(&str, &str)] = &[
     ("raspi2b", "power-loss-install"),
 ];
 
-/// Power losses of the other modules, of which the sample has one. Together they take as long as the rest of it.
-const IN_TURN: &[(&str, &str)] = &[
-    ("raspi3b", "deb-power-loss"),
-    ("raspi2b", "directory-power-loss-install"),
-    ("raspi3b", "container-power-loss-install"),
-];
+/// Power losses of other modules, of which the sample has one. One of `container` takes as long as the whole sample.
+const IN_TURN: &[(&str, &str)] = &[("raspi3b", "deb-power-loss"), ("raspi2b", "directory-power-loss-install")];
 
 /// Whether `scenario` is in the sample on `machine`. `offset` chooses one of the scenarios that take turns.
 pub fn is_in_sample(scenario: &Scenario, machine: &str, offset: usize) -> bool {
@@ -73,13 +69,13 @@ mod tests {
     }
 
     #[test]
-    fn samples_in_a_row_have_a_power_loss_of_every_module() {
+    fn samples_in_a_row_have_a_power_loss_of_every_module_but_container() {
         let in_a_sample = |scenario: &Scenario| {
             let machines = SAMPLE.iter().map(|(machine, _)| *machine);
             let mut all = machines.flat_map(|machine| (7..7 + IN_TURN.len()).map(move |offset| (machine, offset)));
             all.any(|(machine, offset)| is_in_sample(scenario, machine, offset))
         };
-        for (module, scenarios) in MODULES {
+        for (module, scenarios) in MODULES.iter().filter(|(module, _)| *module != container::MODULE) {
             let mut power_losses = scenarios.iter().filter(|scenario| scenario.name.contains("power-loss"));
             assert!(power_losses.any(in_a_sample), "{module}");
         }
