@@ -1,5 +1,6 @@
 //! Shell scripts that start a program in another way.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,9 +14,9 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
         .with_context(|| format!("making {} executable failed", path.display()))
 }
 
-/// `path` as one word of a script.
-pub fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+/// `word` as one word of a script.
+pub fn quoted(word: impl AsRef<OsStr>) -> String {
+    format!("'{}'", word.as_ref().to_string_lossy().replace('\'', "'\\''"))
 }
 
 #[cfg(test)]
@@ -28,9 +29,12 @@ mod tests {
     fn a_script_starts_programs_of_any_path() {
         let directory = tempfile::tempdir().unwrap();
         let [program, script] = ["it's a \"$HOME\" program", "script"].map(|name| directory.path().join(name));
-        write(&program, "echo \"$@\"\n").unwrap();
+        // Not files that the test writes: while another thread starts a process, those are busy.
+        std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
         write(&script, &format!("exec {} \"$@\"\n", quoted(&program))).unwrap();
-        let output = Command::new(&script).args(["a  b", "c"]).output().unwrap();
+        assert_eq!(fs::metadata(&script).unwrap().permissions().mode() & 0o777, 0o755);
+        let output =
+            Command::new("sh").arg(&script).args(["-c", "echo \"$1\" \"$2\"", "sh", "a  b", "c"]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "a  b c\n");
     }
 }

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use host::script::quoted;
 use host::status::Step;
 
 use crate::command::{self, Options};
@@ -15,7 +16,7 @@ use crate::console::{Console, Waited};
 use crate::image::Image;
 use crate::limit::{self, Limit};
 use crate::overlay::Overlay;
-use crate::ssh::{Background, Output, Ssh, quote};
+use crate::ssh::{Background, Output, Ssh};
 
 /// The line of the guest's `ready.service` when commands can be run.
 const READY: &str = "pi: ready";
@@ -122,7 +123,7 @@ impl Machine {
         let context = || format!("copying {} to {to} in the machine", from.display());
         let file = File::open(from).with_context(context)?;
         let limit = limit::copy(file.metadata().with_context(context)?.len());
-        let copy = self.ssh.start(&format!("cat >{}", quote(to)), file.into(), Stdio::piped())?;
+        let copy = self.ssh.start(&format!("cat >{}", quoted(to)), file.into(), Stdio::piped())?;
         let output = self.finish(copy, limit).with_context(context)?;
         ensure!(output.success(), "{}: {}", context(), output.text());
         Ok(())

@@ -38,6 +38,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use host::script::quoted;
 use host::status::Step;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -47,7 +48,6 @@ use crate::image::Image;
 use crate::limit::{self, Limit};
 use crate::machine::Machine;
 use crate::overlay::Overlay;
-use crate::ssh::quote;
 
 /// QEMU's name of the snapshot in the overlay.
 const TAG: &str = "saved";
@@ -106,7 +106,7 @@ impl Snapshot {
             &format!(
                 "printf %s {} >{units}/plug.service && mkdir -p {units}/pi.target.wants \
                  && ln -s ../plug.service {units}/pi.target.wants",
-                quote(UNIT)
+                quoted(UNIT)
             ),
             limit::CONNECT,
         )?;

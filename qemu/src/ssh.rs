@@ -225,11 +225,6 @@ fn text(collected: JoinHandle<Vec<u8>>) -> String {
     String::from_utf8_lossy(&collected.join().unwrap_or_default()).into_owned()
 }
 
-/// Quotes `word` for the machine's shell.
-pub(crate) fn quote(word: &str) -> String {
-    format!("'{}'", word.replace('\'', "'\\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,11 +236,5 @@ mod tests {
         let output = Output { status: 0, stdout: "out\n".to_owned(), stderr: lines.get().clone() };
         assert_eq!(output.text(), "out\none\ntwo\u{fffd}\n\nlast");
         assert!(output.stderr.is_sorted_by_key(|line| line.received));
-    }
-
-    #[test]
-    fn quoting_survives_quotes() {
-        assert_eq!(quote("a b"), "'a b'");
-        assert_eq!(quote("it's"), "'it'\\''s'");
     }
 }

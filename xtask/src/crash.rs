@@ -78,7 +78,7 @@ impl Crash {
         let metadata = modules::metadata(sh)?;
         let outside = self.outside(sh)?;
         let mut names = if outside.is_some() { Vec::new() } else { self.names(sh)? };
-        without_debian(sh, &mut names, record)?;
+        let made = debian::retain_testable(sh, &mut names, |name| name == DEB, record)?;
         let target = modules::target_directory(&metadata)?;
         let built = build::workspace(sh)?;
         let tracer = Tracer::new(built.join("mender-update-module-test"));
@@ -116,6 +116,7 @@ impl Crash {
             evidence::write(sh, "crash", &self.command(), &text)?;
         }
         println!("full report: {}", report.display());
+        made?;
         let total = results.total(Whose::Ours);
         ensure!(total.violations.is_empty(), "{total}: see {}", report.display());
         Ok(total.to_string())
@@ -201,17 +202,6 @@ impl Crash {
         let offset = (self.offset > 0).then(|| format!(" --offset {}", self.offset));
         format!("cargo xtask crash{}", module.chain(sample).chain(offset).chain(upstream).collect::<String>())
     }
-}
-
-/// Removes the module that needs a Debian system from `names` if none is possible here, and records that.
-fn without_debian(sh: &Shell, names: &mut Vec<String>, record: &Record) -> Result<()> {
-    let obstacle = if names.iter().any(|name| name == DEB) { debian::obstacle(sh)? } else { None };
-    if let Some(why) = obstacle {
-        names.retain(|name| name != DEB);
-        println!("skipped: {DEB}: {why}");
-        record.skipped(DEB, "all", why);
-    }
-    Ok(())
 }
 
 fn inject(name: &str, module: &Module, tracer: &Tracer, scope: Scope, record: &Record) -> Result<Vec<Report>> {

@@ -3,7 +3,9 @@
 //! The system is made once and kept in the cache. Tests, fault injection and conformance cases run on copy-on-write
 //! mounts of it.
 
+use std::mem;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -67,7 +69,48 @@ pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
 
 /// The reason why no package helps this user to make or use a Debian system; `None` if this user can.
 pub fn unavailable() -> Result<Option<String>> {
-    Ok((!is_root()?).then(|| "dpkg in a chroot needs root: run the command as root".to_owned()))
+    if !is_root()? {
+        return Ok(Some("dpkg in a chroot needs root: run the command as root".to_owned()));
+    }
+    let probe = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]).output();
+    let output = probe.context("starting unshare failed: install util-linux")?;
+    let refusal = || {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        format!("mounts are refused: {}: use a privileged container", errors.lines().next().unwrap_or_default())
+    };
+    Ok((!output.status.success()).then(refusal))
+}
+
+/// Removes those of `modules` that cannot be tested here, because they need a Debian system, as `needs_debian` says:
+/// they are recorded as skipped if this user cannot make one, and as failed if it cannot be made. The result is that of
+/// making it, for the end of the suite: the other modules can be tested.
+pub fn retain_testable(
+    sh: &Shell,
+    modules: &mut Vec<String>,
+    needs_debian: impl Fn(&str) -> bool,
+    record: &Record,
+) -> Result<Result<()>> {
+    if !modules.iter().any(|name| needs_debian(name)) {
+        return Ok(Ok(()));
+    }
+    let (obstacle, made) = match obstacle(sh)? {
+        Some(why) => (Some(why), Ok(())),
+        None => (None, system(sh).map(drop)),
+    };
+    if obstacle.is_some() || made.is_err() {
+        let (untested, tested): (Vec<_>, Vec<_>) = mem::take(modules).into_iter().partition(|name| needs_debian(name));
+        *modules = tested;
+        for name in untested {
+            match &obstacle {
+                Some(why) => {
+                    println!("skipped: {name}: no Debian system: {why}");
+                    record.skipped(&name, "all", format!("no Debian system: {why}"));
+                }
+                None => record.ended(&name, "all", &made, None),
+            }
+        }
+    }
+    Ok(made)
 }
 
 /// The directory of a minimal Debian system of the host's release and architecture. It is made, in about 30 s, if the

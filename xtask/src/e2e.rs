@@ -1,8 +1,8 @@
 //! `cargo xtask e2e`: the end-to-end scenarios on emulated Raspberry Pis.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use clap::Args;
 use e2e::cost::Cost;
 use e2e::{Scenario, Setup};
 use host::pool::side_by_side;
-use host::{cache, packages};
+use host::{cache, directory, packages};
 use qemu::{Board, Image};
 use test_report::{Case, Timeline, Verdict};
 use xshell::Shell;
@@ -59,8 +59,8 @@ pub struct E2e {
 }
 
 impl E2e {
-    /// The command with which `cargo xtask test` runs scenarios: all, or those of the sample, which else only start
-    /// first. `offset` chooses those that take turns in the sample.
+    /// The command with which `cargo xtask test` runs scenarios: all, or with `sample` those of the sample,
+    /// which start first in a run of all. `offset` chooses those that take turns in the sample.
     pub fn of(sample: bool, offset: u32) -> Self {
         Self { sample, offset, ..Self::default() }
     }
@@ -119,7 +119,7 @@ impl E2e {
         let architecture = setup.image.board().architecture;
         let written = setup.directory.join("renamed-client");
         if self.renamed_client {
-            host::directory::empty(&written)?;
+            directory::empty(&written)?;
             let name = format!("renaming client 3.4 for {architecture}");
             host::status::step(name, |step| e2e::write_renamed_client(sh, step, &written, architecture))?;
         }
@@ -247,6 +247,7 @@ pub fn setups(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Resul
 
 fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBuf>) -> Result<Setup> {
     let directory = sh.current_dir().join("target/e2e").join(image.board().machine);
+    let packages = copied(&packages, &directory.join("packages"))?;
     let repository = directory.join("apt");
     let time = dist::epoch(sh)?;
     let made = Repository {
@@ -268,6 +269,18 @@ fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBu
         replacement: None,
         snapshot: None,
     })
+}
+
+/// Copies `packages` to `directory`, so that the scenarios of an hour install the same ones: `cargo xtask dist` replaces
+/// those in `dist/`.
+fn copied(packages: &[PathBuf], directory: &Path) -> Result<Vec<PathBuf>> {
+    directory::empty(directory)?;
+    let copy = |package: &PathBuf| {
+        let copy = directory.join(package.file_name().unwrap_or_default());
+        fs::copy(package, &copy).with_context(|| format!("copying {} failed", package.display()))?;
+        Ok(copy)
+    };
+    packages.iter().map(copy).collect()
 }
 
 /// The number of scenarios on a machine from which creating a snapshot takes less time than it saves: see

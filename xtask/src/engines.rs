@@ -72,9 +72,9 @@ impl Engines {
         if let Some(why) = obstacle(sh)? {
             bail!("running the scenarios failed: {why}");
         }
-        // The directories of scenarios are below target/.
-        let _lock = cache::lock(&sh.current_dir().join("target/engines.lock"))?;
-        let suite = suite(sh, self.module)?;
+        let target = modules::target_directory(&modules::metadata(sh)?)?.to_owned();
+        let _lock = cache::lock(&target.join("engines.lock"))?;
+        let suite = suite(sh, &target, self.module)?;
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let results = side_by_side(cores, &chosen, |(scenario, setup)| {
             let setup_name = setup.to_string();
@@ -143,12 +143,12 @@ pub fn needs() -> Needs {
     Needs::packages(HOST_PACKAGES)
 }
 
-fn suite(sh: &Shell, module: Option<PathBuf>) -> Result<Suite> {
-    let target = modules::target_directory(&modules::metadata(sh)?)?.to_owned();
+/// The suite; its devices are below `target`.
+fn suite(sh: &Shell, target: &Path, module: Option<PathBuf>) -> Result<Suite> {
     packages::ensure(sh, HOST_PACKAGES)?;
     let system = system::ensure(sh)?;
     let built = build::workspace(sh)?;
-    let server = server(sh, &target)?;
+    let server = server(sh, target)?;
     Ok(Suite {
         system,
         module: module.unwrap_or_else(|| built.join("container")),

@@ -67,7 +67,7 @@ impl Needs {
 
     /// All requirements that this user cannot meet, in one text with the remedies, or `None`.
     pub fn obstacle(&self, sh: &Shell) -> Result<Option<String>> {
-        let missing = packages::missing(sh, &self.packages)?;
+        let missing = self.missing(sh)?;
         Ok(if packages::may_be_root() { None } else { self.refusal(&missing) })
     }
 
@@ -77,7 +77,7 @@ impl Needs {
         if packages::may_be_root() {
             return Ok(None);
         }
-        let missing = packages::missing(sh, &self.packages)?;
+        let missing = self.missing(sh)?;
         let missing = (!missing.is_empty()).then(|| format!("missing Debian packages: {}", missing.join(" ")));
         let root = (!self.root.is_empty()).then(|| format!("root is needed {}", self.root.join(" and ")));
         let reasons: Vec<_> = missing.into_iter().chain(root).collect();

@@ -87,8 +87,8 @@ impl PowerLoss {
     pub fn run(self, sh: &Shell, record: &Record) -> Result<String> {
         self.needs(sh)?.provide(sh)?;
         let target = self.target()?;
-        let executable = self.negative_control.then(|| unsynced::web_file(sh, target)).transpose()?;
         let _lock = scenarios::lock(sh)?;
+        let executable = self.negative_control.then(|| unsynced::web_file(sh, target)).transpose()?;
         let mut setup = scenarios::setups(sh, &[(target, self.machine)])?.pop().context("no setup of the machine")?;
         // In a negative control every point runs with and without syncs: only their absence may make it bad.
         let executables: Vec<_> = [None].into_iter().chain(executable.as_ref().map(Some)).collect();

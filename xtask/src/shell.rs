@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use host::cache;
 use host::status::step;
 use qemu::{Board, Image, Limit, Machine, Overlay};
 
@@ -32,6 +33,7 @@ impl Shell {
         let image = Image::ensure(sh, board)?;
         let directory = sh.current_dir().join("target/shell").join(board.machine);
         fs::create_dir_all(&directory).with_context(|| format!("creating {} failed", directory.display()))?;
+        let _lock = cache::lock(&directory.with_extension("lock"))?;
         let machine = step(format!("booting {}", board.machine), |step| {
             let overlay = Overlay::create(step, &image, &directory.join("card.qcow2"))?;
             Machine::boot(step, &image, &overlay, &directory)

@@ -12,7 +12,7 @@ use anyhow::{Result, anyhow, ensure};
 use test_report::{Case, Suite, Verdict};
 
 use crate::record::{Deadline, NO_TIME, Record};
-use crate::test_output::IN_ERROR;
+use crate::test_output::OUTPUT_IN_SUITE_ERROR;
 
 /// The results of suites, which may run in several threads.
 pub struct Summary {
@@ -127,8 +127,11 @@ impl fmt::Display for Summary {
                 Verdict::Skipped(reason) => writeln!(formatter, "skipped          {name:<26} {reason}")?,
                 Verdict::Failed(error) => {
                     writeln!(formatter, "FAILED  {seconds:>5} s  {name:<26} {error}")?;
-                    for (case, reason) in failed_cases(suite).filter(|(_, reason)| !error.contains(reason)) {
-                        writeln!(formatter, "FAILED           {name:<26} {} {}: {reason}", case.group, case.name)?;
+                    for (case, reason) in failed_cases(suite) {
+                        let shown = if error.contains(reason) { String::new() } else { format!(": {reason}") };
+                        if !shown.is_empty() || !error.contains(&case.name) {
+                            writeln!(formatter, "FAILED           {name:<26} {} {}{shown}", case.group, case.name)?;
+                        }
                     }
                 }
             }
@@ -144,7 +147,7 @@ impl fmt::Display for Summary {
 /// The failed cases of a suite, with what each reported.
 fn failed_cases(suite: &Suite) -> impl Iterator<Item = (&Case, &str)> {
     suite.cases.iter().filter_map(|case| match &case.verdict {
-        Verdict::Failed(reason) if reason != IN_ERROR => Some((case, reason.as_str())),
+        Verdict::Failed(reason) if reason != OUTPUT_IN_SUITE_ERROR => Some((case, reason.as_str())),
         _ => None,
     })
 }
@@ -209,7 +212,8 @@ mod tests {
             Err(anyhow!("2 of 3 cases failed: mentioned"))
         });
         let text = summary.to_string();
-        assert!(text.contains("conformance                web-file one-line-answers: no answer\nsuites:"), "{text}");
+        assert!(text.contains("conformance                web-file one-line-answers: no answer\n"), "{text}");
+        assert!(text.contains("conformance                web-file survives\n"), "{text}");
         assert_eq!(text.matches("mentioned").count(), 1, "{text}");
     }
 

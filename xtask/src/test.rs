@@ -80,9 +80,9 @@ impl Test {
         let plan = Plan { level: self.level(), offset: offset(sh), is_limited: self.within.is_some() };
         let limit = self.within.map(|minutes| Duration::from_secs(60 * u64::from(minutes)));
         let run = report::Started::now(sh, self.command())?;
+        let summary = Summary::new(limit);
         let start = Instant::now();
         let (obstacles, provided) = Obstacles::find(sh, &plan)?;
-        let summary = Summary::new(limit);
         if let Err(error) = provided {
             summary.ended("requirements", start, Err(error));
         }

@@ -16,10 +16,11 @@ use crate::record::{Record, case};
 /// A test failed. The error has what the failed tests printed.
 pub fn run(step: &Step, command: impl Into<Command>, record: &Record) -> Result<String> {
     let (output, result) = complete(step, command)?;
+    let interrupted = interrupted(&output.stderr);
     let text = output.stdout + &output.stderr;
     cases(&text).into_iter().for_each(|case| record.add(case));
     if let Err(error) = result {
-        let failures = failures(&text);
+        let failures = [failures(&text), interrupted].concat();
         // Without a failed test, for example because a crate does not compile, the end of the output has the reason.
         let command = error.to_string();
         let command = command.lines().next().unwrap_or_default();
@@ -30,26 +31,53 @@ pub fn run(step: &Step, command: impl Into<Command>, record: &Record) -> Result<
     Ok(text.lines().map(str::trim).filter(is_count).collect::<Vec<_>>().join("; "))
 }
 
-/// What failed tests printed, in the output of a run: of cargo test between the line `failures:` and the result of each
+/// What failed tests printed, in the output of a run: of cargo test from the line `failures:` to the result of each
 /// executable, of cargo-nextest after its summary.
 fn failures(text: &str) -> String {
-    if text.contains(RUN) {
-        let lines = text.lines().skip_while(|line| !line.contains(RUN)).skip_while(|line| !is_summary(line));
+    if text.contains(NEXTEST_START) {
+        let lines = text.lines().skip_while(|line| !line.contains(NEXTEST_START)).skip_while(|line| !is_summary(line));
         return lines.collect::<Vec<_>>().join("\n");
     }
-    let (mut found, mut is_failure) = (Vec::new(), false);
+    // A block has the output of the failed tests after one such line, and their names after another. What a test
+    // printed may look like a result, too.
+    let (mut found, mut headings) = (Vec::new(), 0);
     for line in text.lines() {
-        let is_end = line.starts_with("test result: ");
-        is_failure = (is_failure && !is_end) || line == "failures:";
-        if is_failure || (is_end && line.contains("FAILED")) {
+        headings += usize::from(line == "failures:");
+        if headings > 0 {
             found.push(line);
+        }
+        if headings > 1 && line.starts_with("test result: ") {
+            headings = 0;
         }
     }
     found.join("\n")
 }
 
+/// The errors of cargo about test executables that a signal ended, and what these printed, in the standard error of a
+/// run: of the tests that they ran there is no result.
+fn interrupted(stderr: &str) -> String {
+    let is_end = |line: &str| line.trim_start().starts_with("Running ") || line.trim_start().starts_with("Doc-tests ");
+    let (mut found, mut of_one) = (String::new(), Vec::<&str>::new());
+    for line in stderr.lines().chain(["Running "]) {
+        if is_end(line) {
+            if of_one.iter().any(|line| is_interruption(line)) {
+                found = format!("{found}\n{}", of_one.join("\n"));
+            }
+            of_one.clear();
+        } else {
+            of_one.push(line);
+        }
+    }
+    found
+}
+
+/// Whether `line` is cargo's message about an executable that a signal ended.
+fn is_interruption(line: &str) -> bool {
+    line.trim_start().starts_with("process didn't exit successfully: ") && line.contains("(signal: ")
+}
+
 /// A part of the first line of cargo-nextest.
-const RUN: &str = "Nextest run ID";
+const NEXTEST_START: &str = "Nextest run ID";
 
 /// Whether `line` is the summary of cargo-nextest.
 fn is_summary(line: &str) -> bool {
@@ -58,10 +86,10 @@ fn is_summary(line: &str) -> bool {
 
 /// The tests in the output of a run. cargo-nextest repeats the failed ones, with what they printed, after its summary.
 fn cases(text: &str) -> Vec<Case> {
-    if !text.contains(RUN) {
-        return text.lines().filter_map(of_cargo).collect();
+    if !text.contains(NEXTEST_START) {
+        return text.lines().filter_map(|line| of_cargo(line).or_else(|| of_interrupted(line))).collect();
     }
-    let lines = text.lines().skip_while(|line| !line.contains(RUN));
+    let lines = text.lines().skip_while(|line| !line.contains(NEXTEST_START));
     lines.take_while(|line| !is_summary(line)).filter_map(of_nextest).collect()
 }
 
@@ -69,6 +97,12 @@ fn cases(text: &str) -> Vec<Case> {
 fn of_cargo(line: &str) -> Option<Case> {
     let (name, outcome) = line.trim().strip_prefix("test ")?.split_once(" ... ")?;
     Some(case("tests", name, verdict(outcome.split([' ', ',']).next()?)?))
+}
+
+/// The executable that a signal ended, as the failed case of its tests.
+fn of_interrupted(line: &str) -> Option<Case> {
+    let executable = is_interruption(line).then(|| line.split('`').nth(1)).flatten()?;
+    Some(case("tests", executable, Verdict::Failed(OUTPUT_IN_SUITE_ERROR.into())))
 }
 
 /// The test of the line `PASS [   0.007s] (1/7) crate a::b`.
@@ -83,8 +117,8 @@ fn of_nextest(line: &str) -> Option<Case> {
     Some(Case { duration, ..case(group, name, verdict(outcome)?) })
 }
 
-/// The text of a failed test.
-pub const IN_ERROR: &str = "its output is in the suite's error";
+/// The reason of a failed test.
+pub const OUTPUT_IN_SUITE_ERROR: &str = "its output is in the suite's error";
 
 fn verdict(word: &str) -> Option<Verdict> {
     Some(match word {
@@ -93,7 +127,7 @@ fn verdict(word: &str) -> Option<Verdict> {
         "SLOW" => return None,
         // FAIL, TIMEOUT, or the name of a signal.
         word if word.chars().all(|letter| letter.is_ascii_uppercase() || " +".contains(letter)) => {
-            Verdict::Failed(IN_ERROR.into())
+            Verdict::Failed(OUTPUT_IN_SUITE_ERROR.into())
         }
         _ => return None,
     })
@@ -138,11 +172,29 @@ mod tests {
         let error = host::status::step("tests", |step| run(step, command, &record)).unwrap_err().to_string();
         assert!(error.contains("exit status: 101\nfailures:\n"), "{error}");
         assert!(error.contains("the reason of a") && !error.contains("other-7"), "{error}");
+        let nested = "failures:\n---- a stdout ----\ntest result: ok. 7 passed\nthe reason\nfailures:\n    a\n\
+                      test result: FAILED. 0 passed; 1 failed\ntest b ... ok\n";
+        assert!(failures(nested).contains("the reason\nfailures:\n    a\ntest result: FAILED"), "{}", failures(nested));
+        assert!(!failures(nested).contains("test b"));
         let nextest = "Nextest run ID x\n PASS [ 0.5s] (1/2) host b\n Summary [ 1s] 2 tests run\n FAIL [ 0.5s] (2/2) host a\n\
                        the reason of a\n";
         let error = failures(nextest);
         assert!(error.contains("the reason of a") && !error.contains("host b"), "{error}");
         assert_eq!(failures("error: expected one of\n"), "");
+    }
+
+    #[test]
+    fn an_executable_that_a_signal_ended_is_a_failed_case_with_its_output() {
+        let stderr = "   Compiling a v0.1.0\n     Running unittests src/lib.rs (target/a-1)\n     Running tests/b.rs (target/b-2)\n\
+                      memory allocation of 7 bytes failed\nerror: test failed, to rerun pass `-p a --test b`\n\n\
+                      Caused by:\n  process didn't exit successfully: `/target/b-2` (signal: 6, SIGABRT: process abort signal)\n\
+                      \x20    Running tests/c.rs (target/c-3)\nerror: 2 targets failed:\n    `-p a --lib`\n    `-p a --test b`\n";
+        let text = interrupted(stderr);
+        assert!(text.contains("memory allocation of 7 bytes") && text.contains("SIGABRT"), "{text}");
+        assert!(!text.contains("Compiling") && !text.contains("2 targets"), "{text}");
+        let cases = cases(stderr);
+        assert!(matches!(&cases[..], [case] if case.name == "/target/b-2"), "{}", cases.len());
+        assert_eq!(interrupted("error: test failed, to rerun pass `-p a --lib`\n"), "");
     }
 
     #[test]

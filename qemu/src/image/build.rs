@@ -87,7 +87,7 @@ impl Work<'_> {
     }
 
     fn mmdebstrap(&self, suite: &str, mirror: &str) -> Result<Command> {
-        let inside = |name: &str| quoted(&self.work.join(name));
+        let inside = |name: &str| quoted(self.work.join(name));
         let public_key = self.directory.join(format!("{SSH_KEY}.pub"));
         // mmdebstrap's own apt has the package lists. The kernel's package is unpacked and not installed.
         let kernel = format!(

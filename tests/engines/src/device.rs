@@ -116,7 +116,7 @@ impl<'a> Device<'a> {
         let console = fs::File::create(self.directory.join("console"))?;
         let mut command = self.start();
         command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
-        self.process = Some(command.spawn().context("starting unshare failed")?);
+        self.process = Some(command.spawn().context("starting setpriv failed: install util-linux")?);
         let ready = "systemctl is-system-running --wait 2> /dev/null | grep -q -x -e running -e degraded";
         let begun = Instant::now();
         while !self.run(ready).is_ok_and(|output| output.status == 0) {

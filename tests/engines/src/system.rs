@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use host::command::run;
 use host::packages::as_root;
+use host::script::quoted;
 use host::status::step;
 use host::{apt, cache, packages};
 use xshell::Shell;
@@ -79,7 +80,7 @@ fn make(sh: &Shell, directory: &Path) -> Result<()> {
                 .arg("--aptopt=APT::Sandbox::User \"root\"") // _apt cannot read the cache directory
                 .arg("--dpkgopt=force-unsafe-io") // an interrupted build is discarded
                 .args(EXCLUDED.iter().map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*")))
-                .arg(format!("--customize-hook=sh '{}' \"$1\" {RELEASE}", script.display()))
+                .arg(format!("--customize-hook=sh {} \"$1\" {RELEASE}", quoted(&script)))
                 .arg(suite)
                 .arg(&root)
                 .arg(&mirror);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use fuzz_targets::{TARGETS, Target};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Changed bytes for each file of the corpus: with the truncations some thousand runs.
 const CHANGES: usize = 500;
@@ -70,8 +70,9 @@ fn run_mutations(target: &Target) {
 
 #[test]
 fn no_mutation_of_the_corpora_panics_or_needs_much_memory() {
-    let limit = Rlimit { current: Some(RESERVED_MAX), maximum: Some(RESERVED_MAX) };
-    setrlimit(Resource::Data, limit).unwrap();
+    let maximum = getrlimit(Resource::Data).maximum;
+    let limit = Rlimit { current: Some(maximum.map_or(RESERVED_MAX, |most| most.min(RESERVED_MAX))), maximum };
+    setrlimit(Resource::Data, limit).unwrap_or_else(|error| panic!("limiting memory to {limit:?}: {error}"));
     thread::scope(|scope| TARGETS.iter().for_each(|target| drop(scope.spawn(|| run_mutations(target)))));
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")).unwrap();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use host::command::run as run_command;
 use host::directory;
+use host::script::{self, quoted};
 use host::status::{Step, step};
 use xshell::{Shell, cmd};
 
@@ -210,9 +211,9 @@ fn built(sh: &Shell, step: &Step, directory: &Path, build: &Build, module: &str,
     let executable = unpacked.join("usr/share/mender/modules/v3").join(module);
     ensure!(executable.is_file(), "no executable of the module in {}: {}", deb.display(), executable.display());
     let runner = directory.join("runners").join(if from_source { "source" } else { "prebuilt" }).join(module);
-    let script = format!("#!/bin/sh\nexec {} '{}' \"$@\"\n", emulated(sh, build, from_source)?, executable.display());
-    directory::write(&runner, &script)?;
-    run_command(step, cmd!(sh, "chmod 755 {runner}"))?;
+    let runners = runner.parent().unwrap_or(&runner);
+    fs::create_dir_all(runners).with_context(|| format!("creating {} failed", runners.display()))?;
+    script::write(&runner, &format!("exec {} {} \"$@\"\n", emulated(sh, build, from_source)?, quoted(&executable)))?;
     Ok(Built { module: module.to_owned(), from_source, deb, runner })
 }
 

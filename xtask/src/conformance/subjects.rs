@@ -8,6 +8,7 @@ use mender_update_module_test::conformance::{LIMIT, Payload, Subject};
 use xshell::Shell;
 
 use crate::dist::modules;
+use crate::record::Record;
 use crate::{build, debian, upstream};
 
 /// The payload directories of upstream modules that none of ours replaces.
@@ -56,13 +57,11 @@ pub fn one(sh: &Shell, module: &Path, payload: Option<&Path>) -> Result<Tested> 
     Ok(tested)
 }
 
-/// Our own modules: all that are packaged. The second list has those that cannot be tested here.
-pub fn ours(sh: &Shell) -> Result<(Vec<Tested>, Vec<Skipped>)> {
-    let names = modules::workspace(sh)?.modules.into_iter().map(|module| module.name);
-    let obstacle = debian::obstacle(sh)?;
-    let (names, without): (Vec<_>, Vec<_>) = names.partition(|name| obstacle.is_none() || !needs_debian(sh, name));
-    let why = format!("no Debian system: {}", obstacle.unwrap_or_default());
-    let skipped = without.into_iter().map(|name| Skipped { name, why: why.clone() }).collect();
+/// Our own modules: all that are packaged and can be tested here. The second result is that of making the Debian system
+/// that one of them needs, for the end of the suite.
+pub fn ours(sh: &Shell, record: &Record) -> Result<(Vec<Tested>, Result<()>)> {
+    let mut names: Vec<_> = modules::workspace(sh)?.modules.into_iter().map(|module| module.name).collect();
+    let made = debian::retain_testable(sh, &mut names, |name| needs_debian(sh, name), record)?;
     let built = build::workspace(sh)?;
     let tested = names
         .iter()
@@ -75,7 +74,7 @@ pub fn ours(sh: &Shell) -> Result<(Vec<Tested>, Vec<Skipped>)> {
             Ok(tested)
         })
         .collect::<Result<_>>()?;
-    Ok((tested, skipped))
+    Ok((tested, made))
 }
 
 /// Copies the mock programs, which settings of payloads name as `@BESIDE@`, to the directories of `modules`.

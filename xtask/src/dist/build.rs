@@ -28,6 +28,7 @@ pub fn all(
     toolchains: &[(&'static Target, Toolchain)],
     auditable: Option<&Path>,
 ) -> Result<()> {
+    let auditable = auditable.map(|program| Auditable::new(workspace, program)).transpose()?;
     for (target, toolchain) in toolchains {
         remove_other_toolchains(&workspace.target.join(target.triple(toolchain.libc)), toolchain)?;
     }
@@ -51,7 +52,7 @@ pub fn all(
             let sh = shell_in(&directory)?;
             let names: Vec<_> = group.iter().map(|(target, _)| target.debian).collect();
             step(format!("building the {what} for {}", names.join(", ")), |step| {
-                build(&sh, step, workspace, packages, group, rustc.as_deref(), auditable)
+                build(&sh, step, workspace, packages, group, rustc.as_deref(), auditable.as_ref())
             })
         });
         built.into_iter().collect::<Result<()>>()?;
@@ -82,12 +83,12 @@ fn build(
     modules: &[Module],
     group: &[&(&'static Target, Toolchain)],
     rustc: Option<&Path>,
-    auditable: Option<&Path>,
+    auditable: Option<&Auditable>,
 ) -> Result<()> {
     let packages = modules.iter().flat_map(|module| ["--package", &module.name]);
     let profile = modules.first().map(Module::profile).unwrap_or_default();
     let cargo_build = match auditable {
-        Some(program) => cmd!(sh, "{program} auditable build").env("CARGO", cargo_for_auditable(workspace, program)?),
+        Some(Auditable { program, cargo }) => cmd!(sh, "{program} auditable build").env("CARGO", cargo),
         None => cmd!(sh, "cargo build"),
     };
     let mut command = cargo_build
@@ -108,21 +109,33 @@ fn build(
     Ok(())
 }
 
-/// The path of a script that runs cargo for cargo-auditable, `program`. That makes cargo start it by its path for each
-/// crate of the workspace, and cargo puts the path into the hashes of these crates. It depends on the user, the name in
-/// this script does not.
-fn cargo_for_auditable(workspace: &Workspace, program: &Path) -> Result<PathBuf> {
-    let cargo = env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+/// cargo-auditable, and the cargo that it runs.
+struct Auditable<'a> {
+    program: &'a Path,
+    cargo: PathBuf,
+}
+
+impl<'a> Auditable<'a> {
+    /// Writes a script that runs cargo for cargo-auditable, `program`. cargo-auditable makes cargo start it, by its path,
+    /// as the compiler of each crate of the workspace, and cargo puts that path into the hashes of these crates. The path
+    /// depends on the user; the name in this script does not.
+    fn new(workspace: &Workspace, program: &'a Path) -> Result<Self> {
+        let cargo = env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+        let path = workspace.target.join("cargo");
+        script::write(&path, &script_for(program, &cargo))?;
+        Ok(Self { program, cargo: path })
+    }
+}
+
+/// The text of a script that starts `cargo` with the file name of `program` as the wrapper of the compiler.
+fn script_for(program: &Path, cargo: &Path) -> String {
     let (directory, name) = (program.parent().unwrap_or(program), program.file_name().unwrap_or_default());
-    let text = format!(
+    format!(
         "export RUSTC_WORKSPACE_WRAPPER={}\nPATH={}:$PATH exec {} \"$@\"\n",
-        quoted(Path::new(name)),
+        quoted(name),
         quoted(directory),
-        quoted(&cargo)
-    );
-    let path = workspace.target.join("cargo");
-    script::write(&path, &text)?;
-    Ok(path)
+        quoted(cargo)
+    )
 }
 
 /// The compiler for `group`, or `None` for the active one with its own sysroot.
@@ -199,6 +212,8 @@ fn has_crates(headers: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -214,6 +229,20 @@ mod tests {
         assert!(is_static("  LOAD           0x000000\n 0x0000000c (INIT)  0x1000\n"));
         assert!(!is_static("  INTERP         0x000318\n"));
         assert!(!is_static(" 0x00000001 (NEEDED)  Shared library: [libc.so.6]\n"));
+    }
+
+    #[test]
+    fn cargo_finds_the_wrapper_by_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let (wrapper, cargo) = (directory.path().join("it's a wrapper"), directory.path().join("a 'cargo'"));
+        // Not files that the test writes: while another thread starts a process, those are busy.
+        for program in [&wrapper, &cargo] {
+            std::os::unix::fs::symlink("/bin/sh", program).unwrap();
+        }
+        let call = "\"$RUSTC_WORKSPACE_WRAPPER\" -c 'echo wrapped'; echo \"$RUSTC_WORKSPACE_WRAPPER\"";
+        let script = script_for(&wrapper, &cargo);
+        let output = Command::new("sh").args(["-c", &script, "script", "-c", call]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "wrapped\nit's a wrapper\n", "{output:?}");
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub fn check(sh: &Shell, command: &Distribution) -> Result<String> {
         "the check builds the last commit, and the work tree has changes: commit them:\n{changes}"
     );
     let scratch = modules::workspace(sh)?.target.join("check");
+    let _lock = cache::lock(&scratch.with_extension("lock"))?;
     directory::empty(&scratch)?;
     let locales = scratch.join("locales");
     fs::create_dir_all(&locales).with_context(|| format!("creating {} failed", locales.display()))?;

@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use host::packages;
+use host::{cache, packages};
 use xshell::{Shell, cmd};
 use yocto::{BUILDS, Build, Built, HOST_PACKAGES, Layer, Release};
 
 use super::checkouts::Checkouts;
 use super::generated::LAYER;
 use crate::conformance::{Conformance, add_mocks, needs_debian};
+use crate::dist::modules::Workspace;
 use crate::dist::{self, Dist, modules};
 use crate::e2e;
-use crate::record::Record;
+use crate::record::{NO_TIME, Record};
 use crate::summary::Summary;
 use crate::target;
 
@@ -27,6 +28,7 @@ const SCENARIOS: (&str, &[&str]) = ("web-file", &["install-rollback", "power-los
 /// The layer cannot be tested at all.
 pub fn run(sh: &Shell, checkouts: &Checkouts, only: Option<&str>, summary: &Summary) -> Result<()> {
     let checkouts = checkouts.stored()?;
+    let _lock = cache::lock(&scratch(&modules::workspace(sh)?).with_extension("lock"))?;
     let mut suites = Suites { only, summary };
     let mut layer = layer(sh, &checkouts)?;
     match packages::obstacle(sh, yocto::EVERYWHERE_PACKAGES)? {
@@ -40,17 +42,20 @@ pub fn run(sh: &Shell, checkouts: &Checkouts, only: Option<&str>, summary: &Summ
     };
     let (Some(directory), None) = (&checkouts.oe_core, &why) else {
         let why = why.unwrap_or_default();
-        for suite in ["layer: OE-Core", "layer: build", "layer: root file system"] {
-            suites.skipped(suite, &why);
-        }
+        suites.all_skipped(&why);
         return Ok(());
     };
+    if summary.is_over() {
+        suites.all_skipped(NO_TIME);
+        return Ok(());
+    }
     let start = Instant::now();
     let made = packages::ensure(sh, HOST_PACKAGES).and_then(|()| Dist::default().run(sh));
     let (failed, result) = (made.is_err(), made.map(|packages| format!("{} packages", packages.len())));
     suites.summary.ended("layer: packages", start, result);
     if failed {
-        return Ok(()); // the suites of all releases install them
+        suites.all_skipped("the packages that it installs cannot be built");
+        return Ok(());
     }
     layer.released = dist::released(&sh.current_dir().join("dist"))?;
     let compatible = yocto::compatible(&layer.directory)?;
@@ -83,6 +88,13 @@ impl Suites<'_> {
 
     fn skipped(&mut self, name: impl Into<String>, why: impl Into<String>) {
         self.summary.skipped(name, why);
+    }
+
+    /// Skips the suites of all releases, whose names are not known without checkouts.
+    fn all_skipped(&mut self, why: &str) {
+        for suite in ["layer: OE-Core", "layer: build", "layer: root file system"] {
+            self.skipped(suite, why);
+        }
     }
 }
 
@@ -169,6 +181,11 @@ fn test_build(
     ))
 }
 
+/// The directory of the builds.
+fn scratch(workspace: &Workspace) -> PathBuf {
+    workspace.root.join("target/layer")
+}
+
 /// The layer as level 1 needs it: with source archives only, so that nothing has to be compiled.
 fn layer(sh: &Shell, checkouts: &Checkouts) -> Result<Layer> {
     let workspace = modules::workspace(sh)?;
@@ -176,8 +193,8 @@ fn layer(sh: &Shell, checkouts: &Checkouts) -> Result<Layer> {
     Ok(Layer {
         directory: workspace.root.join(LAYER),
         tests: workspace.root.join("tests/yocto"),
-        released: dist::sources(sh, &workspace.root.join("target/layer/sources"))?,
-        scratch: workspace.root.join("target/layer"),
+        released: dist::sources(sh, &scratch(&workspace).join("sources"))?,
+        scratch: scratch(&workspace),
         modules: workspace.modules.into_iter().map(|module| module.name).collect(),
         toolchain: PathBuf::from(sysroot).join("bin"),
         downloads: checkouts.downloads.clone(),

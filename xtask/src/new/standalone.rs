@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use host::directory;
+use host::{directory, script};
 use xshell::Shell;
 
 use super::{MODEL, Module, SAMPLE, TEMPLATE, fill_in, read, remove};
@@ -82,7 +82,7 @@ fn write(directory: &Path, files: &BTreeMap<PathBuf, String>) -> Result<()> {
 /// `text` as one word of a shell command.
 fn quoted(text: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+@%:,=".contains(letter);
-    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if text.chars().all(is_plain) { text.to_owned() } else { script::quoted(text) }
 }
 
 /// The crate's files, by their paths in it.

@@ -9,23 +9,34 @@ use anyhow::{Context, Result};
 use crate::needs::is_root;
 use crate::record::Record;
 
-/// Records the tests that cannot do anything in this process as skipped.
-pub fn record_skipped(record: &Record) -> Result<()> {
-    let skipped = |tests: &str, reason: &str| record.skipped("web-file, directory", tests, reason);
-    if !is_root()? {
-        skipped("tests of owners, mounts and attributes", "not root: run the command as root");
-        return Ok(());
-    }
-    let directory = tempfile::tempdir().context("making a temporary directory failed")?;
-    let attributes = succeeds(directory.path(), "touch file && chattr +i file && chattr -i file");
-    let mounts = succeeds(
-        directory.path(),
+/// The modules whose tests need that.
+const MODULES: &str = "directory, mender-update-module, web-file";
+
+/// What tests do that a container may refuse, each as a script that does it in an empty directory.
+const PROBES: [(&str, &str); 3] = [
+    ("tests of attributes", "touch file && chattr +i file && chattr -i file"),
+    (
+        "tests of mounts",
+        "mkdir mount && mount -t tmpfs tmpfs mount && umount mount && mount --bind mount mount && umount mount",
+    ),
+    (
+        "tests of overlayfs",
         "mkdir lower upper work merged && \
          mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged && umount merged",
-    );
-    for (tests, result) in [("tests of attributes", attributes), ("tests of mounts", mounts)] {
-        if let Err(reason) = result {
-            skipped(tests, &reason);
+    ),
+];
+
+/// Records the tests that cannot do anything in this process as skipped.
+pub fn record_skipped(record: &Record) -> Result<()> {
+    if !is_root()? {
+        let reason = "not root: run the command as root";
+        record.skipped(MODULES, "tests of owners, mounts and attributes", reason);
+        return Ok(());
+    }
+    for (tests, probe) in PROBES {
+        let directory = tempfile::tempdir().context("making a temporary directory failed")?;
+        if let Err(reason) = succeeds(directory.path(), probe) {
+            record.skipped(MODULES, tests, reason);
         }
     }
     Ok(())
@@ -34,12 +45,13 @@ pub fn record_skipped(record: &Record) -> Result<()> {
 /// Runs `script` in `directory`.
 ///
 /// # Errors
-/// It failed: the end of its output.
+/// It failed: the first line of its errors. mount(8) adds hints.
 fn succeeds(directory: &Path, script: &str) -> Result<(), String> {
     let output = Command::new("sh").args(["-c", script]).current_dir(directory).output();
     let output = output.map_err(|error| format!("starting sh failed: {error}"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(errors.lines().last().unwrap_or("no reason").to_owned()) }
+    let first = || errors.lines().map(str::trim).find(|line| !line.is_empty());
+    if output.status.success() { Ok(()) } else { Err(first().unwrap_or("no reason").to_owned()) }
 }
 
 #[cfg(test)]
@@ -50,6 +62,7 @@ mod tests {
     fn a_failed_probe_has_its_reason() {
         let here = Path::new("/");
         assert_eq!(succeeds(here, "true"), Ok(()));
-        assert_eq!(succeeds(here, "echo not permitted >&2; false"), Err("not permitted".to_owned()));
+        let failing = "(echo; echo ' not permitted'; echo '  dmesg(1) may have more') >&2; false";
+        assert_eq!(succeeds(here, failing), Err("not permitted".to_owned()));
     }
 }
