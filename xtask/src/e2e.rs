@@ -271,8 +271,8 @@ fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBu
     })
 }
 
-/// Copies `packages` to `directory`, so that the scenarios of an hour install the same ones: `cargo xtask dist` replaces
-/// those in `dist/`.
+/// Copies `packages` to `directory`, so that the scenarios of an hour install the same ones: `cargo xtask dist`
+/// replaces those in `dist/`.
 fn copied(packages: &[PathBuf], directory: &Path) -> Result<Vec<PathBuf>> {
     directory::empty(directory)?;
     let copy = |package: &PathBuf| {

@@ -116,9 +116,9 @@ struct Auditable<'a> {
 }
 
 impl<'a> Auditable<'a> {
-    /// Writes a script that runs cargo for cargo-auditable, `program`. cargo-auditable makes cargo start it, by its path,
-    /// as the compiler of each crate of the workspace, and cargo puts that path into the hashes of these crates. The path
-    /// depends on the user; the name in this script does not.
+    /// Writes a script that runs cargo for cargo-auditable, `program`. cargo-auditable makes cargo start it, by its
+    /// path, as the compiler of each crate of the workspace, and cargo puts that path into the hashes of these crates.
+    /// The path depends on the user; the name in this script does not.
     fn new(workspace: &Workspace, program: &'a Path) -> Result<Self> {
         let cargo = env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
         let path = workspace.target.join("cargo");
