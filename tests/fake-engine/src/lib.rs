@@ -12,12 +12,20 @@
 //! A killed load leaves a temporary copy of its archive, as podman does: in `TMPDIR`, else beside the state directory.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use mender_update_module::durable::{self, Dir};
+use rustix::fs::{FlockOperation, flock};
+
+/// The directories of the state.
+const KINDS: [&str; 3] = ["images", "tags", "running"];
+
+/// The end of the name of a partly written file, which an interrupted command leaves.
+const PARTIAL: &str = ".new";
 
 /// The state of the mock, in a directory.
 pub struct State(PathBuf);
@@ -31,27 +39,45 @@ impl State {
         Self(directory.into())
     }
 
+    /// The state in `directory`, for one command of the mock, without the partly written files of a killed one: podman
+    /// removes these, too, when it uses its storage again. Waits for a command that still runs.
+    ///
+    /// # Errors
+    /// When the directory cannot be changed.
+    pub fn open(directory: &str) -> Result<(Self, Option<fs::File>)> {
+        let state = Self::new(directory);
+        let lock = fs::File::open(directory).ok(); // an engine that was never used has no directory
+        if let Some(lock) = &lock {
+            flock(lock, FlockOperation::LockExclusive).with_context(|| format!("locking {directory} failed"))?;
+        }
+        for kind in KINDS {
+            for name in state.names(kind)?.into_iter().filter(|name| name.ends_with(PARTIAL)) {
+                state.change(kind, || durable::remove_file(&state.0.join(kind).join(name)))?;
+            }
+        }
+        Ok((state, lock))
+    }
+
     /// The directory of the state.
     pub fn directory(&self) -> &Path {
         &self.0
     }
 
-    fn list(&self, kind: &str) -> Result<Vec<(String, String)>> {
+    /// The names of the files of `kind`, sorted.
+    fn names(&self, kind: &str) -> Result<Vec<String>> {
         let directory = self.0.join(kind);
         if !directory.exists() {
             return Ok(Vec::new());
         }
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            // An interruption leaves such a file.
-            if !name.ends_with(".new") {
-                found.push((name.replace('+', "/"), fs::read_to_string(entry.path())?));
-            }
-        }
-        found.sort();
-        Ok(found)
+        let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        let mut names = fs::read_dir(&directory)?.map(name).collect::<Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn list(&self, kind: &str) -> Result<Vec<(String, String)>> {
+        let names = self.names(kind)?.into_iter().filter(|name| !name.ends_with(PARTIAL));
+        names.map(|name| Ok((name.replace('+', "/"), fs::read_to_string(self.0.join(kind).join(name))?))).collect()
     }
 
     fn file(&self, kind: &str, name: &str) -> PathBuf {

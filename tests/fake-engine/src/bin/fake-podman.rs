@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 
 fn answer(words: &[&str]) -> Result<String> {
     let [directory, command @ ..] = words else { bail!("usage: fake-podman STATE COMMAND...") };
-    let state = State::new(*directory);
+    let (state, _lock) = State::open(directory)?;
     match command {
         ["info", "--format", format] => {
             let tmp_dir = tmp_dir(&state);

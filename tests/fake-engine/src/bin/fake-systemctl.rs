@@ -16,7 +16,7 @@ fn answer(words: &[&str]) -> Result<String> {
     let [directory, units_dir, options @ ..] = words else {
         bail!("usage: fake-systemctl STATE UNITS_DIR ARGUMENTS...")
     };
-    let (state, units_dir) = (State::new(*directory), Path::new(units_dir));
+    let ((state, _lock), units_dir) = (State::open(directory)?, Path::new(units_dir));
     let command: Vec<_> = options.iter().filter(|word| !word.starts_with("--")).collect();
     let (verb, units) = command.split_first().context("no verb in the arguments")?;
     let units = units.iter().map(|unit| Unit::read(units_dir, unit)).collect::<Result<Vec<_>>>()?;
