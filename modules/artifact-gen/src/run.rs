@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use mender_update_module::ArtifactContent;
+use serde_json::{Map, Value};
 
 use crate::generator::{Draft, Generator};
 use crate::mender_artifact::MenderArtifact;
@@ -15,6 +16,9 @@ use crate::platform::Devices;
 use crate::progress::step;
 use crate::summary::{Payload, Summary, bytes};
 use crate::work::{Temporary, clean_up_at_the_end};
+
+/// The keys that every module reads from the meta-data.
+const COMMON_KEYS: [&str; 2] = ["units", "health"];
 
 /// Makes the artifact of `generator`, and shows it.
 ///
@@ -49,6 +53,12 @@ pub fn run<G: Generator>(generator: &G) -> Result<()> {
     notes.extend(payload.iter().filter(|file| file.size == 0).map(|file| {
         format!("payload file {} is empty: client 5.1.0 ends with an error then: put a byte into it", file.name)
     }));
+    let keys = keys(content)?;
+    notes.extend(
+        ignored(&keys, G::META_DATA_KEYS).map(|key| {
+            format!("meta-data key {key}: the module ignores it: use units, health, or a key of the module")
+        }),
+    );
     let meta_data = content.meta_data.as_ref().map(|text| write_meta_data(tmp.path(), text)).transpose()?;
     let artifact = Temporary::beside(&output);
     let command = |to: &Path| mender_artifact.write(G::MODULE, content, meta_data.as_deref(), &options, to);
@@ -59,7 +69,8 @@ pub fn run<G: Generator>(generator: &G) -> Result<()> {
         payload_type: G::MODULE,
         device_types: options.device_types.clone(),
         payload,
-        facts: checked.facts,
+        facts: [checked.facts, vec![("health check", keys.get("health").map(Value::to_string).into_iter().collect())]]
+            .concat(),
         meta_data: content.meta_data.clone(),
         command: None,
         header: None,
@@ -122,6 +133,17 @@ fn check_names(content: &ArtifactContent) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The meta-data of `content`.
+fn keys(content: &ArtifactContent) -> Result<Map<String, Value>> {
+    let text = content.meta_data.as_deref().unwrap_or("{}");
+    serde_json::from_str(text).context("invalid meta-data: use a JSON object")
+}
+
+/// Those of `keys` that a module with the keys `own` does not read.
+fn ignored<'a>(keys: &'a Map<String, Value>, own: &[&str]) -> impl Iterator<Item = &'a String> {
+    keys.keys().filter(move |key| !COMMON_KEYS.iter().chain(own).any(|known| known == key))
 }
 
 fn payload(content: &ArtifactContent) -> Result<Vec<Payload>> {

@@ -205,6 +205,10 @@ const BAD: &[(&str, &str)] = &[
         "reading the archive index.html failed: truncated archive, or not a tar archive: failed to fill whole buffer",
     ),
     (
+        "container --project shop --run bad-units.json shop.tar",
+        "archive bad-units.json refused: it is a definition: give it as --run=bad-units.json",
+    ),
+    (
         "container --project shop --run --architecture amd64 shop.tar",
         "wrong architecture: image localhost/shop:2 is for arm64, and --architecture says amd64: use one for that",
     ),
@@ -252,6 +256,23 @@ fn bad_input_has_an_exact_message_and_leaves_nothing() {
         assert_eq!(bench.names(), before, "{line} left files behind");
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn an_ignored_key_and_a_missing_health_check_are_shown() {
+    let bench = Bench::new();
+    let shown = |meta_data: &[u8]| {
+        bench.write("more.json", meta_data);
+        let output = bench.run(&format!("web-file {COMMON} --dry-run --meta-data more.json index.html"));
+        assert!(output.status.success(), "{output:?}");
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap())
+    };
+    let [table, notes] = shown(br#"{"heatlh": {"tcp": "127.0.0.1:80"}}"#);
+    assert!(table.contains("\nhealth check  none\n"), "{table}");
+    let note = "note: meta-data key heatlh: the module ignores it: use units, health, or a key of the module\n";
+    assert_eq!(notes, note);
+    let [table, notes] = shown(br#"{"health": {"tcp": "127.0.0.1:80"}, "units": {}}"#);
+    assert!(table.contains("\nhealth check  {\"tcp\":\"127.0.0.1:80\"}\n") && notes.is_empty(), "{table}{notes}");
 }
 
 #[test]

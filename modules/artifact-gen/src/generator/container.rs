@@ -47,6 +47,8 @@ pub struct Container {
 
 impl Generator for Container {
     const MODULE: &'static str = "container";
+    const META_DATA_KEYS: &'static [&'static str] =
+        &["project", "images", "run", "compose", "profiles", "quadlet", "archive"];
 
     fn options(&self) -> &Options {
         &self.options

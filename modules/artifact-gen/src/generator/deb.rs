@@ -50,6 +50,7 @@ enum Conffiles {
 
 impl Generator for Deb {
     const MODULE: &'static str = "deb";
+    const META_DATA_KEYS: &'static [&'static str] = &["remove", "allow_downgrade", "conffiles", "reboot"];
 
     fn options(&self) -> &Options {
         &self.options

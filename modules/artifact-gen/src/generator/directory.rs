@@ -39,6 +39,7 @@ pub struct Directory {
 
 impl Generator for Directory {
     const MODULE: &'static str = "directory";
+    const META_DATA_KEYS: &'static [&'static str] = &["dest_dir", "keep"];
 
     fn options(&self) -> &Options {
         &self.options

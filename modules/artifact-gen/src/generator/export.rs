@@ -1,6 +1,7 @@
 //! Images of a container engine, exported to archives, and archives that exist already.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,11 @@ impl Engine {
     }
 }
 
+/// The endings of files that define what runs, and the option of each: a file after an option without a value is taken
+/// for an archive of images.
+const DEFINITIONS: [(&[&str], &str); 3] =
+    [(&["json"], "--run="), (&["yaml", "yml"], "--compose "), (&["container", "volume", "network"], "--quadlet ")];
+
 /// An archive with its images.
 pub struct Exported {
     /// Its path.
@@ -73,9 +79,18 @@ pub fn export(name: &str, engine: Option<Engine>, tmp: &Path) -> Result<Exported
     let engine = engine.map_or_else(Engine::installed, Ok)?;
     let program = engine.program();
     let inspect = Words::new(program).args(["image", "inspect", "--format", "{{.Size}}", &reference]);
-    let size = inspect.output(tmp).with_context(|| {
-        format!("image {reference} not found by {program}: build or pull it there, or choose with --engine")
-    })?;
+    let size = match inspect.output(tmp) {
+        Ok(size) => size,
+        Err(error) => {
+            // Not only of images: without its service, docker says it of everything.
+            Words::new(program).args(["info"]).output(tmp).with_context(|| {
+                format!("{program} does not answer: install it or start its service, or choose with --engine")
+            })?;
+            let missing =
+                format!("image {reference} not found by {program}: build or pull it there, or choose with --engine");
+            return Err(error.context(missing));
+        }
+    };
     let directory = tmp.join("images");
     fs::create_dir_all(&directory).with_context(|| format!("creating {} failed", directory.display()))?;
     let name = distinct(format!("{}.tar", file_name(&reference)), |name| directory.join(name).exists());
@@ -91,6 +106,10 @@ pub fn export(name: &str, engine: Option<Engine>, tmp: &Path) -> Result<Exported
 }
 
 fn archive(path: &Path) -> Result<Exported> {
+    let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    if let Some((_, option)) = DEFINITIONS.iter().find(|(endings, _)| endings.contains(&ending)) {
+        bail!("archive {0} refused: it is a definition: give it as {option}{0}", path.display());
+    }
     let mut named = BTreeMap::new();
     for image in read(path)? {
         let Some(name) = image.references.first() else {

@@ -23,6 +23,9 @@ pub trait Generator {
     /// The module's name, which is the payload type.
     const MODULE: &'static str;
 
+    /// The keys that the module reads from the meta-data, besides those of every module.
+    const META_DATA_KEYS: &'static [&'static str];
+
     /// The common options.
     fn options(&self) -> &Options;
 

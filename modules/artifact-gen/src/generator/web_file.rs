@@ -31,6 +31,7 @@ pub struct WebFile {
 
 impl Generator for WebFile {
     const MODULE: &'static str = "web-file";
+    const META_DATA_KEYS: &'static [&'static str] = &[];
 
     fn options(&self) -> &Options {
         &self.options
