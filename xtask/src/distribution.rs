@@ -49,9 +49,9 @@ impl Distribution {
         Self { dist, is_trial: true, ..Self::default() }
     }
 
-    /// The command for a release that is signed with `signing_key`.
-    pub fn signed(signing_key: Option<String>) -> Self {
-        Self { signing_key, ..Self::default() }
+    /// The command for a release that is signed with `signing_key`, and whose APT repository has the URL `apt_url`.
+    pub fn signed(signing_key: Option<String>, apt_url: Option<String>) -> Self {
+        Self { signing_key, apt_url, ..Self::default() }
     }
 
     /// The options of the command line that choose what a build makes.

@@ -35,6 +35,9 @@ pub struct Release {
     /// Signs with this key of gpg [default: a throw-away key]
     #[arg(long, value_name = "ID")]
     signing_key: Option<String>,
+    /// Names this URL of the APT repository in its file for apt's sources [default: the project's]
+    #[arg(long, value_name = "URL")]
+    apt_url: Option<String>,
 }
 
 impl Release {
@@ -80,13 +83,14 @@ impl Release {
         step("testing", |step| run(step, cmd!(sh, "cargo xtask test --quick")))
             .context("testing the release failed: correct it, and run the command again after git reset --hard")?;
         commit(sh, &format!("Release {version}"))?;
-        Distribution::signed(self.signing_key.clone()).run(sh)?;
+        Distribution::signed(self.signing_key.clone(), self.apt_url.clone()).run(sh)?;
         Layer::PREBUILT.run(sh)?;
         commit(sh, &format!("Layer: checksums of the packages of {version}"))?;
         if previous != *version {
-            print_remaining(sh, &previous)?;
+            print_remaining(sh, &previous.to_string())?;
         }
-        println!("\n{}", instructions(version, tag));
+        print_remaining(sh, UNRELEASED)?;
+        println!("\n{}", instructions(version, tag, self.apt_url.as_deref().unwrap_or(repository::URL)));
         Ok(())
     }
 }
@@ -131,29 +135,31 @@ fn commit(sh: &Shell, subject: &str) -> Result<()> {
     cmd!(sh, "git commit --quiet --message {subject}").quiet().run().context("committing with git failed")
 }
 
-/// Prints the lines that still name the version `previous`: whether they are correct is for the reader to see.
-fn print_remaining(sh: &Shell, previous: &Version) -> Result<()> {
+/// What the documentation says before the first release.
+const UNRELEASED: &str = "There is no release yet";
+
+/// Prints the lines that still contain `words`: whether they are correct is for the reader to see.
+fn print_remaining(sh: &Shell, words: &str) -> Result<()> {
     let mut lines = Vec::new();
     for path in tracked(sh, &["."])?.iter().filter(|path| version::is_reviewed(path)) {
         let text = fs::read_to_string(sh.current_dir().join(path));
         let text = text.with_context(|| format!("reading {} failed", path.display()))?;
-        lines.extend(remaining(path, &text, previous));
+        lines.extend(remaining(path, &text, words));
     }
     if !lines.is_empty() {
-        println!("\nThese lines name version {previous}. Read whether they are correct:\n{}", lines.join("\n"));
+        println!("\nThese lines contain {words:?}. Read whether they are correct:\n{}", lines.join("\n"));
     }
     Ok(())
 }
 
-/// The lines of `text` that name `version`, each with `path` and its number.
-fn remaining(path: &Path, text: &str, version: &Version) -> Vec<String> {
-    let version = version.to_string();
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| line.contains(&version));
+/// The lines of `text` that contain `words`, each with `path` and its number.
+fn remaining(path: &Path, text: &str, words: &str) -> Vec<String> {
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| line.contains(words));
     lines.map(|(number, line)| format!("    {}:{number}: {}", path.display(), line.trim())).collect()
 }
 
-/// What remains to be done.
-fn instructions(version: &Version, tag: &str) -> String {
+/// What remains to be done; `url` is that of the APT repository.
+fn instructions(version: &Version, tag: &str, url: &str) -> String {
     format!(
         "Read the two commits: git show HEAD~1 HEAD. To undo them: git reset --hard HEAD~2. To publish version {version}:\n\
          \n    git tag --sign {tag} --message 'Version {version}'\
@@ -162,8 +168,7 @@ fn instructions(version: &Version, tag: &str) -> String {
          dist/SHA256SUMS dist/SHA256SUMS.asc\
          \n    cargo publish --locked --package mender-update-module\
          \n    cargo publish --locked --package mender-update-module-test\
-         \n\nPublish the directory dist/apt at {}.",
-        repository::URL
+         \n\nPublish the directory dist/apt at {url}."
     )
 }
 
@@ -173,14 +178,15 @@ mod tests {
 
     #[test]
     fn lines_with_the_previous_version_are_shown() {
-        let version = Version::parse("0.1.0").unwrap();
-        let shown = remaining(Path::new("a.md"), "x\n  since 0.1.0\n0.1.1\n", &version);
-        assert_eq!(shown, ["    a.md:2: since 0.1.0"]);
+        let text = "x\n  since 0.1.0\n0.1.1\nThere is no release yet.\n";
+        assert_eq!(remaining(Path::new("a.md"), text, "0.1.0"), ["    a.md:2: since 0.1.0"]);
+        assert_eq!(remaining(Path::new("a.md"), text, UNRELEASED), ["    a.md:4: There is no release yet."]);
     }
 
     #[test]
     fn instructions_name_the_tag() {
-        let text = instructions(&Version::parse("0.2.0").unwrap(), "v0.2.0");
+        let text = instructions(&Version::parse("0.2.0").unwrap(), "v0.2.0", "https://apt.example.org");
         assert!(text.contains("git tag --sign v0.2.0 ") && text.contains("git push origin HEAD v0.2.0"), "{text}");
+        assert!(text.ends_with("at https://apt.example.org."), "{text}");
     }
 }
