@@ -55,7 +55,8 @@ fn run_mutations(target: &Target) {
             target.run(&content[..length]);
         }
         // A digit is valid where the others are, and makes sizes large.
-        for (place, byte) in (0..content.len()).flat_map(|place| [(place, b'7'), (place, 0xff)]) {
+        let places = (0..content.len()).filter(|place| content[*place] != 0); // not the padding of archives
+        for (place, byte) in places.flat_map(|place| [(place, b'7'), (place, 0xff)]) {
             let mut changed = content.clone();
             changed[place] = byte;
             target.run(&changed);
