@@ -9,12 +9,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use mender_update_module::durable::{Destination, Dir, Kind, Staging, Times};
-use mender_update_module::{FileName, Payload, Replaces, Trigger, Update, WorkTree, log, require_harmless};
+use mender_update_module::{FileName, Payloads, Replaces, Trigger, Update, WorkTree, log, require_harmless};
 use serde::{Deserialize, Serialize};
 
 use crate::kept;
 use crate::settings::{Mode, Settings};
-use crate::staged::{self, RESERVE, Staged};
+use crate::staged::{self, RESERVE, Staged, Target};
 
 /// One update, as it is stored in the journal.
 #[derive(Serialize, Deserialize)]
@@ -92,16 +92,22 @@ impl FileSet {
         self.new.len()
     }
 
-    /// Writes one file of the payload to the staging directory.
+    /// Writes the files of the payload to the staging directory.
     ///
     /// # Errors
-    /// When a directory has its name, the name is in the artifact twice, or the file cannot be written.
-    pub fn stage(&mut self, payload: Payload) -> Result<()> {
-        if let Some(destination) = self.destination.open()? {
-            refuse_directory(&destination, &payload.name)?;
+    /// When a directory has the name of a file, a name is in the artifact twice, or a file cannot be written.
+    pub fn stage(&mut self, payloads: &mut Payloads) -> Result<()> {
+        // Opened once, and not for each of many files. What takes their place meanwhile is refused by `prepare`.
+        let (destination, new) = (self.destination.open()?, self.staging.child(&new_name()?)?);
+        let keeps_inodes = new.keeps_inodes()?;
+        let target = Target { new, owner: self.owner, group: self.group, mode: self.file_mode, keeps_inodes };
+        for payload in payloads {
+            let payload = payload?;
+            if let Some(destination) = &destination {
+                refuse_directory(destination, &payload.name)?;
+            }
+            self.new.push(Staged::write(payload, &target)?);
         }
-        let new = self.staging.child(&new_name()?)?;
-        self.new.push(Staged::write(payload, &new, self.owner, self.group, self.file_mode)?);
         Ok(())
     }
 

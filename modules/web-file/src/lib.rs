@@ -37,9 +37,7 @@ impl Transactional for WebFile {
 
     fn stage(&self, files: &mut FileSet, payloads: &mut Payloads) -> Result<()> {
         files.check_file_system()?;
-        for payload in payloads {
-            files.stage(payload?)?;
-        }
+        files.stage(payloads)?;
         artifact::require_files(files.len())?;
         files.verify()
     }

@@ -44,12 +44,27 @@ impl From<Stored> for Staged {
     }
 }
 
+/// The directory of the staged files, and the attributes that they get.
+pub struct Target {
+    /// The directory.
+    pub new: Dir,
+    /// The user ID of the owner.
+    pub owner: u32,
+    /// The group ID.
+    pub group: u32,
+    /// The permissions.
+    pub mode: u32,
+    /// Whether the file system keeps inode numbers across a boot.
+    pub keeps_inodes: bool,
+}
+
 impl Staged {
-    /// Writes `payload` to the directory `new`, with its owner, group and permissions.
+    /// Writes `payload` to the directory of `target`, with its attributes.
     ///
     /// # Errors
     /// When the name is in the artifact twice, there is not enough space, or the file cannot be written.
-    pub fn write(mut payload: Payload, new: &Dir, owner: u32, group: u32, mode: u32) -> Result<Self> {
+    pub fn write(mut payload: Payload, target: &Target) -> Result<Self> {
+        let Target { new, owner, group, mode, keeps_inodes } = target;
         let name = payload.name.clone();
         new.check_space(payload.size.unwrap_or(0), RESERVE).with_context(|| format!("staging {name} failed"))?;
         ensure!(new.kind(&name)?.is_none(), "invalid artifact: file {name} twice: remove one");
@@ -57,12 +72,12 @@ impl Staged {
         // A client older than 4.0 gives no sizes.
         let unknown = payload.size.is_none();
         let reserve = |bytes| if unknown { new.check_space(bytes, RESERVE) } else { Ok(()) };
-        let mut target = WrittenEarly { file: &mut file, bytes: 0, writeback: Writeback::default() };
-        let (bytes, checksum) = copy(&mut payload, &mut target, reserve).with_context(|| {
+        let mut early = WrittenEarly { file: &mut file, bytes: 0, writeback: Writeback::default() };
+        let (bytes, checksum) = copy(&mut payload, &mut early, reserve).with_context(|| {
             format!("writing {name} to {} failed (if the file system is full, free some space)", new.path().display())
         })?;
-        new.set_owner_and_mode(&name, &file, owner, group, mode)?;
-        let inode = if new.keeps_inodes()? { new.inode_of(&name)? } else { None };
+        new.set_owner_and_mode(&name, &file, *owner, *group, *mode)?;
+        let inode = if *keeps_inodes { new.inode_of(&name)? } else { None };
         Ok(Self { name, inode, bytes, checksum })
     }
 
