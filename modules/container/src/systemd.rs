@@ -99,7 +99,11 @@ impl Systemd {
                 installed.extend(unit.as_ref().to_str());
             }
         }
-        self.control(&["stop"], &installed)
+        self.control(&["stop"], &installed)?;
+        // A failed unit stays in systemd's list of failed ones after its file is removed. Not an error: systemd has
+        // nothing to reset of a unit that it has not loaded.
+        let _ = self.control(&["reset-failed"], &installed);
+        Ok(())
     }
 
     fn reload(&self) -> Result<()> {

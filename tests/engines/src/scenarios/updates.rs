@@ -89,6 +89,9 @@ fn install(device: &mut Device) -> Result<()> {
 }
 
 fn unhealthy(device: &mut Device) -> Result<()> {
+    device.refuses(&shop(device, "0", Mode::Exit), &["this version is broken"])?;
+    // Monitoring must not find the unit of a version that is gone.
+    device.ok("test -z \"$(systemctl list-units --failed --no-legend 'mender-*')\"")?;
     device.update(&shop(device, "1", Mode::Healthy))?;
     let previous = device.images()?;
     device.refuses(&shop(device, "2", Mode::Exit), &["this version is broken"])?;

@@ -21,7 +21,7 @@ fn answer(words: &[&str]) -> Result<String> {
     let (verb, units) = command.split_first().context("no verb in the arguments")?;
     let units = units.iter().map(|unit| Unit::read(units_dir, unit)).collect::<Result<Vec<_>>>()?;
     match **verb {
-        "daemon-reload" => {}
+        "daemon-reload" | "reset-failed" => {}
         "start" => {
             for unit in units {
                 // A running container is not started again.
