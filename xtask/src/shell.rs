@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use host::cache;
 use host::status::step;
+use host::{cache, directory};
 use qemu::{Board, Image, Limit, Machine, Overlay};
 
+use crate::distribution::archive::is_update_module;
 use crate::needs::Needs;
 use crate::target;
 
@@ -38,7 +39,7 @@ impl Shell {
             let overlay = Overlay::create(step, &image, &directory.join("card.qcow2"))?;
             Machine::boot(step, &image, &overlay, &directory)
         })?;
-        let packages = packages(sh, board)?;
+        let packages = packages(&sh.current_dir().join("dist"), board)?;
         for package in &packages {
             install(&machine, package)?;
         }
@@ -58,15 +59,14 @@ impl Shell {
     }
 }
 
-/// The packages in `dist/` for `board`.
-fn packages(sh: &xshell::Shell, board: &Board) -> Result<Vec<PathBuf>> {
-    let dist = sh.current_dir().join("dist");
+/// The packages of modules in `dist` for `board`. Those of programs for workstations cannot be installed on a device.
+fn packages(dist: &Path, board: &Board) -> Result<Vec<PathBuf>> {
     if !dist.exists() {
         return Ok(Vec::new());
     }
     let ending = format!("_{}.deb", board.architecture);
-    let files = sh.read_dir(&dist)?;
-    Ok(files.into_iter().filter(|file| file.to_string_lossy().ends_with(&ending)).collect())
+    let is_it = |file: &PathBuf| file.to_string_lossy().ends_with(&ending) && is_update_module(file);
+    Ok(directory::entries(dist)?.into_iter().filter(is_it).collect())
 }
 
 fn install(machine: &Machine, package: &Path) -> Result<()> {
@@ -80,4 +80,27 @@ fn install(machine: &Machine, package: &Path) -> Result<()> {
         )
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_gets_the_packages_of_modules_for_its_architecture() {
+        let dist = tempfile::tempdir().unwrap();
+        let expected = "mender-update-module-web-file_0.1.0_arm64.deb";
+        for name in [
+            expected,
+            "mender-update-module-web-file_0.1.0_armhf.deb",
+            "mender-artifact-gen_0.1.0_arm64.deb",
+            "mender-update-modules_0.1.0_all.deb",
+            "mender-update-modules-0.1.0-arm64.tar.gz",
+        ] {
+            fs::write(dist.path().join(name), "").unwrap();
+        }
+        let found = packages(dist.path(), target::board("raspi3b").unwrap()).unwrap();
+        assert_eq!(found, [dist.path().join(expected)]);
+        assert_eq!(packages(&dist.path().join("none"), target::board("raspi3b").unwrap()).unwrap().len(), 0);
+    }
 }
