@@ -8,6 +8,7 @@
 //! | `images/ID` | the behaviour of the image's server |
 //! | `tags/REFERENCE`, with `+` for `/` | the image's ID |
 //! | `running/CONTAINER` | the image's ID |
+//! | `failed/CONTAINER` | nothing: its unit is in systemd's list of failed ones |
 //!
 //! A killed load leaves a temporary copy of its archive, as podman does: in `TMPDIR`, else beside the state directory.
 
@@ -22,7 +23,7 @@ use mender_update_module::durable::{self, Dir};
 use rustix::fs::{FlockOperation, flock};
 
 /// The directories of the state.
-const KINDS: [&str; 3] = ["images", "tags", "running"];
+const KINDS: [&str; 4] = ["images", "tags", "running", "failed"];
 
 /// The end of the name of a partly written file, which an interrupted command leaves.
 const PARTIAL: &str = ".new";
@@ -171,12 +172,24 @@ impl State {
         if !self.file("images", id).exists() {
             bail!("{id}: image not known");
         }
+        self.reset_failed(name)?;
         self.write("running", name, id)
     }
 
-    /// Stops the container `name`.
+    /// Stops the container `name`. One that exits by itself leaves a failed unit.
     pub fn stop(&self, name: &str) -> Result<()> {
+        let running = self.running()?.into_iter().find(|(running, _)| running == name);
+        if let Some((_, id)) = running {
+            if self.mode(&id)? == "exit" {
+                self.write("failed", name, "")?;
+            }
+        }
         self.erase("running", name)
+    }
+
+    /// Forgets that the unit of the container `name` has failed.
+    pub fn reset_failed(&self, name: &str) -> Result<()> {
+        self.erase("failed", name)
     }
 
     /// The behaviour of the server of the image `id`.
@@ -190,6 +203,7 @@ impl State {
     /// Simulates a power loss: removes the running containers, and the units in `units_dir`.
     pub fn lose_power(&self, units_dir: &Path) -> Result<()> {
         durable::remove_tree(&self.0.join("running"))?;
+        durable::remove_tree(&self.0.join("failed"))?;
         durable::remove_tree(units_dir)
     }
 }

@@ -110,6 +110,15 @@ fn an_unhealthy_version_is_rolled_back_at_once_and_its_log_is_shown() {
 }
 
 #[test]
+fn a_first_version_that_fails_leaves_no_failed_unit() {
+    let mut device = Device::new();
+    assert!(device.download_one("shop", TAG, &archive(TAG, "1", Mode::Exit)).success());
+    refused(&device.client.call("ArtifactInstall").unwrap(), "restart loop");
+    device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+    assert!(!device.engine.directory().join("failed").exists());
+}
+
+#[test]
 fn a_one_shot_service_is_healthy_when_it_has_succeeded() {
     let mut device = Device::new();
     let image = archive(TAG, "1", Mode::Once);

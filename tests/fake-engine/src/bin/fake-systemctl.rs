@@ -21,7 +21,7 @@ fn answer(words: &[&str]) -> Result<String> {
     let (verb, units) = command.split_first().context("no verb in the arguments")?;
     let units = units.iter().map(|unit| Unit::read(units_dir, unit)).collect::<Result<Vec<_>>>()?;
     match **verb {
-        "daemon-reload" | "reset-failed" => {}
+        "daemon-reload" => {}
         "start" => {
             for unit in units {
                 // A running container is not started again.
@@ -32,6 +32,7 @@ fn answer(words: &[&str]) -> Result<String> {
             }
         }
         "stop" => units.iter().try_for_each(|unit| state.stop(&unit.container))?,
+        "reset-failed" => units.iter().try_for_each(|unit| state.reset_failed(&unit.container))?,
         "show" => return units.iter().map(|unit| unit.properties(&state)).collect(),
         _ => bail!("unsupported verb: {verb}"),
     }
