@@ -14,7 +14,7 @@ use host::status::step;
 use host::{apt, cache, packages};
 use xshell::{Shell, cmd};
 
-use crate::needs::{Needs, is_root};
+use crate::needs::{Needs, is_root, refusal};
 use crate::record::Record;
 use crate::test_output;
 
@@ -74,11 +74,7 @@ pub fn unavailable() -> Result<Option<String>> {
     }
     let probe = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]).output();
     let output = probe.context("starting unshare failed: install util-linux")?;
-    let refusal = || {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        format!("mounts are refused: {}: use a privileged container", errors.lines().next().unwrap_or_default())
-    };
-    Ok((!output.status.success()).then(refusal))
+    Ok(refusal(&output).map(|why| format!("mounts are refused: {why}: use a privileged container")))
 }
 
 /// Removes those of `modules` that cannot be tested here, because they need a Debian system, as `needs_debian` says:

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::process::Output;
 
 use anyhow::{Context, Result, bail};
 use host::packages;
@@ -108,6 +109,14 @@ impl Needs {
 /// sudo is not enough.
 pub fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("reading the user of this process failed")?.uid() == 0)
+}
+
+/// The reason why a probe of what this process may do failed, from its `output`: the first line of its errors, because
+/// mount(8) adds hints. `None` if it succeeded.
+pub fn refusal(output: &Output) -> Option<String> {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let first = || errors.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason").to_owned();
+    (!output.status.success()).then(first)
 }
 
 #[cfg(test)]

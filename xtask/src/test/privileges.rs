@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::needs::is_root;
+use crate::needs::{is_root, refusal};
 use crate::record::Record;
 
 /// The modules whose tests need that.
@@ -45,13 +45,11 @@ pub fn record_skipped(record: &Record) -> Result<()> {
 /// Runs `script` in `directory`.
 ///
 /// # Errors
-/// It failed: the first line of its errors. mount(8) adds hints.
+/// It failed: as [`refusal`].
 fn succeeds(directory: &Path, script: &str) -> Result<(), String> {
     let output = Command::new("sh").args(["-c", script]).current_dir(directory).output();
     let output = output.map_err(|error| format!("starting sh failed: {error}"))?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let first = || errors.lines().map(str::trim).find(|line| !line.is_empty());
-    if output.status.success() { Ok(()) } else { Err(first().unwrap_or("no reason").to_owned()) }
+    refusal(&output).map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
