@@ -145,14 +145,7 @@ impl Crash {
         let spread = SPREAD.iter().find(|(module, _)| *module == name && self.module.is_none());
         let sample = spread.map(|(_, sample)| *sample).into_iter().chain(self.sample).min();
         let sample = sample.map_or(usize::MAX, |sample| sample as usize);
-        let is_deb = name == DEB;
-        Scope {
-            lost_writes: !is_deb,
-            one_kind: is_deb && spread.is_some(),
-            sample,
-            offset: self.offset as usize,
-            ..Scope::ALL
-        }
+        Scope { one_kind: name == DEB && spread.is_some(), sample, offset: self.offset as usize, ..Scope::ALL }
     }
 
     /// Our modules, or the one of the command line. A module without a payload is an error, so that it is not

@@ -27,9 +27,14 @@ fn circumstances(sh: &Shell) -> Result<String> {
     Ok(format!("on {date}, from commit {}, on {}", commit(sh)?, host(sh)?))
 }
 
-/// The commit of the sources.
+/// The commit of the sources, with `-dirty` if a file differs from it. The pages themselves do not count: each run of a
+/// long proof changes them.
 pub fn commit(sh: &Shell) -> Result<String> {
-    cmd!(sh, "git describe --always --dirty").quiet().read().context("git describe failed")
+    let commit = cmd!(sh, "git describe --always").quiet().read().context("git describe failed")?;
+    let pages = ":(exclude)docs/evidence";
+    let changes = cmd!(sh, "git status --porcelain --untracked-files=no -- . {pages}").quiet().read();
+    let is_clean = changes.context("git status failed")?.is_empty();
+    Ok(if is_clean { commit } else { commit + "-dirty" })
 }
 
 /// This machine: cores, processor, memory and kernel.
@@ -66,5 +71,22 @@ mod tests {
         let page = fs::read_to_string(directory.path().join("docs/evidence/bench.md")).unwrap();
         assert!(page.starts_with("# Bench\n\nMade by `cargo xtask bench` on 2"), "{page}");
         assert!(page.contains(" from commit ") && page.ends_with("\n\n| a | b |\n"), "{page}");
+    }
+
+    #[test]
+    fn only_changed_sources_make_a_commit_dirty() {
+        let directory = tempfile::tempdir().unwrap();
+        let sh = shell_in(directory.path()).unwrap();
+        cmd!(sh, "git init --quiet").run().unwrap();
+        for file in ["docs/evidence/bench.md", "a.rs"] {
+            sh.write_file(file, "1").unwrap();
+        }
+        cmd!(sh, "git add .").run().unwrap();
+        cmd!(sh, "git -c user.name=a -c user.email=a@example.org commit --quiet --message x").run().unwrap();
+        let clean = commit(&sh).unwrap();
+        sh.write_file("docs/evidence/bench.md", "2").unwrap();
+        assert_eq!(commit(&sh).unwrap(), clean);
+        sh.write_file("a.rs", "2").unwrap();
+        assert_eq!(commit(&sh).unwrap(), format!("{clean}-dirty"));
     }
 }

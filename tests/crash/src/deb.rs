@@ -1,8 +1,8 @@
 //! `deb`: packages that the real dpkg and apt replace, add and remove, in a chroot on a copy-on-write mount.
 //!
 //! The tracer interrupts apt, dpkg and maintainer scripts as it interrupts the module. The comparison is that of
-//! [`System::state`](mender_update_module_test::debian::System::state). Lost writes are not replayed: dpkg syncs its
-//! files, and a replay would have to record a whole Debian system.
+//! [`System::state`](mender_update_module_test::debian::System::state). Unsynced writes are lost in the directories that
+//! an update changes; the packages have their files in `/opt`, because `/usr` is large.
 
 use std::fs;
 
@@ -27,15 +27,15 @@ struct Deb {
 impl Deb {
     /// The packages before: one that a newer version replaces, and one that another package replaces.
     fn before() -> [Package; 2] {
-        [app("1.0"), Package::new("legacy", "1").file("/usr/share/legacy", "legacy")]
+        [app("1.0"), Package::new("legacy", "1").file("/opt/legacy", "legacy")]
     }
 }
 
 /// A package with a maintainer script, a file that changes, a file of this version only, and a configuration file.
 fn app(version: &str) -> Package {
     Package::new("app", version)
-        .file("/usr/share/app/data", version)
-        .file(&format!("/usr/share/app/only-in-{version}"), "")
+        .file("/opt/app/data", version)
+        .file(&format!("/opt/app/only-in-{version}"), "")
         .conffile("/etc/app.conf", &format!("the settings of {version}\n"))
         .script("postinst", "exit 0")
 }
@@ -74,8 +74,12 @@ impl Subject for Deb {
         let successor = Package::new("successor", "2")
             .field("Conflicts", "legacy")
             .field("Replaces", "legacy")
-            .file("/usr/share/legacy", "of the successor");
+            .file("/opt/legacy", "of the successor");
         Ok(vec![("app.deb".into(), app("2.0").build()?), ("successor.deb".into(), successor.build()?)])
+    }
+
+    fn recorded(&self) -> &'static [&'static str] {
+        &["data", "etc", "opt", "var/lib/apt", "var/lib/dpkg"]
     }
 
     fn is_clean(&self, device: &MockClient) -> Result<()> {

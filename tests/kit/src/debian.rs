@@ -36,7 +36,10 @@ impl System {
         for made in [&upper, &work] {
             fs::create_dir_all(made).with_context(|| format!("making {} failed", made.display()))?;
         }
-        let options = format!("lowerdir={},upperdir={},workdir={}", base.display(), upper.display(), work.display());
+        // xino: a file keeps its inode number when it is changed for the first time, also if both directories are on
+        // different file systems. Fault injection identifies files by their numbers.
+        let options = [("lowerdir", base), ("upperdir", &upper), ("workdir", &work)];
+        let options = options.map(|(name, path)| format!("{name}={}", path.display())).join(",") + ",xino=on";
         let options = std::ffi::CString::new(options).context("a path contains a NUL byte")?;
         mount("overlay", root, "overlay", MountFlags::empty(), options.as_c_str())
             .with_context(|| format!("mounting {} copy-on-write failed: run as root", base.display()))?;

@@ -61,7 +61,7 @@ pub const SUITES: &[Suite] = &[
     one("library examples", Level::Sample, Lane::Host, needs_strace, |_, sh, record| examples(sh, record)),
     one("report in a browser", Level::Sample, Lane::Host, needs_browser, |_, sh, record| browser(sh, record)),
     one("documented commands", Level::Sample, Lane::Host, needs_mender_artifact, |_, sh, _| docs::run_commands(sh)),
-    one("new module", Level::Sample, Lane::Host, needs_strace, |_, sh, record| new::proof(sh, record)),
+    one("new module", Level::Full, Lane::Host, needs_strace, |_, sh, record| new::proof(sh, record)),
     one("fault injection", Level::Quick, Lane::Host, nothing, fault_injection),
     one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
     one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),

@@ -1,4 +1,4 @@
-//! An image of a directory: inodes and names, so that hard links differ from copies. Read from disk, and written back.
+//! An image of directories: inodes and names, so that hard links differ from copies. Read from disk, and written back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -16,11 +16,11 @@ use serde_json::Value;
 /// Seconds and nanoseconds since 1970.
 pub type Time = (i64, i64);
 
-/// A directory with everything in it. FIFOs, sockets and devices are left out: no module keeps state in them.
+/// Directories with everything in them. FIFOs, sockets and devices are left out: no module keeps state in them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Image {
-    /// The key of the directory itself.
-    pub root: u64,
+    /// The keys of the directories themselves, by their paths below the device.
+    pub tops: BTreeMap<PathBuf, u64>,
     /// Every inode. Keys are unique; a file system reuses inode numbers.
     pub inodes: BTreeMap<u64, Inode>,
     /// The numbers of inodes that had a name once, and have none any more.
@@ -84,17 +84,22 @@ impl Inode {
 impl Image {
     /// An image without inodes, for logs that are not replayed.
     pub fn empty() -> Self {
-        Self { root: 0, inodes: BTreeMap::new(), gone: BTreeSet::new() }
+        Self { tops: BTreeMap::new(), inodes: BTreeMap::new(), gone: BTreeSet::new() }
     }
 
-    /// The image of `directory`.
+    /// The image of the directories `tops` below `device`. None of them is inside another.
     ///
     /// # Errors
     /// When something cannot be read, or has a name that is not UTF-8.
-    pub fn of(directory: &Path) -> Result<Self> {
-        let mut inodes = BTreeMap::new();
-        let root = read_tree(directory, &mut inodes)?.context("making an image failed: not a directory")?;
-        Ok(Self { root, inodes, gone: BTreeSet::new() })
+    pub fn of<P: AsRef<Path>>(device: &Path, tops: impl IntoIterator<Item = P>) -> Result<Self> {
+        let mut image = Self::empty();
+        for top in tops {
+            let (top, path) = (top.as_ref(), device.join(&top));
+            let key = read_tree(&path, &mut image.inodes)?;
+            let key = key.with_context(|| format!("making an image failed: {}: not a directory", path.display()))?;
+            image.tops.insert(top.to_owned(), key);
+        }
+        Ok(image)
     }
 
     /// The inodes at and below `path`.
@@ -103,7 +108,8 @@ impl Image {
             Kind::Directory(names) => names.get(name.to_str()?).copied(),
             _ => None,
         };
-        let mut next: Vec<_> = path.iter().fold(Some(self.root), find).into_iter().collect();
+        let of_top = |(top, key): (&PathBuf, &u64)| path.strip_prefix(top).ok()?.iter().fold(Some(*key), find);
+        let mut next: Vec<_> = self.tops.iter().find_map(of_top).into_iter().collect();
         let mut below = BTreeSet::new();
         while let Some(key) = next.pop() {
             if let (true, Some(Kind::Directory(names))) =
@@ -118,7 +124,7 @@ impl Image {
     /// Drops the inodes that have no name any more.
     #[must_use]
     pub fn reachable(mut self) -> Self {
-        let (mut reached, mut next) = (BTreeMap::new(), vec![self.root]);
+        let (mut reached, mut next) = (BTreeMap::new(), self.tops.values().copied().collect::<Vec<_>>());
         while let Some(key) = next.pop() {
             if let Some(inode) = self.inodes.remove(&key) {
                 if let Kind::Directory(names) = &inode.kind {
@@ -128,12 +134,13 @@ impl Image {
             }
         }
         let gone = self.inodes.into_values().map(|inode| inode.number).collect();
-        Self { root: self.root, inodes: reached, gone }
+        Self { tops: self.tops, inodes: reached, gone }
     }
 
     /// Every path and its inode, without times and inode numbers, to compare two images.
     pub fn listing(&self) -> BTreeMap<PathBuf, Inode> {
-        let (mut listing, mut next) = (BTreeMap::new(), vec![(PathBuf::new(), self.root)]);
+        let mut next: Vec<_> = self.tops.iter().map(|(top, key)| (top.clone(), *key)).collect();
+        let mut listing = BTreeMap::new();
         while let Some((path, key)) = next.pop() {
             let mut inode = Inode { number: 0, modified: (0, 0), ..self.inodes[&key].clone() };
             if let Kind::Directory(names) = &mut inode.kind {
@@ -144,13 +151,18 @@ impl Image {
         listing
     }
 
-    /// Replaces the content of `directory` with this image. Real storage keeps inode numbers across a power loss, but
-    /// here inodes get new ones. So numbers in journals, under keys that end with `inode`, are replaced with the new
-    /// ones. Numbers of inodes that are lost become `reused`: a file system gives them to other files.
-    pub fn write_to(&self, directory: &Path, reused: u64) -> Result<()> {
-        empty(directory).with_context(|| format!("emptying {} failed", directory.display()))?;
-        let mut paths = BTreeMap::from([(self.root, directory.to_owned())]);
-        self.make_names(self.root, directory, &mut paths)?;
+    /// Replaces the content of the directories below `device` with this image. Real storage keeps inode numbers across
+    /// a power loss, but here inodes get new ones. So numbers in journals, under keys that end with `inode`, are
+    /// replaced with the new ones. Numbers of inodes that are lost become `reused`: a file system gives them to other
+    /// files.
+    pub fn write_to(&self, device: &Path, reused: u64) -> Result<()> {
+        let mut paths = BTreeMap::new();
+        for (top, key) in &self.tops {
+            let path = device.join(top);
+            empty(&path).with_context(|| format!("emptying {} failed", path.display()))?;
+            paths.insert(*key, path.clone());
+            self.make_names(*key, &path, &mut paths)?;
+        }
         let mut numbers: BTreeMap<_, _> = self.gone.iter().map(|number| (*number, reused)).collect();
         for (key, path) in &paths {
             let now = fs::symlink_metadata(path).with_context(|| format!("reading {} failed", path.display()))?;
@@ -327,7 +339,7 @@ mod tests {
         fs::write(at("journal.json"), format!("{{\"a\":[{{\"kept_inode\":{inode},\"inode\":1}}],\"n\":{inode}}}"))
             .unwrap();
         let snapshot = || crate::Snapshot::of(directory.path()).unwrap();
-        let (mut image, before) = (Image::of(directory.path()).unwrap(), snapshot());
+        let (mut image, before) = (Image::of(directory.path(), [""]).unwrap(), snapshot());
         image.gone.insert(1);
         fs::remove_dir_all(at("d")).unwrap();
         fs::write(at("added"), "").unwrap();
@@ -340,5 +352,26 @@ mod tests {
         assert_eq!(journal["a"][0]["kept_inode"], now);
         assert_eq!(journal["a"][0]["inode"], 4711, "no inode of the image has this number any more");
         assert_eq!(journal["n"], inode, "not an inode number");
+    }
+
+    #[test]
+    fn an_image_has_only_the_chosen_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["a/b/x", "a/c/x", "d/x"] {
+            fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            fs::write(at(name), "before").unwrap();
+        }
+        let image = Image::of(directory.path(), ["a/b", "d"]).unwrap();
+        let number = |name: &str| fs::metadata(at(name)).unwrap().ino();
+        assert_eq!(image.below(Path::new("a/b/x")), [number("a/b/x")].into());
+        assert!(image.below(Path::new("a/c")).is_empty());
+        for name in ["a/b/x", "a/c/x", "d/x"] {
+            fs::write(at(name), "after").unwrap();
+        }
+        image.write_to(directory.path(), 0).unwrap();
+        let contents = ["a/b/x", "a/c/x", "d/x"].map(|name| fs::read_to_string(at(name)).unwrap());
+        assert_eq!(contents, ["before", "after", "before"]);
+        assert!(Image::of(directory.path(), ["missing"]).is_err());
     }
 }

@@ -11,11 +11,12 @@ use rayon::prelude::*;
 use crate::MockClient;
 use crate::fault_injection::drive::{finish, prepared};
 use crate::fault_injection::image::{Image, Kind};
-use crate::fault_injection::lost;
+use crate::fault_injection::lost::{self, Losses, State};
 use crate::fault_injection::operation::{Call, Recording};
 use crate::fault_injection::report::{Attempt, Report};
+use crate::fault_injection::scope::FaultKind;
 use crate::fault_injection::sequence::{End, Expected, SEQUENCES, SecondInterruption, Sequence};
-use crate::fault_injection::{Fault, FaultKind, Injection, Scope, crash_points};
+use crate::fault_injection::{Fault, Injection, Scope, crash_points};
 
 /// The states with unsynced writes lost of one sequence are divided into at most so many parts, which run in parallel.
 const PARTS: usize = 4;
@@ -70,9 +71,8 @@ impl Injection<'_> {
         }
         let recording = recording.context("a sequence without states")?;
         let client = ClientFiles::of(&recording, &device)?;
-        let states = scope.of(lost::states(&recording, first, &data(&device)));
-        let calls = recording.calls.into_iter().skip(first - 1).map(|call| call.shown).collect();
-        let end = |state: &lost::State| {
+        let losses = Losses::new(&recording, first, &data(&device));
+        let end = |state: &State| {
             let device = LaidOut::new(&state.image, &device)?;
             if state.complete || !sequence.before.is_empty() {
                 client.write()?;
@@ -80,8 +80,9 @@ impl Injection<'_> {
             let (states, _) = if state.complete { sequence.after_success } else { sequence.after_power_loss };
             device.finish(self, states)
         };
-        let own = states.into_iter().skip(part).step_by(of);
-        Ok((calls, own.map(|state| (state.complete, state.shown.clone(), end(&state))).collect()))
+        let own = losses.states(scope.groups_of(losses.all())).skip(part).step_by(of);
+        let ends = own.map(|state| (state.complete, state.shown.clone(), end(&state))).collect();
+        Ok((recording.calls.iter().skip(first - 1).map(|call| call.shown.clone()).collect(), ends))
     }
 
     /// Lets each sync of every sequence fail, and loses what it had to make durable.
@@ -147,10 +148,11 @@ impl Injection<'_> {
             self.tracer.inject(self.subject, &mut device, install, first)?;
             let recording = self.tracer.record(self.subject, &mut device, state)?;
             // What the state has reported as done is tested in the sequences.
-            let interrupted = lost::states(&recording, 1, &data(&device)).into_iter().filter(|state| !state.complete);
-            let states = scope.of(interrupted.collect());
-            let end = |lost: &lost::State| LaidOut::new(&lost.image, &device)?.finish(self, second.after_power_loss);
-            Ok(states.iter().map(|lost| (format!("{install} {first}, {state}: {}", lost.shown), end(lost))).collect())
+            let losses = Losses::new(&recording, 1, &data(&device));
+            let interrupted = losses.all().into_iter().filter(|loss| !loss.complete).collect();
+            let end = |lost: &State| LaidOut::new(&lost.image, &device)?.finish(self, second.after_power_loss);
+            let states = losses.states(scope.groups_of(interrupted));
+            Ok(states.map(|lost| (format!("{install} {first}, {state}: {}", lost.shown), end(&lost))).collect())
         };
         let ends: Vec<_> = firsts.par_iter().map(ends).collect();
         let mut report = Report::new(format!(
@@ -180,13 +182,17 @@ struct LaidOut<'a> {
 impl<'a> LaidOut<'a> {
     /// Replaces the content of `device` with `image`.
     fn new(image: &Image, device: &'a MockClient) -> Result<Self> {
-        let outside = tempfile::NamedTempFile::new_in(device.device().parent().unwrap_or(Path::new("/")));
-        let outside = outside.context("making a file of another program failed")?;
+        // The content of the device is replaced, and so is none of a Debian system's temporary directory. In the end the
+        // file is in a directory that no module changes and no comparison includes.
+        let (before, after) = match device.system() {
+            Some(_) => (device.device().join("tmp"), device.device().join("tmp")),
+            None => (device.device().parent().unwrap_or(Path::new("/")).to_owned(), device.settings()),
+        };
+        let outside = tempfile::NamedTempFile::new_in(before).context("making a file of another program failed")?;
         let reused = outside.as_file().metadata().context("reading a file of another program failed")?.ino();
         image.write_to(device.device(), reused).context("laying out the durable writes failed")?;
-        // In a directory that no module changes and no comparison includes.
-        fs::create_dir_all(device.settings()).context("making the settings directory failed")?;
-        let other = device.settings().join("of another program");
+        fs::create_dir_all(&after).context("making a directory of another program failed")?;
+        let other = after.join("of another program");
         outside.persist(&other).context("moving a file to the device failed")?;
         Ok(Self { device, other })
     }
@@ -209,7 +215,7 @@ impl ClientFiles {
     /// When something outside the work tree is not explained by the recording.
     fn of(recording: &Recording, device: &MockClient) -> Result<Self> {
         let recorded = lost::complete(recording).listing();
-        let found = Image::of(device.device())?.listing();
+        let found = Image::of(device.device(), recording.before.tops.keys())?.listing();
         let mut files = Vec::new();
         for path in recorded.keys().chain(found.keys()).filter(|path| recorded.get(*path) != found.get(*path)) {
             let absolute = device.device().join(path);

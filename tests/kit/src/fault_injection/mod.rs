@@ -14,6 +14,7 @@ mod lost_writes;
 #[doc(hidden)]
 pub mod operation;
 mod report;
+mod scope;
 mod sequence;
 mod traced;
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +30,8 @@ pub use drive::{call, succeed};
 use operation::Recording;
 use report::Attempt;
 pub use report::{Report, Violation};
+pub use scope::Scope;
+use scope::{FaultKind, step_width};
 pub use sequence::{BOOT, End, Expected, SEQUENCES, Sequence};
 use sequence::{SECOND_INTERRUPTIONS, SecondInterruption};
 pub use traced::{Fault, Tracer};
@@ -74,6 +77,12 @@ pub trait Subject: Sync {
         Ok(())
     }
 
+    /// The directories of the device whose unsynced writes are lost, relative to it; none is inside another. Default:
+    /// the device itself.
+    fn recorded(&self) -> &'static [&'static str] {
+        &[""]
+    }
+
     /// Whether the failure of the sync `call`, as reports show it, is injected: another program answers for its own
     /// files. Default: all but that of the device's top directory, in which the staging directory of a first install
     /// is: one that was removed may come back then, which takes space only.
@@ -86,73 +95,6 @@ pub trait Subject: Sync {
     /// # Errors
     /// When something is left.
     fn is_clean(&self, device: &MockClient) -> Result<()>;
-}
-
-/// The faults to inject.
-#[derive(Clone, Copy, Debug)]
-pub struct Scope {
-    /// Every call fails with ENOSPC and with EIO.
-    pub failing_calls: bool,
-    /// Unsynced writes are lost.
-    pub lost_writes: bool,
-    /// An interrupted install is followed by a second interruption: every pair of crash points.
-    pub pairs: bool,
-    /// The largest number of crash points, of failing calls, of losses of unsynced writes and of pairs in a sequence,
-    /// evenly spread.
-    pub sample: usize,
-    /// Shifts the sample, so that different runs inject other faults.
-    pub offset: usize,
-    /// One kind of fault in each sequence, another in the next one and at the next offset: for modules whose attempts
-    /// take many seconds.
-    pub one_kind: bool,
-}
-
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FaultKind {
-    CrashPoints,
-    FailingCalls,
-    LostWrites,
-    FailedSyncs,
-}
-
-impl Scope {
-    /// Every fault.
-    pub const ALL: Self =
-        Self { failing_calls: true, lost_writes: true, pairs: true, sample: usize::MAX, offset: 0, one_kind: false };
-
-    /// Whether faults of `kind` are injected in the sequence or pair number `index`.
-    fn has(self, kind: FaultKind, index: usize) -> bool {
-        const TURNS: [FaultKind; 6] = [
-            FaultKind::CrashPoints,
-            FaultKind::LostWrites,
-            FaultKind::FailingCalls,
-            FaultKind::CrashPoints,
-            FaultKind::FailedSyncs,
-            FaultKind::FailingCalls,
-        ];
-        let is_wanted = match kind {
-            FaultKind::CrashPoints => true,
-            FaultKind::FailingCalls => self.failing_calls,
-            FaultKind::LostWrites | FaultKind::FailedSyncs => self.lost_writes,
-        };
-        is_wanted && (!self.one_kind || TURNS[(index + self.offset) % TURNS.len()] == kind)
-    }
-
-    /// The faults of the sample.
-    fn of<T>(self, faults: Vec<T>) -> Vec<T> {
-        evenly(faults, self.sample, self.offset)
-    }
-
-    /// The pairs of the sample are of so many first and so many second crash points.
-    fn of_each(self) -> Self {
-        Self { sample: self.sample.isqrt().max(1), ..self }
-    }
-
-    /// Fewer, for attempts that are recordings of their own.
-    fn of_recordings(self) -> Self {
-        Self { sample: self.sample.div_ceil(4), ..self }
-    }
 }
 
 /// Injects the faults of `scope` in `subject`, in every sequence.
@@ -325,17 +267,6 @@ impl Injection<'_> {
     }
 }
 
-/// The distance of the faults in an even sample of at most `limit` of `count`.
-fn step_width(count: usize, limit: usize) -> usize {
-    count.div_ceil(limit.max(1)).max(1)
-}
-
-/// At most `limit` of `faults`, evenly spread: every n-th, from the one that `offset` selects.
-fn evenly<T>(faults: Vec<T>, limit: usize, offset: usize) -> Vec<T> {
-    let every = step_width(faults.len(), limit);
-    faults.into_iter().skip(offset % every).step_by(every).collect()
-}
-
 /// The crash points of a recording: before each call and after the last. "After call N" is the same as "before call
 /// N+1", and a call that fails anyway changes nothing.
 fn crash_points(recording: &Recording) -> Vec<Fault> {
@@ -343,26 +274,4 @@ fn crash_points(recording: &Recording) -> Vec<Fault> {
     let calls: Vec<_> = recording.calls.iter().enumerate().filter_map(done).collect();
     let last = calls.last().map(|&call| Fault::KillAfter(call));
     calls.iter().map(|&call| Fault::KillBefore(call)).chain(last).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_is_evenly_spread_and_shifted() {
-        let sample = |limit, offset| evenly((0..10).collect(), limit, offset);
-        assert_eq!(sample(usize::MAX, 7), (0..10).collect::<Vec<_>>());
-        assert_eq!(sample(4, 0), [0, 3, 6, 9]);
-        assert_eq!(sample(4, 4), [1, 4, 7]);
-        let mut all: Vec<_> = (0..3).flat_map(|offset| sample(4, offset)).collect();
-        all.sort_unstable();
-        assert_eq!(all, (0..10).collect::<Vec<_>>(), "the offsets together inject every fault");
-        assert!(evenly(Vec::<usize>::new(), 4, 3).is_empty());
-    }
-
-    #[test]
-    fn a_sample_of_nothing_is_a_sample_of_one() {
-        assert_eq!(evenly(vec![1, 2], 0, 0), [1]);
-    }
 }

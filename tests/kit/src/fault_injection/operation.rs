@@ -1,4 +1,4 @@
-//! The effects of system calls on a directory: recorded by the tracer, replayed with unsynced writes lost.
+//! The effects of system calls on directories: recorded by the tracer, replayed with unsynced writes lost.
 
 use std::fs;
 use std::path::Path;
@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault_injection::image::{Image, Inode, Time};
 
-/// The record of a traced program: the directory before it, and every call that changed it.
+/// The record of a traced program: the directories before it, and every call that changed them.
 pub struct Recording {
-    /// The directory before the first call.
+    /// The directories before the first call.
     pub before: Image,
     /// The calls, in order; call number N is the N-th of them, from 1.
     pub calls: Vec<Call>,
@@ -133,7 +133,7 @@ impl Recording {
         self
     }
 
-    /// Reads the tracer's `log`: one line with the directory, then one line for each call.
+    /// Reads the tracer's `log`: one line with the directories, then one line for each call.
     ///
     /// # Errors
     /// When the log is missing or incomplete.
@@ -143,7 +143,7 @@ impl Recording {
         let mut lines = text.lines();
         let before = lines.next().context("the tracer's log is empty")?;
         Ok(Self {
-            before: serde_json::from_str(before).context("reading the directory in the tracer's log failed")?,
+            before: serde_json::from_str(before).context("reading the directories in the tracer's log failed")?,
             calls: lines
                 .map(|line| {
                     serde_json::from_str(line)

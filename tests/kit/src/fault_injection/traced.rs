@@ -59,18 +59,26 @@ impl Tracer {
     /// # Errors
     /// When the state fails, or a call cannot be recorded.
     pub fn record(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
-        self.log("record", subject, device, state)
+        self.log("record", subject.recorded(), subject, device, state)
     }
 
     /// As [`record`](Self::record), without the content of the device and the effects of the calls.
     pub fn list(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
-        self.log("list", subject, device, state)
+        self.log("list", &[], subject, device, state)
     }
 
-    fn log(&self, mode: &str, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
+    fn log(
+        &self,
+        mode: &str,
+        parts: &[&str],
+        subject: &dyn Subject,
+        device: &mut MockClient,
+        state: &str,
+    ) -> Result<Recording> {
         let directory = tempfile::tempdir()?; // outside the device, so that the log is not one of its files
         let log = directory.path().join("calls.log");
-        device.wrap(self.command(device.device(), [mode.into(), log.clone().into()]));
+        let words = [mode.into(), log.clone().into()].into_iter().chain(parts.iter().map(OsString::from));
+        device.wrap(self.command(device.device(), words));
         succeed(subject, device, state)?;
         device.wrap([""; 0]);
         Recording::read(&log)
@@ -90,8 +98,9 @@ impl Tracer {
     ) -> Result<(Recording, bool)> {
         let directory = tempfile::tempdir()?;
         let log = directory.path().join("calls.log");
-        let words = ["record-failing".into(), failing.to_string().into(), log.clone().into()];
-        device.wrap(self.command(device.device(), words));
+        let words = ["record-failing".into(), failing.to_string().into(), log.clone().into()].into_iter();
+        let parts = subject.recorded().iter().map(OsString::from);
+        device.wrap(self.command(device.device(), words.chain(parts)));
         let outcome = call(subject, device, state)?;
         device.wrap([""; 0]);
         ensure!(outcome.status.code() != Some(125), "{state}: recording failed: {outcome}");

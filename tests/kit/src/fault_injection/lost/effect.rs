@@ -149,7 +149,7 @@ impl FileSystems {
         let mut of_data = before.below(data);
         for (_, operation) in calls {
             if let Some(Operation::Make { inode, at, .. }) = operation {
-                let is_top = at.directory == before.root && Path::new(&at.name) == data;
+                let is_top = before.tops.get(Path::new("")) == Some(&at.directory) && Path::new(&at.name) == data;
                 if is_top || of_data.contains(&at.directory) {
                     of_data.insert(*inode);
                 }
@@ -198,6 +198,13 @@ fn sync_dependencies(effects: &mut [Effect]) {
 }
 
 impl Effect {
+    /// The inodes that it changes, or gives a name.
+    pub fn inodes(&self) -> impl Iterator<Item = u64> {
+        let changes = self.operation.changes();
+        let named = changes.iter().flat_map(|change| [Some(change.directory), change.to]).flatten();
+        named.chain(self.operation.to_sync())
+    }
+
     /// Whether it is a file's content, which file systems write later than anything else.
     pub fn is_content(&self) -> bool {
         matches!(self.operation, Operation::Write { .. } | Operation::Resize { .. })
@@ -300,7 +307,7 @@ pub enum Extent {
     Lost,
 }
 
-/// The directory with as much of each of `effects` as `extent` says.
+/// The directories with as much of each of `effects` as `extent` says.
 pub fn image_of(before: &Image, effects: &[Effect], extent: impl Fn(&Effect) -> Extent) -> Image {
     let mut image = before.clone();
     for effect in effects {

@@ -10,4 +10,4 @@
 mod effect;
 mod states;
 
-pub use states::{State, after_failed_sync, complete, states};
+pub use states::{Losses, State, after_failed_sync, complete};

@@ -24,9 +24,10 @@ use super::filter::Filter;
 use super::recorder::{list, record, record_failed};
 use super::tracee::Tracee;
 
-const USAGE: &str = "DIRECTORY record LOG | list LOG | kill-before N | kill-after N | fail N ERROR | fail-from N ERROR
-    | record-failing N LOG -- PROGRAM ARGUMENTS...
-Calls that change DIRECTORY count; ERROR is ENOSPC or EIO; record-failing lets call N fail with EIO";
+const USAGE: &str = "DIRECTORY record LOG PART... | list LOG | kill-before N | kill-after N | fail N ERROR
+    | fail-from N ERROR | record-failing N LOG PART... -- PROGRAM ARGUMENTS...
+Calls that change DIRECTORY count; a PART is a directory in it, whose content is recorded; ERROR is ENOSPC or EIO;
+record-failing lets call N fail with EIO";
 
 /// What the tracer does with the program.
 enum Mode {
@@ -59,13 +60,15 @@ fn parse(words: &[OsString], directory: &Path) -> Result<Mode> {
     let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     let number = |word: &str| word.parse().with_context(|| format!("invalid number {word:?}\n{USAGE}"));
     Ok(match words[..] {
-        ["record", log] => Mode::Record(begin(log, &Image::of(directory)?)?),
+        ["record", log, ref parts @ ..] => Mode::Record(begin(log, &Image::of(directory, parts)?)?),
         ["list", log] => Mode::List(begin(log, &Image::empty())?),
         ["kill-before", call] => Mode::KillBefore(number(call)?),
         ["kill-after", call] => Mode::KillAfter(number(call)?),
         ["fail", call, name] => Mode::Fail(number(call)?, error(name)?),
         ["fail-from", call, name] => Mode::FailFrom(number(call)?, error(name)?),
-        ["record-failing", call, log] => Mode::RecordFailing(begin(log, &Image::of(directory)?)?, number(call)?),
+        ["record-failing", call, log, ref parts @ ..] => {
+            Mode::RecordFailing(begin(log, &Image::of(directory, parts)?)?, number(call)?)
+        }
         _ => bail!(USAGE),
     })
 }
@@ -78,7 +81,7 @@ fn error(name: &str) -> Result<Errno> {
     }
 }
 
-/// Starts the log with the image of the directory.
+/// Starts the log with the image of the recorded directories.
 fn begin(log: &str, directory: &Image) -> Result<BufWriter<File>> {
     let mut log = BufWriter::new(File::create(log).with_context(|| format!("making the log {log} failed"))?);
     write(&mut log, directory)?;

@@ -1,7 +1,9 @@
 //! Which changes are durable after which calls, on recordings made by hand.
 
+use std::path::PathBuf;
+
 use super::*;
-use crate::fault_injection::lost::states;
+use crate::fault_injection::lost::{Losses, State};
 
 const ROOT: u64 = 1;
 const OLD: u64 = 2;
@@ -17,7 +19,7 @@ fn before() -> Image {
     let old = inode(OLD, Kind::File(b"old".into()));
     let directory = inode(DIRECTORY, Kind::Directory(BTreeMap::new()));
     let inodes = [(ROOT, root), (OLD, old), (DIRECTORY, directory)].into();
-    Image { root: ROOT, inodes, gone: BTreeSet::new() }
+    Image { tops: [(PathBuf::new(), ROOT)].into(), inodes, gone: BTreeSet::new() }
 }
 
 fn change(directory: u64, name: &str, from: Option<u64>, to: Option<u64>) -> NameChange {
@@ -69,7 +71,8 @@ fn left(operations: impl IntoIterator<Item = Operation>, path: &str) -> Option<S
 }
 
 fn content(image: &Image, path: &str) -> Option<String> {
-    let key = path.split('/').try_fold(image.root, |directory, name| names(image, directory)?.get(name).copied())?;
+    let top = image.tops[Path::new("")];
+    let key = path.split('/').try_fold(top, |directory, name| names(image, directory)?.get(name).copied())?;
     match &image.inodes[&key].kind {
         Kind::File(content) => Some(String::from_utf8(content.clone()).unwrap()),
         _ => Some(String::new()),
@@ -142,11 +145,29 @@ fn a_number_that_is_used_again_is_another_inode() {
     assert_eq!(left(steps, "a").as_deref(), Some("first"));
 }
 
+/// Every state that a loss leaves and no kill.
+fn states_of(recording: &Recording) -> Vec<State> {
+    let losses = Losses::new(recording, 1, Path::new("d"));
+    losses.states(losses.all().into_iter().map(|loss| vec![loss]).collect()).collect()
+}
+
+#[test]
+fn a_group_of_losses_leaves_its_first_new_state() {
+    let recording = recording([make(ROOT, "app.new"), write(NEW, "new"), replace(), sync(ROOT)]);
+    let losses = Losses::new(&recording, 1, Path::new("d"));
+    let shown = |state: State| state.shown;
+    let all: Vec<_> = states_of(&recording).into_iter().map(shown).collect();
+    let of_one_group: Vec<_> = losses.states(vec![losses.all()]).map(shown).collect();
+    assert_eq!(of_one_group, all[..1]);
+    let twice = losses.states(vec![losses.all(), losses.all()]).map(shown).collect::<Vec<_>>();
+    assert_eq!(twice, all[..2]);
+}
+
 #[test]
 fn every_order_is_tried_and_each_state_once() {
     let steps = [make(ROOT, "app.new"), write(NEW, "new"), replace(), sync(ROOT)];
-    let states = states(&recording(steps.clone()), 1, Path::new("d"));
-    let apps = |states: &[crate::fault_injection::lost::State], complete: bool| {
+    let states = states_of(&recording(steps.clone()));
+    let apps = |states: &[State], complete: bool| {
         let of_kind = states.iter().filter(|state| state.complete == complete);
         of_kind.map(|state| content(&state.image, "app").unwrap()).collect::<BTreeSet<_>>()
     };
@@ -158,7 +179,7 @@ fn every_order_is_tried_and_each_state_once() {
         states.iter().map(|state| format!("{:?}", (state.complete, state.image.listing()))).collect();
     assert_eq!(shown.len(), states.len(), "each once");
     let right = [make(ROOT, "app.new"), write(NEW, "new"), sync(NEW), replace(), sync(ROOT)];
-    let states = super::super::states(&recording(right), 1, Path::new("d"));
+    let states = states_of(&recording(right));
     assert_eq!((apps(&states, false), apps(&states, true)), (set(&["old"]), set(&[])));
 }
 
