@@ -33,6 +33,7 @@ mod tests {
         std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
         write(&script, &format!("exec {} \"$@\"\n", quoted(&program))).unwrap();
         assert_eq!(fs::metadata(&script).unwrap().permissions().mode() & 0o777, 0o755);
+        assert!(fs::read_to_string(&script).unwrap().starts_with("#!/bin/sh\n"));
         let output =
             Command::new("sh").arg(&script).args(["-c", "echo \"$1\" \"$2\"", "sh", "a  b", "c"]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "a  b c\n");

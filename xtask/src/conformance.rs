@@ -12,7 +12,7 @@ use host::status::step;
 use mender_update_module_test::conformance::{CASES, Case};
 use xshell::Shell;
 
-use crate::record::Record;
+use crate::record::{Record, both};
 use subjects::{Skipped, Tested};
 pub use subjects::{add_mocks, needs_debian, payload};
 use table::{Column, Table};
@@ -74,10 +74,12 @@ impl Conformance {
         for Skipped { name, why } in skipped {
             println!("skipped: {name}: {why}");
         }
-        made?;
         let (tested, failed) = table.of_ours();
-        ensure!(failed == 0, "{failed} of {tested} cases failed: see the table above");
-        Ok(format!("{tested} cases, modules: {modules}"))
+        let conform = || {
+            ensure!(failed == 0, "{failed} of {tested} cases failed: see the table above");
+            Ok(format!("{tested} cases, modules: {modules}"))
+        };
+        both(conform(), made)
     }
 
     fn cases(&self) -> Result<Vec<&'static Case>> {

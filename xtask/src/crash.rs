@@ -16,7 +16,7 @@ use xshell::Shell;
 
 use crate::conformance::payload;
 use crate::dist::modules;
-use crate::record::{Record, case};
+use crate::record::{Record, both, case};
 use crate::{build, debian, evidence, upstream};
 use table::{Results, Whose};
 
@@ -112,14 +112,17 @@ impl Crash {
         let command = format!("\n\nMade by `{}`.\n", self.command());
         fs::write(&report, text.replacen("\n\n", &command, 1))
             .with_context(|| format!("writing {} failed", report.display()))?;
-        if self.write {
+        // The page is of all modules.
+        if self.write && made.is_ok() {
             evidence::write(sh, "crash", &self.command(), &text)?;
         }
         println!("full report: {}", report.display());
-        made?;
         let total = results.total(Whose::Ours);
-        ensure!(total.violations.is_empty(), "{total}: see {}", report.display());
-        Ok(total.to_string())
+        let consistent = || {
+            ensure!(total.violations.is_empty(), "{total}: see {}", report.display());
+            Ok(total.to_string())
+        };
+        both(consistent(), made)
     }
 
     /// The executable that `--module PATH` names, and its payload.

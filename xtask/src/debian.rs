@@ -67,12 +67,17 @@ pub fn obstacle(sh: &Shell) -> Result<Option<String>> {
     })
 }
 
+/// What making and using a Debian system does, in a directory in memory.
+const PROBE: &str = "mount -t tmpfs tmpfs /tmp; cd /tmp; mkdir lower upper work system; mknod device c 1 3
+    mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work system
+    mkdir system/proc; mount -t proc proc system/proc; : >system/module; mount --bind /proc/version system/module";
+
 /// The reason why no package helps this user to make or use a Debian system; `None` if this user can.
 pub fn unavailable() -> Result<Option<String>> {
     if !is_root()? {
         return Ok(Some("dpkg in a chroot needs root: run the command as root".to_owned()));
     }
-    let probe = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]).output();
+    let probe = Command::new("unshare").args(["--mount", "sh", "-e", "-c", PROBE]).output();
     let output = probe.context("starting unshare failed: install util-linux")?;
     Ok(refusal(&output).map(|why| format!("mounts are refused: {why}: use a privileged container")))
 }

@@ -212,6 +212,7 @@ pub fn run_with(
     let board = target.board.as_ref();
     let board = board.with_context(|| format!("no emulated Pi for the architecture {}", target.debian))?;
     let _lock = lock(sh)?;
+    let packages = copied(&packages, &machine_directory(sh, board))?;
     let setup = setup(sh, target, Image::ensure(sh, board)?, packages)?;
     let scenarios: Vec<_> = scenarios.iter().map(|&name| name.to_owned()).collect();
     e2e::choose(&scenarios)?.into_iter().try_for_each(|scenario| setup.run(scenario, &mut Timeline::default()))?;
@@ -237,17 +238,26 @@ pub fn lock(sh: &Shell) -> Result<File> {
 pub fn setups(sh: &Shell, chosen: &[(&'static Target, &'static Board)]) -> Result<Vec<Setup>> {
     let targets: Vec<_> = chosen.iter().map(|(target, _)| *target).collect();
     let built = Dist::of(&targets).run(sh)?;
-    let images = Image::ensure_all(sh, &chosen.iter().map(|(_, board)| *board).collect::<Vec<_>>())?;
     let of = |target: &'static Target| {
         let packages = built.iter().filter(move |(of, _)| *of == target).map(|(_, deb)| deb.clone());
-        packages.filter(|deb| is_update_module(deb)).collect()
+        packages.filter(|deb| is_update_module(deb)).collect::<Vec<_>>()
     };
-    targets.iter().zip(images).map(|(target, image)| setup(sh, target, image, of(target))).collect()
+    // Before images are built, which takes minutes.
+    let packages = chosen.iter().map(|(target, board)| copied(&of(target), &machine_directory(sh, board)));
+    let packages = packages.collect::<Result<Vec<_>>>()?;
+    let images = Image::ensure_all(sh, &chosen.iter().map(|(_, board)| *board).collect::<Vec<_>>())?;
+    let setups = targets.iter().zip(images).zip(packages);
+    setups.map(|((target, image), packages)| setup(sh, target, image, packages)).collect()
 }
 
+/// The directory of the scenarios of `board`.
+fn machine_directory(sh: &Shell, board: &Board) -> PathBuf {
+    sh.current_dir().join("target/e2e").join(board.machine)
+}
+
+/// The setup of one machine, with `packages`, which are its own copies.
 fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBuf>) -> Result<Setup> {
-    let directory = sh.current_dir().join("target/e2e").join(image.board().machine);
-    let packages = copied(&packages, &directory.join("packages"))?;
+    let directory = machine_directory(sh, image.board());
     let repository = directory.join("apt");
     let time = dist::epoch(sh)?;
     let made = Repository {
@@ -271,9 +281,10 @@ fn setup(sh: &Shell, target: &'static Target, image: Image, packages: Vec<PathBu
     })
 }
 
-/// Copies `packages` to `directory`, so that the scenarios of an hour install the same ones: `cargo xtask dist`
-/// replaces those in `dist/`.
-fn copied(packages: &[PathBuf], directory: &Path) -> Result<Vec<PathBuf>> {
+/// Copies `packages` below the directory `of_machine`, so that the scenarios of an hour install the same ones: `cargo
+/// xtask dist` replaces those in `dist/`.
+fn copied(packages: &[PathBuf], of_machine: &Path) -> Result<Vec<PathBuf>> {
+    let directory = &of_machine.join("packages");
     directory::empty(directory)?;
     let copy = |package: &PathBuf| {
         let copy = directory.join(package.file_name().unwrap_or_default());

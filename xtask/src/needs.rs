@@ -69,7 +69,7 @@ impl Needs {
     /// All requirements that this user cannot meet, in one text with the remedies, or `None`.
     pub fn obstacle(&self, sh: &Shell) -> Result<Option<String>> {
         let missing = self.missing(sh)?;
-        Ok(if packages::may_be_root() { None } else { self.refusal(&missing) })
+        Ok(if packages::may_be_root() { None } else { self.message(&missing) })
     }
 
     /// As [`Needs::obstacle`], in one line without remedies: for one suite of many, whose remedies are printed
@@ -85,7 +85,8 @@ impl Needs {
         Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
     }
 
-    fn refusal(&self, missing: &[&str]) -> Option<String> {
+    /// The message of [`Needs::obstacle`], when `missing` packages are not installed.
+    fn message(&self, missing: &[&str]) -> Option<String> {
         if missing.is_empty() && self.root.is_empty() {
             return None;
         }
@@ -129,10 +130,10 @@ mod tests {
             .and(Needs::packages(&["a"]))
             .and(Needs { packages: Vec::new(), root: vec!["to mount"] });
         assert_eq!(needs.packages, ["a", "b"]);
-        let message = needs.refusal(&["a"]).unwrap();
+        let message = needs.message(&["a"]).unwrap();
         assert!(message.contains("apt-get install --yes --no-install-recommends a"), "{message}");
         assert!(message.contains("Root is needed to mount"), "{message}");
-        assert!(Needs::packages(&["a"]).refusal(&[]).is_none());
-        assert!(Needs { packages: Vec::new(), root: vec!["to mount"] }.refusal(&[]).is_some());
+        assert!(Needs::packages(&["a"]).message(&[]).is_none());
+        assert!(Needs { packages: Vec::new(), root: vec!["to mount"] }.message(&[]).is_some());
     }
 }

@@ -2,8 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use test_report::{Case, Cases, Verdict};
+
+/// The value of `result`, if `other` has no error either.
+///
+/// # Errors
+/// Those of both.
+pub fn both<T>(result: Result<T>, other: Result<()>) -> Result<T> {
+    match (result, other) {
+        (Err(error), Err(other)) => Err(anyhow!("{error:#}\n{other:#}")),
+        (result, other) => other.and(result),
+    }
+}
 
 /// The record of one suite. Cases may end in several threads.
 #[derive(Debug, Default)]

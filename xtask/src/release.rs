@@ -136,7 +136,7 @@ fn commit(sh: &Shell, subject: &str) -> Result<()> {
 }
 
 /// What the documentation says before the first release.
-const UNRELEASED: &str = "There is no release yet";
+const UNRELEASED: &str = "there is no release yet";
 
 /// Prints the lines that still contain `words`: whether they are correct is for the reader to see.
 fn print_remaining(sh: &Shell, words: &str) -> Result<()> {
@@ -152,9 +152,9 @@ fn print_remaining(sh: &Shell, words: &str) -> Result<()> {
     Ok(())
 }
 
-/// The lines of `text` that contain `words`, each with `path` and its number.
+/// The lines of `text` that contain `words`, which are in lower case, in any case; each with `path` and its number.
 fn remaining(path: &Path, text: &str, words: &str) -> Vec<String> {
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| line.contains(words));
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| line.to_lowercase().contains(words));
     lines.map(|(number, line)| format!("    {}:{number}: {}", path.display(), line.trim())).collect()
 }
 

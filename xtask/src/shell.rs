@@ -1,4 +1,4 @@
-//! `cargo xtask shell`: an interactive shell in an emulated Raspberry Pi with the project's packages.
+//! `cargo xtask shell`: an interactive shell in an emulated Raspberry Pi with the project's update modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::target;
 /// The installation of one package: measured 30 s, because apt and dpkg read their databases from a slow card.
 const INSTALL: Limit = Limit::new("INSTALL", 180);
 
-/// Boots an emulated Raspberry Pi with the packages of dist/ and opens a shell in it
+/// Boots an emulated Raspberry Pi with the update modules of dist/ and opens a shell in it
 ///
 /// Takes about 3 minutes with an image in the cache. Needs QEMU, and root to build the image.
 #[derive(Args)]

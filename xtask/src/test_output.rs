@@ -17,10 +17,17 @@ use crate::record::{Record, case};
 pub fn run(step: &Step, command: impl Into<Command>, record: &Record) -> Result<String> {
     let (output, result) = complete(step, command)?;
     let interrupted = interrupted(&output.stderr);
-    let text = output.stdout + &output.stderr;
-    cases(&text).into_iter().for_each(|case| record.add(case));
+    let runner = if output.stderr.contains(NEXTEST_START) { Runner::Nextest } else { Runner::Cargo };
+    let text = match runner {
+        Runner::Nextest => output.stdout + &output.stderr,
+        Runner::Cargo => output.stdout,
+    };
+    let cases = cases(runner, &text).into_iter();
+    cases.chain(interrupted.iter().map(Interrupted::case)).for_each(|case| record.add(case));
     if let Err(error) = result {
-        let failures = [failures(&text), interrupted].concat();
+        let interrupted = interrupted.into_iter().map(|Interrupted { text, .. }| text);
+        let failures: Vec<_> = [failures(runner, &text)].into_iter().chain(interrupted).collect();
+        let failures = failures.join("\n").trim().to_owned();
         // Without a failed test, for example because a crate does not compile, the end of the output has the reason.
         let command = error.to_string();
         let command = command.lines().next().unwrap_or_default();
@@ -31,49 +38,68 @@ pub fn run(step: &Step, command: impl Into<Command>, record: &Record) -> Result<
     Ok(text.lines().map(str::trim).filter(is_count).collect::<Vec<_>>().join("; "))
 }
 
+/// What runs the tests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Runner {
+    Cargo,
+    Nextest,
+}
+
 /// What failed tests printed, in the output of a run: of cargo test from the line `failures:` to the result of each
 /// executable, of cargo-nextest after its summary.
-fn failures(text: &str) -> String {
-    if text.contains(NEXTEST_START) {
+fn failures(runner: Runner, text: &str) -> String {
+    if runner == Runner::Nextest {
         let lines = text.lines().skip_while(|line| !line.contains(NEXTEST_START)).skip_while(|line| !is_summary(line));
         return lines.collect::<Vec<_>>().join("\n");
     }
-    // A block has the output of the failed tests after one such line, and their names after another. What a test
-    // printed may look like a result, too.
-    let (mut found, mut headings) = (Vec::new(), 0);
+    // What a test printed may look like a result, too: only the start of the next executable ends a block.
+    let (mut found, mut is_in_block, mut has_result) = (Vec::new(), false, false);
     for line in text.lines() {
-        headings += usize::from(line == "failures:");
-        if headings > 0 {
-            found.push(line);
+        is_in_block |= line == "failures:";
+        if has_result && line.starts_with("running ") {
+            (is_in_block, has_result) = (false, false);
         }
-        if headings > 1 && line.starts_with("test result: ") {
-            headings = 0;
+        if is_in_block {
+            found.push(line);
+            has_result |= line.starts_with("test result: FAILED");
         }
     }
     found.join("\n")
 }
 
-/// The errors of cargo about test executables that a signal ended, and what these printed, in the standard error of a
-/// run: of the tests that they ran there is no result.
-fn interrupted(stderr: &str) -> String {
-    let is_end = |line: &str| line.trim_start().starts_with("Running ") || line.trim_start().starts_with("Doc-tests ");
-    let (mut found, mut of_one) = (String::new(), Vec::<&str>::new());
-    for line in stderr.lines().chain(["Running "]) {
-        if is_end(line) {
-            if of_one.iter().any(|line| is_interruption(line)) {
-                found = format!("{found}\n{}", of_one.join("\n"));
-            }
-            of_one.clear();
-        } else {
-            of_one.push(line);
-        }
+/// A test executable that ended before its last test: of the tests that it ran there is no result.
+struct Interrupted {
+    executable: String,
+    /// What it printed on standard error, and cargo's error about it.
+    text: String,
+}
+
+impl Interrupted {
+    fn case(&self) -> Case {
+        case("tests", &self.executable, Verdict::Failed(OUTPUT_IN_SUITE_ERROR.into()))
+    }
+}
+
+/// The test executables that a signal ended, or that ended with another exit status than that of failed tests, in the
+/// standard error of a run of cargo test.
+fn interrupted(stderr: &str) -> Vec<Interrupted> {
+    let starts = |line: &str| ["Running ", "Doc-tests "].iter().any(|word| line.trim_start().starts_with(word));
+    let mut found = Vec::new();
+    // Before the first executable, compilers may be ended by signals.
+    let mut lines = stderr.lines().skip_while(|line| !starts(line)).peekable();
+    while lines.next().is_some() {
+        let of_one: Vec<_> = std::iter::from_fn(|| lines.next_if(|line| !starts(line))).collect();
+        let executable = of_one.iter().find_map(|line| interrupted_executable(line)).map(str::to_owned);
+        found.extend(executable.map(|executable| Interrupted { executable, text: of_one.join("\n") }));
     }
     found
 }
 
-/// Whether `line` is cargo's message about an executable that a signal ended.
-fn is_interruption(line: &str) -> bool {
-    line.trim_start().starts_with("process didn't exit successfully: ") && line.contains("(signal: ")
+/// The executable in `line`, if that is cargo's message about one that did not report failed tests.
+fn interrupted_executable(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix("process didn't exit successfully: `")?;
+    let (executable, how) = rest.split_once('`')?;
+    (!how.contains("(exit status: 101)")).then_some(executable)
 }
 
 /// A part of the first line of cargo-nextest.
@@ -85,9 +111,9 @@ fn is_summary(line: &str) -> bool {
 }
 
 /// The tests in the output of a run. cargo-nextest repeats the failed ones, with what they printed, after its summary.
-fn cases(text: &str) -> Vec<Case> {
-    if !text.contains(NEXTEST_START) {
-        return text.lines().filter_map(|line| of_cargo(line).or_else(|| of_interrupted(line))).collect();
+fn cases(runner: Runner, text: &str) -> Vec<Case> {
+    if runner == Runner::Cargo {
+        return text.lines().filter_map(of_cargo).collect();
     }
     let lines = text.lines().skip_while(|line| !line.contains(NEXTEST_START));
     lines.take_while(|line| !is_summary(line)).filter_map(of_nextest).collect()
@@ -97,12 +123,6 @@ fn cases(text: &str) -> Vec<Case> {
 fn of_cargo(line: &str) -> Option<Case> {
     let (name, outcome) = line.trim().strip_prefix("test ")?.split_once(" ... ")?;
     Some(case("tests", name, verdict(outcome.split([' ', ',']).next()?)?))
-}
-
-/// The executable that a signal ended, as the failed case of its tests.
-fn of_interrupted(line: &str) -> Option<Case> {
-    let executable = is_interruption(line).then(|| line.split('`').nth(1)).flatten()?;
-    Some(case("tests", executable, Verdict::Failed(OUTPUT_IN_SUITE_ERROR.into())))
 }
 
 /// The test of the line `PASS [   0.007s] (1/7) crate a::b`.
@@ -163,24 +183,36 @@ mod tests {
     fn an_error_has_the_output_of_every_failed_test_however_much_follows() {
         let script = "echo 'test a ... FAILED'; echo; echo 'failures:'; echo; echo '---- a stdout ----'; \
                       echo 'the reason of a'; echo; echo 'failures:'; echo '    a'; \
-                      echo 'test result: FAILED. 0 passed; 1 failed'; \
+                      echo 'test result: FAILED. 0 passed; 1 failed'; echo; echo 'running 1000 tests'; \
                       for i in $(seq 1000); do echo \"test other-$i ... ok\"; done; \
-                      echo 'test result: ok. 1000 passed; 0 failed'; exit 101";
+                      echo 'test result: ok. 1000 passed; 0 failed'; echo 'Running other' >&2; exit 101";
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let record = Record::default();
         let error = host::status::step("tests", |step| run(step, command, &record)).unwrap_err().to_string();
         assert!(error.contains("exit status: 101\nfailures:\n"), "{error}");
-        assert!(error.contains("the reason of a") && !error.contains("other-7"), "{error}");
-        let nested = "failures:\n---- a stdout ----\ntest result: ok. 7 passed\nthe reason\nfailures:\n    a\n\
-                      test result: FAILED. 0 passed; 1 failed\ntest b ... ok\n";
-        assert!(failures(nested).contains("the reason\nfailures:\n    a\ntest result: FAILED"), "{}", failures(nested));
-        assert!(!failures(nested).contains("test b"));
+        assert!(error.contains("the reason of a") && !error.contains("\ntest other"), "{error}");
+        assert!(!error.contains("\nRunning other"), "{error}");
         let nextest = "Nextest run ID x\n PASS [ 0.5s] (1/2) host b\n Summary [ 1s] 2 tests run\n FAIL [ 0.5s] (2/2) host a\n\
                        the reason of a\n";
-        let error = failures(nextest);
+        let error = failures(Runner::Nextest, nextest);
         assert!(error.contains("the reason of a") && !error.contains("host b"), "{error}");
-        assert_eq!(failures("error: expected one of\n"), "");
+        assert_eq!(failures(Runner::Cargo, "error: expected one of\n"), "");
+    }
+
+    #[test]
+    fn what_a_failed_test_printed_does_not_end_its_output() {
+        let block = |output: &str| {
+            format!(
+                "failures:\n---- a stdout ----\n{output}\nfailures:\n    a\n\ntest result: FAILED. 0 passed; 1 failed\n"
+            )
+        };
+        let run = format!("running 1 test\ntest x ... FAILED\n{}", block("of x"));
+        for printed in ["test result: ok. 7 passed", run.as_str()] {
+            let text = block(&format!("{printed}\nthe reason"));
+            let found = failures(Runner::Cargo, &format!("{text}\nrunning 1 test\ntest b ... ok\n"));
+            assert_eq!(found.trim(), text.trim());
+        }
     }
 
     #[test]
@@ -189,19 +221,26 @@ mod tests {
                       memory allocation of 7 bytes failed\nerror: test failed, to rerun pass `-p a --test b`\n\n\
                       Caused by:\n  process didn't exit successfully: `/target/b-2` (signal: 6, SIGABRT: process abort signal)\n\
                       \x20    Running tests/c.rs (target/c-3)\nerror: 2 targets failed:\n    `-p a --lib`\n    `-p a --test b`\n";
-        let text = interrupted(stderr);
+        let [Interrupted { executable, text }] = &interrupted(stderr)[..] else { panic!("not one executable") };
+        assert_eq!(executable, "/target/b-2");
         assert!(text.contains("memory allocation of 7 bytes") && text.contains("SIGABRT"), "{text}");
         assert!(!text.contains("Compiling") && !text.contains("2 targets"), "{text}");
-        let cases = cases(stderr);
-        assert!(matches!(&cases[..], [case] if case.name == "/target/b-2"), "{}", cases.len());
-        assert_eq!(interrupted("error: test failed, to rerun pass `-p a --lib`\n"), "");
+        assert_eq!(
+            interrupted(&stderr.replace("(signal: 6, SIGABRT: process abort signal)", "(exit status: 3)")).len(),
+            1
+        );
+        let failed = stderr.replace("(signal: 6, SIGABRT: process abort signal)", "(exit status: 101)");
+        assert!(interrupted(&failed).is_empty(), "failed tests have results");
+        let compiler =
+            "error: could not compile `a`\n\nCaused by:\n  process didn't exit successfully: `rustc` (signal: 9)\n";
+        assert!(interrupted(compiler).is_empty());
     }
 
     #[test]
     fn what_a_failed_test_printed_is_no_test() {
         let text = "Nextest run ID x\n FAIL [ 0.5s] (1/1) host a\n Summary [ 1s] 1 tests run\n test b ... ok\n\
                     FAIL [ 0.5s] (1/1) host a\n";
-        let names: Vec<_> = cases(text).into_iter().map(|case| case.name).collect();
+        let names: Vec<_> = cases(Runner::Nextest, text).into_iter().map(|case| case.name).collect();
         assert_eq!(names, ["a"]);
     }
 

@@ -20,6 +20,12 @@ use crate::work::{Temporary, clean_up_at_the_end};
 /// The keys that every module reads from the meta-data.
 const COMMON_KEYS: [&str; 2] = ["units", "health"];
 
+/// The health check of an artifact whose meta-data has `keys`, if it has one.
+fn health_check<G: Generator>(keys: &Map<String, Value>) -> Option<String> {
+    let own = keys.get("health").filter(|health| !health.is_null());
+    own.map(Value::to_string).or(G::HEALTH_CHECK.map(str::to_owned))
+}
+
 /// Makes the artifact of `generator`, and shows it.
 ///
 /// # Errors
@@ -69,8 +75,7 @@ pub fn run<G: Generator>(generator: &G) -> Result<()> {
         payload_type: G::MODULE,
         device_types: options.device_types.clone(),
         payload,
-        facts: [checked.facts, vec![("health check", keys.get("health").map(Value::to_string).into_iter().collect())]]
-            .concat(),
+        facts: [checked.facts, vec![("health check", health_check::<G>(&keys).into_iter().collect())]].concat(),
         meta_data: content.meta_data.clone(),
         command: None,
         header: None,

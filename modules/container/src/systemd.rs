@@ -100,10 +100,22 @@ impl Systemd {
             }
         }
         self.control(&["stop"], &installed)?;
-        // A failed unit stays in systemd's list of failed ones after its file is removed. Not an error: systemd has
-        // nothing to reset of a unit that it has not loaded.
-        let _ = self.control(&["reset-failed"], &installed);
+        if let Err(error) = self.reset_failed(&installed) {
+            log!("units may stay in the list of systemctl --failed: {error:#}");
+        }
         Ok(())
+    }
+
+    /// Removes those of `units` that have failed from systemd's list of failed units, in which they would stay after
+    /// their files are removed. Others may not be loaded any more, and cannot be reset.
+    fn reset_failed(&self, units: &[&str]) -> Result<()> {
+        let mut failed = Vec::new();
+        for unit in units {
+            if self.state(unit)?.has_failed() {
+                failed.push(*unit);
+            }
+        }
+        self.control(&["reset-failed"], &failed)
     }
 
     fn reload(&self) -> Result<()> {
@@ -157,6 +169,10 @@ impl UnitState {
     pub fn has_succeeded(&self) -> bool {
         let has_ended = self.get("ActiveState") == "inactive" || self.get("SubState") == "exited";
         has_ended && self.get("Result") == "success"
+    }
+
+    fn has_failed(&self) -> bool {
+        self.get("ActiveState") == "failed"
     }
 
     /// The number of restarts by systemd.

@@ -72,7 +72,7 @@ impl FileSet {
     /// Checks in the staging directory that the file system supports the activation.
     ///
     /// # Errors
-    /// When it has no hard links, or a file cannot be renamed from the staging directory to the destination.
+    /// When it has no hard links, or the destination is on another mount.
     pub fn check_file_system(&self) -> Result<()> {
         let staging = self.staging.open()?;
         if let Some(destination) = self.destination.open()? {
@@ -246,15 +246,12 @@ impl Update for FileSet {
 
     fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
         let Found { times, previous } = &prepared.found;
-        let destination = self
-            .destination
-            .open()
-            .with_context(|| format!("the previous files are in {}", self.staging.path().join("kept").display()))?;
-        let Some(destination) = destination else {
+        let kept_there = || format!("the previous files are in {}", self.staging.path().join("kept").display());
+        let Some(destination) = self.destination.open().with_context(kept_there)? else {
             return self.destination.remove_made(); // interrupted before this update made it
         };
         // Before the first change: a rollback would fail in the middle, after it has removed new files.
-        destination.require_same_mount(&self.staging.open()?)?;
+        destination.require_same_mount(&self.staging.open()?).with_context(kept_there)?;
         let kept = self.kept()?;
         let activated = self.remove_new(&destination, previous)? || matches!(kept, Kept::Complete(_));
         kept::restore(previous, kept.directory(), &destination)?;

@@ -1,8 +1,8 @@
 //! `deb`: packages that the real dpkg and apt replace, add and remove, in a chroot on a copy-on-write mount.
 //!
 //! The tracer interrupts apt, dpkg and maintainer scripts as it interrupts the module. The comparison is that of
-//! [`System::state`](mender_update_module_test::debian::System::state). Unsynced writes are lost in the directories that
-//! an update changes; the packages have their files in `/opt`, because `/usr` is large.
+//! [`System::state`](mender_update_module_test::debian::System::state). Unsynced writes are lost in the directories
+//! that an update changes; the packages have their files in `/opt`, because `/usr` is large.
 
 use std::fs;
 

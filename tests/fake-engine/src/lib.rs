@@ -14,6 +14,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -47,10 +48,18 @@ impl State {
     /// When the directory cannot be changed.
     pub fn open(directory: &str) -> Result<(Self, Option<fs::File>)> {
         let state = Self::new(directory);
-        let lock = fs::File::open(directory).ok(); // an engine that was never used has no directory
-        if let Some(lock) = &lock {
-            flock(lock, FlockOperation::LockExclusive).with_context(|| format!("locking {directory} failed"))?;
-        }
+        let lock = loop {
+            let lock = match fs::File::open(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break None, // nothing to repair
+                lock => lock.with_context(|| format!("opening {directory} failed"))?,
+            };
+            flock(&lock, FlockOperation::LockExclusive).with_context(|| format!("locking {directory} failed"))?;
+            // A command removes the directory when it is empty, also while another one waits for the lock.
+            let same = |other: fs::Metadata| lock.metadata().is_ok_and(|lock| lock.ino() == other.ino());
+            if fs::metadata(directory).is_ok_and(same) {
+                break Some(lock);
+            }
+        };
         for kind in KINDS {
             for name in state.names(kind)?.into_iter().filter(|name| name.ends_with(PARTIAL)) {
                 state.change(kind, || durable::remove_file(&state.0.join(kind).join(name)))?;
@@ -187,7 +196,12 @@ impl State {
         self.erase("running", name)
     }
 
-    /// Forgets that the unit of the container `name` has failed.
+    /// Whether the unit of the container `name` is in systemd's list of failed ones.
+    pub fn has_failed(&self, name: &str) -> bool {
+        self.file("failed", name).exists()
+    }
+
+    /// Removes the unit of the container `name` from systemd's list of failed ones.
     pub fn reset_failed(&self, name: &str) -> Result<()> {
         self.erase("failed", name)
     }

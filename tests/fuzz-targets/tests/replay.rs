@@ -40,8 +40,8 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-/// Runs `target` on every file of its corpus, on all truncations, with each byte changed to two others, and with random
-/// changes that are the same every time.
+/// Runs `target` on every file of its corpus, on all truncations, with each byte but padding changed to two others, and
+/// with random changes that are the same every time.
 fn run_mutations(target: &Target) {
     let mut seed = 1_u32;
     let mut random = || {
@@ -55,7 +55,9 @@ fn run_mutations(target: &Target) {
             target.run(&content[..length]);
         }
         // A digit is valid where the others are, and makes sizes large.
-        let places = (0..content.len()).filter(|place| content[*place] != 0); // not the padding of archives
+        // Padding of archives is zeros between zeros; a zero beside something else ends a field.
+        let is_padding = |place: &usize| content[place.saturating_sub(1)..].iter().take(3).all(|byte| *byte == 0);
+        let places = (0..content.len()).filter(|place| !is_padding(place));
         for (place, byte) in places.flat_map(|place| [(place, b'7'), (place, 0xff)]) {
             let mut changed = content.clone();
             changed[place] = byte;

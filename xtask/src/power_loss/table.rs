@@ -75,7 +75,8 @@ above is that of the last run, which has added its points to those of earlier ru
 - **client**: what the state machine of client 3.4.0 makes inevitable. As a daemon it reports a failure after a power
   loss between the end of ArtifactCommit and the end of Cleanup: the new version is active. Without the daemon it has no
   record of an update until some time after ArtifactInstall: the new version is active until the next install, in which
-  the module rolls it back.
+  the module rolls it back. And it removes its work tree before its record: between the two, it cannot start the module,
+  and `commit` and `rollback` fail; the disk has the version that they were for.
 - **bad**: everything else, and points that did not end.
 
 ";

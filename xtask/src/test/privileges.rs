@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::needs::{is_root, refusal};
 use crate::record::Record;
 
-/// The modules whose tests need that.
+/// The packages with tests that need root, or one of [`PROBES`].
 const MODULES: &str = "directory, mender-update-module, web-file";
 
 /// What tests do that a container may refuse, each as a script that does it in an empty directory.

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use host::command::run;
 use host::status::step;
 use qemu::Image;
@@ -22,7 +22,7 @@ use crate::layer::{self, Checkouts, Layer, levels};
 use crate::mutants::Mutants;
 use crate::needs::Needs;
 use crate::power_loss::PowerLoss;
-use crate::record::Record;
+use crate::record::{Record, both};
 use crate::summary::Summary;
 use crate::{build, docs, new, target, test_output};
 
@@ -269,10 +269,7 @@ fn unit_tests(sh: &Shell, record: &Record) -> Result<String> {
     let tests = step("unit tests", |step| test_output::run(step, tests, record));
     let examples = cmd!(sh, "cargo test --workspace --locked --doc");
     let examples = step("examples in the documentation", |step| test_output::run(step, examples, record));
-    match (tests, examples) {
-        (Err(tests), Err(examples)) => Err(anyhow!("{tests:#}\n{examples:#}")),
-        (tests, examples) => examples.and(tests),
-    }
+    both(tests, examples.map(drop))
 }
 
 /// Opens the report of a sample run in a headless browser.

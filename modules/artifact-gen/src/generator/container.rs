@@ -49,6 +49,7 @@ impl Generator for Container {
     const MODULE: &'static str = "container";
     const META_DATA_KEYS: &'static [&'static str] =
         &["project", "images", "run", "compose", "profiles", "quadlet", "archive"];
+    const HEALTH_CHECK: Option<&'static str> = Some("every unit and container runs");
 
     fn options(&self) -> &Options {
         &self.options

@@ -45,8 +45,11 @@ impl Engine {
 
 /// The endings of files that define what runs, and the option of each: a file after an option without a value is taken
 /// for an archive of images.
-const DEFINITIONS: [(&[&str], &str); 3] =
-    [(&["json"], "--run="), (&["yaml", "yml"], "--compose "), (&["container", "volume", "network"], "--quadlet ")];
+const DEFINITIONS: [(&[&str], &str); 3] = [
+    (&["json"], "--run="),
+    (&["yaml", "yml"], "--compose "),
+    (&["container", "pod", "volume", "network"], "--quadlet "),
+];
 
 /// An archive with its images.
 pub struct Exported {

@@ -26,6 +26,9 @@ pub trait Generator {
     /// The keys that the module reads from the meta-data, besides those of every module.
     const META_DATA_KEYS: &'static [&'static str];
 
+    /// The health check of an artifact that has none of its own, for the summary.
+    const HEALTH_CHECK: Option<&'static str> = None;
+
     /// The common options.
     fn options(&self) -> &Options;
 

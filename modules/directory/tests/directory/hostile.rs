@@ -121,7 +121,7 @@ fn what_is_mounted_between_two_calls_is_refused_and_a_rollback_follows() {
         let outcome = device.client.call(last).unwrap();
         drop(mounted);
         let what = format!("{}, then {last}", path.display());
-        let words = if *last == "ArtifactInstall" { "refused: " } else { ": unmount " };
+        let words = if *last == "ArtifactInstall" { "refused: " } else { ", unmount " };
         assert!(!outcome.success() && outcome.stderr.contains(words), "{what}: {outcome:?}");
         for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
             device.ok(state);

@@ -311,8 +311,12 @@ impl Dir {
     fn rename_with(&self, name: &FileName, into: &Dir, new_name: &FileName, how: RenameFlags) -> Result<()> {
         let renamed = fs::renameat_with(&self.fd, name.as_ref(), &into.fd, new_name.as_ref(), how);
         let remedy = match renamed {
-            Err(Errno::BUSY) => ": a file system is mounted on one of them: unmount it",
-            Err(Errno::XDEV) => ": they are on different mounts: unmount what was mounted since the download",
+            Err(Errno::BUSY) => " (if a file system is mounted on one of them, unmount it)",
+            // rename(2) returns it for project quotas and fscrypt policies as well.
+            Err(Errno::XDEV) => {
+                " (if they are on different mounts, unmount the file system that is mounted on one of them; if they have \
+                 different project quotas or encryption policies, give them the same)"
+            }
             _ => "",
         };
         renamed.with_context(|| {

@@ -90,7 +90,8 @@ impl Dir {
     pub fn require_same_mount(&self, other: &Dir) -> Result<()> {
         ensure!(
             mount(self)? == mount(other)?,
-            "{} refused: it is on another mount since the download: unmount it, or install again",
+            "{} refused: {} is on another mount: unmount the file system that is mounted on one of them",
+            self.path.display(),
             other.path.display()
         );
         Ok(())

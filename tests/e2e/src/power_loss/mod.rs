@@ -33,6 +33,9 @@ const MOMENT: Limit = Limit::new("MOMENT", 600);
 /// From power-on to the recovery at boot.
 const RECOVERY: Limit = Limit::new("RECOVERY", 300);
 
+/// The client's work tree of an update on the device.
+const WORK_TREE: &str = "/var/lib/mender/modules/v3/payloads/0000/tree";
+
 /// The directory of the scripts and of the module's executable on the device.
 const SCRIPTS: &str = "/usr/lib/power-loss";
 
@@ -173,6 +176,7 @@ impl Run<'_, '_> {
                         provided,
                         status,
                         has_log,
+                        has_work_tree: true,
                         ..Found::default()
                     })
                 };
@@ -183,6 +187,7 @@ impl Run<'_, '_> {
                 self.device.ok("sync")?;
                 let (state, lost) = self.standalone(&artifact)?;
                 self.recovery_has_ended()?;
+                let has_work_tree = !self.device.ok(&format!("ls -d {WORK_TREE} || true"))?.is_empty();
                 let arguments =
                     if matches!(self.point.moment, Moment::Commit | Moment::Cleanup) { "commit" } else { "rollback" };
                 let settled = Some(format!("{arguments}: exit status {}", self.device.client_settles(arguments)?));
@@ -196,6 +201,7 @@ impl Run<'_, '_> {
                         provided,
                         status: status.to_owned(),
                         settled: settled.clone(),
+                        has_work_tree,
                         ..Found::default()
                     })
                 };

@@ -26,6 +26,8 @@ pub struct Found {
     pub status: String,
     /// The command with which a user ended the standalone update after the boot, and its exit status.
     pub settled: Option<String>,
+    /// Standalone: whether the client had its work tree after the boot, before that command.
+    pub has_work_tree: bool,
     /// The phase of the update that the module takes for pending, if any.
     pub phase: Option<String>,
     /// Whether the server has a deployment log.
@@ -71,6 +73,9 @@ impl Found {
                     .to_owned(),
             );
         }
+        if self.has_only_a_record(mode, state) {
+            return Verdict::Client(ONLY_A_RECORD.to_owned());
+        }
         if self.artifact != self.disk {
             return bad("disk and show-artifact disagree");
         }
@@ -94,6 +99,15 @@ impl Found {
 }
 
 impl Found {
+    /// Whether the client had removed the work tree after Cleanup, and not yet its record of the update. It could not
+    /// call the module then.
+    fn has_only_a_record(&self, mode: Mode, state: &str) -> bool {
+        (mode, state, self.has_work_tree, &self.phase) == (Mode::Standalone, "Cleanup", false, &None)
+            && self.settled.as_deref() == Some(if self.disk == NEW { FAILED_COMMIT } else { FAILED_ROLLBACK })
+            && self.artifact == format!("{NEW}_INCONSISTENT")
+            && self.provided.is_none()
+    }
+
     /// Whether the new version is active and waits for a commit, and the client of a user has no record of an update.
     fn is_unknown_to_the_client(&self, mode: Mode) -> bool {
         mode == Mode::Standalone
@@ -106,6 +120,15 @@ impl Found {
 /// Client 3.4 resumes with Cleanup and reports a failure, whatever the module does.
 const FAILURE_AFTER_COMMIT: &str = "power loss after the end of ArtifactCommit: the client reports a failure, and its \
     own record and the disk have the new version";
+
+/// Client 3.4 removes the work tree after Cleanup, and then its record.
+const ONLY_A_RECORD: &str = "power loss between the client's removal of the work tree and of its record: client 3.4 cannot \
+    start the module in the missing directory, and marks the artifact as inconsistent; the disk has the version of before \
+    the power loss";
+
+/// How a user's commit and rollback end if the client cannot start the module.
+const FAILED_COMMIT: &str = "commit: exit status 1";
+const FAILED_ROLLBACK: &str = "rollback: exit status 1";
 
 /// What a user's rollback ends with if the client has no record of an update.
 const ROLLBACK_OF_NOTHING: &str = "rollback: exit status 2";
@@ -151,6 +174,7 @@ impl Record {
             "dirty_kib": lost,
             "second_ms": point.second.map(milliseconds),
             "settled": found.settled,
+            "work_tree": found.has_work_tree,
             "phase": found.phase,
             "views": {
                 "disk": found.disk,
@@ -188,6 +212,7 @@ mod tests {
             provided: (version == NEW).then(|| NEW.to_owned()),
             status: status.to_owned(),
             settled: None,
+            has_work_tree: true,
             phase: None,
             has_log: status == "failure",
             recovery: "inactive".to_owned(),
@@ -237,6 +262,30 @@ mod tests {
         assert!(matches!(found.verdict(Mode::Managed, "ArtifactInstall"), Verdict::Bad(_)));
         let not_recorded = Found { artifact: BASE.into(), ..found };
         assert!(matches!(not_recorded.verdict(Mode::Managed, "ArtifactCommit"), Verdict::Bad(_)));
+    }
+
+    #[test]
+    fn a_record_of_the_client_without_a_work_tree_is_the_clients() {
+        let failed = Found {
+            artifact: format!("{NEW}_INCONSISTENT"),
+            settled: Some(FAILED_ROLLBACK.into()),
+            has_work_tree: false,
+            ..found(BASE, "update pending")
+        };
+        let verdict = |found: &Found, mode, state| matches!(found.verdict(mode, state), Verdict::Client(_));
+        assert!(verdict(&failed, Mode::Standalone, "Cleanup"));
+        assert!(!verdict(&failed, Mode::Standalone, "ArtifactRollback") && !verdict(&failed, Mode::Managed, "Cleanup"));
+        let others: [fn(&mut Found); 4] = [
+            |found| found.has_work_tree = true,
+            |found| found.disk = NEW.into(),
+            |found| found.phase = Some("Active".into()),
+            |found| found.artifact = BASE.into(),
+        ];
+        for other in others {
+            let mut found = failed.clone();
+            other(&mut found);
+            assert!(!verdict(&found, Mode::Standalone, "Cleanup"), "{found:?}");
+        }
     }
 
     #[test]

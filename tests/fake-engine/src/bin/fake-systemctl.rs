@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use fake_engine::{State, run_mock};
 
 fn main() -> ExitCode {
@@ -32,7 +32,13 @@ fn answer(words: &[&str]) -> Result<String> {
             }
         }
         "stop" => units.iter().try_for_each(|unit| state.stop(&unit.container))?,
-        "reset-failed" => units.iter().try_for_each(|unit| state.reset_failed(&unit.container))?,
+        "reset-failed" => {
+            for unit in units {
+                // A unit that has stopped without a failure is not loaded any more.
+                ensure!(state.has_failed(&unit.container), "{}: unit not loaded", unit.path.display());
+                state.reset_failed(&unit.container)?;
+            }
+        }
         "show" => return units.iter().map(|unit| unit.properties(&state)).collect(),
         _ => bail!("unsupported verb: {verb}"),
     }
@@ -66,6 +72,7 @@ impl Unit {
         let runs = state.running()?.iter().any(|(name, _)| *name == self.container);
         let mode = state.mode(&self.image)?;
         let (active, sub, result, restarts) = match (runs, mode.as_str()) {
+            (false, _) if state.has_failed(&self.container) => ("failed", "failed", "exit-code", 0),
             (false, _) => ("inactive", "dead", "success", 0),
             (true, "exit") => ("activating", "auto-restart", "exit-code", 3),
             (true, "once") if self.is_oneshot()? => ("active", "exited", "success", 0),

@@ -127,7 +127,9 @@ mod tests {
         assert!(run(&script).is_none());
         let number: i32 = fs::read_to_string(number).unwrap().trim().parse().unwrap();
         let process = Pid::from_raw(number).unwrap();
-        // The process still runs: the wait did not wait for its end.
+        // The process still runs, and is no zombie: the wait did not wait for its end.
+        let state = fs::read_to_string(format!("/proc/{number}/stat")).unwrap();
+        assert!(!state.rsplit_once(") ").unwrap().1.starts_with('Z'), "{state}");
         rustix::process::kill_process(process, Signal::KILL).unwrap();
     }
 }

@@ -182,8 +182,8 @@ struct LaidOut<'a> {
 impl<'a> LaidOut<'a> {
     /// Replaces the content of `device` with `image`.
     fn new(image: &Image, device: &'a MockClient) -> Result<Self> {
-        // The content of the device is replaced, and so is none of a Debian system's temporary directory. In the end the
-        // file is in a directory that no module changes and no comparison includes.
+        // The content of a device is replaced, but not a Debian system's temporary directory. In the end the file is in
+        // a directory that no module changes and no comparison includes.
         let (before, after) = match device.system() {
             Some(_) => (device.device().join("tmp"), device.device().join("tmp")),
             None => (device.device().parent().unwrap_or(Path::new("/")).to_owned(), device.settings()),

@@ -56,8 +56,8 @@ impl Scope {
         evenly(faults, self.sample, self.offset)
     }
 
-    /// The faults in groups, one for each fault of the sample, which is the first of its group. The others replace it if
-    /// it is the same as another fault.
+    /// The faults in groups, one for each fault of the sample, which is the first of its group. The others replace it
+    /// if it is the same as another fault.
     pub(super) fn groups_of<T>(self, faults: Vec<T>) -> Vec<Vec<T>> {
         let every = step_width(faults.len(), self.sample);
         let mut faults = faults.into_iter();

@@ -109,7 +109,7 @@ impl<'a> Losses<'a> {
         found.into_iter().map(|what| Loss { point, what, complete }).collect()
     }
 
-    /// Of each of `groups` the first loss that leaves a state which no kill and no earlier loss leaves, if there is one.
+    /// Of each of `groups` the first loss, if any, that leaves a state which no kill and no earlier loss leaves.
     pub fn states<'b>(&'b self, groups: Vec<Vec<Loss>>) -> impl Iterator<Item = State> + 'b {
         let end = self.recording.calls.len();
         let mut left_by_kill: HashSet<_> = (self.first - 1..=end).map(|point| self.hash(&self.killed(point))).collect();
