@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::{self, Dir};
 use mender_update_module::{Program, log};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -83,6 +84,19 @@ impl Engine {
             load_seconds: settings.load_seconds,
         };
         engine.with_directories(settings)
+    }
+
+    /// Makes images and their names durable. podman does not sync the layers of an image: after a power loss without
+    /// this, podman 5.4 lists the image, and cannot start a container of it (`readlink …/overlay/l: invalid argument`).
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn sync_storage(&self) -> Result<()> {
+        if durable::exists(&self.storage)? {
+            let synced = Dir::open(&self.storage).and_then(|storage| storage.sync_filesystem());
+            synced.context("making the engine's images durable failed")?;
+        }
+        Ok(())
     }
 
     /// An engine with default settings, for a check on another machine than the device. It is never run.

@@ -32,6 +32,7 @@ impl ProjectUpdate {
         self.tag()?;
         self.tags().remove_loaded_names()?;
         self.build(&files)?;
+        self.engine.sync_storage()?;
         self.staged_directory = Some(Known::own(&self.staged())?);
         let has_previous = durable::exists(&self.active())?;
         self.previous_directory = has_previous.then(|| Known::own(&self.active())).transpose()?;

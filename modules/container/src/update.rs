@@ -243,6 +243,8 @@ impl ProjectUpdate {
         if let Err(error) = prune().or_else(|_| prune()) {
             log!("removing an unused image failed: {error:#}: remove it by hand");
         }
+        // Before the record of the names is removed.
+        self.engine.sync_storage()?;
         // Another project may have its previous version beside it, which could not be restored.
         durable::remove_tree(&self.staged())?;
         durable::remove_empty_dir(&self.staging())?;

@@ -135,9 +135,16 @@ impl State {
         self.change(kind, || durable::remove_file(&self.file(kind, name)))
     }
 
-    /// Adds the image `id`.
+    /// Adds the image `id`. As in podman, the record of the image is durable, and its content is not.
     pub fn add_image(&self, id: &str, mode: &str) -> Result<()> {
-        self.write("images", id, mode)
+        let path = self.file("images", id);
+        let partial = self.file("images", &format!("{id}{PARTIAL}"));
+        self.change("images", || {
+            let images = durable::make_dirs(&self.0.join("images"))?;
+            fs::write(&partial, mode).and_then(|()| fs::rename(&partial, &path)).context("adding an image failed")?;
+            images.sync()
+        })?;
+        Ok(fs::File::open(&path)?.set_modified(SystemTime::UNIX_EPOCH)?)
     }
 
     /// Gives the image `id` the name `reference`.
