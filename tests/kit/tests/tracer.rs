@@ -110,7 +110,7 @@ fn changes_outside_the_directory_and_reads_do_not_count() {
     let log = tempfile::tempdir().unwrap();
     let log = log.path().join("log");
     let script = "echo x >/dev/null; cat /dev/null; mkdir -p /tmp; mkfifo p; (cat p >/dev/null) & echo y >p; wait; ls";
-    let (_, output) = trace(&["record", log.to_str().unwrap()], script);
+    let (_, output) = trace(&["record", log.to_str().unwrap(), ""], script);
     assert!(output.status.success(), "{output:?}");
     let shown: Vec<_> = Recording::read(&log).unwrap().calls.into_iter().map(|call| call.shown).collect();
     // The FIFO is made, and opened with O_CREAT; data in a FIFO is not stored.
@@ -127,7 +127,7 @@ fn a_recording_contains_every_effect() {
     fs::write(device.join("old"), "content").unwrap();
     let script = "echo more >>old; ln old second; ln -s x link; mkdir d; mv second d/third; chmod 600 old; \
                   touch -d @5 old; rm link; mkdir d; sync d";
-    trace_in(&device, &["record", log.to_str().unwrap()], script);
+    trace_in(&device, &["record", log.to_str().unwrap(), ""], script);
     let recording = Recording::read(&log).unwrap();
     let old = fs::metadata(device.join("old")).unwrap().ino();
     let done = recording.calls.iter().filter(|call| call.done);

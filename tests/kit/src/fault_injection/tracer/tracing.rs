@@ -60,13 +60,15 @@ fn parse(words: &[OsString], directory: &Path) -> Result<Mode> {
     let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     let number = |word: &str| word.parse().with_context(|| format!("invalid number {word:?}\n{USAGE}"));
     Ok(match words[..] {
-        ["record", log, ref parts @ ..] => Mode::Record(begin(log, &Image::of(directory, parts)?)?),
+        ["record", log, ref parts @ ..] if !parts.is_empty() => {
+            Mode::Record(begin(log, &Image::of(directory, parts)?)?)
+        }
         ["list", log] => Mode::List(begin(log, &Image::empty())?),
         ["kill-before", call] => Mode::KillBefore(number(call)?),
         ["kill-after", call] => Mode::KillAfter(number(call)?),
         ["fail", call, name] => Mode::Fail(number(call)?, error(name)?),
         ["fail-from", call, name] => Mode::FailFrom(number(call)?, error(name)?),
-        ["record-failing", call, log, ref parts @ ..] => {
+        ["record-failing", call, log, ref parts @ ..] if !parts.is_empty() => {
             Mode::RecordFailing(begin(log, &Image::of(directory, parts)?)?, number(call)?)
         }
         _ => bail!(USAGE),
