@@ -176,7 +176,6 @@ impl Run<'_, '_> {
                         provided,
                         status,
                         has_log,
-                        has_work_tree: true,
                         ..Found::default()
                     })
                 };
@@ -201,7 +200,7 @@ impl Run<'_, '_> {
                         provided,
                         status: status.to_owned(),
                         settled: settled.clone(),
-                        has_work_tree,
+                        has_work_tree: Some(has_work_tree),
                         ..Found::default()
                     })
                 };

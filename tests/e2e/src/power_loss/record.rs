@@ -26,8 +26,8 @@ pub struct Found {
     pub status: String,
     /// The command with which a user ended the standalone update after the boot, and its exit status.
     pub settled: Option<String>,
-    /// Standalone: whether the client had its work tree after the boot, before that command.
-    pub has_work_tree: bool,
+    /// Whether the client had its work tree after the boot, before that command. The daemon removes it by itself.
+    pub has_work_tree: Option<bool>,
     /// The phase of the update that the module takes for pending, if any.
     pub phase: Option<String>,
     /// Whether the server has a deployment log.
@@ -102,7 +102,7 @@ impl Found {
     /// Whether the client had removed the work tree after Cleanup, and not yet its record of the update. It could not
     /// call the module then.
     fn has_only_a_record(&self, mode: Mode, state: &str) -> bool {
-        (mode, state, self.has_work_tree, &self.phase) == (Mode::Standalone, "Cleanup", false, &None)
+        (mode, state, self.has_work_tree, &self.phase) == (Mode::Standalone, "Cleanup", Some(false), &None)
             && self.settled.as_deref() == Some(if self.disk == NEW { FAILED_COMMIT } else { FAILED_ROLLBACK })
             && self.artifact == format!("{NEW}_INCONSISTENT")
             && self.provided.is_none()
@@ -212,7 +212,7 @@ mod tests {
             provided: (version == NEW).then(|| NEW.to_owned()),
             status: status.to_owned(),
             settled: None,
-            has_work_tree: true,
+            has_work_tree: None,
             phase: None,
             has_log: status == "failure",
             recovery: "inactive".to_owned(),
@@ -269,14 +269,14 @@ mod tests {
         let failed = Found {
             artifact: format!("{NEW}_INCONSISTENT"),
             settled: Some(FAILED_ROLLBACK.into()),
-            has_work_tree: false,
+            has_work_tree: Some(false),
             ..found(BASE, "update pending")
         };
         let verdict = |found: &Found, mode, state| matches!(found.verdict(mode, state), Verdict::Client(_));
         assert!(verdict(&failed, Mode::Standalone, "Cleanup"));
         assert!(!verdict(&failed, Mode::Standalone, "ArtifactRollback") && !verdict(&failed, Mode::Managed, "Cleanup"));
         let others: [fn(&mut Found); 4] = [
-            |found| found.has_work_tree = true,
+            |found| found.has_work_tree = Some(true),
             |found| found.disk = NEW.into(),
             |found| found.phase = Some("Active".into()),
             |found| found.artifact = BASE.into(),
