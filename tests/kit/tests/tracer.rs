@@ -148,3 +148,18 @@ fn a_recording_contains_every_effect() {
     assert!(recording.calls.iter().any(|call| !call.done), "the second mkdir d fails");
     assert_eq!(recording.before.inodes.len(), 2, "the directory and the file in it");
 }
+
+#[test]
+fn a_failed_sync_is_reported_again_for_its_own_file_system_and_once() {
+    let log = tempfile::tempdir().unwrap();
+    let log = log.path().join("log");
+    let script = "mkdir data; echo x >a; sync a || echo a; sync a || echo again; sync -f data || echo data
+        sync -f . || echo file system; sync -f . || echo file system again";
+    let (_, output) = trace(&["record-failing", "4", "data", log.to_str().unwrap(), ""], script);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "a\nfile system\n", "{output:?}");
+    let calls = Recording::read(&log).unwrap().calls;
+    let syncs: Vec<_> = calls.iter().filter(|call| call.is_sync).map(|call| call.operation.clone().unwrap()).collect();
+    assert!(matches!(syncs[0], Operation::FailedSync(_)), "{syncs:?}");
+    // It has written everything else.
+    assert!(matches!(syncs[3], Operation::SyncFileSystem { .. }), "{syncs:?}");
+}

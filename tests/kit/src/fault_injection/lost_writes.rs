@@ -113,8 +113,9 @@ impl Injection<'_> {
     fn failed_sync(&self, sequence: &Sequence, failing: usize, call: &str) -> Vec<(Expected, String, Result<End>)> {
         let record = || -> Result<_> {
             let mut device = prepared(self.subject, sequence)?;
+            let data = data(&device);
             let (recording, success) =
-                self.tracer.record_failing(self.subject, &mut device, sequence.interrupted, failing)?;
+                self.tracer.record_failing(self.subject, &mut device, sequence.interrupted, failing, &data)?;
             Ok((device, recording, success))
         };
         let shown = format!("call {failing} ({call}) failed and lost its data");

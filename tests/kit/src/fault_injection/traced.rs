@@ -85,7 +85,8 @@ impl Tracer {
     }
 
     /// Calls `state` on `device`, lets the sync that is call number `failing` fail with EIO, and records what the
-    /// module does; returns whether it reported success.
+    /// module does; returns whether it reported success. `data` is the path of the client's data in `device`, a file
+    /// system of its own.
     ///
     /// # Errors
     /// When a call cannot be recorded.
@@ -95,10 +96,11 @@ impl Tracer {
         device: &mut MockClient,
         state: &str,
         failing: usize,
+        data: &Path,
     ) -> Result<(Recording, bool)> {
         let directory = tempfile::tempdir()?;
         let log = directory.path().join("calls.log");
-        let words = ["record-failing".into(), failing.to_string().into(), log.clone().into()].into_iter();
+        let words = ["record-failing".into(), failing.to_string().into(), data.into(), log.clone().into()].into_iter();
         let parts = subject.recorded().iter().map(OsString::from);
         device.wrap(self.command(device.device(), words.chain(parts)));
         let outcome = call(subject, device, state)?;

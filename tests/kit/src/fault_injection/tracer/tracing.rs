@@ -21,13 +21,15 @@ use serde::Serialize;
 
 use super::call::Action;
 use super::filter::Filter;
+use super::place::Target;
 use super::recorder::{list, record, record_failed};
 use super::tracee::Tracee;
 
 const USAGE: &str = "DIRECTORY record LOG PART... | list LOG | kill-before N | kill-after N | fail N ERROR
-    | fail-from N ERROR | record-failing N LOG PART... -- PROGRAM ARGUMENTS...
+    | fail-from N ERROR | record-failing N DATA LOG PART... -- PROGRAM ARGUMENTS...
 Calls that change DIRECTORY count; a PART is a directory in it, whose content is recorded; ERROR is ENOSPC or EIO;
-record-failing lets call N fail with EIO";
+record-failing lets call N fail with EIO, and the next syncfs(2) on its file system; DATA is the directory in DIRECTORY
+that is one of its own";
 
 /// What the tracer does with the program.
 enum Mode {
@@ -39,7 +41,26 @@ enum Mode {
     /// All calls from this one on fail, as far as the error concerns them.
     FailFrom(usize, Errno),
     /// Records, and lets one call fail with EIO.
-    RecordFailing(BufWriter<File>, usize),
+    RecordFailing(BufWriter<File>, FailingSync),
+}
+
+/// A sync that fails.
+struct FailingSync {
+    /// The number of the call.
+    call: usize,
+    /// A directory on a file system of its own.
+    data: PathBuf,
+    /// Whether the file that was not synced is below `data`, until an error was reported for the whole file system.
+    unreported: Option<bool>,
+}
+
+/// An error that a call returns.
+#[derive(Clone, Copy)]
+enum Injected {
+    /// The kernel skips the call.
+    Instead(Errno),
+    /// The call is made.
+    Afterwards(Errno),
 }
 
 /// Runs the tracer.
@@ -68,8 +89,9 @@ fn parse(words: &[OsString], directory: &Path) -> Result<Mode> {
         ["kill-after", call] => Mode::KillAfter(number(call)?),
         ["fail", call, name] => Mode::Fail(number(call)?, error(name)?),
         ["fail-from", call, name] => Mode::FailFrom(number(call)?, error(name)?),
-        ["record-failing", call, log, ref parts @ ..] if !parts.is_empty() => {
-            Mode::RecordFailing(begin(log, &Image::of(directory, parts)?)?, number(call)?)
+        ["record-failing", call, data, log, ref parts @ ..] if !parts.is_empty() => {
+            let failing = FailingSync { call: number(call)?, data: directory.join(data), unreported: None };
+            Mode::RecordFailing(begin(log, &Image::of(directory, parts)?)?, failing)
         }
         _ => bail!(USAGE),
     })
@@ -160,8 +182,8 @@ fn start(program: &[OsString]) -> Result<Pid> {
 /// The progress of a process.
 #[derive(Default)]
 struct Progress {
-    /// The counted call that the process is in, with its number, and the error that it returns instead of being done.
-    call: Option<(usize, Action, Option<Errno>)>,
+    /// The counted call that the process is in, with its number, and the error that it returns.
+    call: Option<(usize, Action, Option<Injected>)>,
 }
 
 struct Tracer {
@@ -171,6 +193,28 @@ struct Tracer {
     /// Calls counted so far, over all processes.
     count: usize,
     tracees: BTreeMap<Pid, Progress>,
+}
+
+impl FailingSync {
+    /// The error of call number `count`.
+    ///
+    /// Linux reports a write that was lost to the next sync of the whole file system too, through any file descriptor
+    /// (syncfs(2), since 5.8; a test of the kit shows it). That sync writes everything else.
+    fn error_of(&mut self, count: usize, action: &Action) -> Option<Injected> {
+        let is_data = |target: &Target| target.shown.starts_with(&self.data);
+        match action {
+            Action::Sync(target) if count == self.call => {
+                self.unreported = Some(is_data(target));
+                Some(Injected::Instead(Errno::EIO))
+            }
+            _ if count == self.call => Some(Injected::Instead(Errno::EIO)),
+            Action::SyncFileSystem(target) if self.unreported == Some(is_data(target)) => {
+                self.unreported = None;
+                Some(Injected::Afterwards(Errno::EIO))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Tracer {
@@ -233,7 +277,7 @@ impl Tracer {
             self.kill_all();
         }
         let error = self.error_of(&action);
-        if error.is_some() {
+        if let Some(Injected::Instead(_)) = error {
             tracee.skip_call()?;
         }
         self.tracees.entry(tracee.0).or_default().call = Some((self.count, action, error));
@@ -241,20 +285,21 @@ impl Tracer {
     }
 
     /// The error that the call of `action`, which is counted already, has to return.
-    fn error_of(&self, action: &Action) -> Option<Errno> {
-        match self.mode {
-            Mode::Fail(call, error) if call == self.count => Some(error),
-            Mode::RecordFailing(_, call) if call == self.count => Some(Errno::EIO),
+    fn error_of(&mut self, action: &Action) -> Option<Injected> {
+        let error = match &mut self.mode {
+            Mode::Fail(call, error) if *call == self.count => Some(*error),
+            Mode::RecordFailing(_, failing) => return failing.error_of(self.count, action),
             // A full file system stays full, for what needs space.
-            Mode::FailFrom(call, Errno::ENOSPC) if call <= self.count => {
-                (call == self.count || action.needs_space()).then_some(Errno::ENOSPC)
+            Mode::FailFrom(call, Errno::ENOSPC) if *call <= self.count => {
+                (*call == self.count || action.needs_space()).then_some(Errno::ENOSPC)
             }
             // After an I/O error, the kernel makes the file system read-only.
-            Mode::FailFrom(call, error) if call <= self.count && !matches!(action, Action::SyncAll) => {
-                Some(if call == self.count || action.is_sync() { error } else { Errno::EROFS })
+            Mode::FailFrom(call, error) if *call <= self.count && !matches!(action, Action::SyncAll) => {
+                Some(if *call == self.count || action.is_sync() { *error } else { Errno::EROFS })
             }
             _ => None,
-        }
+        };
+        error.map(Injected::Instead)
     }
 
     /// Handles the exit of a counted call.
@@ -262,19 +307,20 @@ impl Tracer {
         let Some((number, action, error)) = self.tracees.entry(tracee.0).or_default().call.take() else {
             return Ok(());
         };
-        if let Some(error) = error {
+        let result = tracee.result()?;
+        if let Some(Injected::Instead(error) | Injected::Afterwards(error)) = error {
             tracee.set_error(error)?;
         }
         match &mut self.mode {
             Mode::KillAfter(call) if *call == number => self.kill_all(),
             Mode::Record(log) | Mode::RecordFailing(log, _) => {
                 let call = match error {
-                    Some(_) => record_failed(&action, &self.directory)?,
-                    None => record(tracee, &action, tracee.result()?, &self.directory)?,
+                    Some(Injected::Instead(_)) => record_failed(&action, &self.directory)?,
+                    _ => record(tracee, &action, result, &self.directory)?,
                 };
                 write(log, &call)?;
             }
-            Mode::List(log) => write(log, &list(&action, tracee.result()?, &self.directory)?)?,
+            Mode::List(log) => write(log, &list(&action, result, &self.directory)?)?,
             _ => {}
         }
         Ok(())
