@@ -18,6 +18,7 @@ pub mod artifact;
 mod backup;
 mod checks;
 mod dpkg;
+mod file_systems;
 #[doc(hidden)]
 pub mod fuzzing;
 mod layout;

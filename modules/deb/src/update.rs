@@ -18,15 +18,13 @@ use crate::dpkg::database::{self, Database};
 use crate::dpkg::hooks::Hooks;
 use crate::dpkg::stanza::PackageKey;
 use crate::dpkg::{lock, repair};
+use crate::file_systems::FileSystems;
 use crate::layout::ModuleDirectory;
 use crate::options::{Options, Reboot};
 use crate::payload::package::{self, StagedPackage};
 use crate::restart_inhibitor::{self, RestartInhibitor};
 use crate::rollback::source::{New, Source};
 use crate::rollback::steps;
-
-/// Directories on all file systems that packages and maintainer scripts usually write to.
-const WRITTEN: [&str; 4] = ["/", "/usr", "/etc", "/var"];
 
 /// One update, as it is in the journal.
 #[derive(Serialize, Deserialize)]
@@ -210,17 +208,19 @@ impl Update for PackageUpdate {
     }
 
     fn activate(&self, prepared: &Prepared) -> Result<()> {
+        let written = FileSystems::open()?;
         self.install(&prepared.backup)?;
-        sync()
+        written.sync()
     }
 
     fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
+        let written = FileSystems::open()?;
         let inhibitor =
             RestartInhibitor::acquire().inspect_err(|error| log!("rollback continues despite an error: {error:#}"));
         let restored = self.restore(prepared);
         inhibitor.into_iter().for_each(RestartInhibitor::release);
         restored?;
-        sync()
+        written.sync()
     }
 
     fn discard_at_boot(&self) -> Result<bool> {
@@ -299,11 +299,6 @@ fn changes_unit(transaction: &Transaction, database: &Database, unit: &str) -> b
 
 fn is_same_file(path: &Path, other: &Path) -> bool {
     path.canonicalize().ok().is_some_and(|path| other.canonicalize().ok() == Some(path))
-}
-
-/// Makes all that was written durable. dpkg syncs its own files, maintainer scripts do not.
-fn sync() -> Result<()> {
-    WRITTEN.iter().try_for_each(|directory| Dir::open(Path::new(directory))?.sync_filesystem())
 }
 
 #[cfg(test)]

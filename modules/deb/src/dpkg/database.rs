@@ -58,6 +58,21 @@ impl Database {
         self.stanzas.iter().filter(move |stanza| !is_finished(stanza))
     }
 
+    /// The info files with a name that one of the packages `keys` gives to its own, where no package in the database
+    /// has that name: a power loss may leave the files of a package that dpkg does not know.
+    pub fn orphaned_info_files<'a>(&self, keys: impl Iterator<Item = &'a PackageKey>) -> Result<Vec<PathBuf>> {
+        let known = self.stanzas.iter().filter(|stanza| stanza.state() != "not-installed");
+        let known: BTreeSet<_> = known.filter_map(|stanza| info_name(stanza).ok()).collect();
+        let mut found = Vec::new();
+        for PackageKey { name, foreign } in keys {
+            let of_architecture = format!("{name}:{}", foreign.as_ref().unwrap_or(&self.native));
+            for name in [name, &of_architecture].into_iter().filter(|name| !known.contains(*name)) {
+                found.extend(info_files_of(name)?);
+            }
+        }
+        Ok(found)
+    }
+
     /// The packages that each of the files and directories `paths` belongs to.
     pub fn owners<'a, P: AsRef<Path> + 'a + ?Sized>(&self, paths: impl IntoIterator<Item = &'a P>) -> Result<Owners> {
         let mut owners: BTreeMap<_, _> =
@@ -125,9 +140,14 @@ pub fn is_interrupted() -> Result<bool> {
 
 /// The paths of the info files of `package`, without those of the same package for another architecture.
 pub fn info_files(package: &Stanza) -> Result<Vec<PathBuf>> {
+    info_files_of(&info_name(package)?)
+}
+
+/// The paths of the info files with the name `name`.
+fn info_files_of(name: &str) -> Result<Vec<PathBuf>> {
     let directory = Path::new(ADMIN_DIRECTORY).join("info");
     let listing = || format!("listing {}", directory.display());
-    let prefix = info_name(package)? + ".";
+    let prefix = format!("{name}.");
     let mut found = Vec::new();
     for entry in fs::read_dir(&directory).with_context(listing)? {
         let path = entry.with_context(listing)?.path();

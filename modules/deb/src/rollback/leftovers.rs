@@ -67,14 +67,14 @@ fn remove_temporary(path: &Path) -> Result<()> {
     related_files::temporary(path).try_for_each(|path| remove_unless_directory(&path))
 }
 
-/// Removes the info files of previous packages that these did not have.
+/// Removes the info files of previous packages that these did not have, and those of new packages, which dpkg does
+/// not know any more.
 fn remove_new_info_files(backup: &Backup) -> Result<()> {
+    let mut found = Database::read()?.orphaned_info_files(backup.packages.iter().map(|package| &package.key))?;
     for package in previous_stanzas(backup) {
-        for path in database::info_files(package)?.iter().filter(|path| !backup.files.contains(path)) {
-            remove_unless_directory(path)?;
-        }
+        found.extend(database::info_files(package)?);
     }
-    Ok(())
+    found.iter().filter(|path| !backup.files.contains(path)).try_for_each(|path| remove_unless_directory(path))
 }
 
 fn previous_stanzas(backup: &Backup) -> impl Iterator<Item = &Stanza> {

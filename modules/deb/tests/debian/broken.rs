@@ -103,3 +103,24 @@ fn an_interrupted_dpkg_is_repaired_first() {
     assert!(log.contains("repairing"), "{log}");
     assert_eq!((device.version("app"), device.version("half")), ("ii 2.0".into(), "ii 1".into()));
 }
+
+#[test]
+fn info_files_of_a_new_package_that_dpkg_does_not_know_are_removed() {
+    for multi_arch in ["same", "foreign"] {
+        let device = Device::new(&[app("1.0")]);
+        let architecture = device.system().ok(&["dpkg", "--print-architecture"]).unwrap();
+        let of_other = "/var/lib/dpkg/info/extra.other.list";
+        device.write(of_other, "");
+        let previous = device.state();
+        let extra = Package::new("extra", "1").field("Multi-Arch", multi_arch);
+        let extra = extra.field("Architecture", architecture.trim());
+        device.install(&[app("2.0"), extra.file("/opt/extra", "x")]);
+        // A power loss may keep the files and lose the status.
+        let status = device.text("/var/lib/dpkg/status");
+        let stanzas = status.split("\n\n").filter(|stanza| !stanza.starts_with("Package: extra\n"));
+        device.write("/var/lib/dpkg/status", &stanzas.collect::<Vec<_>>().join("\n\n"));
+        device.roll_back();
+        device.assert_state(&previous);
+        assert!(device.path(of_other).exists(), "a file of another package was removed");
+    }
+}
