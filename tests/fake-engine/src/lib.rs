@@ -26,6 +26,10 @@ use rustix::fs::{FlockOperation, flock};
 /// The directories of the state.
 const KINDS: [&str; 4] = ["images", "tags", "running", "failed"];
 
+/// Those that the engine has in its storage. As podman, it syncs neither the layers of images nor the directories of its
+/// records. The others are in memory, and a power loss ends them all.
+const STORED: [&str; 2] = ["images", "tags"];
+
 /// The end of the name of a partly written file, which an interrupted command leaves.
 const PARTIAL: &str = ".new";
 
@@ -64,6 +68,11 @@ impl State {
             for name in state.names(kind)?.into_iter().filter(|name| name.ends_with(PARTIAL)) {
                 state.change(kind, || durable::remove_file(&state.0.join(kind).join(name)))?;
             }
+        }
+        // podman has an image and its names in one record.
+        let images = state.names("images")?;
+        for (tag, _) in state.tags()?.into_iter().filter(|(_, id)| !images.contains(id)) {
+            state.erase("tags", &tag)?;
         }
         Ok((state, lock))
     }
@@ -126,25 +135,34 @@ impl State {
     }
 
     fn write(&self, kind: &str, name: &str, content: &str) -> Result<()> {
-        let path = self.file(kind, name);
-        self.change(kind, || durable::write_file(&path, content.as_bytes()))?;
+        let (path, partial) = (self.file(kind, name), self.file(kind, &format!("{name}{PARTIAL}")));
+        self.change(kind, || {
+            if !STORED.contains(&kind) {
+                return durable::write_file(&path, content.as_bytes());
+            }
+            fs::create_dir_all(self.0.join(kind))?;
+            fs::write(&partial, content)?;
+            Ok(fs::rename(&partial, &path)?)
+        })?;
         Ok(fs::File::open(&path)?.set_modified(SystemTime::UNIX_EPOCH)?)
     }
 
     fn erase(&self, kind: &str, name: &str) -> Result<()> {
-        self.change(kind, || durable::remove_file(&self.file(kind, name)))
+        let path = self.file(kind, name);
+        self.change(kind, || {
+            if !STORED.contains(&kind) {
+                return durable::remove_file(&path);
+            }
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            }
+        })
     }
 
-    /// Adds the image `id`. As in podman, the record of the image is durable, and its content is not.
+    /// Adds the image `id`.
     pub fn add_image(&self, id: &str, mode: &str) -> Result<()> {
-        let path = self.file("images", id);
-        let partial = self.file("images", &format!("{id}{PARTIAL}"));
-        self.change("images", || {
-            let images = durable::make_dirs(&self.0.join("images"))?;
-            fs::write(&partial, mode).and_then(|()| fs::rename(&partial, &path)).context("adding an image failed")?;
-            images.sync()
-        })?;
-        Ok(fs::File::open(&path)?.set_modified(SystemTime::UNIX_EPOCH)?)
+        self.write("images", id, mode)
     }
 
     /// Gives the image `id` the name `reference`.
