@@ -17,7 +17,7 @@ use anyhow::Result;
 use clap::Args;
 use xshell::Shell;
 
-pub use commands::run as run_commands;
+pub use commands::{run as run_commands, run_short as run_short_commands, run_tutorial};
 
 /// Makes the diagrams of the documentation, and builds the book in target/book
 ///

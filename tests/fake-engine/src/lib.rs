@@ -26,8 +26,8 @@ use rustix::fs::{FlockOperation, flock};
 /// The directories of the state.
 const KINDS: [&str; 4] = ["images", "tags", "running", "failed"];
 
-/// Those that the engine has in its storage. As podman, it syncs neither the layers of images nor the directories of its
-/// records. The others are in memory, and a power loss ends them all.
+/// Those that the engine has in its storage. As podman, it syncs neither the layers of images nor the directories of
+/// its records. The others are in memory, and a power loss ends them all.
 const STORED: [&str; 2] = ["images", "tags"];
 
 /// The end of the name of a partly written file, which an interrupted command leaves.

@@ -60,7 +60,10 @@ pub const SUITES: &[Suite] = &[
     one("crates", Level::Sample, Lane::Host, nothing, |_, sh, _| crates(sh)),
     one("library examples", Level::Sample, Lane::Host, needs_strace, |_, sh, record| examples(sh, record)),
     one("report in a browser", Level::Sample, Lane::Host, needs_browser, |_, sh, record| browser(sh, record)),
-    one("documented commands", Level::Sample, Lane::Host, needs_mender_artifact, |_, sh, _| docs::run_commands(sh)),
+    one("documented commands", Level::Sample, Lane::Host, needs_mender_artifact, |_, sh, _| {
+        docs::run_short_commands(sh)
+    }),
+    one("tutorial", Level::Full, Lane::Host, needs_mender_artifact, |_, sh, _| docs::run_tutorial(sh)),
     one("new module", Level::Full, Lane::Host, needs_strace, |_, sh, record| new::proof(sh, record)),
     one("fault injection", Level::Quick, Lane::Host, nothing, fault_injection),
     one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
