@@ -63,7 +63,7 @@ pub const SUITES: &[Suite] = &[
     one("documented commands", Level::Sample, Lane::Host, needs_mender_artifact, |_, sh, _| {
         docs::run_short_commands(sh)
     }),
-    one("tutorial", Level::Full, Lane::Host, needs_mender_artifact, |_, sh, _| docs::run_tutorial(sh)),
+    one("tutorial", Level::Full, Lane::Host, needs_tutorial, |_, sh, _| docs::run_tutorial(sh)),
     one("new module", Level::Full, Lane::Host, needs_strace, |_, sh, record| new::proof(sh, record)),
     one("fault injection", Level::Quick, Lane::Host, nothing, fault_injection),
     one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
@@ -158,6 +158,10 @@ fn needs_strace(_: &Plan, _: &Shell) -> Result<Requirements> {
 
 fn needs_mender_artifact(_: &Plan, _: &Shell) -> Result<Requirements> {
     Ok(Needs::packages(e2e::HOST_PACKAGES).into())
+}
+
+fn needs_tutorial(_: &Plan, _: &Shell) -> Result<Requirements> {
+    Ok(Needs::packages(&[e2e::HOST_PACKAGES, conformance::HOST_PACKAGES].concat()).into())
 }
 
 fn needs_browser(_: &Plan, _: &Shell) -> Result<Requirements> {
