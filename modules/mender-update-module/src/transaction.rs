@@ -231,11 +231,18 @@ impl<U: Update> Transaction<U> {
     /// Ends the previous transaction before the next one begins: rolls back one that was not committed. Returns those
     /// that cannot be rolled back.
     pub fn clear(&self) -> Result<Vec<Unrestored<U>>> {
+        let before = self.left();
         self.finish_discard()?;
         self.end_current()?;
+        // What has failed in this call waits for the next one, or for a boot: after a sync that failed, files seem to be
+        // removed, and a power loss brings them back.
+        let mut failed = self.left();
+        failed.retain(|left| !before.contains(left));
         let unrestored = self.retry_unrestored(Trigger::Call)?;
         if unrestored.is_empty() {
-            self.retry_left(&self.left());
+            let mut left = self.left();
+            left.retain(|left| !failed.contains(left));
+            self.retry_left(&left);
         }
         Ok(unrestored)
     }

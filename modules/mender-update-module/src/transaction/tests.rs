@@ -313,6 +313,19 @@ fn files_that_an_update_left_are_removed_later_and_not_while_another_is_pending(
 }
 
 #[test]
+fn files_that_cannot_be_removed_wait_for_the_next_call() {
+    let trial = Trial::in_phase(Phase::Committed);
+    trial.fail("discard");
+    trial.transaction().clear().unwrap();
+    assert_eq!(trial.calls(), ["discard"], "a second attempt may only seem to succeed");
+    assert!(trial.has("left-1.json") && trial.phase().is_none());
+    trial.succeed("discard");
+    trial.transaction().clear().unwrap();
+    assert_eq!(trial.calls(), ["discard"]);
+    assert!(!trial.has("left-1.json"));
+}
+
+#[test]
 fn a_journal_that_cannot_be_read_is_never_taken_for_none() {
     let whole = |path: &Path| fs::read(path).unwrap();
     type Damage = fn(Vec<u8>) -> Vec<u8>;
