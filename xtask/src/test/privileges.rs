@@ -1,4 +1,4 @@
-//! What some unit tests of the modules need besides Debian packages: owners, attributes and mounts. A test without them
+//! What some unit tests need besides Debian packages: owners, attributes and mounts. A test without them
 //! returns early, and its runner says that it passed.
 
 use std::path::Path;
@@ -10,10 +10,10 @@ use crate::needs::{is_root, refusal};
 use crate::record::Record;
 
 /// The packages with tests that need root, or one of [`PROBES`].
-const MODULES: &str = "directory, mender-update-module, web-file";
+const MODULES: &str = "directory, mender-update-module, mender-update-module-test, web-file";
 
 /// What tests do that a container may refuse, each as a script that does it in an empty directory.
-const PROBES: [(&str, &str); 3] = [
+const PROBES: [(&str, &str); 4] = [
     ("tests of attributes", "touch file && chattr +i file && chattr -i file"),
     (
         "tests of mounts",
@@ -23,6 +23,10 @@ const PROBES: [(&str, &str); 3] = [
         "tests of overlayfs",
         "mkdir lower upper work merged && \
          mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged && umount merged",
+    ),
+    (
+        "tests of a failing storage",
+        "truncate --size 8M image && mkfs.ext4 -q image && mkdir mount && mount -o loop image mount && umount mount",
     ),
 ];
 
