@@ -16,7 +16,7 @@ use crate::record::{Record, case};
 /// A test failed. The error has what the failed tests printed.
 pub fn run(step: &Step, command: impl Into<Command>, record: &Record) -> Result<String> {
     let (output, result) = complete(step, command)?;
-    let interrupted = interrupted(&output.stderr);
+    let interrupted = if result.is_err() { interrupted(&output.stderr) } else { Vec::new() };
     let runner = if output.stderr.contains(NEXTEST_START) { Runner::Nextest } else { Runner::Cargo };
     let text = match runner {
         Runner::Nextest => output.stdout + &output.stderr,

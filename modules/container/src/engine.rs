@@ -61,6 +61,33 @@ pub struct ListedImage {
     pub reference: Option<String>,
 }
 
+/// The file system of an engine's images, since it was opened: the kernel reports a write that is lost later, even if
+/// another program has synced the file system first.
+pub struct Storage {
+    path: PathBuf,
+    /// `None` if it did not exist.
+    directory: Option<Dir>,
+}
+
+impl Storage {
+    /// Makes images and their names durable. podman does not sync the layers of an image: after a power loss without
+    /// this, podman 5.4 lists the image, and cannot start a container of it (`readlink …/overlay/l: invalid argument`).
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn sync(&self) -> Result<()> {
+        let synced = match &self.directory {
+            Some(directory) => directory.sync_filesystem(),
+            None if durable::exists(&self.path)? => Dir::open(&self.path).and_then(|made| made.sync_filesystem()),
+            None => {
+                log!("images not synced: {}, the engine's storage, is not on this device", self.path.display());
+                Ok(())
+            }
+        };
+        synced.context("making the engine's images durable failed")
+    }
+}
+
 impl Engine {
     /// The engine in the settings, else podman, else docker.
     ///
@@ -86,17 +113,14 @@ impl Engine {
         engine.with_directories(settings)
     }
 
-    /// Makes images and their names durable. podman does not sync the layers of an image: after a power loss without
-    /// this, podman 5.4 lists the image, and cannot start a container of it (`readlink …/overlay/l: invalid argument`).
+    /// The file system of images and their names. Open it before the engine changes something there.
     ///
     /// # Errors
-    /// When the storage fails.
-    pub fn sync_storage(&self) -> Result<()> {
-        if durable::exists(&self.storage)? {
-            let synced = Dir::open(&self.storage).and_then(|storage| storage.sync_filesystem());
-            synced.context("making the engine's images durable failed")?;
-        }
-        Ok(())
+    /// When its directory exists and cannot be opened.
+    pub fn open_storage(&self) -> Result<Storage> {
+        let path = self.storage.clone();
+        let directory = if durable::exists(&path)? { Some(Dir::open(&path)?) } else { None };
+        Ok(Storage { path, directory })
     }
 
     /// An engine with default settings, for a check on another machine than the device. It is never run.

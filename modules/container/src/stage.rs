@@ -26,13 +26,14 @@ impl ProjectUpdate {
         durable::remove_tree(&self.staged())?;
         durable::make_dirs(&self.staged())?;
         let mut files = ArtifactFiles::new(self.staged().join(FILES), self.reserve);
+        let storage = self.engine.open_storage()?;
         let loaded = self.load(payloads, &mut files);
         self.engine.remove_temporary_files();
         self.engine_ids = loaded?;
         self.tag()?;
         self.tags().remove_loaded_names()?;
         self.build(&files)?;
-        self.engine.sync_storage()?;
+        storage.sync()?;
         self.staged_directory = Some(Known::own(&self.staged())?);
         let has_previous = durable::exists(&self.active())?;
         self.previous_directory = has_previous.then(|| Known::own(&self.active())).transpose()?;

@@ -228,6 +228,7 @@ impl Update for ProjectUpdate {
 impl ProjectUpdate {
     /// Removes what the update has staged and kept. If `is_restored`, names get the images that they had before it.
     fn discard_with(&self, is_restored: bool) -> Result<()> {
+        let storage = self.engine.open_storage()?;
         self.engine.remove_temporary_files();
         self.tags().remove_loaded_names()?;
         let discarded = Project::read(&self.staged())?;
@@ -244,7 +245,7 @@ impl ProjectUpdate {
             log!("removing an unused image failed: {error:#}: remove it by hand");
         }
         // Before the record of the names is removed.
-        self.engine.sync_storage()?;
+        storage.sync()?;
         // Another project may have its previous version beside it, which could not be restored.
         durable::remove_tree(&self.staged())?;
         durable::remove_empty_dir(&self.staging())?;

@@ -1,5 +1,6 @@
 //! An update of packages, as a transaction of the library.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,6 +12,7 @@ use crate::apt::get::{self, Transaction};
 use crate::apt::mark;
 use crate::backup::contents::{Backup, NewPackage};
 use crate::backup::deb_cache;
+use crate::backup::path_record::PathRecord;
 use crate::backup::tables::Tables;
 use crate::checks::affected::Affected;
 use crate::checks::{policy, restorable};
@@ -176,6 +178,13 @@ impl PackageUpdate {
         self.roll_back_to(backup, New { packages: &packages, staged: Some(&staged) })
     }
 
+    /// The file systems with the paths in the backup. A journal of version 0.1.0 may lack the record of paths.
+    fn file_systems(&self) -> Result<FileSystems> {
+        let record = PathRecord::new(self.directory.backup().record());
+        let paths = if record.exists()? { record.paths()? } else { BTreeSet::new() };
+        FileSystems::open(paths.iter().map(PathBuf::as_path))
+    }
+
     fn roll_back_to(&self, backup: &Backup, new: New) -> Result<()> {
         let directory = self.directory.backup();
         steps::roll_back(&Source::read(backup, directory, new, self.options.lock_seconds)?)
@@ -208,13 +217,14 @@ impl Update for PackageUpdate {
     }
 
     fn activate(&self, prepared: &Prepared) -> Result<()> {
-        let written = FileSystems::open()?;
+        let written = self.file_systems()?;
+        written.log_earlier_errors();
         self.install(&prepared.backup)?;
         written.sync()
     }
 
     fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
-        let written = FileSystems::open()?;
+        let written = self.file_systems()?;
         let inhibitor =
             RestartInhibitor::acquire().inspect_err(|error| log!("rollback continues despite an error: {error:#}"));
         let restored = self.restore(prepared);

@@ -234,15 +234,15 @@ impl<U: Update> Transaction<U> {
         let before = self.left();
         self.finish_discard()?;
         self.end_current()?;
-        // What has failed in this call waits for the next one, or for a boot: after a sync that failed, files seem to be
-        // removed, and a power loss brings them back.
         let mut failed = self.left();
         failed.retain(|left| !before.contains(left));
         let unrestored = self.retry_unrestored(Trigger::Call)?;
         if unrestored.is_empty() {
-            let mut left = self.left();
-            left.retain(|left| !failed.contains(left));
+            let (again, left): (Vec<_>, Vec<_>) = self.left().into_iter().partition(|left| failed.contains(left));
             self.retry_left(&left);
+            // After a sync that failed, files only seem to be removed, and a power loss brings them back: the record
+            // stays for the next call.
+            again.iter().for_each(|left| self.log_failure(left, self.retry(left)));
         }
         Ok(unrestored)
     }
@@ -361,23 +361,30 @@ impl<U: Update> Transaction<U> {
 
     fn retry_left_where(&self, left: &[FileName], may: impl Fn(&U) -> Result<bool>) {
         let retry = |name: &FileName| {
-            if let Some(record) = decoded::<U>(self.journal.read_record(name)?)? {
-                if !may(record.update())? {
-                    return Ok(());
-                }
-                if name.as_ref().to_string_lossy().starts_with(LATE) {
-                    record.update().discard_late(record.prepared())?;
-                } else {
-                    record.update().discard(record.prepared())?;
-                }
+            let record = decoded::<U>(self.journal.read_record(name)?)?;
+            if !record.map_or(Ok(true), |record| may(record.update()))? {
+                return Ok(());
             }
+            self.retry(name)?;
             self.journal.remove_record(name)
         };
-        for name in left {
-            if let Err(error) = retry(name) {
-                let path = self.journal.path_of(name);
-                log!("cleanup of an earlier update failed again: {}: {error:#}", path.display());
-            }
+        left.iter().for_each(|name| self.log_failure(name, retry(name)));
+    }
+
+    /// Removes the files of the ended transaction `left`.
+    fn retry(&self, left: &FileName) -> Result<()> {
+        let Some(record) = decoded::<U>(self.journal.read_record(left)?)? else { return Ok(()) };
+        if left.as_ref().to_string_lossy().starts_with(LATE) {
+            record.update().discard_late(record.prepared())
+        } else {
+            record.update().discard(record.prepared())
+        }
+    }
+
+    fn log_failure(&self, left: &FileName, retried: Result<()>) {
+        if let Err(error) = retried {
+            let path = self.journal.path_of(left);
+            log!("cleanup of an earlier update failed again: {}: {error:#}", path.display());
         }
     }
 

@@ -100,7 +100,8 @@ fn execute_pages(sh: &Shell, pages: &[&str]) -> Result<String> {
             }
         }
     }
-    ensure!(commands > 0, "no commands in {}", pages.join(", "));
+    let has_files = files > 0 || !pages.contains(&TUTORIAL);
+    ensure!(commands > 0 && has_files, "no files or no commands in {}", pages.join(", "));
     Ok(format!("{} pages: {files} files and {commands} blocks of commands", pages.len()))
 }
 

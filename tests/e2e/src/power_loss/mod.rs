@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use host::{directory, status};
 use qemu::{Limit, Snapshot};
 use serde_json::Value;
@@ -186,7 +186,7 @@ impl Run<'_, '_> {
                 self.device.ok("sync")?;
                 let (state, lost) = self.standalone(&artifact)?;
                 self.recovery_has_ended()?;
-                let has_work_tree = !self.device.ok(&format!("ls -d {WORK_TREE} || true"))?.is_empty();
+                let has_work_tree = has_work_tree(self.device)?;
                 let arguments =
                     if matches!(self.point.moment, Moment::Commit | Moment::Cleanup) { "commit" } else { "rollback" };
                 let settled = Some(format!("{arguments}: exit status {}", self.device.client_settles(arguments)?));
@@ -324,6 +324,16 @@ const SERVICE_TRIES: u32 = 12;
 const SERVICE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The key of the payload's version in `show-provides`.
+/// Whether the client's work tree of an update is on `device`.
+fn has_work_tree(device: &Device) -> Result<bool> {
+    let answer = device.ok(&format!("if test -d {WORK_TREE}; then echo yes; else echo no; fi"))?;
+    match answer.trim() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => bail!("unexpected answer of the device: {answer:?} instead of yes or no"),
+    }
+}
+
 fn version_key(module: &str) -> String {
     format!("data-partition.{module}.version")
 }
