@@ -17,7 +17,7 @@ use anyhow::Result;
 use clap::Args;
 use xshell::Shell;
 
-pub use commands::{run as run_commands, run_short as run_short_commands, run_tutorial};
+pub use commands::{Length, run as run_commands};
 
 /// Makes the diagrams of the documentation, and builds the book in target/book
 ///
@@ -27,7 +27,7 @@ pub struct Docs {
     /// Makes the diagrams only
     #[arg(long, conflicts_with = "commands")]
     diagrams: bool,
-    /// Runs the commands of the pages in temporary directories instead, which takes about 2 minutes
+    /// Runs the commands of the pages in temporary directories instead, which takes about 4 minutes
     #[arg(long)]
     commands: bool,
 }
@@ -36,7 +36,7 @@ impl Docs {
     /// Makes the diagrams, and the book or runs the commands.
     pub fn run(self, sh: &Shell) -> Result<()> {
         if self.commands {
-            return run_commands(sh).map(|summary| println!("{summary}"));
+            return run_commands(sh, &[Length::Seconds, Length::Minutes]).map(|summary| println!("{summary}"));
         }
         diagram::write(&sh.current_dir())?;
         if self.diagrams { Ok(()) } else { book::build(sh) }

@@ -40,6 +40,8 @@ mod client;
 mod command_line;
 pub mod conformance;
 pub mod debian;
+#[doc(hidden)]
+pub mod failing_storage;
 pub mod fault_injection;
 mod journals;
 pub mod protocol;

@@ -13,7 +13,7 @@ use crate::record::Record;
 const MODULES: &str = "directory, mender-update-module, mender-update-module-test, web-file";
 
 /// What tests do that a container may refuse, each as a script that does it in an empty directory.
-const PROBES: [(&str, &str); 4] = [
+const PROBES: [(&str, &str); 3] = [
     ("tests of attributes", "touch file && chattr +i file && chattr -i file"),
     (
         "tests of mounts",
@@ -24,11 +24,11 @@ const PROBES: [(&str, &str); 4] = [
         "mkdir lower upper work merged && \
          mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged && umount merged",
     ),
-    (
-        "tests of a failing storage",
-        "truncate --size 8M image && mkfs.ext4 -q image && mkdir mount && mount -o loop image mount && umount mount",
-    ),
 ];
+
+/// Makes a file system in a file, which tests of a failing storage do.
+const STORAGE_PROBE: &str =
+    "truncate --size 8M image && mkfs.ext4 -q image && mkdir mount && mount -o loop image mount && umount mount";
 
 /// Records the tests that cannot do anything in this process as skipped.
 pub fn record_skipped(record: &Record) -> Result<()> {
@@ -37,11 +37,19 @@ pub fn record_skipped(record: &Record) -> Result<()> {
         record.skipped(MODULES, "tests of owners, mounts and attributes", reason);
         return Ok(());
     }
-    for (tests, probe) in PROBES {
-        let directory = tempfile::tempdir().context("making a temporary directory failed")?;
-        if let Err(reason) = succeeds(directory.path(), probe) {
-            record.skipped(MODULES, tests, reason);
-        }
+    PROBES.iter().try_for_each(|(tests, probe)| record_unless(probe, record, MODULES, tests))?;
+    record_skipped_storage(record, "container, mender-update-module-test")
+}
+
+/// Records the tests of `modules` with a failing storage as skipped, if this process cannot make one.
+pub fn record_skipped_storage(record: &Record, modules: &str) -> Result<()> {
+    record_unless(STORAGE_PROBE, record, modules, "tests of a failing storage")
+}
+
+fn record_unless(probe: &str, record: &Record, modules: &str, tests: &str) -> Result<()> {
+    let directory = tempfile::tempdir().context("making a temporary directory failed")?;
+    if let Err(reason) = succeeds(directory.path(), probe) {
+        record.skipped(modules, tests, reason);
     }
     Ok(())
 }

@@ -61,12 +61,17 @@ pub const SUITES: &[Suite] = &[
     one("library examples", Level::Sample, Lane::Host, needs_strace, |_, sh, record| examples(sh, record)),
     one("report in a browser", Level::Sample, Lane::Host, needs_browser, |_, sh, record| browser(sh, record)),
     one("documented commands", Level::Sample, Lane::Host, needs_mender_artifact, |_, sh, _| {
-        docs::run_short_commands(sh)
+        docs::run_commands(sh, &[docs::Length::Seconds])
     }),
-    one("tutorial", Level::Full, Lane::Host, needs_tutorial, |_, sh, _| docs::run_tutorial(sh)),
+    one("tutorial", Level::Full, Lane::Host, needs_tutorial, |_, sh, _| {
+        docs::run_commands(sh, &[docs::Length::Minutes])
+    }),
     one("new module", Level::Full, Lane::Host, needs_strace, |_, sh, record| new::proof(sh, record)),
     one("fault injection", Level::Quick, Lane::Host, nothing, fault_injection),
-    one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| Debian::default().run(sh, record)),
+    one("deb on Debian", Level::Full, Lane::Host, needs_debian, |_, sh, record| {
+        privileges::record_skipped_storage(record, "deb")?;
+        Debian::default().run(sh, record)
+    }),
     one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),
     one("fuzzing", Level::Full, Lane::Host, needs_fuzz, |_, sh, record| Fuzz::default().run(sh, record)),
     one("mutants", Level::Full, Lane::Host, needs_no_limit, |plan, sh, record| mutants(plan).run(sh, record)),

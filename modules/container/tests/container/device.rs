@@ -39,8 +39,8 @@ impl Device {
     /// A device with the client of `generation`.
     pub fn of(generation: Generation, settings: &str) -> Self {
         let client = MockClient::new(env!("CARGO_BIN_EXE_container"), generation).unwrap();
-        let engine = State::new(client.device().join("engine"));
-        std::fs::create_dir(engine.directory()).unwrap();
+        let engine = State::new(client.device().join("storage/engine"));
+        std::fs::create_dir_all(engine.directory()).unwrap();
         let device = Self { client, engine };
         device.set(settings);
         device
@@ -48,14 +48,18 @@ impl Device {
 
     /// Writes the module's settings: those of every test, and `more`.
     pub fn set(&self, more: &str) {
-        let mocks = mocks();
+        self.set_engine(&mocks().join("fake-podman"), more);
+    }
+
+    /// As [`set`](Self::set), with the executable `podman`.
+    pub fn set_engine(&self, podman: &Path, more: &str) {
         let (engine, units) = (self.engine.directory(), self.client.device().join("units"));
         let common = format!(
             "engine = [{:?}, {:?}]\nsystemctl = [{:?}, {:?}, {units:?}]\nunits_dir = {units:?}\nstable_seconds = 0\n\
              health_seconds = 1\n{more}",
-            mocks.join("fake-podman"),
+            podman,
             engine,
-            mocks.join("fake-systemctl"),
+            mocks().join("fake-systemctl"),
             engine,
         );
         self.client.set("container", &common).unwrap();

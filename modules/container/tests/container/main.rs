@@ -8,4 +8,5 @@ mod hostile;
 mod images;
 mod load_directory;
 mod refused;
+mod storage;
 mod transaction;

@@ -16,5 +16,6 @@ mod maintainer_scripts;
 mod raw;
 mod refused;
 mod relations;
+mod storage;
 mod system;
 mod transaction;

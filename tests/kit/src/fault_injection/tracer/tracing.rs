@@ -9,7 +9,6 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use crate::fault_injection::image::Image;
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::libc::SIGTRAP;
@@ -24,6 +23,7 @@ use super::filter::Filter;
 use super::place::Target;
 use super::recorder::{list, record, record_failed};
 use super::tracee::Tracee;
+use crate::fault_injection::image::Image;
 
 const USAGE: &str = "DIRECTORY record LOG PART... | list LOG | kill-before N | kill-after N | fail N ERROR
     | fail-from N ERROR | record-failing N DATA LOG PART... -- PROGRAM ARGUMENTS...
@@ -307,23 +307,22 @@ impl Tracer {
         let Some((number, action, error)) = self.tracees.entry(tracee.0).or_default().call.take() else {
             return Ok(());
         };
-        let result = tracee.result()?;
-        if let Some(Injected::Instead(error) | Injected::Afterwards(error)) = error {
-            tracee.set_error(error)?;
-        }
         match &mut self.mode {
             Mode::KillAfter(call) if *call == number => self.kill_all(),
             Mode::Record(log) | Mode::RecordFailing(log, _) => {
                 let call = match error {
                     Some(Injected::Instead(_)) => record_failed(&action, &self.directory)?,
-                    _ => record(tracee, &action, result, &self.directory)?,
+                    _ => record(tracee, &action, tracee.result()?, &self.directory)?,
                 };
                 write(log, &call)?;
             }
-            Mode::List(log) => write(log, &list(&action, result, &self.directory)?)?,
+            Mode::List(log) => write(log, &list(&action, tracee.result()?, &self.directory)?)?,
             _ => {}
         }
-        Ok(())
+        match error {
+            Some(Injected::Instead(error) | Injected::Afterwards(error)) => tracee.set_error(error),
+            None => Ok(()),
+        }
     }
 
     /// Lets the process run: to the end of the counted call that it is in, or else to the next call of the filter.
