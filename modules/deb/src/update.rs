@@ -1,6 +1,5 @@
 //! An update of packages, as a transaction of the library.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -178,16 +177,11 @@ impl PackageUpdate {
         self.roll_back_to(backup, New { packages: &packages, staged: Some(&staged) })
     }
 
-    /// The file systems with the paths in the backup. A journal of version 0.1.0 may lack the record of paths.
-    fn file_systems(&self) -> Result<FileSystems> {
-        let record = PathRecord::new(self.directory.backup().record());
-        let paths = if record.exists()? { record.paths()? } else { BTreeSet::new() };
-        FileSystems::open(paths.iter().map(PathBuf::as_path))
-    }
-
     fn roll_back_to(&self, backup: &Backup, new: New) -> Result<()> {
-        let directory = self.directory.backup();
-        steps::roll_back(&Source::read(backup, directory, new, self.options.lock_seconds)?)
+        let source = Source::read(backup, self.directory.backup(), new, self.options.lock_seconds)?;
+        let written = FileSystems::open(source.recorded_paths())?;
+        steps::roll_back(&source)?;
+        written.sync()
     }
 }
 
@@ -217,20 +211,19 @@ impl Update for PackageUpdate {
     }
 
     fn activate(&self, prepared: &Prepared) -> Result<()> {
-        let written = self.file_systems()?;
+        let recorded = PathRecord::new(self.directory.backup().record()).paths()?;
+        let written = FileSystems::open(recorded.iter().map(PathBuf::as_path))?;
         written.log_earlier_errors();
         self.install(&prepared.backup)?;
         written.sync()
     }
 
     fn roll_back(&self, prepared: &Prepared, _trigger: Trigger) -> Result<()> {
-        let written = self.file_systems()?;
         let inhibitor =
             RestartInhibitor::acquire().inspect_err(|error| log!("rollback continues despite an error: {error:#}"));
         let restored = self.restore(prepared);
         inhibitor.into_iter().for_each(RestartInhibitor::release);
-        restored?;
-        written.sync()
+        restored
     }
 
     fn discard_at_boot(&self) -> Result<bool> {

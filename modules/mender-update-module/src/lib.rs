@@ -92,6 +92,7 @@ mod program;
 mod protected;
 mod record;
 mod run;
+mod set_aside;
 pub mod settings;
 mod settings_file;
 mod stability;

@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::guard::Guard;
-use crate::update::Update;
+use crate::journal::Text;
+use crate::update::{Trigger, Update};
 
 /// The format of [`Record`]; incremented when earlier versions cannot read it any more.
 const FORMAT: u32 = 1;
@@ -127,10 +128,21 @@ impl<U: Update> Record<U, U::Prepared> {
         Ok((&mut self.body.update, prepared))
     }
 
+    /// Activates the previous version.
+    pub fn roll_back(&self, trigger: Trigger) -> Result<()> {
+        let (update, prepared) = self.ready()?;
+        update.roll_back(prepared, trigger)
+    }
+
     /// The update.
     pub fn into_update(self) -> U {
         self.body.update
     }
+}
+
+/// Decodes the `text` of a record, if there is one.
+pub fn decoded<U: Update>(text: Option<Text>) -> Result<Option<RecordOf<U>>> {
+    text.map(|text| RecordOf::<U>::decode(&text.content, &text.path)).transpose()
 }
 
 fn require_format(text: &[u8], path: &Path) -> Result<()> {
@@ -170,7 +182,6 @@ pub fn check_journal<U: Update>(text: &[u8]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::update::Trigger;
 
     #[derive(Serialize, Deserialize)]
     struct Website {

@@ -14,59 +14,23 @@
 //! | `unrestored-N.json` | the previous version could not be restored | tries again; a failure blocks updates of the same destination |
 
 use std::marker::PhantomData;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
 use crate::guard::Guard;
-use crate::journal::{Journal, Text, UNRESTORED};
+use crate::journal::{Journal, UNRESTORED};
 use crate::log;
 use crate::name::FileName;
-use crate::record::{Phase, RecordOf};
+use crate::record::{self, Phase, RecordOf};
+use crate::set_aside::{self, LATE, LEFT, Unrestored};
 use crate::state::NeedsReboot;
 use crate::status::Pending;
 use crate::update::{Trigger, Update};
-
-/// A transaction whose previous version could not be restored.
-pub struct Unrestored<U> {
-    update: U,
-    record: PathBuf,
-    error: anyhow::Error,
-}
-
-impl<U: Update> Unrestored<U> {
-    /// Refuses `update` if it has the same destination.
-    ///
-    /// # Errors
-    /// When it has, with the cause and the remedy.
-    pub fn refuse(self, update: &U) -> Result<()> {
-        if !update.conflicts_with(&self.update) {
-            return Ok(());
-        }
-        let record = self.record.display();
-        let by_hand = match self.update.kept_in() {
-            Some(kept) => {
-                format!("copy what you need from {0}, then remove {0} and {record}", kept.display())
-            }
-            None => format!("restore the previous version, then remove {record}"),
-        };
-        Err(self.error.context(format!(
-            "update refused: the rollback of an earlier update of the same destination failed: remove the cause and install \
-             again, or by hand: {by_hand}"
-        )))
-    }
-}
 
 /// The name of the record of an ended transaction, while its files are removed.
 fn discard_name() -> Result<FileName> {
     FileName::new("discard.json")
 }
-
-/// The prefix of records of ended transactions with files that could not be removed.
-const LEFT: &str = "left";
-
-/// The prefix of such records after a later update was staged: what they would restore is out of date.
-const LATE: &str = "late";
 
 /// A transaction, as it is stored in the journal.
 pub struct Transaction<U> {
@@ -236,13 +200,11 @@ impl<U: Update> Transaction<U> {
         self.end_current()?;
         let mut failed = self.left();
         failed.retain(|left| !before.contains(left));
-        let unrestored = self.retry_unrestored(Trigger::Call)?;
+        let unrestored = set_aside::retry_unrestored(&self.journal, Trigger::Call)?;
         if unrestored.is_empty() {
-            let (again, left): (Vec<_>, Vec<_>) = self.left().into_iter().partition(|left| failed.contains(left));
-            self.retry_left(&left);
-            // After a sync that failed, files only seem to be removed, and a power loss brings them back: the record
-            // stays for the next call.
-            again.iter().for_each(|left| self.log_failure(left, self.retry(left)));
+            let (failed, earlier): (Vec<_>, Vec<_>) = self.left().into_iter().partition(|left| failed.contains(left));
+            self.retry_left(&earlier);
+            set_aside::retry_failed::<U>(&self.journal, &failed);
         }
         Ok(unrestored)
     }
@@ -278,9 +240,9 @@ impl<U: Update> Transaction<U> {
     /// download, which no client resumes. An update that waits for its commit is not changed. Units are not stopped
     /// or started: systemd starts them later, and waits for this call.
     pub fn recover(&self) -> Result<()> {
-        let unrestored = self.retry_unrestored(Trigger::Boot)?;
+        let unrestored = set_aside::retry_unrestored::<U>(&self.journal, Trigger::Boot)?;
         if unrestored.is_empty() && matches!(self.read(), Ok(None)) {
-            self.retry_left_where(&self.left(), U::discard_at_boot);
+            set_aside::retry::<U>(&self.journal, &self.left(), U::discard_at_boot);
         }
         if let Some(record) = self.read_ended()? {
             if record.update().discard_at_boot()? {
@@ -315,7 +277,7 @@ impl<U: Update> Transaction<U> {
         if trigger == Trigger::Call {
             tolerated(record.guard.before(), "stopping units");
         }
-        self.roll_back_with(record, trigger).context("rollback failed")?;
+        record.roll_back(trigger).context("rollback failed")?;
         tolerated(self.mark(record, Phase::RolledBack), "writing the journal");
         if trigger == Trigger::Call {
             tolerated(record.guard.after(), "starting units");
@@ -344,77 +306,22 @@ impl<U: Update> Transaction<U> {
     }
 
     fn read_ended(&self) -> Result<Option<RecordOf<U>>> {
-        decoded::<U>(self.journal.read_record(&discard_name()?)?)
+        record::decoded::<U>(self.journal.read_record(&discard_name()?)?)
     }
 
     /// The records of ended transactions whose files could not be removed.
     pub fn left(&self) -> Vec<FileName> {
-        let records = [LEFT, LATE].map(|prefix| self.journal.set_aside_before(prefix).unwrap_or_default());
-        records.concat()
+        set_aside::left(&self.journal)
     }
 
     /// Tries again to remove the files of the ended transactions `left`. Failures are logged. Call it while no update
     /// is pending: an earlier update may have had the same staging directory.
     pub fn retry_left(&self, left: &[FileName]) {
-        self.retry_left_where(left, |_| Ok(true));
-    }
-
-    fn retry_left_where(&self, left: &[FileName], may: impl Fn(&U) -> Result<bool>) {
-        let retry = |name: &FileName| {
-            let record = decoded::<U>(self.journal.read_record(name)?)?;
-            if !record.map_or(Ok(true), |record| may(record.update()))? {
-                return Ok(());
-            }
-            self.retry(name)?;
-            self.journal.remove_record(name)
-        };
-        left.iter().for_each(|name| self.log_failure(name, retry(name)));
-    }
-
-    /// Removes the files of the ended transaction `left`.
-    fn retry(&self, left: &FileName) -> Result<()> {
-        let Some(record) = decoded::<U>(self.journal.read_record(left)?)? else { return Ok(()) };
-        if left.as_ref().to_string_lossy().starts_with(LATE) {
-            record.update().discard_late(record.prepared())
-        } else {
-            record.update().discard(record.prepared())
-        }
-    }
-
-    fn log_failure(&self, left: &FileName, retried: Result<()>) {
-        if let Err(error) = retried {
-            let path = self.journal.path_of(left);
-            log!("cleanup of an earlier update failed again: {}: {error:#}", path.display());
-        }
-    }
-
-    /// Tries again to roll back transactions whose rollback failed. Returns those that fail again.
-    fn retry_unrestored(&self, trigger: Trigger) -> Result<Vec<Unrestored<U>>> {
-        let mut unrestored = Vec::new();
-        for name in self.journal.set_aside_before(UNRESTORED)? {
-            let path = self.journal.path_of(&name);
-            let Some(record) = decoded::<U>(self.journal.read_record(&name)?)? else { continue };
-            match self.roll_back_with(&record, trigger) {
-                Ok(()) => {
-                    let is_last = matches!(self.read(), Ok(None));
-                    self.journal.set_aside(Some(&name), if is_last { LEFT } else { LATE })?;
-                }
-                Err(error) => {
-                    log!("rollback of an earlier update failed again: {}: {error:#}", path.display());
-                    unrestored.push(Unrestored { update: record.into_update(), record: path, error });
-                }
-            }
-        }
-        Ok(unrestored)
-    }
-
-    fn roll_back_with(&self, record: &RecordOf<U>, trigger: Trigger) -> Result<()> {
-        let (update, prepared) = record.ready()?;
-        update.roll_back(prepared, trigger)
+        set_aside::retry::<U>(&self.journal, left, |_| Ok(true));
     }
 
     fn read(&self) -> Result<Option<RecordOf<U>>> {
-        decoded::<U>(self.journal.read()?)
+        record::decoded::<U>(self.journal.read()?)
     }
 
     fn mark(&self, record: &mut RecordOf<U>, phase: Phase) -> Result<()> {
@@ -425,10 +332,6 @@ impl<U: Update> Transaction<U> {
     fn write(&self, record: &RecordOf<U>) -> Result<()> {
         self.journal.write(record)
     }
-}
-
-fn decoded<U: Update>(text: Option<Text>) -> Result<Option<RecordOf<U>>> {
-    text.map(|text| RecordOf::<U>::decode(&text.content, &text.path)).transpose()
 }
 
 #[cfg(test)]

@@ -46,6 +46,10 @@ impl<'a> Source<'a> {
         Ok(Self { backup, directory, new, record, tables, hooks: Hooks::read()?, lock_seconds })
     }
 
+    pub fn recorded_paths(&self) -> impl Iterator<Item = &Path> {
+        self.record.iter().flat_map(|recorded| &recorded.paths).map(PathBuf::as_path)
+    }
+
     pub fn is_recorded(&self, path: &Path) -> bool {
         self.record.as_ref().is_some_and(|recorded| recorded.paths.contains(path))
     }
