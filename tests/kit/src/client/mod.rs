@@ -73,7 +73,15 @@ impl MockClient {
     /// # Errors
     /// When the temporary directory cannot be made.
     pub fn new(module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
-        Self::in_directory(&env::temp_dir(), "with spaces", module, generation)
+        Self::new_in(&env::temp_dir(), module, generation)
+    }
+
+    /// As [`new`](Self::new), in `parent` instead of the directory for temporary files.
+    ///
+    /// # Errors
+    /// When no directory can be made in `parent`.
+    pub fn new_in(parent: &Path, module: impl Into<PathBuf>, generation: Generation) -> Result<Self> {
+        Self::in_directory(parent, "with spaces", module, generation)
     }
 
     /// As [`new`](Self::new), without spaces in the paths, for modules that cannot handle them.
@@ -115,8 +123,15 @@ impl MockClient {
     /// # Errors
     /// When the system cannot be mounted, which needs root.
     pub fn debian(base: &Path, module: &Path, generation: Generation, spaces: bool) -> Result<Self> {
-        let mut client =
-            Self::in_directory(&env::temp_dir(), if spaces { "with spaces" } else { "device" }, module, generation)?;
+        Self::debian_in(&env::temp_dir(), base, module, generation, spaces)
+    }
+
+    /// As [`debian`](Self::debian), with the changes in `parent` instead of the directory for temporary files.
+    ///
+    /// # Errors
+    /// When the system cannot be mounted, which needs root.
+    pub fn debian_in(parent: &Path, base: &Path, module: &Path, generation: Generation, spaces: bool) -> Result<Self> {
+        let mut client = Self::in_directory(parent, if spaces { "with spaces" } else { "device" }, module, generation)?;
         let system = System::mount(base, client._directory.path(), &client.device)?;
         client.module = system.install(module)?;
         client.system = Some(system);
@@ -247,12 +262,9 @@ impl MockClient {
     /// When the module cannot be started; or when a process that it has started keeps standard output or standard error
     /// open 5 s after the module has exited. Its process group is killed then.
     pub fn call(&self, state: &str) -> Result<Outcome> {
-        outcome::wait(self.spawn(state, Stdio::piped)?)?.with_context(|| {
+        outcome::wait(self.spawn(state, Stdio::piped)?).with_context(|| {
             let module = self.module.file_name().unwrap_or_default().to_string_lossy();
-            format!(
-                "{state} failed: {module} left a process that keeps its output open: \
-                 redirect the output of background processes, or end them"
-            )
+            format!("{state} of {module} failed")
         })
     }
 
