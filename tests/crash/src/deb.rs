@@ -11,7 +11,7 @@ use mender_update_module_test::debian::Package;
 use mender_update_module_test::{Generation, MockClient, Snapshot};
 
 use crate::{Module, is_same_as};
-use mender_update_module_test::fault_injection::Subject;
+use mender_update_module_test::fault_injection::{Subject, directory_for_devices};
 
 pub fn subjects(module: &Module) -> Vec<Box<dyn Subject>> {
     let subject = |previous| -> Box<dyn Subject> { Box::new(Deb { module: module.clone(), previous }) };
@@ -47,7 +47,8 @@ impl Subject for Deb {
 
     fn device(&self) -> Result<MockClient> {
         let base = self.module.debian.as_deref().context("no Debian system for the module deb")?;
-        let device = MockClient::debian(base, &self.module.executable, Generation::V5, true)?;
+        let (parent, executable) = (directory_for_devices(), &self.module.executable);
+        let device = MockClient::debian_in(parent, base, executable, Generation::V5, true)?;
         let system = device.system().context("the device is a Debian system")?;
         if self.previous {
             let packages = Self::before().iter().map(Package::build).collect::<Result<Vec<_>>>()?;

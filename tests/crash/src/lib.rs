@@ -10,7 +10,7 @@ use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use mender_update_module_test::fault_injection::{Subject, described};
+use mender_update_module_test::fault_injection::{Subject, described, directory_for_devices};
 use mender_update_module_test::{Generation, MockClient};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
@@ -52,8 +52,8 @@ pub fn subjects(name: &str, module: &Module) -> Result<Vec<Box<dyn Subject>>> {
 
 impl Module {
     fn device(&self) -> Result<MockClient> {
-        let client = if self.plain { MockClient::without_spaces } else { MockClient::new };
-        client(self.executable.clone(), Generation::V5)
+        let client = if self.plain { MockClient::without_spaces_in } else { MockClient::new_in };
+        client(directory_for_devices(), self.executable.clone(), Generation::V5)
     }
 
     /// Sets the same time, long ago, on each of `names` below `directory`; on a symlink itself, not on its target.

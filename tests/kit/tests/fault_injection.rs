@@ -132,7 +132,7 @@ impl Subject for Script {
     }
 
     fn device(&self) -> Result<MockClient> {
-        let device = MockClient::new(self.module(), Generation::V5)?;
+        let device = MockClient::new_in(fault_injection::directory_for_devices(), self.module(), Generation::V5)?;
         fs::create_dir(device.device().join("srv"))?;
         fs::write(device.device().join("srv/app"), "the previous")?;
         fs::File::open(device.device().join("srv/app"))?.set_modified(SystemTime::UNIX_EPOCH)?;

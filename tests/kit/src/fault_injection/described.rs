@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 
 use crate::conformance::Payload;
-use crate::fault_injection::Subject;
+use crate::fault_injection::{Subject, directory_for_devices};
 use crate::{Generation, MockClient, Snapshot};
 
 /// The subjects of the executable `module` with the payload in the directory `payload`.
@@ -43,7 +43,7 @@ impl Subject for Described {
     }
 
     fn device(&self) -> Result<MockClient> {
-        let mut device = MockClient::new(self.module.to_path_buf(), Generation::V5)?;
+        let mut device = MockClient::new_in(directory_for_devices(), self.module.to_path_buf(), Generation::V5)?;
         let beside = self.module.parent().unwrap_or(Path::new(""));
         self.payload.set_up(&mut device, &self.name, beside)?;
         if self.previous {

@@ -11,6 +11,7 @@ mod drive;
 pub mod image;
 mod lost;
 mod lost_writes;
+mod memory;
 #[doc(hidden)]
 pub mod operation;
 mod report;
@@ -27,6 +28,7 @@ use crate::{MockClient, Snapshot};
 pub use described::described;
 use drive::{Versions, finish, prepared};
 pub use drive::{call, succeed};
+pub use memory::directory_for_devices;
 use operation::Recording;
 use report::Attempt;
 pub use report::{Report, Violation};
