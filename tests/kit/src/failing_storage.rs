@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// The size of the storage, in MiB.
 const STORAGE: u64 = 16;
 
-/// The size of the file system in it, and of the repaired storage, in MiB.
+/// The size of the file system in it, in MiB. The repaired storage has twice as much.
 const FILE_SYSTEM: u64 = 64;
 
 /// An ext4 file system in a file on a tmpfs that has too little space for it: the kernel takes writes, and some fail

@@ -24,10 +24,12 @@ fn subject(module: &str, limit: Duration) -> Subject {
 
 /// The cases that `module` fails, and those that are not applicable.
 fn outcome(module: &str) -> [Vec<&'static str>; 2] {
+    let mut subject = subject(module, LIMIT);
     let hangs = |case: &Case| (module, case.name) == ("reads-stdin", "no-stdin");
     let (mut failed, mut not_applicable) = (Vec::new(), Vec::new());
     for case in CASES {
-        match case.run(&subject(module, if hangs(case) { SHORT } else { LIMIT })) {
+        subject.limit = if hangs(case) { SHORT } else { LIMIT };
+        match case.run(&subject) {
             Ok(Verdict::Passed) => {}
             Ok(Verdict::NotApplicable) => not_applicable.push(case.name),
             Err(error) => {

@@ -58,14 +58,14 @@ enum Block {
 /// # Errors
 /// When a command fails.
 pub fn run(sh: &Shell, lengths: &[Length]) -> Result<String> {
-    let pages = EXECUTED.iter().filter(|(_, length)| lengths.contains(length)).map(|(page, _)| *page);
+    let of_lengths = EXECUTED.iter().filter(|(_, length)| lengths.contains(length));
+    let pages: Vec<_> = of_lengths.map(|(page, _)| *page).collect();
     let target = modules::metadata(sh)?;
     let target = modules::target_directory(&target)?;
     let generators = generators(sh, &build::workspace(sh)?)?;
     let path = format!("{}:{}", generators.path().display(), sh.var("PATH")?);
-    let (mut count, mut files, mut commands) = (0, 0, 0);
-    for page in pages {
-        count += 1;
+    let (mut files, mut commands) = (0, 0);
+    for page in &pages {
         let root = sh.current_dir();
         let directory = tempfile::tempdir().context("making a directory failed")?;
         for (path, content) in FILES {
@@ -91,8 +91,8 @@ pub fn run(sh: &Shell, lengths: &[Length]) -> Result<String> {
             }
         }
     }
-    ensure!(commands > 0, "no commands in {count} pages");
-    Ok(format!("pages: {count}, files: {files}, blocks of commands: {commands}"))
+    ensure!(commands > 0, "no commands in {}", pages.join(", "));
+    Ok(format!("pages: {}, files: {files}, blocks of commands: {commands}", pages.len()))
 }
 
 /// The links of the package of the generators, in the repository.
@@ -275,6 +275,14 @@ mod tests {
         let sh = Shell::new().unwrap();
         assert!(execute(&sh, "page", "false | cat\n").is_err());
         assert!(execute(&sh, "page", "true | cat\n").is_ok());
+    }
+
+    #[test]
+    fn the_files_of_the_tutorial_are_written() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let (tutorial, _) = EXECUTED.iter().find(|(_, length)| *length == Length::Minutes).unwrap();
+        let blocks = read(&root.join(tutorial)).unwrap();
+        assert!(blocks.iter().any(|block| matches!(block, Block::File(..))), "no file in {tutorial}");
     }
 
     #[test]
