@@ -21,6 +21,9 @@ use crate::test_output;
 /// The host packages that making the system needs.
 const HOST_PACKAGES: &[&str] = &["debian-archive-keyring", "mmdebstrap"];
 
+/// The environment variable that names the system to the tests.
+pub const SYSTEM: &str = "MENDER_TEST_DEBIAN";
+
 /// Directories of `/usr/share` that are left out of every package, because tests read the whole system thousands of
 /// times.
 const EXCLUDED: &[&str] = &["doc", "info", "lintian", "locale", "man", "zoneinfo"];
@@ -49,7 +52,7 @@ impl Debian {
         let system = system(sh)?;
         // A mount namespace of its own: however the tests end, none of their mounts remains.
         let tests = cmd!(sh, "unshare --mount cargo test --workspace --locked --test debian --").args(self.test);
-        let tests = tests.env("MENDER_TEST_DEBIAN", system);
+        let tests = tests.env(SYSTEM, system);
         step("packages on a Debian system", |step| test_output::run(step, tests, record))
     }
 }

@@ -4,23 +4,26 @@ mod outcomes;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use host::cargo::cargo;
 use host::directory;
 use host::status::{Step, step};
 use xshell::{Cmd, Shell, cmd};
 
+use crate::debian;
 use crate::dist::tools;
 use crate::evidence::{self, Records};
 use crate::record::Record;
 use outcomes::Outcomes;
 
-/// The packages whose code is mutated. The tests of all of them, conformance and thinned fault injection run on each
-/// mutant.
-const PACKAGES: [&str; 4] = ["mender-update-module", "web-file", "directory", "container"];
+/// The packages whose code is mutated.
+const PACKAGES: [&str; 5] = ["mender-update-module", "web-file", "directory", "container", DEB];
 
-/// The packages with the tests.
+/// The package whose tests need a Debian system.
+const DEB: &str = "deb";
+
+/// The packages with the tests of all others.
 const TESTS: &str = "mender-update-module,web-file,directory,container,crash";
 
 /// The memory of all processes of a mutant in KiB: a mutant that removes a limit may take all of the machine's.
@@ -32,8 +35,9 @@ const LIMIT_SECONDS: u32 = 900;
 /// Changes the code in small ways, one at a time, and checks that the tests notice
 ///
 /// The tests of its package run on each mutant, and all tests, conformance and a few faults of every kind on those that
-/// they do not notice. Takes about half a minute for each mutant on 2 idle cores; there are more than a thousand. A
-/// mutant that no test notices is an error: write a test, or exclude it in .cargo/mutants.toml with the reason.
+/// they do not notice; on those of deb the tests on a Debian system, as root. Takes about half a minute for each mutant
+/// on 2 idle cores, and minutes for one of deb; there are more than a thousand. A mutant that no test notices is an
+/// error: write a test, or exclude it in .cargo/mutants.toml with the reason.
 #[derive(Args)]
 pub struct Mutants {
     /// Tries N mutants, evenly spread [default: all]
@@ -61,8 +65,10 @@ const NAME: &str = "mutants";
 enum Tests {
     /// Those of the package of the mutant: most mutants are found by them, in seconds.
     OfItsPackage,
-    /// Those of all packages, with conformance and thinned fault injection.
+    /// Those of all packages but `deb`, with conformance and thinned fault injection.
     All,
+    /// Those of `deb` on a Debian system.
+    Debian,
 }
 
 impl Mutants {
@@ -78,22 +84,20 @@ impl Mutants {
     pub fn run(self, sh: &Shell, _record: &Record) -> Result<String> {
         let program = tools::cargo_mutants(sh)?;
         let listed = cmd!(sh, "{program} mutants --list").args(self.chosen()).quiet().read();
-        let all = listed.context("listing the mutants failed")?.lines().count() as u32;
+        let listed = listed.context("listing the mutants failed")?;
+        let all = listed.lines().count() as u32;
         ensure!(all > 0, "no mutants in {}: name a file below modules/*/src", self.file.join(", "));
+        let obstacle = if listed.lines().any(is_of_deb) { debian::obstacle(sh)? } else { None };
+        if let Some(why) = obstacle {
+            bail!("trying mutants of deb failed: {why}; or choose other files with --file");
+        }
         let shards = self.sample.map_or(1, |sample| all.div_ceil(sample));
         let shard = format!("{}/{shards}", self.offset % shards);
         let mut outcomes = step(format!("mutants, part {shard} of {all}"), |step| {
             let chosen = [self.chosen(), vec!["--shard".to_owned(), shard.clone()]].concat();
             self.try_mutants(sh, step, &program, Tests::OfItsPackage, &chosen)
         })?;
-        let missed: Vec<_> = outcomes.missed().map(regex_of).collect();
-        if !missed.is_empty() {
-            let rest = step(format!("{} of these mutants with all tests", missed.len()), |step| {
-                let chosen = [self.chosen(), vec!["--re".to_owned(), missed.join("|")]].concat();
-                self.try_mutants(sh, step, &program, Tests::All, &chosen)
-            })?;
-            outcomes.replace(rest);
-        }
+        self.try_missed(sh, &program, &mut outcomes)?;
         println!("{}", outcomes.table());
         if self.write {
             let records = Records::open(&sh.current_dir().join("docs/evidence/mutants.jsonl"))?;
@@ -112,6 +116,24 @@ impl Mutants {
         Ok(outcomes.to_string())
     }
 
+    /// Runs more tests on the mutants that those of their packages have not noticed.
+    fn try_missed(&self, sh: &Shell, program: &Path, outcomes: &mut Outcomes) -> Result<()> {
+        let (of_deb, others) = outcomes.missed().partition(|name| is_of_deb(name));
+        let stages: [(Vec<_>, _, _); 2] =
+            [(others, Tests::All, "all tests"), (of_deb, Tests::Debian, "the tests on a Debian system")];
+        let stages = stages.map(|(names, tests, text)| {
+            let names: Vec<_> = names.into_iter().map(regex_of).collect();
+            (names, tests, text)
+        });
+        for (names, tests, text) in stages.into_iter().filter(|(names, ..)| !names.is_empty()) {
+            outcomes.replace(step(format!("{} of these mutants with {text}", names.len()), |step| {
+                let chosen = [self.chosen(), vec!["--re".to_owned(), names.join("|")]].concat();
+                self.try_mutants(sh, step, program, tests, &chosen)
+            })?);
+        }
+        Ok(())
+    }
+
     /// Runs `tests` on the mutants of the options `chosen`.
     fn try_mutants(
         &self,
@@ -123,7 +145,11 @@ impl Mutants {
     ) -> Result<Outcomes> {
         let output = sh.current_dir().join("target/mutants");
         directory::empty(&output)?;
-        let result = cargo(step, self.limited(sh, program, &output, tests, chosen));
+        let mut mutants = self.limited(sh, program, &output, tests, chosen);
+        if tests == Tests::Debian {
+            mutants = mutants.env(debian::SYSTEM, debian::system(sh)?);
+        }
+        let result = cargo(step, mutants);
         let outcomes = Outcomes::read(&output.join("mutants.out"));
         // cargo-mutants fails if a mutant is missed, too.
         match (outcomes, result) {
@@ -138,17 +164,23 @@ impl Mutants {
     fn limited<'a>(&self, sh: &'a Shell, program: &Path, output: &Path, tests: Tests, chosen: &[String]) -> Cmd<'a> {
         let limit = LIMIT_SECONDS.to_string();
         let packages: &[&str] = if tests == Tests::All { &["--test-package", TESTS] } else { &[] };
+        // A mount namespace of its own: however the tests end, none of their mounts remains.
+        let namespace: &[&str] = if tests == Tests::Debian { &["unshare", "--mount"] } else { &[] };
+        // The proofs of the package crash are ignored by cargo test.
+        let of_host = ["--lib", "--bins", "--tests", "--locked", "--", "--include-ignored"];
+        let chosen_tests: &[&str] = if tests == Tests::Debian { &["--test", "debian", "--locked"] } else { &of_host };
         cmd!(sh, "sh -c")
             .arg(format!("ulimit -v {MEMORY_KIB} && exec \"$@\""))
             .arg("sh")
+            .args(namespace)
             .args([program.as_os_str(), "mutants".as_ref()])
             .args(["--no-times", "--colors", "never", "--minimum-test-timeout", &limit])
             .args(["--jobs", &self.jobs.to_string()])
             .args(["--output".as_ref(), output.as_os_str()])
             .args(packages)
             .args(chosen)
-            // The proofs of the package crash are ignored by cargo test.
-            .args(["--", "--lib", "--bins", "--tests", "--locked", "--", "--include-ignored"])
+            .arg("--")
+            .args(chosen_tests)
     }
 
     /// The options that choose mutants.
@@ -166,6 +198,11 @@ impl Mutants {
         let write = if self.write { " --write" } else { "" };
         format!("cargo xtask mutants{sample}{offset}{files}{write}")
     }
+}
+
+/// Whether the mutant `name` is one of the module `deb`.
+fn is_of_deb(name: &str) -> bool {
+    name.starts_with("modules/deb/")
 }
 
 /// A regular expression that matches `name` and nothing else.

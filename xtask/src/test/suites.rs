@@ -74,7 +74,7 @@ pub const SUITES: &[Suite] = &[
     }),
     one("engines", Level::Sample, Lane::Host, needs_engines, |plan, sh, record| engines(plan).run(sh, record)),
     one("fuzzing", Level::Full, Lane::Host, needs_fuzz, |_, sh, record| Fuzz::default().run(sh, record)),
-    one("mutants", Level::Full, Lane::Host, needs_no_limit, |plan, sh, record| mutants(plan).run(sh, record)),
+    one("mutants", Level::Full, Lane::Host, needs_mutants, |plan, sh, record| mutants(plan).run(sh, record)),
     one("layer: generated files", Level::Quick, Lane::Packages, nothing, |_, sh, _| Layer::CHECK.run(sh)),
     one("dist", Level::Sample, Lane::Packages, needs_dist, |plan, sh, _| dist(plan).run(sh)),
     several("layer: prebuilt checksums", Level::Sample, nothing, |_, sh, summary| {
@@ -139,8 +139,11 @@ fn needs_power_loss(plan: &Plan, sh: &Shell) -> Result<Requirements> {
     Ok(PowerLoss::sample()?.needs(sh)?.into())
 }
 
-fn needs_no_limit(plan: &Plan, _: &Shell) -> Result<Requirements> {
-    Ok(if plan.is_limited { without_limit("cargo xtask mutants --sample 3") } else { Requirements::default() })
+fn needs_mutants(plan: &Plan, sh: &Shell) -> Result<Requirements> {
+    if plan.is_limited {
+        return Ok(without_limit("cargo xtask mutants --sample 3"));
+    }
+    needs_debian(plan, sh)
 }
 
 /// A suite whose parts take many minutes each, so that it cannot end in a limited time.
