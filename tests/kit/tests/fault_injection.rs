@@ -69,7 +69,7 @@ case "$1" in
         [ -e "$done" ] || [ -e "$2/ended" ]
         [ -e "$2/ended" ] || : > "$committed"
         sync ;;
-    ArtifactRollback) roll_back ;;
+    ArtifactRollback|ArtifactFailure) roll_back ;;
     --recover) {boot} ;;
     Download|Cleanup)
         [ "$1" = Cleanup ] || [ -e "$committed" ] || roll_back
@@ -234,9 +234,11 @@ fn faulty() -> Vec<(&'static str, Parts)> {
         ))
     };
     vec![
+        // What cannot be looked up is taken for missing.
+        ("EIO from read", correct.clone()),
         // The second attempt is expected to have space.
         (
-            "ENOSPC from call 3 on",
+            "ENOSPC from call 4 on",
             install(
                 "printf kept > \"$device/x\" || :; cp -p \"$app\" \"$kept\" || cp -p \"$app\" \"$kept\" || :; sync
                  cp \"$new\" \"$app.new\"; sync; mv \"$app.new\" \"$app\"; sync; : > \"$done\"; sync",
@@ -286,6 +288,23 @@ fn faulty() -> Vec<(&'static str, Parts)> {
                 ..correct.clone()
             },
         ),
+        // A repeated rollback finds the previous file in its place, and does not make that durable.
+        (
+            ", ArtifactFailure: power lost",
+            Parts {
+                paths: "restored=$device/mender/restored; [ \"$1\" != Download ] || rm -f \"$restored\"",
+                roll_back: "if [ -e \"$kept\" ] && [ ! -e \"$restored\" ]; then
+                                if [ \"$(cat \"$kept\")\" != \"$(cat \"$app\")\" ]; then
+                                    cp -p \"$kept\" \"$app.new\"; sync \"$app.new\"
+                                    mv \"$app.new\" \"$app\"; sync \"$device/srv\"
+                                fi
+                                : > \"$restored\"; sync \"$device/mender\"
+                            fi
+                            rm -f \"$done\"; sync \"$device\""
+                    .to_owned(),
+                ..correct.clone()
+            },
+        ),
         // A number is taken for a file.
         (
             "a file of another program was removed",
@@ -309,8 +328,8 @@ fn faulty() -> Vec<(&'static str, Parts)> {
 #[test]
 fn each_part_of_the_model_finds_the_fault_that_it_is_for() {
     for (words, parts) in faulty() {
-        let failing_calls = words.starts_with("ENOSPC");
-        let pairs = words.contains("--recover");
+        let failing_calls = words.starts_with('E');
+        let pairs = words.starts_with(", ");
         let scope = Scope { failing_calls, lost_writes: !failing_calls, pairs, ..Scope::ALL };
         let is_it = |violation: &Violation| violation.to_string().contains(words);
         let is_found = |report: &Report| report.violations.iter().any(is_it);

@@ -106,6 +106,33 @@ fn a_failing_call_does_nothing() {
 }
 
 #[test]
+fn a_failing_read_is_one_of_the_program_itself() {
+    let reads = "mkdir a; (cd a; cat ../none) 2>/dev/null; [ -d a ] && echo found || echo not found; echo end > a/b";
+    let log = tempfile::tempdir().unwrap();
+    let log = log.path().join("log");
+    let (_, output) = trace(&["list-reads", log.to_str().unwrap()], reads);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "found\n", "{output:?}");
+    let calls = Recording::read(&log).unwrap().calls;
+    assert!(calls.iter().all(|call| call.shown.starts_with("read ")), "{calls:?}");
+    let number = calls.iter().position(|call| call.shown.ends_with(" a")).unwrap() + 1;
+    let (directory, output) = trace(&["fail-read", &number.to_string()], reads);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "not found\n", "{output:?}");
+    assert!(directory.path().join("a/b").exists());
+}
+
+#[test]
+fn a_killed_program_is_recorded_up_to_the_call() {
+    let log = tempfile::tempdir().unwrap();
+    let log = log.path().join("log");
+    let (directory, output) = trace(&["record-killed", "3", log.to_str().unwrap(), ""], "mkdir a; mkdir b; mkdir c");
+    assert_eq!(output.status.signal(), Some(9), "{output:?}");
+    assert_eq!(names(&directory), ["a", "b"]);
+    let recording = Recording::read(&log).unwrap();
+    let shown: Vec<_> = recording.calls.iter().map(|call| call.shown.as_str()).collect();
+    assert_eq!(shown, ["make a", "make b"]);
+}
+
+#[test]
 fn changes_outside_the_directory_and_reads_do_not_count() {
     let log = tempfile::tempdir().unwrap();
     let log = log.path().join("log");

@@ -69,7 +69,7 @@ impl Results {
              few in each sequence, evenly spread: all with `--module`. deb runs in a chroot with the real dpkg and apt; \
              container with mocks of an engine and systemd.\n\
              - **failing calls**: the same calls, each with ENOSPC and with EIO, alone and with all later ones: what \
-             needs space, or with EROFS any change.\n\
+             needs space, or with EROFS any change; and the calls that read the device, each with EIO.\n\
              - **unsynced writes lost**: different states of the device after a power loss that has lost the writes which \
              were not synced, or whose sync has failed; those that a kill leaves too are not counted.\n\
              - **previous**, **new**: attempts that ended, after all calls of the client that follow, with exactly the \

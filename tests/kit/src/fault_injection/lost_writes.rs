@@ -138,26 +138,14 @@ impl Injection<'_> {
         images.map(|image| (expected, format!("{shown}, {reported} was reported"), end(image))).collect()
     }
 
-    /// Interrupts an install, and loses unsynced writes in the call that follows.
+    /// Interrupts the first state of `second`, and loses unsynced writes in the state that follows.
     pub fn lost_in_second(&self, second: &SecondInterruption, scope: Scope) -> Result<Report> {
-        let (install, state) = ("ArtifactInstall", second.state);
-        let mut device = self.downloaded()?;
+        let SecondInterruption { first: earlier, state, .. } = second;
         let scope = scope.of_recordings().of_each();
-        let firsts = scope.of(crash_points(&self.tracer.list(self.subject, &mut device, install)?));
-        let ends = |&first: &Fault| -> Result<Vec<_>> {
-            let mut device = self.downloaded()?;
-            self.tracer.inject(self.subject, &mut device, install, first)?;
-            let recording = self.tracer.record(self.subject, &mut device, state)?;
-            // What the state has reported as done is tested in the sequences.
-            let losses = Losses::new(&recording, 1, &data(&device));
-            let interrupted = losses.all().into_iter().filter(|loss| !loss.complete).collect();
-            let end = |lost: &State| LaidOut::new(&lost.image, &device)?.finish(self, second.after_power_loss);
-            let states = losses.states(scope.groups_of(interrupted));
-            Ok(states.map(|lost| (format!("{install} {first}, {state}: {}", lost.shown), end(&lost))).collect())
-        };
-        let ends: Vec<_> = firsts.par_iter().map(ends).collect();
+        let firsts = scope.of(crash_points(&self.tracer.list(self.subject, &mut self.before(second)?, earlier)?));
+        let ends: Vec<_> = firsts.par_iter().map(|first| self.lost_after(second, *first, scope)).collect();
         let mut report = Report::new(format!(
-            "{}: {install} interrupted, and then unsynced writes of {state} lost",
+            "{}: {earlier} interrupted, and then unsynced writes of {state} lost",
             self.subject.name()
         ));
         for lost in ends {
@@ -166,6 +154,42 @@ impl Injection<'_> {
             }
         }
         Ok(report)
+    }
+
+    /// Interrupts the first state of `second` with `fault`, and loses unsynced writes in the state that follows; also
+    /// those of the first state, if only the module was killed.
+    fn lost_after(
+        &self,
+        second: &SecondInterruption,
+        fault: Fault,
+        scope: Scope,
+    ) -> Result<Vec<(String, Result<End>)>> {
+        let SecondInterruption { first: earlier, state, .. } = second;
+        let mut device = self.before(second)?;
+        let (killed, after_success) = match (second.after_success, fault) {
+            (Some(states), Fault::KillBefore(point)) => {
+                (Some(self.tracer.record_killed(self.subject, &mut device, earlier, point)?), Some(states))
+            }
+            _ => {
+                self.tracer.inject(self.subject, &mut device, earlier, fault)?;
+                (None, None)
+            }
+        };
+        let later = self.tracer.record(self.subject, &mut device, state)?;
+        let begin = killed.as_ref().map_or(1, |killed| killed.calls.len() + 1);
+        let recording = match killed {
+            Some(killed) => killed.followed_by(later),
+            None => later,
+        };
+        let losses = Losses::new(&recording, begin, &data(&device));
+        // What the state alone has reported as done is tested in the sequences.
+        let all = losses.all().into_iter().filter(|loss| !loss.complete || after_success.is_some()).collect();
+        let end = |lost: &State| {
+            let states = after_success.filter(|_| lost.complete).unwrap_or(second.after_power_loss);
+            LaidOut::new(&lost.image, &device)?.finish(self, states)
+        };
+        let states = losses.states(scope.groups_of(all));
+        Ok(states.map(|lost| (format!("{earlier} {fault}, {state}: {}", lost.shown), end(&lost))).collect())
     }
 }
 

@@ -171,33 +171,35 @@ impl Injection<'_> {
 
     /// The faults to inject in `sequence`, each with its call.
     fn plan(&self, index: usize, sequence: &Sequence, scope: Scope) -> Result<Vec<(Fault, String)>> {
-        if ![FaultKind::CrashPoints, FaultKind::FailingCalls].iter().any(|kind| scope.has(*kind, index)) {
-            return Ok(Vec::new());
-        }
-        let mut device = prepared(self.subject, sequence)?;
-        let recording = self
-            .tracer
-            .list(self.subject, &mut device, sequence.interrupted)
-            .with_context(|| format!("recording the sequence {:?} failed", sequence.name))?;
-        let calls: Vec<_> = recording.calls.iter().map(|call| call.shown.clone()).collect();
+        let recorded = |list: fn(&Tracer, &dyn Subject, &mut MockClient, &str) -> Result<Recording>| {
+            let mut device = prepared(self.subject, sequence)?;
+            list(self.tracer, self.subject, &mut device, sequence.interrupted)
+                .with_context(|| format!("recording the sequence {:?} failed", sequence.name))
+        };
         let mut plan = Vec::new();
+        if scope.has(FaultKind::FailingReads, index) {
+            let reads = recorded(Tracer::list_reads)?.calls.into_iter().map(|call| call.shown);
+            let reads = (1..).zip(reads).map(|(number, shown)| (Fault::Read(number), shown));
+            plan.extend(scope.of(reads.collect()));
+        }
+        if ![FaultKind::CrashPoints, FaultKind::FailingCalls].iter().any(|kind| scope.has(*kind, index)) {
+            return Ok(plan);
+        }
+        let recording = recorded(Tracer::list)?;
+        let mut faults = Vec::new();
         if scope.has(FaultKind::CrashPoints, index) {
-            plan.extend(scope.of(crash_points(&recording)));
+            faults.extend(scope.of(crash_points(&recording)));
         }
         if scope.has(FaultKind::FailingCalls, index) {
-            let errors = ["ENOSPC", "EIO"].into_iter();
+            let (errors, calls) = (["ENOSPC", "EIO"].into_iter(), 1..=recording.calls.len());
             let failures = errors.flat_map(|error| {
-                let alone = (1..=calls.len()).map(move |n| Fault::Error(n, error));
-                alone.chain((1..=calls.len()).map(move |n| Fault::Persistent(n, error)))
+                let alone = calls.clone().map(move |n| Fault::Error(n, error));
+                alone.chain(calls.clone().map(move |n| Fault::Persistent(n, error)))
             });
-            plan.extend(scope.of(failures.collect()));
+            faults.extend(scope.of(failures.collect()));
         }
-        let shown = |fault| match fault {
-            Fault::KillBefore(n) | Fault::KillAfter(n) | Fault::Error(n, _) | Fault::Persistent(n, _) => {
-                calls[n - 1].clone()
-            }
-        };
-        Ok(plan.into_iter().map(|fault| (fault, shown(fault))).collect())
+        plan.extend(faults.into_iter().map(|fault| (fault, recording.calls[fault.call() - 1].shown.clone())));
+        Ok(plan)
     }
 
     /// The calls of `sequence` without a fault.
@@ -227,41 +229,41 @@ impl Injection<'_> {
         (expected, finish(self.subject, &device, states, &self.versions))
     }
 
-    /// A device with a staged update.
-    fn downloaded(&self) -> Result<MockClient> {
+    /// A device before the first state of `second`.
+    fn before(&self, second: &SecondInterruption) -> Result<MockClient> {
         let device = self.subject.device()?;
-        succeed(self.subject, &device, "Download")?;
+        second.before.iter().try_for_each(|state| succeed(self.subject, &device, state))?;
         Ok(device)
     }
 
-    /// Interrupts an install, and then `second`: every pair of crash points.
+    /// Interrupts both states of `second`: every pair of crash points.
     fn pairs(&self, second: &SecondInterruption, scope: Scope) -> Result<Report> {
-        let (install, state) = ("ArtifactInstall", second.state);
+        let SecondInterruption { first: earlier, state, .. } = second;
         let scope = scope.of_each(); // as many pairs as a sequence has crash points
-        let recording = self.tracer.list(self.subject, &mut self.downloaded()?, install)?;
+        let recording = self.tracer.list(self.subject, &mut self.before(second)?, earlier)?;
         let firsts = crash_points(&recording);
         // Each first crash point is paired with every second one by some offset.
         let seconds_of = Scope { offset: scope.offset / step_width(firsts.len(), scope.sample), ..scope };
         let pairs = |&first: &Fault| -> Result<Vec<_>> {
-            let half_installed = || -> Result<_> {
-                let mut device = self.downloaded()?;
-                self.tracer.inject(self.subject, &mut device, install, first)?;
+            let interrupted = || -> Result<_> {
+                let mut device = self.before(second)?;
+                self.tracer.inject(self.subject, &mut device, earlier, first)?;
                 Ok(device)
             };
-            let seconds = crash_points(&self.tracer.list(self.subject, &mut half_installed()?, state)?);
+            let seconds = crash_points(&self.tracer.list(self.subject, &mut interrupted()?, state)?);
             let end = |fault| {
-                let mut device = half_installed()?;
+                let mut device = interrupted()?;
                 self.tracer.inject(self.subject, &mut device, state, fault)?;
                 finish(self.subject, &device, second.after_power_loss, &self.versions)
             };
             Ok(seconds_of.of(seconds).into_iter().map(|fault| (first, fault, end(fault))).collect())
         };
-        let installs = scope.of(firsts);
-        let pairs: Vec<_> = installs.par_iter().map(pairs).collect();
-        let mut report = Report::new(format!("{}: {install} and then {state}, both interrupted", self.subject.name()));
+        let firsts = scope.of(firsts);
+        let pairs: Vec<_> = firsts.par_iter().map(pairs).collect();
+        let mut report = Report::new(format!("{}: {earlier} and then {state}, both interrupted", self.subject.name()));
         for pair in pairs {
             for (first, fault, end) in pair? {
-                let shown = format!("{install} {first}, {state} {fault}");
+                let shown = format!("{earlier} {first}, {state} {fault}");
                 report.add(Attempt::CrashPoint, Expected::Only(End::Previous), shown, end);
             }
         }

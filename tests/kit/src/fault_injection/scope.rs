@@ -3,7 +3,7 @@
 /// The faults to inject.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope {
-    /// Every call fails with ENOSPC and with EIO.
+    /// Every call that changes or syncs fails with ENOSPC and with EIO, and every call that reads with EIO.
     pub failing_calls: bool,
     /// Unsynced writes are lost.
     pub lost_writes: bool,
@@ -24,6 +24,7 @@ pub struct Scope {
 pub(super) enum FaultKind {
     CrashPoints,
     FailingCalls,
+    FailingReads,
     LostWrites,
     FailedSyncs,
 }
@@ -45,7 +46,7 @@ impl Scope {
         ];
         let is_wanted = match kind {
             FaultKind::CrashPoints => true,
-            FaultKind::FailingCalls => self.failing_calls,
+            FaultKind::FailingCalls | FaultKind::FailingReads => self.failing_calls,
             FaultKind::LostWrites | FaultKind::FailedSyncs => self.lost_writes,
         };
         is_wanted && (!self.one_kind || TURNS[(index + self.offset) % TURNS.len()] == kind)

@@ -221,20 +221,53 @@ pub const SEQUENCES: &[Sequence] = &[
     },
 ];
 
-/// A call that follows an interrupted install, and is interrupted too.
+/// A state that is interrupted, and the call that follows it and is interrupted too.
 pub struct SecondInterruption {
-    /// The state, or the recovery at boot.
+    /// The states before, without a fault.
+    pub before: &'static [&'static str],
+    /// The state that is interrupted first.
+    pub first: &'static str,
+    /// The state that follows, or the recovery at boot.
     pub state: &'static str,
     /// What the client calls then. The previous version has to be active at the end.
     pub after_power_loss: &'static [&'static str],
+    /// What it calls after the state has succeeded, if only the module was killed before, and not the device: then
+    /// what the first state has not synced is still not durable.
+    pub after_success: Option<&'static [&'static str]>,
 }
 
-/// The client's rollback, the recovery at boot, and the next update: client 3.4 has no record of an interrupted
-/// install, nor of an interrupted download, after which it calls yet another one.
+/// After an install the client's rollback, the recovery at boot, and the next update: client 3.4 has no record of an
+/// interrupted install, nor of an interrupted download, after which it calls yet another one. After a rollback that
+/// has failed, the state in which it is repeated.
 pub const SECOND_INTERRUPTIONS: &[SecondInterruption] = &[
-    SecondInterruption { state: "ArtifactRollback", after_power_loss: ROLL_BACK },
-    SecondInterruption { state: BOOT, after_power_loss: RECOVER },
-    SecondInterruption { state: "Download", after_power_loss: &[BOOT, "Download", "Cleanup"] },
+    SecondInterruption {
+        before: &["Download"],
+        first: "ArtifactInstall",
+        state: "ArtifactRollback",
+        after_power_loss: ROLL_BACK,
+        after_success: Some(FAIL),
+    },
+    SecondInterruption {
+        before: &["Download", "ArtifactInstall"],
+        first: "ArtifactRollback",
+        state: "ArtifactFailure",
+        after_power_loss: FAIL,
+        after_success: Some(CLEAN_UP),
+    },
+    SecondInterruption {
+        before: &["Download"],
+        first: "ArtifactInstall",
+        state: BOOT,
+        after_power_loss: RECOVER,
+        after_success: None,
+    },
+    SecondInterruption {
+        before: &["Download"],
+        first: "ArtifactInstall",
+        state: "Download",
+        after_power_loss: &[BOOT, "Download", "Cleanup"],
+        after_success: None,
+    },
 ];
 
 #[cfg(test)]

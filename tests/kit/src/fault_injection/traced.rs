@@ -28,9 +28,22 @@ pub enum Fault {
     /// Lets call N fail with this error, and later ones too: with ENOSPC all that need space, with EIO all others with
     /// EROFS, as on a file system that the kernel has made read-only.
     Persistent(usize, &'static str),
+    /// Lets call N of those with which the module itself reads fail with EIO.
+    Read(usize),
 }
 
 impl Fault {
+    /// The number of the call.
+    pub fn call(self) -> usize {
+        match self {
+            Self::KillBefore(call)
+            | Self::KillAfter(call)
+            | Self::Error(call, _)
+            | Self::Persistent(call, _)
+            | Self::Read(call) => call,
+        }
+    }
+
     /// Whether the fault is an interruption.
     pub fn is_interruption(self) -> bool {
         matches!(self, Self::KillBefore(_) | Self::KillAfter(_))
@@ -44,6 +57,7 @@ impl fmt::Display for Fault {
             Self::KillAfter(call) => write!(formatter, "killed after call {call}"),
             Self::Error(call, error) => write!(formatter, "{error} from call {call}"),
             Self::Persistent(call, error) => write!(formatter, "{error} from call {call} on"),
+            Self::Read(call) => write!(formatter, "EIO from read {call}"),
         }
     }
 }
@@ -65,6 +79,36 @@ impl Tracer {
     /// As [`record`](Self::record), without the content of the device and the effects of the calls.
     pub fn list(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
         self.log("list", &[], subject, device, state)
+    }
+
+    /// As [`list`](Self::list), of the calls with which the module itself reads the device.
+    pub fn list_reads(&self, subject: &dyn Subject, device: &mut MockClient, state: &str) -> Result<Recording> {
+        self.log("list-reads", &[], subject, device, state)
+    }
+
+    /// Calls `state` on `device`, kills all processes before call `point`, and records what they have done.
+    ///
+    /// # Errors
+    /// When a call cannot be recorded, or the state has fewer calls.
+    pub fn record_killed(
+        &self,
+        subject: &dyn Subject,
+        device: &mut MockClient,
+        state: &str,
+        point: usize,
+    ) -> Result<Recording> {
+        let directory = tempfile::tempdir()?;
+        let log = directory.path().join("calls.log");
+        let words = ["record-killed".into(), point.to_string().into(), log.clone().into()].into_iter();
+        let parts = subject.recorded().iter().map(OsString::from);
+        device.wrap(self.command(device.device(), words.chain(parts)));
+        let outcome = call(subject, device, state)?;
+        device.wrap([""; 0]);
+        ensure!(
+            outcome.status.code().is_none(),
+            "{state}: recording failed: not killed before call {point}: {outcome}"
+        );
+        Recording::read(&log)
     }
 
     fn log(
@@ -119,6 +163,7 @@ impl Tracer {
             Fault::KillAfter(call) => vec!["kill-after".to_owned(), call.to_string()],
             Fault::Error(call, error) => vec!["fail".to_owned(), call.to_string(), error.to_owned()],
             Fault::Persistent(call, error) => vec!["fail-from".to_owned(), call.to_string(), error.to_owned()],
+            Fault::Read(call) => vec!["fail-read".to_owned(), call.to_string()],
         };
         device.wrap(self.command(device.device(), words.into_iter().map(OsString::from)));
         let outcome = call(subject, device, state)?;

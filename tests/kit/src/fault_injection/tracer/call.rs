@@ -69,9 +69,11 @@ pub const CALLS: &[i64] = {
     ]
 };
 
-/// The change that a call is going to make.
+/// What a call is going to change, or to read.
 #[derive(Debug)]
 pub enum Action {
+    /// Open, list, read or look up: see [`reading`](super::reading).
+    Read(Target),
     /// Open a file, making it if it does not exist, or truncating it.
     Open(Name),
     /// Make a directory, symlink or special file.
@@ -136,7 +138,8 @@ impl Action {
             | Self::Times(target)
             | Self::Attribute(target, _)
             | Self::Sync(target)
-            | Self::SyncFileSystem(target) => target.is_within(directory),
+            | Self::SyncFileSystem(target)
+            | Self::Read(target) => target.is_within(directory),
             Self::SyncAll => true,
         }
     }
@@ -303,6 +306,7 @@ impl fmt::Display for Action {
                 write!(formatter, "sync the file system of {}", target.shown.display())
             }
             Self::SyncAll => write!(formatter, "sync everything"),
+            Self::Read(target) => write!(formatter, "read {}", target.shown.display()),
         }
     }
 }

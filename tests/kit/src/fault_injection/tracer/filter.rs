@@ -7,7 +7,7 @@ use std::mem::offset_of;
 use nix::libc::{self, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W};
 use nix::libc::{O_CREAT, O_TRUNC, SYS_open, SYS_openat, seccomp_data, sock_filter, sock_fprog};
 
-use super::call::CALLS;
+use super::{call, reading};
 
 /// The architecture of the numbers of calls: `AUDIT_ARCH_X86_64` of `linux/audit.h`.
 const X86_64: u32 = 0xc000_003e;
@@ -16,21 +16,32 @@ const X86_64: u32 = 0xc000_003e;
 pub struct Filter(Vec<sock_filter>);
 
 impl Filter {
-    /// The filter that stops a process at each of [`CALLS`], and at an `open` that may make or truncate a file.
-    pub fn new() -> Self {
+    /// The filter that stops a process at each call that may read a file.
+    pub fn of_reads() -> Self {
+        Self::new(reading::CALLS, &[])
+    }
+
+    /// The filter that stops a process at each call that may change a file, and at an `open` that may make or truncate
+    /// one.
+    pub fn of_changes() -> Self {
+        Self::new(call::CALLS, &[(SYS_open, 1), (SYS_openat, 2)])
+    }
+
+    /// The filter for `calls`, and for those of `opens`, each with the index of its flags, that make or truncate files.
+    fn new(calls: &[i64], opens: &[(i64, usize)]) -> Self {
         let [allow, stop] =
             [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_TRACE].map(|result| [statement(BPF_RET, result)]);
         let mut program = vec![load(offset_of!(seccomp_data, arch)), jump(BPF_JEQ, X86_64, 1, 0)];
         program.extend(allow);
         program.push(load(offset_of!(seccomp_data, nr)));
-        for call in CALLS {
+        for call in calls {
             program.push(jump(BPF_JEQ, *call as u32, 0, 1));
             program.extend(stop);
         }
-        for (call, flags) in [(SYS_open, 1), (SYS_openat, 2)] {
+        for (call, flags) in opens {
             // The lower half of the argument, as the processor is little-endian.
             let argument = offset_of!(seccomp_data, args) + 8 * flags;
-            program.extend([jump(BPF_JEQ, call as u32, 0, 4), load(argument)]);
+            program.extend([jump(BPF_JEQ, *call as u32, 0, 4), load(argument)]);
             program.push(jump(BPF_JSET, (O_CREAT | O_TRUNC) as u32, 0, 1));
             program.extend(stop);
             program.extend(allow);

@@ -7,6 +7,7 @@
 mod call;
 mod filter;
 mod place;
+mod reading;
 mod recorder;
 mod tracee;
 mod tracing;

@@ -88,6 +88,7 @@ fn operation(tracee: Tracee, action: &Action, result: i64) -> Result<Option<Oper
         Action::Sync(target) => Operation::Sync { inode: target.metadata()?.ino() },
         Action::SyncFileSystem(target) => Operation::SyncFileSystem { inode: target.metadata()?.ino() },
         Action::SyncAll => Operation::SyncAll,
+        Action::Read(_) => return Ok(None),
     }))
 }
 

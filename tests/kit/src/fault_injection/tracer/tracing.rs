@@ -21,15 +21,17 @@ use serde::Serialize;
 use super::call::Action;
 use super::filter::Filter;
 use super::place::Target;
+use super::reading::reading;
 use super::recorder::{list, record, record_failed};
 use super::tracee::Tracee;
 use crate::fault_injection::image::Image;
 
 const USAGE: &str = "DIRECTORY record LOG PART... | list LOG | kill-before N | kill-after N | fail N ERROR
-    | fail-from N ERROR | record-failing N DATA LOG PART... -- PROGRAM ARGUMENTS...
-Calls that change DIRECTORY count; a PART is a directory in it, whose content is recorded; ERROR is ENOSPC or EIO;
-record-failing lets call N fail with EIO, and the next syncfs(2) on its file system; DATA is the directory in DIRECTORY
-that is one of its own";
+    | fail-from N ERROR | record-failing N DATA LOG PART... | record-killed N LOG PART... | list-reads LOG
+    | fail-read N -- PROGRAM ARGUMENTS...
+Calls that change DIRECTORY count, in the last two modes those of PROGRAM that read it; a PART is a directory in it,
+whose content is recorded; ERROR is ENOSPC or EIO; record-failing lets call N fail with EIO, and the next syncfs(2) on
+its file system; DATA is the directory in DIRECTORY that is one of its own; record-killed kills before call N";
 
 /// What the tracer does with the program.
 enum Mode {
@@ -42,6 +44,32 @@ enum Mode {
     FailFrom(usize, Errno),
     /// Records, and lets one call fail with EIO.
     RecordFailing(BufWriter<File>, FailingSync),
+    /// Records, and kills before this call.
+    RecordKilled(BufWriter<File>, usize),
+    /// Lists the calls that read.
+    ListReads(BufWriter<File>),
+    /// This call that reads fails with EIO.
+    FailRead(usize),
+}
+
+impl Mode {
+    /// Whether calls that read are counted, and only those of the program itself: another program answers for what it
+    /// reads.
+    fn is_of_reads(&self) -> bool {
+        matches!(self, Self::ListReads(_) | Self::FailRead(_))
+    }
+
+    /// The log, which has to be complete when the tracer ends.
+    fn log(&mut self) -> Option<&mut BufWriter<File>> {
+        match self {
+            Self::Record(log)
+            | Self::List(log)
+            | Self::RecordFailing(log, _)
+            | Self::RecordKilled(log, _)
+            | Self::ListReads(log) => Some(log),
+            _ => None,
+        }
+    }
 }
 
 /// A sync that fails.
@@ -73,7 +101,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
     let [directory, mode @ ..] = own else { bail!(USAGE) };
     let directory = Path::new(directory).canonicalize().context("reading the directory failed")?;
     let mode = parse(mode, &directory)?;
-    let root = start(program)?;
+    let root = start(program, if mode.is_of_reads() { Filter::of_reads() } else { Filter::of_changes() })?;
     Tracer { mode, directory, root, count: 0, tracees: BTreeMap::new() }.follow()
 }
 
@@ -93,6 +121,11 @@ fn parse(words: &[OsString], directory: &Path) -> Result<Mode> {
             let failing = FailingSync { call: number(call)?, data: directory.join(data), unreported: None };
             Mode::RecordFailing(begin(log, &Image::of(directory, parts)?)?, failing)
         }
+        ["record-killed", call, log, ref parts @ ..] if !parts.is_empty() => {
+            Mode::RecordKilled(begin(log, &Image::of(directory, parts)?)?, number(call)?)
+        }
+        ["list-reads", log] => Mode::ListReads(begin(log, &Image::empty())?),
+        ["fail-read", call] => Mode::FailRead(number(call)?),
         _ => bail!(USAGE),
     })
 }
@@ -149,9 +182,9 @@ impl Words {
 /// When it cannot be executed. The filter stops the child at each write, and nothing resumes it yet: it cannot write
 /// the reason to std's pipe, and would wait for ever. So it executes the program itself.
 #[expect(unsafe_code, reason = "only the child can ask to be traced from its first instruction on")]
-fn start(program: &[OsString]) -> Result<Pid> {
+fn start(program: &[OsString], filter: Filter) -> Result<Pid> {
     let name = program.first().context(USAGE)?;
-    let (words, filter, mut command) = (Words::new(program)?, Filter::new(), Command::new(name));
+    let (words, mut command) = (Words::new(program)?, Command::new(name));
     let execute = move || {
         ptrace::traceme()?;
         filter.install()?;
@@ -262,18 +295,22 @@ impl Tracer {
                 _ => {}
             }
         }
-        if let Mode::Record(log) | Mode::List(log) | Mode::RecordFailing(log, _) = &mut self.mode {
-            log.flush().context("writing the log failed")?;
-        }
+        self.flush()?;
         Ok(end)
     }
 
     /// Handles the entry of a call at which the filter has stopped the process.
     fn entered(&mut self, tracee: Tracee) -> Result<()> {
         let (number, arguments) = tracee.call()?;
-        let Some(action) = Action::of(tracee, number, arguments, &self.directory)? else { return Ok(()) };
+        let action = match self.mode.is_of_reads() {
+            true if tracee.0 != self.root => None,
+            true => reading(tracee, number, arguments, &self.directory)?,
+            false => Action::of(tracee, number, arguments, &self.directory)?,
+        };
+        let Some(action) = action else { return Ok(()) };
         self.count += 1;
-        if matches!(self.mode, Mode::KillBefore(call) if call == self.count) {
+        if matches!(self.mode, Mode::KillBefore(call) | Mode::RecordKilled(_, call) if call == self.count) {
+            self.flush()?;
             self.kill_all();
         }
         let error = self.error_of(&action);
@@ -288,6 +325,7 @@ impl Tracer {
     fn error_of(&mut self, action: &Action) -> Option<Injected> {
         let error = match &mut self.mode {
             Mode::Fail(call, error) if *call == self.count => Some(*error),
+            Mode::FailRead(call) if *call == self.count => Some(Errno::EIO),
             Mode::RecordFailing(_, failing) => return failing.error_of(self.count, action),
             // A full file system stays full, for what needs space.
             Mode::FailFrom(call, Errno::ENOSPC) if *call <= self.count => {
@@ -309,20 +347,24 @@ impl Tracer {
         };
         match &mut self.mode {
             Mode::KillAfter(call) if *call == number => self.kill_all(),
-            Mode::Record(log) | Mode::RecordFailing(log, _) => {
+            Mode::Record(log) | Mode::RecordFailing(log, _) | Mode::RecordKilled(log, _) => {
                 let call = match error {
                     Some(Injected::Instead(_)) => record_failed(&action, &self.directory)?,
                     _ => record(tracee, &action, tracee.result()?, &self.directory)?,
                 };
                 write(log, &call)?;
             }
-            Mode::List(log) => write(log, &list(&action, tracee.result()?, &self.directory)?)?,
+            Mode::List(log) | Mode::ListReads(log) => write(log, &list(&action, tracee.result()?, &self.directory)?)?,
             _ => {}
         }
         match error {
             Some(Injected::Instead(error) | Injected::Afterwards(error)) => tracee.set_error(error),
             None => Ok(()),
         }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.mode.log().map_or(Ok(()), |log| log.flush().context("writing the log failed"))
     }
 
     /// Lets the process run: to the end of the counted call that it is in, or else to the next call of the filter.
