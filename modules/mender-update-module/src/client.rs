@@ -139,5 +139,10 @@ mod tests {
             "[Service]\nEnvironment=MENDER_DATASTORE_DIR=/two\n",
         );
         assert_eq!(of_units(root.path()), Some("/two".into()));
+        write(
+            "etc/systemd/system/mender-updated.service.d/b.conf",
+            "[Service]\nEnvironment=MENDER_DATASTORE_DIR=/three\n",
+        );
+        assert_eq!(of_units(root.path()), Some("/three".into()), "the last drop-in takes precedence");
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::guard::Guard;
 use crate::journal::Text;
+use crate::log;
 use crate::update::{Trigger, Update};
 
 /// The format of [`Record`]; incremented when earlier versions cannot read it any more.
@@ -134,9 +135,31 @@ impl<U: Update> Record<U, U::Prepared> {
         update.roll_back(prepared, trigger)
     }
 
+    /// Stops units before a rollback. At boot it does nothing: systemd starts them later, and waits for this call. A
+    /// failure is logged: a unit that does not stop must not prevent the rollback.
+    pub fn stop_units(&self, trigger: Trigger) {
+        if trigger == Trigger::Call {
+            tolerate(self.guard.before(), "stopping units");
+        }
+    }
+
+    /// Starts units after a rollback, as [`stop_units`](Self::stop_units) stops them.
+    pub fn start_units(&self, trigger: Trigger) {
+        if trigger == Trigger::Call {
+            tolerate(self.guard.after(), "starting units");
+        }
+    }
+
     /// The update.
     pub fn into_update(self) -> U {
         self.body.update
+    }
+}
+
+/// Logs the failure of `what` during a rollback, which continues: the server shows the log.
+pub fn tolerate(done: Result<()>, what: &str) {
+    if let Err(error) = done {
+        log!("{what} failed: {error:#}; the rollback continues");
     }
 }
 

@@ -47,9 +47,8 @@ impl<U: Update> Unrestored<U> {
 }
 
 /// The records of ended transactions whose files could not be removed.
-pub fn left(journal: &Journal) -> Vec<FileName> {
-    let records = [LEFT, LATE].map(|prefix| journal.set_aside_before(prefix).unwrap_or_default());
-    records.concat()
+pub fn left(journal: &Journal) -> Result<Vec<FileName>> {
+    Ok([journal.set_aside_before(LEFT)?, journal.set_aside_before(LATE)?].concat())
 }
 
 /// Tries again to remove the files of the ended transactions `left` for which `may` is true. Failures are logged.
@@ -75,7 +74,11 @@ pub fn retry_unrestored<U: Update>(journal: &Journal, trigger: Trigger) -> Resul
     for name in journal.set_aside_before(UNRESTORED)? {
         let path = journal.path_of(&name);
         let Some(record) = record::decoded::<U>(journal.read_record(&name)?)? else { continue };
-        match record.roll_back(trigger) {
+        record.stop_units(trigger);
+        let restored = record.roll_back(trigger);
+        // Also after a failure: it may fail at each of many updates, and the units run what is there.
+        record.start_units(trigger);
+        match restored {
             Ok(()) => {
                 let is_last = matches!(journal.read(), Ok(None));
                 journal.set_aside(Some(&name), if is_last { LEFT } else { LATE })?;

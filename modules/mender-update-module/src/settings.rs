@@ -71,6 +71,7 @@ fn with_common_keys(error: toml::de::Error, path: &Path) -> anyhow::Error {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
     use super::*;
@@ -94,6 +95,10 @@ mod tests {
         let error = format!("{:#}", of_module::<Example>(&path).unwrap_err());
         assert!(error.contains("example.toml") && error.contains("dest-dir"), "{error}");
         assert!(error.contains("`units` and `health`"), "{error}");
+        fs::remove_file(&path).unwrap();
+        let _socket = UnixListener::bind(&path).unwrap();
+        let error = format!("{:#}", of_module::<Example>(&path).unwrap_err());
+        assert!(error.contains("example.toml"), "what cannot be opened is not missing: {error}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::guard::Guard;
 use crate::journal::{Journal, UNRESTORED};
 use crate::log;
 use crate::name::FileName;
-use crate::record::{self, Phase, RecordOf};
+use crate::record::{self, Phase, RecordOf, tolerate};
 use crate::set_aside::{self, LATE, LEFT, Unrestored};
 use crate::state::NeedsReboot;
 use crate::status::Pending;
@@ -195,14 +195,14 @@ impl<U: Update> Transaction<U> {
     /// Ends the previous transaction before the next one begins: rolls back one that was not committed. Returns those
     /// that cannot be rolled back.
     pub fn clear(&self) -> Result<Vec<Unrestored<U>>> {
-        let before = self.left();
+        let before = self.left()?;
         self.finish_discard()?;
         self.end_current()?;
-        let mut failed = self.left();
+        let mut failed = self.left()?;
         failed.retain(|left| !before.contains(left));
         let unrestored = set_aside::retry_unrestored(&self.journal, Trigger::Call)?;
         if unrestored.is_empty() {
-            let (failed, earlier): (Vec<_>, Vec<_>) = self.left().into_iter().partition(|left| failed.contains(left));
+            let (failed, earlier): (Vec<_>, Vec<_>) = self.left()?.into_iter().partition(|left| failed.contains(left));
             self.retry_left(&earlier);
             set_aside::retry_failed::<U>(&self.journal, &failed);
         }
@@ -240,10 +240,20 @@ impl<U: Update> Transaction<U> {
     /// download, which no client resumes. An update that waits for its commit is not changed. Units are not stopped
     /// or started: systemd starts them later, and waits for this call.
     pub fn recover(&self) -> Result<()> {
+        // The current update is rolled back even if the record of an earlier one cannot be read.
+        let earlier = self.recover_earlier();
+        self.recover_current().and(earlier)
+    }
+
+    fn recover_earlier(&self) -> Result<()> {
         let unrestored = set_aside::retry_unrestored::<U>(&self.journal, Trigger::Boot)?;
         if unrestored.is_empty() && matches!(self.read(), Ok(None)) {
-            set_aside::retry::<U>(&self.journal, &self.left(), U::discard_at_boot);
+            set_aside::retry::<U>(&self.journal, &self.left()?, U::discard_at_boot);
         }
+        Ok(())
+    }
+
+    fn recover_current(&self) -> Result<()> {
         if let Some(record) = self.read_ended()? {
             if record.update().discard_at_boot()? {
                 self.finish_discard()?;
@@ -264,24 +274,14 @@ impl<U: Update> Transaction<U> {
         }
     }
 
-    /// Rolls `record` back. At boot, units are not stopped or started.
+    /// Rolls `record` back.
     fn restore_previous(&self, record: &mut RecordOf<U>, trigger: Trigger) -> Result<()> {
-        // Neither a full disk nor a unit that does not stop may prevent the rollback: the earlier phase in the
-        // journal leads to the same rollback again, and the server shows the log.
-        let tolerated = |done: Result<()>, what: &str| {
-            if let Err(error) = done {
-                log!("{what} failed: {error:#}; the rollback continues");
-            }
-        };
-        tolerated(self.mark(record, Phase::RollingBack), "writing the journal");
-        if trigger == Trigger::Call {
-            tolerated(record.guard.before(), "stopping units");
-        }
+        // A full disk must not prevent the rollback: the earlier phase in the journal leads to the same rollback again.
+        tolerate(self.mark(record, Phase::RollingBack), "writing the journal");
+        record.stop_units(trigger);
         record.roll_back(trigger).context("rollback failed")?;
-        tolerated(self.mark(record, Phase::RolledBack), "writing the journal");
-        if trigger == Trigger::Call {
-            tolerated(record.guard.after(), "starting units");
-        }
+        tolerate(self.mark(record, Phase::RolledBack), "writing the journal");
+        record.start_units(trigger);
         Ok(())
     }
 
@@ -310,7 +310,7 @@ impl<U: Update> Transaction<U> {
     }
 
     /// The records of ended transactions whose files could not be removed.
-    pub fn left(&self) -> Vec<FileName> {
+    pub fn left(&self) -> Result<Vec<FileName>> {
         set_aside::left(&self.journal)
     }
 

@@ -99,7 +99,7 @@ pub trait Transactional: Sized {
     /// has begun succeeds, too: client 3.4 repeats it after a power loss in `Cleanup`.
     fn artifact_commit(&self, tree: &WorkTree) -> Result<()> {
         let transaction = transaction::<Self>(tree);
-        if ended_by_commit(tree).exists() && transaction.has_ended()? {
+        if durable::exists(&ended_by_commit(tree))? && transaction.has_ended()? {
             return Ok(());
         }
         transaction.commit()
@@ -138,7 +138,10 @@ pub trait Transactional: Sized {
     /// next update tries again: a failed Cleanup would make the server show a committed update as failed.
     fn cleanup(&self, tree: &WorkTree) -> Result<()> {
         let transaction = transaction::<Self>(tree);
-        let left = transaction.left();
+        let left = transaction.left().unwrap_or_else(|error| {
+            log!("files of earlier updates are not removed: {error:#}; the next update tries again");
+            Vec::new()
+        });
         // Without this file, only a repeated commit after a power loss fails.
         let recorded = transaction.is_committed().and_then(|is_committed| match is_committed {
             true => durable::write_file(&ended_by_commit(tree), b""),

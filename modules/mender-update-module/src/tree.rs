@@ -165,5 +165,10 @@ mod tests {
         write("header/meta-data", "{\"a\": 1}");
         let error = format!("{:#}", tree.meta_data::<Vec<String>>().unwrap_err());
         assert!(error.contains("header/meta-data"), "{error}");
+        fs::remove_file(directory.path().join("header/meta-data")).unwrap();
+        assert_eq!(tree.meta_data::<Vec<String>>().unwrap(), None, "an incomplete tree");
+        std::os::unix::fs::symlink("meta-data", directory.path().join("header/meta-data")).unwrap();
+        let error = format!("{:#}", tree.meta_data::<Vec<String>>().unwrap_err());
+        assert!(error.contains("header/meta-data"), "what cannot be read is not missing: {error}");
     }
 }

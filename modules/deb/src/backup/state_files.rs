@@ -44,7 +44,11 @@ pub fn read() -> Result<Table> {
     }
     for name in names(Path::new(ALTERNATIVES))? {
         // The first lines of a file there: the mode, the link, then name and link of each slave alternative.
-        let text = fs::read(Path::new(ALTERNATIVES).join(&name)).unwrap_or_default();
+        let path = Path::new(ALTERNATIVES).join(&name);
+        if !durable::metadata(&path)?.is_some_and(|found| found.is_file()) {
+            continue;
+        }
+        let text = fs::read(&path).with_context(|| format!("reading {} failed", path.display()))?;
         let text = String::from_utf8_lossy(&text);
         for link in text.lines().skip(1).take_while(|line| !line.is_empty()).step_by(2) {
             add(Path::new(link), &mut table)?;
@@ -55,13 +59,13 @@ pub fn read() -> Result<Table> {
 
 /// Reads two levels, for paths such as `multi-user.target.wants/x.service`.
 fn read_directory(directory: &Path, table: &mut Table) -> Result<()> {
-    if !directory.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+    if !is_directory(directory)? {
         return Ok(());
     }
     for name in names(directory)? {
         let path = directory.join(&name);
         add(&path, table)?;
-        if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        if is_directory(&path)? {
             for name in names(&path)? {
                 add(&path.join(&name), table)?;
             }

@@ -182,8 +182,12 @@ fn exclusive_directories(
     packages: &BTreeSet<PackageKey>,
     database: &Database,
 ) -> Result<BTreeSet<PathBuf>> {
-    let directories: BTreeSet<_> =
-        listed.iter().filter(|path| is_directory(path).unwrap_or_default()).cloned().collect();
+    let mut directories = BTreeSet::new();
+    for path in listed {
+        if is_directory(path)? {
+            directories.insert(path.clone());
+        }
+    }
     let owners = database.owners(&directories)?;
     let is_exclusive = |path: &PathBuf| owners.of(path).iter().all(|owner| packages.contains(owner));
     Ok(directories.into_iter().filter(is_exclusive).collect())

@@ -36,3 +36,16 @@ fn after_a_passed_health_check_the_new_version_stays_active() {
     let rollback = device.client.call("ArtifactRollback").unwrap();
     assert!(rollback.success() && rollback.stderr.contains("with the previous version active"), "{rollback:?}");
 }
+
+#[test]
+fn the_health_check_of_the_device_takes_precedence_over_that_of_the_artifact() {
+    let mut device = Device::filled(Generation::V5);
+    let destination = device.destination.clone();
+    let settings = "[health]\ncommand = [\"false\"]\nlimit_seconds = 1\nstable_seconds = 0\n";
+    device.client.set("directory", settings).unwrap();
+    device.client.set_meta_data(format!(
+        r#"{{"dest_dir": {destination:?}, "health": {{"command": ["true"], "limit_seconds": 1, "stable_seconds": 0}}}}"#
+    ));
+    assert!(device.download_files(&[("new.tar", &device.tar(&[]))]).success());
+    refused(device.client.call("ArtifactInstall").unwrap(), "health check failed");
+}

@@ -146,6 +146,10 @@ impl Destination {
             return Ok(());
         }
         let mut way = self.open_made(self.base.open()?)?;
+        // An interrupted call may have removed directories without a sync.
+        if let Some(last) = way.last().filter(|_| way.len() <= self.missing.len()) {
+            last.sync()?;
+        }
         while way.len() > 1 {
             way.pop();
             let (Some(parent), Some(name)) = (way.last(), self.missing.get(way.len() - 1)) else { break };
@@ -165,7 +169,10 @@ impl Destination {
     fn open_made(&self, base: Dir) -> Result<Vec<Dir>> {
         let mut way = vec![base];
         for (at, name) in self.missing.iter().enumerate() {
-            let Some(here) = way.last().filter(|here| matches!(here.kind(name), Ok(Some(_)))) else { break };
+            let Some(here) = way.last() else { break };
+            if here.kind(name)?.is_none() {
+                break;
+            }
             let below = here.child(name)?;
             match self.made.get(at) {
                 Some(made) if !made.is(&below.identity()?) => {

@@ -132,7 +132,9 @@ impl DirectoryExchange {
             self.deactivate(names)?;
         } else if active.is_none() && self.has_previous() {
             self.put_back(names)?;
-        } else if active != self.previous_inode {
+        } else if active == self.previous_inode {
+            sync_names(names)?;
+        } else {
             bail!(
                 "{}: it was replaced after the activation: move it away, and rename the previous version {} to it",
                 names.destination().display(),
@@ -171,6 +173,13 @@ impl DirectoryExchange {
         opened.move_to_destination()?;
         opened.sync()
     }
+}
+
+/// Makes the names durable that an interrupted call has left without a sync. The staging directory may be gone, or be
+/// another one: then no name in it belongs to this update.
+fn sync_names(names: &impl ExchangeNames) -> Result<()> {
+    names.open_parent()?.map_or(Ok(()), |parent| parent.sync())?;
+    names.open_staging().map_or(Ok(()), |staging| staging.sync())
 }
 
 /// The inode number of what has the name of the destination.

@@ -191,7 +191,7 @@ impl Staging {
         }
         let parent = self.parent.open()?;
         if parent.kind(&self.name)?.is_none() {
-            return Ok(());
+            return parent.sync(); // an interrupted call may have removed it without a sync
         }
         self.with_parent_times(&parent, || {
             if matches!(self.made, Made::No) {

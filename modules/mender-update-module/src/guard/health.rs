@@ -185,6 +185,31 @@ mod tests {
         }
     }
 
+    /// A server that accepts a connection, and answers only after a time that no limit of a test reaches.
+    fn silent_server() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    thread::sleep(Duration::from_secs(60));
+                    let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                });
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_check_that_does_not_end_fails() {
+        let silent = format!(r#"{{"url": "http://{}/", "limit_seconds": 1, "stable_seconds": 0}}"#, silent_server());
+        // Both would succeed after a minute.
+        for json in [r#"{"command": ["sleep", "60"], "limit_seconds": 1, "stable_seconds": 0}"#, &silent] {
+            let said = failure(&health(json));
+            assert!(said.contains("within 1s"), "{said}");
+        }
+    }
+
     #[test]
     fn an_open_port_is_enough() {
         let open = TcpListener::bind("127.0.0.1:0").unwrap();

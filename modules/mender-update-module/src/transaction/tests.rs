@@ -301,6 +301,16 @@ fn only_an_update_that_cannot_be_rolled_back_blocks_others() {
 }
 
 #[test]
+fn a_boot_rolls_back_although_the_record_of_an_earlier_update_is_damaged() {
+    let trial = Trial::in_phase(Phase::Activating);
+    fs::write(trial.journal().join("unrestored-1.json"), "{").unwrap();
+    let error = format!("{:#}", trial.transaction().recover().unwrap_err());
+    assert!(error.contains("unrestored-1.json"), "{error}");
+    assert_eq!(trial.calls(), ["roll-back-at-boot"]);
+    assert_eq!(trial.phase(), Some(Phase::RolledBack));
+}
+
+#[test]
 fn files_that_an_update_left_are_removed_later_and_not_while_another_is_pending() {
     let trial = Trial::in_phase(Phase::Committed);
     trial.fail("discard");

@@ -70,18 +70,41 @@ fn a_download_ends_when_its_client_was_killed() {
 }
 
 #[test]
-fn sigterm_ends_a_call_with_all_its_processes() {
+fn a_signal_ends_a_call_with_all_its_processes() {
+    // The client sends SIGTERM to the module's process group at its time limit. A lost terminal sends SIGHUP.
+    for (number, signal) in (4010..).step_by(10).zip(["TERM", "INT", "HUP"]) {
+        let Some(device) = Device::new() else { return };
+        // A child, and an orphan in a session of its own.
+        let [check, orphan] = [sleep(number), sleep(number + 1)];
+        device.set_health_check(&format!("(setsid {orphan} &); {check}"));
+        assert!(device.download().success());
+        let mut client = device.client.start_below_a_client("ArtifactInstall").unwrap();
+        wait_for("the health check", || [&check, &orphan].iter().all(|command| runs(&format!("^{command}$"))));
+        device.let_health_checks_pass();
+        let pattern = format!("^[^ ]*web-file ArtifactInstall {}", device.client.tree().display());
+        let option = format!("-{signal}");
+        assert!(Command::new("pkill").args([&option, "-f", &pattern]).status().unwrap().success());
+        wait_for("the end", || [&check, &orphan].iter().all(|command| !runs(&format!("^{command}$"))));
+        client.wait().unwrap();
+        device.set(&device.www, "");
+        device.ok("ArtifactRollback");
+        assert_eq!(device.text("index.html"), "previous", "{signal}");
+    }
+}
+
+#[test]
+fn a_killed_call_leaves_no_program_behind() {
     let Some(device) = Device::new() else { return };
-    let check = sleep(4003);
-    device.set_health_check(&check);
+    let check = sleep(4004);
+    device.set_health_check(&format!("exec {check}"));
     assert!(device.download().success());
     let mut client = device.client.start_below_a_client("ArtifactInstall").unwrap();
     wait_for("the health check", || runs(&format!("^{check}$")));
     device.let_health_checks_pass();
-    // The client sends SIGTERM to the module's process group at its time limit.
-    let pattern = format!("web-file ArtifactInstall {}", device.client.tree().display());
-    assert!(Command::new("pkill").args(["-TERM", "-f", &format!("^[^ ]*{pattern}")]).status().unwrap().success());
-    wait_for("the end", || !runs(&format!("^{check}$")));
+    // As the OOM killer does, which the module cannot handle.
+    let pattern = format!("^[^ ]*web-file ArtifactInstall {}", device.client.tree().display());
+    assert!(Command::new("pkill").args(["-KILL", "-f", &pattern]).status().unwrap().success());
+    wait_for("the end of the health check", || !runs(&format!("^{check}$")));
     client.wait().unwrap();
     device.set(&device.www, "");
     device.ok("ArtifactRollback");

@@ -147,6 +147,31 @@ fn a_unit_that_does_not_stop_or_start_fails_the_install() {
 }
 
 #[test]
+fn a_rollback_that_the_next_update_tries_again_stops_and_starts_units() {
+    let Some(device) = with_units("echo $verb >> \"${0%/*}/verbs\"") else { return };
+    let verbs = device.client.device().join("verbs");
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    let aside = device.home.join("aside");
+    fs::rename(&device.www, &aside).unwrap();
+    fs::create_dir(&device.www).unwrap();
+    failed(&device.call("ArtifactRollback"), "was replaced");
+    device.ok("Cleanup");
+    failed(&device.download(), "an earlier update of the same destination failed");
+    for is_restored in [false, true] {
+        if is_restored {
+            fs::remove_dir(&device.www).unwrap();
+            fs::rename(&aside, &device.www).unwrap();
+        }
+        fs::remove_file(&verbs).unwrap();
+        assert_eq!(device.download().success(), is_restored);
+        assert_eq!(fs::read_to_string(&verbs).unwrap(), "stop\nreload\nrestart\nstart\n", "{is_restored}");
+    }
+    assert_eq!(device.text("index.html"), "previous");
+    device.ok("Cleanup");
+}
+
+#[test]
 fn a_recovery_at_boot_rolls_back_without_stopping_or_starting_units() {
     // At the first start of the unit the module is killed, as by a power loss.
     let script = "echo $verb >> \"${0%/*}/verbs\"; [ $verb != start ] || kill -9 $PPID";
