@@ -162,6 +162,20 @@ fn a_process_left_by_a_health_check_does_not_hold_the_pipes_of_the_client() {
 }
 
 #[test]
+fn a_process_left_by_a_health_check_may_write_without_end() {
+    let Some(device) = Device::new() else { return };
+    let status = device.client.device().join("status");
+    // Ends with 124 after its limit, and otherwise when nobody reads its output any more.
+    let writer =
+        format!("trap '' PIPE; timeout 60 yes 2>/dev/null; echo $? > '{0}.new'; mv '{0}.new' '{0}'", status.display());
+    device.set_health_check(&format!("({writer}) & true"));
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    wait_for("the end of the writer", || status.exists());
+    assert_ne!(fs::read_to_string(&status).unwrap(), "124\n", "the call waited for it");
+}
+
+#[test]
 fn every_log_line_is_one_write() {
     let Some(device) = Device::new() else { return };
     device.set_health_check(
