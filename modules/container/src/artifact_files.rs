@@ -185,7 +185,12 @@ mod tests {
     use crate::tar::{header, padding};
 
     fn entry(path: &str, type_flag: u8, content: &[u8]) -> Vec<u8> {
+        entry_of_mode(0o644, path, type_flag, content)
+    }
+
+    fn entry_of_mode(mode: u32, path: &str, type_flag: u8, content: &[u8]) -> Vec<u8> {
         let mut entry = header(path, content.len()).to_vec();
+        entry[100..108].copy_from_slice(format!("{mode:07o}\0").as_bytes());
         entry[156] = type_flag;
         entry[148..156].fill(b' ');
         let sum: u32 = entry.iter().map(|byte| u32::from(*byte)).sum();
@@ -207,7 +212,8 @@ mod tests {
         let (artifact_files, directory) = unpack(&[
             entry("./conf/", b'5', b""),
             entry("./conf/a/b.env", b'0', b"A=1\n"),
-            entry("c.yaml", b'0', b"x"),
+            entry_of_mode(0o666, "c.yaml", b'0', b"x"),
+            entry_of_mode(0o6777, "bin/run", b'0', b"x"),
         ])
         .unwrap();
         assert!(
@@ -216,9 +222,11 @@ mod tests {
                 && artifact_files.has("")
                 && !artifact_files.has("conf/x")
         );
-        let path = directory.path().join("files/conf/a/b.env");
-        assert_eq!(fs::read(&path).unwrap(), b"A=1\n");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
+        let files = directory.path().join("files");
+        assert_eq!(fs::read(files.join("conf/a/b.env")).unwrap(), b"A=1\n");
+        for (path, mode) in [("conf/a/b.env", 0o644), ("c.yaml", 0o644), ("bin/run", 0o755)] {
+            assert_eq!(fs::metadata(files.join(path)).unwrap().permissions().mode() & 0o7777, mode, "{path}");
+        }
         assert_eq!(artifact_files.definition(&FileName::new("c.yaml").unwrap()).unwrap(), "x");
     }
 

@@ -180,6 +180,14 @@ fn compose_files_and_quadlets() {
     for (words, text) in texts {
         is_refused(&mut device, &meta_data, "compose.yaml", text.as_bytes(), words);
     }
+    let in_archive = json!({
+        "project": "shop",
+        "images": [{"id": id(), "ref": TAG}],
+        "compose": "compose.yaml",
+        "archive": "files.tar",
+    });
+    let archive = [entry("compose.yaml", b'0', &[b'x'; (256 << 10) + 1]), vec![0; 1024]].concat();
+    is_refused(&mut device, &in_archive, "files.tar", &archive, "definition too long");
     if !["/usr/libexec/podman/quadlet", "/usr/lib/podman/quadlet"].iter().any(|path| fs::exists(path).unwrap()) {
         return; // cargo xtask engines has one
     }

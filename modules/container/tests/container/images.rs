@@ -1,5 +1,6 @@
 //! Images that an update loads into the engine and removes from it.
 
+use serde_json::json;
 use test_image::Mode;
 
 use crate::device::{Device, archive, one, refused};
@@ -62,4 +63,21 @@ fn space_is_checked_before_anything_is_loaded() {
     let new = archive(TAG, "1", Mode::Healthy);
     refused(&device.download_one("shop", TAG, &new), "stay free");
     assert!(!device.has_image(&new));
+}
+
+#[test]
+fn a_rollback_keeps_an_image_that_was_on_the_device_before() {
+    let mut device = Device::new();
+    let (name, image) = ("localhost/mine:1", archive("localhost/mine:1", "1", Mode::Healthy));
+    device.engine.add_image(&image.id, "healthy").unwrap();
+    device.engine.tag(&image.id, name).unwrap();
+    let before = device.engine_state();
+    let meta_data = json!({
+        "project": "shop",
+        "images": [{"id": image.id, "ref": name}],
+        "run": {"web": {"image": name}},
+    });
+    assert!(device.download(&meta_data, &[]).success());
+    device.all(&["ArtifactInstall", "ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+    assert_eq!(device.engine_state(), before);
 }

@@ -1,7 +1,7 @@
 //! The engine's temporary copies of images during a load: their directory, removal and space.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use mender_update_module_test::Generation;
@@ -169,8 +169,7 @@ fn an_update_without_a_load_directory_in_its_journal_goes_on() {
     assert_eq!(device.running("shop.web"), Some(image.id));
 }
 
-/// Downloads an image whose meta-data have the unpacked size `size`, and returns the message. The client does not
-/// know the sizes of archives.
+/// Downloads an image whose meta-data have the unpacked size `size`, and returns the message.
 fn download_of_size(device: &mut Device, size: u64) -> String {
     let image = archive(TAG, "1", Mode::Healthy);
     let mut meta_data = one("shop", TAG, &image.id);
@@ -183,6 +182,7 @@ fn download_of_size(device: &mut Device, size: u64) -> String {
 
 #[test]
 fn space_is_checked_on_every_file_system_that_is_written_to() {
+    // This client does not know the sizes of archives.
     let mut device = Device::of(Generation::V3, "");
     let message = download_of_size(&mut device, 1 << 60);
     assert!(message.contains(&(3u64 << 60).to_string()), "one file system has to hold all: {message}");
@@ -192,4 +192,19 @@ fn space_is_checked_on_every_file_system_that_is_written_to() {
     let message = download_of_size(&mut device, free / 2);
     let demand = format!("not enough space in /proc: {} bytes needed, 0 free", free / 2 * 2);
     assert!(message.contains(&demand), "{message}");
+}
+
+#[test]
+fn the_space_for_images_is_checked_beside_a_directory_with_enough_of_it() {
+    let mut device = Device::new();
+    let file_system = |path: &str| fs::metadata(path).map_or(0, |found| found.dev());
+    let here = file_system(device.client.device().to_str().unwrap());
+    let others = ["/dev/shm", env!("CARGO_TARGET_TMPDIR")];
+    let Some(tmp_dir) = others.into_iter().find(|path| ![0, here].contains(&file_system(path))) else {
+        return eprintln!("skipped: no second file system for temporary files");
+    };
+    device.set(&format!("tmp_dir = {tmp_dir:?}\nreserve_mib = 0\n"));
+    // The copies of the archive are small, as this client announces.
+    let message = download_of_size(&mut device, 1 << 60);
+    assert!(message.contains(&format!("{} bytes needed", 1_u64 << 60)), "{message}");
 }

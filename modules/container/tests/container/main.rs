@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
+mod compose;
 mod device;
 mod hostile;
 mod images;
@@ -10,3 +11,4 @@ mod load_directory;
 mod refused;
 mod storage;
 mod transaction;
+mod trust;

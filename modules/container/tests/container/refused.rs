@@ -1,5 +1,7 @@
 //! Refused artifacts and settings, and the messages about them.
 
+use std::fs;
+
 use serde_json::json;
 use test_image::Mode;
 
@@ -112,4 +114,16 @@ fn sizes_that_overflow_are_refused_as_too_large() {
     device.ok("Cleanup");
     device.set("reserve_mib = 9223372036854775807\n");
     refused(&device.download_one("shop", TAG, &image), "reserve_mib");
+}
+
+#[test]
+fn a_unit_of_another_program_is_not_overwritten() {
+    let mut device = Device::new();
+    let units = device.client.device().join("units");
+    let unit = units.join("mender-shop.web.service");
+    fs::create_dir(units).unwrap();
+    fs::write(&unit, "of another program").unwrap();
+    refused(&device.download_one("shop", TAG, &archive(TAG, "1", Mode::Healthy)), "not a unit of this project");
+    device.ok("Cleanup");
+    assert_eq!(fs::read_to_string(&unit).unwrap(), "of another program");
 }

@@ -119,16 +119,19 @@ fn a_first_version_that_fails_leaves_no_failed_unit() {
 }
 
 #[test]
-fn a_one_shot_service_is_healthy_when_it_has_succeeded() {
+fn a_one_shot_service_is_healthy_when_it_has_succeeded_and_others_start_after_it() {
     let mut device = Device::new();
     let image = archive(TAG, "1", Mode::Once);
     let meta_data = json!({
         "project": "shop",
         "images": [{"file": "app.tar", "id": image.id, "ref": TAG}],
-        "run": {"migrate": {"image": TAG, "oneshot": true}},
+        "run": {"migrate": {"image": TAG, "oneshot": true}, "web": {"image": TAG, "after": ["migrate"]}},
     });
     assert!(device.download(&meta_data, &[("app.tar", &image.content)]).success());
     device.ok("ArtifactInstall");
+    let unit = fs::read_to_string(device.client.device().join("units/mender-shop.web.service")).unwrap();
+    let after = unit.lines().find(|line| line.starts_with("After=")).unwrap();
+    assert!(after.split(['=', ' ']).any(|word| word == "mender-shop.migrate.service"), "{after}");
 }
 
 #[test]
