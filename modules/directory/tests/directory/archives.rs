@@ -233,11 +233,17 @@ fn attributes_that_linux_does_not_have_are_refused_or_ignored() {
 #[test]
 fn an_owner_that_would_become_root_is_refused() {
     let device = Device::filled(Generation::V5);
-    for key in ["uid", "gid"] {
-        let records = record(key, "4294967295");
+    for (key, number, words) in [
+        ("uid", "4294967295", "4294967295"),
+        ("gid", "4294967295", "4294967295"),
+        // The lower 32 bits are root's.
+        ("uid", "4294967296", "number too large"),
+        ("gid", "4294967296", "number too large"),
+    ] {
+        let records = record(key, number);
         let archive =
             [tarball::entry("pax", b'x', &records), tarball::entry("file", b'0', b"x"), tarball::end()].concat();
-        refused(device.download(&archive), "4294967295");
+        refused(device.download(&archive), words);
     }
     let records = record("SCHILY.acl.access", "user::rw-,user:4294967295:rwx,group::r--,mask::r--,other::r--");
     let archive = [tarball::entry("pax", b'x', &records), tarball::entry("file", b'0', b"x"), tarball::end()].concat();

@@ -103,3 +103,26 @@ fn a_foreign_tree_in_the_destination_does_not_change() {
     device.ok("ArtifactRollback");
     assert_eq!(device.text("index.html"), "the previous index");
 }
+
+#[test]
+fn a_destination_that_appears_or_disappears_after_the_download_is_refused() {
+    let device = Device::new(Generation::V5);
+    fs::create_dir_all(device.destination.parent().unwrap()).unwrap();
+    assert!(device.download(&device.tar(&[])).success());
+    fs::create_dir(&device.destination).unwrap();
+    fs::write(device.destination.join("mine"), "mine").unwrap();
+    refused(device.client.call("ArtifactInstall").unwrap(), "was made after the download");
+    for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+        device.ok(state);
+    }
+    assert_eq!(device.text("mine"), "mine");
+    assert!(device.is_clean());
+    assert!(device.download(&device.tar(&[])).success());
+    let aside = device.client.device().join("aside");
+    fs::rename(&device.destination, &aside).unwrap();
+    refused(device.client.call("ArtifactInstall").unwrap(), "was removed or renamed after the download");
+    for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+        device.ok(state);
+    }
+    assert!(!device.destination.exists() && aside.join("mine").exists() && device.is_clean());
+}

@@ -240,12 +240,14 @@ fn a_failed_rollback_blocks_only_its_destination() {
     refused(device.client.call("ArtifactRollback").unwrap(), "was replaced");
     device.ok("Cleanup");
     refused(device.download(&device.tar(&[])), "an earlier update of the same destination failed");
-    let inside = device.destination.join("inside");
-    let dest_dir = inside.to_str().unwrap().as_bytes();
-    refused(
-        device.download_files(&[("dest_dir", dest_dir), ("update.tar", &device.tar(&[]))]),
-        "an earlier update of the same destination failed",
-    );
+    // The previous tree is kept in the directory above.
+    for path in [device.destination.join("inside"), device.destination.parent().unwrap().to_owned()] {
+        let dest_dir = path.to_str().unwrap().as_bytes();
+        refused(
+            device.download_files(&[("dest_dir", dest_dir), ("update.tar", &device.tar(&[]))]),
+            "an earlier update of the same destination failed",
+        );
+    }
     let other = device.client.device().join("other");
     let dest_dir = other.to_str().unwrap().as_bytes();
     assert!(device.download_files(&[("dest_dir", dest_dir), ("update.tar", &device.tar(&[]))]).success());

@@ -33,12 +33,18 @@ type Feed = fn(&mut dyn Write) -> std::io::Result<()>;
 
 /// Feeds an archive of any size, and measures the memory of the module.
 fn download(device: &Device, feed: Feed) -> Outcome {
+    let meta_data = format!("{{\"dest_dir\": {:?}}}", device.destination.to_str().unwrap());
+    download_file(device, &meta_data, "app.tar", feed)
+}
+
+/// As [`download`], with any meta-data and any payload file.
+fn download_file(device: &Device, meta_data: &str, name: &str, feed: Feed) -> Outcome {
     let tree = device.client.tree();
     fs::create_dir_all(tree.join("header")).unwrap();
     fs::create_dir_all(tree.join("streams")).unwrap();
-    let meta_data = format!("{{\"dest_dir\": {:?}}}", device.destination.to_str().unwrap());
     fs::write(tree.join("header/meta-data"), meta_data).unwrap();
-    let (next, stream) = (tree.join("stream-next"), tree.join("streams/app.tar"));
+    let (next, stream) = (tree.join("stream-next"), tree.join("streams").join(name));
+    let announcement = format!("streams/{name}\n");
     for fifo in [&next, &stream] {
         let _ = fs::remove_file(fifo);
         assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
@@ -51,7 +57,7 @@ fn download(device: &Device, feed: Feed) -> Outcome {
     let has_ended = Arc::clone(&over);
     let feeder = thread::spawn(move || {
         let Some(mut announce) = open_for_writing(&next, &has_ended) else { return };
-        announce.write_all(b"streams/app.tar\n").unwrap();
+        announce.write_all(announcement.as_bytes()).unwrap();
         drop(announce);
         let Some(mut stream) = open_for_writing(&stream, &has_ended) else { return };
         if feed(&mut stream).is_ok() {
@@ -86,6 +92,14 @@ fn open_for_writing(fifo: &Path, has_ended: &AtomicBool) -> Option<File> {
         }
         thread::sleep(POLL);
     }
+}
+
+/// Writes a file's header with a list of sparse parts of 64 MiB at the start of its content.
+fn begin_sparse_list(archive: &mut dyn Write) -> std::io::Result<()> {
+    let records =
+        [record("GNU.sparse.major", "1"), record("GNU.sparse.minor", "0"), record("GNU.sparse.realsize", "1")];
+    archive.write_all(&entry("pax", b'x', &records.concat()))?;
+    archive.write_all(&header("file", b'0', 64 << 20, ""))
 }
 
 #[test]
@@ -133,6 +147,10 @@ fn hostile_archives_take_bounded_time_and_memory() {
             archive.write_all(&entry("pax", b'x', &record("size", "18446744073709551615")))?;
             archive.write_all(&[entry("file", b'0', b"x"), end()].concat())
         }),
+        ("a file of 2^50 bytes", "stay free", |archive| {
+            archive.write_all(&entry("pax", b'x', &record("size", &(1_u64 << 50).to_string())))?;
+            archive.write_all(&entry("file", b'0', b"x"))
+        }),
         ("sparse parts that overflow", "sparse", |archive| {
             let records = [
                 record("GNU.sparse.map", "18446744073709551615,18446744073709551615"),
@@ -141,12 +159,13 @@ fn hostile_archives_take_bounded_time_and_memory() {
             archive.write_all(&[entry("pax", b'x', &records.concat()), entry("file", b'0', b"x"), end()].concat())
         }),
         ("a list of sparse parts without an end", "sparse", |archive| {
-            let records =
-                [record("GNU.sparse.major", "1"), record("GNU.sparse.minor", "0"), record("GNU.sparse.realsize", "1")];
-            archive.write_all(&entry("pax", b'x', &records.concat()))?;
-            archive.write_all(&header("file", b'0', 64 << 20, ""))?;
+            begin_sparse_list(archive)?;
             archive.write_all(b"9999999999\n")?;
             (0..64).try_for_each(|_| archive.write_all(&b"0\n1\n".repeat(1 << 18)))
+        }),
+        ("a number of sparse parts without an end", "list of parts", |archive| {
+            begin_sparse_list(archive)?;
+            (0..64).try_for_each(|_| archive.write_all(&vec![b'9'; 1 << 20]))
         }),
         ("2,000 nested directories", "", |archive| {
             archive.write_all(&entry("././@LongLink", b'L', &b"n/".repeat(2000)))?;
@@ -164,4 +183,17 @@ fn hostile_archives_take_bounded_time_and_memory() {
         device.ok("Cleanup");
         assert!(device.is_clean(), "{name}");
     }
+}
+
+#[test]
+fn a_destination_of_any_length_takes_bounded_memory() {
+    let device = Device::filled(Generation::V5);
+    let outcome = download_file(&device, "null", "dest_dir", |stream| {
+        stream.write_all(b"/")?;
+        (0..64).try_for_each(|_| stream.write_all(&vec![b'x'; 1 << 20]))
+    });
+    assert!(!outcome.success && outcome.log.contains("dest_dir: longer than 4096 bytes"), "{}", outcome.log);
+    assert!(outcome.peak > 0 && outcome.peak < PEAK_MAX, "a peak of {} KiB", outcome.peak);
+    device.ok("Cleanup");
+    assert!(device.is_clean());
 }
