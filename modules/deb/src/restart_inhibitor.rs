@@ -41,10 +41,7 @@ pub struct RestartInhibitor(Vec<PathBuf>);
 impl RestartInhibitor {
     /// Makes the units refuse. Does nothing where systemd does not run this process.
     pub fn acquire() -> Result<Self> {
-        let units = match own_unit()? {
-            Some(unit) if unit == RECOVERY_UNIT => CLIENT_UNITS.map(str::to_owned).into(),
-            own => own.into_iter().collect::<Vec<_>>(),
-        };
+        let units = refusing_units(own_unit()?);
         let directories = units.iter().map(|unit| Path::new(SYSTEMD).join(format!("{unit}.d")));
         let inhibitor = Self(directories.collect());
         for directory in &inhibitor.0 {
@@ -70,6 +67,14 @@ impl RestartInhibitor {
 
     fn reload(&self) -> Result<()> {
         if self.0.is_empty() { Ok(()) } else { systemctl().arg("daemon-reload").run() }
+    }
+}
+
+/// The units that refuse while packages are installed by a process in the service `own`.
+fn refusing_units(own: Option<String>) -> Vec<String> {
+    match own {
+        Some(unit) if unit == RECOVERY_UNIT => CLIENT_UNITS.map(str::to_owned).into(),
+        own => own.into_iter().collect(),
     }
 }
 
@@ -123,5 +128,13 @@ mod tests {
         assert_eq!(service(mixed).as_deref(), Some("mender-updated.service"));
         assert_eq!(service("0::/user.slice/user-0.slice/session-1.scope\n"), None);
         assert_eq!(service("0::/\n"), None);
+    }
+
+    #[test]
+    fn the_own_unit_refuses_and_in_the_recovery_those_that_wait_for_it() {
+        assert_eq!(refusing_units(None), [""; 0]);
+        assert_eq!(refusing_units(Some("mender-client.service".into())), ["mender-client.service"]);
+        let units = ["mender-client.service", "mender-updated.service", "mender-authd.service"];
+        assert_eq!(refusing_units(Some("mender-update-module-deb-recover.service".into())), units);
     }
 }

@@ -112,3 +112,29 @@ pub fn check_space(staged: &[StagedPackage], reserve: u64) -> Result<()> {
     let size = staged.iter().fold(0_u64, |sum, package| sum.saturating_add(size(package)));
     Dir::open(SYSTEM.as_ref())?.check_space(size, reserve)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_larger_of_announced_and_real_size_has_to_fit() {
+        let package = |announced: &str, bytes| StagedPackage {
+            path: "a.deb".into(),
+            key: PackageKey::from_apt("a"),
+            control: Stanza(format!("Package: a\n{announced}")),
+            conffiles: Vec::new(),
+            diverts: false,
+            downloaded: false,
+            items: Vec::new(),
+            bytes,
+        };
+        for (announced, bytes) in
+            [("Installed-Size: 1125899906842624", 1), ("Installed-Size: 1", 1 << 60), ("", 1 << 60)]
+        {
+            let error = check_space(&[package(announced, bytes)], 0).unwrap_err().to_string();
+            assert!(error.contains(&format!("{} bytes needed", 1_u64 << 60)), "{announced:?} {bytes}: {error}");
+        }
+        check_space(&[package("", 0)], 0).unwrap();
+    }
+}

@@ -124,3 +124,23 @@ fn info_files_of_a_new_package_that_dpkg_does_not_know_are_removed() {
         assert!(device.path(of_other).exists(), "a file of another package was removed");
     }
 }
+
+#[test]
+fn an_interruption_of_dpkg_in_a_rollback_fails_it() {
+    let device = Device::new(&[app("1.0")]);
+    let previous = device.state();
+    device.install(&[app("2.0")]);
+    let status = device.text("/var/lib/dpkg/status");
+    let installed = status.split("\n\n").find(|stanza| stanza.starts_with("Package: app\n")).unwrap();
+    // What an interrupted dpkg leaves. dpkg runs the command, too, but would merge the file at once.
+    device.write("/tmp/left", &format!("{}\n", installed.replace("ok installed", "ok half-configured")));
+    let settings = "/etc/dpkg/dpkg.cfg.d/interrupted";
+    let command = "[ -n \"$DPKG_HOOK_ACTION\" ] || cp /tmp/left /var/lib/dpkg/updates/0000";
+    device.write(settings, &format!("pre-invoke={command}\n"));
+    let log = device.fails("ArtifactRollback");
+    assert!(log.contains("dpkg was interrupted") && !log.contains("rollback complete"), "{log}");
+    std::fs::remove_file(device.path(settings)).unwrap();
+    device.roll_back();
+    device.assert_state(&previous);
+    device.assert_clean();
+}

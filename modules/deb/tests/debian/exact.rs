@@ -234,6 +234,21 @@ fn an_incomplete_rollback_fails_and_names_the_path() {
 }
 
 #[test]
+fn an_incomplete_rollback_of_a_table_fails_and_names_the_entry() {
+    let device = Device::new(&[app("1.0")]);
+    let before = state(&device);
+    device.install(&[app("2.0")]);
+    // After the diversions are restored.
+    let (hook, command) = ("/etc/apt/apt.conf.d/99test", "dpkg-divert --local --no-rename --add /srv/diverted");
+    device.write(hook, &format!("DPkg::Post-Invoke {{ \"{command}\"; }};\n"));
+    let log = device.fails("ArtifactRollback");
+    assert!(log.contains("diversion of /srv/diverted") && !log.contains("rollback complete"), "{log}");
+    fs::remove_file(device.path(hook)).unwrap();
+    assert!(device.ok("ArtifactRollback").contains("rollback complete"));
+    device.assert_same(&before, &state(&device), "the device");
+}
+
+#[test]
 fn data_in_a_directory_of_the_new_version_stays_and_is_logged() {
     let device = Device::new(&[app("1.0")]);
     device.install(&[app("2.0").file("/srv/new/file", "x")]);
@@ -279,12 +294,18 @@ fn a_kept_package_that_was_changed_is_not_used() {
 }
 
 #[test]
-fn an_immutable_file_or_directory_is_refused() {
+fn an_immutable_or_append_only_file_or_directory_is_refused() {
     let device = Device::new(&[app("1.0")]);
-    for path in ["/usr/share/app/data", "/usr/share/app", "/etc/app.conf"] {
+    for (path, flag) in [
+        ("/usr/share/app/data", IFlags::IMMUTABLE),
+        ("/usr/share/app", IFlags::IMMUTABLE),
+        ("/etc/app.conf", IFlags::IMMUTABLE),
+        ("/usr/share/app/data", IFlags::APPEND),
+        ("/usr/share/app", IFlags::APPEND),
+    ] {
         let file = fs::File::open(device.path(path)).unwrap();
         let before = ioctl_getflags(&file).unwrap();
-        ioctl_setflags(&file, before | IFlags::IMMUTABLE).unwrap();
+        ioctl_setflags(&file, before | flag).unwrap();
         assert_refused(&device, &[app("2.0").build().unwrap()], &[path, "chattr -i"]);
         ioctl_setflags(&file, before).unwrap();
     }

@@ -99,6 +99,24 @@ fn changes_of_maintainer_scripts_to_the_tables_of_dpkg_and_apt_are_rolled_back()
 }
 
 #[test]
+fn init_scripts_that_the_new_version_enables_are_not_enabled_after_a_rollback() {
+    let script = "#!/bin/sh\n### BEGIN INIT INFO\n# Provides: app\n# Required-Start:\n# Required-Stop:\n\
+                  # Default-Start: 2 3 4 5\n# Default-Stop: 0 1 6\n### END INIT INFO\n";
+    let device = Device::new(&[app("1.0")]);
+    for level in ["0", "1", "2", "3", "4", "5", "6", "S"] {
+        fs::create_dir_all(device.path(&format!("/etc/rc{level}.d"))).unwrap();
+    }
+    let new = app("2.0").file("/etc/init.d/app", script).script("postinst", "update-rc.d app defaults");
+    let links = || fs::read_dir(device.path("/etc/rc2.d")).unwrap().count();
+    let before = links();
+    device.install(std::slice::from_ref(&new));
+    assert_eq!(links(), before + 1, "update-rc.d has made no link");
+    device.roll_back();
+    assert_eq!(links(), before);
+    install_and_roll_back(&device, &[new.build().unwrap()]);
+}
+
+#[test]
 fn units_that_the_new_version_enables_are_not_enabled_after_a_rollback() {
     let unit = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";
     let with = |version: &str, units: &[&str]| {

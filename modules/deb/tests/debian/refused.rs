@@ -44,6 +44,8 @@ fn an_update_that_does_not_fit() {
         &[app("2.0").field("Installed-Size", &terabytes)],
         &["free", "not enough space", "8796093022208 bytes"],
     );
+    let device = Device::new(&[app("1.0").field("Installed-Size", &terabytes)]);
+    device.assert_refused(&[app("2.0")], &["backing up the previous packages failed", "8796093022208 bytes"]);
 }
 
 #[test]
@@ -78,6 +80,22 @@ fn a_locked_database_is_waited_for_up_to_a_limit() {
         device.ok("ArtifactInstall");
     });
     assert_eq!(device.version("app"), "ii 2.0");
+}
+
+#[test]
+fn another_package_manager_waits_for_the_end_of_a_rollback() {
+    let device = Device::new(&[app("1.0")]);
+    device.install(&[app("2.0")]);
+    // No dpkg of the rollback runs meanwhile.
+    let command = "env --unset=DPKG_FRONTEND_LOCKED dpkg --set-selections < /dev/null >> /run/other 2>&1 || true";
+    device.write(
+        "/etc/apt/apt.conf.d/99other",
+        &format!("DPkg::Pre-Invoke {{ \"{command}\"; }};\nDPkg::Post-Invoke {{ \"{command}\"; }};\n"),
+    );
+    device.ok("ArtifactRollback");
+    let errors = device.text("/run/other");
+    assert_eq!(errors.matches("frontend lock").count(), 2, "{errors}");
+    assert_eq!(device.version("app"), "ii 1.0");
 }
 
 #[test]

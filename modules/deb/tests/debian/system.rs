@@ -156,6 +156,17 @@ fn an_unconfigured_package_is_updated_and_rolled_back() {
 }
 
 #[test]
+fn a_package_that_dpkg_has_not_unpacked_completely_is_not_updated() {
+    let device = Device::new(&[app("1.0")]);
+    let status = device.text("/var/lib/dpkg/status");
+    let (before, app_and_after) = status.split_once("Package: app\n").unwrap();
+    let interrupted = app_and_after.replacen("install ok installed", "install ok half-installed", 1);
+    device.write("/var/lib/dpkg/status", &format!("{before}Package: app\n{interrupted}"));
+    assert!(device.version("app").starts_with("iH"), "{}", device.version("app"));
+    device.assert_refused_after_repair(&[app("2.0")], &["app is half-installed", "could not restore that"]);
+}
+
+#[test]
 fn a_package_with_a_dependency_in_the_payload_is_configured() {
     let device = Device::new(&[app("1.0")]);
     let needy = half("1").field("Depends", "helper");

@@ -79,6 +79,18 @@ fn another_build_of_the_same_version_is_installed_and_rolled_back() {
 }
 
 #[test]
+fn another_build_of_the_same_version_in_a_cache_is_not_the_original() {
+    let build = |number: &str| app("1.0").file("/usr/share/app/build", number).checksums();
+    let device = Device::new(&[build("1")]);
+    std::fs::write(device.path("/var/cache/apt/archives/app_1.0_all.deb"), build("2").build().unwrap()).unwrap();
+    let previous = device.state();
+    let log = device.install(&[app("2.0")]);
+    assert!(log.contains("rebuilt from the installed files"), "{log}");
+    device.roll_back();
+    device.assert_state(&previous);
+}
+
+#[test]
 fn packages_are_accepted_renamed_or_in_an_archive() {
     let awkward = Package::new("lib++a", "1:1.0+b1~rc1").file("/usr/share/lib++a/x", "x");
     let [first, second] = [awkward.build().unwrap(), app("1.0").build().unwrap()];
