@@ -86,6 +86,9 @@ fn a_path_that_is_replaced_between_two_calls_is_refused() {
                 "{what}: {}",
                 outcome.stderr
             );
+            if *last == "ArtifactInstall" {
+                assert!(!outcome.stderr.contains("rollback failed"), "{what}: refused too late: {outcome:?}");
+            }
             for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
                 device.call(state);
             }
@@ -95,6 +98,25 @@ fn a_path_that_is_replaced_between_two_calls_is_refused() {
             let outcome = device.download();
             assert!(outcome.success(), "{what}: {outcome:?}");
         }
+    }
+}
+
+#[test]
+fn a_downloaded_file_that_was_removed_or_replaced_is_not_activated() {
+    for replaces in [false, true] {
+        let Some(device) = Device::new() else { return };
+        let before = Snapshot::of(&device.www).unwrap();
+        assert!(device.download().success());
+        let staged = device.staging().join("new/added.css");
+        fs::rename(&staged, device.home.join("aside")).unwrap();
+        if replaces {
+            fs::write(&staged, "foreign").unwrap();
+        }
+        failed(&device.call("ArtifactInstall"), "was removed or replaced after the download");
+        for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+            device.ok(state);
+        }
+        assert!(Snapshot::of(&device.www).unwrap() == before, "{replaces}: the web root has changed");
     }
 }
 

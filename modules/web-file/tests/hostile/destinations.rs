@@ -50,6 +50,15 @@ fn an_immutable_web_root_is_refused_and_an_immutable_file_in_it_blocks_nothing()
     assert!(!device.journal().join("journal.json").exists());
     attribute("-i", &device.www);
     let before = Snapshot::of(&device.www).unwrap();
+    assert!(device.download().success());
+    attribute("+i", &device.www);
+    let outcome = device.call("ArtifactInstall");
+    failed(&outcome, "chattr -ia");
+    assert!(!outcome.stderr.contains("rollback failed"), "refused too late: {outcome:?}");
+    for state in ["ArtifactRollback", "Cleanup"] {
+        device.ok(state);
+    }
+    attribute("-i", &device.www);
     attribute("+i", &device.www.join("passwd"));
     assert!(device.download().success());
     failed(&device.call("ArtifactInstall"), "immutable");
@@ -107,4 +116,16 @@ fn a_pending_update_is_found_for_any_datastore() {
     }
     device.ok("Cleanup");
     assert!(!under_way(&format!("\"{datastore}\"")).0, "it has ended");
+}
+
+#[test]
+fn a_file_system_without_hard_links_is_refused_in_download() {
+    let Some(mut device) = Device::new() else { return };
+    if !device.inject(&["--trace=linkat", "--inject=linkat:error=EPERM"]) {
+        return;
+    }
+    failed(&device.download(), "its file system has no hard links");
+    device.client.wrap::<&str>([]);
+    device.ok("Cleanup");
+    device.updates_again();
 }

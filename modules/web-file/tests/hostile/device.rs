@@ -65,6 +65,19 @@ impl Device {
         fs::remove_file(self.client.device().join("checked")).unwrap();
     }
 
+    /// Makes strace change the results of system calls in later calls of the module; `false` if it cannot.
+    pub fn inject(&mut self, fault: &[&str]) -> bool {
+        let words = [&["strace", "--follow-forks", "--output=/dev/null"], fault].concat();
+        let output = Command::new(words[0]).args(&words[1..]).arg("true").output();
+        let is_possible = output.is_ok_and(|output| output.status.success());
+        if is_possible {
+            self.client.wrap(words);
+        } else {
+            eprintln!("skipped: strace is not installed, or may not trace");
+        }
+        is_possible
+    }
+
     pub fn download(&self) -> Outcome {
         let payload: Vec<_> = NEW.iter().map(|(name, text)| (OsStr::new(*name), text.as_bytes())).collect();
         self.client.download(&payload).unwrap()

@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 
 use crate::device::{Attack, Device, Mounted, attribute, failed, may_mount, run};
 
@@ -208,15 +209,111 @@ fn a_failed_rollback_is_tried_again_in_artifact_failure() {
 fn a_file_that_appears_after_the_preparation_is_neither_replaced_nor_removed() {
     let script = "[ $verb != stop ] || [ -e \"${0%/*}/made\" ] || \
         { touch \"${0%/*}/made\"; echo foreign > \"${0%/*}/home/html/added.css\"; }";
-    let Some(device) = with_units(script) else { return };
-    assert!(device.download().success());
-    let outcome = device.call("ArtifactInstall");
-    failed(&outcome, "rolled back to the previous version");
-    assert!(outcome.stderr.contains("added.css"), "{outcome:?}");
-    for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
-        device.ok(state);
+    for has_inodes in [true, false] {
+        let Some(device) = with_units(script) else { return };
+        assert!(device.download().success());
+        if !has_inodes {
+            remove_inodes(&device);
+        }
+        let outcome = device.call("ArtifactInstall");
+        failed(&outcome, "rolled back to the previous version");
+        assert!(outcome.stderr.contains("added.css"), "{outcome:?}");
+        for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+            device.ok(state);
+        }
+        assert_eq!((device.text("index.html"), device.text("added.css")), ("previous".into(), "foreign\n".into()));
     }
-    assert_eq!((device.text("index.html"), device.text("added.css")), ("previous".into(), "foreign\n".into()));
+}
+
+/// Removes the inode numbers of the staged files from the journal, as it is on overlayfs.
+fn remove_inodes(device: &Device) {
+    let mut record = fs::read_to_string(device.journal().join("journal.json")).unwrap();
+    for name in ["index.html", "added.css"] {
+        let inode = fs::metadata(device.staging().join("new").join(name)).unwrap().ino();
+        let without = record.replace(&staged(name, &inode.to_string()), &staged(name, "null"));
+        assert_ne!(without, record);
+        record = without;
+    }
+    fs::write(device.journal().join("journal.json"), record).unwrap();
+}
+
+#[test]
+fn inode_numbers_are_not_recorded_on_a_file_system_that_does_not_keep_them() {
+    let Some(device) = Device::new().filter(|_| may_mount()) else { return };
+    let layers = device.client.device().join("layers");
+    for name in ["lower", "upper", "work", "merged"] {
+        fs::create_dir_all(layers.join(name)).unwrap();
+    }
+    let merged = layers.join("merged");
+    let _mounted = Mounted(vec![merged.clone()]);
+    // Without spaces, at which mount(8) would split the path.
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "overlay", "overlay", "-o", "lowerdir=lower,upperdir=upper,workdir=work", "merged"]);
+    let output = mount.current_dir(&layers).output().unwrap();
+    if !output.status.success() {
+        return eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    for (dest_dir, keeps) in [(device.www.clone(), true), (merged.join("html"), false)] {
+        device.set(&dest_dir, "");
+        assert!(device.download().success());
+        let record = fs::read_to_string(device.journal().join("journal.json")).unwrap();
+        assert_ne!(record.contains(&staged("added.css", "null")), keeps, "{record}");
+        for state in ["ArtifactInstall", "ArtifactRollback", "Cleanup"] {
+            device.ok(state);
+        }
+    }
+}
+
+/// A staged file in the journal.
+fn staged(name: &str, inode: &str) -> String {
+    format!("{{\"name\":{name:?},\"inode\":{inode}}}")
+}
+
+#[test]
+fn a_rollback_that_leaves_a_new_file_fails() {
+    let Some(device) = Device::new() else { return };
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    let staged = device.staging().join("new/added.css");
+    fs::hard_link(device.www.join("added.css"), &staged).unwrap();
+    failed(&device.call("ArtifactRollback"), "it is the new file");
+    fs::remove_file(staged).unwrap();
+    device.ok("ArtifactRollback");
+    assert!(device.text("index.html") == "previous" && !device.www.join("added.css").exists());
+}
+
+#[test]
+fn a_previous_file_that_is_replaced_while_it_is_restored_fails_the_rollback() {
+    let Some(mut device) = Device::new() else { return };
+    device.set(&device.www, "mode = \"add\"\n");
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    // As if another program's file won: the renames succeed, and have no effect.
+    let kept = format!("--trace-path={}", device.previous().display());
+    if !device.inject(&["--trace=renameat,renameat2", "--inject=renameat,renameat2:retval=0", &kept]) {
+        return;
+    }
+    failed(&device.call("ArtifactRollback"), "another program replaced it meanwhile");
+    device.client.wrap::<&str>([]);
+    device.ok("ArtifactRollback");
+    assert_eq!(device.text("index.html"), "previous");
+    device.ok("Cleanup");
+}
+
+#[test]
+fn a_new_file_that_cannot_be_moved_back_is_removed() {
+    let Some(device) = Device::new() else { return };
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    // As if its file system had no space for another entry of the directory.
+    let new = device.staging().join("new");
+    if !attribute("+i", &new) {
+        return;
+    }
+    let outcome = device.call("ArtifactRollback");
+    assert!(attribute("-i", &new) && outcome.success(), "{outcome:?}");
+    assert!(device.text("index.html") == "previous" && !device.www.join("added.css").exists());
+    device.ok("Cleanup");
 }
 
 #[test]
