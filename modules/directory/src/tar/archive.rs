@@ -250,6 +250,16 @@ mod tests {
     }
 
     #[test]
+    fn more_entries_than_the_limit_are_refused() {
+        let whole = sample("--format=gnu");
+        let mut archive = Archive::new(whole.as_slice());
+        archive.entries = ENTRIES_MAX - 1;
+        assert!(archive.next().unwrap().is_some());
+        let error = archive.next().err().unwrap().to_string();
+        assert!(error.contains("more than 10000000 entries"), "{error}");
+    }
+
+    #[test]
     fn damaged_archives_do_not_panic() {
         for format in ["--format=gnu", "--format=posix"] {
             let whole = sample(format);

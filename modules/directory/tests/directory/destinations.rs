@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use mender_update_module_test::{Generation, Snapshot};
 
@@ -125,4 +126,22 @@ fn a_destination_that_appears_or_disappears_after_the_download_is_refused() {
         device.ok(state);
     }
     assert!(!device.destination.exists() && aside.join("mine").exists() && device.is_clean());
+}
+
+#[test]
+fn a_file_system_that_cannot_exchange_names_is_refused_in_download() {
+    let mut device = Device::filled(Generation::V5);
+    let before = device.active();
+    // Only in the staging directory, and not for the journal.
+    let staging = format!("--trace-path={}", device.client.device().join("srv/.my app.directory").display());
+    let fault = ["--trace=renameat2", "--inject=renameat2:error=EINVAL", &staging, "--output=/dev/null"];
+    let strace = Command::new("strace").args(fault).arg("true").output();
+    if !strace.is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: strace is not installed, or may not trace");
+    }
+    device.client.wrap(["strace"].into_iter().chain(fault));
+    refused(device.download(&device.tar(&[])), "RENAME_EXCHANGE");
+    device.client.wrap::<&str>([]);
+    device.ok("Cleanup");
+    assert!(device.active() == before && device.is_clean());
 }

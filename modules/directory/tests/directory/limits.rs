@@ -34,23 +34,26 @@ type Feed = fn(&mut dyn Write) -> std::io::Result<()>;
 /// Feeds an archive of any size, and measures the memory of the module.
 fn download(device: &Device, feed: Feed) -> Outcome {
     let meta_data = format!("{{\"dest_dir\": {:?}}}", device.destination.to_str().unwrap());
-    download_file(device, &meta_data, "app.tar", feed)
+    download_file(device, &meta_data, "app.tar", None, feed)
 }
 
-/// As [`download`], with any meta-data and any payload file.
-fn download_file(device: &Device, meta_data: &str, name: &str, feed: Feed) -> Outcome {
+/// As [`download`], with any meta-data and any payload file, whose size the client may announce.
+fn download_file(device: &Device, meta_data: &str, name: &str, size: Option<u64>, feed: Feed) -> Outcome {
     let tree = device.client.tree();
     fs::create_dir_all(tree.join("header")).unwrap();
     fs::create_dir_all(tree.join("streams")).unwrap();
     fs::write(tree.join("header/meta-data"), meta_data).unwrap();
     let (next, stream) = (tree.join("stream-next"), tree.join("streams").join(name));
-    let announcement = format!("streams/{name}\n");
+    let (state, announcement) = match size {
+        Some(size) => ("DownloadWithFileSizes", format!("streams/{name} {size}\n")),
+        None => ("Download", format!("streams/{name}\n")),
+    };
     for fifo in [&next, &stream] {
         let _ = fs::remove_file(fifo);
         assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
     }
     let mut module = Command::new(env!("CARGO_BIN_EXE_directory"));
-    module.arg("Download").arg(&tree).env("MENDER_MODULES_SETTINGS", device.client.settings());
+    module.arg(state).arg(&tree).env("MENDER_MODULES_SETTINGS", device.client.settings());
     let module = module.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let status = format!("/proc/{}/status", module.id());
     let over = Arc::new(AtomicBool::new(false));
@@ -188,12 +191,24 @@ fn hostile_archives_take_bounded_time_and_memory() {
 #[test]
 fn a_destination_of_any_length_takes_bounded_memory() {
     let device = Device::filled(Generation::V5);
-    let outcome = download_file(&device, "null", "dest_dir", |stream| {
+    let outcome = download_file(&device, "null", "dest_dir", None, |stream| {
         stream.write_all(b"/")?;
         (0..64).try_for_each(|_| stream.write_all(&vec![b'x'; 1 << 20]))
     });
     assert!(!outcome.success && outcome.log.contains("dest_dir: longer than 4096 bytes"), "{}", outcome.log);
     assert!(outcome.peak > 0 && outcome.peak < PEAK_MAX, "a peak of {} KiB", outcome.peak);
+    device.ok("Cleanup");
+    assert!(device.is_clean());
+}
+
+#[test]
+fn an_announced_size_that_does_not_fit_is_refused_before_a_file_is_unpacked() {
+    let device = Device::filled(Generation::V5);
+    let meta_data = format!("{{\"dest_dir\": {:?}}}", device.destination.to_str().unwrap());
+    let outcome = download_file(&device, &meta_data, "app.tar", Some(1 << 50), |archive| {
+        archive.write_all(&[entry("file", b'0', b"x"), end()].concat())
+    });
+    assert!(!outcome.success && outcome.log.contains("1125899906842624 bytes needed"), "{}", outcome.log);
     device.ok("Cleanup");
     assert!(device.is_clean());
 }
