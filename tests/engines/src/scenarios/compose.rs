@@ -25,6 +25,12 @@ pub const SCENARIOS: &[Scenario] = &[
         run: files,
     },
     Scenario {
+        name: "compose-unhealthy",
+        summary: "a compose project of which a container fails is rolled back, and one whose container succeeds is not",
+        on: PROVIDERS,
+        run: unhealthy,
+    },
+    Scenario {
         name: "compose-refused",
         summary: "compose files with writable relative paths, unknown images or circular dependencies are refused",
         on: PROVIDERS,
@@ -131,6 +137,25 @@ fn files(device: &mut Device) -> Result<()> {
     device.lose_power()?;
     device.power_on()?;
     is_version(device, "2").context("after a boot")
+}
+
+/// A release of two services. The second is in the mode `mode`, and is not restarted.
+fn with_second(device: &Device, version: &str, mode: Mode) -> Release {
+    let (web_image, job) = (device.image(TAG, version, Mode::Healthy), device.image("localhost/job:1", version, mode));
+    let images = [(TAG, &web_image), ("localhost/job:1", &job)];
+    let mut release = release(version, "shop", &images, json!({"compose": "compose.yaml"}));
+    let text = web(TAG, "  job:\n    image: localhost/job:1\n    network_mode: host\n");
+    release.files.push(("compose.yaml".to_owned(), text.into_bytes()));
+    release
+}
+
+fn unhealthy(device: &mut Device) -> Result<()> {
+    device.update(&with_second(device, "1", Mode::Once))?;
+    device.answers(8080, "1")?;
+    let previous = device.images()?;
+    device.refuses(&with_second(device, "2", Mode::Exit), &["status exited", "this version is broken"])?;
+    device.answers(8080, "1")?;
+    device.is_clean(&previous)
 }
 
 fn refused(device: &mut Device) -> Result<()> {
