@@ -238,6 +238,12 @@ impl Engine {
         self.run(["tag", &id.to_string(), reference.as_ref()])
     }
 
+    /// Removes the name `reference` of the image `id`, and keeps the image, also if it has no other name. docker has no
+    /// such command.
+    pub fn untag(&self, id: &ImageId, reference: &Reference) -> Result<()> {
+        self.run(["untag", &id.to_string(), reference.as_ref()])
+    }
+
     /// Removes `name`, a reference to the image `id` or the ID itself. With its last reference the image is removed.
     /// An image that a container uses is kept, which is no error.
     pub fn remove(&self, name: &str, id: &ImageId) -> Result<()> {

@@ -6,6 +6,7 @@ use anyhow::Result;
 use mender_update_module::log;
 
 use crate::engine::{Engine, ListedImage};
+use crate::engine_kind::EngineKind;
 use crate::image::{ImageId, Reference};
 use crate::name::Name;
 use crate::project::Project;
@@ -44,9 +45,15 @@ impl Tags<'_> {
                 {
                     self.engine.tag(before, &reference)?;
                 }
-                (None, Some(current)) if !self.is_last_name_of_earlier_image(&listed[current], &listed) => {
-                    self.engine.remove(reference.as_ref(), &listed[current].id)?;
-                    listed.remove(current);
+                (None, Some(current)) => {
+                    if !self.is_last_name_of_earlier_image(&listed[current], &listed) {
+                        self.engine.remove(reference.as_ref(), &listed[current].id)?;
+                        listed.remove(current);
+                    } else if self.engine.kind == EngineKind::Podman {
+                        // Without this, the image would be removed with its last name. It had none before.
+                        self.engine.untag(&listed[current].id, &reference)?;
+                        listed[current].reference = None;
+                    }
                 }
                 _ => {}
             }
@@ -111,12 +118,16 @@ impl Tags<'_> {
 
     fn remove_unneeded_kept_names(&self, needed: &Needed) -> Result<()> {
         let prefix = reserved_names::kept_prefix(self.project);
-        for listed in self.engine.images()? {
-            let Some(name) = listed.reference.as_deref().filter(|name| name.starts_with(&prefix)) else {
+        let listed = self.engine.images()?;
+        for image in &listed {
+            let Some(name) = image.reference.as_deref().filter(|name| name.starts_with(&prefix)) else {
                 continue;
             };
-            if !needed.has_name(name) {
-                self.engine.remove(name, &listed.id)?;
+            let is_new = !self.before.keys().any(|before| before.as_ref() == name);
+            // docker cannot remove the last name of an image without the image.
+            let is_kept = is_new && self.is_last_name_of_earlier_image(image, &listed);
+            if !needed.has_name(name) && !is_kept {
+                self.engine.remove(name, &image.id)?;
             }
         }
         Ok(())

@@ -176,6 +176,11 @@ impl State {
         self.write("tags", reference, id)
     }
 
+    /// Removes the name `reference`, and keeps its image.
+    pub fn untag(&self, reference: &str) -> Result<()> {
+        self.erase("tags", reference)
+    }
+
     /// Removes the tag `name`, or the image with the ID `name` if it has no tag. With its last tag an image is removed.
     ///
     /// # Errors

@@ -81,3 +81,25 @@ fn a_rollback_keeps_an_image_that_was_on_the_device_before() {
     device.all(&["ArtifactInstall", "ArtifactRollback", "ArtifactFailure", "Cleanup"]);
     assert_eq!(device.engine_state(), before);
 }
+
+#[test]
+fn an_image_that_had_no_name_before_has_none_after_a_rollback_or_a_refused_download() {
+    for image_of_service in ["localhost/mine:1", "localhost/missing:1"] {
+        let mut device = Device::new();
+        let image = archive("localhost/mine:1", "1", Mode::Healthy);
+        device.engine.add_image(&image.id, "healthy").unwrap();
+        let before = device.engine_state();
+        let meta_data = json!({
+            "project": "shop",
+            "images": [{"id": image.id, "ref": "localhost/mine:1"}],
+            "run": {"web": {"image": image_of_service}},
+        });
+        if device.download(&meta_data, &[]).success() {
+            device.all(&["ArtifactInstall", "ArtifactRollback", "ArtifactFailure"]);
+        }
+        device.ok("Cleanup");
+        assert_eq!(device.engine_state(), before);
+        device.update("shop", TAG, "2");
+        assert!(device.has_image(&image), "the next update has removed it");
+    }
+}
