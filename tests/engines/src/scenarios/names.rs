@@ -36,12 +36,40 @@ pub const SCENARIOS: &[Scenario] = &[
         run: volumes,
     },
     Scenario {
+        name: "image-without-a-name",
+        summary: "an image on the device that has no name is there after a rollback, and has none",
+        on: &[Setup::Podman, Setup::Docker],
+        run: without_name,
+    },
+    Scenario {
         name: "interrupted-load",
         summary: "an interrupted load leaves no image and no name after the next update",
         on: ENGINES,
         run: interrupted_load,
     },
 ];
+
+fn without_name(device: &mut Device) -> Result<()> {
+    let found = device.image("localhost/found:1", "1", Mode::Healthy);
+    device.load(&found)?;
+    // It loses its name to another one.
+    device.load(&device.image("localhost/found:1", "2", Mode::Healthy))?;
+    let before = device.images()?;
+    ensure!(before.iter().any(|image| image.contains(&found.id)), "{before:#?}");
+    let meta_data = json!({
+        "images": [{"id": found.id, "ref": "localhost/mine:1"}],
+        "run": {"web": service("localhost/mine:1", 8080)},
+    });
+    let first = device.artifact(&release("1", "shop", &[], meta_data))?;
+    device.client(&format!("install {first}"), 0)?;
+    device.answers(8080, "1")?;
+    device.client("rollback", 0)?;
+    if device.setup.is_podman() {
+        return device.is_clean(&before);
+    }
+    ensure!(device.images()?.iter().any(|image| image.contains(&found.id)), "{:#?}", device.images()?);
+    Ok(())
+}
 
 fn names_of_others(device: &mut Device) -> Result<()> {
     let unrelated = device.image("localhost/base:latest", "unrelated", Mode::Healthy);
