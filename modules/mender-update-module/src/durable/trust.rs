@@ -147,7 +147,7 @@ fn names(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 
     use super::*;
 
@@ -179,6 +179,15 @@ mod tests {
             assert!(refused.contains("owner 33") && refused.contains("chown"), "{name}: {refused}");
             chown(path(name), Some(0), None).unwrap();
         }
+        for (name, mode) in [("a/b/settings", 0o664), ("a/b", 0o775), ("a", 0o775)] {
+            let before = fs::metadata(path(name)).unwrap().permissions();
+            chown(path(name), None, Some(33)).unwrap();
+            fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+            let refused = refusal(&path("a/b/settings"));
+            assert!(refused.contains("group 33") && refused.contains("chown"), "{name}: {refused}");
+            fs::set_permissions(path(name), before).unwrap();
+            assert!(refusal(&path("a/b/settings")).starts_with("accepted"), "{name}: the group may not write");
+        }
     }
 
     #[test]
@@ -192,6 +201,15 @@ mod tests {
         assert_eq!(follow(&path("open/link")).unwrap().whole(), path("target").canonicalize().unwrap());
         assert_eq!(follow(&path("link/x/y")).unwrap().missing, ["x", "y"]);
         fs::set_permissions(path("open"), fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = format!("{:#}", follow(&path("open/link/x")).map(drop).unwrap_err());
+        assert!(refused.contains("is a symlink") && refused.contains("open"), "{refused}");
+        // As /var/tmp: everybody may make a symlink, and only its owner may replace it.
+        fs::set_permissions(path("open"), fs::Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(follow(&path("open/link")).unwrap().whole(), path("target").canonicalize().unwrap());
+        if !geteuid().is_root() {
+            return eprintln!("skipped: owners: needs root");
+        }
+        lchown(path("open/link"), Some(33), None).unwrap();
         let refused = format!("{:#}", follow(&path("open/link/x")).map(drop).unwrap_err());
         assert!(refused.contains("is a symlink") && refused.contains("open"), "{refused}");
     }
