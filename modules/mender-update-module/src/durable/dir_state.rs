@@ -174,3 +174,24 @@ impl Dir {
         Attributes::of(&self.fd).with_context(|| failed("reading the attributes of", &self.path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs as std_fs;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_moved_leads_up_to_no_other_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std_fs::create_dir_all(path("a/b")).unwrap();
+        std_fs::create_dir(path("other")).unwrap();
+        let above = Dir::open(&path("a")).unwrap().device_and_inode().unwrap();
+        let below = Dir::open(&path("a/b")).unwrap();
+        assert_eq!(below.up(above).unwrap().device_and_inode().unwrap(), above);
+        std_fs::rename(path("a/b"), path("other/b")).unwrap();
+        let error = format!("{:#}", below.up(above).map(drop).unwrap_err());
+        assert!(error.contains("another program moved it"), "{error}");
+    }
+}

@@ -145,6 +145,7 @@ pub(super) fn mount(dir: &Dir) -> Result<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use std::fs as std_fs;
+    use std::process::Command;
 
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -189,5 +190,46 @@ mod tests {
         std::os::unix::fs::symlink("outside", &path).unwrap();
         assert!(remove_tree(&path).is_err(), "a symlink is not a tree");
         assert!(directory.path().join("outside/kept").exists());
+    }
+    /// A file system in memory, until the value is dropped.
+    struct Mounted(PathBuf);
+
+    impl Mounted {
+        /// `None` in a process that may not mount.
+        fn on(path: &Path) -> Option<Self> {
+            let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(path).output().unwrap();
+            if !mounted.status.success() {
+                eprintln!("skipped: {}", String::from_utf8_lossy(&mounted.stderr));
+            }
+            mounted.status.success().then(|| Self(path.to_owned()))
+        }
+    }
+
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(&self.0).output();
+        }
+    }
+
+    #[test]
+    fn a_mounted_file_system_is_reported_and_its_files_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tree");
+        let points = [path.join("uploads"), path.join("a/b")];
+        let mut mounted = Vec::new();
+        for point in &points {
+            std_fs::create_dir_all(point).unwrap();
+            let Some(mount) = Mounted::on(point) else { return };
+            std_fs::write(point.join("photo"), "").unwrap();
+            mounted.push(mount);
+        }
+        std_fs::write(path.join("a/file"), "").unwrap();
+        let error = format!("{:#}", remove_tree(&path).unwrap_err());
+        assert!(points.iter().all(|point| point.join("photo").exists()), "{error}");
+        assert!(error.contains("uploads: ") && error.contains("unmount"), "{error}");
+        assert!(!path.join("a/file").exists());
+        drop(mounted);
+        remove_tree(&path).unwrap();
+        assert!(!path.exists());
     }
 }
