@@ -242,6 +242,10 @@ mod tests {
         assert_eq!(journal.read_record(&aside[0]).unwrap().unwrap().content, b"1");
         journal.remove_record(&aside[0]).unwrap();
         assert_eq!(journal.set_aside_before("left").unwrap(), aside[1..]);
+        journal.write(&3).unwrap();
+        assert_eq!(journal.set_aside(None, "left").unwrap(), directory.path().join("a/b/left-1.json"));
+        let content = |record: &FileName| journal.read_record(record).unwrap().unwrap().content;
+        assert_eq!(journal.set_aside_before("left").unwrap().iter().map(content).collect::<Vec<_>>(), [b"3", b"2"]);
     }
 
     #[test]

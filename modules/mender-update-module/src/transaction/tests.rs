@@ -1,5 +1,7 @@
 //! Each step of a transaction, with an update that records its calls and fails where a test asks for it.
 
+mod set_aside;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
