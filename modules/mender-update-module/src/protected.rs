@@ -96,6 +96,7 @@ impl Protected {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -103,9 +104,15 @@ mod tests {
     fn destinations_with_the_module_or_the_client_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
-        fs::create_dir_all(root.join("data/mender/www")).unwrap();
-        let tree = WorkTree::in_datastore(root.join("data/mender"));
-        let check = |path: &Path, replaces| require_harmless(path, replaces, &tree);
+        for name in ["www", "modules/v3", "update-modules/x"] {
+            fs::create_dir_all(root.join("data/mender").join(name)).unwrap();
+        }
+        // With Yocto, the default data directory is a symlink.
+        symlink("data/mender", root.join("link")).unwrap();
+        let datastores = ["data/mender", "link"].map(|name| WorkTree::in_datastore(root.join(name)));
+        let check = |path: &Path, replaces| -> Vec<_> {
+            datastores.iter().map(|tree| require_harmless(path, replaces, tree)).collect()
+        };
         let own = env::current_exe().unwrap();
         for (path, replaces) in [
             (root.join("data"), Replaces::Tree),
@@ -120,8 +127,10 @@ mod tests {
             (own.parent().unwrap().into(), Replaces::Files),
             (own.parent().unwrap().parent().unwrap().into(), Replaces::Tree),
         ] {
-            let error = check(&path, replaces).map_or_else(|error| format!("{error:#}"), |()| "accepted".into());
-            assert!(error.contains("name another directory"), "{}: {error}", path.display());
+            for checked in check(&path, replaces) {
+                let error = checked.map_or_else(|error| format!("{error:#}"), |()| "accepted".into());
+                assert!(error.contains("name another directory"), "{}: {error}", path.display());
+            }
         }
         for (path, replaces) in [
             (root.join("data/mender/www"), Replaces::Tree),
@@ -129,7 +138,7 @@ mod tests {
             (root.join("srv"), Replaces::Tree),
             ("/etc".into(), Replaces::Files),
         ] {
-            check(&path, replaces).unwrap();
+            check(&path, replaces).into_iter().for_each(Result::unwrap);
         }
     }
 

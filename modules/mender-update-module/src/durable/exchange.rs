@@ -315,6 +315,17 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_is_not_the_previous_one_is_not_put_back() {
+        let (site, exchange) = Site::new(true);
+        fs::remove_dir_all(site.destination()).unwrap();
+        for _ in 0..2 {
+            let error = exchange.roll_back(&site).unwrap_err().to_string();
+            assert!(error.contains("missing, and the previous version is not in"), "{error}");
+            assert!(!site.destination().exists() && site.staged().join("version-2").exists());
+        }
+    }
+
+    #[test]
     fn a_removed_version_and_a_replaced_one_are_distinguished() {
         let (site, exchange) = Site::new(true);
         exchange.activate(&site).unwrap();

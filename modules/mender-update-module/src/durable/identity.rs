@@ -171,8 +171,9 @@ mod tests {
         for other in [read(7, 2, 0xef53, "a"), read(1, 3, 0xef53, "b"), read(7, 2, FUSE, "b")] {
             assert!(!before.is(&other), "{other:?}");
         }
-        for unstable in UNSTABLE {
-            assert!(read(1, 2, unstable, "a").is(&read(4, 5, unstable, "b")));
+        // In linux/magic.h: OVERLAYFS_SUPER_MAGIC, MSDOS_SUPER_MAGIC, EXFAT_SUPER_MAGIC.
+        for unstable in [0x794c_7630, 0x4d44, 0x2011_bab0] {
+            assert!(read(1, 2, unstable, "a").is(&read(4, 5, unstable, "b")), "{unstable:x}");
         }
         assert!(!read(1, 2, FUSE, "a").is(&read(4, 2, FUSE, "b")));
     }
