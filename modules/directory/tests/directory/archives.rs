@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use mender_update_module_test::{Generation, Snapshot};
-use rustix::fs::{XattrFlags, setxattr};
+use rustix::fs::{XattrFlags, lsetxattr, setxattr};
 
 use crate::device::{Device, refused};
 use crate::tarball::{self, header, record};
@@ -80,6 +80,22 @@ fn attributes_acls_and_capabilities_are_restored() {
         options.push("--xattrs-exclude=security.*");
     }
     device.install(&device.tar(&options));
+    let (active, expected) = (device.active(), device.expected());
+    assert_eq!(active, expected, "{:?}", active.differences(&expected));
+}
+
+/// As labels of SELinux are.
+#[test]
+fn extended_attributes_of_symlinks_and_fifos_are_restored() {
+    let device = Device::filled(Generation::V3);
+    symlink("bin/run me", device.source.join("link")).unwrap();
+    assert!(Command::new("mkfifo").arg(device.source.join("fifo")).status().unwrap().success());
+    for name in ["link", "fifo"] {
+        if let Err(error) = lsetxattr(device.source.join(name), "trusted.label", b"app_t", XattrFlags::CREATE) {
+            return eprintln!("skipped: setting a trusted attribute: {error}");
+        }
+    }
+    device.install(&device.tar(&["--format=posix", "--xattrs", "--xattrs-include=*"]));
     let (active, expected) = (device.active(), device.expected());
     assert_eq!(active, expected, "{:?}", active.differences(&expected));
 }

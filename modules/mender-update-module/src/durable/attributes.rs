@@ -136,3 +136,30 @@ fn named(attribute: &OsStr, error: Errno) -> io::Error {
     let error = io::Error::from(error);
     io::Error::new(error.kind(), format!("extended attribute {}: {error}", attribute.to_string_lossy()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Dir;
+    use super::*;
+    use crate::name::FileName;
+
+    #[test]
+    fn an_attribute_that_the_file_system_does_not_support_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = Dir::open(directory.path()).unwrap();
+        let [file, link] = ["file", "link"].map(|name| FileName::new(name).unwrap());
+        let opened = directory.create_file(&file).unwrap();
+        directory.symlink(&link, Path::new("file")).unwrap();
+        // Linux has no such namespace: it returns the error of a file system without extended attributes.
+        let extended = vec![(OsString::from("none.origin"), b"factory".to_vec())];
+        let attributes = Attributes { extended, ..directory.attributes().unwrap() };
+        for set in [
+            directory.set_attributes(&attributes),
+            directory.set_attributes_of_file(&file, &opened, &attributes),
+            directory.set_attributes_of_name(&link, &attributes),
+        ] {
+            let error = format!("{:#}", set.unwrap_err());
+            assert!(error.contains("extended attribute none.origin"), "{error}");
+        }
+    }
+}

@@ -256,6 +256,8 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::time::{Duration, UNIX_EPOCH};
 
+    use rustix::fs::XattrFlags;
+
     use super::*;
 
     #[test]
@@ -280,6 +282,7 @@ mod tests {
         fs::set_permissions(path("file"), fs::Permissions::from_mode(0o604)).unwrap();
         let then = UNIX_EPOCH + Duration::new(1_234_567_890, 987_654_321);
         File::open(path("file")).unwrap().set_modified(then).unwrap();
+        rustix::fs::setxattr(path("file"), "user.origin", b"factory", XattrFlags::CREATE).unwrap();
         symlink("nowhere", path("link")).unwrap();
         fs::write(path("copy"), "what was there").unwrap();
         for (from, to) in [("file", "copy"), ("link", "second"), ("link", "second")] {
@@ -296,6 +299,8 @@ mod tests {
         rewrite_file(&path("copy"), b"more").unwrap();
         assert!(!is_copy(&path("copy"), &path("file")).unwrap());
         assert_eq!(fs::metadata(path("copy")).unwrap().mode() & 0o7777, 0o604);
+        let extended = |name| attributes(&path(name)).unwrap().extended;
+        assert!(extended("copy").iter().any(|(name, _)| name == "user.origin"), "{:?}", extended("copy"));
         assert_eq!(fs::read(path("copy")).unwrap(), b"more");
         set_attributes(&path("copy"), &attributes(&path("file")).unwrap()).unwrap();
         assert_eq!(fs::metadata(path("copy")).unwrap().modified().unwrap(), then);
