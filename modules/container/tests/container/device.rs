@@ -1,6 +1,8 @@
 //! A device with a mock of a container engine.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -40,7 +42,7 @@ impl Device {
     pub fn of(generation: Generation, settings: &str) -> Self {
         let client = MockClient::new(env!("CARGO_BIN_EXE_container"), generation).unwrap();
         let engine = State::new(client.device().join("storage/engine"));
-        std::fs::create_dir_all(engine.directory()).unwrap();
+        fs::create_dir_all(engine.directory()).unwrap();
         let device = Self { client, engine };
         device.set(settings);
         device
@@ -63,6 +65,22 @@ impl Device {
             engine,
         );
         self.client.set("container", &common).unwrap();
+    }
+
+    /// Lets each later call of systemctl make the file `begun`, and wait for the file `end`, for up to 60 s.
+    pub fn hold_systemctl(&self, begun: &Path, end: &Path) {
+        let (settings, held) = (self.client.settings().join("container.toml"), self.client.device().join("systemctl"));
+        let systemctl = mocks().join("fake-systemctl").display().to_string();
+        let script = format!(
+            "#!/bin/sh\n: > '{}'\nfor poll in $(seq 600); do test -e '{}' && break; sleep 0.1; done\n\
+             exec '{systemctl}' \"$@\"\n",
+            begun.display(),
+            end.display()
+        );
+        fs::write(&held, script).unwrap();
+        fs::set_permissions(&held, fs::Permissions::from_mode(0o755)).unwrap();
+        let text = fs::read_to_string(&settings).unwrap();
+        fs::write(&settings, text.replace(&systemctl, held.to_str().unwrap())).unwrap();
     }
 
     pub fn engine_state(&self) -> EngineState {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mender_update_module_test::Generation;
 use serde_json::json;
@@ -149,6 +151,42 @@ fn a_boot_starts_the_active_version_and_never_an_interrupted_one() {
     assert_ne!(new, previous);
     device.boot();
     assert_eq!(device.engine_state(), new, "an update that waits for its commit is left alone");
+}
+
+#[test]
+fn a_boot_starts_the_active_version_although_the_recovery_fails() {
+    let mut device = Device::new();
+    let image = device.update("shop", TAG, "1");
+    let journal = device.state_directory().join("journal.json");
+    fs::write(&journal, "{").unwrap();
+    device.engine.lose_power(&device.client.device().join("units")).unwrap();
+    assert_eq!(device.running("shop.web"), None);
+    refused(&device.client.call("--recover").unwrap(), journal.to_str().unwrap());
+    assert_eq!(device.running("shop.web"), Some(image.id));
+}
+
+#[test]
+fn a_cleanup_waits_for_a_recovery_that_still_runs() {
+    let mut device = Device::new();
+    assert!(device.download_one("shop", TAG, &archive(TAG, "1", Mode::Healthy)).success());
+    device.all(&["ArtifactInstall", "ArtifactCommit"]);
+    let [begun, end] = ["begun", "end"].map(|name| device.client.device().join(name));
+    device.hold_systemctl(&begun, &end);
+    let journal = device.state_directory().join("journal.json");
+    let is_pending = thread::scope(|scope| {
+        scope.spawn(|| device.ok("--recover"));
+        let since = Instant::now();
+        while !begun.exists() && since.elapsed() < Duration::from_secs(60) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        scope.spawn(|| device.ok("Cleanup"));
+        thread::sleep(Duration::from_millis(500));
+        let is_pending = journal.exists();
+        fs::write(&end, "").unwrap();
+        is_pending
+    });
+    assert!(is_pending, "the update was ended during the recovery");
+    assert!(device.is_clean());
 }
 
 #[test]

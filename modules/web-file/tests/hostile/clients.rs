@@ -1,7 +1,10 @@
 //! Clients that are killed, call twice, or do not read the log.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -127,6 +130,28 @@ fn a_rollback_waits_for_an_install_that_still_runs() {
     assert!(journal.contains("RolledBack"), "a stale record: {journal}");
     assert_eq!(device.text("index.html"), "previous");
     device.ok("Cleanup");
+    device.updates_again();
+}
+
+#[test]
+fn a_cleanup_waits_for_a_download_that_still_runs() {
+    let Some(device) = Device::new() else { return };
+    let payload = [(OsStr::new("big"), &[7_u8; 100_000][..])];
+    let staged = AtomicBool::new(false);
+    let outcome = thread::scope(|scope| {
+        let cleanup = OnceLock::new();
+        // The module waits for the second half of the payload, and is killed then.
+        let while_it_waits = || {
+            cleanup.get_or_init(|| scope.spawn(|| device.call("Cleanup")));
+            thread::sleep(Duration::from_millis(500));
+            staged.store(device.staging().join("new/big").exists(), Ordering::SeqCst);
+            true
+        };
+        device.client.interrupt_download_when(&payload, while_it_waits).unwrap();
+        cleanup.into_inner().unwrap().join().unwrap()
+    });
+    assert!(staged.into_inner(), "the files of a download that still runs were removed");
+    assert!(outcome.success() && !device.staging().exists(), "{outcome:?}");
     device.updates_again();
 }
 
