@@ -174,7 +174,28 @@ fn copy(from: &mut impl Read, to: &mut impl Write, before_write: impl Fn(u64) ->
 
 #[cfg(test)]
 mod tests {
+    use mender_update_module_test::failing_storage::FailingStorage;
+
     use super::*;
+
+    #[test]
+    fn a_file_that_differs_in_the_storage_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = match FailingStorage::mount(directory.path()) {
+            Ok(storage) => storage,
+            Err(error) => return eprintln!("skipped: {error:#}"),
+        };
+        let new = Dir::open(directory.path()).unwrap();
+        let name = FileName::new("index.html").unwrap();
+        let content = "the whole content ".repeat(500);
+        let (bytes, checksum) =
+            copy(&mut content.as_bytes(), &mut new.create_file(&name).unwrap(), |_| Ok(())).unwrap();
+        let staged = [Staged { name, inode: None, bytes, checksum }];
+        verify(&staged, &new).unwrap();
+        storage.damage(b"the whole", b"the wrong").unwrap();
+        let error = format!("{:#}", verify(&staged, &new).unwrap_err());
+        assert!(error.contains("storage failed") && error.contains("replace the storage"), "{error}");
+    }
 
     #[test]
     fn a_file_that_reads_back_differently_is_refused() {

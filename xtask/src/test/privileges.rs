@@ -38,7 +38,7 @@ pub fn record_skipped(record: &Record) -> Result<()> {
         return Ok(());
     }
     PROBES.iter().try_for_each(|(tests, probe)| record_unless(probe, record, MODULES, tests))?;
-    record_skipped_storage(record, "container, mender-update-module-test")
+    record_skipped_storage(record, "container, mender-update-module-test, web-file")
 }
 
 /// Records the tests of `modules` with a failing storage as skipped, if this process cannot make one.

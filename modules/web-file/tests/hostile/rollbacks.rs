@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
+use mender_update_module_test::failing_storage::FailingStorage;
+
 use crate::device::{Attack, Device, Mounted, attribute, failed, may_mount, run};
 
 #[test]
@@ -407,4 +409,22 @@ fn a_committed_update_that_cannot_be_rolled_back_on_a_full_file_system_keeps_the
     assert!(device.download().success(), "it rolls back, now that it can");
     device.ok("Cleanup");
     assert_eq!(device.text("index.html"), "previous");
+}
+
+#[test]
+fn the_previous_files_stay_until_the_end_of_the_update_is_durable() {
+    let Some(device) = Device::new() else { return };
+    let journal = device.journal();
+    fs::create_dir_all(&journal).unwrap();
+    let storage = match FailingStorage::mount(&journal) {
+        Ok(storage) => storage,
+        Err(error) => return eprintln!("skipped: {error:#}"),
+    };
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    device.ok("ArtifactCommit");
+    storage.refuse_writes_of(b"journal.json").unwrap();
+    let outcome = device.call("Cleanup");
+    assert!(outcome.success() && outcome.stderr.contains("syncing the directory"), "{outcome:?}");
+    assert!(device.previous().join("passwd").exists(), "a power loss brings the journal back: {outcome:?}");
 }

@@ -5,6 +5,8 @@ use std::fs;
 use std::process::Command;
 
 use mender_update_module_test::Generation;
+use mender_update_module_test::failing_storage::FailingStorage;
+use rustix::fs::FallocateFlags;
 
 use crate::device::{Device, Mounted, failed, may_mount, run};
 
@@ -108,4 +110,30 @@ fn missing_inodes_are_not_reported_as_a_duplicate_name() {
     failed(&outcome, "No space left on device");
     assert!(!outcome.stderr.contains("twice"), "{outcome:?}");
     assert_eq!(fs::read_dir(&small).unwrap().count(), 0, "its space is not free");
+}
+
+#[test]
+fn blocks_that_are_reserved_for_root_do_not_count_as_free() {
+    let Some(device) = Device::new() else { return };
+    let small = device.client.device().join("small");
+    fs::create_dir(&small).unwrap();
+    let _storage = match FailingStorage::mount(&small) {
+        Ok(storage) => storage,
+        Err(error) => return eprintln!("skipped: {error:#}"),
+    };
+    let space = || {
+        let found = rustix::fs::statvfs(&small).unwrap();
+        (found.f_bavail * found.f_frsize, found.f_bfree * found.f_frsize)
+    };
+    // Another program leaves 6 MiB, of which 4 stay free.
+    let other = fs::File::create(small.join("other")).unwrap();
+    rustix::fs::fallocate(&other, FallocateFlags::empty(), 0, space().0 - (6 << 20)).unwrap();
+    let (available, free) = space();
+    assert!(free > available + (1 << 20), "{free} bytes free, {available} for others than root");
+    device.set(&small.join("html"), "");
+    let content = vec![7; (available - (4 << 20)) as usize + (1 << 20)];
+    failed(&device.client.download(&[(OsStr::new("big"), &content)]).unwrap(), "4194304 stay free: free some space");
+    let fits = &content[..content.len() - (2 << 20)];
+    let outcome = device.client.download(&[(OsStr::new("smaller"), fits)]).unwrap();
+    assert!(outcome.success(), "{outcome:?}");
 }
