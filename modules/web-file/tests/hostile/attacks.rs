@@ -238,3 +238,36 @@ fn existing_staging_names_block_no_update() {
         assert!(fs::symlink_metadata(device.staging()).is_ok(), "a foreign file was removed");
     }
 }
+
+#[test]
+fn other_users_can_read_neither_staged_nor_previous_files() {
+    let Some(device) = Device::new() else { return };
+    let is_private = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o7777 == 0o700;
+    assert!(device.download().success());
+    for state in ["ArtifactInstall", "ArtifactCommit", "ArtifactRollback"] {
+        assert!(is_private(device.staging()), "before {state}");
+        device.ok(state);
+        assert!(is_private(device.staging()), "after {state}");
+    }
+}
+
+#[test]
+fn a_new_directory_that_is_replaced_before_the_recovery_is_refused() {
+    let Some(device) = Device::new() else { return };
+    let (made, aside) = (device.client.device().join("made"), device.client.device().join("aside"));
+    let (journal, during) = (device.journal().join("journal.json"), device.client.device().join("during"));
+    let check = format!("[health]\ncommand = [\"cp\", {journal:?}, {during:?}]\nstable_seconds = 0\n");
+    device.set(&made.join("html"), &check);
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    // The power is lost during the health check, and the directory is replaced before the boot.
+    fs::copy(during, journal).unwrap();
+    fs::rename(&made, &aside).unwrap();
+    fs::create_dir_all(made.join("html")).unwrap();
+    failed(&device.call("--recover"), "was replaced after this update made it");
+    assert!(made.join("html").exists());
+    fs::remove_dir_all(&made).unwrap();
+    fs::rename(&aside, &made).unwrap();
+    device.ok("--recover");
+    assert!(!made.exists());
+}

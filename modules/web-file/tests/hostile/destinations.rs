@@ -1,12 +1,13 @@
 //! Destinations that are refused, and datastores at any path.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mender_update_module_test::Snapshot;
 
-use crate::device::{Device, attribute, failed};
+use crate::device::{Device, attribute, failed, may_mount};
 
 #[test]
 fn impossible_destinations_are_refused_in_download_and_block_nothing() {
@@ -41,14 +42,29 @@ fn impossible_destinations_are_refused_in_download_and_block_nothing() {
 }
 
 #[test]
+fn a_directory_with_a_program_of_the_client_is_refused() {
+    let Some(mut device) = Device::new().filter(|_| may_mount()) else { return };
+    let programs = Path::new("/usr/local/bin");
+    device.set(programs, "");
+    // The file system is mounted for the module only.
+    let script = "mount -t tmpfs -o mode=755 tmpfs \"$0\" && : > \"$0/mender-update\" && exec \"$@\"";
+    device.client.wrap(["unshare", "--mount", "sh", "-c", script, programs.to_str().unwrap()]);
+    failed(&device.download(), "programs of the Mender client");
+    assert!(!device.journal().join("journal.json").exists());
+}
+
+#[test]
 fn an_immutable_web_root_is_refused_and_an_immutable_file_in_it_blocks_nothing() {
     let Some(device) = Device::new() else { return };
-    if !attribute("+i", &device.www) {
-        return;
+    for (set, clear) in [("+i", "-i"), ("+a", "-a")] {
+        if !attribute(set, &device.www) {
+            return;
+        }
+        let outcome = device.download();
+        attribute(clear, &device.www);
+        failed(&outcome, "chattr -ia");
+        assert!(!device.journal().join("journal.json").exists());
     }
-    failed(&device.download(), "chattr -ia");
-    assert!(!device.journal().join("journal.json").exists());
-    attribute("-i", &device.www);
     let before = Snapshot::of(&device.www).unwrap();
     assert!(device.download().success());
     attribute("+i", &device.www);
@@ -116,6 +132,17 @@ fn a_pending_update_is_found_for_any_datastore() {
     }
     device.ok("Cleanup");
     assert!(!under_way(&format!("\"{datastore}\"")).0, "it has ended");
+    // The rollback fails, and an update of another destination sets its record aside.
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    fs::remove_dir_all(device.previous()).unwrap();
+    failed(&device.call("ArtifactRollback"), "previous files");
+    device.ok("Cleanup");
+    device.set(&device.client.device().join("other"), "");
+    assert!(device.download().success());
+    device.ok("Cleanup");
+    let record = format!("{}\n", device.journal().join("unrestored-1.json").display());
+    assert_eq!(under_way(&format!("\"{datastore}\"")), (true, record), "nothing else restores the previous version");
 }
 
 #[test]
