@@ -160,6 +160,10 @@ impl Journal {
     /// # Errors
     /// When another call does not end within 90 s, or the directory cannot be made or does not belong to root.
     pub fn lock(&self, make: bool) -> Result<Option<Lock>> {
+        self.lock_within(LOCK_WAIT, make)
+    }
+
+    fn lock_within(&self, limit: Duration, make: bool) -> Result<Option<Lock>> {
         let directory = if make { Some(self.made()?) } else { self.open()? };
         let Some(directory) = directory else { return Ok(None) };
         let begun = Instant::now();
@@ -172,11 +176,11 @@ impl Journal {
                 }
             }
             ensure!(
-                begun.elapsed() < LOCK_WAIT,
+                begun.elapsed() < limit,
                 "locking {} failed: another call of this module has not ended within {} s: find its process with 'fuser -v', \
                  and end it",
                 directory.path().display(),
-                LOCK_WAIT.as_secs()
+                limit.as_secs()
             );
             thread::sleep(LOCK_POLL);
         }
@@ -293,5 +297,14 @@ mod tests {
             second.join().unwrap().unwrap().1 >= released
         });
         assert!(second, "both had the lock");
+    }
+
+    #[test]
+    fn a_call_does_not_wait_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::new(directory.path());
+        let _first = journal.lock(true).unwrap();
+        let error = format!("{:#}", journal.lock_within(Duration::ZERO, true).err().unwrap());
+        assert!(error.contains("another call of this module has not ended"), "{error}");
     }
 }

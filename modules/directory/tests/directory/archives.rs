@@ -144,6 +144,7 @@ fn entries_that_lead_out_of_the_tree_are_refused() {
     let absolute = outside.join("precious").to_str().unwrap().to_owned();
     for (archive, words) in [
         (archive(&[("../outside/precious", b'0', "")]), "leads out"),
+        (archive(&[("../\u{1b}[2Ja\rb", b'0', "")]), "../\\u{1b}[2Ja\\rb"),
         (archive(&[(&absolute, b'0', "")]), "absolute"),
         (archive(&[("door", b'2', outside.to_str().unwrap()), ("door/precious", b'0', "")]), "door"),
         (archive(&[("door", b'1', "../../outside/precious")]), "leads out"),
@@ -156,7 +157,9 @@ fn entries_that_lead_out_of_the_tree_are_refused() {
         (vec![0; 10240], "no entry"),
         (Vec::new(), "end marker"),
     ] {
-        refused(device.download(&archive), words);
+        let outcome = device.download(&archive);
+        assert!(!outcome.stderr.contains(['\u{1b}', '\r']), "control characters in the log: {outcome:?}");
+        refused(outcome, words);
         device.ok("Cleanup");
         assert_eq!(device.active(), previous);
         assert_eq!(Snapshot::of(&outside).unwrap(), before);

@@ -10,3 +10,4 @@ mod destinations;
 mod device;
 mod rollbacks;
 mod space;
+mod units;

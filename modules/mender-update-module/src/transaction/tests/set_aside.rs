@@ -1,4 +1,4 @@
-//! Records of updates whose previous version could not be restored.
+//! Records of updates that could not be restored, or whose files could not be removed.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -45,4 +45,80 @@ fn an_update_that_is_restored_while_a_later_one_is_pending_restores_nothing_else
     trial.transaction().clear().unwrap();
     assert_eq!(trial.calls(), ["discard", "discard-late"]);
     assert!(!trial.has("late-1.json"));
+}
+
+#[test]
+fn only_an_update_that_cannot_be_rolled_back_blocks_others() {
+    let trial = Trial::in_phase(Phase::Active);
+    trial.fail("roll-back");
+    let unrestored = trial.transaction().clear().unwrap();
+    assert_eq!(unrestored.len(), 1);
+    assert!(trial.has("unrestored-1.json") && trial.phase().is_none());
+    let update = Recorded { directory: trial.path("data") };
+    for unrestored in unrestored {
+        let error = format!("{:#}", unrestored.refuse(&update).unwrap_err());
+        assert!(error.contains("unrestored-1.json") && error.contains("roll-back has to fail"), "{error}");
+    }
+    trial.succeed("roll-back");
+    assert!(trial.transaction().clear().unwrap().is_empty());
+    assert!(!trial.has("unrestored-1.json"));
+}
+
+#[test]
+fn files_that_an_update_left_are_removed_later_and_not_while_another_is_pending() {
+    let trial = Trial::in_phase(Phase::Committed);
+    trial.fail("discard");
+    trial.transaction().finish().unwrap();
+    assert!(trial.has("left-1.json") && trial.phase().is_none());
+    trial.stage(Guard::default()).unwrap();
+    assert!(trial.has("late-1.json") && !trial.has("left-1.json"));
+    trial.transaction().install().unwrap();
+    trial.succeed("discard");
+    trial.calls();
+    trial.transaction().recover().unwrap();
+    assert!(trial.calls().is_empty() && trial.has("late-1.json"), "an update is pending");
+    trial.transaction().clear().unwrap();
+    assert_eq!(trial.calls(), ["roll-back", "discard", "discard-late"]);
+    assert!(!trial.has("late-1.json"));
+}
+
+#[test]
+fn the_files_of_an_update_that_cannot_be_rolled_back_are_not_removed_for_an_earlier_one() {
+    let trial = Trial::in_phase(Phase::Committed);
+    trial.fail("discard");
+    trial.transaction().finish().unwrap();
+    trial.succeed("discard");
+    trial.stage(Guard::default()).unwrap();
+    trial.transaction().install().unwrap();
+    trial.fail("roll-back");
+    trial.fail("roll-back-at-boot");
+    trial.calls();
+    assert!(trial.has("late-1.json"));
+    assert_eq!(trial.transaction().clear().unwrap().len(), 1);
+    assert!(trial.has("unrestored-1.json"));
+    let _ = trial.transaction().recover();
+    let calls = trial.calls();
+    let removed = calls.iter().any(|call| call.starts_with("discard"));
+    assert!(!removed, "the earlier update may have had the same staging directory: {calls:?}");
+}
+
+#[test]
+fn a_boot_restores_what_it_can_although_the_journal_cannot_be_read() {
+    let trial = Trial::in_phase(Phase::Active);
+    trial.fail("roll-back");
+    assert_eq!(trial.transaction().clear().unwrap().len(), 1);
+    fs::write(trial.journal().join("journal.json"), "{").unwrap();
+    trial.calls();
+    assert!(trial.transaction().recover().is_err());
+    assert_eq!(trial.calls(), ["roll-back-at-boot"]);
+}
+
+#[test]
+fn a_boot_rolls_back_although_the_record_of_an_earlier_update_is_damaged() {
+    let trial = Trial::in_phase(Phase::Activating);
+    fs::write(trial.journal().join("unrestored-1.json"), "{").unwrap();
+    let error = format!("{:#}", trial.transaction().recover().unwrap_err());
+    assert!(error.contains("unrestored-1.json"), "{error}");
+    assert_eq!(trial.calls(), ["roll-back-at-boot"]);
+    assert_eq!(trial.phase(), Some(Phase::RolledBack));
 }
