@@ -175,6 +175,10 @@ impl Injection<'_> {
                 (None, None)
             }
         };
+        // dpkg removes an empty /opt, and the rollback makes it again: without it, nothing in it can be recorded.
+        if self.subject.recorded().iter().any(|top| !device.device().join(top).is_dir()) {
+            return Ok(Vec::new());
+        }
         let later = self.tracer.record(self.subject, &mut device, state)?;
         let begin = killed.as_ref().map_or(1, |killed| killed.calls.len() + 1);
         let recording = match killed {
