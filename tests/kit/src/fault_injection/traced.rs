@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
-use crate::MockClient;
 use crate::fault_injection::Subject;
 use crate::fault_injection::drive::{call, succeed};
 use crate::fault_injection::operation::Recording;
 use crate::suite::TRACER;
+use crate::{MockClient, Outcome};
 
 /// The tracer: an executable whose `main` is [`Suite::main`](crate::Suite::main), called with a hidden first argument.
 #[derive(Clone, Debug)]
@@ -101,9 +101,7 @@ impl Tracer {
         let log = directory.path().join("calls.log");
         let words = ["record-killed".into(), point.to_string().into(), log.clone().into()].into_iter();
         let parts = subject.recorded().iter().map(OsString::from);
-        device.wrap(self.command(device.device(), words.chain(parts)));
-        let outcome = call(subject, device, state)?;
-        device.wrap([""; 0]);
+        let outcome = self.call(words.chain(parts), subject, device, state)?;
         ensure!(
             outcome.status.code().is_none(),
             "{state}: recording failed: not killed before call {point}: {outcome}"
@@ -146,9 +144,7 @@ impl Tracer {
         let log = directory.path().join("calls.log");
         let words = ["record-failing".into(), failing.to_string().into(), data.into(), log.clone().into()].into_iter();
         let parts = subject.recorded().iter().map(OsString::from);
-        device.wrap(self.command(device.device(), words.chain(parts)));
-        let outcome = call(subject, device, state)?;
-        device.wrap([""; 0]);
+        let outcome = self.call(words.chain(parts), subject, device, state)?;
         ensure!(outcome.status.code() != Some(125), "{state}: recording failed: {outcome}");
         Ok((Recording::read(&log)?, outcome.success()))
     }
@@ -165,15 +161,27 @@ impl Tracer {
             Fault::Persistent(call, error) => vec!["fail-from".to_owned(), call.to_string(), error.to_owned()],
             Fault::Read(call) => vec!["fail-read".to_owned(), call.to_string()],
         };
-        device.wrap(self.command(device.device(), words.into_iter().map(OsString::from)));
-        let outcome = call(subject, device, state)?;
-        device.wrap([""; 0]);
+        let outcome = self.call(words.into_iter().map(OsString::from), subject, device, state)?;
         let killed = outcome.status.code().is_none();
         ensure!(
             killed == fault.is_interruption() && outcome.status.code() != Some(125),
             "{state}: {fault}: unexpected effect: {outcome}"
         );
         Ok(outcome.success())
+    }
+
+    /// Calls `state` on `device` under the tracer in the mode of these words.
+    fn call(
+        &self,
+        mode: impl IntoIterator<Item = OsString>,
+        subject: &dyn Subject,
+        device: &mut MockClient,
+        state: &str,
+    ) -> Result<Outcome> {
+        device.wrap(self.command(device.device(), mode));
+        let outcome = call(subject, device, state)?;
+        device.wrap([""; 0]);
+        Ok(outcome)
     }
 
     fn command(&self, device: &Path, mode: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
