@@ -28,7 +28,7 @@ use crate::target::{self, TARGETS, Target};
 
 /// Runs the end-to-end scenarios: real client and packages on emulated Raspberry Pis
 ///
-/// All of them take about an hour on 2 cores, --sample about 6 minutes. Needs QEMU, and root once to build the images.
+/// All of them take about an hour on 2 cores, --sample about 4 minutes. Needs QEMU, and root once to build the images.
 #[derive(Args, Default)]
 pub struct E2e {
     /// QEMU's name of a machine, raspi3b or raspi2b; may be repeated [default: all, in parallel]
@@ -37,11 +37,11 @@ pub struct E2e {
     /// Runs these scenarios only [default: all]
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// Runs what `cargo xtask test` runs: an install, a rollback and a power loss on each machine, a deployment, and a
-    /// power loss of one of the other modules
+    /// Runs what `cargo xtask test` runs: an install, a rollback and a power loss on each machine, and in turn a
+    /// deployment or a power loss of another module
     #[arg(long)]
     sample: bool,
-    /// Chooses the other module of the sample
+    /// Chooses the scenario that takes turns in the sample
     #[arg(long, value_name = "N", requires = "sample", default_value_t, hide_default_value = true)]
     offset: u32,
     /// Replaces the client by the one in this directory: Debian packages of Mender 4, 5 or 6, for each machine

@@ -19,7 +19,7 @@ use crate::summary::Summary;
 use crate::target;
 
 /// The module whose package from BitBake is tested on an emulated Raspberry Pi, and the scenarios.
-const SCENARIOS: (&str, &[&str]) = ("web-file", &["install-rollback", "power-loss-install"]);
+const SCENARIOS: (&str, &[&str]) = ("web-file", &["power-loss-install"]);
 
 /// Runs level 1; with OE-Core also levels 2 and 3; with meta-mender also the assembly of root file systems with the
 /// client. The results of suites are added to `summary`.

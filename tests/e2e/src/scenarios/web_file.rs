@@ -59,7 +59,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "power-loss-install",
-        description: "power loss in ArtifactInstall: the boot restores the previous version",
+        description: "an update is rolled back; the next loses power in ArtifactInstall: the boot restores the previous version",
         run: power_loss_install,
     },
     Scenario {
@@ -232,9 +232,11 @@ fn refused(device: &mut Device) -> Result<()> {
     WEB_ROOT.is_clean(device)
 }
 
+/// Also a rollback before the power loss, so that `cargo xtask test` boots each machine for one scenario.
 fn power_loss_install(device: &mut Device) -> Result<()> {
     let before = with_previous_version(device)?;
     let artifact = artifact(device, NEW)?;
+    WEB_ROOT.roll_back(device, &artifact, NEW, &before)?;
     // In ArtifactInstall the module's first rename is that of the journal, the second that of the directory of previous
     // files, the third that of the first file. Before the fourth, the web root has files of both versions.
     let condition = format!(
