@@ -140,6 +140,12 @@ mod tests {
         address
     }
 
+    /// A service that is started again within a second or two must be seen to be unhealthy.
+    #[test]
+    fn the_default_stability_window_has_many_polls() {
+        assert!(INTERVAL * 8 <= Duration::from_secs(stable_seconds()));
+    }
+
     #[test]
     fn a_service_that_starts_slowly_becomes_healthy() {
         let address = server(&[503, 500, 204]);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::device::{Device, run};
+use crate::device::{Device, failed, run};
 
 /// The limit for what takes milliseconds on an idle host: the start or the end of a process.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -93,6 +93,34 @@ fn a_signal_ends_a_call_with_all_its_processes() {
         device.ok("ArtifactRollback");
         assert_eq!(device.text("index.html"), "previous", "{signal}");
     }
+}
+
+#[test]
+fn a_program_that_starts_others_while_it_is_killed_leaves_none_behind() {
+    let Some(device) = Device::new() else { return };
+    let check = sleep(4030);
+    let pattern = format!("^{check}$");
+    // The rest of the processes start while the first ones are searched for and killed.
+    device.set_health_check(&format!("for n in $(seq 2000); do {check} & done; wait"));
+    assert!(device.download().success());
+    let mut client = device.client.start_below_a_client("ArtifactInstall").unwrap();
+    wait_for("the health check", || runs(&pattern));
+    let module = format!("^[^ ]*web-file ArtifactInstall {}", device.client.tree().display());
+    assert!(Command::new("pkill").args(["-TERM", "-f", &module]).status().unwrap().success());
+    client.wait().unwrap();
+    wait_for("the end of the call", || !runs(&module));
+    let left = Command::new("pkill").args(["-KILL", "-f", &pattern]).status().unwrap();
+    assert!(!left.success(), "processes were left");
+}
+
+#[test]
+fn control_characters_of_a_setting_are_escaped_in_the_log() {
+    let Some(device) = Device::new() else { return };
+    device.set(&device.www, "[health]\ntcp = \"a\\u001b[2Jb:1\"\nlimit_seconds = 1\nstable_seconds = 0\n");
+    assert!(device.download().success());
+    let outcome = device.call("ArtifactInstall");
+    failed(&outcome, "a\\u{1b}[2Jb:1");
+    assert!(!outcome.stderr.contains('\u{1b}'), "{outcome:?}");
 }
 
 #[test]
