@@ -92,6 +92,25 @@ impl Device {
         assert!(outcome.success(), "{state}: {outcome:?}");
     }
 
+    /// Installs an update whose rollback fails, because another directory has the name of the web root. Returns the
+    /// path of the web root, for [`Device::put_back`].
+    pub fn fail_a_rollback(&self) -> PathBuf {
+        assert!(self.download().success());
+        self.ok("ArtifactInstall");
+        let aside = self.home.join("aside");
+        fs::rename(&self.www, &aside).unwrap();
+        fs::create_dir(&self.www).unwrap();
+        failed(&self.call("ArtifactRollback"), "was replaced");
+        self.ok("Cleanup");
+        aside
+    }
+
+    /// Gives the web root at `aside` its name back.
+    pub fn put_back(&self, aside: &Path) {
+        fs::remove_dir(&self.www).unwrap();
+        fs::rename(aside, &self.www).unwrap();
+    }
+
     pub fn staging(&self) -> PathBuf {
         self.home.join(".html.web-file")
     }

@@ -60,13 +60,7 @@ fn a_rollback_without_the_previous_files_fails_and_blocks_only_its_destination()
 fn a_failed_rollback_succeeds_at_the_next_update_after_its_cause_is_removed() {
     for between in ["nothing", "a refused update", "an update of another destination of the same name"] {
         let Some(device) = Device::new() else { return };
-        assert!(device.download().success());
-        device.ok("ArtifactInstall");
-        let aside = device.home.join("aside");
-        fs::rename(&device.www, &aside).unwrap();
-        fs::create_dir(&device.www).unwrap();
-        failed(&device.call("ArtifactRollback"), "was replaced");
-        device.ok("Cleanup");
+        let aside = device.fail_a_rollback();
         match between {
             "nothing" => {}
             "a refused update" => {
@@ -82,8 +76,7 @@ fn a_failed_rollback_succeeds_at_the_next_update_after_its_cause_is_removed() {
                 device.set(&device.www, "");
             }
         }
-        fs::remove_dir(&device.www).unwrap();
-        fs::rename(&aside, &device.www).unwrap();
+        device.put_back(&aside);
         let outcome = device.download();
         assert!(outcome.success() && outcome.stderr.contains("rollback complete"), "{between}: {outcome:?}");
         assert_eq!(device.text("index.html"), "previous", "{between}");

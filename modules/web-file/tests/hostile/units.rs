@@ -67,18 +67,11 @@ fn a_unit_that_does_not_stop_or_start_fails_the_install() {
 fn a_rollback_that_the_next_update_tries_again_stops_and_starts_units() {
     let Some(device) = with_units("echo $verb >> \"${0%/*}/verbs\"") else { return };
     let verbs = device.client.device().join("verbs");
-    assert!(device.download().success());
-    device.ok("ArtifactInstall");
-    let aside = device.home.join("aside");
-    fs::rename(&device.www, &aside).unwrap();
-    fs::create_dir(&device.www).unwrap();
-    failed(&device.call("ArtifactRollback"), "was replaced");
-    device.ok("Cleanup");
+    let aside = device.fail_a_rollback();
     failed(&device.download(), "an earlier update of the same destination failed");
     for is_restored in [false, true] {
         if is_restored {
-            fs::remove_dir(&device.www).unwrap();
-            fs::rename(&aside, &device.www).unwrap();
+            device.put_back(&aside);
         }
         fs::remove_file(&verbs).unwrap();
         assert_eq!(device.download().success(), is_restored);
