@@ -46,6 +46,9 @@ pub struct Crash {
     /// Writes the report to docs/evidence too
     #[arg(long)]
     write: bool,
+    /// Whether faults of one kind only are injected in each sequence.
+    #[arg(skip)]
+    one_kind: bool,
 }
 
 /// Crash points in a sequence of an upstream module: shell scripts make ten times the calls.
@@ -68,6 +71,11 @@ impl Crash {
     /// At most `points` of each kind in every sequence of every module, shifted by `offset`.
     pub fn sample(points: u32, offset: u32) -> Self {
         Self { sample: Some(points), offset, ..Self::default() }
+    }
+
+    /// One fault in every sequence of every module, shifted by `offset`.
+    pub fn quick(offset: u32) -> Self {
+        Self { one_kind: true, ..Self::sample(1, offset) }
     }
 
     /// Injects all faults, prints a table, writes `target/crash/report.md`, and returns a summary.
@@ -148,7 +156,8 @@ impl Crash {
         let spread = SPREAD.iter().find(|(module, _)| *module == name && self.module.is_none());
         let sample = spread.map(|(_, sample)| *sample).into_iter().chain(self.sample).min();
         let sample = sample.map_or(usize::MAX, |sample| sample as usize);
-        Scope { one_kind: name == DEB && spread.is_some(), sample, offset: self.offset as usize, ..Scope::ALL }
+        let one_kind = self.one_kind || name == DEB && spread.is_some();
+        Scope { one_kind, sample, offset: self.offset as usize, ..Scope::ALL }
     }
 
     /// Our modules, or the one of the command line. A module without a payload is an error, so that it is not

@@ -25,7 +25,7 @@ use suites::{SUITES, Suite, Work};
 /// run are named in the summary. The report is target/test-report/index.html, with JUnit XML beside it.
 #[derive(Args)]
 pub struct Test {
-    /// Runs lints, unit tests, conformance, one fault of each kind in a sequence, and level 1 of the layer
+    /// Runs lints, unit tests, conformance, one fault in each sequence, and level 1 of the layer
     #[arg(long)]
     quick: bool,
     /// Runs all suites: every scenario on every machine and engine, all faults, three mutants, and two power losses of

@@ -205,16 +205,15 @@ fn mutants(plan: &Plan) -> Mutants {
     Mutants::sample(MUTANTS, plan.offset)
 }
 
-/// Points of each kind in a sequence, in a sample and in a quick run.
+/// Points of each kind in a sequence, in a sample.
 const POINTS: u32 = 3;
-const QUICK_POINTS: u32 = 1;
 
 /// The same in a run of all suites with a time limit.
 const LIMITED_POINTS: u32 = 25;
 
 fn fault_injection(plan: &Plan, sh: &Shell, record: &Record) -> Result<String> {
     let crash = match plan.level {
-        Level::Quick => Crash::sample(QUICK_POINTS, plan.offset),
+        Level::Quick => Crash::quick(plan.offset),
         Level::Sample => Crash::sample(POINTS, plan.offset),
         Level::Full if plan.is_limited => Crash::sample(LIMITED_POINTS, plan.offset),
         Level::Full => Crash::default(),
