@@ -93,7 +93,7 @@ esac
     }
 
     /// The size of the sample that shows that there is no violation. All faults take a minute.
-    const MANY: usize = 48;
+    const MANY: usize = 24;
 
     /// Crash points only, or unsynced writes lost only.
     pub fn inject(&self, lost_writes: bool) -> Report {
