@@ -14,6 +14,7 @@ pub mod licences;
 pub mod linked;
 pub mod modules;
 mod package;
+mod package_cache;
 mod processor;
 mod record;
 pub mod release;
@@ -45,6 +46,7 @@ use linked::Linked;
 use modules::{Module, Workspace};
 use package::Packager;
 pub use package::TOOLS;
+use package_cache::PackageCache;
 use record::Content;
 use rust_source::Active;
 use source::Source;
@@ -62,12 +64,15 @@ pub struct Dist {
     /// Links this C library: musl or glibc; auto: musl for arm64 and amd64 if rustup has the target, else glibc
     #[arg(long, value_name = "LIBC", default_value = "auto", hide_possible_values = true)]
     libc: Choice,
+    /// Builds again also what another work tree of the same sources has built: packages in the cache directory
+    #[arg(long)]
+    pub rebuild: bool,
 }
 
 impl Dist {
     /// The command for the packages of `targets`.
     pub fn of(targets: &[&'static Target]) -> Self {
-        Self { arch: targets.to_vec(), libc: Choice::Auto }
+        Self { arch: targets.to_vec(), ..Self::default() }
     }
 
     /// The requirements of the command. They depend on the C library, so rustup adds missing musl targets first.
@@ -142,7 +147,7 @@ impl Dist {
         if !stale.is_empty() {
             // Everything that is made of the packages is outdated.
             workspace.collections().try_for_each(|name| remove(&out.join(name)))?;
-            update(sh, &workspace, &inputs, &stale, self.libc, &packaging)?;
+            self.update(sh, &workspace, &inputs, &stale, &packaging)?;
         } else {
             packaging.provide(sh)?;
         }
@@ -154,6 +159,44 @@ impl Dist {
         let sizes = table::sizes(&workspace, &jobs)?;
         let packages = jobs.into_iter().map(|job| (job.target, job.deb)).collect();
         Ok(Built { packages, sources, out, epoch: inputs.epoch, workspace, rows, sizes, _locks: locks })
+    }
+
+    /// Takes the packages of the jobs `stale` from the cache or builds them, and installs the requirements `packaging`
+    /// meanwhile.
+    fn update(
+        &self,
+        sh: &Shell,
+        workspace: &Workspace,
+        inputs: &Inputs,
+        stale: &[&Job],
+        packaging: &Needs,
+    ) -> Result<()> {
+        for module in workspace.modules.iter().chain(&workspace.tools) {
+            package::check_version(workspace, module)?;
+            package::check_assets(workspace, module)?;
+        }
+        let targets: Vec<&'static Target> =
+            TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
+        // Debian's packages come from the network and are unpacked, while the toolchains use the processors.
+        let tools = |sh: &Shell| packaging.provide(sh).and_then(|()| Tools::provide(sh));
+        let (toolchains, tools) = toolchain::provide(sh, &workspace.target, &targets, self.libc, tools)?;
+        fs::create_dir_all(workspace.root.join("dist")).context("creating the directory dist failed")?;
+        let cached = PackageCache::of_user()?;
+        let key = |job: &Job| -> Result<_> { Ok(inputs.key(toolchain_of(&toolchains, job.target)?, job.target)) };
+        let mut missing = Vec::new();
+        for job in stale {
+            if self.rebuild || !cached.restore(&workspace.target, job.files(), &key(job)?)? {
+                missing.push(*job);
+            }
+        }
+        if missing.len() < stale.len() {
+            eprintln!("      {} of {} packages are in the cache", stale.len() - missing.len(), stale.len());
+        }
+        if !missing.is_empty() {
+            make(sh, workspace, inputs, &missing, &toolchains, &tools)?;
+            missing.iter().try_for_each(|job| cached.store(&workspace.target, job.files(), &key(job)?))?;
+        }
+        Ok(())
     }
 
     /// Removes the packages for other targets that were made of other inputs than the current ones.
@@ -240,50 +283,39 @@ fn lock(workspace: &Workspace) -> Result<[File; 2]> {
 /// The number of packages that are made in parallel. cargo-deb uses one processor.
 const PACKAGERS: usize = 2;
 
-/// Builds the packages of the jobs `stale`, and installs the requirements `packaging` meanwhile.
-fn update(
+/// Builds and packages `jobs`.
+fn make(
     sh: &Shell,
     workspace: &Workspace,
     inputs: &Inputs,
-    stale: &[&Job],
-    libc: Choice,
-    packaging: &Needs,
+    jobs: &[&Job],
+    toolchains: &[(&'static Target, Toolchain)],
+    tools: &Tools,
 ) -> Result<()> {
-    for module in workspace.modules.iter().chain(&workspace.tools) {
-        package::check_version(workspace, module)?;
-        package::check_assets(workspace, module)?;
-    }
-    let targets: Vec<&'static Target> =
-        TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
-    // Debian's packages come from the network and are unpacked, while the toolchains use the processors.
-    let tools = |sh: &Shell| packaging.provide(sh).and_then(|()| Tools::provide(sh));
-    let (toolchains, tools) = toolchain::provide(sh, &workspace.target, &targets, libc, tools)?;
-    let packager = Packager { workspace, inputs, cargo_deb: tools.deb };
-    let linked = linked(sh, workspace, stale)?;
-    build::all(sh, workspace, &toolchains, Some(&tools.auditable))?;
-    let out = workspace.root.join("dist");
-    fs::create_dir_all(&out).with_context(|| format!("creating {} failed", out.display()))?;
+    let packager = Packager { workspace, inputs, cargo_deb: tools.deb.clone() };
+    let linked = linked(sh, workspace, jobs)?;
+    build::all(sh, workspace, toolchains, Some(&tools.auditable))?;
     // The largest packages first: the last one is made by one processor.
-    let mut jobs: Vec<_> = stale.iter().zip(&linked).collect();
-    jobs.sort_by_key(|(job, _)| job.module.is_update_module());
+    let mut ordered: Vec<_> = jobs.iter().zip(&linked).collect();
+    ordered.sort_by_key(|(job, _)| job.module.is_update_module());
     let directory = sh.current_dir();
-    let made = side_by_side(PACKAGERS, &jobs, |(job, linked)| {
+    let made = side_by_side(PACKAGERS, &ordered, |(job, linked)| {
         let sh = &shell_in(&directory)?;
-        let toolchain = toolchain_of(&toolchains, job.target)?;
+        let toolchain = toolchain_of(toolchains, job.target)?;
         if let Some(processor) = &job.target.processor {
             processor::start(sh, &toolchain.executable(workspace, job.module, job.target), processor)?;
         }
         packager.make(sh, job, linked, toolchain)
     });
     made.into_iter().collect::<Result<()>>()?;
-    package::lint(stale)?;
+    package::lint(jobs)?;
     ensure!(
         Inputs::read(sh, &workspace.root)?.identity() == inputs.identity(),
         "a file of the work tree was changed during the build: run the command again"
     );
     // A package that lintian rejects has no record, and the next run makes it again.
-    for job in stale {
-        let toolchain = toolchain_of(&toolchains, job.target)?;
+    for job in jobs {
+        let toolchain = toolchain_of(toolchains, job.target)?;
         let executable = toolchain.executable(workspace, job.module, job.target);
         let size = fs::metadata(&executable).with_context(|| format!("reading {} failed", executable.display()))?.len();
         let content = Content { size, libc: toolchain.libc.name().to_owned() };

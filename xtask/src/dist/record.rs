@@ -52,7 +52,8 @@ fn line(key: &str, files: Files) -> Result<String> {
     Ok(line + "\n")
 }
 
-fn path(target: &Path, deb: &Path) -> PathBuf {
+/// The path of the record of `deb` in the directory `target`.
+pub fn path(target: &Path, deb: &Path) -> PathBuf {
     let name = deb.file_name().unwrap_or_default();
     target.join(name).with_extension("deb.made-of")
 }

@@ -103,7 +103,7 @@ impl Check<'_> {
         let shell = format!("umask {umask} && exec \"$@\"");
         let (sh, root) = (self.sh, self.sh.current_dir());
         let clone = cmd!(sh, "sh -c {shell} sh git clone --quiet {root} {tree}");
-        let dist = cmd!(sh, "sh -c {shell} sh {program} dist --signing-key").arg(self.signer.key());
+        let dist = cmd!(sh, "sh -c {shell} sh {program} dist --rebuild --signing-key").arg(self.signer.key());
         let dist = dist.args(self.command.options()).env("CARGO_MANIFEST_DIR", tree.join("xtask"));
         let mut dist = dist.env("CARGO_TARGET_DIR", tree.join("target"));
         if *has_other_home {
