@@ -21,8 +21,8 @@ fn staged(is_usable: &str) -> Parts {
     }
 }
 
-/// Lost writes in the recovery at boot, or in a rollback that is repeated, after an interruption: the offset chooses the
-/// pair of states. One kind of fault in each sequence leaves out most of the others.
+/// Lost writes in the recovery at boot, or in a rollback that is repeated, after an interruption. The offset chooses
+/// the two states; one kind of fault in each sequence leaves out most others.
 const IN_RECOVERY: Scope = Scope { failing_calls: false, one_kind: true, offset: 5, ..Scope::ALL };
 const IN_REPEATED_ROLLBACK: Scope = Scope { offset: 0, ..IN_RECOVERY };
 const FAILING_CALLS: Scope = Scope { lost_writes: false, pairs: false, ..Scope::ALL };
