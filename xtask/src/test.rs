@@ -21,8 +21,8 @@ use suites::{SUITES, Suite, Work};
 
 /// Runs the test suites in samples, from lints to updates on emulated Raspberry Pis
 ///
-/// Takes about 15 minutes on 2 idle cores, --quick 5, --full 90; the first run also builds images. Suites that cannot
-/// run are named in the summary. The report is target/test-report/index.html, with JUnit XML beside it.
+/// Takes 15 to 25 minutes on 2 idle cores, --quick 5 to 12, --full 90 or more; the first run also builds images. Suites
+/// that cannot run are named in the summary. The report is target/test-report/index.html, with JUnit XML beside it.
 #[derive(Args)]
 pub struct Test {
     /// Runs lints, unit tests, conformance, one fault in each sequence, and level 1 of the layer
