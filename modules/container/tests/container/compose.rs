@@ -13,8 +13,10 @@ const TAG: &str = "localhost/shop:1";
 /// systemctl, for units that are active.
 const SYSTEMCTL: &str = r#"case "$*" in *" show "*) printf 'ActiveState=active\nNRestarts=0\n' ;; esac"#;
 
-/// Installs a compose project of which the engine lists `containers`, one a line: name, status and exit code.
-fn install(containers: &str) -> (Device, Outcome) {
+/// Installs a compose project of which the engine lists `containers`, one a line: name, status, exit code, result of
+/// the health check, and number of restarts by the engine; `@` for another one at each call. They have to be healthy
+/// for `stable` seconds.
+fn install(containers: &str, stable: u64) -> (Device, Outcome) {
     let mut device = Device::new();
     let directory = device.client.device().to_owned();
     let (list, script) = (directory.join("containers"), directory.join("podman.sh"));
@@ -24,8 +26,10 @@ fn install(containers: &str) -> (Device, Outcome) {
         r#"case "$1 $2" in
 compose*) ;;
 'ps --all') cut -d' ' -f1 '{list}' ;;
-'container inspect') sed -n "s/^$3 \(.*\) \(.*\)/\
-    [{{\"Id\": \"$3\", \"State\": {{\"Status\": \"\1\", \"ExitCode\": \2}}}}]/p" '{list}' ;;
+'container inspect') sed -n "s/^$3 \(.*\) \(.*\) \(.*\) \(.*\)/\
+    [{{\"Id\": \"$3\", \"RestartCount\": \4, \"State\": \
+    {{\"Status\": \"\1\", \"ExitCode\": \2, \"Health\": {{\"Status\": \"\3\"}}}}}}]/p" '{list}' |
+    sed "s/@/$(date +1%N)/" ;;
 *) exec '{podman}' '{state}' "$@" ;;
 esac
 "#,
@@ -36,8 +40,9 @@ esac
     fs::write(&script, text).unwrap();
     let settings = format!(
         "engine = [\"/bin/sh\", {script:?}]\nsystemctl = [\"/bin/sh\", \"-c\", {SYSTEMCTL:?}, \"systemctl\"]\n\
-         units_dir = {:?}\nstable_seconds = 0\nhealth_seconds = 1\n",
-        directory.join("units")
+         units_dir = {:?}\nstable_seconds = {stable}\nhealth_seconds = {}\n",
+        directory.join("units"),
+        stable + 1
     );
     device.client.set("container", &settings).unwrap();
     let image = archive(TAG, "1", Mode::Healthy);
@@ -57,14 +62,22 @@ esac
 #[test]
 fn a_container_that_runs_or_has_succeeded_is_healthy_and_no_other() {
     for (containers, expected) in [
-        ("shop-web-1 running 0\nshop-db-1 exited 1\n", "container shop-db-1: status exited"),
+        ("shop-web-1 running 0 none 0\nshop-db-1 exited 1 none 0\n", "container shop-db-1: status exited"),
+        ("shop-web-1 running 0 healthy 0\nshop-db-1 running 0 starting 0\n", "shop-db-1: health check: starting"),
         ("", "no containers yet"),
     ] {
-        let (device, outcome) = install(containers);
+        let (device, outcome) = install(containers, 0);
         refused(&outcome, expected);
         device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
     }
-    let (device, outcome) = install("shop-web-1 running 0\nshop-migrate-1 exited 0\n");
+    let (device, outcome) = install("shop-web-1 running 0 healthy 3\nshop-migrate-1 exited 0 none 0\n", 0);
     assert!(outcome.success(), "{outcome:?}");
     device.all(&["ArtifactCommit", "Cleanup"]);
+}
+
+#[test]
+fn a_container_that_the_engine_restarts_again_and_again_is_not_healthy() {
+    let (device, outcome) = install("shop-web-1 running 0 none @\n", 1);
+    refused(&outcome, "not healthy for 1s within 2s");
+    device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
 }

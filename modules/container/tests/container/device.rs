@@ -69,18 +69,21 @@ impl Device {
 
     /// Lets each later call of systemctl make the file `begun`, and wait for the file `end`, for up to 60 s.
     pub fn hold_systemctl(&self, begun: &Path, end: &Path) {
-        let (settings, held) = (self.client.settings().join("container.toml"), self.client.device().join("systemctl"));
-        let systemctl = mocks().join("fake-systemctl").display().to_string();
-        let script = format!(
-            "#!/bin/sh\n: > '{}'\nfor poll in $(seq 600); do test -e '{}' && break; sleep 0.1; done\n\
-             exec '{systemctl}' \"$@\"\n",
+        self.before_systemctl(&format!(
+            ": > '{}'\nfor poll in $(seq 600); do test -e '{}' && break; sleep 0.1; done",
             begun.display(),
             end.display()
-        );
-        fs::write(&held, script).unwrap();
-        fs::set_permissions(&held, fs::Permissions::from_mode(0o755)).unwrap();
+        ));
+    }
+
+    /// Lets systemctl run the shell commands `script` first, in calls of later downloads and boots.
+    pub fn before_systemctl(&self, script: &str) {
+        let (settings, all) = (self.client.settings().join("container.toml"), self.client.device().join("systemctl"));
+        let systemctl = mocks().join("fake-systemctl").display().to_string();
+        fs::write(&all, format!("#!/bin/sh\n{script}\nexec '{systemctl}' \"$@\"\n")).unwrap();
+        fs::set_permissions(&all, fs::Permissions::from_mode(0o755)).unwrap();
         let text = fs::read_to_string(&settings).unwrap();
-        fs::write(&settings, text.replace(&systemctl, held.to_str().unwrap())).unwrap();
+        fs::write(&settings, text.replace(&systemctl, all.to_str().unwrap())).unwrap();
     }
 
     pub fn engine_state(&self) -> EngineState {

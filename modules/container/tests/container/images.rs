@@ -1,5 +1,8 @@
 //! Images that an update loads into the engine and removes from it.
 
+use std::fs;
+use std::process::Command;
+
 use serde_json::json;
 use test_image::Mode;
 
@@ -63,6 +66,28 @@ fn space_is_checked_before_anything_is_loaded() {
     let new = archive(TAG, "1", Mode::Healthy);
     refused(&device.download_one("shop", TAG, &new), "stay free");
     assert!(!device.has_image(&new));
+}
+
+#[test]
+fn space_is_checked_for_the_files_of_an_artifact_without_images() {
+    let mut device = Device::with("reserve_mib = 1000000000\n");
+    let image = archive(TAG, "1", Mode::Healthy);
+    device.engine.add_image(&image.id, "healthy").unwrap();
+    let file = device.client.device().join("app.conf");
+    fs::write(&file, "x").unwrap();
+    let mut tar = Command::new("tar");
+    tar.arg("--create").arg("--directory").arg(device.client.device()).arg("app.conf");
+    let files = tar.output().unwrap().stdout;
+    let meta_data = json!({
+        "project": "shop",
+        "images": [{"id": image.id, "ref": TAG}],
+        "run": {"web": {"image": TAG, "volumes": ["./app.conf:/app.conf:ro"]}},
+        "archive": "files.tar",
+    });
+    refused(&device.download(&meta_data, &[("files.tar", &files)]), "stay free");
+    device.ok("Cleanup");
+    device.set("");
+    assert!(device.download(&meta_data, &[("files.tar", &files)]).success());
 }
 
 #[test]

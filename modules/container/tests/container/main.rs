@@ -12,3 +12,4 @@ mod refused;
 mod storage;
 mod transaction;
 mod trust;
+mod units;

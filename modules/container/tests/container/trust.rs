@@ -58,3 +58,18 @@ fn a_project_that_appears_after_the_download_is_refused_and_stays() {
     assert_eq!(fs::read_to_string(project.join("mine")).unwrap(), "mine");
     assert!(device.is_clean());
 }
+
+#[test]
+fn a_staging_directory_that_others_may_write_to_is_refused_before_anything_changes() {
+    let mut device = Device::new();
+    device.update("shop", TAG, "1");
+    let before = device.engine_state();
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
+    let staging = device.state_directory().join("staging");
+    fs::set_permissions(&staging, Permissions::from_mode(0o777)).unwrap();
+    refused(&device.client.call("ArtifactInstall").unwrap(), "is not trusted");
+    fs::set_permissions(&staging, Permissions::from_mode(0o755)).unwrap();
+    device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+    assert_eq!(device.engine_state(), before);
+    assert!(device.is_clean());
+}

@@ -1,0 +1,87 @@
+//! The calls of systemd: their order, and units that do not stop.
+
+use std::fs;
+
+use serde_json::json;
+use test_image::Mode;
+
+use crate::device::{Device, archive, one, refused};
+
+const TAG: &str = "localhost/shop:latest";
+
+#[test]
+fn systemd_loads_units_before_it_starts_them_and_a_boot_does_not_wait_for_their_start() {
+    let mut device = Device::new();
+    let log = device.client.device().join("calls");
+    device.before_systemctl(&format!("echo \"$*\" >> '{}'", log.display()));
+    let calls = || -> Vec<String> {
+        let text = fs::read_to_string(&log).unwrap();
+        fs::remove_file(&log).unwrap();
+        text.lines().filter(|call| !call.contains(" show ")).map(str::to_owned).collect()
+    };
+    device.update("shop", TAG, "1");
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
+    device.all(&["ArtifactInstall", "ArtifactRollback"]);
+    let all = calls();
+    let is_start = |call: &String| call.ends_with(" start mender-shop.web.service");
+    let starts: Vec<_> = all.windows(2).filter(|pair| is_start(&pair[1])).collect();
+    assert_eq!(starts.len(), 3, "{all:?}");
+    assert!(starts.iter().all(|pair| pair[0].ends_with(" daemon-reload")), "{all:?}");
+    // Units wait for this call.
+    device.boot();
+    let all = calls();
+    let [load, start] = &all[..] else { panic!("{all:?}") };
+    assert!(load.ends_with(" daemon-reload"), "{all:?}");
+    assert!(start.ends_with(" start --no-block mender-shop.web.service"), "{all:?}");
+}
+
+#[test]
+fn a_unit_that_does_not_stop_fails_the_rollback_and_the_previous_version_is_active() {
+    let mut device = Device::new();
+    let hangs = device.client.device().join("hangs");
+    let script = format!("case \" $* \" in *' stop '*) test ! -e '{}' || exit 1 ;; esac", hangs.display());
+    device.before_systemctl(&script);
+    let previous = device.update("shop", TAG, "1");
+    let list = device.state_directory().join("projects/shop/project.json");
+    let before = fs::read(&list).unwrap();
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
+    device.ok("ArtifactInstall");
+    assert_ne!(fs::read(&list).unwrap(), before);
+    fs::write(&hangs, "").unwrap();
+    refused(&device.client.call("ArtifactRollback").unwrap(), "stopping the new version failed");
+    assert_eq!(fs::read(&list).unwrap(), before, "a boot would start the new version");
+    fs::remove_file(hangs).unwrap();
+    device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+    assert_eq!(device.running("shop.web"), Some(previous.id));
+}
+
+#[test]
+fn a_boot_restores_the_previous_version_although_the_new_one_is_damaged() {
+    let mut device = Device::new();
+    let previous = device.update("shop", TAG, "1");
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
+    device.ok("ArtifactInstall");
+    // As if the power had been lost at the end of the install.
+    let journal = device.state_directory().join("journal.json");
+    let text = fs::read_to_string(&journal).unwrap();
+    let interrupted = text.replace("\"phase\":\"Switched\"", "\"phase\":\"Switching\"");
+    assert_ne!(interrupted, text);
+    fs::write(&journal, interrupted).unwrap();
+    fs::write(device.state_directory().join("projects/shop/project.json"), "{").unwrap();
+    device.boot();
+    assert_eq!(device.running("shop.web"), Some(previous.id));
+}
+
+#[test]
+fn units_that_the_new_version_does_not_have_are_removed() {
+    let mut device = Device::new();
+    let image = archive(TAG, "1", Mode::Healthy);
+    let mut meta_data = one("shop", TAG, &image.id);
+    meta_data["run"]["worker"] = json!({"image": TAG});
+    assert!(device.download(&meta_data, &[("app.tar", &image.content)]).success());
+    device.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
+    let unit = device.client.device().join("units/mender-shop.worker.service");
+    assert!(unit.exists() && device.running("shop.worker").is_some());
+    device.update("shop", TAG, "2");
+    assert!(!unit.exists() && device.running("shop.worker").is_none());
+}
