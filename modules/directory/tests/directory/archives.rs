@@ -1,12 +1,13 @@
 //! Archives: supported formats, and entries that are refused.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use mender_update_module::Accounts;
 use mender_update_module_test::{Generation, Snapshot};
-use rustix::fs::{XattrFlags, lsetxattr, setxattr};
+use rustix::fs::{XattrFlags, getxattr, lsetxattr, setxattr};
 
 use crate::device::{Device, refused};
 use crate::tarball::{self, header, record};
@@ -33,7 +34,9 @@ fn every_attribute_in_an_archive_is_restored() {
         symlink("/nowhere/absolute", source.join("absolute")).unwrap();
         symlink("bin/run me", source.join("link")).unwrap();
         fs::hard_link(source.join("index.html"), source.join("second name")).unwrap();
-        fs::set_permissions(source.join("bin"), fs::Permissions::from_mode(0o2750)).unwrap();
+        for (name, mode) in [("bin", 0o2750), ("bin/run me", 0o6751)] {
+            fs::set_permissions(source.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
         fs::write(source.join("no entry"), "").unwrap();
         assert!(Command::new("mkfifo").arg(source.join("fifo")).status().unwrap().success());
         age_links_too(source);
@@ -125,12 +128,53 @@ fn sparse_files_stay_sparse() {
 #[test]
 fn an_archive_without_an_entry_for_the_top_keeps_its_owner_and_mode() {
     let device = Device::filled(Generation::V3);
+    if device.is_root() {
+        chown(&device.destination, Some(1001), Some(1002)).unwrap();
+    }
     fs::set_permissions(&device.destination, fs::Permissions::from_mode(0o2770)).unwrap();
+    setxattr(&device.destination, "user.origin", b"factory", XattrFlags::CREATE).unwrap();
+    let attributes = || {
+        let (found, mut value) = (fs::metadata(&device.destination).unwrap(), [0; 16]);
+        let length = getxattr(&device.destination, "user.origin", &mut value).unwrap_or_default();
+        (found.uid(), found.gid(), found.mode(), value[..length].to_vec())
+    };
+    let before = attributes();
     let output =
         Command::new("tar").args(["--create", "--directory"]).arg(&device.source).arg("index.html").output().unwrap();
     device.install(&output.stdout);
-    assert_eq!(fs::metadata(&device.destination).unwrap().mode() & 0o7777, 0o2770);
+    assert_eq!(attributes(), before);
     assert_eq!(device.text("index.html"), "the new index");
+}
+
+#[test]
+fn directories_without_an_entry_are_open_to_all_users() {
+    let device = Device::new(Generation::V3);
+    device.install(&[tarball::entry("a/b", b'0', b"x"), tarball::end()].concat());
+    for directory in [&device.destination, &device.destination.join("a")] {
+        assert_eq!(fs::metadata(directory).unwrap().mode() & 0o7777, 0o755, "{}", directory.display());
+    }
+}
+
+#[test]
+fn owners_are_found_by_name_or_else_by_number() {
+    let device = Device::filled(Generation::V5);
+    if !device.is_root() {
+        return eprintln!("skipped: needs root");
+    }
+    let (accounts, name) = (Accounts::read().unwrap(), "daemon");
+    let (Some(user), Some(group)) = (accounts.user(name), accounts.group(name)) else {
+        return eprintln!("skipped: no user or group {name}");
+    };
+    for (name, expected) in [(name, (user, group)), ("no-such-name", (4242, 4243))] {
+        let records =
+            [("uname", name), ("gname", name), ("uid", "4242"), ("gid", "4243")].map(|(key, value)| record(key, value));
+        let entries = [tarball::entry("pax", b'x', &records.concat()), tarball::entry("file", b'0', b"x")];
+        device.install(&[entries.concat(), tarball::end()].concat());
+        let found = fs::metadata(device.destination.join("file")).unwrap();
+        assert_eq!((found.uid(), found.gid()), expected, "{name}");
+        device.ok("ArtifactRollback");
+        device.ok("Cleanup");
+    }
 }
 
 #[test]
@@ -245,7 +289,7 @@ fn attributes_that_linux_does_not_have_are_refused_or_ignored() {
     device.client.set("directory", "unknown_xattrs = \"ignore\"\n").unwrap();
     device.install(&archive);
     let mut value = [0; 8];
-    let length = rustix::fs::getxattr(device.destination.join("file"), "user.origin", &mut value).unwrap();
+    let length = getxattr(device.destination.join("file"), "user.origin", &mut value).unwrap();
     assert_eq!(&value[..length], b"y");
 }
 

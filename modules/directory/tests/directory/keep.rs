@@ -1,10 +1,11 @@
 //! Kept paths.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 use mender_update_module_test::Generation;
 
-use crate::device::{Device, refused, then};
+use crate::device::{Device, age, refused, then};
 
 #[test]
 fn kept_paths_are_linked_and_the_previous_tree_does_not_change() {
@@ -41,4 +42,34 @@ fn a_kept_path_that_is_a_directory_in_one_tree_only_is_refused() {
     device.ok("Cleanup");
     assert_eq!(device.active(), previous);
     assert!(device.is_clean());
+}
+
+#[test]
+fn kept_directories_have_their_attributes_and_may_be_empty_or_contain_symlinks() {
+    let device = Device::filled(Generation::V5);
+    device.client.set("directory", "keep = [\"uploads/**\", \"var/spool\"]\n").unwrap();
+    let (uploads, spool) = (device.destination.join("uploads"), device.destination.join("var/spool"));
+    fs::create_dir_all(&spool).unwrap();
+    symlink("photo", uploads.join("latest")).unwrap();
+    for directory in [&uploads, &spool] {
+        if device.is_root() {
+            chown(directory, Some(1001), Some(1002)).unwrap();
+        }
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o2770)).unwrap();
+    }
+    age(&device.destination);
+    // With another owner and mode, and another time.
+    fs::create_dir(device.source.join("uploads")).unwrap();
+    let attributes = || {
+        ["uploads", "uploads/deep", "var", "var/spool"].map(|name| {
+            let found = fs::symlink_metadata(device.destination.join(name)).unwrap();
+            (name, found.uid(), found.gid(), found.mode(), found.modified().unwrap())
+        })
+    };
+    let (before, previous) = (attributes(), device.active());
+    device.install(&device.tar(&["--format=posix"]));
+    assert_eq!(attributes(), before);
+    assert_eq!(fs::read_link(uploads.join("latest")).unwrap().to_str(), Some("photo"));
+    device.ok("ArtifactRollback");
+    assert_eq!(device.active(), previous);
 }

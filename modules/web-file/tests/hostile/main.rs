@@ -8,6 +8,7 @@ mod attacks;
 mod clients;
 mod destinations;
 mod device;
+mod installed;
 mod rollbacks;
 mod space;
 mod units;

@@ -96,3 +96,33 @@ fn a_recovery_at_boot_rolls_back_without_stopping_or_starting_units() {
     assert_eq!(device.text("index.html"), "previous");
     assert_eq!(fs::read_to_string(&verbs).unwrap(), "stop\nreload\nrestart\nstart\n");
 }
+
+#[test]
+fn units_are_started_before_the_health_check() {
+    let Some(device) = with_units("echo $verb >> \"${0%/*}/verbs\"") else { return };
+    let (settings, verbs) = (device.client.settings().join("web-file.toml"), device.client.device().join("verbs"));
+    let check =
+        format!("[health]\ncommand = [\"grep\", \"^start$\", {verbs:?}]\nlimit_seconds = 1\nstable_seconds = 0\n");
+    fs::write(&settings, fs::read_to_string(&settings).unwrap() + &check).unwrap();
+    assert!(device.download().success());
+    device.ok("ArtifactInstall");
+    assert_eq!(fs::read_to_string(&verbs).unwrap(), "stop\nreload\nrestart\nstart\n");
+}
+
+#[test]
+fn the_units_of_the_device_take_precedence_over_those_of_the_artifact() {
+    let Some(mut device) = with_units("echo $* >> \"${0%/*}/calls\"") else { return };
+    let calls = device.client.device().join("calls");
+    device.client.set_meta_data(r#"{"units": {"stop": ["artifact.service"]}}"#);
+    for (unit, other) in [("app.service", "artifact.service"), ("artifact.service", "app.service")] {
+        assert!(device.download().success());
+        device.ok("ArtifactInstall");
+        let text = fs::read_to_string(&calls).unwrap();
+        assert!(text.contains(&format!("stop {unit}\n")) && !text.contains(other), "{text}");
+        device.ok("ArtifactRollback");
+        device.ok("Cleanup");
+        // Without the table of the device, the artifact's counts.
+        device.set(&device.www, "");
+        fs::remove_file(&calls).unwrap();
+    }
+}
