@@ -213,4 +213,17 @@ mod tests {
         let refused = format!("{:#}", follow(&path("open/link/x")).map(drop).unwrap_err());
         assert!(refused.contains("is a symlink") && refused.contains("open"), "{refused}");
     }
+
+    #[test]
+    fn symlinks_without_an_end_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for (name, target) in [("itself", "itself"), ("one", "other/x"), ("other", "one")] {
+            symlink(target, path(name)).unwrap();
+        }
+        for name in ["itself", "itself/below", "one", "other/x"] {
+            let refused = format!("{:#}", follow(&path(name)).map(drop).unwrap_err());
+            assert!(refused.contains("too many symlinks"), "{name}: {refused}");
+        }
+    }
 }

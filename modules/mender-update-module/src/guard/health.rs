@@ -222,4 +222,22 @@ mod tests {
         let address = open.local_addr().unwrap();
         health(&format!(r#"{{"tcp": "{address}", "limit_seconds": 60, "stable_seconds": 0}}"#)).wait().unwrap();
     }
+
+    #[test]
+    fn every_check_that_is_given_has_to_succeed() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (open, unavailable) = (listener.local_addr().unwrap(), server(&[503]));
+        let last_fails = [
+            format!(r#""command": ["true"], "tcp": "{closed}""#),
+            format!(r#""command": ["true"], "tcp": "{open}", "url": "http://{unavailable}/""#),
+        ];
+        thread::scope(|scope| {
+            for checks in last_fails {
+                scope.spawn(move || {
+                    failure(&health(&format!(r#"{{{checks}, "limit_seconds": 1, "stable_seconds": 0}}"#)))
+                });
+            }
+        });
+    }
 }

@@ -122,3 +122,21 @@ fn a_boot_rolls_back_although_the_record_of_an_earlier_update_is_damaged() {
     assert_eq!(trial.calls(), ["roll-back-at-boot"]);
     assert_eq!(trial.phase(), Some(Phase::RolledBack));
 }
+
+#[test]
+fn each_update_that_cannot_be_rolled_back_is_tried_again_and_blocks_others() {
+    let trial = unrestored();
+    trial.stage(Guard::default()).unwrap();
+    trial.transaction().install().unwrap();
+    trial.fail("roll-back");
+    trial.calls();
+    // The first call also ends the pending update.
+    for calls in [3, 2] {
+        assert_eq!(trial.transaction().clear().unwrap().len(), 2);
+        assert_eq!(trial.calls(), vec!["roll-back"; calls]);
+        assert!(trial.has("unrestored-1.json") && trial.has("unrestored-2.json"));
+    }
+    trial.succeed("roll-back");
+    assert!(trial.transaction().clear().unwrap().is_empty());
+    assert!(!trial.has("unrestored-1.json") && !trial.has("unrestored-2.json"));
+}
