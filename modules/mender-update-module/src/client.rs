@@ -1,5 +1,6 @@
 //! The device's Mender client: its command and its data directory.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,29 +49,34 @@ pub(crate) fn datastore(name: &str) -> Result<PathBuf> {
     Ok(variable.or_else(|| of_units(Path::new("/"))).unwrap_or_else(|| DATASTORE.into()))
 }
 
-/// The data directory in the client's unit, in a drop-in, or in an environment file of one of these.
+/// The data directory that the unit of the client names.
 fn of_units(root: &Path) -> Option<PathBuf> {
-    let directories = UNIT_DIRECTORIES.iter().map(|directory| root.join(directory));
-    let mut texts = Vec::new();
-    for directory in directories {
-        for unit in UNITS {
-            texts.extend(drop_ins(&directory.join(format!("{unit}.d"))));
-            texts.extend(read(&directory.join(unit)));
-        }
-    }
-    let files =
-        texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.trim().strip_prefix("EnvironmentFile="));
-    let files = files.map(|path| root.join(path.trim_start_matches('-').trim_start_matches('/')));
-    let of_files: Vec<String> = files.filter_map(|path| read(&path)).collect();
-    texts.iter().chain(&of_files).find_map(|text| named_in(text))
+    UNITS.iter().find_map(|unit| of_unit(root, unit))
 }
 
-fn drop_ins(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut paths: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "conf")).collect();
-    paths.sort();
-    // The last one takes precedence.
-    paths.iter().rev().filter_map(|path| read(path)).collect()
+/// The data directory in `unit`, its drop-ins and their environment files. An option takes precedence over the
+/// variable, an environment file over `Environment=`, and what is later over what is earlier (systemd.exec(5)).
+fn of_unit(root: &Path, unit: &str) -> Option<PathBuf> {
+    let texts = unit_texts(root, unit);
+    let files = texts.iter().flat_map(|text| lines(text)).filter_map(|line| line.strip_prefix("EnvironmentFile="));
+    let files = files.map(|path| root.join(path.trim_start_matches('-').trim_start_matches('/')));
+    let files: Vec<String> = files.filter_map(|path| read(&path)).collect();
+    let last = |texts: &[String], find: fn(&str) -> Option<PathBuf>| texts.iter().rev().find_map(|text| find(text));
+    last(&texts, option_in).or_else(|| last(&files, variable_in)).or_else(|| last(&texts, variable_in))
+}
+
+/// The text of `unit`, and those of its drop-ins in the order of their names. Of several files with one name, that in
+/// the first directory counts (systemd.unit(5)).
+fn unit_texts(root: &Path, unit: &str) -> Vec<String> {
+    let directories = UNIT_DIRECTORIES.map(|directory| root.join(directory));
+    let main = directories.iter().map(|directory| directory.join(unit)).find(|path| path.exists());
+    let mut drop_ins = BTreeMap::new();
+    for directory in directories.iter().rev() {
+        let entries = fs::read_dir(directory.join(format!("{unit}.d"))).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "conf"));
+        drop_ins.extend(paths.filter_map(|path| Some((path.file_name()?.to_owned(), path))));
+    }
+    main.into_iter().chain(drop_ins.into_values()).filter_map(|path| read(&path)).collect()
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -78,27 +84,38 @@ fn read(path: &Path) -> Option<String> {
     small.then(|| fs::read_to_string(path).ok()).flatten()
 }
 
-/// The data directory in lines of the form `Environment=MENDER_DATASTORE_DIR=PATH`, `MENDER_DATASTORE_DIR=PATH` and
-/// `ExecStart=/usr/bin/mender-update --datastore PATH daemon`.
-fn named_in(text: &str) -> Option<PathBuf> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-    let mut words = lines.flat_map(str::split_ascii_whitespace).map(|word| word.trim_matches(['"', '\'']));
-    while let Some(word) = words.next() {
-        let (key, value) = word.split_once('=').unzip();
-        let path = if OPTIONS.contains(&word) {
-            words.next()
-        } else if key == Some("Environment") {
-            value.and_then(|value| value.trim_matches(['"', '\'']).strip_prefix(VARIABLE)?.strip_prefix('='))
-        } else if key == Some(VARIABLE) || key.is_some_and(|key| OPTIONS.contains(&key)) {
-            value
-        } else {
-            None
-        };
-        if let Some(path) = path.map(|path| path.trim_matches(['"', '\''])).filter(|path| path.starts_with('/')) {
-            return Some(path.into());
-        }
-    }
-    None
+/// The lines of `text` that are not comments.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']))
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    lines(text).flat_map(str::split_ascii_whitespace).map(unquoted)
+}
+
+fn unquoted(word: &str) -> &str {
+    word.trim_matches(['"', '\''])
+}
+
+fn absolute(path: &str) -> Option<PathBuf> {
+    Some(unquoted(path)).filter(|path| path.starts_with('/')).map(PathBuf::from)
+}
+
+/// The last data directory in commands of the form `ExecStart=/usr/bin/mender-update --datastore PATH daemon`.
+fn option_in(text: &str) -> Option<PathBuf> {
+    let following = words(text).skip(1).chain([""]);
+    let paths = words(text).zip(following).filter_map(|(word, next)| match word.split_once('=') {
+        Some((option, path)) => OPTIONS.contains(&option).then_some(path),
+        None => OPTIONS.contains(&word).then_some(next),
+    });
+    paths.filter_map(absolute).last()
+}
+
+/// The last data directory in lines of the form `Environment=MENDER_DATASTORE_DIR=PATH` and
+/// `MENDER_DATASTORE_DIR=PATH`.
+fn variable_in(text: &str) -> Option<PathBuf> {
+    let settings = words(text).map(|word| word.strip_prefix("Environment=").map_or(word, unquoted));
+    settings.filter_map(|setting| absolute(setting.strip_prefix(VARIABLE)?.strip_prefix('=')?)).last()
 }
 
 #[cfg(test)]
@@ -115,34 +132,39 @@ mod tests {
             "[Service]\nExecStart=/usr/bin/mender-update --datastore /data/m daemon\n",
             "[Service]\nExecStart=/usr/bin/mender --data=/data/m daemon\n",
         ] {
-            assert_eq!(named_in(text).as_deref(), Some(Path::new("/data/m")), "{text}");
+            let found = option_in(text).or_else(|| variable_in(text));
+            assert_eq!(found.as_deref(), Some(Path::new("/data/m")), "{text}");
         }
         for text in ["", "#MENDER_DATASTORE_DIR=/x\n", "Environment=MENDER_CONF_DIR=/x\n", "MENDER_DATASTORE_DIR=x\n"] {
-            assert_eq!(named_in(text), None, "{text}");
+            assert_eq!((option_in(text), variable_in(text)), (None, None), "{text}");
         }
     }
 
     #[test]
-    fn drop_ins_and_environment_files_are_read() {
+    fn units_drop_ins_and_environment_files_have_the_precedence_of_systemd() {
+        const UNIT: &str = "system/mender-updated.service";
         let root = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
+        let found = || of_units(root.path()).map(|path| path.display().to_string());
+        assert_eq!(found(), None);
+        let is_found_after = |path: &str, text: &str, expected: &str| {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+            fs::write(&path, text).unwrap();
+            assert_eq!(found().as_deref(), Some(expected), "{}: {text}", path.display());
         };
-        assert_eq!(of_units(root.path()), None);
-        write("lib/systemd/system/mender-updated.service", "[Service]\nEnvironmentFile=-/etc/default/mender\n");
-        write("etc/default/mender", "MENDER_DATASTORE_DIR=/one\n");
-        assert_eq!(of_units(root.path()), Some("/one".into()));
-        write(
-            "etc/systemd/system/mender-updated.service.d/a.conf",
-            "[Service]\nEnvironment=MENDER_DATASTORE_DIR=/two\n",
-        );
-        assert_eq!(of_units(root.path()), Some("/two".into()));
-        write(
-            "etc/systemd/system/mender-updated.service.d/b.conf",
-            "[Service]\nEnvironment=MENDER_DATASTORE_DIR=/three\n",
-        );
-        assert_eq!(of_units(root.path()), Some("/three".into()), "the last drop-in takes precedence");
+        let set =
+            |path: &str| format!("[Service]\nEnvironment=MENDER_DATASTORE_DIR=/x\nEnvironment={VARIABLE}={path}\n");
+        is_found_after(&format!("lib/systemd/{UNIT}"), &set("/lib"), "/lib");
+        is_found_after(&format!("etc/systemd/{UNIT}"), &set("/etc"), "/etc");
+        is_found_after(&format!("etc/systemd/{UNIT}.d/a.conf"), &set("/a"), "/a");
+        // By their names, not by their directories.
+        is_found_after(&format!("lib/systemd/{UNIT}.d/b.conf"), &set("/b"), "/b");
+        is_found_after(&format!("etc/systemd/{UNIT}.d/b.conf"), "[Service]\n", "/a");
+        let files = "[Service]\nEnvironmentFile=-/etc/default/one\nEnvironmentFile=/etc/default/two\n";
+        is_found_after(&format!("lib/systemd/{UNIT}.d/0.conf"), files, "/a");
+        is_found_after("etc/default/one", &format!("{VARIABLE}=/one\n"), "/one");
+        is_found_after("etc/default/two", &format!("{VARIABLE}=/two\n"), "/two");
+        let command = "[Service]\nExecStart=\nExecStart=/usr/bin/mender-update --datastore /option daemon\n";
+        is_found_after(&format!("run/systemd/{UNIT}.d/c.conf"), command, "/option");
     }
 }
