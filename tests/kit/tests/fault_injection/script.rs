@@ -92,12 +92,9 @@ esac
         self.directory.path().join("script")
     }
 
-    /// The size of the sample that shows that there is no violation. All faults take a minute.
-    const MANY: usize = 24;
-
-    /// Crash points only, or unsynced writes lost only.
+    /// All attempts in one report: crash points only, or unsynced writes lost only.
     pub fn inject(&self, lost_writes: bool) -> Report {
-        self.inject_in(Scope { sample: Self::MANY, ..Self::scope(lost_writes) })
+        self.inject_in(Self::scope(lost_writes))
     }
 
     pub fn scope(lost_writes: bool) -> Scope {
@@ -115,7 +112,7 @@ esac
         self.inject_in(scope)
     }
 
-    pub fn inject_in(&self, scope: Scope) -> Report {
+    fn inject_in(&self, scope: Scope) -> Report {
         let tracer = Tracer::new(env!("CARGO_BIN_EXE_mender-update-module-test"));
         let mut total = Report::default();
         fault_injection::run(self, &tracer, scope).unwrap().iter().for_each(|report| total += report);
