@@ -14,6 +14,15 @@ pub(crate) const ADAPTER: &str = "usb-net";
 /// The ID of the network in QEMU's options.
 pub(crate) const NETWORK: &str = "net";
 
+/// The time limits of the guest. An emulated machine on a busy host exceeds systemd's default limits for the start of a
+/// unit and for a device to appear (90 s), and those after which the kernel reports a stall, which [`Console`] takes
+/// for an error: a CPU that schedules nothing (20 s, at most 120 s) or has no RCU grace period (21 s, at most 300 s),
+/// and a blocked task (120 s).
+///
+/// [`Console`]: crate::console::Console
+const LIMITS: &str = "systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900 \
+                      watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=300 sysctl.kernel.hung_task_timeout_secs=900";
+
 /// What differs between two starts of the same machine.
 pub(crate) struct Options {
     /// Whether the network adapter is plugged in from the start.
@@ -38,7 +47,8 @@ pub(crate) fn qemu(image: &Image, overlay: &Overlay, port: u16, options: &Option
     // Only one CPU is started. On a host with two cores, a second one is not faster, and on raspi2b it sometimes
     // hangs Debian's kernel.
     let parameters = options.kernel_parameters;
-    let kernel = format!("console={},115200 nr_cpus=1 pi.clock={now} {parameters}", board.console);
+    let console = board.console;
+    let kernel = format!("console={console},115200 nr_cpus=1 pi.clock={now} {LIMITS} {parameters}");
     let mut command = Command::new(board.qemu);
     command.args(["-M", board.machine, "-display", "none", "-no-reboot", "-monitor", "none"]);
     // One thread for all emulated CPUs: whenever the kernel patches its code, all CPUs must stop. With a thread for

@@ -37,6 +37,11 @@ fn is_error(line: &str) -> bool {
     ERRORS.iter().any(|pattern| line.contains(pattern))
 }
 
+/// Whether `line` is a step of systemd's progress display.
+fn is_progress(line: &str) -> bool {
+    (line.contains("] Job ") && line.contains(" running (")) || line.contains("] A start job is running for ")
+}
+
 /// The result of waiting for a line.
 pub(crate) enum Waited {
     /// The line was printed.
@@ -139,11 +144,14 @@ impl Console {
         self.received().error.clone()
     }
 
-    /// The last `count` lines, at most [`KEPT_LINES`].
+    /// The last `count` lines, at most [`KEPT_LINES`], without systemd's progress display, which prints two lines each
+    /// second.
     pub(crate) fn tail(&self, count: usize) -> String {
         let received = self.received();
-        let skipped = received.lines.len().saturating_sub(count);
-        received.lines.iter().skip(skipped).map(String::as_str).collect::<Vec<_>>().join("\n")
+        let mut lines: Vec<_> =
+            received.lines.iter().rev().map(String::as_str).filter(|line| !is_progress(line)).take(count).collect();
+        lines.reverse();
+        lines.join("\n")
     }
 
     fn received(&self) -> MutexGuard<'_, Received> {
@@ -159,7 +167,7 @@ mod tests {
         Console::follow(text.as_bytes(), tempfile::tempfile().unwrap())
     }
 
-    const SOON: Limit = Limit::new("SOON", 5);
+    const SOON: Limit = Limit::new("SOON", 60);
 
     #[test]
     fn errors_are_recognized() {
@@ -195,5 +203,17 @@ mod tests {
         let console = console("1\n2\n3\n");
         console.wait_for("never", SOON, |_| ());
         assert_eq!(console.tail(2), "2\n3");
+    }
+
+    #[test]
+    fn the_tail_has_no_progress_display() {
+        let console = console(
+            "[  OK  ] Mounted data.mount\r\n\
+             \x1bM\r\x1b[K[   \x1b[0;31m*\x1b[0m] Job tmpfiles.service/start running (2min 51s / no limit)\r\n\
+             \x1bM\r\x1b[K[  \x1b[0;31m*\x1b[0m ] A start job is running for tmpfiles (2min 52s / no limit)\r\n\
+             \x1bM\r\x1b[K[  OK  ] Finished tmpfiles.service\r\n",
+        );
+        console.wait_for("never", SOON, |_| ());
+        assert_eq!(console.tail(3), "[  OK  ] Mounted data.mount\n\x1bM\r\x1b[K[  OK  ] Finished tmpfiles.service");
     }
 }

@@ -1,4 +1,7 @@
 //! Time limits. Every wait has a limit with a name, and the error shows the name.
+//!
+//! A limit ends a wait that would never end; it does not measure. So it is at least ten times what was measured on an
+//! idle host: beside other suites on a busy host, emulated machines ran up to six times slower.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,18 +14,18 @@ pub struct Limit {
 }
 
 /// From power-on to the guest's report that it is ready: measured 15 s (`raspi3b`) and 37 s (`raspi2b`) with QEMU 7.2
-/// on an idle host. QEMU 10 and busy hosts take several times as long.
-pub const BOOT: Limit = Limit::new("BOOT", 300);
+/// on an idle host, and more than 300 s on a busy one with QEMU 10.
+pub const BOOT: Limit = Limit::new("BOOT", 1200);
 /// From that report to an ssh connection: measured 0.6 s.
-pub const CONNECT: Limit = Limit::new("CONNECT", 60);
+pub const CONNECT: Limit = Limit::new("CONNECT", 300);
 /// From `systemctl poweroff` to the kernel's last line.
-pub const POWER_OFF: Limit = Limit::new("POWER_OFF", 120);
+pub const POWER_OFF: Limit = Limit::new("POWER_OFF", 600);
 /// Until a machine reboots by itself, with what it does before: an update of packages.
-pub const REBOOT: Limit = Limit::new("REBOOT", 900);
+pub const REBOOT: Limit = Limit::new("REBOOT", 1800);
 /// The limit for a copy of an empty file; see [`copy`].
-const COPY_SECONDS: u64 = 60;
-/// The lower bound for the rate of a copy, in bytes per second: a quarter of the measured rate.
-const COPY_RATE: u64 = 50_000;
+const COPY_SECONDS: u64 = 300;
+/// The lower bound for the rate of a copy, in bytes per second: a tenth of the measured rate.
+const COPY_RATE: u64 = 20_000;
 
 /// The limit for copying `size` bytes into a machine.
 pub(crate) const fn copy(size: u64) -> Limit {

@@ -86,9 +86,9 @@ const CARD_PINS: u64 = 0x3f20_0010;
 const CARD_PINS_SIZE: usize = 8;
 
 /// From the start of a resume to [`PLUGGED`]: measured 3 to 5 s.
-const RESUME: Limit = Limit::new("RESUME", 60);
+const RESUME: Limit = Limit::new("RESUME", 300);
 /// An answer of QEMU: measured 0.6 s for loading a machine, and 2.6 s for saving one on a busy host.
-const MONITOR: Limit = Limit::new("MONITOR", 120);
+const MONITOR: Limit = Limit::new("MONITOR", 300);
 /// The pause between two attempts to connect to a QEMU that has just been started.
 const PAUSE: Duration = Duration::from_millis(20);
 

@@ -20,16 +20,16 @@ use crate::record::Recorder;
 use client::Running;
 
 /// A command that changes nothing. podman's first command reads its whole executable from a slow card.
-const QUERY: Limit = Limit::new("QUERY", 180);
+const QUERY: Limit = Limit::new("QUERY", 600);
 
 /// `apt-get` or `dpkg`.
-const PACKAGE: Limit = Limit::new("PACKAGE", 600);
+const PACKAGE: Limit = Limit::new("PACKAGE", 1800);
 
 /// Until a condition is true.
-const CONDITION: Limit = Limit::new("CONDITION", 600);
+const CONDITION: Limit = Limit::new("CONDITION", 1800);
 
 /// Reading the journal for the report: measured 0.5 s. The report is complete without it.
-const JOURNAL: Limit = Limit::new("JOURNAL", 30);
+const JOURNAL: Limit = Limit::new("JOURNAL", 120);
 
 /// The end of the journal of this boot. The report does not show more of it.
 const READ_JOURNAL: &str = "journalctl --boot --no-pager --output short-precise | tail -c 250000";

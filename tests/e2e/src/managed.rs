@@ -19,7 +19,7 @@ pub use views::{Outcome, Views, provides};
 
 /// A deployment, from the client's next poll to its last report. An interrupted download waits for one minute, and
 /// podman's commands take some seconds each.
-const DEPLOYMENT: Limit = Limit::new("DEPLOYMENT", 900);
+const DEPLOYMENT: Limit = Limit::new("DEPLOYMENT", 1800);
 
 /// The directory of the client's data.
 const DATA: &str = "/var/lib/mender";

@@ -17,7 +17,7 @@ use crate::replacement::Packages;
 use crate::states;
 
 /// The client's `install`, `commit` or `rollback`.
-pub(super) const CLIENT: Limit = Limit::new("CLIENT", 600);
+pub(super) const CLIENT: Limit = Limit::new("CLIENT", 1800);
 
 /// A client in the background.
 pub(super) struct Running {

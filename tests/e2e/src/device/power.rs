@@ -13,7 +13,7 @@ const CONSOLE: usize = 500;
 const NOTHING_PENDING: i32 = 2;
 
 /// From the request to the kernel's report that everything is mounted read-only.
-const READ_ONLY: Limit = Limit::new("READ_ONLY", 120);
+const READ_ONLY: Limit = Limit::new("READ_ONLY", 600);
 
 impl Device<'_> {
     /// Starts to boot the device, and returns immediately.

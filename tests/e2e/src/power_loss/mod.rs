@@ -29,9 +29,9 @@ use record::{Found, NEW, NOTHING_PENDING};
 pub use record::{Record, Verdict, row};
 
 /// From the deployment to the moment of the power loss.
-const MOMENT: Limit = Limit::new("MOMENT", 600);
+const MOMENT: Limit = Limit::new("MOMENT", 1800);
 /// From power-on to the recovery at boot.
-const RECOVERY: Limit = Limit::new("RECOVERY", 300);
+const RECOVERY: Limit = Limit::new("RECOVERY", 1200);
 
 /// The client's work tree of an update on the device.
 const WORK_TREE: &str = "/var/lib/mender/modules/v3/payloads/0000/tree";
@@ -320,7 +320,7 @@ const CONTAINER_HEALTH_CHECK: Duration = Duration::from_secs(10);
 /// The part of the delay of a reboot in which the device shuts down. It boots in the rest.
 const DOWN: Duration = Duration::from_secs(8);
 /// How often, and after which pause, the views are read again while a service starts.
-const SERVICE_TRIES: u32 = 12;
+const SERVICE_TRIES: u32 = 60;
 const SERVICE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The key of the payload's version in `show-provides`.
