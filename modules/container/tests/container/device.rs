@@ -29,6 +29,12 @@ pub fn archive(reference: &str, version: &str, mode: Mode) -> Archive {
     Image { reference, version, mode, architecture: "amd64", executable: b"not run here" }.archive()
 }
 
+/// Writes the executable `path`.
+pub fn executable(path: &Path, script: &str) {
+    fs::write(path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 impl Device {
     pub fn new() -> Self {
         Self::with("")
@@ -50,16 +56,11 @@ impl Device {
 
     /// Writes the module's settings: those of every test, and `more`.
     pub fn set(&self, more: &str) {
-        self.set_engine(&mocks().join("fake-podman"), more);
-    }
-
-    /// As [`set`](Self::set), with the executable `podman`.
-    pub fn set_engine(&self, podman: &Path, more: &str) {
         let (engine, units) = (self.engine.directory(), self.client.device().join("units"));
         let common = format!(
             "engine = [{:?}, {:?}]\nsystemctl = [{:?}, {:?}, {units:?}]\nunits_dir = {units:?}\nstable_seconds = 0\n\
              health_seconds = 1\n{more}",
-            podman,
+            mocks().join("fake-podman"),
             engine,
             mocks().join("fake-systemctl"),
             engine,
@@ -78,12 +79,18 @@ impl Device {
 
     /// Lets systemctl run the shell commands `script` first, in calls of later downloads and boots.
     pub fn before_systemctl(&self, script: &str) {
-        let (settings, all) = (self.client.settings().join("container.toml"), self.client.device().join("systemctl"));
-        let systemctl = mocks().join("fake-systemctl").display().to_string();
-        fs::write(&all, format!("#!/bin/sh\n{script}\nexec '{systemctl}' \"$@\"\n")).unwrap();
-        fs::set_permissions(&all, fs::Permissions::from_mode(0o755)).unwrap();
+        self.replace_program("systemctl", &format!("{script}\nexec \"$mock\" \"$@\""));
+    }
+
+    /// Sets the shell commands `script` as `program`, podman or systemctl, of later downloads and boots. The mock is
+    /// `$mock` there.
+    pub fn replace_program(&self, program: &str, script: &str) {
+        let (settings, all) = (self.client.settings().join("container.toml"), self.client.device().join(program));
+        let mock = mocks().join(format!("fake-{program}")).display().to_string();
+        executable(&all, &format!("#!/bin/sh\nmock='{mock}'\n{script}\n"));
         let text = fs::read_to_string(&settings).unwrap();
-        fs::write(&settings, text.replace(&systemctl, all.to_str().unwrap())).unwrap();
+        assert!(text.contains(&mock), "{text}");
+        fs::write(&settings, text.replace(&mock, all.to_str().unwrap())).unwrap();
     }
 
     pub fn engine_state(&self) -> EngineState {

@@ -1,12 +1,11 @@
 //! Hostile input: the executable refuses it in bounded time and memory.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::device::{Device, mocks, refused};
+use crate::device::{Device, executable, mocks, refused};
 
 /// The memory limit of a call, in KiB.
 const PEAK: u64 = 16 << 10;
@@ -28,12 +27,13 @@ fn device() -> Device {
     let mut device = Device::new();
     let directory = device.client.device().to_owned();
     let engine = directory.join("podman");
-    let script = format!(
-        "#!/bin/sh\ncase $1 in\ninfo) echo {0}; echo {0} ;;\nload) exec cat > /dev/null ;;\nesac\n",
-        directory.to_str().unwrap()
+    executable(
+        &engine,
+        &format!(
+            "#!/bin/sh\ncase $1 in\ninfo) echo {0}; echo {0} ;;\nload) exec cat > /dev/null ;;\nesac\n",
+            directory.to_str().unwrap()
+        ),
     );
-    fs::write(&engine, script).unwrap();
-    fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
     device.client.set("container", &format!("engine = {engine:?}\nreserve_mib = 0\n")).unwrap();
     device.client.wrap([mocks().join("peak-memory"), directory.join("peak")]);
     device

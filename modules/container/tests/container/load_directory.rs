@@ -115,17 +115,9 @@ fn every_update_has_its_own_directory_and_no_other_is_changed() {
 #[test]
 fn temporary_files_that_cannot_be_removed_are_logged_and_fail_nothing() {
     let (mut device, tmp_dir) = with_tmp_dir("tmp");
-    let settings = fs::read_to_string(device.client.settings().join("container.toml")).unwrap();
-    let engine = settings.split('"').nth(1).unwrap();
     // This program loads, and replaces the directory by a file.
-    let script = format!(
-        "#!/bin/sh\n{engine:?} \"$@\" || exit\n[ \"$2\" != load ] || {{ rm -r \"$TMPDIR\" && : > \"$TMPDIR\"; }}\n"
-    );
-    let wrapper = device.client.device().join("podman");
-    fs::write(&wrapper, script).unwrap();
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-    let settings = settings.replacen(engine, wrapper.to_str().unwrap(), 1);
-    device.client.set("container", &settings).unwrap();
+    let script = "\"$mock\" \"$@\" || exit\n[ \"$2\" != load ] || { rm -r \"$TMPDIR\" && : > \"$TMPDIR\"; }";
+    device.replace_program("podman", script);
     let image = archive(TAG, "1", Mode::Healthy);
     let outcome = device.download_one("shop", TAG, &image);
     let logged = "removing the engine's temporary files failed";

@@ -1,12 +1,11 @@
 //! Refused artifacts and settings, and the messages about them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 use test_image::Mode;
 
-use crate::device::{Device, archive, mocks, one, refused};
+use crate::device::{Device, archive, one, refused};
 
 const TAG: &str = "localhost/shop:1";
 
@@ -136,11 +135,7 @@ fn the_name_of_another_container_is_refused() {
     device.engine.add_image(&other, "healthy").unwrap();
     device.engine.start("shop.web", &other).unwrap();
     // No container has a label of the project.
-    let (engine, podman) = (device.client.device().join("podman"), mocks().join("fake-podman"));
-    let script = "case \"$*\" in *--filter=label=*) exit 0 ;; esac";
-    fs::write(&engine, format!("#!/bin/sh\n{script}\nexec '{}' \"$@\"\n", podman.display())).unwrap();
-    fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
-    device.set_engine(&engine, "");
+    device.replace_program("podman", "case \"$*\" in *--filter=label=*) exit 0 ;; esac\nexec \"$mock\" \"$@\"");
     let new = archive(TAG, "1", Mode::Healthy);
     refused(&device.download_one("shop", TAG, &new), "container name in use: shop.web");
     device.ok("Cleanup");

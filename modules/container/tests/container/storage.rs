@@ -1,12 +1,11 @@
 //! Storage of the engine that loses writes.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use mender_update_module_test::failing_storage::FailingStorage;
 use test_image::Mode;
 
-use crate::device::{Device, archive, mocks, refused};
+use crate::device::{Device, archive, refused};
 
 const TAG: &str = "localhost/shop:latest";
 
@@ -21,18 +20,14 @@ fn a_write_of_the_engine_that_another_program_has_synced_in_vain_fails_the_downl
         Err(error) => return eprintln!("skipped: {error:#}"),
     };
     fs::create_dir(device.engine.directory()).unwrap();
-    let engine = device.client.device().join("losing-podman");
-    let (podman, lost) = (mocks().join("fake-podman"), mounted.join("lost"));
+    let lost = mounted.join("lost");
     let script = format!(
-        "#!/bin/sh\n'{0}' \"$@\" || exit\ncase \" $* \" in *' load '*)\n{1}\nsync --file-system '{2}' || {3}\nesac\n",
-        podman.display(),
+        "\"$mock\" \"$@\" || exit\ncase \" $* \" in *' load '*)\n{}\nsync --file-system '{}' || {}\nesac",
         FailingStorage::writing_too_much(&lost),
         mounted.display(),
         storage.repairing(),
     );
-    fs::write(&engine, script).unwrap();
-    fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
-    device.set_engine(&engine, "");
+    device.replace_program("podman", &script);
     let outcome = device.download_one("shop", TAG, &archive(TAG, "1", Mode::Healthy));
     assert!(lost.exists(), "{outcome:?}");
     refused(&outcome, "making the engine's images durable failed");
