@@ -39,7 +39,7 @@ fn is_error(line: &str) -> bool {
 
 /// Whether `line` is a step of systemd's progress display.
 fn is_progress(line: &str) -> bool {
-    (line.contains("] Job ") && line.contains(" running (")) || line.contains("] A start job is running for ")
+    (line.contains(" Job ") && line.contains(" running (")) || line.contains("] A start job is running for ")
 }
 
 /// The result of waiting for a line.
@@ -210,6 +210,7 @@ mod tests {
         let console = console(
             "[  OK  ] Mounted data.mount\r\n\
              \x1bM\r\x1b[K[   \x1b[0;31m*\x1b[0m] Job tmpfiles.service/start running (2min 51s / no limit)\r\n\
+             \x1bM\r\x1b[K[   \x1b[0;31m*\x1b[0m] (1 of 3) Job tmpfiles.service/start running (2min 51s / 15min)\r\n\
              \x1bM\r\x1b[K[  \x1b[0;31m*\x1b[0m ] A start job is running for tmpfiles (2min 52s / no limit)\r\n\
              \x1bM\r\x1b[K[  OK  ] Finished tmpfiles.service\r\n",
         );

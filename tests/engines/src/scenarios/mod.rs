@@ -1,6 +1,7 @@
 //! All scenarios.
 
 mod artifact_gen;
+mod client_unit;
 mod compose;
 mod names;
 mod quadlet;
@@ -21,6 +22,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         compose::SCENARIOS,
         quadlet::SCENARIOS,
         artifact_gen::SCENARIOS,
+        client_unit::SCENARIOS,
     ];
     all.into_iter().flatten()
 }
