@@ -1,7 +1,7 @@
 //! Archives: supported formats, and entries that are refused.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -50,6 +50,24 @@ fn every_attribute_in_an_archive_is_restored() {
         assert!(same, "{format}: {:?}", active.differences(&expected));
         let inode = |name: &str| fs::metadata(device.destination.join(name)).unwrap().ino();
         assert_eq!(inode("index.html"), inode("second name"));
+    }
+}
+
+#[test]
+fn device_files_have_their_type_and_numbers() {
+    let device = Device::filled(Generation::V5);
+    for (name, kind) in [("character", "c"), ("block", "b")] {
+        let made = Command::new("mknod").arg(device.source.join(name)).args([kind, "1", "3"]).output().unwrap();
+        if !made.status.success() {
+            return eprintln!("skipped: {}", String::from_utf8_lossy(&made.stderr));
+        }
+    }
+    device.install(&device.tar(&[]));
+    let found = |name: &str| fs::symlink_metadata(device.destination.join(name)).unwrap();
+    assert!(found("character").file_type().is_char_device() && found("block").file_type().is_block_device());
+    for name in ["character", "block"] {
+        let number = found(name).rdev();
+        assert_eq!((rustix::fs::major(number), rustix::fs::minor(number)), (1, 3), "{name}");
     }
 }
 

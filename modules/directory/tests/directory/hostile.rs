@@ -189,16 +189,18 @@ fn a_deep_tree_is_kept() {
     }
 }
 
+/// Sets an attribute with chattr(1); `false` if the file system does not support it.
+fn chattr(change: &str, path: &Path) -> bool {
+    let set = Command::new("chattr").arg(change).arg(path).output().unwrap();
+    if !set.status.success() {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&set.stderr));
+    }
+    set.status.success()
+}
+
 #[test]
 fn a_tree_that_cannot_be_removed_is_reported_and_blocks_no_update() {
     let device = Device::filled(Generation::V5);
-    let chattr = |change: &str, path: &Path| {
-        let set = Command::new("chattr").arg(change).arg(path).output().unwrap();
-        if !set.status.success() {
-            eprintln!("skipped: {}", String::from_utf8_lossy(&set.stderr));
-        }
-        set.status.success()
-    };
     if !chattr("+i", &device.destination.join("uploads/deep/letter")) {
         return;
     }
@@ -221,14 +223,35 @@ fn a_tree_that_cannot_be_removed_is_reported_and_blocks_no_update() {
 #[test]
 fn an_immutable_destination_is_refused_in_download() {
     let device = Device::filled(Generation::V5);
-    let set = Command::new("chattr").arg("+i").arg(&device.destination).output().unwrap();
-    if !set.status.success() {
-        return eprintln!("skipped: {}", String::from_utf8_lossy(&set.stderr));
+    if !chattr("+i", &device.destination) {
+        return;
     }
     refused(device.download(&device.tar(&[])), "chattr -ia");
-    assert!(Command::new("chattr").arg("-i").arg(&device.destination).status().unwrap().success());
+    assert!(chattr("-i", &device.destination));
     assert!(device.is_clean());
     update(&device);
+}
+
+#[test]
+fn a_destination_that_becomes_immutable_or_append_only_after_the_download_is_refused() {
+    let device = Device::filled(Generation::V5);
+    let previous = device.active();
+    for path in [device.destination.as_path(), device.destination.parent().unwrap()] {
+        for (set, clear) in [("+i", "-i"), ("+a", "-a")] {
+            assert!(device.download(&device.tar(&[])).success());
+            if !chattr(set, path) {
+                return;
+            }
+            let outcome = device.client.call("ArtifactInstall").unwrap();
+            assert!(chattr(clear, path));
+            assert!(!outcome.stderr.contains("rollback failed"), "refused too late: {outcome:?}");
+            refused(outcome, &format!("{} refused: immutable or append-only", path.display()));
+            for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+                device.ok(state);
+            }
+            assert!(device.active() == previous && device.is_clean(), "{set} on {}", path.display());
+        }
+    }
 }
 
 #[test]

@@ -191,6 +191,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_a_status_from_200_to_299_is_healthy() {
+        for (status, healthy) in [(&[200], true), (&[299], true), (&[300], false), (&[304], false), (&[500], false)] {
+            let url = format!("http://{}/", server(status));
+            assert_eq!(get(&url, Duration::from_secs(60)).is_ok(), healthy, "{status:?}");
+        }
+    }
+
     /// A server that accepts a connection, and answers only after a time that no limit of a test reaches.
     fn silent_server() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

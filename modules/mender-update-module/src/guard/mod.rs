@@ -106,6 +106,7 @@ mod tests {
             r#"{"health": {"url": "https://example.org/"}}"#,
             r#"{"health": {"tcp": "somewhere"}}"#,
             r#"{"health": {"tcp": "127.0.0.1:1", "limit_seconds": 2, "stable_seconds": 3}}"#,
+            r#"{"health": {"tcp": "127.0.0.1:1", "limit_seconds": 3, "stable_seconds": 3}}"#,
         ] {
             meta_data(bad);
             assert!(Guard::of("no-such-module", &tree).is_err(), "{bad} was taken");

@@ -1,9 +1,13 @@
 //! Installed files: their attributes, and that they are durable.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
 
-use crate::device::{Device, WWW_DATA, failed};
+use mender_update_module_test::Snapshot;
+
+use crate::device::{Device, Mounted, WWW_DATA, failed, may_mount, run};
 
 #[test]
 fn installed_files_have_owner_group_and_mode_of_the_settings() {
@@ -18,6 +22,40 @@ fn installed_files_have_owner_group_and_mode_of_the_settings() {
             let found = fs::metadata(device.www.join(name)).unwrap();
             assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (WWW_DATA, group, mode), "{name}");
         }
+    }
+}
+
+#[test]
+fn an_owner_is_found_among_the_users_and_a_group_among_the_groups() {
+    let Some(mut device) = Device::new().filter(|_| may_mount()) else { return };
+    let accounts = device.client.device().join("accounts");
+    fs::create_dir(&accounts).unwrap();
+    fs::write(accounts.join("passwd"), "root:x:0:0::/:/bin/sh\nweb:x:4242:4242::/:/bin/sh\n").unwrap();
+    fs::write(accounts.join("group"), "root:x:0:\nweb:x:4343:\n").unwrap();
+    // The files are mounted for the module only.
+    let script = "for name in passwd group; do mount --bind \"$0/$name\" \"/etc/$name\" || exit; done; exec \"$@\"";
+    device.client.wrap(["unshare", "--mount", "sh", "-c", script, accounts.to_str().unwrap()]);
+    device.set(&device.www, "owner = \"web\"\ngroup = \"web\"\n");
+    device.updates_again();
+    let found = fs::metadata(device.www.join("index.html")).unwrap();
+    assert_eq!((found.uid(), found.gid()), (4242, 4343));
+}
+
+#[test]
+fn the_times_of_a_web_root_stay_although_the_staging_directory_is_in_it() {
+    let Some(device) = Device::new().filter(|_| may_mount()) else { return };
+    let _mounted = Mounted(vec![device.www.clone()]);
+    let options = ["-t", "tmpfs", "-o", "mode=755", "tmpfs"].map(OsStr::new);
+    assert!(run("mount", &[&options[..], &[device.www.as_os_str()]].concat()));
+    fs::write(device.www.join("index.html"), "previous").unwrap();
+    let then = SystemTime::UNIX_EPOCH + Duration::new(1_234_567_890, 987_654_321);
+    fs::File::open(&device.www).unwrap().set_modified(then).unwrap();
+    let before = Snapshot::of(&device.www).unwrap();
+    for states in [&["Cleanup"][..], &["ArtifactInstall", "ArtifactRollback", "Cleanup"]] {
+        assert!(device.download().success());
+        assert!(device.www.join(".html.web-file").exists());
+        states.iter().for_each(|state| device.ok(state));
+        assert!(Snapshot::of(&device.www).unwrap() == before, "{states:?}");
     }
 }
 
