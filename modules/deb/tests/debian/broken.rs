@@ -144,3 +144,30 @@ fn an_interruption_of_dpkg_in_a_rollback_fails_it() {
     device.assert_state(&previous);
     device.assert_clean();
 }
+
+#[test]
+fn what_an_interrupted_apt_leaves_is_removed() {
+    let device = Device::new(&[app("1.0")]);
+    let previous = device.state();
+    device.install(&[app("2.0")]);
+    let unfinished = "/var/lib/apt/extended_states.a1b2c3";
+    device.write(unfinished, "Package: app\n");
+    device.roll_back();
+    device.assert_state(&previous);
+    assert!(!device.path(unfinished).exists());
+}
+
+#[test]
+fn the_commands_after_dpkg_run_also_when_a_rollback_fails() {
+    let device = Device::new(&[app("1.0")]);
+    device.install(&[app("2.0")]);
+    device.write("/etc/apt/apt.conf.d/99test", "DPkg::Post-Invoke { \"touch /run/after\"; };\n");
+    let kept = device.client.datastore().join("update-modules/deb/old/app_1.0_all.deb");
+    let original = std::fs::read(&kept).unwrap();
+    std::fs::write(&kept, "changed").unwrap();
+    device.fails("ArtifactRollback");
+    assert!(device.path("/run/after").exists(), "a file system may be left writable");
+    std::fs::write(&kept, original).unwrap();
+    device.roll_back();
+    assert_eq!(device.version("app"), "ii 1.0");
+}

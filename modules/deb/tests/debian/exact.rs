@@ -260,6 +260,32 @@ fn data_in_a_directory_of_the_new_version_stays_and_is_logged() {
 }
 
 #[test]
+fn data_in_a_directory_in_the_place_of_a_previous_file_are_moved_aside() {
+    let device = Device::new(&[]);
+    device.dpkg(&[RawPackage::new("app", "1").file("/srv/path", "a file").build()]);
+    let new = RawPackage::new("app", "2").directory("/srv/path").file("/srv/path/in", "x");
+    device.download_raw(&[new.build()]);
+    device.ok("ArtifactInstall");
+    device.write("/srv/path/data", "of a service");
+    let log = device.ok("ArtifactRollback");
+    assert!(log.contains("rollback complete") && log.contains("/srv/path.mender-aside"), "{log}");
+    assert_eq!(device.text("/srv/path"), "a file");
+    assert_eq!(device.text("/srv/path.mender-aside/data"), "of a service");
+}
+
+#[test]
+fn a_file_that_another_package_has_now_stays() {
+    let device = Device::new(&[app("1.0")]);
+    device.install(&[app("2.0")]);
+    let path = "/usr/share/app/only-in-2.0";
+    let other = Package::new("other", "1").field("Replaces", "app").file(path, "of the other package");
+    device.dpkg(&[other.build().unwrap()]);
+    let log = device.fails("ArtifactRollback");
+    assert!(log.contains(path), "{log}");
+    assert_eq!(device.text(path), "of the other package");
+}
+
+#[test]
 fn a_journal_of_a_version_without_records_is_rolled_back() {
     let device = Device::new(&[app("1.0")]);
     device.write("/etc/app.conf", "changed\n");

@@ -85,6 +85,8 @@ fn changes_of_maintainer_scripts_to_the_tables_of_dpkg_and_apt_are_rolled_back()
         "dpkg-divert --quiet --package extra --rename --divert /usr/share/other/tool.real --add /usr/share/other/tool",
         "dpkg-divert --quiet --local --no-rename --divert /srv/x --add /srv/y",
         &alternative("20", "tool2"),
+        // With a second link, which belongs to the first.
+        &format!("{} --slave /usr/share/tool-data tool-data /usr/share/other/tool", alternative("20", "tool2")),
         "update-alternatives --quiet --set tool /usr/share/other/tool",
         "update-alternatives --quiet --remove-all tool",
         "update-alternatives --quiet --install /usr/bin/tool2 tool2 /usr/share/other/tool2 5",

@@ -206,3 +206,14 @@ fn an_apt_that_does_nothing_and_succeeds_fails_the_update() {
     std::fs::remove_file(device.path("/etc/apt/apt.conf.d/99test")).unwrap();
     device.assert_state(&previous);
 }
+
+#[test]
+fn packages_that_are_only_recommended_are_not_installed() {
+    let device = Device::new(&[app("1.0")]);
+    source(&device, "copy", &[Package::new("recommended", "1")]);
+    device.write("/etc/apt/apt.conf.d/99test", "APT::Install-Recommends \"true\";\n");
+    device.client.set("deb", "network = true\n").unwrap();
+    device.install(&[app("2.0").field("Recommends", "recommended")]);
+    assert_eq!(device.version("app"), "ii 2.0");
+    assert!(!device.version("recommended").starts_with("ii"), "{}", device.version("recommended"));
+}

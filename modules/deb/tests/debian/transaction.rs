@@ -1,5 +1,9 @@
 //! Updates from Download to Cleanup.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+
 use mender_update_module_test::Generation;
 use mender_update_module_test::debian::Package;
 
@@ -82,12 +86,47 @@ fn another_build_of_the_same_version_is_installed_and_rolled_back() {
 fn another_build_of_the_same_version_in_a_cache_is_not_the_original() {
     let build = |number: &str| app("1.0").file("/usr/share/app/build", number).checksums();
     let device = Device::new(&[build("1")]);
-    std::fs::write(device.path("/var/cache/apt/archives/app_1.0_all.deb"), build("2").build().unwrap()).unwrap();
+    fs::write(device.path("/var/cache/apt/archives/app_1.0_all.deb"), build("2").build().unwrap()).unwrap();
     let previous = device.state();
     let log = device.install(&[app("2.0")]);
     assert!(log.contains("rebuilt from the installed files"), "{log}");
     device.roll_back();
     device.assert_state(&previous);
+}
+
+#[test]
+fn a_package_in_a_cache_that_others_may_change_is_not_used() {
+    let device = Device::new(&[app("1.0").checksums()]);
+    let cached = device.path("/var/cache/apt/archives/app_1.0_all.deb");
+    fs::write(&cached, app("1.0").checksums().build().unwrap()).unwrap();
+    let (rebuilt, original) = ("rebuilt from the installed files", "the original package");
+    for (owner, mode, words) in [(8, 0o644, rebuilt), (0, 0o664, rebuilt), (0, 0o644, original)] {
+        chown(&cached, Some(owner), None).unwrap();
+        fs::set_permissions(&cached, fs::Permissions::from_mode(mode)).unwrap();
+        let log = device.install(&[app("2.0")]);
+        assert!(log.contains(words), "owner {owner}, mode {mode:o}: {log}");
+        device.roll_back();
+    }
+}
+
+#[test]
+fn the_cache_is_private_and_its_size_is_limited() {
+    let device = Device::new(&[app("1.0")]);
+    let cache = device.client.datastore().join("update-modules/deb/store");
+    let cached = || {
+        let names = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<Vec<_>>()
+    };
+    device.client.set("deb", "store_mib = 1\n").unwrap();
+    device.install(&[app("2.0"), Package::new("large", "1").file("/usr/share/large", &"x".repeat(2 << 20))]);
+    device.commit();
+    assert_eq!(cached(), ["app_2.0_all.deb"]);
+    let mode = fs::metadata(&cache).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o700, "a package has files that others may not read");
+    device.client.set("deb", "store_mib = 0\n").unwrap();
+    device.install(&[app("3.0")]);
+    device.commit();
+    assert_eq!(cached(), [""; 0]);
 }
 
 #[test]
@@ -175,4 +214,15 @@ fn an_interrupted_update_is_rolled_back_by_the_next_download() {
     device.assert_state(&previous);
     device.ok("Cleanup");
     device.assert_clean();
+}
+
+#[test]
+fn an_interrupted_download_frees_its_space_at_boot() {
+    let device = Device::new(&[]);
+    let deb = app("1.0").build().unwrap();
+    device.client.interrupt_download(&[(OsStr::new("a.deb"), &deb)]).unwrap();
+    let staging = device.client.datastore().join("update-modules/deb/staging");
+    assert!(staging.exists());
+    device.ok("--recover");
+    assert!(!staging.exists());
 }
