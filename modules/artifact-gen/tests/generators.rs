@@ -146,6 +146,10 @@ const BAD: &[(&str, &str)] = &[
         "option -file after -- refused: the generator sets it: give it before -- if this generator has it",
     ),
     (
+        "web-file index.html -- --file=x",
+        "option --file after -- refused: the generator sets it: give it before -- if this generator has it",
+    ),
+    (
         "directory -d /srv/app .",
         "writing out.mender refused: it is in the directory ., which is archived: name another file with --output-path",
     ),
@@ -157,6 +161,12 @@ const BAD: &[(&str, &str)] = &[
         "container --project shop --quadlet dots.container --host-path /srv/data shop.tar",
         "path /srv/data/../../etc refused: write it without ..",
     ),
+    (
+        "container --project shop --quadlet web.container --host-path /srv/dat shop.tar",
+        "path of the device refused: the definition names /srv/data, which is not in the artifact: use a named volume, \
+         add the file with --archive, or, if devices have the path, give it with --host-path",
+    ),
+    ("container --project shop --run shop.tar shop.tar", "image localhost/shop:2 twice: name it once"),
     ("directory -d srv tree", "destination \"srv\" refused: not an absolute path"),
     (
         "directory -d /var/lib/mender tree",
@@ -273,6 +283,23 @@ fn an_ignored_key_and_a_missing_health_check_are_shown() {
     assert_eq!(notes, note);
     let [table, notes] = shown(br#"{"health": {"tcp": "127.0.0.1:80"}, "units": {}}"#);
     assert!(table.contains("\nhealth check  {\"tcp\":\"127.0.0.1:80\"}\n") && notes.is_empty(), "{table}{notes}");
+}
+
+#[test]
+fn an_empty_payload_file_is_shown() {
+    let bench = Bench::new();
+    bench.write("empty.html", b"");
+    let output = bench.run(&format!("web-file {COMMON} --dry-run index.html empty.html"));
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert!(notes.starts_with("note: payload file empty.html is empty: client 5.1.0 ends with an error"), "{notes}");
+}
+
+#[test]
+fn an_artifact_is_written_to_the_current_directory_whatever_its_name_is() {
+    let bench = Bench::new();
+    let output = bench.run("web-file -n ../other/r-2 -t raspberrypi3 index.html");
+    assert!(output.status.success(), "{output:?}");
+    assert!(bench.path(".._other_r-2.mender").exists(), "{:?}", bench.names());
 }
 
 #[test]
