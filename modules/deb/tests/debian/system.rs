@@ -5,7 +5,9 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use mender_update_module_test::Generation;
 use mender_update_module_test::debian::Package;
+use rustix::fs::statvfs;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_remount};
 
 use crate::device::{Device, app};
@@ -113,6 +115,25 @@ fn a_rollback_on_a_full_file_system_frees_space() {
     device.assert_same(&before, &state(&device), "the device");
     device.ok("Cleanup");
     device.assert_clean();
+}
+
+#[test]
+fn the_reserve_stays_free_also_if_the_client_announces_no_size() {
+    let payload = [b"!<arch>\n".to_vec(), vec![b'x'; 6 << 20]].concat();
+    for generation in [Generation::V5, Generation::V3] {
+        let device = Device::of_generation(generation, &[]);
+        let data = device.client.datastore().join("update-modules");
+        fs::create_dir_all(&data).unwrap();
+        mount("tmpfs", &data, "tmpfs", MountFlags::empty(), Some(c"size=8m,mode=755")).unwrap();
+        device.client.set("deb", "reserve_mib = 4\n").unwrap();
+        let outcome = device.client.download(&[("app.deb".as_ref(), payload.as_slice())]).unwrap();
+        assert_eq!(outcome.status.code(), Some(1), "{generation:?}: {outcome:?}");
+        assert!(outcome.stderr.contains("free some space"), "{generation:?}: {outcome:?}");
+        let found = statvfs(&data).unwrap();
+        assert!(found.f_bavail * found.f_frsize >= 4 << 20, "{generation:?}: the reserve was used");
+        device.ok("Cleanup");
+        device.assert_clean();
+    }
 }
 
 #[test]
