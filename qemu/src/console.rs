@@ -39,7 +39,7 @@ fn is_error(line: &str) -> bool {
 
 /// Whether `line` is a step of systemd's progress display.
 fn is_progress(line: &str) -> bool {
-    (line.contains(" Job ") && line.contains(" running (")) || line.contains("] A start job is running for ")
+    (line.contains(" Job ") && line.contains(" running (")) || line.contains(" job is running for ")
 }
 
 /// The result of waiting for a line.
@@ -56,8 +56,10 @@ pub(crate) enum Waited {
 
 #[derive(Default)]
 struct Received {
-    /// The last [`KEPT_LINES`] lines.
+    /// The last [`KEPT_LINES`] lines without systemd's progress display: two lines each second would replace all others.
     lines: VecDeque<String>,
+    /// The newest line, also of the progress display.
+    newest: Option<String>,
     /// The number of all lines, so that a wait searches only new ones.
     count: usize,
     /// The first line that is an error.
@@ -102,10 +104,13 @@ impl Console {
         if received.error.is_none() && is_error(line) {
             received.error = Some(line.to_owned());
         }
-        received.lines.push_back(line.to_owned());
-        received.count += 1;
-        if received.lines.len() > KEPT_LINES {
-            received.lines.pop_front();
+        received.newest = Some(line.to_owned());
+        if !is_progress(line) {
+            received.lines.push_back(line.to_owned());
+            received.count += 1;
+            if received.lines.len() > KEPT_LINES {
+                received.lines.pop_front();
+            }
         }
         drop(received);
         self.shared.1.notify_all();
@@ -132,7 +137,7 @@ impl Console {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return Waited::Expired;
             };
-            if let Some(line) = received.lines.back() {
+            if let Some(line) = &received.newest {
                 shown(line);
             }
             received = self.shared.1.wait_timeout(received, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -144,14 +149,11 @@ impl Console {
         self.received().error.clone()
     }
 
-    /// The last `count` lines, at most [`KEPT_LINES`], without systemd's progress display, which prints two lines each
-    /// second.
+    /// The last `count` lines, at most [`KEPT_LINES`].
     pub(crate) fn tail(&self, count: usize) -> String {
         let received = self.received();
-        let mut lines: Vec<_> =
-            received.lines.iter().rev().map(String::as_str).filter(|line| !is_progress(line)).take(count).collect();
-        lines.reverse();
-        lines.join("\n")
+        let skipped = received.lines.len().saturating_sub(count);
+        received.lines.iter().skip(skipped).map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
     fn received(&self) -> MutexGuard<'_, Received> {
@@ -206,12 +208,22 @@ mod tests {
     }
 
     #[test]
+    fn a_long_progress_display_replaces_no_lines() {
+        let progress = "[***] (1 of 3) Job tmpfiles.service/start running (2min / 15min)\n".repeat(KEPT_LINES);
+        let text = format!("[  OK  ] Mounted data.mount\n{progress}");
+        let console = Console::follow(io::Cursor::new(text), tempfile::tempfile().unwrap());
+        console.wait_for("never", SOON, |_| ());
+        assert_eq!(console.tail(1), "[  OK  ] Mounted data.mount");
+    }
+
+    #[test]
     fn the_tail_has_no_progress_display() {
         let console = console(
             "[  OK  ] Mounted data.mount\r\n\
              \x1bM\r\x1b[K[   \x1b[0;31m*\x1b[0m] Job tmpfiles.service/start running (2min 51s / no limit)\r\n\
              \x1bM\r\x1b[K[   \x1b[0;31m*\x1b[0m] (1 of 3) Job tmpfiles.service/start running (2min 51s / 15min)\r\n\
              \x1bM\r\x1b[K[  \x1b[0;31m*\x1b[0m ] A start job is running for tmpfiles (2min 52s / no limit)\r\n\
+             \x1bM\r\x1b[K[  \x1b[0;31m*\x1b[0m] (2 of 3) A stop job is running for tmpfiles (2s / 15min)\r\n\
              \x1bM\r\x1b[K[  OK  ] Finished tmpfiles.service\r\n",
         );
         console.wait_for("never", SOON, |_| ());

@@ -1,7 +1,7 @@
 //! Time limits. Every wait has a limit with a name, and the error shows the name.
 //!
-//! A limit ends a wait that would never end; it does not measure. So it is at least ten times what was measured on an
-//! idle host: beside other suites on a busy host, emulated machines ran up to six times slower.
+//! A limit ends a wait that would never end; it does not measure. So it is many times what an idle host takes: beside
+//! other programs on a busy host, emulated machines ran up to six times slower.
 
 use std::fmt;
 use std::time::Duration;
