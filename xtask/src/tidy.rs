@@ -81,6 +81,23 @@ fn every_threat_names_a_test_that_each_of_its_crates_has() {
 }
 
 #[test]
+fn every_command_of_the_removed_protections_runs_a_test() {
+    let page = fs::read_to_string(root().join("docs/evidence/threats.md")).unwrap();
+    let code: String = crates().into_values().collect();
+    let commands = page.split('`').skip(1).step_by(2).filter_map(|command| {
+        let arguments = command.strip_prefix("cargo test ").or_else(|| command.strip_prefix("cargo xtask debian "))?;
+        Some((command, arguments.split_whitespace().last()?.rsplit("::").next()?))
+    });
+    let mut count = 0;
+    for (command, test) in commands {
+        let has = |line: &str| line.trim_start().strip_prefix("fn ").is_some_and(|name| name.contains(test));
+        assert!(code.lines().any(has), "no test: {command}");
+        count += 1;
+    }
+    assert!(count > 150, "only {count} commands were found");
+}
+
+#[test]
 fn rows_of_threats_are_found_with_their_crates_and_tests() {
     let page = "| event | protection | crate | test |\n|---|---|---|---|\n| a | b | x, y | `one`, `two` |\n\
                 | c | d | z | the same |\n";
