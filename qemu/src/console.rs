@@ -56,7 +56,7 @@ pub(crate) enum Waited {
 
 #[derive(Default)]
 struct Received {
-    /// The last [`KEPT_LINES`] lines without systemd's progress display: two lines each second would replace all others.
+    /// The last [`KEPT_LINES`] lines without systemd's progress display, which would replace all others.
     lines: VecDeque<String>,
     /// The newest line, also of the progress display.
     newest: Option<String>,
