@@ -37,6 +37,7 @@ impl ProjectUpdate {
         self.staged_directory = Some(Known::own(&self.staged())?);
         let has_previous = durable::exists(&self.active())?;
         self.previous_directory = has_previous.then(|| Known::own(&self.active())).transpose()?;
+        self.previous_images = Project::read(&self.active())?.images;
         durable::make_dirs(&project::directory(&self.state_directory))?.sync_filesystem()
     }
 

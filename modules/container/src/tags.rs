@@ -85,14 +85,19 @@ impl Tags<'_> {
         self.images_before.contains(&image.id) && listed.iter().filter(|other| other.id == image.id).count() == 1
     }
 
-    /// Removes those of `candidates` that none of `projects` needs, by the names that `previous` and this module gave
-    /// them. An image with any other name is kept: something else uses it.
-    pub fn prune(&self, candidates: &BTreeSet<ImageId>, previous: &Project, projects: &[Project]) -> Result<()> {
+    /// Removes those of `candidates` that none of `projects` needs, by their names in `given` and those that this
+    /// update gave them. An image with any other name is kept: something else uses it.
+    pub fn prune(
+        &self,
+        candidates: &BTreeSet<ImageId>,
+        given: &[(ImageId, Reference)],
+        projects: &[Project],
+    ) -> Result<()> {
         let Self { engine, project, .. } = self;
         let needed = Needed::by(projects, engine)?;
         for id in candidates {
-            let given = previous.images.iter().filter(|(of, _)| of == id).map(|(_, reference)| reference);
-            let given = given.chain(self.before.keys()).map(|name| name.as_listed(engine.kind));
+            let of_image = given.iter().filter(|(of, _)| of == id).map(|(_, reference)| reference);
+            let given = of_image.chain(self.before.keys()).map(|name| name.as_listed(engine.kind));
             let given: BTreeSet<_> = given.chain([reserved_names::kept(project, id)?]).collect();
             let is_removable = |listed: &ListedImage| {
                 listed

@@ -52,6 +52,9 @@ pub struct ProjectUpdate {
     pub(crate) staged_directory: Option<Known>,
     #[serde(rename = "previous", default)]
     pub(crate) previous_directory: Option<Known>,
+    /// The images of the previous version, with the names that this module gave them.
+    #[serde(default)]
+    pub(crate) previous_images: Vec<(ImageId, Reference)>,
 }
 
 /// What the activation goes by. In the journal, it is the field `switch` of the update.
@@ -86,6 +89,7 @@ impl ProjectUpdate {
             engine_ids: EngineIds::new(),
             staged_directory: None,
             previous_directory: None,
+            previous_images: Vec::new(),
         })
     }
 
@@ -217,30 +221,48 @@ impl Update for ProjectUpdate {
 
     fn discard(&self, prepared: Option<&Prepared>) -> Result<()> {
         let is_new_active = prepared.map(|prepared| prepared.exchange.is_active(self)).transpose()?;
-        self.discard_with(is_new_active != Some(true))
+        self.discard_at(if is_new_active == Some(true) { End::New } else { End::Previous })
     }
 
     fn discard_late(&self, _prepared: Option<&Prepared>) -> Result<()> {
-        self.discard_with(false) // names belong to the later update now
+        self.discard_at(End::Unknown) // names belong to the later update now
     }
 }
 
+/// The version that was active at the end of an update.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Names get the images that they had before the update.
+    Previous,
+    New,
+    /// A later update was staged since.
+    Unknown,
+}
+
 impl ProjectUpdate {
-    /// Removes what the update has staged and kept. If `is_restored`, names get the images that they had before it.
-    fn discard_with(&self, is_restored: bool) -> Result<()> {
+    /// Removes what the update has staged and kept.
+    fn discard_at(&self, end: End) -> Result<()> {
         let storage = self.engine.open_storage()?;
         self.engine.remove_temporary_files();
         self.tags().remove_loaded_names()?;
-        let discarded = Project::read(&self.staged())?;
-        let mut candidates: BTreeSet<_> = discarded.images.iter().map(|(id, _)| id.clone()).collect();
-        if is_restored {
+        if end == End::Previous {
             self.tags().restore()?;
-            candidates.extend(self.images().map(|(_, id)| id.clone()));
-            candidates.retain(|id| !self.images_before.contains(id));
+        }
+        let discarded = Project::read(&self.staged())?;
+        // An earlier attempt that failed may have removed the staged project, and a power loss after it brought its
+        // images back: the record has them too.
+        let given = [discarded.images, self.previous_images.clone()].concat();
+        let mut candidates: BTreeSet<_> = given.iter().map(|(id, _)| id.clone()).collect();
+        let is_earlier = |id: &ImageId| self.images_before.contains(id);
+        if end != End::New {
+            candidates.extend(self.images().map(|(_, id)| id.clone()).filter(|id| !is_earlier(id)));
+        }
+        if end == End::Previous {
+            candidates.retain(|id| !is_earlier(id));
         }
         // An unused image only takes space: a failure must not block the next update.
         let projects = project::all(&self.state_directory)?;
-        let prune = || self.tags().prune(&candidates, &discarded, &projects);
+        let prune = || self.tags().prune(&candidates, &given, &projects);
         if let Err(error) = prune().or_else(|_| prune()) {
             log!("removing an unused image failed: {error:#}: remove it by hand");
         }

@@ -95,6 +95,47 @@ fn a_commit_removes_the_previous_image_and_nothing_else() {
     );
 }
 
+/// After a sync that failed, the engine's changes only seem to be done, and a power loss undoes them: the cleanup is
+/// repeated with its record, before or after a later update is staged, and removes the images again.
+#[test]
+fn a_repeated_cleanup_removes_images_that_came_back() {
+    for (ends, active) in [(["ArtifactCommit", "Cleanup"], "2"), (["ArtifactRollback", "Cleanup"], "1")] {
+        for (record, is_late) in [("left-1.json", false), ("late-1.json", true)] {
+            let mut device = Device::new();
+            let removed = device.update("shop", "localhost/shop:1", "1");
+            let mut images = device.engine_state();
+            let new = archive("localhost/shop:2", "2", Mode::Healthy);
+            assert!(device.download_one("shop", "localhost/shop:2", &new).success());
+            device.ok("ArtifactInstall");
+            let removed = if active == "2" { removed } else { new };
+            if active == "1" {
+                images = device.engine_state();
+            }
+            device.ok(ends[0]);
+            let journal = fs::read(device.state_directory().join("journal.json")).unwrap();
+            device.ok(ends[1]);
+            assert!(!device.has_image(&removed));
+            let come_back = |device: &Device| {
+                images.2.iter().for_each(|(id, mode)| device.engine.add_image(id, mode).unwrap());
+                images.1.iter().for_each(|(name, id)| device.engine.tag(id, name).unwrap());
+                fs::write(device.state_directory().join(record), &journal).unwrap();
+            };
+            if !is_late {
+                come_back(&device);
+            }
+            let next = archive("localhost/shop:3", "3", Mode::Healthy);
+            assert!(device.download_one("shop", "localhost/shop:3", &next).success());
+            if is_late {
+                come_back(&device);
+            }
+            device.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
+            let (_, _, left) = device.engine_state();
+            assert_eq!(left, [(next.id, "healthy".to_owned())], "{ends:?}, {record}");
+            assert!(!device.state_directory().join(record).exists());
+        }
+    }
+}
+
 #[test]
 fn an_unhealthy_version_is_rolled_back_at_once_and_its_log_is_shown() {
     for (mode, expected) in [(Mode::Unhealthy, "unhealthy"), (Mode::Exit, "restart loop")] {
