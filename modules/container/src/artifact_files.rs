@@ -54,7 +54,7 @@ impl ArtifactFiles {
     pub fn receive(&mut self, name: &FileName, payload: &mut impl Read) -> Result<()> {
         let path = name.as_ref().to_str().with_context(|| format!("invalid file name: {name}: not UTF-8"))?;
         let mut limited = payload.take(DEFINITION_MAX + 1);
-        self.write(path, 0o644, &mut limited).with_context(|| format!("writing {name} failed"))?;
+        self.write(path, 0o644, DEFINITION_MAX, &mut limited).with_context(|| format!("writing {name} failed"))?;
         ensure!(limited.limit() > 0, "definition too long: {name}: more than {DEFINITION_MAX} bytes");
         Ok(())
     }
@@ -82,7 +82,7 @@ impl ArtifactFiles {
                     self.bytes = self.bytes.saturating_add(entry.size);
                     ensure!(self.bytes <= TOTAL_MAX, "unsupported archive: its files have more than {TOTAL_MAX} bytes");
                     let mut content = (&mut entries).take(entry.size);
-                    self.write(&path, entry.mode, &mut content)
+                    self.write(&path, entry.mode, entry.size, &mut content)
                         .with_context(|| format!("writing the file {path:?} failed"))?;
                 }
                 EntryType::Other(_) => bail!(
@@ -103,7 +103,8 @@ impl ArtifactFiles {
         durable::make_dirs(&self.directory.join(path)).map(drop)
     }
 
-    fn write(&mut self, path: &str, mode: u32, content: &mut impl Read) -> Result<()> {
+    /// Writes the file `path` of at most `size` bytes.
+    fn write(&mut self, path: &str, mode: u32, size: u64, content: &mut impl Read) -> Result<()> {
         ensure!(
             !path.is_empty() && !self.directories.contains(path),
             "unsupported archive: {path:?} is a directory and a file"
@@ -112,7 +113,7 @@ impl ArtifactFiles {
         self.make_directories(directory)?;
         ensure!(self.files.insert(path.to_owned()), "the artifact has {path:?} twice");
         let directory = Dir::open(&self.directory.join(directory))?;
-        directory.check_space(0, self.reserve)?;
+        directory.check_space(size, self.reserve)?;
         let mut file = directory.create_file(&FileName::new(name)?)?;
         io::copy(content, &mut file)?;
         // Only root may change a version.
@@ -169,7 +170,7 @@ impl ArtifactFiles {
     #[cfg(test)]
     pub fn write_for_test(&mut self, files: &[(&str, &str)]) {
         for (path, content) in files {
-            self.write(path, 0o644, &mut content.as_bytes()).unwrap();
+            self.write(path, 0o644, content.len() as u64, &mut content.as_bytes()).unwrap();
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use mender_update_module::durable::Dir;
+use mender_update_module::durable::{Dir, SpaceChecked};
 use mender_update_module::{FileName, Payload, Payloads, log};
 
 use crate::artifact_files::ArtifactFiles;
@@ -116,7 +116,10 @@ impl Loader<'_> {
     /// Streams one archive into the engine, and returns the engine's IDs of `images`. Any other image in the archive is
     /// removed again.
     fn load_archive(&self, archive: &mut Payload, images: &[&Image]) -> Result<EngineIds> {
-        self.check_space(archive.size, images)?;
+        let sizes = images.iter().filter_map(|image| image.size);
+        let unpacked = sizes.fold(0, u64::saturating_add);
+        let size = archive.size.unwrap_or(unpacked);
+        self.check_space(unpacked.max(size), size.saturating_mul(COPIES))?;
         let name = archive.name.clone();
         let before: BTreeSet<_> = self.engine.images()?.into_iter().map(|listed| listed.id).collect();
         let loaded = self.stream(archive).with_context(|| format!("loading {name} failed"));
@@ -148,7 +151,14 @@ impl Loader<'_> {
         }
         let first = &first[..length];
         refuse_compressed(first)?;
-        let mut archive = ImageArchive::new(first.chain(archive), self.project);
+        let is_unknown = archive.size.is_none();
+        // A client older than 4.0 announces no size. While the engine reads the archive, it makes the first copy, and
+        // has written what came before this block.
+        let content = SpaceChecked::new(first.chain(archive), |block, total| {
+            let copies = total.saturating_mul(COPIES - 1).saturating_add(block);
+            if is_unknown { self.check_space(total, copies) } else { Ok(()) }
+        });
+        let mut archive = ImageArchive::new(content, self.project);
         self.engine.load(&mut archive)?;
         archive.finish().context("reading the rest of the archive failed")
     }
@@ -170,19 +180,15 @@ impl Loader<'_> {
         })
     }
 
-    /// Checks the space on each file system for what will be written to it: the unpacked images, and the copies of
-    /// their archive.
-    fn check_space(&self, archive: Option<u64>, images: &[&Image]) -> Result<()> {
-        let sizes = images.iter().filter_map(|image| image.size);
-        let unpacked = sizes.fold(0, u64::saturating_add);
-        let archive = archive.unwrap_or(unpacked);
+    /// Checks the space on each file system for what will be written to it, in bytes: the unpacked images, `stored`,
+    /// and the copies of their archive, `copies`.
+    fn check_space(&self, stored: u64, copies: u64) -> Result<()> {
         let storage = self.engine.storage.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
         let storage = Dir::open(storage)?;
-        let stored = unpacked.max(archive);
         let Some(directory) = &self.engine.load_directory else {
             return storage.check_space(stored, self.reserve);
         };
-        let (tmp_dir, copies) = (directory.parent(&self.engine.storage)?, archive.saturating_mul(COPIES));
+        let tmp_dir = directory.parent(&self.engine.storage)?;
         if tmp_dir.is_on_filesystem_of(&storage)? {
             return storage.check_space(stored.saturating_add(copies), self.reserve);
         }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use mender_update_module::durable::Dir;
 use mender_update_module::{InTransactions, Payload, Payloads, Transactional, WorkTree};
 
 use settings::{MetaData, Settings};
@@ -41,13 +42,14 @@ impl Transactional for Directory {
         let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
         let meta_data: MetaData = tree.meta_data()?.unwrap_or_default();
         meta_data.log_unknown_keys();
+        let reserve = settings.reserve_mib.saturating_mul(1 << 20);
         let (destination, spooled) = match meta_data.dest_dir {
             Some(destination) => (destination, None),
-            None => official(tree, payloads)?,
+            None => official(tree, payloads, reserve)?,
         };
         let options = Options {
             keep: [settings.keep, meta_data.keep].concat(),
-            reserve: settings.reserve_mib.saturating_mul(1 << 20),
+            reserve,
             unknown_xattrs: settings.unknown_xattrs,
         };
         Swap::plan(&destination, tree, options, spooled)
@@ -75,8 +77,8 @@ impl Transactional for Directory {
 }
 
 /// Reads the payload up to the file `dest_dir`. Mender's artifact generator puts it first. An archive before it is
-/// stored in the work tree, because the destination is not known yet.
-fn official(tree: &WorkTree, payloads: &mut Payloads) -> Result<(PathBuf, Option<PathBuf>)> {
+/// stored in the work tree, because the destination is not known yet, and leaves `reserve` bytes free there.
+fn official(tree: &WorkTree, payloads: &mut Payloads, reserve: u64) -> Result<(PathBuf, Option<PathBuf>)> {
     let mut spooled = None;
     for payload in payloads {
         let mut payload = payload?;
@@ -84,14 +86,18 @@ fn official(tree: &WorkTree, payloads: &mut Payloads) -> Result<(PathBuf, Option
             return Ok((artifact::dest_dir(&mut payload)?, spooled));
         }
         let path = tree.tmp().join("update.tar");
-        spool(&mut payload, &path).with_context(|| format!("storing the archive in {} failed", path.display()))?;
+        spool(&mut payload, &path, reserve)
+            .with_context(|| format!("storing the archive in {} failed", path.display()))?;
         spooled = Some(path);
     }
     Err(artifact::no_destination())
 }
 
-fn spool(payload: &mut Payload, path: &Path) -> io::Result<()> {
-    io::copy(payload, &mut File::create(path)?).map(drop)
+fn spool(payload: &mut Payload, path: &Path, reserve: u64) -> Result<()> {
+    let mut file = File::create(path)?;
+    let directory = Dir::open(path.parent().unwrap_or(path))?;
+    io::copy(&mut payload.with_space_checked(&directory, reserve)?, &mut file)?;
+    Ok(())
 }
 
 /// Runs the module: the `main` of its executable.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::durable::{Dir, SpaceChecked};
 use crate::name::FileName;
 
 /// The largest announcement, in bytes: the longest path, with a size.
@@ -69,6 +70,22 @@ pub struct Payload {
     pub size: Option<u64>,
     content: File,
     read: u64,
+}
+
+impl Payload {
+    /// The content, for the caller to write to `directory`, where `reserve` bytes stay free. A client older than 4.0
+    /// announces no size: then the space is checked again before each block is returned.
+    ///
+    /// # Errors
+    /// When the announced size does not fit.
+    pub fn with_space_checked<'a>(&'a mut self, directory: &'a Dir, reserve: u64) -> Result<impl Read + 'a> {
+        let size = self.size;
+        directory.check_space(size.unwrap_or(0), reserve)?;
+        Ok(SpaceChecked::new(self, move |block, _| match size {
+            Some(_) => Ok(()),
+            None => directory.check_space(block, reserve),
+        }))
+    }
 }
 
 impl Read for Payload {

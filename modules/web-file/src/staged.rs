@@ -66,14 +66,11 @@ impl Staged {
     pub fn write(mut payload: Payload, target: &Target) -> Result<Self> {
         let Target { new, owner, group, mode, keeps_inodes } = target;
         let name = payload.name.clone();
-        new.check_space(payload.size.unwrap_or(0), RESERVE).with_context(|| format!("staging {name} failed"))?;
+        let mut content = payload.with_space_checked(new, RESERVE).with_context(|| format!("staging {name} failed"))?;
         ensure!(new.kind(&name)?.is_none(), "invalid artifact: file {name} twice: remove one");
         let mut file = new.create_file(&name)?;
-        // A client older than 4.0 gives no sizes.
-        let unknown = payload.size.is_none();
-        let reserve = |bytes| if unknown { new.check_space(bytes, RESERVE) } else { Ok(()) };
         let mut early = WrittenEarly { file: &mut file, bytes: 0, writeback: Writeback::default() };
-        let (bytes, checksum) = copy(&mut payload, &mut early, reserve).with_context(|| {
+        let (bytes, checksum) = copy(&mut content, &mut early).with_context(|| {
             format!("writing {name} to {} failed (if the file system is full, free some space)", new.path().display())
         })?;
         new.set_owner_and_mode(&name, &file, *owner, *group, *mode)?;
@@ -84,7 +81,7 @@ impl Staged {
     /// Reads the file back from storage, and compares.
     fn verify(&self, new: &Dir) -> Result<()> {
         let mut file = new.open_from_storage(&self.name)?;
-        let (bytes, checksum) = copy(&mut file, &mut io::sink(), |_| Ok(()))
+        let (bytes, checksum) = copy(&mut file, &mut io::sink())
             .with_context(|| format!("reading back {} from {} failed", self.name, new.path().display()))?;
         ensure!(
             (bytes, checksum) == (self.bytes, self.checksum),
@@ -150,18 +147,16 @@ impl Write for WrittenEarly<'_> {
     }
 }
 
-/// Copies everything, and calls `before_write` with the number of bytes before each write; returns the number of
-/// bytes, and their checksum (XXH3, 64 bits). The client has verified the SHA-256 of the payload. This checksum finds
+/// Copies everything, and returns the number of bytes, and their checksum (XXH3, 64 bits). The client has verified the SHA-256 of the payload. This checksum finds
 /// storage that returns other data than was written, and needs a twentieth of the time of SHA-256 on a Cortex-A53,
 /// which has no instructions for that.
-fn copy(from: &mut impl Read, to: &mut impl Write, before_write: impl Fn(u64) -> Result<()>) -> Result<(u64, u64)> {
+fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(u64, u64)> {
     let mut buffer = vec![0; BUFFER];
     let (mut bytes, mut hash) = (0, XxHash3_64::new());
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok((bytes, hash.finish())),
             Ok(read) => {
-                before_write(read as u64)?;
                 to.write_all(&buffer[..read])?;
                 hash.write(&buffer[..read]);
                 bytes += read as u64;
@@ -188,8 +183,7 @@ mod tests {
         let new = Dir::open(directory.path()).unwrap();
         let name = FileName::new("index.html").unwrap();
         let content = "the whole content ".repeat(500);
-        let (bytes, checksum) =
-            copy(&mut content.as_bytes(), &mut new.create_file(&name).unwrap(), |_| Ok(())).unwrap();
+        let (bytes, checksum) = copy(&mut content.as_bytes(), &mut new.create_file(&name).unwrap()).unwrap();
         let staged = [Staged { name, inode: None, bytes, checksum }];
         verify(&staged, &new).unwrap();
         storage.damage(b"the whole", b"the wrong").unwrap();
@@ -203,7 +197,7 @@ mod tests {
         let new = Dir::open(directory.path()).unwrap();
         let name = FileName::new("index.html").unwrap();
         let mut file = new.create_file(&name).unwrap();
-        let (bytes, checksum) = copy(&mut &b"content"[..], &mut file, |_| Ok(())).unwrap();
+        let (bytes, checksum) = copy(&mut &b"content"[..], &mut file).unwrap();
         let staged = |bytes, checksum| [Staged { name: name.clone(), inode: None, bytes, checksum }];
         verify(&staged(bytes, checksum), &new).unwrap();
         for (bytes, checksum) in [(bytes, checksum + 1), (bytes + 1, checksum)] {

@@ -44,6 +44,8 @@ pub mod debian;
 pub mod failing_storage;
 pub mod fault_injection;
 mod journals;
+#[doc(hidden)]
+pub mod privileged;
 pub mod protocol;
 mod settings;
 mod snapshot;

@@ -98,18 +98,16 @@ impl Staging {
     /// When the file is neither, is truncated, or does not fit.
     pub fn receive(&mut self, mut payload: Payload) -> Result<()> {
         let name = payload.name.clone();
-        self.directory.check_space(payload.size.unwrap_or_default(), self.reserve)?;
-        // A client older than 4.0 gives no sizes.
-        let announced = payload.size;
-        let reserve = announced.is_none().then_some(self.reserve);
+        let staging = || format!("staging {name} failed");
+        let (announced, directory) = (payload.size, self.directory.reopen()?);
+        let mut content = payload.with_space_checked(&directory, self.reserve).with_context(staging)?;
         let mut head = Vec::new();
-        let reading = || format!("reading the payload file {name} failed");
-        (&mut payload).take(TAR_HEADER as u64).read_to_end(&mut head).with_context(reading)?;
+        (&mut content).take(TAR_HEADER as u64).read_to_end(&mut head).with_context(staging)?;
         let format = Format::of(&head, &name)?;
-        let content = head.as_slice().chain(payload);
+        let content = head.as_slice().chain(content);
         match format {
             Format::Package => {
-                let read = self.receive_package(content, reserve).with_context(reading)?;
+                let read = self.receive_package(content).with_context(staging)?;
                 ensure!(
                     announced.is_none_or(|size| size == read),
                     "invalid payload file {name}: {read} bytes instead of the {} that the artifact announces",
@@ -117,7 +115,7 @@ impl Staging {
                 );
                 Ok(())
             }
-            Format::Archive => self.receive_archive(content).with_context(reading),
+            Format::Archive => self.receive_archive(content).with_context(staging),
         }
     }
 
@@ -125,17 +123,16 @@ impl Staging {
     fn receive_archive(&mut self, content: impl Read) -> Result<()> {
         each_package(content, |shown, size, content| {
             self.directory.check_space(size, self.reserve)?;
-            let read = self
-                .receive_package(content, None)
-                .with_context(|| format!("reading {shown} in the archive failed"))?;
+            let read =
+                self.receive_package(content).with_context(|| format!("reading {shown} in the archive failed"))?;
             ensure!(read == size, "invalid archive: {shown}: truncated");
             Ok(())
         })
     }
 
     /// Writes one package under a number. Its real name is read only after the client has checked the
-    /// payload. If its size is unknown, each write keeps `reserve` bytes free.
-    fn receive_package(&mut self, mut content: impl Read, reserve: Option<u64>) -> Result<u64> {
+    /// payload.
+    fn receive_package(&mut self, mut content: impl Read) -> Result<u64> {
         self.packages += 1;
         let name = FileName::new(format!("{}.deb", self.packages))?;
         let mut file = self.directory.create_file(&name)?;
@@ -147,7 +144,6 @@ impl Staging {
                 return Ok(total);
             }
             total = total.saturating_add(read as u64);
-            reserve.map_or(Ok(()), |reserve| self.directory.check_space(read as u64, reserve))?;
             file.write_all(&buffer[..read]).with_context(|| {
                 let path = self.directory.path().join(&name);
                 format!("writing {} (if the file system is full, free some space)", path.display())

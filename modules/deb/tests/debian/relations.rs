@@ -151,7 +151,7 @@ fn library(version: &str, architecture: &str) -> Package {
 }
 
 /// Configures a package source of apt with `packages` on the device.
-fn source(device: &Device, method: &str, packages: &[Package]) {
+pub fn source(device: &Device, method: &str, packages: &[Package]) {
     let directory = device.path("/srv/source");
     std::fs::create_dir_all(&directory).unwrap();
     let mut index = String::new();

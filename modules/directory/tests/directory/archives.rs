@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use mender_update_module::Accounts;
+use mender_update_module_test::privileged::Mounted;
 use mender_update_module_test::{Generation, Snapshot};
 use rustix::fs::{XattrFlags, getxattr, lsetxattr, setxattr};
 
@@ -21,6 +22,30 @@ fn an_archive_before_dest_dir_is_stored() {
     assert!(outcome.success(), "{outcome:?}");
     device.ok("ArtifactInstall");
     assert_eq!(device.active(), device.expected());
+}
+
+#[test]
+fn a_stored_archive_leaves_the_reserve_free_in_the_work_tree() {
+    for generation in [Generation::V5, Generation::V3] {
+        let device = Device::filled(generation);
+        let dest_dir = device.destination.to_str().unwrap().to_owned();
+        fs::write(device.source.join("large"), vec![0; 5 << 20]).unwrap();
+        let archive = device.tar(&[]);
+        let files = [("update.tar", &archive[..]), ("dest_dir", dest_dir.as_bytes())];
+        // The client removes the work tree before a download.
+        let datastore = device.client.datastore();
+        fs::create_dir_all(&datastore).unwrap();
+        let mounted = match Mounted::tmpfs(&datastore, "size=8m,mode=755") {
+            Ok(mounted) => mounted,
+            Err(error) => return eprintln!("skipped: {error:#}"),
+        };
+        let outcome = device.download_files(&files);
+        assert!(outcome.stderr.contains("4194304 stay free: free some space"), "{generation:?}: {outcome:?}");
+        refused(outcome, "not enough space in ");
+        device.ok("Cleanup");
+        drop(mounted);
+        assert!(device.download_files(&files).success());
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use mender_update_module_test::privileged::{Mounted, change_attribute};
 use mender_update_module_test::{Generation, Snapshot};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 
@@ -117,7 +118,10 @@ fn what_is_mounted_between_two_calls_is_refused_and_a_rollback_follows() {
         let (last, earlier) = states.split_last().unwrap();
         earlier.iter().for_each(|state| device.ok(state));
         let path = place(&device);
-        let Some(mounted) = Mounted::on_itself(path.clone()) else { return };
+        let mounted = match Mounted::on_itself(&path) {
+            Ok(mounted) => mounted,
+            Err(error) => return eprintln!("skipped: {error:#}"),
+        };
         let outcome = device.client.call(last).unwrap();
         drop(mounted);
         let what = format!("{}, then {last}", path.display());
@@ -127,26 +131,6 @@ fn what_is_mounted_between_two_calls_is_refused_and_a_rollback_follows() {
             device.ok(state);
         }
         assert!(device.active() == before && device.is_clean(), "{what}");
-    }
-}
-
-/// A directory that is mounted on itself until the value is dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    /// `None` in a process that may not mount, as root in many containers.
-    fn on_itself(path: PathBuf) -> Option<Self> {
-        let mounted = Command::new("mount").arg("--bind").args([&path, &path]).output().unwrap();
-        if !mounted.status.success() {
-            eprintln!("skipped: {}", String::from_utf8_lossy(&mounted.stderr));
-        }
-        mounted.status.success().then_some(Self(path))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).output();
     }
 }
 
@@ -189,19 +173,10 @@ fn a_deep_tree_is_kept() {
     }
 }
 
-/// Sets an attribute with chattr(1); `false` if the file system does not support it.
-fn chattr(change: &str, path: &Path) -> bool {
-    let set = Command::new("chattr").arg(change).arg(path).output().unwrap();
-    if !set.status.success() {
-        eprintln!("skipped: {}", String::from_utf8_lossy(&set.stderr));
-    }
-    set.status.success()
-}
-
 #[test]
 fn a_tree_that_cannot_be_removed_is_reported_and_blocks_no_update() {
     let device = Device::filled(Generation::V5);
-    if !chattr("+i", &device.destination.join("uploads/deep/letter")) {
+    if !change_attribute("+i", &device.destination.join("uploads/deep/letter")) {
         return;
     }
     device.install(&device.tar(&[]));
@@ -215,7 +190,7 @@ fn a_tree_that_cannot_be_removed_is_reported_and_blocks_no_update() {
     update(&device);
     let find = Command::new("find").arg(device.client.device()).args(["-name", "letter"]).output().unwrap();
     let left = String::from_utf8(find.stdout).unwrap();
-    assert!(chattr("-i", Path::new(left.trim_end())), "{left:?}");
+    assert!(change_attribute("-i", Path::new(left.trim_end())), "{left:?}");
     update(&device);
     assert!(device.is_clean() && !journal(&device).join("left-1.json").exists());
 }
@@ -223,11 +198,11 @@ fn a_tree_that_cannot_be_removed_is_reported_and_blocks_no_update() {
 #[test]
 fn an_immutable_destination_is_refused_in_download() {
     let device = Device::filled(Generation::V5);
-    if !chattr("+i", &device.destination) {
+    if !change_attribute("+i", &device.destination) {
         return;
     }
     refused(device.download(&device.tar(&[])), "chattr -ia");
-    assert!(chattr("-i", &device.destination));
+    assert!(change_attribute("-i", &device.destination));
     assert!(device.is_clean());
     update(&device);
 }
@@ -239,11 +214,11 @@ fn a_destination_that_becomes_immutable_or_append_only_after_the_download_is_ref
     for path in [device.destination.as_path(), device.destination.parent().unwrap()] {
         for (set, clear) in [("+i", "-i"), ("+a", "-a")] {
             assert!(device.download(&device.tar(&[])).success());
-            if !chattr(set, path) {
+            if !change_attribute(set, path) {
                 return;
             }
             let outcome = device.client.call("ArtifactInstall").unwrap();
-            assert!(chattr(clear, path));
+            assert!(change_attribute(clear, path));
             assert!(!outcome.stderr.contains("rollback failed"), "refused too late: {outcome:?}");
             refused(outcome, &format!("{} refused: immutable or append-only", path.display()));
             for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {

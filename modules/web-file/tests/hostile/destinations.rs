@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mender_update_module_test::Snapshot;
+use mender_update_module_test::privileged::change_attribute;
 
-use crate::device::{Device, attribute, failed, may_mount};
+use crate::device::{Device, failed, may_mount};
 
 #[test]
 fn impossible_destinations_are_refused_in_download_and_block_nothing() {
@@ -57,32 +58,32 @@ fn a_directory_with_a_program_of_the_client_is_refused() {
 fn an_immutable_web_root_is_refused_and_an_immutable_file_in_it_blocks_nothing() {
     let Some(device) = Device::new() else { return };
     for (set, clear) in [("+i", "-i"), ("+a", "-a")] {
-        if !attribute(set, &device.www) {
+        if !change_attribute(set, &device.www) {
             return;
         }
         let outcome = device.download();
-        attribute(clear, &device.www);
+        change_attribute(clear, &device.www);
         failed(&outcome, "chattr -ia");
         assert!(!device.journal().join("journal.json").exists());
     }
     let before = Snapshot::of(&device.www).unwrap();
     assert!(device.download().success());
-    attribute("+i", &device.www);
+    change_attribute("+i", &device.www);
     let outcome = device.call("ArtifactInstall");
     failed(&outcome, "chattr -ia");
     assert!(!outcome.stderr.contains("rollback failed"), "refused too late: {outcome:?}");
     for state in ["ArtifactRollback", "Cleanup"] {
         device.ok(state);
     }
-    attribute("-i", &device.www);
-    attribute("+i", &device.www.join("passwd"));
+    change_attribute("-i", &device.www);
+    change_attribute("+i", &device.www.join("passwd"));
     assert!(device.download().success());
     failed(&device.call("ArtifactInstall"), "immutable");
     for state in ["ArtifactRollback", "Cleanup"] {
         device.ok(state);
     }
     assert!(Snapshot::of(&device.www).unwrap() == before);
-    attribute("-i", &device.www.join("passwd"));
+    change_attribute("-i", &device.www.join("passwd"));
     device.updates_again();
 }
 

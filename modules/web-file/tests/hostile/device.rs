@@ -149,15 +149,6 @@ pub fn run(program: &str, arguments: &[&OsStr]) -> bool {
     Command::new(program).args(arguments).status().unwrap().success()
 }
 
-/// Sets an attribute with chattr(1); `false` if the file system does not support it.
-pub fn attribute(change: &str, path: &Path) -> bool {
-    let set = Command::new("chattr").arg(change).arg(path).output().unwrap();
-    if !set.status.success() {
-        eprintln!("skipped: {}", String::from_utf8_lossy(&set.stderr));
-    }
-    set.status.success()
-}
-
 /// Whether this process may mount. Root in a container often may not.
 pub fn may_mount() -> bool {
     let directory = tempfile::tempdir().unwrap();

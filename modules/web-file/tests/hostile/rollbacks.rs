@@ -6,8 +6,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use mender_update_module_test::failing_storage::FailingStorage;
+use mender_update_module_test::privileged::change_attribute;
 
-use crate::device::{Attack, Device, Mounted, attribute, failed, may_mount, run};
+use crate::device::{Attack, Device, Mounted, failed, may_mount, run};
 use crate::units::with_units;
 
 #[test]
@@ -204,11 +205,11 @@ fn a_new_file_that_cannot_be_moved_back_is_removed() {
     device.ok("ArtifactInstall");
     // As if its file system had no space for another entry of the directory.
     let new = device.staging().join("new");
-    if !attribute("+i", &new) {
+    if !change_attribute("+i", &new) {
         return;
     }
     let outcome = device.call("ArtifactRollback");
-    assert!(attribute("-i", &new) && outcome.success(), "{outcome:?}");
+    assert!(change_attribute("-i", &new) && outcome.success(), "{outcome:?}");
     assert!(device.text("index.html") == "previous" && !device.www.join("added.css").exists());
     device.ok("Cleanup");
 }
@@ -292,14 +293,14 @@ fn a_committed_update_that_cannot_be_rolled_back_on_a_full_file_system_keeps_the
     // Another program fills the file system; a file of the destination cannot be changed.
     let _ = fs::write(journal.join("other"), vec![0; 1 << 20]);
     let index = device.www.join("index.html");
-    if !attribute("+i", &index) {
+    if !change_attribute("+i", &index) {
         return;
     }
     let outcome = device.call("ArtifactRollback");
     assert!(!outcome.success(), "{outcome:?}");
     device.ok("ArtifactFailure");
     device.ok("Cleanup");
-    assert!(attribute("-i", &index));
+    assert!(change_attribute("-i", &index));
     fs::remove_file(journal.join("other")).unwrap();
     assert!(device.download().success(), "it rolls back, now that it can");
     device.ok("Cleanup");

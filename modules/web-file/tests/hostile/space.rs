@@ -2,13 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use mender_update_module_test::Generation;
 use mender_update_module_test::failing_storage::FailingStorage;
+use mender_update_module_test::privileged::Mounted;
 use rustix::fs::FallocateFlags;
 
-use crate::device::{Device, Mounted, failed, may_mount, run};
+use crate::device::{Device, failed, may_mount, run};
 
 #[test]
 fn a_failed_download_frees_its_space_at_once_and_an_interrupted_one_at_boot() {
@@ -29,6 +31,12 @@ fn a_failed_download_frees_its_space_at_once_and_an_interrupted_one_at_boot() {
     assert!(!device.staging().exists() && !device.journal().join("journal.json").exists());
 }
 
+/// Makes the directory `path`, with a tmpfs mounted on it.
+fn mounted(path: &Path, options: &str) -> Mounted {
+    fs::create_dir(path).unwrap();
+    Mounted::tmpfs(path, options).unwrap()
+}
+
 #[test]
 fn cleaning_up_needs_neither_space_nor_inodes() {
     for (options, fill) in [
@@ -37,19 +45,7 @@ fn cleaning_up_needs_neither_space_nor_inodes() {
     ] {
         let Some(mut device) = Device::new().filter(|_| may_mount()) else { return };
         let small = device.client.device().join("mender");
-        fs::create_dir_all(&small).unwrap();
-        let _mounted = Mounted(vec![small.clone()]);
-        assert!(run(
-            "mount",
-            &[
-                "-t".as_ref(),
-                "tmpfs".as_ref(),
-                "-o".as_ref(),
-                format!("mode=755,{options}").as_ref(),
-                "tmpfs".as_ref(),
-                small.as_os_str()
-            ]
-        ));
+        let _mounted = mounted(&small, &format!("mode=755,{options}"));
         // The web root and the client's data are on the file system that becomes full.
         device.www = small.join("html");
         device.home = small.clone();
@@ -84,10 +80,7 @@ fn an_update_of_unknown_size_leaves_the_reserve_free() {
     for generation in [Generation::V5, Generation::V3] {
         let Some(device) = Device::of(generation).filter(|_| may_mount()) else { return };
         let small = device.client.device().join("small");
-        fs::create_dir(&small).unwrap();
-        let _mounted = Mounted(vec![small.clone()]);
-        let options = ["-t", "tmpfs", "-o", "mode=755,size=8m", "tmpfs"].map(OsStr::new);
-        assert!(run("mount", &[&options[..], &[small.as_os_str()]].concat()));
+        let _mounted = mounted(&small, "mode=755,size=8m");
         device.set(&small.join("html"), "");
         let outcome = device.client.download(&[(OsStr::new("big"), &content)]).unwrap();
         failed(&outcome, "4194304 stay free: free some space");
@@ -99,10 +92,7 @@ fn an_update_of_unknown_size_leaves_the_reserve_free() {
 fn missing_inodes_are_not_reported_as_a_duplicate_name() {
     let Some(device) = Device::new().filter(|_| may_mount()) else { return };
     let small = device.client.device().join("small");
-    fs::create_dir(&small).unwrap();
-    let _mounted = Mounted(vec![small.clone()]);
-    let options = ["-t", "tmpfs", "-o", "mode=755,nr_inodes=10", "tmpfs"].map(OsStr::new);
-    assert!(run("mount", &[&options[..], &[small.as_os_str()]].concat()));
+    let _mounted = mounted(&small, "mode=755,nr_inodes=10");
     device.set(&small.join("html"), "");
     let names: Vec<String> = (0..20).map(|number| format!("file-{number}")).collect();
     let payload: Vec<_> = names.iter().map(|name| (OsStr::new(name.as_str()), &b"x"[..])).collect();
