@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use test_image::Mode;
+use test_image::{Image, Mode};
 
 use super::ENGINES;
 use super::updates::{plain, service};
 use crate::Scenario;
-use crate::device::Device;
+use crate::device::{Device, SETTINGS};
 use crate::release::release;
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -22,6 +22,12 @@ pub const SCENARIOS: &[Scenario] = &[
         summary: "what cannot be run or rolled back is refused in Download, and changes nothing",
         on: ENGINES,
         run: refused,
+    },
+    Scenario {
+        name: "reserve",
+        summary: "an image whose size nobody announces is refused where it would use the space that stays free",
+        on: ENGINES,
+        run: reserve,
     },
 ];
 
@@ -53,6 +59,26 @@ fn reasons(device: &mut Device) -> Result<()> {
         device.is_clean(&previous)?;
     }
     Ok(())
+}
+
+fn reserve(device: &mut Device) -> Result<()> {
+    let before = device.images()?;
+    let small = device.image_of(TAG, "1", Mode::Healthy);
+    // A program may have any bytes behind its sections.
+    let executable = [small.executable, &[0; 30 << 20]].concat();
+    let image = Image { executable: &executable, ..small }.archive();
+    let artifact = device.artifact(&plain("1", "shop", TAG, &image, 8080))?;
+    let settings = device.ok(&format!("cat {SETTINGS}"))?;
+    // The engines' storage is on this file system.
+    let free = device.ok("df --output=avail --block-size=1M /data | tail -n 1")?;
+    let free: u64 = free.trim().parse().context("unexpected output of df")?;
+    device.write(SETTINGS, format!("{settings}reserve_mib = {}\n", free.saturating_sub(20)).as_bytes())?;
+    let log = device.client(&format!("install {artifact}"), 1)?;
+    ensure!(log.contains("not enough space in") && log.contains("stay free"), "the log has no cause:\n{log}");
+    device.is_clean(&before)?;
+    device.write(SETTINGS, settings.as_bytes())?;
+    device.client(&format!("install {artifact}"), 0)?;
+    device.answers(8080, "1")
 }
 
 fn refused(device: &mut Device) -> Result<()> {
