@@ -1,14 +1,11 @@
 //! The previous files: each has a hard link in `kept/` before its name in the destination changes.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
+use mender_update_module::FileName;
 use mender_update_module::durable::{Dir, Kind};
-use mender_update_module::{FileName, log};
 
 /// The largest number of files in a message.
 const LISTED: usize = 10;
-
-/// The number of names that are tried for a directory that is moved aside.
-const NAMES: u32 = 1000;
 
 /// Whether `name` is in `previous`, which is sorted.
 pub fn is_in(previous: &[FileName], name: &FileName) -> bool {
@@ -28,7 +25,7 @@ pub fn restore(previous: &[FileName], kept: Option<&Dir>, destination: &Dir) -> 
             continue;
         }
         if destination.kind(name)? == Some(Kind::Directory) {
-            move_aside(destination, name)?;
+            destination.move_aside(name)?;
         }
         kept.rename(name, destination, name)?;
         ensure!(
@@ -38,27 +35,6 @@ pub fn restore(previous: &[FileName], kept: Option<&Dir>, destination: &Dir) -> 
         );
     }
     Ok(())
-}
-
-/// Renames a directory that has the name of a previous file.
-fn move_aside(destination: &Dir, name: &FileName) -> Result<()> {
-    for number in 1..=NAMES {
-        let mut aside = name.as_ref().as_os_str().to_owned();
-        aside.push(format!(".aside-{number}"));
-        let Ok(aside) = FileName::new(aside) else { continue };
-        if destination.kind(&aside)?.is_none() && destination.rename_to_free(name, destination, &aside).is_ok() {
-            log!(
-                "moved aside: {}/{name}: a directory with the name of a previous file; it is {aside} now: check its content, \
-                 and remove it",
-                destination.path().display()
-            );
-            return Ok(());
-        }
-    }
-    bail!(
-        "{}/{name}: a directory with the name of a previous file, which cannot be renamed: move it away",
-        destination.path().display()
-    )
 }
 
 /// Checks that all of `previous` are in `destination`. If nothing was `activated`, another program removed a missing

@@ -147,9 +147,9 @@ impl Write for WrittenEarly<'_> {
     }
 }
 
-/// Copies everything, and returns the number of bytes, and their checksum (XXH3, 64 bits). The client has verified the SHA-256 of the payload. This checksum finds
-/// storage that returns other data than was written, and needs a twentieth of the time of SHA-256 on a Cortex-A53,
-/// which has no instructions for that.
+/// Copies everything, and returns the number of bytes, and their checksum (XXH3, 64 bits). The client has verified the
+/// SHA-256 of the payload. This checksum finds storage that returns other data than was written, and needs a twentieth
+/// of the time of SHA-256 on a Cortex-A53, which has no instructions for that.
 fn copy(from: &mut impl Read, to: &mut impl Write) -> Result<(u64, u64)> {
     let mut buffer = vec![0; BUFFER];
     let (mut bytes, mut hash) = (0, XxHash3_64::new());

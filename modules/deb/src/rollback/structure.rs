@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use mender_update_module::durable::{self, Dir};
-use mender_update_module::{FileName, log};
 
 use crate::backup::path_record::RecordedPath;
 use crate::backup::path_state::PathState;
@@ -15,9 +14,6 @@ use crate::dpkg::related_files::HELPER_STAGING;
 use crate::paths::{is_directory, parent_and_name};
 use crate::rollback::path_restore;
 use crate::rollback::source::{Recorded, Source};
-
-/// How many directories that were moved aside may be beside each other.
-const ASIDE_NAMES: u32 = 100;
 
 /// Restores directories, symlinks to directories, and paths that have become one of these.
 pub fn restore(source: &Source) -> Result<()> {
@@ -62,29 +58,8 @@ fn remove_directory(path: &Path, recorded: &BTreeSet<PathBuf>) -> Result<()> {
     }
     let (parent, name) = parent_and_name(path)?;
     let parent = Dir::open(parent)?;
-    let aside =
-        free_name(&parent, &name).with_context(|| format!("moving {} aside failed: move it away", path.display()))?;
-    parent.rename_to_free(&name, &parent, &aside)?;
-    log!(
-        "rollback: {} was not a directory before this update: its files of no package are now in {}: move \
-         them where they belong",
-        path.display(),
-        parent.path().join(&aside).display()
-    );
+    parent.move_aside(&name)?;
     parent.sync()
-}
-
-/// The first name for the directory `name` in `parent` that is free. Earlier rollbacks may have moved others aside.
-fn free_name(parent: &Dir, name: &FileName) -> Result<FileName> {
-    for number in 1..=ASIDE_NAMES {
-        let mut aside = name.as_ref().as_os_str().to_owned();
-        aside.push(if number == 1 { ".mender-aside".to_owned() } else { format!(".mender-aside-{number}") });
-        let aside = FileName::new(aside)?;
-        if parent.kind(&aside)?.is_none() {
-            return Ok(aside);
-        }
-    }
-    bail!("{ASIDE_NAMES} others are beside it")
 }
 
 /// Removes the paths below `directory` that are in `recorded`. The depth is that of the packages' own paths.

@@ -265,18 +265,18 @@ fn data_in_a_directory_in_the_place_of_a_previous_file_are_moved_aside() {
     device.dpkg(&[RawPackage::new("app", "1").file("/srv/path", "a file").build()]);
     let new = RawPackage::new("app", "2").directory("/srv/path").file("/srv/path/in", "x");
     // Nothing removes the first directory before the second rollback.
-    for aside in ["/srv/path.mender-aside", "/srv/path.mender-aside-2"] {
+    for aside in ["/srv/path.aside-1", "/srv/path.aside-2"] {
         device.download_raw(&[new.build()]);
         device.ok("ArtifactInstall");
         device.write("/srv/path/data", aside);
         let log = device.ok("ArtifactRollback");
-        assert!(log.contains("rollback complete") && log.contains(&format!("{aside}:")), "{log}");
+        assert!(log.contains("rollback complete") && log.contains(&format!("{aside} from now on:")), "{log}");
         assert_eq!(device.text("/srv/path"), "a file");
         assert_eq!(device.text(&format!("{aside}/data")), aside);
         device.ok("ArtifactFailure");
         device.ok("Cleanup");
     }
-    assert_eq!(device.text("/srv/path.mender-aside/data"), "/srv/path.mender-aside");
+    assert_eq!(device.text("/srv/path.aside-1/data"), "/srv/path.aside-1");
 }
 
 #[test]

@@ -100,11 +100,11 @@ fn a_package_in_a_cache_that_others_may_change_is_not_used() {
     let cached = device.path("/var/cache/apt/archives/app_1.0_all.deb");
     fs::write(&cached, app("1.0").checksums().build().unwrap()).unwrap();
     let (rebuilt, original) = ("rebuilt from the installed files", "the original package");
-    for (owner, mode, words) in [(8, 0o644, rebuilt), (0, 0o664, rebuilt), (0, 0o644, original)] {
+    for (owner, mode, expected) in [(8, 0o644, rebuilt), (0, 0o664, rebuilt), (0, 0o644, original)] {
         chown(&cached, Some(owner), None).unwrap();
         fs::set_permissions(&cached, fs::Permissions::from_mode(mode)).unwrap();
         let log = device.install(&[app("2.0")]);
-        assert!(log.contains(words), "owner {owner}, mode {mode:o}: {log}");
+        assert!(log.contains(expected), "owner {owner}, mode {mode:o}: {log}");
         device.roll_back();
     }
 }

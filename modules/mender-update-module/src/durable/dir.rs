@@ -14,7 +14,11 @@ use rustix::io::Errno;
 use super::attributes::require_account;
 use super::trust::changeable_itself;
 use super::{Kind, Node, failed};
+use crate::log;
 use crate::name::FileName;
+
+/// The largest number of directories that were moved aside beside each other.
+const ASIDE_MAX: u32 = 100;
 
 /// An open directory. It stays the same directory if its path changes.
 ///
@@ -296,6 +300,38 @@ impl Dir {
     /// As [`rename`](Self::rename), and when `new_name` exists.
     pub fn rename_to_free(&self, name: &FileName, into: &Dir, new_name: &FileName) -> Result<()> {
         self.rename_with(name, into, new_name, RenameFlags::NOREPLACE)
+    }
+
+    /// Renames the directory `name`, where the previous version has none, to the first free name of `NAME.aside-1`,
+    /// `NAME.aside-2`, …, and logs that.
+    ///
+    /// # Errors
+    /// When it cannot be renamed, or no name is free.
+    pub fn move_aside(&self, name: &FileName) -> Result<()> {
+        let path = self.path.join(name);
+        let moving = || format!("moving {} aside failed: move it away by hand", path.display());
+        let aside = self.free_name(name).with_context(moving)?;
+        // Before the rename: after a power loss between them, nobody would say where the directory is.
+        log!(
+            "moving aside: {}: the previous version has no directory there; it is {} from now on: check its content, \
+             and remove it",
+            path.display(),
+            self.path.join(&aside).display()
+        );
+        self.rename_to_free(name, self, &aside).with_context(moving)
+    }
+
+    /// The first free name of a directory that is moved aside.
+    fn free_name(&self, name: &FileName) -> Result<FileName> {
+        for number in 1..=ASIDE_MAX {
+            let mut aside = name.as_ref().as_os_str().to_owned();
+            aside.push(format!(".aside-{number}"));
+            let aside = FileName::new(aside)?;
+            if self.kind(&aside)?.is_none() {
+                return Ok(aside);
+            }
+        }
+        bail!("{ASIDE_MAX} others are beside it")
     }
 
     /// Exchanges `name` and `other` in `into` atomically.

@@ -193,7 +193,9 @@ mod tests {
 
     #[test]
     fn only_a_status_from_200_to_299_is_healthy() {
-        for (status, healthy) in [(&[200], true), (&[299], true), (&[300], false), (&[304], false), (&[500], false)] {
+        let cases: [(&[_], _); 6] =
+            [(&[199], false), (&[200], true), (&[299], true), (&[300], false), (&[304], false), (&[500], false)];
+        for (status, healthy) in cases {
             let url = format!("http://{}/", server(status));
             assert_eq!(get(&url, Duration::from_secs(60)).is_ok(), healthy, "{status:?}");
         }

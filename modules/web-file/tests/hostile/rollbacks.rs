@@ -19,7 +19,7 @@ fn a_previous_file_is_restored_where_a_directory_has_its_name() {
     fs::create_dir(device.www.join("passwd")).unwrap();
     fs::write(device.www.join("passwd/foreign"), "data").unwrap();
     let outcome = device.call("ArtifactRollback");
-    assert!(outcome.success() && outcome.stderr.contains("moved aside"), "{outcome:?}");
+    assert!(outcome.success() && outcome.stderr.contains("moving aside"), "{outcome:?}");
     assert_eq!((device.text("passwd"), device.text("index.html")), ("previous".into(), "previous".into()));
     assert_eq!(device.text("passwd.aside-1/foreign"), "data");
     device.ok("Cleanup");
