@@ -53,10 +53,12 @@ impl ArtifactFiles {
     /// When it is too long, or cannot be written.
     pub fn receive(&mut self, name: &FileName, payload: &mut impl Read) -> Result<()> {
         let path = name.as_ref().to_str().with_context(|| format!("invalid file name: {name}: not UTF-8"))?;
-        let mut limited = payload.take(DEFINITION_MAX + 1);
-        self.write(path, 0o644, DEFINITION_MAX, &mut limited).with_context(|| format!("writing {name} failed"))?;
-        ensure!(limited.limit() > 0, "definition too long: {name}: more than {DEFINITION_MAX} bytes");
-        Ok(())
+        let mut text = Vec::new();
+        let reading = || format!("reading {name} failed");
+        payload.take(DEFINITION_MAX + 1).read_to_end(&mut text).with_context(reading)?;
+        let size = text.len() as u64;
+        ensure!(size <= DEFINITION_MAX, "definition too long: {name}: more than {DEFINITION_MAX} bytes");
+        self.write(path, 0o644, size, &mut text.as_slice()).with_context(|| format!("writing {name} failed"))
     }
 
     /// Unpacks the tar archive `name`.

@@ -1,5 +1,6 @@
 //! Loading of the payload: image archives into the engine, all other files into the staging directory.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::Path;
@@ -10,6 +11,7 @@ use mender_update_module::{FileName, Payload, Payloads, log};
 
 use crate::artifact_files::ArtifactFiles;
 use crate::engine::{Engine, ListedImage};
+use crate::engine_kind::EngineKind;
 use crate::forms::Definition;
 use crate::image::{Image, ImageId};
 use crate::image_archive::{Digests, ImageArchive, refuse_compressed};
@@ -18,6 +20,9 @@ use crate::reserved_names;
 
 /// The factor of an archive's size that podman needs in its temporary directory: the archive, and its layers once more.
 const COPIES: u64 = 2;
+
+/// The same for docker, which unpacks an archive in a temporary directory of its storage.
+const DOCKER_COPIES: u64 = 1;
 
 /// The engine's IDs of images, by the IDs that the artifact gives them.
 pub type EngineIds = BTreeMap<ImageId, ImageId>;
@@ -119,7 +124,7 @@ impl Loader<'_> {
         let sizes = images.iter().filter_map(|image| image.size);
         let unpacked = sizes.fold(0, u64::saturating_add);
         let size = archive.size.unwrap_or(unpacked);
-        self.check_space(unpacked.max(size), size.saturating_mul(COPIES))?;
+        self.check_space(unpacked.max(size), size.saturating_mul(self.copies()))?;
         let name = archive.name.clone();
         let before: BTreeSet<_> = self.engine.images()?.into_iter().map(|listed| listed.id).collect();
         let loaded = self.stream(archive).with_context(|| format!("loading {name} failed"));
@@ -132,12 +137,23 @@ impl Loader<'_> {
         let is_unexpected = |id: &&ImageId| !before.contains(id) && !ids.values().any(|expected| expected == *id);
         let unexpected: BTreeSet<_> = listed.iter().map(|listed| &listed.id).filter(is_unexpected).collect();
         for id in unexpected {
-            log!("unexpected image in {name}: {id}: not in the meta-data; removing it");
+            // An archive that could not be read to its end may have been loaded: the error is logged later.
+            if loaded.is_ok() {
+                log!("unexpected image in {name}: {id}: not in the meta-data; removing it");
+            }
             self.remove(id, &listed)?;
         }
         loaded?;
         log!("image loaded: {name}");
         Ok(ids)
+    }
+
+    /// How often the engine copies an archive before it stores the images.
+    fn copies(&self) -> u64 {
+        match self.engine.kind {
+            EngineKind::Podman => COPIES,
+            EngineKind::Docker => DOCKER_COPIES,
+        }
     }
 
     fn stream(&self, archive: &mut Payload) -> Result<Digests> {
@@ -151,15 +167,17 @@ impl Loader<'_> {
         }
         let first = &first[..length];
         refuse_compressed(first)?;
-        let is_unknown = archive.size.is_none();
-        // A client older than 4.0 announces no size. While the engine reads the archive, it makes the first copy, and
-        // has written what came before this block.
+        // A client older than 4.0 announces no size.
+        let is_unchecked = Cell::new(archive.size.is_none());
+        // While the engine reads the archive, it makes the first copy, and has written what came before this block.
         let content = SpaceChecked::new(first.chain(archive), |block, total| {
-            let copies = total.saturating_mul(COPIES - 1).saturating_add(block);
-            if is_unknown { self.check_space(total, copies) } else { Ok(()) }
+            let copies = total.saturating_mul(self.copies() - 1).saturating_add(block);
+            if is_unchecked.get() { self.check_space(total, copies) } else { Ok(()) }
         });
         let mut archive = ImageArchive::new(content, self.project);
         self.engine.load(&mut archive)?;
+        // The engine has written all that it needs. What is left of the archive is not written.
+        is_unchecked.set(false);
         archive.finish().context("reading the rest of the archive failed")
     }
 
@@ -186,7 +204,7 @@ impl Loader<'_> {
         let storage = self.engine.storage.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
         let storage = Dir::open(storage)?;
         let Some(directory) = &self.engine.load_directory else {
-            return storage.check_space(stored, self.reserve);
+            return storage.check_space(stored.saturating_add(copies), self.reserve);
         };
         let tmp_dir = directory.parent(&self.engine.storage)?;
         if tmp_dir.is_on_filesystem_of(&storage)? {

@@ -86,7 +86,8 @@ impl Tags<'_> {
     }
 
     /// Removes those of `candidates` that none of `projects` needs, by their names in `given` and those that this
-    /// update gave them. An image with any other name is kept: something else uses it.
+    /// update gave them. A name that an image had before this update, and that no version of the project gave it, is
+    /// not this module's to remove: the image is kept.
     pub fn prune(
         &self,
         candidates: &BTreeSet<ImageId>,
@@ -97,7 +98,8 @@ impl Tags<'_> {
         let needed = Needed::by(projects, engine)?;
         for id in candidates {
             let of_image = given.iter().filter(|(of, _)| of == id).map(|(_, reference)| reference);
-            let given = of_image.chain(self.before.keys()).map(|name| name.as_listed(engine.kind));
+            let changed = self.before.iter().filter(|(_, before)| before.as_ref() != Some(id)).map(|(name, _)| name);
+            let given = of_image.chain(changed).map(|name| name.as_listed(engine.kind));
             let given: BTreeSet<_> = given.chain([reserved_names::kept(project, id)?]).collect();
             let is_removable = |listed: &ListedImage| {
                 listed

@@ -248,7 +248,8 @@ impl ProjectUpdate {
         if end == End::Previous {
             self.tags().restore()?;
         }
-        let discarded = Project::read(&self.staged())?;
+        let is_own = self.has_own_staged_directory()?;
+        let discarded = if is_own { Project::read(&self.staged())? } else { Project::default() };
         // An earlier attempt that failed may have removed the staged project, and a power loss after it brought its
         // images back: the record has them too.
         let given = [discarded.images, self.previous_images.clone()].concat();
@@ -268,10 +269,28 @@ impl ProjectUpdate {
         }
         // Before the record of the names is removed.
         storage.sync()?;
+        if is_own {
+            durable::remove_tree(&self.staged())?;
+        }
         // Another project may have its previous version beside it, which could not be restored.
-        durable::remove_tree(&self.staged())?;
         durable::remove_empty_dir(&self.staging())?;
         Dir::open(&self.state_directory)?.sync()
+    }
+
+    /// Whether the directory in the staging directory is of this update, and not the previous version of a later one of
+    /// the same project, which could not be restored.
+    fn has_own_staged_directory(&self) -> Result<bool> {
+        let recorded: Vec<_> = [&self.staged_directory, &self.previous_directory].into_iter().flatten().collect();
+        if recorded.is_empty() || !durable::exists(&self.staged())? {
+            return Ok(true); // the download did not come so far that it was recorded
+        }
+        let found = Dir::open(&self.staged())?;
+        for known in recorded {
+            if known.is(&found)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -314,10 +314,13 @@ impl<U: Update> Transaction<U> {
         set_aside::left(&self.journal)
     }
 
-    /// Tries again to remove the files of the ended transactions `left`. Failures are logged. Call it while no update
-    /// is pending: an earlier update may have had the same staging directory.
+    /// Tries again to remove the files of the ended transactions `left`, unless the rollback of an update has failed.
+    /// Failures are logged. Call it while no update is pending. The reason of both: these updates may have the same
+    /// staging directory, with their previous version.
     pub fn retry_left(&self, left: &[FileName]) {
-        set_aside::retry::<U>(&self.journal, left, |_| Ok(true));
+        if self.journal.unrestored().is_ok_and(|unrestored| unrestored.is_empty()) {
+            set_aside::retry::<U>(&self.journal, left, |_| Ok(true));
+        }
     }
 
     fn read(&self) -> Result<Option<RecordOf<U>>> {

@@ -128,3 +128,17 @@ fn an_image_that_had_no_name_before_has_none_after_a_rollback_or_a_refused_downl
         assert!(device.has_image(&image), "the next update has removed it");
     }
 }
+
+#[test]
+fn a_users_name_of_an_image_that_both_versions_have_stays() {
+    let mut device = Device::new();
+    let image = archive(TAG, "1", Mode::Healthy);
+    device.engine.add_image(&image.id, "healthy").unwrap();
+    device.engine.tag(&image.id, TAG).unwrap();
+    for _ in 0..3 {
+        assert!(device.download_one("shop", TAG, &image).success());
+        device.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
+        let tags = device.engine.tags().unwrap();
+        assert!(tags.contains(&(TAG.to_owned(), image.id.clone())), "{tags:?}");
+    }
+}

@@ -9,7 +9,7 @@ use mender_update_module_test::privileged::Mounted;
 use serde_json::json;
 use test_image::{Archive, Image, Mode};
 
-use crate::device::{Device, archive, refused};
+use crate::device::{Device, archive, one, refused};
 
 const TAG: &str = "localhost/shop:latest";
 
@@ -106,5 +106,71 @@ fn an_image_of_unknown_size_leaves_the_reserve_free() {
         assert_eq!(device.has_image(&image), fits);
         device.ok("Cleanup");
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "its space is not free");
+    }
+}
+
+/// The archive's end is read after the engine has stored the image: its space is not needed a second time. Temporary
+/// files are on another file system, so that the storage alone is small.
+#[test]
+fn an_image_needs_its_space_in_the_storage_once() {
+    for (generation, size_in_meta_data) in [(Generation::V5, false), (Generation::V3, false), (Generation::V3, true)] {
+        let mut device = Device::of(generation, "");
+        let storage = device.engine.directory().to_owned();
+        let tmp_dir = device.client.device().join("tmp");
+        fs::create_dir(&tmp_dir).unwrap();
+        let _mounted = match Mounted::tmpfs(storage.parent().unwrap(), "size=16m,mode=755") {
+            Ok(mounted) => mounted,
+            Err(error) => return eprintln!("skipped: {error:#}"),
+        };
+        fs::create_dir(&storage).unwrap();
+        device.set(&format!("reserve_mib = 4\ntmp_dir = {tmp_dir:?}\n"));
+        let layers = storage.join("layers");
+        let script = format!(
+            "\"$mock\" \"$@\" || exit\ncase \" $* \" in *' load '*) head --bytes {} /dev/zero >'{}'; esac",
+            7 << 20,
+            layers.display()
+        );
+        device.replace_program("podman", &script);
+        for (size, fits) in [(13 << 20, false), (7 << 20, true)] {
+            let image = archive_of_size(size);
+            let mut meta_data = one("shop", TAG, &image.id);
+            if size_in_meta_data {
+                meta_data["images"][0]["size"] = json!(size);
+            }
+            let outcome = device.download(&meta_data, &[("app.tar", &image.content)]);
+            assert_eq!(outcome.success(), fits, "{generation:?}, {size}: {outcome:?}");
+            let expected = format!("not enough space in {}", storage.display());
+            assert_eq!(outcome.stderr.contains(&expected), !fits, "{outcome:?}");
+            assert!(!outcome.stderr.contains("unexpected image"), "{outcome:?}");
+            assert_eq!(device.has_image(&image), fits);
+            device.ok("Cleanup");
+        }
+    }
+}
+
+#[test]
+fn a_small_definition_needs_no_more_space_than_it_has() {
+    for generation in [Generation::V5, Generation::V3] {
+        let mut device = Device::of(generation, "reserve_mib = 4\n");
+        let image = archive(TAG, "1", Mode::Healthy);
+        device.engine.add_image(&image.id, "healthy").unwrap();
+        fs::create_dir_all(device.state_directory()).unwrap();
+        let _mounted = match Mounted::tmpfs(&device.state_directory(), "size=4200k,mode=755") {
+            Ok(mounted) => mounted,
+            Err(error) => return eprintln!("skipped: {error:#}"),
+        };
+        let meta_data = json!({
+            "project": "shop",
+            "images": [{"id": format!("sha256:{}", image.id), "ref": TAG}],
+            "quadlet": ["web.container"],
+        });
+        let definition = format!("[Container]\nImage={TAG}\n");
+        // Without podman's generator of units, it is refused later.
+        let outcome = device.download(&meta_data, &[("web.container", definition.as_bytes())]);
+        assert!(!outcome.stderr.contains("not enough space"), "{generation:?}: {outcome:?}");
+        device.ok("Cleanup");
+        let long = definition + &"#".repeat(120 << 10);
+        refused(&device.download(&meta_data, &[("web.container", long.as_bytes())]), "4194304 stay free");
+        device.ok("Cleanup");
     }
 }

@@ -99,41 +99,72 @@ fn a_commit_removes_the_previous_image_and_nothing_else() {
 /// repeated with its record, before or after a later update is staged, and removes the images again.
 #[test]
 fn a_repeated_cleanup_removes_images_that_came_back() {
-    for (ends, active) in [(["ArtifactCommit", "Cleanup"], "2"), (["ArtifactRollback", "Cleanup"], "1")] {
-        for (record, is_late) in [("left-1.json", false), ("late-1.json", true)] {
-            let mut device = Device::new();
-            let removed = device.update("shop", "localhost/shop:1", "1");
-            let mut images = device.engine_state();
-            let new = archive("localhost/shop:2", "2", Mode::Healthy);
-            assert!(device.download_one("shop", "localhost/shop:2", &new).success());
-            device.ok("ArtifactInstall");
-            let removed = if active == "2" { removed } else { new };
-            if active == "1" {
-                images = device.engine_state();
+    let tags = ["localhost/shop:1", "localhost/shop:2", "localhost/shop:3"];
+    for [first, second, third] in [tags, [TAG; 3]] {
+        for state in ["ArtifactCommit", "ArtifactRollback"] {
+            for (record, is_late) in [("left-1.json", false), ("late-1.json", true)] {
+                let mut device = Device::new();
+                device.update("shop", first, "1");
+                assert!(device.download_one("shop", second, &archive(second, "2", Mode::Healthy)).success());
+                device.all(&["ArtifactInstall", state]);
+                let (_, tags, images) = device.engine_state();
+                assert_eq!(images.len(), 2);
+                let journal = fs::read(device.state_directory().join("journal.json")).unwrap();
+                device.ok("Cleanup");
+                let come_back = |device: &Device| {
+                    images.iter().for_each(|(id, mode)| device.engine.add_image(id, mode).unwrap());
+                    let now = device.engine.tags().unwrap();
+                    let lost = tags.iter().filter(|(name, _)| now.iter().all(|(other, _)| other != name));
+                    lost.for_each(|(name, id)| device.engine.tag(id, name).unwrap());
+                    fs::write(device.state_directory().join(record), &journal).unwrap();
+                };
+                if !is_late {
+                    come_back(&device);
+                }
+                let next = archive(third, "3", Mode::Healthy);
+                assert!(device.download_one("shop", third, &next).success());
+                if is_late {
+                    come_back(&device);
+                }
+                device.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
+                let (_, tags, left) = device.engine_state();
+                assert_eq!(left, [(next.id, "healthy".to_owned())], "{first}, {state}, {record}");
+                assert!(tags.len() == 2 && tags.iter().any(|(name, _)| name == third), "{tags:?}");
+                assert!(!device.state_directory().join(record).exists());
             }
-            device.ok(ends[0]);
-            let journal = fs::read(device.state_directory().join("journal.json")).unwrap();
-            device.ok(ends[1]);
-            assert!(!device.has_image(&removed));
-            let come_back = |device: &Device| {
-                images.2.iter().for_each(|(id, mode)| device.engine.add_image(id, mode).unwrap());
-                images.1.iter().for_each(|(name, id)| device.engine.tag(id, name).unwrap());
-                fs::write(device.state_directory().join(record), &journal).unwrap();
-            };
-            if !is_late {
-                come_back(&device);
-            }
-            let next = archive("localhost/shop:3", "3", Mode::Healthy);
-            assert!(device.download_one("shop", "localhost/shop:3", &next).success());
-            if is_late {
-                come_back(&device);
-            }
-            device.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
-            let (_, _, left) = device.engine_state();
-            assert_eq!(left, [(next.id, "healthy".to_owned())], "{ends:?}, {record}");
-            assert!(!device.state_directory().join(record).exists());
         }
     }
+}
+
+/// The files of an earlier update of the same project are removed by name: not while a rollback still needs these.
+#[test]
+fn a_repeated_cleanup_keeps_the_previous_version_of_a_rollback_that_failed() {
+    let mut device = Device::new();
+    device.update("shop", "localhost/shop:1", "1");
+    let two = archive("localhost/shop:2", "2", Mode::Healthy);
+    assert!(device.download_one("shop", "localhost/shop:2", &two).success());
+    device.all(&["ArtifactInstall", "ArtifactCommit"]);
+    let journal = fs::read(device.state_directory().join("journal.json")).unwrap();
+    device.ok("Cleanup");
+    let three = archive("localhost/shop:3", "3", Mode::Healthy);
+    assert!(device.download_one("shop", "localhost/shop:3", &three).success());
+    fs::write(device.state_directory().join("late-1.json"), &journal).unwrap();
+    device.ok("ArtifactInstall");
+    let (active, aside) = (device.state_directory().join("projects/shop"), device.client.device().join("aside"));
+    fs::rename(&active, &aside).unwrap();
+    assert!(Command::new("cp").arg("--archive").arg(&aside).arg(&active).status().unwrap().success());
+    refused(&device.client.call("ArtifactRollback").unwrap(), "it was replaced");
+    device.all(&["ArtifactFailure", "Cleanup"]);
+    device.update("other", "localhost/other:1", "9");
+    assert!(device.state_directory().join("unrestored-1.json").exists());
+    assert!(device.has_image(&two) && device.state_directory().join("staging/shop/project.json").exists());
+    // As the message says: the rollback succeeds, and everything is removed with the next update.
+    fs::remove_dir_all(&active).unwrap();
+    fs::rename(&aside, &active).unwrap();
+    device.update("other", "localhost/other:1", "10");
+    assert_eq!(device.running("shop.web"), Some(two.id.clone()));
+    assert!(device.has_image(&two) && !device.has_image(&three) && device.is_clean());
+    assert!(!device.state_directory().join("late-1.json").exists());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use mender_update_module::Program;
+use mender_update_module::durable::Dir;
 
 use crate::dpkg::conffile_policy::conffile_options;
 use crate::dpkg::database::Database;
@@ -68,7 +69,8 @@ pub fn install(staged: &[StagedPackage], remove: &[PackageKey], options: &Option
     apt_get(staged, remove, options, database).args(downgrade).run()
 }
 
-/// Downloads the packages that the installation of `staged` needs into `directory`, and changes nothing else.
+/// Downloads the packages that the installation of `staged` needs into `directory`, which has the directory `partial`,
+/// and changes nothing else. Leaves the reserve of `options` free.
 pub fn download(
     staged: &[StagedPackage],
     remove: &[PackageKey],
@@ -77,11 +79,23 @@ pub fn download(
     directory: &Path,
 ) -> Result<()> {
     let downgrade = options.allow_downgrade.then_some("--allow-downgrades");
-    apt_get(staged, remove, options, database)
-        .args(["--download-only", "-o"])
-        .arg(format!("Dir::Cache::Archives={}", directory.display()))
-        .args(downgrade)
-        .run()
+    let apt = || {
+        apt_get(staged, remove, options, database)
+            .arg("-o")
+            .arg(format!("Dir::Cache::Archives={}", directory.display()))
+            .args(downgrade)
+    };
+    let listed = apt().arg("--print-uris").output()?;
+    let size = size_of_downloads(&String::from_utf8_lossy(&listed));
+    Dir::open(directory)?.check_space(size, options.reserve).context("downloading packages failed")?;
+    apt().arg("--download-only").run()
+}
+
+/// The size in bytes of the files that apt would download: its lines `'URI' NAME SIZE HASH`.
+fn size_of_downloads(output: &str) -> u64 {
+    let lines = output.lines().filter_map(|line| line.strip_prefix('\'')?.split_once("' "));
+    let sizes = lines.filter_map(|(_, rest)| rest.split(' ').nth(1)?.parse::<u64>().ok());
+    sizes.fold(0, u64::saturating_add)
 }
 
 fn apt_get(staged: &[StagedPackage], remove: &[PackageKey], options: &Options, database: &Database) -> Program {
@@ -158,6 +172,13 @@ mod tests {
         assert_eq!(names(&transaction.remove), ["a", "gone"]);
         assert_eq!(names(&transaction.configure), ["c"]);
         assert_eq!(transaction.packages().count(), 4);
+    }
+
+    #[test]
+    fn the_sizes_of_downloads_are_added() {
+        let output = "Reading package lists...\n'http://h/it's/a_1.deb' a_1_all.deb 1000 SHA256:00\n\
+                    'copy:/srv/./b.deb' b_1_all.deb 24 SHA256:11\n'file:/c' c.deb no-number\n";
+        assert_eq!(size_of_downloads(output), 1024);
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Backup {
         let dir = Dir::make(&directory.0, 0o700)?;
         check_space(affected, database, &dir, options.reserve)?;
         let packages = keep_packages(affected, database, deb_cache, &dir)?;
-        let files = FileBackup::create(&affected.copied, &directory.files(), options.backup_size)?;
+        let files = FileBackup::create(&affected.copied, &directory.files(), options.backup_size, options.reserve)?;
         PathRecord::new(directory.record()).write(&affected.paths, &affected.exclusive)?;
         Tables::read()?.write(&directory.tables_before())?;
         let new_packages = Some(staged.iter().map(NewPackage::new).collect::<Result<_>>()?);

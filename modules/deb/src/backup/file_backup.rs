@@ -31,12 +31,12 @@ enum Previous {
 }
 
 impl FileBackup {
-    /// Copies each of `paths` to `directory`, at most `limit` bytes in total. Devices, pipes and sockets have
-    /// no content to copy.
+    /// Copies each of `paths` to `directory`, at most `limit` bytes in total, and leaves `reserve` bytes free there.
+    /// Devices, pipes and sockets have no content to copy.
     ///
     /// # Errors
     /// When a path cannot be read, a copy cannot be written, or the copies exceed `limit`.
-    pub fn create(paths: &BTreeSet<PathBuf>, directory: &Path, limit: u64) -> Result<Self> {
+    pub fn create(paths: &BTreeSet<PathBuf>, directory: &Path, limit: u64, reserve: u64) -> Result<Self> {
         let mut entries = Vec::new();
         let mut size = 0_u64;
         for path in paths {
@@ -52,6 +52,7 @@ impl FileBackup {
                         path.display()
                     );
                     let name = FileName::new(entries.len().to_string())?;
+                    durable::make_dirs(directory)?.check_space(found.len(), reserve)?;
                     durable::copy(path, &directory.join(&name))?;
                     Previous::Copied(name)
                 }

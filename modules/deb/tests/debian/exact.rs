@@ -270,7 +270,7 @@ fn data_in_a_directory_in_the_place_of_a_previous_file_are_moved_aside() {
         device.ok("ArtifactInstall");
         device.write("/srv/path/data", aside);
         let log = device.ok("ArtifactRollback");
-        assert!(log.contains("rollback complete") && log.contains(&format!("{aside} from now on:")), "{log}");
+        assert!(log.contains("rollback complete") && log.contains(&format!(" to {aside}:")), "{log}");
         assert_eq!(device.text("/srv/path"), "a file");
         assert_eq!(device.text(&format!("{aside}/data")), aside);
         device.ok("ArtifactFailure");

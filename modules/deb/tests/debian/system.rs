@@ -148,8 +148,28 @@ fn the_reserve_stays_free_also_if_apt_downloads_packages() {
         device.download(std::slice::from_ref(&needs));
         let outcome = device.client.call("ArtifactInstall").unwrap();
         assert_eq!(outcome.success(), fits, "{outcome:?}");
+        assert_eq!(outcome.stderr.contains("downloading packages failed: not enough space in "), !fits, "{outcome:?}");
         assert_eq!(outcome.stderr.contains("4194304 stay free: free some space"), !fits, "{outcome:?}");
         device.roll_back();
+        device.assert_clean();
+    }
+}
+
+#[test]
+fn the_reserve_stays_free_also_for_copies_of_files() {
+    let device = Device::new(&[]);
+    let data = device.client.datastore().join("update-modules");
+    fs::create_dir_all(&data).unwrap();
+    mount("tmpfs", &data, "tmpfs", MountFlags::empty(), Some(c"size=8m,mode=755")).unwrap();
+    device.client.set("deb", "reserve_mib = 4\n").unwrap();
+    for (size, fits) in [(5 << 20, false), (2 << 20, true)] {
+        device.write("/srv/large", &"x".repeat(size));
+        device.download_raw(&[RawPackage::new("new", "1").file("/srv/large", "x").build()]);
+        let outcome = device.client.call("ArtifactInstall").unwrap();
+        assert_eq!(outcome.success(), fits, "{outcome:?}");
+        assert_eq!(outcome.stderr.contains("4194304 stay free: free some space"), !fits, "{outcome:?}");
+        device.roll_back();
+        assert_eq!(device.text("/srv/large").len(), size);
         device.assert_clean();
     }
 }

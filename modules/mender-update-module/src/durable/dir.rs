@@ -313,8 +313,7 @@ impl Dir {
         let aside = self.free_name(name).with_context(moving)?;
         // Before the rename: after a power loss between them, nobody would say where the directory is.
         log!(
-            "moving aside: {}: the previous version has no directory there; it is {} from now on: check its content, \
-             and remove it",
+            "moving aside: {} to {}: the previous version has no directory there: check its content, and remove it",
             path.display(),
             self.path.join(&aside).display()
         );

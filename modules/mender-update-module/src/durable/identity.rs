@@ -105,6 +105,12 @@ impl Known {
         Ok(dir)
     }
 
+    /// Whether `dir` is this directory, at any path. A directory without a recorded identity is taken for it.
+    pub fn is(&self, dir: &Dir) -> Result<bool> {
+        let found = dir.identity()?;
+        Ok(self.identity.as_ref().is_none_or(|known| known.is(&found)))
+    }
+
     /// Refuses `dir` if it is another directory.
     pub(super) fn require(&self, dir: &Dir) -> Result<()> {
         let found = dir.identity()?;
