@@ -5,9 +5,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
 
-use crate::limit::Limit;
+use crate::limit::Wait;
 
 /// The number of lines that are kept in memory.
 const KEPT_LINES: usize = 500;
@@ -50,7 +49,7 @@ pub(crate) enum Waited {
     Error(String),
     /// QEMU ended.
     Closed,
-    /// The limit expired.
+    /// The time of the wait is over.
     Expired,
 }
 
@@ -116,10 +115,9 @@ impl Console {
         self.shared.1.notify_all();
     }
 
-    /// Waits until a line contains `text`, an error is printed, or `limit` expires. `shown` gets the newest line, for
-    /// the progress display.
-    pub(crate) fn wait_for(&self, text: &str, limit: Limit, shown: impl Fn(&str)) -> Waited {
-        let deadline = Instant::now() + limit.duration();
+    /// Waits until a line contains `text`, an error is printed, or the time of `wait` is over. `shown` gets the newest
+    /// line, for the progress display.
+    pub(crate) fn wait_for(&self, text: &str, wait: Wait, shown: impl Fn(&str)) -> Waited {
         let mut received = self.received();
         let mut seen = 0;
         loop {
@@ -134,7 +132,7 @@ impl Console {
             if received.closed {
                 return Waited::Closed;
             }
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            let Some(left) = wait.left() else {
                 return Waited::Expired;
             };
             if let Some(line) = &received.newest {
@@ -164,6 +162,7 @@ impl Console {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::{Limit, with_deadline};
 
     fn console(text: &'static str) -> Console {
         Console::follow(text.as_bytes(), tempfile::tempfile().unwrap())
@@ -194,16 +193,25 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_the_line_an_error_or_the_stream() {
-        assert!(matches!(console("one\npi: ready\n").wait_for("ready", SOON, |_| ()), Waited::Seen));
+        assert!(matches!(console("one\npi: ready\n").wait_for("ready", SOON.start(), |_| ()), Waited::Seen));
         let console_with_panic = console("one\nKernel panic - x\n");
-        assert!(matches!(console_with_panic.wait_for("ready", SOON, |_| ()), Waited::Error(_)));
-        assert!(matches!(console("one\n").wait_for("ready", SOON, |_| ()), Waited::Closed));
+        assert!(matches!(console_with_panic.wait_for("ready", SOON.start(), |_| ()), Waited::Error(_)));
+        assert!(matches!(console("one\n").wait_for("ready", SOON.start(), |_| ()), Waited::Closed));
+    }
+
+    #[test]
+    fn a_wait_ends_at_the_deadline() {
+        // A stream that does not end before the writer is dropped.
+        let (stream, _writer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let console = Console::follow(stream, tempfile::tempfile().unwrap());
+        let past = Limit::new("PAST", 0);
+        assert!(matches!(with_deadline(past, || console.wait_for("ready", SOON.start(), |_| ())), Waited::Expired));
     }
 
     #[test]
     fn the_tail_has_the_last_lines() {
         let console = console("1\n2\n3\n");
-        console.wait_for("never", SOON, |_| ());
+        console.wait_for("never", SOON.start(), |_| ());
         assert_eq!(console.tail(2), "2\n3");
     }
 
@@ -212,7 +220,7 @@ mod tests {
         let progress = "[***] (1 of 3) Job tmpfiles.service/start running (2min / 15min)\n".repeat(KEPT_LINES);
         let text = format!("[  OK  ] Mounted data.mount\n{progress}");
         let console = Console::follow(io::Cursor::new(text), tempfile::tempfile().unwrap());
-        console.wait_for("never", SOON, |_| ());
+        console.wait_for("never", SOON.start(), |_| ());
         assert_eq!(console.tail(1), "[  OK  ] Mounted data.mount");
     }
 
@@ -226,7 +234,7 @@ mod tests {
              \x1bM\r\x1b[K[  \x1b[0;31m*\x1b[0m] (2 of 3) A stop job is running for tmpfiles (2s / 15min)\r\n\
              \x1bM\r\x1b[K[  OK  ] Finished tmpfiles.service\r\n",
         );
-        console.wait_for("never", SOON, |_| ());
+        console.wait_for("never", SOON.start(), |_| ());
         assert_eq!(console.tail(3), "[  OK  ] Mounted data.mount\n\x1bM\r\x1b[K[  OK  ] Finished tmpfiles.service");
     }
 }

@@ -21,7 +21,7 @@ mod ssh;
 
 pub use board::Board;
 pub use image::Image;
-pub use limit::Limit;
+pub use limit::{Limit, with_deadline};
 pub use machine::Machine;
 pub use overlay::Overlay;
 pub use snapshot::Snapshot;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use host::script::quoted;
@@ -149,10 +149,10 @@ impl Machine {
     /// # Errors
     /// As [`Machine::run`].
     pub fn wait_until(&self, limit: Limit, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + limit.duration();
+        let wait = limit.start();
         while !condition()? {
             self.check_console().map_err(|error| self.explain(error))?;
-            ensure!(Instant::now() < deadline, "{limit} expired");
+            wait.check()?;
             thread::sleep(PAUSE);
         }
         Ok(())
@@ -197,14 +197,15 @@ impl Machine {
 
     /// Waits for `line` on the console.
     pub(crate) fn wait(&self, step: &Step, line: &str, limit: Limit) -> Result<()> {
-        let error = match self.console.wait_for(line, limit, |newest| step.detail(newest.trim())) {
+        let wait = limit.start();
+        let error = match self.console.wait_for(line, wait, |newest| step.detail(newest.trim())) {
             Waited::Seen => return Ok(()),
             Waited::Error(line) => anyhow!("error on the console: {line}"),
             Waited::Closed => {
                 let log = fs::read_to_string(self.directory.join("qemu.log")).unwrap_or_default();
                 anyhow!("QEMU ended: {}", log.trim())
             }
-            Waited::Expired => anyhow!("{limit} expired"),
+            Waited::Expired => anyhow!("{wait} expired"),
         };
         Err(self.explain(error))
     }

@@ -31,11 +31,11 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use host::script::quoted;
@@ -200,7 +200,7 @@ fn listening(path: &Path) -> OsString {
 
 /// A connection to QEMU's monitor. The protocol is in QEMU's docs/interop/qmp-spec.
 struct Monitor {
-    stream: BufReader<UnixStream>,
+    stream: BufReader<Connection>,
 }
 
 impl Monitor {
@@ -216,6 +216,7 @@ impl Monitor {
         let line = format!("{}\n", json!({ "execute": command, "arguments": arguments }));
         self.stream
             .get_mut()
+            .stream
             .write_all(line.as_bytes())
             .with_context(|| format!("sending {command} to QEMU's monitor"))?;
         loop {
@@ -251,12 +252,12 @@ impl Monitor {
 /// registers of devices among it. The protocol is in GDB's manual, "The GDB Remote Serial Protocol", and in QEMU's
 /// docs/system/gdb.
 struct Debugger {
-    stream: UnixStream,
+    connection: Connection,
 }
 
 impl Debugger {
     fn connect(path: &Path) -> Result<Self> {
-        let mut debugger = Self { stream: connect(path)? };
+        let mut debugger = Self { connection: connect(path)? };
         debugger.command("Qqemu.PhyMemMode:1")?;
         Ok(debugger)
     }
@@ -288,14 +289,14 @@ impl Debugger {
     /// Sends `packet` and returns the answer.
     fn exchange(&mut self, packet: &str) -> Result<String> {
         let context = || format!("sending {packet} to QEMU's debugger interface");
-        self.stream.write_all(framed(packet).as_bytes()).with_context(context)?;
+        self.connection.stream.write_all(framed(packet).as_bytes()).with_context(context)?;
         let mut received = Vec::new();
         while !(received.len() > 3 && received[received.len() - 3] == b'#') {
             let mut byte = [0];
-            self.stream.read_exact(&mut byte).with_context(context)?;
+            self.connection.read_exact(&mut byte).with_context(context)?;
             received.push(byte[0]);
         }
-        self.stream.write_all(b"+").with_context(context)?;
+        self.connection.stream.write_all(b"+").with_context(context)?;
         let text = String::from_utf8_lossy(&received).into_owned();
         let (_, answer) = text.split_once('$').with_context(context)?;
         Ok(answer[..answer.len() - 3].to_owned())
@@ -308,17 +309,29 @@ fn framed(packet: &str) -> String {
     format!("${packet}#{sum:02x}")
 }
 
+/// A connection to QEMU. A read waits for [`MONITOR`] at most.
+struct Connection {
+    stream: UnixStream,
+}
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wait = MONITOR.start();
+        let expired = || io::Error::new(ErrorKind::TimedOut, format!("{wait} expired"));
+        self.stream.set_read_timeout(Some(wait.left().ok_or_else(expired)?))?;
+        // WouldBlock is how Linux reports that the time is over.
+        self.stream.read(buffer).map_err(|error| if error.kind() == ErrorKind::WouldBlock { expired() } else { error })
+    }
+}
+
 /// Connects to the socket `path`, which QEMU creates when it starts.
-fn connect(path: &Path) -> Result<UnixStream> {
-    let deadline = Instant::now() + MONITOR.duration();
+fn connect(path: &Path) -> Result<Connection> {
+    let wait = MONITOR.start();
     loop {
         match UnixStream::connect(path) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(MONITOR.duration())).context("setting the time limit of a socket")?;
-                return Ok(stream);
-            }
-            Err(error) if Instant::now() > deadline => {
-                bail!("connecting to QEMU failed: {}: {MONITOR} expired: {error}", path.display());
+            Ok(stream) => return Ok(Connection { stream }),
+            Err(error) if wait.left().is_none() => {
+                bail!("connecting to QEMU failed: {}: {wait} expired: {error}", path.display());
             }
             Err(_) => thread::sleep(PAUSE),
         }
@@ -328,11 +341,23 @@ fn connect(path: &Path) -> Result<UnixStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::with_deadline;
 
     #[test]
     fn a_packet_ends_with_the_sum_of_its_bytes() {
         assert_eq!(framed("D"), "$D#44");
         assert_eq!(framed("OK"), "$OK#9a", "as QEMU sends it");
+    }
+
+    #[test]
+    fn an_answer_is_waited_for_until_the_deadline() {
+        let (stream, _qemu) = UnixStream::pair().unwrap();
+        let mut connection = Connection { stream };
+        let mut read = || connection.read(&mut [0]).unwrap_err().to_string();
+        for seconds in [0, 1] {
+            let deadline = format!("deadline PAST ({seconds} s for all steps together) expired");
+            assert_eq!(with_deadline(Limit::new("PAST", seconds), &mut read), deadline);
+        }
     }
 
     #[test]

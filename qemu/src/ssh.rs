@@ -86,7 +86,7 @@ impl Ssh {
     /// Opens the shared connection. Tries again until [`CONNECT`] expires, because the server may start shortly after
     /// the machine reports that it is ready.
     pub(crate) fn connect(&self) -> Result<()> {
-        let deadline = Instant::now() + CONNECT.duration();
+        let wait = CONNECT.start();
         loop {
             let log = self.config.with_file_name("ssh.log");
             let status = self
@@ -100,9 +100,9 @@ impl Ssh {
             if status.success() {
                 return Ok(());
             }
-            if Instant::now() > deadline {
+            if wait.left().is_none() {
                 let output = std::fs::read_to_string(&log).unwrap_or_default();
-                bail!("connecting by ssh failed: {CONNECT} expired: {}", output.trim());
+                bail!("connecting by ssh failed: {wait} expired: {}", output.trim());
             }
             thread::sleep(PAUSE * 20);
         }
@@ -156,12 +156,10 @@ impl Background {
 
     /// Waits for the end of the command, and fails early if `check` fails.
     pub(crate) fn wait_while(mut self, limit: Limit, check: impl Fn() -> Result<()>) -> Result<Output> {
-        let deadline = Instant::now() + limit.duration();
+        let wait = limit.start();
         while self.is_running()? {
             check().with_context(|| format!("running {}", self.command))?;
-            if Instant::now() > deadline {
-                bail!("command did not end: {}: {limit} expired", self.command);
-            }
+            wait.check().with_context(|| format!("command did not end: {}", self.command))?;
             thread::sleep(PAUSE);
         }
         let status = self.child.wait()?.code().unwrap_or(NO_CONNECTION);
@@ -228,6 +226,19 @@ fn text(collected: JoinHandle<Vec<u8>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::with_deadline;
+
+    #[test]
+    fn a_command_ends_at_the_deadline() {
+        // It ends when its standard input is closed, which is when the command is dropped.
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (stdout, stderr) = (collect(child.stdout.take()), Lines::default());
+        let stderr_reader = stderr.collect(None::<File>);
+        let background = Background { command: "cat".to_owned(), child, stdout, stderr, stderr_reader };
+        let (past, minute) = (Limit::new("PAST", 0), Limit::new("MINUTE", 60));
+        let error = with_deadline(past, || background.wait_while(minute, || Ok(()))).unwrap_err();
+        assert!(format!("{error:#}").starts_with("command did not end: cat: deadline PAST (0 s"), "{error:#}");
+    }
 
     #[test]
     fn lines_are_complete_and_in_order() {

@@ -178,6 +178,15 @@ mod tests {
     }
 
     #[test]
+    fn a_scenario_that_hangs_ends_within_the_limit_of_ci() {
+        let minutes = |number: u64| Duration::from_secs(60 * number);
+        let (_, within) = include_str!("../../.ci/run").rsplit_once("--within ").unwrap();
+        let within = minutes(within.trim().parse().unwrap());
+        let journal = minutes(2); // for the report
+        assert!(within + e2e::SCENARIO.duration() + journal <= minutes(90), "{within:?}");
+    }
+
+    #[test]
     fn the_command_line_is_shown_with_its_options() {
         let test = Test { quick: false, full: true, within: Some(60) };
         assert_eq!(test.command(), "cargo xtask test --full --within 60");

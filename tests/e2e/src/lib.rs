@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use host::status::Step;
 use host::{directory, status};
-use qemu::{Image, Snapshot};
+use qemu::{Image, Limit, Snapshot};
 use test_report::Timeline;
 use xshell::Shell;
 
@@ -34,6 +34,12 @@ pub use scenarios::container::MACHINE as CONTAINER_MACHINE;
 
 /// The Debian packages that the host needs for the scenarios, in addition to those of QEMU.
 pub const HOST_PACKAGES: &[&str] = &["mender-artifact"];
+
+/// The deadline of a scenario, from its first boot to its last check. It ends a scenario that hangs: the limits of
+/// single waits are up to 30 minutes each. In CI, the time of `--within` and this one have to be less than 90 minutes.
+/// On an idle host the slowest scenario took 411 s. `power-loss-install`, which takes 90 s there, took 2128 s beside
+/// `stress-ng --cpu 4`.
+pub const SCENARIO: Limit = Limit::new("SCENARIO", 2400);
 
 /// The name of the snapshot's directory, beside those of the scenarios.
 const SNAPSHOT: &str = "snapshot";
@@ -114,7 +120,7 @@ impl Setup {
         directory::empty(&directory)?;
         let machine = self.image.board().machine;
         status::step(format!("{machine}: snapshot of a device with the packages"), |step| {
-            let snapshot = self.device_with_packages(&directory, step, prepare);
+            let snapshot = qemu::with_deadline(SCENARIO, || self.device_with_packages(&directory, step, prepare));
             if let Err(error) = &snapshot {
                 step.note(format!("creating a snapshot failed; every scenario boots: {error:#}"));
             }
@@ -153,7 +159,7 @@ impl Setup {
         let machine = self.image.board().machine;
         let result = status::step(format!("{machine}: {}", scenario.name), |step| {
             let mut device = Device::new(sh, self, &directory, step)?;
-            let result = (scenario.run)(&mut device);
+            let result = qemu::with_deadline(SCENARIO, || (scenario.run)(&mut device));
             *timeline = device.into_timeline();
             result
         });
