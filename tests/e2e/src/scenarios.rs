@@ -11,6 +11,13 @@ mod web_file;
 
 use crate::Scenario;
 
+/// The limit of a health check that has to pass, in seconds: many times what a service or a container needs to start on
+/// an emulated CPU. Less than the limit of the client's command and of a deployment.
+const HEALTH_PASSES: u64 = 900;
+
+/// The limit of a health check that has to fail, in seconds: the scenario waits all of it.
+const HEALTH_FAILS: u64 = 20;
+
 /// Every module and its scenarios.
 const MODULES: &[(&str, &[Scenario])] = &[
     (web_file::MODULE, web_file::SCENARIOS),

@@ -21,11 +21,15 @@ use crate::{Setup, Suite};
 const START: &str = include_str!("../guest/start.sh");
 const BOOT: &str = include_str!("../guest/boot.sh");
 
-/// The time limit for a command in the device, for coreutils' timeout.
-const LIMIT: &str = "300";
+/// The time limit for a command in the device, and for a condition that becomes true by itself. Longer than
+/// [`HEALTH_PASSES`], because an install contains a health check. A boot takes two seconds on an idle host.
+const LIMIT: Duration = Duration::from_secs(600);
 
-/// The time limit for a condition that becomes true by itself. The boot takes longest, two seconds on an idle host.
-const WAIT_MAX: Duration = Duration::from_secs(180);
+/// The limit of a health check that has to pass, in seconds: many times what the start of a container takes.
+const HEALTH_PASSES: u64 = 300;
+
+/// The limit of a health check that has to fail, in seconds: it may take all of it.
+const HEALTH_FAILS: u64 = 20;
 
 /// The module's state directory, in the data of the client.
 pub const STATE: &str = "/data/mender/update-modules/container";
@@ -102,7 +106,7 @@ impl<'a> Device<'a> {
             sh.write_file(etc.join(path), content)?;
         }
         let engine = self.setup.engine();
-        let settings = format!("engine = \"{engine}\"\nstable_seconds = 1\nhealth_seconds = 20\n");
+        let settings = format!("engine = \"{engine}\"\nstable_seconds = 1\nhealth_seconds = {HEALTH_PASSES}\n");
         sh.write_file(upper.join(SETTINGS.trim_start_matches('/')), settings)?;
         Ok(())
     }
@@ -121,7 +125,7 @@ impl<'a> Device<'a> {
         let begun = Instant::now();
         while !self.run(ready).is_ok_and(|output| output.status == 0) {
             let console = || fs::read_to_string(self.directory.join("console")).unwrap_or_default();
-            ensure!(begun.elapsed() < WAIT_MAX, "the device did not boot:\n{}", console());
+            ensure!(begun.elapsed() < LIMIT, "the device did not boot:\n{}", console());
             thread::sleep(Duration::from_millis(50));
         }
         Ok(())
@@ -148,7 +152,7 @@ impl<'a> Device<'a> {
         let begun = Instant::now();
         // The control groups can be removed when the last process has ended.
         while !self.start().arg("clean").stderr(Stdio::null()).status()?.success() {
-            ensure!(begun.elapsed() < WAIT_MAX, "the device's processes did not end");
+            ensure!(begun.elapsed() < LIMIT, "the device's processes did not end");
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
@@ -169,7 +173,8 @@ impl<'a> Device<'a> {
     fn command(&self, command: &str) -> Result<Command> {
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["--target", &self.process_1()?, "--all", "env", "-i", "HOME=/root"]);
-        nsenter.arg("PATH=/usr/sbin:/usr/bin:/sbin:/bin").args(["timeout", "--kill-after=5", LIMIT]);
+        nsenter.arg("PATH=/usr/sbin:/usr/bin:/sbin:/bin");
+        nsenter.args(["timeout", "--kill-after=5", &LIMIT.as_secs().to_string()]);
         nsenter.args(["sh", "-c", command]).stdin(Stdio::null());
         Ok(nsenter)
     }
@@ -209,7 +214,7 @@ impl<'a> Device<'a> {
     /// Waits until `command` succeeds.
     ///
     /// # Errors
-    /// When it does not within [`WAIT_MAX`]: with its last output and systemd's journal.
+    /// When it does not within [`LIMIT`]: with its last output and systemd's journal.
     pub fn wait(&self, command: &str) -> Result<()> {
         let begun = Instant::now();
         loop {
@@ -217,11 +222,11 @@ impl<'a> Device<'a> {
             if output.status == 0 {
                 return Ok(());
             }
-            if begun.elapsed() > WAIT_MAX {
+            if begun.elapsed() > LIMIT {
                 let journal = self.run("journalctl --no-pager -n 40")?.text;
                 bail!(
                     "command failed in the device for {} s: {command:?}:\n{}\n{journal}",
-                    WAIT_MAX.as_secs(),
+                    LIMIT.as_secs(),
                     output.text
                 );
             }
@@ -286,7 +291,7 @@ impl<'a> Device<'a> {
         let mut client = self.command(&format!("exec mender {arguments} > /run/client 2>&1"))?.spawn()?;
         let begun = Instant::now();
         while self.run(condition)?.status != 0 {
-            let ended = client.try_wait()?.is_some() || begun.elapsed() > WAIT_MAX;
+            let ended = client.try_wait()?.is_some() || begun.elapsed() > LIMIT;
             ensure!(!ended, "the client ended before {condition:?} succeeded:\n{}", self.ok("cat /run/client")?);
         }
         Ok(client)
@@ -315,6 +320,18 @@ impl<'a> Device<'a> {
             ensure!(output.text.contains(text), "{text:?} is missing in the log:\n{}", output.text);
         }
         Ok(output.text)
+    }
+
+    /// Calls `work` with a short limit for the health check, which has to fail in it.
+    pub fn unhealthy<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        self.set_health_limit(HEALTH_FAILS)?;
+        let result = work(self)?;
+        self.set_health_limit(HEALTH_PASSES)?;
+        Ok(result)
+    }
+
+    fn set_health_limit(&self, seconds: u64) -> Result<()> {
+        self.ok(&format!("sed -i 's/^health_seconds.*/health_seconds = {seconds}/' {SETTINGS}")).map(drop)
     }
 
     /// Waits until the server at `port` answers with `version`.

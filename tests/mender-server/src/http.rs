@@ -14,9 +14,9 @@ use anyhow::{Context, Result};
 /// The address of the host in QEMU's network.
 const HOST: &str = "10.0.2.2";
 
-/// The time after which a connection is closed if its request is not complete. An emulated device on a busy host needs
-/// some seconds.
-const IDLE: Duration = Duration::from_secs(60);
+/// The time after which a connection is closed if nothing more of its request arrives. An emulated device on a busy
+/// host needs some seconds; one that loses power sends nothing more.
+const IDLE: Duration = Duration::from_secs(600);
 
 /// The largest request in bytes. A deployment log has some hundred lines.
 const LARGEST: usize = 16 << 20;

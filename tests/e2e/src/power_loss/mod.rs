@@ -64,9 +64,10 @@ fi
 exec /usr/lib/power-loss/MODULE "$@"
 "#;
 
-/// The settings of a module with the settings of transactions: the health check takes three seconds.
+/// The settings of a module with the settings of transactions: the health check takes three seconds. It has to pass, so
+/// its limit is many times that.
 const SETTINGS: &str = "[health]\ncommand = [\"/usr/lib/power-loss/report\", \"health-check\"]\n\
-    limit_seconds = 120\nstable_seconds = 3\n";
+    limit_seconds = 900\nstable_seconds = 3\n";
 
 /// The line on the console at the moment of the power loss.
 const LOSS: &str = "pi: power loss: ";

@@ -11,6 +11,7 @@ use test_image::{Archive, Mode};
 
 use crate::Scenario;
 use crate::device::{Device, journal, module_directory};
+use crate::scenarios::HEALTH_PASSES;
 
 /// The machine whose image has a container engine.
 pub const MACHINE: &str = "raspi3b";
@@ -52,7 +53,8 @@ fn start(device: &mut Device) -> Result<()> {
 
 /// Writes the module's settings.
 pub fn write_settings(device: &Device) -> Result<()> {
-    device.ok(&format!("printf 'stable_seconds = 3\\nhealth_seconds = 180\\n' > {SETTINGS} && sync")).map(drop)
+    let settings = format!("stable_seconds = 3\\nhealth_seconds = {HEALTH_PASSES}\\n");
+    device.ok(&format!("printf '{settings}' > {SETTINGS} && sync")).map(drop)
 }
 
 /// Starts the device and installs the first version. Returns the images.

@@ -6,6 +6,7 @@ use crate::Scenario;
 use crate::device::{Device, journal};
 use crate::scenarios::destination::Destination;
 use crate::scenarios::diversion;
+use crate::scenarios::{HEALTH_FAILS, HEALTH_PASSES};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -125,24 +126,32 @@ const SERVICE: &str = "[Service]\nExecStart=\"/srv/my app/run\"\nRestart=always\
 /// A version of that program that answers requests.
 const SERVER: &str = "#!/bin/sh\nexec busybox httpd -f -p 127.0.0.1:8080 -h \"/srv/my app\"\n";
 
+/// Writes settings with a health check of that program, with this limit in seconds.
+fn check_health(device: &Device, limit: u64) -> Result<()> {
+    let settings = format!(
+        "[units]\nstop = [\"app.service\"]\nstart = [\"app.service\"]\n\
+         [health]\nurl = \"http://127.0.0.1:8080/index.html\"\nlimit_seconds = {limit}\nstable_seconds = 3\n"
+    );
+    device.ok(&format!("printf '%s' '{settings}' > {SETTINGS}")).map(drop)
+}
+
 fn health_check(device: &mut Device) -> Result<()> {
     with_previous_version(device)?;
-    let settings = "[units]\nstop = [\"app.service\"]\nstart = [\"app.service\"]\n\
-                    [health]\nurl = \"http://127.0.0.1:8080/index.html\"\nlimit_seconds = 20\nstable_seconds = 3\n";
     device.ok(&format!(
         "printf '%s' '{SERVICE}' > /etc/systemd/system/app.service && printf '%s' '{SERVER}' > '{APP}/run' \
-         && chmod 755 '{APP}/run' && printf '%s' '{settings}' > {SETTINGS} \
-         && systemctl daemon-reload && systemctl start app.service"
+         && chmod 755 '{APP}/run' && systemctl daemon-reload && systemctl start app.service"
     ))?;
+    check_health(device, HEALTH_FAILS)?;
     let before = device.contents(APP)?;
     let unhealthy = generated_artifact(device, NEW)?; // its program ends immediately
     let output = device.client(&format!("install {unhealthy}"), 1)?;
     ensure!(output.contains("health check"), "the deployment log does not name the health check:\n{output}");
     DESTINATION.is_unchanged(device, &before)?;
     DESTINATION.is_clean(device)?;
-    let request = "for try in 1 2 3 4 5 6 7 8 9; do \
-                   busybox wget -q -O - http://127.0.0.1:8080/index.html && break; sleep 1; done";
+    // Up to the limit of a command.
+    let request = "until busybox wget -q -O - http://127.0.0.1:8080/index.html; do sleep 1; done";
     ensure!(device.ok(request)? == "old\n", "the previous version does not answer");
+    check_health(device, HEALTH_PASSES)?;
     let healthy = generated_artifact(device, &[("index.html", "new\n"), ("run", SERVER)])?;
     device.install_and_commit(&healthy)?;
     ensure!(device.ok(request)? == "new\n", "the new version does not answer");

@@ -7,6 +7,7 @@ use mender_server::{Fault, Moment};
 use crate::Scenario;
 use crate::device::Device;
 use crate::managed::{CONTAINER, DEB, DIRECTORY, Managed, Outcome, Subject, Views, WEB_FILE};
+use crate::scenarios::{HEALTH_FAILS, HEALTH_PASSES};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -146,11 +147,17 @@ fn failing_install(device: &mut Device) -> Result<()> {
 
 fn health_check(device: &mut Device) -> Result<()> {
     let managed = start(device, &DIRECTORY)?;
-    let settings = "[health]\ncommand = [\"grep\", \"-q\", \"release-3\", \"/srv/app/index.html\"]\n\
-                    limit_seconds = 20\nstable_seconds = 3\n";
-    device.ok(&format!("printf '%s' '{settings}' > /etc/mender-modules/directory.toml"))?;
+    let check = |device: &Device, limit: u64| -> Result<()> {
+        let settings = format!(
+            "[health]\ncommand = [\"grep\", \"-q\", \"release-3\", \"/srv/app/index.html\"]\n\
+             limit_seconds = {limit}\nstable_seconds = 3\n"
+        );
+        device.ok(&format!("printf '%s' '{settings}' > /etc/mender-modules/directory.toml")).map(drop)
+    };
+    check(device, HEALTH_FAILS)?;
     let views = ends(device, &managed, &DIRECTORY, NEW, Outcome::Failed)?;
     failed_in_install(&views, "health check failed")?;
+    check(device, HEALTH_PASSES)?;
     ends(device, &managed, &DIRECTORY, "release-3", Outcome::Committed).map(drop)
 }
 

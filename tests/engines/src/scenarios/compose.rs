@@ -153,7 +153,8 @@ fn unhealthy(device: &mut Device) -> Result<()> {
     device.update(&with_second(device, "1", Mode::Once))?;
     device.answers(8080, "1")?;
     let previous = device.images()?;
-    device.refuses(&with_second(device, "2", Mode::Exit), &["status exited", "this version is broken"])?;
+    let second = with_second(device, "2", Mode::Exit);
+    device.unhealthy(|device| device.refuses(&second, &["status exited", "this version is broken"]))?;
     device.answers(8080, "1")?;
     device.is_clean(&previous)
 }

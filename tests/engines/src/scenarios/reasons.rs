@@ -53,7 +53,7 @@ fn reasons(device: &mut Device) -> Result<()> {
     }
     for (name, run, causes) in cases {
         let artifact = device.artifact(&release(name, "shop", &[(TAG, &image)], json!({"run": {"web": run}})))?;
-        let log = device.client(&format!("install {artifact}"), 1)?;
+        let log = device.unhealthy(|device| device.client(&format!("install {artifact}"), 1))?;
         ensure!(causes.split('|').any(|cause| log.contains(cause)), "{name}: the log has no cause:\n{log}");
         device.answers(8080, "1")?;
         device.is_clean(&previous)?;

@@ -6,7 +6,7 @@ use test_image::{Archive, Mode};
 
 use super::ENGINES;
 use crate::Scenario;
-use crate::device::{Device, SETTINGS, STATE};
+use crate::device::{Device, STATE};
 use crate::release::{Release, release};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -89,21 +89,21 @@ fn install(device: &mut Device) -> Result<()> {
 }
 
 fn unhealthy(device: &mut Device) -> Result<()> {
-    device.refuses(&shop(device, "0", Mode::Exit), &["this version is broken"])?;
+    device.unhealthy(|device| device.refuses(&shop(device, "0", Mode::Exit), &["this version is broken"]))?;
     // Monitoring must not find the unit of a version that is gone.
     device.ok("test -z \"$(systemctl list-units --failed --no-legend 'mender-*')\"")?;
     device.update(&shop(device, "1", Mode::Healthy))?;
     let previous = device.images()?;
-    device.refuses(&shop(device, "2", Mode::Exit), &["this version is broken"])?;
+    device.unhealthy(|device| device.refuses(&shop(device, "2", Mode::Exit), &["this version is broken"]))?;
     device.answers(8080, "1")?;
     device.is_clean(&previous)?;
-    device.ok(&format!("sed -i 's/^health_seconds.*/health_seconds = 7/' {SETTINGS}"))?;
     // With a health check in the image.
     let checked = |version, mode| {
         let image = device.image_of(TAG, version, mode).with_health_check().archive();
         plain(version, "shop", TAG, &image, 8080)
     };
-    device.refuses(&checked("3", Mode::Unhealthy), &["version 3 begins", "health check"])?;
+    let third = checked("3", Mode::Unhealthy);
+    device.unhealthy(|device| device.refuses(&third, &["version 3 begins", "health check"]))?;
     device.answers(8080, "1")?;
     device.is_clean(&previous)?;
     device.update(&checked("4", Mode::Healthy))?;

@@ -30,6 +30,10 @@ const BELOW_A_CLIENT: &str = r#"
     wait
 "#;
 
+/// How long a download that is to be interrupted is waited for. It takes milliseconds; a busy machine may be many times
+/// slower.
+const READY_WITHIN: Duration = Duration::from_secs(300);
+
 /// The generation of the client: both write the same work tree, with small differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
@@ -228,14 +232,15 @@ impl MockClient {
         self.interrupt_download_when(payload, read)
     }
 
-    /// As [`interrupt_download`](Self::interrupt_download), but waits until `ready`, for up to 60 s, before it kills.
+    /// As [`interrupt_download`](Self::interrupt_download), but waits until `ready`, for up to five minutes, before it
+    /// kills.
     pub fn interrupt_download_when(&self, payload: &[PayloadFile], ready: impl Fn() -> bool) -> Result<()> {
         let sizes = self.begin_download()?;
         let feed = Feed::half(&self.tree(), payload, sizes)?;
         let mut child = self.spawn(download_state(sizes), Stdio::null)?;
         let begun = Instant::now();
         let (killed, progress) = feed.run(|progress| {
-            let may_wait = || begun.elapsed() < Duration::from_secs(60);
+            let may_wait = || begun.elapsed() < READY_WITHIN;
             while !(progress.stalled() && ready()) && child.try_wait()?.is_none() && may_wait() {
                 thread::sleep(Duration::from_millis(1));
             }
