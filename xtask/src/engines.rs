@@ -169,3 +169,24 @@ fn server(sh: &Shell, target: &Path) -> Result<PathBuf> {
     step("building the server of the images", |step| run(step, build))?;
     Ok(directory.join("release/tiny-http"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_pages_have_the_number_of_scenarios_and_runs() {
+        let all = engines::choose(&[]).unwrap();
+        let scenarios = all.iter().map(|(scenario, _)| scenario.name).collect::<BTreeSet<_>>().len();
+        let runs = all.len();
+        let row = format!("| `cargo xtask engines` | {scenarios} scenarios, {runs} runs with all their engines |");
+        assert!(include_str!("../../README.md").contains(&row), "README.md has no {row:?}");
+        let sentence = format!(
+            "`cargo xtask engines` runs {scenarios} scenarios, each with every engine that it is for: {runs} runs,"
+        );
+        assert!(
+            include_str!("../../docs/compatibility.md").contains(&sentence),
+            "compatibility.md has no {sentence:?}"
+        );
+    }
+}
