@@ -28,7 +28,8 @@ use crate::target::{self, TARGETS, Target};
 
 /// Runs the end-to-end scenarios: real client and packages on emulated Raspberry Pis
 ///
-/// All of them take about an hour on 2 cores, --sample about 4 minutes. Needs QEMU, and root once to build the images.
+/// All of them take about 80 minutes on 2 cores, --sample about 4 minutes. Needs QEMU, and root once to build the
+/// images.
 #[derive(Args, Default)]
 pub struct E2e {
     /// QEMU's name of a machine, raspi3b or raspi2b; may be repeated [default: all, in parallel]

@@ -28,11 +28,12 @@ pub struct Test {
     /// Runs lints, unit tests, conformance, one fault in each sequence, and level 1 of the layer
     #[arg(long)]
     quick: bool,
-    /// Runs all suites: every scenario on every machine and engine, all faults, three mutants, and two power losses of
-    /// each module. With --within: at most 25 faults of each kind in a sequence, no mutants, and no suite power loss
+    /// Runs all suites: every scenario on every machine and engine, all faults of web-file and directory, a sample of
+    /// those of container and deb, three mutants, and two power losses of each module. With --within: at most 25
+    /// faults of each kind in a sequence, no mutants, and no suite power loss
     #[arg(long, conflicts_with = "quick")]
     full: bool,
-    /// Starts no suite and no scenario after MINUTES; what has started ends up to 15 minutes later
+    /// Starts no suite and no scenario after MINUTES; what has started usually ends within 15 minutes
     #[arg(long, value_name = "MINUTES")]
     within: Option<u32>,
 }
@@ -182,8 +183,9 @@ mod tests {
         let minutes = |number: u64| Duration::from_secs(60 * number);
         let (_, within) = include_str!("../../.ci/run").rsplit_once("--within ").unwrap();
         let within = minutes(within.trim().parse().unwrap());
-        let journal = minutes(2); // for the report
-        assert!(within + e2e::SCENARIO.duration() + journal <= minutes(90), "{within:?}");
+        // The build of xtask took 5.5 minutes on a busy machine; the journal is read for the report.
+        let (build, journal) = (minutes(6), minutes(2));
+        assert!(build + within + e2e::SCENARIO.duration() + journal <= minutes(90), "{within:?}");
     }
 
     #[test]

@@ -65,8 +65,8 @@ impl Results {
             "# Fault injection\n\n\
              - **crash points**: all of a module's processes are killed before each call that changes the device or syncs, \
              and after the last. After call N is before call N+1, and counted once. A pair of interruptions is one. Of \
-             upstream modules about {upstream_points} in a sequence, every k-th; of deb and container, among all modules, a \
-             few in each sequence, evenly spread: all with `--module`. deb runs in a chroot with the real dpkg and apt; \
+             upstream modules about {upstream_points} in a sequence, every k-th; among all modules, of container at \
+             most 40 of each kind in a sequence, and of deb at most 4 of one kind, evenly spread: all with `--module`. deb runs in a chroot with the real dpkg and apt; \
              container with mocks of an engine and systemd.\n\
              - **failing calls**: the same calls, each with ENOSPC and with EIO, alone and with all later ones: what \
              needs space, or with EROFS any change; and the calls that read the device, each with EIO.\n\
