@@ -12,6 +12,8 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs, syncfs};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
+use crate::privileged::or_skipped;
+
 /// The size of the storage, in MiB.
 const STORAGE: u64 = 16;
 
@@ -29,11 +31,13 @@ pub struct FailingStorage {
 }
 
 impl FailingStorage {
-    /// Mounts the file system at `mounted`, an existing directory.
-    ///
-    /// # Errors
-    /// When this process may not mount, or the kernel has no loop device.
-    pub fn mount(mounted: &Path) -> Result<Self> {
+    /// Mounts the file system at `mounted`, an existing directory. Says why and returns `None` if this process may not
+    /// mount, or the kernel has no loop device.
+    pub fn mount(mounted: &Path) -> Option<Self> {
+        or_skipped(Self::mounted(mounted))
+    }
+
+    fn mounted(mounted: &Path) -> Result<Self> {
         let this = Self { directory: tempfile::tempdir()?, mounted: mounted.to_owned() };
         let storage = this.directory.path();
         let size = CString::new(format!("size={STORAGE}m"))?;

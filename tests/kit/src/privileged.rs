@@ -1,6 +1,7 @@
 //! What tests change as root: mounts, and attributes of files.
 
 use std::ffi::CString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,24 +12,35 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 pub struct Mounted(PathBuf);
 
 impl Mounted {
-    /// Mounts a tmpfs at `path`, an existing directory, with the `options` of mount(8).
-    ///
-    /// # Errors
-    /// When this process may not mount, as root in many containers.
-    pub fn tmpfs(path: &Path, options: &str) -> Result<Self> {
-        let options = CString::new(options)?;
-        mount("tmpfs", path, "tmpfs", MountFlags::empty(), Some(options.as_c_str()))
-            .with_context(|| format!("mounting {} failed", path.display()))?;
-        Ok(Self(path.to_owned()))
+    /// Mounts a tmpfs at `path` with the `options` of mount(8). Creates the directory `path` if it is missing. Says why
+    /// and returns `None` if this process may not mount, as root in many containers.
+    pub fn tmpfs(path: &Path, options: &str) -> Option<Self> {
+        Self::of_type("tmpfs", path, options)
     }
 
-    /// Mounts `path` on itself.
+    /// Mounts a file system of the type `name`, otherwise as [`Mounted::tmpfs`].
     ///
-    /// # Errors
-    /// When this process may not mount, as root in many containers.
-    pub fn on_itself(path: &Path) -> Result<Self> {
-        mount_bind(path, path).with_context(|| format!("mounting {} failed", path.display()))?;
-        Ok(Self(path.to_owned()))
+    /// # Panics
+    /// When the directory cannot be created: that is an error of the test.
+    pub fn of_type(name: &str, path: &Path, options: &str) -> Option<Self> {
+        fs::create_dir_all(path).expect("the directory of a mount can be created");
+        let options = CString::new(options).expect("options of a mount have no zero byte");
+        Self::at(path, mount(name, path, name, MountFlags::empty(), Some(options.as_c_str())))
+    }
+
+    /// Mounts `source` at `path`. Says why and returns `None` if this process may not mount.
+    pub fn bind(source: &Path, path: &Path) -> Option<Self> {
+        Self::at(path, mount_bind(source, path))
+    }
+
+    /// Mounts `path` on itself. Says why and returns `None` if this process may not mount.
+    pub fn on_itself(path: &Path) -> Option<Self> {
+        Self::bind(path, path)
+    }
+
+    fn at(path: &Path, mounted: rustix::io::Result<()>) -> Option<Self> {
+        let mounted = mounted.with_context(|| format!("mounting {} failed", path.display()));
+        or_skipped(mounted.map(|()| Self(path.to_owned())))
     }
 }
 
@@ -36,6 +48,11 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = unmount(&self.0, UnmountFlags::empty());
     }
+}
+
+/// What a test needs, which not every system can give. Says why and returns `None` if it is missing.
+pub fn or_skipped<T>(needed: Result<T>) -> Option<T> {
+    needed.inspect_err(|error| eprintln!("skipped: {error:#}")).ok()
 }
 
 /// Changes an attribute of `path` with chattr(1). Says why and returns `false` if that fails: not every file system

@@ -4,16 +4,14 @@ use std::fs::File;
 
 use mender_update_module_test::debian::own_mounts;
 use mender_update_module_test::failing_storage::FailingStorage;
+use mender_update_module_test::privileged::or_skipped;
 use rustix::io::Errno;
 
 /// The tracer lets a sync of the whole file system fail after that of a file; `deb` relies on it.
 #[test]
 fn a_write_that_was_lost_is_reported_once_to_each_sync_of_the_whole_file_system() {
     let mounted = tempfile::tempdir().unwrap();
-    let storage = match own_mounts().and_then(|()| FailingStorage::mount(mounted.path())) {
-        Ok(storage) => storage,
-        Err(error) => return eprintln!("skipped: {error:#}"),
-    };
+    let Some(storage) = or_skipped(own_mounts()).and_then(|()| FailingStorage::mount(mounted.path())) else { return };
     let directory = || File::open(mounted.path()).unwrap();
     let before = directory();
     storage.lose_a_write().unwrap();

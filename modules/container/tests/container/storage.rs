@@ -19,10 +19,7 @@ const TAG: &str = "localhost/shop:latest";
 fn a_write_of_the_engine_that_another_program_has_synced_in_vain_fails_the_download() {
     let mut device = Device::new();
     let mounted = device.engine.directory().parent().unwrap().to_owned();
-    let storage = match FailingStorage::mount(&mounted) {
-        Ok(storage) => storage,
-        Err(error) => return eprintln!("skipped: {error:#}"),
-    };
+    let Some(storage) = FailingStorage::mount(&mounted) else { return };
     fs::create_dir(device.engine.directory()).unwrap();
     let lost = mounted.join("lost");
     let script = format!(
@@ -56,11 +53,7 @@ fn the_files_of_an_artifact_leave_the_reserve_free() {
         let mut device = Device::of(generation, "reserve_mib = 4\n");
         let image = archive(TAG, "1", Mode::Healthy);
         device.engine.add_image(&image.id, "healthy").unwrap();
-        fs::create_dir_all(device.state_directory()).unwrap();
-        let _mounted = match Mounted::tmpfs(&device.state_directory(), "size=8m,mode=755") {
-            Ok(mounted) => mounted,
-            Err(error) => return eprintln!("skipped: {error:#}"),
-        };
+        let Some(_mounted) = Mounted::tmpfs(&device.state_directory(), "size=8m,mode=755") else { return };
         let meta_data = json!({
             "project": "shop",
             "images": [{"id": image.id, "ref": TAG}],
@@ -88,11 +81,7 @@ fn archive_of_size(size: usize) -> Archive {
 fn an_image_of_unknown_size_leaves_the_reserve_free() {
     let mut device = Device::of(Generation::V3, "");
     let directory = device.client.device().join("tmp");
-    fs::create_dir(&directory).unwrap();
-    let _mounted = match Mounted::tmpfs(&directory, "size=16m,mode=755") {
-        Ok(mounted) => mounted,
-        Err(error) => return eprintln!("skipped: {error:#}"),
-    };
+    let Some(_mounted) = Mounted::tmpfs(&directory, "size=16m,mode=755") else { return };
     device.set(&format!("reserve_mib = 4\ntmp_dir = {directory:?}\n"));
     for (size, fits) in [(13 << 20, false), (5 << 20, true)] {
         let image = archive_of_size(size);
@@ -118,10 +107,7 @@ fn an_image_needs_its_space_in_the_storage_once() {
         let storage = device.engine.directory().to_owned();
         let tmp_dir = device.client.device().join("tmp");
         fs::create_dir(&tmp_dir).unwrap();
-        let _mounted = match Mounted::tmpfs(storage.parent().unwrap(), "size=16m,mode=755") {
-            Ok(mounted) => mounted,
-            Err(error) => return eprintln!("skipped: {error:#}"),
-        };
+        let Some(_mounted) = Mounted::tmpfs(storage.parent().unwrap(), "size=16m,mode=755") else { return };
         fs::create_dir(&storage).unwrap();
         device.set(&format!("reserve_mib = 4\ntmp_dir = {tmp_dir:?}\n"));
         let layers = storage.join("layers");
@@ -154,11 +140,7 @@ fn a_small_definition_needs_no_more_space_than_it_has() {
         let mut device = Device::of(generation, "reserve_mib = 4\n");
         let image = archive(TAG, "1", Mode::Healthy);
         device.engine.add_image(&image.id, "healthy").unwrap();
-        fs::create_dir_all(device.state_directory()).unwrap();
-        let _mounted = match Mounted::tmpfs(&device.state_directory(), "size=4200k,mode=755") {
-            Ok(mounted) => mounted,
-            Err(error) => return eprintln!("skipped: {error:#}"),
-        };
+        let Some(_mounted) = Mounted::tmpfs(&device.state_directory(), "size=4200k,mode=755") else { return };
         let meta_data = json!({
             "project": "shop",
             "images": [{"id": format!("sha256:{}", image.id), "ref": TAG}],

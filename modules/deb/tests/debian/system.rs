@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mender_update_module_test::Generation;
 use mender_update_module_test::debian::Package;
-use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_remount};
+use mender_update_module_test::privileged::Mounted;
+use rustix::mount::{MountFlags, mount_bind, mount_bind_recursive, mount_remount};
 
 use crate::device::{Device, app};
 use crate::kinds::state;
@@ -94,24 +95,32 @@ fn a_read_only_usr_with_commands_that_remount_it_is_updated_and_rolled_back() {
     }
 }
 
+/// The directory with the module's data.
+fn data(device: &Device) -> PathBuf {
+    device.client.datastore().join("update-modules")
+}
+
+/// Gives the module's data a file system of 8 MiB.
+fn small_data(device: &Device) -> Mounted {
+    Mounted::tmpfs(&data(device), "size=8m,mode=755").expect("deb's tests run where they may mount")
+}
+
 #[test]
 fn a_rollback_on_a_full_file_system_frees_space() {
     let device = Device::new(&[]);
     device.dpkg(&[app("1.0").build().unwrap()]);
-    let data = device.client.datastore().join("update-modules");
-    fs::create_dir_all(&data).unwrap();
-    mount("tmpfs", &data, "tmpfs", MountFlags::empty(), Some(c"size=8m,mode=755")).unwrap();
+    let _mounted = small_data(&device);
     device.client.set("deb", "reserve_mib = 0\n").unwrap();
     let before = state(&device);
     device.install(&[app("2.0").file("/usr/share/app/large", &"x".repeat(1 << 20))]);
-    let mut filler = fs::File::create(data.join("filler")).unwrap();
+    let mut filler = fs::File::create(data(&device).join("filler")).unwrap();
     while filler.write_all(&[0; 4096]).is_ok() {}
-    let staging = data.join("deb/staging");
+    let staging = data(&device).join("deb/staging");
     assert!(staging.exists());
     let log = device.ok("ArtifactRollback");
     assert!(log.contains("rollback complete"), "{log}");
     assert!(!staging.exists(), "the staged packages are not removed");
-    fs::remove_file(data.join("filler")).unwrap();
+    fs::remove_file(data(&device).join("filler")).unwrap();
     device.assert_same(&before, &state(&device), "the device");
     device.ok("Cleanup");
     device.assert_clean();
@@ -122,9 +131,7 @@ fn the_reserve_stays_free_also_if_the_client_announces_no_size() {
     let payload = [b"!<arch>\n".to_vec(), vec![b'x'; 6 << 20]].concat();
     for generation in [Generation::V5, Generation::V3] {
         let device = Device::of_generation(generation, &[]);
-        let data = device.client.datastore().join("update-modules");
-        fs::create_dir_all(&data).unwrap();
-        mount("tmpfs", &data, "tmpfs", MountFlags::empty(), Some(c"size=8m,mode=755")).unwrap();
+        let _mounted = small_data(&device);
         device.client.set("deb", "reserve_mib = 4\n").unwrap();
         let outcome = device.client.download(&[("app.deb".as_ref(), payload.as_slice())]).unwrap();
         assert_eq!(outcome.status.code(), Some(1), "{generation:?}: {outcome:?}");
@@ -137,9 +144,7 @@ fn the_reserve_stays_free_also_if_the_client_announces_no_size() {
 #[test]
 fn the_reserve_stays_free_also_if_apt_downloads_packages() {
     let device = Device::new(&[app("1.0")]);
-    let data = device.client.datastore().join("update-modules");
-    fs::create_dir_all(&data).unwrap();
-    mount("tmpfs", &data, "tmpfs", MountFlags::empty(), Some(c"size=8m,mode=755")).unwrap();
+    let _mounted = small_data(&device);
     device.client.set("deb", "network = true\nreserve_mib = 4\n").unwrap();
     let needs = app("2.0").field("Depends", "needed");
     let of_size = |size| Package::new("needed", "1").file("/usr/share/needed/data", &incompressible(size));
@@ -158,9 +163,7 @@ fn the_reserve_stays_free_also_if_apt_downloads_packages() {
 #[test]
 fn the_reserve_stays_free_also_for_copies_of_files() {
     let device = Device::new(&[]);
-    let data = device.client.datastore().join("update-modules");
-    fs::create_dir_all(&data).unwrap();
-    mount("tmpfs", &data, "tmpfs", MountFlags::empty(), Some(c"size=8m,mode=755")).unwrap();
+    let _mounted = small_data(&device);
     device.client.set("deb", "reserve_mib = 4\n").unwrap();
     for (size, fits) in [(5 << 20, false), (2 << 20, true)] {
         device.write("/srv/large", &"x".repeat(size));

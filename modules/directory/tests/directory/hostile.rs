@@ -118,10 +118,7 @@ fn what_is_mounted_between_two_calls_is_refused_and_a_rollback_follows() {
         let (last, earlier) = states.split_last().unwrap();
         earlier.iter().for_each(|state| device.ok(state));
         let path = place(&device);
-        let mounted = match Mounted::on_itself(&path) {
-            Ok(mounted) => mounted,
-            Err(error) => return eprintln!("skipped: {error:#}"),
-        };
+        let Some(mounted) = Mounted::on_itself(&path) else { return };
         let outcome = device.client.call(last).unwrap();
         drop(mounted);
         let what = format!("{}, then {last}", path.display());

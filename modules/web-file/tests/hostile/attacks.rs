@@ -5,8 +5,9 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::PathBuf;
 
 use mender_update_module_test::Snapshot;
+use mender_update_module_test::privileged::Mounted;
 
-use crate::device::{Attack, Device, Mounted, WWW_DATA, failed, may_mount, run};
+use crate::device::{Attack, Device, WWW_DATA, failed, run};
 
 const ATTACKS: &[(&str, Attack)] = &[
     ("the destination becomes a symlink", |device| {
@@ -126,15 +127,14 @@ fn a_path_that_is_mounted_between_two_calls_is_refused_and_a_rollback_follows() 
     let sources: [fn(&Device, PathBuf) -> PathBuf; 2] = [|device, _| device.victim.clone(), |_, itself| itself];
     for (place, source) in places.iter().flat_map(|place| sources.iter().map(move |source| (place, source))) {
         for states in [&["ArtifactInstall"][..], &["ArtifactInstall", "ArtifactRollback"]] {
-            let Some(device) = Device::new().filter(|_| may_mount()) else { return };
+            let Some(device) = Device::new() else { return };
             assert!(device.download().success());
             let (last, before) = states.split_last().unwrap();
             before.iter().for_each(|state| device.ok(state));
             let path = place(&device);
             let source = source(&device, path.clone());
             let victim = Snapshot::of(&device.victim).unwrap();
-            let mounted = Mounted(vec![path.clone()]);
-            assert!(run("mount", &["--bind".as_ref(), source.as_os_str(), path.as_os_str()]));
+            let Some(mounted) = Mounted::bind(&source, &path) else { return };
             let outcome = device.call(last);
             drop(mounted);
             let what = format!("{} on {}, then {last}", source.display(), path.display());

@@ -6,6 +6,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use mender_update_module_test::privileged::Mounted;
 use mender_update_module_test::{Generation, MockClient, Outcome};
 
 /// The user ID of the web server, which owns the parent directory of the web root.
@@ -152,25 +153,8 @@ pub fn run(program: &str, arguments: &[&OsStr]) -> bool {
 /// Whether this process may mount. Root in a container often may not.
 pub fn may_mount() -> bool {
     let directory = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(directory.path()).output().unwrap();
-    if mounted.status.success() {
-        assert!(run("umount", &[directory.path().as_os_str()]));
-    } else {
-        eprintln!("skipped: {}", String::from_utf8_lossy(&mounted.stderr));
-    }
-    mounted.status.success()
+    Mounted::tmpfs(directory.path(), "").is_some()
 }
 
 /// A change that an attacker with write access to the parent directory makes between two calls.
 pub type Attack = fn(&Device);
-
-/// Mount points that are unmounted at the end.
-pub struct Mounted(pub Vec<PathBuf>);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            let _ = Command::new("umount").arg("--quiet").arg(path).output();
-        }
-    }
-}

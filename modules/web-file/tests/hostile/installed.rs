@@ -1,13 +1,13 @@
 //! Installed files: their attributes, and that they are durable.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
 use mender_update_module_test::Snapshot;
+use mender_update_module_test::privileged::Mounted;
 
-use crate::device::{Device, Mounted, WWW_DATA, failed, may_mount, run};
+use crate::device::{Device, WWW_DATA, failed, may_mount};
 
 #[test]
 fn installed_files_have_owner_group_and_mode_of_the_settings() {
@@ -43,10 +43,8 @@ fn an_owner_is_found_among_the_users_and_a_group_among_the_groups() {
 
 #[test]
 fn the_times_of_a_web_root_stay_although_the_staging_directory_is_in_it() {
-    let Some(device) = Device::new().filter(|_| may_mount()) else { return };
-    let _mounted = Mounted(vec![device.www.clone()]);
-    let options = ["-t", "tmpfs", "-o", "mode=755", "tmpfs"].map(OsStr::new);
-    assert!(run("mount", &[&options[..], &[device.www.as_os_str()]].concat()));
+    let Some(device) = Device::new() else { return };
+    let Some(_mounted) = Mounted::tmpfs(&device.www, "mode=755") else { return };
     fs::write(device.www.join("index.html"), "previous").unwrap();
     let then = SystemTime::UNIX_EPOCH + Duration::new(1_234_567_890, 987_654_321);
     fs::File::open(&device.www).unwrap().set_modified(then).unwrap();

@@ -1,14 +1,12 @@
 //! Rollbacks with changes by other programs, and rollbacks that fail.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::Command;
 
 use mender_update_module_test::failing_storage::FailingStorage;
-use mender_update_module_test::privileged::change_attribute;
+use mender_update_module_test::privileged::{Mounted, change_attribute};
 
-use crate::device::{Attack, Device, Mounted, failed, may_mount, run};
+use crate::device::{Attack, Device, failed};
 use crate::units::with_units;
 
 #[test]
@@ -137,20 +135,15 @@ fn remove_inodes(device: &Device) {
 
 #[test]
 fn inode_numbers_are_not_recorded_on_a_file_system_that_does_not_keep_them() {
-    let Some(device) = Device::new().filter(|_| may_mount()) else { return };
+    let Some(device) = Device::new() else { return };
     let layers = device.client.device().join("layers");
-    for name in ["lower", "upper", "work", "merged"] {
+    for name in ["lower", "upper", "work"] {
         fs::create_dir_all(layers.join(name)).unwrap();
     }
     let merged = layers.join("merged");
-    let _mounted = Mounted(vec![merged.clone()]);
-    // Without spaces, at which mount(8) would split the path.
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "overlay", "overlay", "-o", "lowerdir=lower,upperdir=upper,workdir=work", "merged"]);
-    let output = mount.current_dir(&layers).output().unwrap();
-    if !output.status.success() {
-        return eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr));
-    }
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| layers.join(name).display().to_string());
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let Some(_mounted) = Mounted::of_type("overlay", &merged, &options) else { return };
     for (dest_dir, keeps) in [(device.www.clone(), true), (merged.join("html"), false)] {
         device.set(&dest_dir, "");
         assert!(device.download().success());
@@ -281,12 +274,9 @@ fn a_damaged_journal_does_not_count_as_none() {
 
 #[test]
 fn a_committed_update_that_cannot_be_rolled_back_on_a_full_file_system_keeps_the_previous_files() {
-    let Some(device) = Device::new().filter(|_| may_mount()) else { return };
+    let Some(device) = Device::new() else { return };
     let journal = device.journal();
-    fs::create_dir_all(&journal).unwrap();
-    let words = ["-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs"].map(OsStr::new);
-    let _mounted = Mounted(vec![journal.clone()]);
-    assert!(run("mount", &[&words[..], &[journal.as_os_str()]].concat()));
+    let Some(_mounted) = Mounted::tmpfs(&journal, "size=64k,mode=700") else { return };
     assert!(device.download().success());
     device.ok("ArtifactInstall");
     device.ok("ArtifactCommit");
@@ -312,10 +302,7 @@ fn the_previous_files_stay_until_the_end_of_the_update_is_durable() {
     let Some(device) = Device::new() else { return };
     let journal = device.journal();
     fs::create_dir_all(&journal).unwrap();
-    let storage = match FailingStorage::mount(&journal) {
-        Ok(storage) => storage,
-        Err(error) => return eprintln!("skipped: {error:#}"),
-    };
+    let Some(storage) = FailingStorage::mount(&journal) else { return };
     assert!(device.download().success());
     device.ok("ArtifactInstall");
     device.ok("ArtifactCommit");
