@@ -58,7 +58,7 @@ pub const SUITES: &[Suite] = &[
     one("unit tests", Level::Quick, Lane::Host, nothing, |_, sh, record| unit_tests(sh, record)),
     one("conformance", Level::Quick, Lane::Host, needs_strace, |_, sh, record| Conformance::default().run(sh, record)),
     one("crates", Level::Sample, Lane::Host, nothing, |_, sh, _| crates(sh)),
-    one("library examples", Level::Sample, Lane::Host, needs_strace, |_, sh, record| examples(sh, record)),
+    one("library examples", Level::Sample, Lane::Host, needs_strace, |plan, sh, record| examples(plan, sh, record)),
     one("report in a browser", Level::Sample, Lane::Host, needs_browser, |_, sh, record| browser(sh, record)),
     one("documented commands", Level::Sample, Lane::Host, needs_mender_artifact, |_, sh, _| {
         docs::run_commands(sh, &[docs::Length::Seconds])
@@ -205,7 +205,7 @@ fn mutants(plan: &Plan) -> Mutants {
     Mutants::sample(MUTANTS, plan.offset)
 }
 
-/// Points of each kind in a sequence, in a sample.
+/// Faults of each kind in a sequence, in a sample.
 const POINTS: u32 = 3;
 
 /// The same in a run of all suites with a time limit.
@@ -258,14 +258,13 @@ fn crates(sh: &Shell) -> Result<String> {
     Ok(PUBLISHED.join(", "))
 }
 
-/// Runs conformance and a sample of crash points with the library's example of a transactional module.
-fn examples(sh: &Shell, record: &Record) -> Result<String> {
-    /// The number of crash points in each sequence: the example is small.
-    const POINTS: u32 = 20;
+/// Runs conformance and a sample of faults with the library's example of a transactional module.
+fn examples(plan: &Plan, sh: &Shell, record: &Record) -> Result<String> {
     let example = build::workspace(sh)?.join("examples/one-file");
     let payload = sh.current_dir().join("modules/mender-update-module/examples/payload");
     let conforms = Conformance::with(example.clone(), payload.clone()).run(sh, record)?;
-    Ok(format!("{conforms}; {}", Crash::with(&example, payload, POINTS).run(sh, record)?))
+    let points = if plan.level == Level::Full { LIMITED_POINTS } else { POINTS };
+    Ok(format!("{conforms}; {}", Crash::with(&example, payload, points).run(sh, record)?))
 }
 
 /// Runs the unit tests, with cargo-nextest if it is installed, and the examples in the documentation.
