@@ -92,9 +92,9 @@ esac
         self.directory.path().join("script")
     }
 
-    /// The report of a module that is expected to be correct: crash points only, or unsynced writes lost only.
+    /// The report of a sample of the faults: with or without the loss of unsynced writes.
     pub fn inject(&self, lost_writes: bool) -> Report {
-        /// The faults of each kind in a sequence: all of them take three times as long.
+        /// The faults of each kind in a sequence.
         const SAMPLE: usize = 8;
         self.inject_in(Scope { sample: SAMPLE, ..Self::scope(lost_writes) })
     }
@@ -103,16 +103,21 @@ esac
         Scope { failing_calls: false, lost_writes, pairs: !lost_writes, ..Scope::ALL }
     }
 
-    /// The report of the faults of `scope`. Small samples are injected, each of other faults, and all faults if
+    /// The report of the faults of `scope`. Small samples with different offsets are injected, and all faults if
     /// `is_found` accepts none of their reports.
     pub fn find(&self, scope: Scope, is_found: impl Fn(&Report) -> bool) -> Report {
         const SAMPLES: usize = 8;
+        // With one kind of fault in each sequence, another offset is another kind.
+        if scope.one_kind {
+            return self.inject_in(scope);
+        }
         let samples = (0..SAMPLES).map(|shift| Scope { sample: 4, offset: scope.offset + shift, ..scope });
         let found = samples.map(|sample| self.inject_in(sample)).find(is_found);
         found.unwrap_or_else(|| self.inject_in(scope))
     }
 
-    fn inject_in(&self, scope: Scope) -> Report {
+    /// The report of the faults of `scope`.
+    pub fn inject_in(&self, scope: Scope) -> Report {
         let tracer = Tracer::new(env!("CARGO_BIN_EXE_mender-update-module-test"));
         let mut total = Report::default();
         fault_injection::run(self, &tracer, scope).unwrap().iter().for_each(|report| total += report);
