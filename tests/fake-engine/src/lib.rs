@@ -268,12 +268,16 @@ pub fn run_mock(program: &str, failure: u8, answer: fn(&[&str]) -> Result<String
     }
 }
 
-/// Builds the mock's executables, and returns their directory. Cargo does not build the executables of other packages
-/// for tests.
+/// The directory of the mock's executables. Cargo does not build the executables of other packages for tests: they are
+/// built here, unless `MENDER_TEST_EXECUTABLES` is the directory of those of the workspace. `cargo xtask test` sets it:
+/// cargo-nextest runs each test in a process of its own, and a build that has nothing to do takes longer than most.
 ///
 /// # Errors
 /// When cargo fails, or the test is not run by cargo.
-pub fn build() -> Result<PathBuf> {
+pub fn executables() -> Result<PathBuf> {
+    if let Some(directory) = std::env::var_os("MENDER_TEST_EXECUTABLES") {
+        return Ok(directory.into());
+    }
     let cargo = std::env::var_os("CARGO").context("CARGO is not set: run the tests with cargo")?;
     let status = std::process::Command::new(cargo)
         .args(["build", "--quiet", "--locked", "--package", "fake-engine"])

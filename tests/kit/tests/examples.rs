@@ -12,19 +12,22 @@ use std::sync::OnceLock;
 use mender_update_module_test::fault_injection::operation::Recording;
 use mender_update_module_test::{Generation, MockClient, Outcome};
 
-/// The executable of the example `name`.
+/// The executable of the example `name`. `cargo xtask test` names the directory of the workspace's executables.
 fn example(name: &str) -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let directory = BUILT.get_or_init(|| {
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = Command::new(cargo)
-            .args(["build", "--quiet", "--locked", "--package", "mender-update-module", "--examples"])
-            .status();
-        assert!(built.unwrap().success(), "the examples do not build");
-        // target/debug/deps/examples-HASH is this test.
-        env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples")
-    });
-    directory.join(name)
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    let directory = || env::var_os("MENDER_TEST_EXECUTABLES").map_or_else(build, PathBuf::from);
+    DIRECTORY.get_or_init(directory).join("examples").join(name)
+}
+
+/// Builds the examples, and returns the directory with theirs.
+fn build() -> PathBuf {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "--locked", "--package", "mender-update-module", "--examples"])
+        .status();
+    assert!(built.unwrap().success(), "the examples do not build");
+    // target/debug/deps/examples-HASH is this test.
+    env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
 }
 
 fn client(name: &str) -> MockClient {

@@ -58,7 +58,7 @@ pub const SUITES: &[Suite] = &[
     one("unit tests", Level::Quick, Lane::Host, nothing, |_, sh, record| unit_tests(sh, record)),
     one("conformance", Level::Quick, Lane::Host, needs_strace, |_, sh, record| Conformance::default().run(sh, record)),
     one("crates", Level::Sample, Lane::Host, nothing, |_, sh, _| crates(sh)),
-    one("library examples", Level::Sample, Lane::Host, needs_strace, |plan, sh, record| examples(plan, sh, record)),
+    one("library examples", Level::Sample, Lane::Host, needs_strace, examples),
     one("report in a browser", Level::Sample, Lane::Host, needs_browser, |_, sh, record| browser(sh, record)),
     one("documented commands", Level::Sample, Lane::Host, needs_mender_artifact, |_, sh, _| {
         docs::run_commands(sh, &[docs::Length::Seconds])
@@ -267,9 +267,12 @@ fn examples(plan: &Plan, sh: &Shell, record: &Record) -> Result<String> {
     Ok(format!("{conforms}; {}", Crash::with(&example, payload, points).run(sh, record)?))
 }
 
+/// The variable with the directory of the workspace's executables, for tests that would build them otherwise.
+const EXECUTABLES: &str = "MENDER_TEST_EXECUTABLES";
+
 /// Runs the unit tests, with cargo-nextest if it is installed, and the examples in the documentation.
 fn unit_tests(sh: &Shell, record: &Record) -> Result<String> {
-    build::workspace(sh)?;
+    let built = build::workspace(sh)?;
     let tests = if has_command("nextest") {
         cmd!(
             sh,
@@ -279,6 +282,7 @@ fn unit_tests(sh: &Shell, record: &Record) -> Result<String> {
         cmd!(sh, "cargo test --workspace --locked --no-fail-fast --lib --bins --tests")
     };
     privileges::record_skipped(record)?;
+    let tests = tests.env(EXECUTABLES, built);
     let tests = step("unit tests", |step| test_output::run(step, tests, record));
     let examples = cmd!(sh, "cargo test --workspace --locked --doc");
     let examples = step("examples in the documentation", |step| test_output::run(step, examples, record));

@@ -22,7 +22,7 @@ pub type EngineState = (Vec<(String, String)>, Vec<(String, String)>, Vec<(Strin
 /// The directory of the mock's executables.
 pub fn mocks() -> &'static Path {
     static MOCKS: OnceLock<PathBuf> = OnceLock::new();
-    MOCKS.get_or_init(|| fake_engine::build().unwrap())
+    MOCKS.get_or_init(|| fake_engine::executables().unwrap())
 }
 
 pub fn archive(reference: &str, version: &str, mode: Mode) -> Archive {
