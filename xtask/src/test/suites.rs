@@ -208,7 +208,7 @@ fn mutants(plan: &Plan) -> Mutants {
 /// Faults of each kind in a sequence, in a sample.
 const POINTS: u32 = 3;
 
-/// The same in a run of all suites with a time limit.
+/// The same in a run of all suites: with a time limit, and of the library's example.
 const LIMITED_POINTS: u32 = 25;
 
 fn fault_injection(plan: &Plan, sh: &Shell, record: &Record) -> Result<String> {
