@@ -19,7 +19,7 @@ fn example(name: &str) -> PathBuf {
     DIRECTORY.get_or_init(directory).join("examples").join(name)
 }
 
-/// Builds the examples, and returns the directory with theirs.
+/// Builds the examples, and returns the directory of the executables.
 fn build() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
