@@ -32,6 +32,10 @@ const MEMORY_KIB: u32 = 12 << 20;
 /// The shortest time limit of the tests on a mutant in seconds. A mutant that hangs is found, too.
 const LIMIT_SECONDS: u32 = 900;
 
+/// The limit of processor time of each process in seconds. A mutant with an endless loop ends there, long before the
+/// time limit; no program of the tests, and no compiler run, takes a quarter of it.
+const PROCESSOR_SECONDS: u32 = 240;
+
 /// Changes the code in small ways, one at a time, and checks that the tests notice
 ///
 /// The tests of its package run on each mutant, and all tests, conformance and a few faults of every kind on those that
@@ -49,6 +53,9 @@ pub struct Mutants {
     /// Tries the mutants of this file only; may be repeated
     #[arg(long, value_name = "PATH")]
     file: Vec<String>,
+    /// Tries only mutants without a record in docs/evidence/mutants.jsonl
+    #[arg(long)]
+    untried: bool,
     /// The number of mutants that are tried in parallel
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     jobs: u32,
@@ -74,7 +81,7 @@ enum Tests {
 impl Mutants {
     /// At most `sample` mutants, shifted by `offset`.
     pub fn sample(sample: u32, offset: u32) -> Self {
-        Self { sample: Some(sample), offset, file: Vec::new(), jobs: 1, write: false }
+        Self { sample: Some(sample), offset, file: Vec::new(), untried: false, jobs: 1, write: false }
     }
 
     /// Tries the mutants, prints a table, and returns a summary.
@@ -83,28 +90,21 @@ impl Mutants {
     /// When a mutant is not noticed, or the tests fail without one.
     pub fn run(self, sh: &Shell, _record: &Record) -> Result<String> {
         let program = tools::cargo_mutants(sh)?;
-        let listed = cmd!(sh, "{program} mutants --list").args(self.chosen()).quiet().read();
-        let listed = listed.context("listing the mutants failed")?;
-        let all = listed.lines().count() as u32;
-        ensure!(all > 0, "no mutants in {}: name a file below modules/*/src", self.file.join(", "));
-        let obstacle = if listed.lines().any(is_of_deb) { debian::obstacle(sh)? } else { None };
-        if let Some(why) = obstacle {
-            bail!("trying mutants of deb failed: {why}; or choose other files with --file");
-        }
+        let path = sh.current_dir().join("docs/evidence/mutants.jsonl");
+        let names = self.names(sh, &program, &path)?;
+        let all = names.len() as u32;
         let shards = self.sample.map_or(1, |sample| all.div_ceil(sample));
         let shard = format!("{}/{shards}", self.offset % shards);
         let mut outcomes = step(format!("mutants, part {shard} of {all}"), |step| {
-            let chosen = [self.chosen(), vec!["--shard".to_owned(), shard.clone()]].concat();
+            let spread = ["--shard", &shard, "--sharding", "round-robin"].map(str::to_owned);
+            let named = if self.untried { only(names.iter().map(String::as_str)) } else { Vec::new() };
+            let chosen = [self.chosen(), named, spread.to_vec()].concat();
             self.try_mutants(sh, step, &program, Tests::OfItsPackage, &chosen)
         })?;
         self.try_missed(sh, &program, &mut outcomes)?;
         println!("{}", outcomes.table());
         if self.write {
-            let records = Records::open(&sh.current_dir().join("docs/evidence/mutants.jsonl"))?;
-            let commit = evidence::commit(sh)?;
-            outcomes.json(&commit).iter().try_for_each(|record| records.add(record))?;
-            let sums = Outcomes::of_records(&records.all()?);
-            evidence::write(sh, NAME, &self.command(), &format!("{PREFACE}{}", sums.table()))?;
+            self.write(sh, &program, &path, &outcomes)?;
         }
         let missed: Vec<_> = outcomes.missed().collect();
         ensure!(
@@ -116,18 +116,41 @@ impl Mutants {
         Ok(outcomes.to_string())
     }
 
+    /// The names of the mutants of which a sample is tried.
+    fn names(&self, sh: &Shell, program: &Path, records: &Path) -> Result<Vec<String>> {
+        let mut names = listed(sh, program, &self.chosen())?;
+        ensure!(!names.is_empty(), "no mutants in {}: name a file below modules/*/src", self.file.join(", "));
+        if self.untried && records.exists() {
+            let tried = Outcomes::of_records(&Records::open(records)?.all()?);
+            names.retain(|name| !tried.0.contains_key(name));
+        }
+        ensure!(!names.is_empty(), "every mutant has a record in {}: omit --untried", records.display());
+        let obstacle = if names.iter().any(|name| is_of_deb(name)) { debian::obstacle(sh)? } else { None };
+        if let Some(why) = obstacle {
+            bail!("trying mutants of deb failed: {why}; or choose other files with --file");
+        }
+        Ok(names)
+    }
+
+    /// Adds `outcomes` to the file `records`, and writes the page.
+    fn write(&self, sh: &Shell, program: &Path, records: &Path, outcomes: &Outcomes) -> Result<()> {
+        let (records, commit) = (Records::open(records)?, evidence::commit(sh)?);
+        outcomes.json(&commit).iter().try_for_each(|record| records.add(record))?;
+        let of_code = listed(sh, program, &packages())?;
+        let sums = Outcomes::of_records(&records.all()?).of(&of_code);
+        let page = format!("{PREFACE}{} of {} mutants were tried.\n\n{}", sums.0.len(), of_code.len(), sums.table());
+        evidence::write(sh, NAME, &self.command(), &page)
+    }
+
     /// Runs more tests on the mutants that those of their packages have not noticed.
     fn try_missed(&self, sh: &Shell, program: &Path, outcomes: &mut Outcomes) -> Result<()> {
         let (of_deb, others) = outcomes.missed().partition(|name| is_of_deb(name));
         let stages: [(Vec<_>, _, _); 2] =
             [(others, Tests::All, "all tests"), (of_deb, Tests::Debian, "the tests on a Debian system")];
-        let stages = stages.map(|(names, tests, text)| {
-            let names: Vec<_> = names.into_iter().map(regex_of).collect();
-            (names, tests, text)
-        });
-        for (names, tests, text) in stages.into_iter().filter(|(names, ..)| !names.is_empty()) {
-            outcomes.replace(step(format!("{} of these mutants with {text}", names.len()), |step| {
-                let chosen = [self.chosen(), vec!["--re".to_owned(), names.join("|")]].concat();
+        let stages = stages.map(|(names, tests, text)| (names.len(), only(names.into_iter()), tests, text));
+        for (count, named, tests, text) in stages.into_iter().filter(|(count, ..)| *count > 0) {
+            outcomes.replace(step(format!("{count} of these mutants with {text}"), |step| {
+                let chosen = [self.chosen(), named].concat();
                 self.try_mutants(sh, step, program, tests, &chosen)
             })?);
         }
@@ -160,7 +183,7 @@ impl Mutants {
         }
     }
 
-    /// cargo-mutants with the options `chosen`, all limits and these tests, in a shell that sets the limit of memory.
+    /// cargo-mutants with the options `chosen`, all limits and these tests, in a shell that sets the limits of a process.
     fn limited<'a>(&self, sh: &'a Shell, program: &Path, output: &Path, tests: Tests, chosen: &[String]) -> Cmd<'a> {
         let limit = LIMIT_SECONDS.to_string();
         let packages: &[&str] = if tests == Tests::All { &["--test-package", TESTS] } else { &[] };
@@ -170,7 +193,7 @@ impl Mutants {
         let of_host = ["--lib", "--bins", "--tests", "--locked", "--", "--include-ignored"];
         let chosen_tests: &[&str] = if tests == Tests::Debian { &["--test", "debian", "--locked"] } else { &of_host };
         cmd!(sh, "sh -c")
-            .arg(format!("ulimit -v {MEMORY_KIB} && exec \"$@\""))
+            .arg(format!("ulimit -v {MEMORY_KIB} && ulimit -t {PROCESSOR_SECONDS} && exec \"$@\""))
             .arg("sh")
             .args(namespace)
             .args([program.as_os_str(), "mutants".as_ref()])
@@ -185,9 +208,8 @@ impl Mutants {
 
     /// The options that choose mutants.
     fn chosen(&self) -> Vec<String> {
-        let packages = PACKAGES.iter().flat_map(|package| ["--package".to_owned(), (*package).to_owned()]);
         let files = self.file.iter().flat_map(|file| ["--file".to_owned(), file.clone()]);
-        packages.chain(files).collect()
+        packages().into_iter().chain(files).collect()
     }
 
     /// The command that does the same again.
@@ -195,9 +217,27 @@ impl Mutants {
         let sample = self.sample.map(|sample| format!(" --sample {sample}")).unwrap_or_default();
         let offset = if self.offset > 0 { format!(" --offset {}", self.offset) } else { String::new() };
         let files: String = self.file.iter().map(|file| format!(" --file {file}")).collect();
+        let untried = if self.untried { " --untried" } else { "" };
         let write = if self.write { " --write" } else { "" };
-        format!("cargo xtask mutants{sample}{offset}{files}{write}")
+        format!("cargo xtask mutants{sample}{offset}{files}{untried}{write}")
     }
+}
+
+/// The options that choose the mutants of all packages.
+fn packages() -> Vec<String> {
+    PACKAGES.iter().flat_map(|package| ["--package".to_owned(), (*package).to_owned()]).collect()
+}
+
+/// The names of the mutants that the options `chosen` choose.
+fn listed(sh: &Shell, program: &Path, chosen: &[String]) -> Result<Vec<String>> {
+    let listed = cmd!(sh, "{program} mutants --list").args(chosen).quiet().read();
+    Ok(listed.context("listing the mutants failed")?.lines().map(str::to_owned).collect())
+}
+
+/// The options that choose the mutants with these names, in arguments of some KiB: Linux limits one to 128 KiB.
+fn only<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let names: Vec<_> = names.map(regex_of).collect();
+    names.chunks(100).flat_map(|names| ["--re".to_owned(), names.join("|")]).collect()
 }
 
 /// Whether the mutant `name` is one of the module `deb`.
@@ -221,8 +261,8 @@ const PREFACE: &str = "# Mutants
 
 Small changes of the code, one at a time, each of which has to make a test fail. [Testing](../develop/testing.md#mutants)
 describes the command. The outcome of every mutant is in [mutants.jsonl](mutants.jsonl), with the commit of its run.
-The table has the last outcome of each; the command above is that of the last run. What is left out, and why, is in
-`.cargo/mutants.toml`.
+The table has the last outcome of each mutant of this code; the command above is that of the last run. What is left
+out, and why, is in `.cargo/mutants.toml`.
 
 ";
 
@@ -232,8 +272,9 @@ mod tests {
 
     #[test]
     fn the_command_is_shown_with_its_options() {
-        let mutants = Mutants { sample: Some(5), offset: 3, file: vec!["a.rs".into()], jobs: 2, write: true };
-        assert_eq!(mutants.command(), "cargo xtask mutants --sample 5 --offset 3 --file a.rs --write");
+        let file = vec!["a.rs".into()];
+        let mutants = Mutants { sample: Some(5), offset: 3, file, untried: true, jobs: 2, write: true };
+        assert_eq!(mutants.command(), "cargo xtask mutants --sample 5 --offset 3 --file a.rs --untried --write");
     }
 
     #[test]

@@ -36,6 +36,12 @@ impl Outcomes {
         Self(records.iter().map(|record| (text(record, "mutant"), text(record, "outcome"))).collect())
     }
 
+    /// The outcomes of those mutants that are among `names`: a record of code that has changed says nothing.
+    pub fn of(mut self, names: &[String]) -> Self {
+        self.0.retain(|name, _| names.contains(name));
+        self
+    }
+
     /// The records of a run from `commit`.
     pub fn json(&self, commit: &str) -> Vec<Value> {
         let record = |(mutant, outcome)| json!({ "commit": commit, "mutant": mutant, "outcome": outcome });
@@ -109,6 +115,12 @@ mod tests {
         assert_eq!(Outcomes::of_records(&records).missed().count(), 0);
         first.replace(second);
         assert_eq!(first.missed().count(), 0);
+    }
+
+    #[test]
+    fn mutants_of_other_code_do_not_count() {
+        let outcomes = outcomes([&[0], &[1], &[], &[]]).of(&["a.rs:0".to_owned()]);
+        assert_eq!(outcomes.to_string(), "1 of 1 mutants noticed, 0 do not compile");
     }
 
     #[test]
