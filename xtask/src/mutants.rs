@@ -183,7 +183,7 @@ impl Mutants {
         }
     }
 
-    /// cargo-mutants with the options `chosen`, all limits and these tests, in a shell that sets the limits of a process.
+    /// cargo-mutants with the options `chosen`, all limits and these tests. A shell sets the limits of each process.
     fn limited<'a>(&self, sh: &'a Shell, program: &Path, output: &Path, tests: Tests, chosen: &[String]) -> Cmd<'a> {
         let limit = LIMIT_SECONDS.to_string();
         let packages: &[&str] = if tests == Tests::All { &["--test-package", TESTS] } else { &[] };

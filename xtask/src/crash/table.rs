@@ -66,15 +66,15 @@ impl Results {
              - **crash points**: all of a module's processes are killed before each call that changes the device or syncs, \
              and after the last. After call N is before call N+1, and counted once. A pair of interruptions is one. Of \
              upstream modules about {upstream_points} in a sequence, every k-th; among all modules, of container at \
-             most 40 of each kind in a sequence, and of deb at most 4 of one kind, evenly spread: all with `--module`. deb runs in a chroot with the real dpkg and apt; \
-             container with mocks of an engine and systemd.\n\
+             most 40 of each kind in a sequence, and of deb at most 4 of one kind, evenly spread: all with `--module`. \
+             deb runs in a chroot with the real dpkg and apt; container with mocks of an engine and systemd.\n\
              - **failing calls**: the same calls, each with ENOSPC and with EIO, alone and with all later ones: what \
              needs space, or with EROFS any change; and the calls that read the device, each with EIO.\n\
              - **unsynced writes lost**: different states of the device after a power loss that has lost the writes which \
              were not synced, or whose sync has failed; those that a kill leaves too are not counted.\n\
              - **previous**, **new**: attempts that ended, after all calls of the client that follow, with exactly the \
              version that they have to. **inconsistent**: all others; in brackets, how many of them \
-             end in the same way without an interruption.\n\n\
+             end in the same way without an interruption. `not tested`: the sample has no fault for the sequence.\n\n\
              | module | sequence | crash points | failing calls | unsynced writes lost | previous | new | inconsistent |\n\
              |---|---|--:|--:|--:|--:|--:|--:|\n"
         );
@@ -102,7 +102,12 @@ fn row(name: &str, whose: Whose, report: &Report) -> String {
     let Report { sequence, crash_points, failing_calls, lost_writes, previous, new, violations, .. } = report;
     let same = report.without_interruption;
     let same = if same > 0 { format!(" ({same})") } else { String::new() };
-    let (whose, bad) = (whose.word(), format!("{}{same}", violations.len()));
+    let bad = if report.is_untested() && violations.is_empty() {
+        "not tested".to_owned()
+    } else {
+        format!("{}{same}", violations.len())
+    };
+    let whose = whose.word();
     format!(
         "| {name} ({whose}) | {sequence} | {crash_points} | {failing_calls} | {lost_writes} | {previous} | {new} | {bad} |\n"
     )
@@ -121,12 +126,14 @@ mod tests {
         let violation = Violation { attempt: "killed before call 2".to_owned(), end: "neither".to_owned() };
         (report.crash_points, report.previous, report.violations) = (3, 2, vec![violation]);
         results.add("web-file", Whose::Ours, vec![report.clone(), report.clone()]);
+        results.add("web-file", Whose::Ours, vec![Report::new("update: Cleanup")]);
         report.without_interruption = 1;
         results.add("directory", Whose::Upstream, vec![report]);
         let text = results.markdown(100);
         for part in [
             "| web-file (ours) | update: Download | 3 | 0 | 0 | 2 | 0 | 1 |\n",
             "| web-file (ours) | **all** | 6 | 0 | 0 | 4 | 0 | 2 |\n",
+            "| web-file (ours) | update: Cleanup | 0 | 0 | 0 | 0 | 0 | not tested |\n",
             "| directory (upstream) | update: Download | 3 | 0 | 0 | 2 | 0 | 1 (1) |\n",
             "## Inconsistent: directory (upstream), update: Download\n\n- killed before call 2: neither\n",
         ] {

@@ -62,6 +62,11 @@ impl Report {
         Self { sequence: sequence.into(), ..Self::default() }
     }
 
+    /// Whether the sample had no fault for the sequence, so that nothing is known about it.
+    pub fn is_untested(&self) -> bool {
+        self.crash_points + self.failing_calls + self.lost_writes == 0
+    }
+
     /// Adds an attempt that has to end in the version `expected`.
     pub fn add(&mut self, attempt: Attempt, expected: Expected, shown: String, end: Result<End>) {
         match attempt {
@@ -105,6 +110,9 @@ impl AddAssign<&Report> for Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_untested() && self.violations.is_empty() {
+            return write!(formatter, "not tested: no fault in this sample");
+        }
         write!(
             formatter,
             "{} crash points, {} failing calls, {} states with unsynced writes lost: {} previous, {} new, {} inconsistent",
