@@ -34,10 +34,10 @@ impl FailingStorage {
     /// Mounts the file system at `mounted`, an existing directory. Says why and returns `None` if this process may not
     /// mount, or the kernel has no loop device.
     pub fn mount(mounted: &Path) -> Option<Self> {
-        or_skipped(Self::mounted(mounted))
+        or_skipped(Self::try_mount(mounted))
     }
 
-    fn mounted(mounted: &Path) -> Result<Self> {
+    fn try_mount(mounted: &Path) -> Result<Self> {
         let this = Self { directory: tempfile::tempdir()?, mounted: mounted.to_owned() };
         let storage = this.directory.path();
         let size = CString::new(format!("size={STORAGE}m"))?;

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,23 +16,41 @@ pub struct Mounted(PathBuf);
 impl Mounted {
     /// Mounts a tmpfs at `path` with the `options` of mount(8). Creates the directory `path` if it is missing. Says why
     /// and returns `None` if this process may not mount, as root in many containers.
-    pub fn tmpfs(path: &Path, options: &str) -> Option<Self> {
-        Self::of_type("tmpfs", path, options)
-    }
-
-    /// Mounts a file system of the type `name`, otherwise as [`Mounted::tmpfs`].
     ///
     /// # Panics
-    /// When the directory cannot be created: that is an error of the test.
-    pub fn of_type(name: &str, path: &Path, options: &str) -> Option<Self> {
+    /// When the directory cannot be created, or for any other error of the mount: those are errors of the test.
+    pub fn tmpfs(path: &Path, options: &str) -> Option<Self> {
+        Self::of_type("tmpfs", path, options, &[])
+    }
+
+    /// Mounts an overlay at `layers/merged`, of the directories `layers/lower` and `layers/upper`. Creates those that
+    /// are missing. Says why and returns `None` if this process may not mount, or if the kernel refuses an overlay on
+    /// this file system.
+    ///
+    /// # Panics
+    /// As [`Mounted::tmpfs`].
+    pub fn overlay(layers: &Path) -> Option<Self> {
+        for name in ["lower", "upper", "work"] {
+            fs::create_dir_all(layers.join(name)).expect("the directory of a layer can be created");
+        }
+        let directory = fs::File::open(layers).expect("the directory of the layers can be opened");
+        // The kernel splits the options at commas and colons, which `layers` may contain.
+        let shown = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let options = format!("lowerdir={shown}/lower,upperdir={shown}/upper,workdir={shown}/work");
+        Self::of_type("overlay", &layers.join("merged"), &options, &[Errno::INVAL])
+    }
+
+    /// Mounts a file system of the type `name`. The errors `refused` are a reason to skip a test, too.
+    fn of_type(name: &str, path: &Path, options: &str, refused: &[Errno]) -> Option<Self> {
         fs::create_dir_all(path).expect("the directory of a mount can be created");
         let options = CString::new(options).expect("options of a mount have no zero byte");
-        // The kernel refuses an overlay on some file systems.
-        let refused = if name == "overlay" { &[Errno::INVAL][..] } else { &[] };
         Self::at(path, mount(name, path, name, MountFlags::empty(), Some(options.as_c_str())), refused)
     }
 
     /// Mounts `source` at `path`. Says why and returns `None` if this process may not mount.
+    ///
+    /// # Panics
+    /// For any other error, which is one of the test.
     pub fn bind(source: &Path, path: &Path) -> Option<Self> {
         Self::at(path, mount_bind(source, path), &[])
     }

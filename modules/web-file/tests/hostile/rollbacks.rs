@@ -136,15 +136,9 @@ fn remove_inodes(device: &Device) {
 #[test]
 fn inode_numbers_are_not_recorded_on_a_file_system_that_does_not_keep_them() {
     let Some(device) = Device::new() else { return };
-    let layers = device.client.device().join("layers");
-    for name in ["lower", "upper", "work"] {
-        fs::create_dir_all(layers.join(name)).unwrap();
-    }
-    let merged = layers.join("merged");
-    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| layers.join(name).display().to_string());
-    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
-    let Some(_mounted) = Mounted::of_type("overlay", &merged, &options) else { return };
-    for (dest_dir, keeps) in [(device.www.clone(), true), (merged.join("html"), false)] {
+    let layers = device.client.device().join("layers: one, two");
+    let Some(_mounted) = Mounted::overlay(&layers) else { return };
+    for (dest_dir, keeps) in [(device.www.clone(), true), (layers.join("merged/html"), false)] {
         device.set(&dest_dir, "");
         assert!(device.download().success());
         let record = fs::read_to_string(device.journal().join("journal.json")).unwrap();
