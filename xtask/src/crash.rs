@@ -68,6 +68,11 @@ impl Crash {
         Self { module, payload: Some(payload), sample: Some(points), ..Self::default() }
     }
 
+    /// All faults; of modules with a limit the sample, shifted by `offset`.
+    pub fn all(offset: u32) -> Self {
+        Self { offset, ..Self::default() }
+    }
+
     /// At most `points` of each kind in every sequence of every module, shifted by `offset`.
     pub fn sample(points: u32, offset: u32) -> Self {
         Self { sample: Some(points), offset, ..Self::default() }

@@ -216,7 +216,7 @@ fn fault_injection(plan: &Plan, sh: &Shell, record: &Record) -> Result<String> {
         Level::Quick => Crash::quick(plan.offset),
         Level::Sample => Crash::sample(POINTS, plan.offset),
         Level::Full if plan.is_limited => Crash::sample(LIMITED_POINTS, plan.offset),
-        Level::Full => Crash::default(),
+        Level::Full => Crash::all(plan.offset),
     };
     crash.run(sh, record)
 }
