@@ -1,7 +1,8 @@
 //! The progress display on standard error, for steps that may take more than two seconds.
 //!
 //! On a terminal each running step is a line with its duration and the newest line of output. Otherwise, as in CI, a
-//! step is one line at its start and one at its end, and a line every ten seconds if it reports progress.
+//! step is one line at its start and one at its end, and between them a line with its newest progress: every ten seconds
+//! if it has changed, and every minute otherwise.
 
 use std::fmt::Display;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -23,6 +24,9 @@ pub struct Step {
 /// The time between two lines of progress where there is no terminal.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// After so many intervals, progress that has not changed is printed again: the step is still running.
+const UNCHANGED: u32 = 6;
+
 impl Step {
     /// Shows `detail` beside the step's name. It replaces the previous detail.
     pub fn detail(&self, detail: impl Display) {
@@ -30,7 +34,7 @@ impl Step {
     }
 
     /// Shows `progress`, such as "3 of 7 crates compiled", also where there is no terminal: there the newest one is
-    /// printed every ten seconds.
+    /// printed every ten seconds if it has changed.
     pub fn progress(&self, progress: String) {
         self.detail(&progress);
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
@@ -65,12 +69,16 @@ pub fn step<T, E>(name: impl Display, work: impl FnOnce(&Step) -> Result<T, E>) 
     result
 }
 
-/// Calls `print` with `progress` every `interval`, if there is any, until the other side of `ended` is dropped.
+/// Calls `print` with `progress` after every `interval` in which it has changed, and after [`UNCHANGED`] intervals
+/// otherwise, until the other side of `ended` is dropped.
 fn repeat(interval: Duration, ended: &Receiver<()>, progress: &Mutex<String>, print: impl Fn(&str)) {
+    let (mut printed, mut unchanged) = (String::new(), 0);
     while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
         let progress = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if !progress.is_empty() {
+        unchanged += 1;
+        if progress != printed || unchanged == UNCHANGED && !progress.is_empty() {
             print(&progress);
+            (printed, unchanged) = (progress, 0);
         }
     }
 }
@@ -91,16 +99,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_is_repeated_until_the_end() {
+    fn progress_is_printed_when_it_changes_and_repeated_until_the_end() {
         let (running, ended) = mpsc::channel::<()>();
         let (printed, lines) = mpsc::channel();
-        let progress = Arc::new(Mutex::new(String::new()));
+        let progress = Arc::new(Mutex::new("1 of 2".to_owned()));
         let shared = Arc::clone(&progress);
+        let interval = Duration::from_millis(1);
         let repeating = thread::spawn(move || {
-            repeat(Duration::from_millis(1), &ended, &shared, |line| printed.send(line.to_owned()).unwrap_or_default());
+            let print = |line: &str| printed.send((line.to_owned(), Instant::now())).unwrap_or_default();
+            repeat(interval, &ended, &shared, print);
         });
-        *progress.lock().unwrap() = "1 of 2".to_owned();
-        assert_eq!((lines.recv().unwrap().as_str(), lines.recv().unwrap().as_str()), ("1 of 2", "1 of 2"));
+        let (first, at) = lines.recv().unwrap();
+        let (second, later) = lines.recv().unwrap();
+        assert_eq!((first.as_str(), second.as_str()), ("1 of 2", "1 of 2"));
+        assert!(later - at >= interval * UNCHANGED, "an unchanged line was printed after {:?}", later - at);
+        *progress.lock().unwrap() = "2 of 2".to_owned();
+        assert!(lines.iter().any(|(line, _)| line == "2 of 2"));
         drop(running);
         repeating.join().unwrap();
     }
