@@ -143,10 +143,11 @@ impl<U: Update> Record<U, U::Prepared> {
         }
     }
 
-    /// Starts units after a rollback, as [`stop_units`](Self::stop_units) stops them.
+    /// Starts units after a rollback, as [`stop_units`](Self::stop_units) stops them. A failure does not prevent the
+    /// start of others.
     pub fn start_units(&self, trigger: Trigger) {
         if trigger == Trigger::Call {
-            tolerate(self.guard.after(), "starting units");
+            self.guard.after().for_each(|done| tolerate(done, "starting units"));
         }
     }
 

@@ -105,7 +105,7 @@ impl<U: Update> Transaction<U> {
         }
         let (update, prepared) = record.ready()?;
         update.activate(prepared)?;
-        record.guard.after()?;
+        record.guard.after().collect::<Result<()>>()?;
         record.guard.check_health()?;
         self.mark(record, Phase::Active)
     }

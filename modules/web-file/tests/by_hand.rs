@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::{Command, Output};
 
 use mender_update_module_test::{Generation, MockClient};
@@ -79,6 +80,14 @@ fn settings_are_checked_before_an_update_needs_them() {
     let file = client.settings().join("other.toml");
     let path = file.to_str().unwrap();
     refuses(&client, &["--check-settings", path], &["no such file"]);
+    let settings = client.settings().join("web-file.toml");
+    let before = fs::read(&settings).unwrap();
+    fs::remove_file(&settings).unwrap();
+    prints(&client, &["--check-settings"], &["does not exist: the defaults apply"]);
+    symlink("missing", &settings).unwrap();
+    refuses(&client, &["--check-settings"], &["dangling symlink"]);
+    fs::remove_file(&settings).unwrap();
+    fs::write(&settings, before).unwrap();
     for (text, words) in [
         ("dest-dir = \"/srv\"\n", "`dest-dir`"),
         ("[helth]\ntcp = \"127.0.0.1:1\"\n", "the tables `units` and `health`"),

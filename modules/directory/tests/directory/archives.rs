@@ -98,11 +98,8 @@ fn age_links_too(directory: &Path) {
     assert!(find.status().unwrap().success());
 }
 
-#[test]
-fn attributes_acls_and_capabilities_are_restored() {
-    let device = Device::filled(Generation::V3);
-    let program = device.source.join("bin/run me");
-    setxattr(&program, "user.with newline", b"a\nb", XattrFlags::CREATE).unwrap();
+/// An ACL with an entry for a user, as Linux stores it in an attribute.
+fn acl() -> Vec<u8> {
     let mut acl = 2u32.to_le_bytes().to_vec();
     for (tag, permissions, id) in
         [(1u16, 7u16, u32::MAX), (2, 5, 4242), (4, 5, u32::MAX), (16, 5, u32::MAX), (32, 1, u32::MAX)]
@@ -111,6 +108,25 @@ fn attributes_acls_and_capabilities_are_restored() {
         acl.extend(permissions.to_le_bytes());
         acl.extend(id.to_le_bytes());
     }
+    acl
+}
+
+#[test]
+fn a_default_acl_above_the_destination_does_not_reach_the_new_tree() {
+    let device = Device::filled(Generation::V3);
+    let above = device.destination.parent().unwrap();
+    setxattr(above, "system.posix_acl_default", &acl(), XattrFlags::empty()).unwrap();
+    device.install(&device.tar(&[]));
+    let (active, expected) = (device.active(), device.expected());
+    assert_eq!(active, expected, "{:?}", active.differences(&expected));
+}
+
+#[test]
+fn attributes_acls_and_capabilities_are_restored() {
+    let device = Device::filled(Generation::V3);
+    let program = device.source.join("bin/run me");
+    setxattr(&program, "user.with newline", b"a\nb", XattrFlags::CREATE).unwrap();
+    let acl = acl();
     setxattr(&program, "system.posix_acl_access", &acl, XattrFlags::empty()).unwrap();
     setxattr(device.source.join("bin"), "system.posix_acl_default", &acl, XattrFlags::empty()).unwrap();
     let mut options = vec!["--format=posix", "--acls", "--xattrs", "--xattrs-include=*"];

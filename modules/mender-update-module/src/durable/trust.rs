@@ -15,6 +15,9 @@ use rustix::process::{getegid, geteuid};
 
 use super::failed;
 
+/// The attribute with an ACL.
+const ACL: &str = "system.posix_acl_access";
+
 /// The largest number of symlinks in a path, as in the kernel.
 const SYMLINKS_MAX: u32 = 40;
 
@@ -149,6 +152,8 @@ fn names(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
 mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 
+    use rustix::fs::{XattrFlags, removexattr, setxattr};
+
     use super::*;
 
     fn refusal(path: &Path) -> String {
@@ -187,6 +192,39 @@ mod tests {
             assert!(refused.contains("group 33") && refused.contains("chown"), "{name}: {refused}");
             fs::set_permissions(path(name), before).unwrap();
             assert!(refusal(&path("a/b/settings")).starts_with("accepted"), "{name}: the group may not write");
+        }
+    }
+
+    #[test]
+    fn a_path_that_an_acl_lets_others_change_is_not_trusted() {
+        if !geteuid().is_root() {
+            return eprintln!("skipped: needs root: the group of another user's directory does not count");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (above, path) = (directory.path().join("a"), directory.path().join("a/settings"));
+        fs::create_dir(&above).unwrap();
+        fs::write(&path, "").unwrap();
+        for changed in [&above, &path] {
+            let acl = |permissions| {
+                // As `setfacl --modify user:33:PERMISSIONS`: the mask is the group's mode.
+                let entries =
+                    [(1u16, 7u16, u32::MAX), (2, permissions, 33), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)];
+                let mut acl = 2u32.to_le_bytes().to_vec();
+                for (tag, permissions, id) in entries {
+                    acl.extend(tag.to_le_bytes());
+                    acl.extend(permissions.to_le_bytes());
+                    acl.extend(id.to_le_bytes());
+                }
+                setxattr(changed, ACL, &acl, XattrFlags::empty())
+            };
+            if acl(7) == Err(Errno::OPNOTSUPP) {
+                return eprintln!("skipped: this file system has no ACLs");
+            }
+            let refused = refusal(&path);
+            assert!(refused.contains(changed.to_str().unwrap()) && refused.contains("setfacl"), "{refused}");
+            removexattr(changed, ACL).unwrap();
+            fs::set_permissions(changed, fs::Permissions::from_mode(0o755)).unwrap();
+            assert!(refusal(&path).starts_with("accepted"), "{}", refusal(&path));
         }
     }
 

@@ -1,11 +1,11 @@
 //! The health check: whether the device is healthy with the active version.
 
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::http;
 use crate::program::Program;
 use crate::stability::{INTERVAL, Poll, StabilityWindow};
 
@@ -49,7 +49,7 @@ impl Health {
             ensure!(port.is_some(), "tcp = {address:?} is not of the form \"127.0.0.1:8080\"");
         }
         if let Some(url) = url {
-            ensure!(url.starts_with("http://"), "url = {url:?}: only http:// is known; for others use command");
+            http::check(url)?;
         }
         ensure!(
             stable_seconds < limit_seconds,
@@ -72,7 +72,7 @@ impl Health {
             Program::new(program, left.max(INTERVAL)).args(arguments).run()?;
         }
         if let Some(address) = &self.tcp {
-            connect(address, short)?;
+            http::connect(address, short)?;
         }
         if let Some(url) = &self.url {
             get(url, short)?;
@@ -81,36 +81,16 @@ impl Health {
     }
 }
 
-fn connect(address: &str, limit: Duration) -> Result<()> {
-    let addresses: Vec<SocketAddr> =
-        address.to_socket_addrs().with_context(|| format!("resolving {address} failed"))?.collect();
-    let mut refusal = None;
-    for resolved in addresses {
-        match TcpStream::connect_timeout(&resolved, limit) {
-            Ok(_) => return Ok(()),
-            Err(error) => refusal = Some(error),
-        }
-    }
-    match refusal {
-        Some(error) => Err(error).with_context(|| format!("connecting to {address} failed")),
-        None => bail!("{address} has no address"),
-    }
-}
-
 fn get(url: &str, limit: Duration) -> Result<()> {
-    let response = minreq::get(url)
-        .with_timeout(limit.as_secs().max(1))
-        .send_lazy() // the body is not read: it may be long
-        .with_context(|| format!("requesting {url} failed"))?;
-    let status = response.status_code;
-    ensure!((200..300).contains(&status), "{url} answers {status} {}", response.reason_phrase);
+    let status = http::status(url, limit).with_context(|| format!("requesting {url} failed"))?;
+    ensure!((200..300).contains(&status), "{url} answers {status}");
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
     use std::thread;
 
     use super::*;
@@ -198,6 +178,48 @@ mod tests {
         for (status, healthy) in cases {
             let url = format!("http://{}/", server(status));
             assert_eq!(get(&url, Duration::from_secs(60)).is_ok(), healthy, "{status:?}");
+        }
+    }
+
+    /// Answers every request with `answer`.
+    fn answering(answer: String) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        url
+    }
+
+    #[test]
+    fn a_redirect_is_not_followed() {
+        let healthy = answering("HTTP/1.1 200 OK\r\n\r\n".to_owned());
+        for status in [301, 302, 303, 307, 308] {
+            let url = answering(format!("HTTP/1.1 {status} So\r\nLocation: {healthy}\r\n\r\n"));
+            let said = format!("{:#}", get(&url, Duration::from_secs(60)).unwrap_err());
+            assert!(said.contains(&status.to_string()), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_any_form_is_healthy_or_an_error() {
+        let long = "x".repeat(8191);
+        for (answer, healthy) in [
+            (format!("HTTP/1.1 200 x\n{long}\n\n"), true),
+            (format!("HTTP/1.1 200 {long}{long}"), true),
+            ("HTTP/1.1 200".to_owned(), true),
+            ("HTTP/1.0 204 \r\n\r\n".to_owned(), true),
+            ("HTTP/1.1 2000 x\r\n\r\n".to_owned(), false),
+            ("HTTP/1.1 x\r\n\r\n".to_owned(), false),
+            ("SSH-2.0-OpenSSH_9.2\r\n".to_owned(), false),
+            (String::new(), false),
+            (format!("{long}{long}"), false),
+        ] {
+            let checked = get(&answering(answer.clone()), Duration::from_secs(60));
+            assert_eq!(checked.is_ok(), healthy, "{:.40}: {checked:?}", answer);
         }
     }
 

@@ -4,6 +4,7 @@
 //! meta-data. A table in the device's settings takes precedence: the artifact's of that name is ignored.
 
 mod health;
+mod http;
 mod units;
 
 use anyhow::{Context, Result};
@@ -53,12 +54,10 @@ impl Guard {
         self.units.as_ref().map_or(Ok(()), Units::before)
     }
 
-    /// Reloads, restarts and starts units after it.
-    ///
-    /// # Errors
-    /// When a unit does not start, or the like.
-    pub(crate) fn after(&self) -> Result<()> {
-        self.units.as_ref().map_or(Ok(()), Units::after)
+    /// Reloads, restarts and starts units after it. The result of each of the three is known only when the iterator
+    /// reaches it.
+    pub(crate) fn after(&self) -> impl Iterator<Item = Result<()>> {
+        self.units.iter().flat_map(Units::after)
     }
 
     /// Waits until the device is healthy.

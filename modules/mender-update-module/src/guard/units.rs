@@ -53,10 +53,9 @@ impl Units {
         systemctl("stop", &self.stop)
     }
 
-    pub(super) fn after(&self) -> Result<()> {
-        systemctl("reload", &self.reload)?;
-        systemctl("restart", &self.restart)?;
-        systemctl("start", &self.start)
+    pub(super) fn after(&self) -> impl Iterator<Item = Result<()>> {
+        let lists = [("reload", &self.reload), ("restart", &self.restart), ("start", &self.start)];
+        lists.into_iter().map(|(verb, units)| systemctl(verb, units))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,6 +41,24 @@ fn impossible_destinations_are_refused_in_download_and_block_nothing() {
     failed(&device.download(), "4294967295");
     device.set(&device.www, "");
     device.updates_again();
+}
+
+#[test]
+fn a_web_root_that_another_program_makes_after_the_download_is_refused_and_stays() {
+    for made in ["srv", "srv/www"] {
+        let Some(device) = Device::new() else { return };
+        let (web_root, made) = (device.client.device().join("srv/www"), device.client.device().join(made));
+        device.set(&web_root, "");
+        assert!(device.download().success());
+        fs::create_dir_all(&made).unwrap();
+        let inode = fs::metadata(&made).unwrap().ino();
+        failed(&device.call("ArtifactInstall"), "was made after the download");
+        for state in ["ArtifactRollback", "ArtifactFailure", "Cleanup"] {
+            device.ok(state);
+        }
+        assert_eq!(fs::metadata(&made).unwrap().ino(), inode, "{made:?}");
+        device.updates_again();
+    }
 }
 
 #[test]

@@ -267,6 +267,18 @@ fn a_damaged_journal_does_not_count_as_none() {
 }
 
 #[test]
+fn a_recovery_names_every_record_that_it_cannot_read() {
+    let Some(device) = Device::new() else { return };
+    assert!(device.download().success());
+    for name in ["journal.json", "unrestored-1.json"] {
+        fs::write(device.journal().join(name), "x").unwrap();
+    }
+    let outcome = device.call("--recover");
+    failed(&outcome, "journal.json");
+    failed(&outcome, "unrestored-1.json");
+}
+
+#[test]
 fn a_committed_update_that_cannot_be_rolled_back_on_a_full_file_system_keeps_the_previous_files() {
     let Some(device) = Device::new() else { return };
     let journal = device.journal();

@@ -64,6 +64,20 @@ fn a_unit_that_does_not_stop_or_start_fails_the_install() {
 }
 
 #[test]
+fn a_rollback_starts_units_although_others_cannot_be_reloaded_or_restarted() {
+    for verb in ["reload", "restart"] {
+        let script = format!("echo $verb >> \"${{0%/*}}/verbs\"; [ $verb != {verb} ]");
+        let Some(device) = with_units(&script) else { return };
+        assert!(device.download().success());
+        let outcome = device.call("ArtifactInstall");
+        failed(&outcome, "rolled back to the previous version");
+        let log = outcome.stderr.matches("starting units failed").count();
+        let verbs = fs::read_to_string(device.client.device().join("verbs")).unwrap();
+        assert!(verbs.ends_with("stop\nreload\nrestart\nstart\n") && log == 1, "{verbs}{outcome:?}");
+    }
+}
+
+#[test]
 fn a_rollback_that_the_next_update_tries_again_stops_and_starts_units() {
     let Some(device) = with_units("echo $verb >> \"${0%/*}/verbs\"") else { return };
     let verbs = device.client.device().join("verbs");
