@@ -106,9 +106,9 @@ impl Location {
     /// The tree that Download found, if it found one.
     ///
     /// # Errors
-    /// When another tree is there now, or the tree cannot be renamed.
+    /// When another tree is there now, the tree cannot be renamed, or another program has made a missing parent.
     pub fn tree(&self) -> Result<Option<Dir>> {
-        let Some(parent) = self.parent()? else { return Ok(None) };
+        let Some(parent) = self.parent.open_as_found()? else { return Ok(None) };
         parent.require_changeable()?;
         let shown = self.path();
         if parent.kind(&self.name)?.is_none() {

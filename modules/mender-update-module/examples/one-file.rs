@@ -88,7 +88,7 @@ impl Update for Replacement {
     fn prepare(&mut self) -> Result<Prepared> {
         let mut prepared =
             Prepared { previous_inode: None, new_inode: self.staging.open()?.inode_of(&new()?)?, times: None };
-        if let Some(directory) = self.directory.open()? {
+        if let Some(directory) = self.directory.open_as_found()? {
             prepared.previous_inode = directory.inode_of(&self.name)?;
             prepared.times = Some(directory.times()?);
         }

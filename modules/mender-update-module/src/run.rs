@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use crate::client;
+use crate::durable;
 use crate::journal::Journal;
 use crate::log;
 use crate::module::UpdateModule;
@@ -49,7 +50,7 @@ fn answer<M: UpdateModule>(module: &M, arguments: Vec<OsString>) -> Result<Answe
         }
         [flag] if flag == "--check-settings" => {
             let file = settings_file::path(M::NAME);
-            if file.exists() {
+            if durable::exists(&file)? {
                 check_settings(module, &file)
             } else {
                 print(format!("{}: does not exist: the defaults apply", file.display()))

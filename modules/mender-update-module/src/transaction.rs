@@ -21,7 +21,7 @@ use crate::guard::Guard;
 use crate::journal::{Journal, UNRESTORED};
 use crate::log;
 use crate::name::FileName;
-use crate::record::{self, Phase, RecordOf, tolerate};
+use crate::record::{self, Phase, RecordOf, first_of, tolerate};
 use crate::set_aside::{self, LATE, LEFT, Unrestored};
 use crate::state::NeedsReboot;
 use crate::status::Pending;
@@ -242,7 +242,7 @@ impl<U: Update> Transaction<U> {
     pub fn recover(&self) -> Result<()> {
         // The current update is rolled back even if the record of an earlier one cannot be read.
         let earlier = self.recover_earlier();
-        self.recover_current().and(earlier)
+        first_of(self.recover_current(), earlier)
     }
 
     fn recover_earlier(&self) -> Result<()> {

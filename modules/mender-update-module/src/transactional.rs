@@ -10,6 +10,7 @@ use crate::journal::Journal;
 use crate::log;
 use crate::module::UpdateModule;
 use crate::payloads::Payloads;
+use crate::record::first_of;
 use crate::settings;
 use crate::state::NeedsReboot;
 use crate::status::Pending;
@@ -163,7 +164,7 @@ pub trait Transactional: Sized {
         // The active version has to start even if an interrupted update cannot be rolled back.
         let recovered = transaction::<Self>(tree).recover();
         let booted = self.booted(tree);
-        recovered.and(booted)
+        first_of(recovered, booted)
     }
 }
 

@@ -188,7 +188,7 @@ impl Update for FileSet {
         let new = self.staging.child(&new_name()?)?;
         self.new.iter().try_for_each(|staged| staged.require(&new))?;
         self.kept()?;
-        let (times, previous) = match self.destination.open()? {
+        let (times, previous) = match self.destination.open_as_found()? {
             Some(destination) => {
                 destination.require_same_mount(&new)?;
                 destination.require_changeable()?;

@@ -116,7 +116,7 @@ fn a_default_acl_above_the_destination_does_not_reach_the_new_tree() {
     let device = Device::filled(Generation::V3);
     let above = device.destination.parent().unwrap();
     setxattr(above, "system.posix_acl_default", &acl(), XattrFlags::empty()).unwrap();
-    device.install(&device.tar(&[]));
+    device.install(&device.tar(&["--format=posix"]));
     let (active, expected) = (device.active(), device.expected());
     assert_eq!(active, expected, "{:?}", active.differences(&expected));
 }

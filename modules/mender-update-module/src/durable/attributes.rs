@@ -15,6 +15,23 @@ use serde::{Deserialize, Serialize};
 /// The limit of Linux for one extended attribute, and for the list of their names, in bytes.
 const XATTR_SIZE_MAX: usize = 64 << 10;
 
+/// The attribute with the ACL of a file.
+pub(super) const ACL_ACCESS: &str = "system.posix_acl_access";
+
+/// The attribute with the ACL that everything new in a directory inherits.
+const ACL_DEFAULT: &str = "system.posix_acl_default";
+
+/// Removes the ACLs of the open directory `fd`.
+pub(super) fn remove_acls(fd: impl AsFd) -> io::Result<()> {
+    for name in [ACL_ACCESS, ACL_DEFAULT] {
+        match fs::fremovexattr(&fd, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// The times of last access and last modification, in seconds and nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {

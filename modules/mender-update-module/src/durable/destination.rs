@@ -117,6 +117,18 @@ impl Destination {
         Ok(way.pop().filter(|_| way.len() == self.missing.len()))
     }
 
+    /// Opens the directory as Download found it; `None` if it did not exist. For the preparation: later, the directory
+    /// may be one that this update has made.
+    ///
+    /// # Errors
+    /// When the path leads to another directory now, or another program has made the directory or one above it.
+    pub fn open_as_found(&self) -> Result<Option<Dir>> {
+        let base = self.base.open()?;
+        let Some(name) = self.missing.first() else { return Ok(Some(base)) };
+        refuse_existing(&base, name)?;
+        Ok(None)
+    }
+
     /// Makes the missing directories durably, with mode 0755, and returns whether there were any. The journal has to
     /// be written before the destination is used.
     ///
@@ -125,11 +137,7 @@ impl Destination {
     pub fn make(&mut self) -> Result<bool> {
         let mut here = self.base.open()?;
         for name in &self.missing {
-            ensure!(
-                here.kind(name)?.is_none(),
-                "{} refused: it was made after the download: remove it, and install again",
-                here.path().join(name).display()
-            );
+            refuse_existing(&here, name)?;
             let made = here.make_child(name, 0o755).context("making the destination failed")?;
             made.sync()?; // its mode
             here.sync()?; // its name
@@ -183,6 +191,16 @@ impl Destination {
         }
         Ok(way)
     }
+}
+
+/// Refuses the directory `name` in `parent`, which did not exist in Download. It stays.
+fn refuse_existing(parent: &Dir, name: &FileName) -> Result<()> {
+    ensure!(
+        parent.kind(name)?.is_none(),
+        "{} refused: it was made after the download: remove it, and install again",
+        parent.path().join(name).display()
+    );
+    Ok(())
 }
 
 /// The longest file name in Linux, in bytes.

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{self, AtFlags, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::attributes::remove_acls;
 use super::removal::mount;
 use super::{Attributes, Dir, Times, failed};
 use crate::name::FileName;
@@ -47,6 +48,11 @@ impl Dir {
             "destination {shown} refused: a file system without files (proc, sysfs): name another directory"
         );
         Ok(())
+    }
+
+    /// Removes the ACLs that this directory has inherited, so that nothing in it inherits them.
+    pub(super) fn remove_acls(&self) -> Result<()> {
+        remove_acls(&self.fd).with_context(|| failed("removing the ACLs of", &self.path))
     }
 
     /// Whether this directory and `other` have the same device number. On btrfs, subvolumes with different numbers

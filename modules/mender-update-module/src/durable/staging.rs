@@ -136,6 +136,7 @@ impl Staging {
     fn make_in(&self, parent: &Dir) -> Result<Dir> {
         let directory = parent.make_child(&self.name, 0o700).context("making the staging directory failed")?;
         directory.require_private()?;
+        directory.remove_acls()?; // those of the parent, which everything in it would inherit
         // A user with write access to the parent may have replaced it meanwhile.
         directory.for_each_name(|name| {
             bail!("staging directory {} refused: it contains {name}: install again", directory.path().display())

@@ -9,14 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{AtFlags, CWD, FileType, Stat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Stat, lgetxattr, statat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
+use super::attributes::ACL_ACCESS;
 use super::failed;
-
-/// The attribute with an ACL.
-const ACL: &str = "system.posix_acl_access";
 
 /// The largest number of symlinks in a path, as in the kernel.
 const SYMLINKS_MAX: u32 = 40;
@@ -124,7 +122,11 @@ pub(super) fn changeable_itself(path: &Path, found: &Stat) -> Option<String> {
             path.display()
         ));
     }
-    None
+    // With an ACL, the mode of the group is the mask: what the entries allow at most.
+    // An ACL does not fit into the buffer: the error is ERANGE.
+    let has_acl = || !matches!(lgetxattr(path, ACL_ACCESS, &mut [0; 1]), Err(Errno::NODATA | Errno::OPNOTSUPP));
+    (mode & 0o020 != 0 && has_acl())
+        .then(|| format!("others may change {} by its ACL: run setfacl --remove-all on it", path.display()))
 }
 
 fn is_ours(owner: u32) -> bool {
@@ -207,22 +209,27 @@ mod tests {
         for changed in [&above, &path] {
             let acl = |permissions| {
                 // As `setfacl --modify user:33:PERMISSIONS`: the mask is the group's mode.
-                let entries =
-                    [(1u16, 7u16, u32::MAX), (2, permissions, 33), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)];
+                let entries = [
+                    (1u16, 7u16, u32::MAX),
+                    (2, permissions, 33),
+                    (4, 5, u32::MAX),
+                    (16, 7, u32::MAX),
+                    (32, 5, u32::MAX),
+                ];
                 let mut acl = 2u32.to_le_bytes().to_vec();
                 for (tag, permissions, id) in entries {
                     acl.extend(tag.to_le_bytes());
                     acl.extend(permissions.to_le_bytes());
                     acl.extend(id.to_le_bytes());
                 }
-                setxattr(changed, ACL, &acl, XattrFlags::empty())
+                setxattr(changed, ACL_ACCESS, &acl, XattrFlags::empty())
             };
             if acl(7) == Err(Errno::OPNOTSUPP) {
                 return eprintln!("skipped: this file system has no ACLs");
             }
             let refused = refusal(&path);
             assert!(refused.contains(changed.to_str().unwrap()) && refused.contains("setfacl"), "{refused}");
-            removexattr(changed, ACL).unwrap();
+            removexattr(changed, ACL_ACCESS).unwrap();
             fs::set_permissions(changed, fs::Permissions::from_mode(0o755)).unwrap();
             assert!(refusal(&path).starts_with("accepted"), "{}", refusal(&path));
         }

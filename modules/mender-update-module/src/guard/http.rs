@@ -30,7 +30,10 @@ impl<'a> Location<'a> {
         );
         let rest = rest.split('#').next().unwrap_or_default();
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        ensure!(!authority.is_empty() && !authority.contains('@'), "url = {url:?}: not of the form http://HOST:PORT/PATH");
+        ensure!(
+            !authority.is_empty() && !authority.contains('@'),
+            "url = {url:?}: not of the form http://HOST:PORT/PATH"
+        );
         let slash = if target.starts_with('/') { "" } else { "/" };
         Ok(Self { authority, target: format!("{slash}{target}") })
     }
@@ -121,7 +124,16 @@ mod tests {
             let location = Location::of(url).unwrap();
             assert_eq!((location.address().as_str(), location.target.as_str()), (address, target));
         }
-        for bad in ["https://a/", "a:80", "http://", "http:///x", "http://user@a/", "http://a/b c", "http://a/\r\nX: y", "http://ä/"] {
+        for bad in [
+            "https://a/",
+            "a:80",
+            "http://",
+            "http:///x",
+            "http://user@a/",
+            "http://a/b c",
+            "http://a/\r\nX: y",
+            "http://ä/",
+        ] {
             assert!(check(bad).is_err(), "{bad:?}");
         }
     }

@@ -57,7 +57,10 @@ fn a_web_root_that_another_program_makes_after_the_download_is_refused_and_stays
             device.ok(state);
         }
         assert_eq!(fs::metadata(&made).unwrap().ino(), inode, "{made:?}");
-        device.updates_again();
+        for state in ["ArtifactInstall", "ArtifactCommit", "Cleanup"] {
+            assert!(state != "ArtifactInstall" || device.download().success());
+            device.ok(state);
+        }
     }
 }
 

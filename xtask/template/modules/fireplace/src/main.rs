@@ -114,7 +114,7 @@ impl Update for OneFile {
     fn prepare(&mut self) -> Result<Before> {
         let staging = self.staging.open()?;
         let mut before = Before { file: None, new: staging.inode_of(&new_name()?)?, times: None };
-        if let Some(directory) = self.directory.open()? {
+        if let Some(directory) = self.directory.open_as_found()? {
             directory.require_same_mount(&staging)?;
             directory.require_changeable()?;
             before.file = find_file(&directory, &self.name)?;
