@@ -4,6 +4,7 @@
 //! changed in place after the update is changed in the previous tree too, and a rollback does not lose users' data. A
 //! file that is replaced or added after the update is only in the new tree.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -79,7 +80,12 @@ fn advance<'a>(rests: &Rests<'a>, name: &FileName) -> Option<Rests<'a>> {
     let name = name.as_ref().to_string_lossy();
     let mut below = Vec::new();
     let mut open = rests.clone();
+    // Several `**` lead to the same rest in many ways.
+    let mut seen = BTreeSet::new();
     while let Some(state) = open.pop() {
+        if !seen.insert((state.as_ptr(), state.len())) {
+            continue;
+        }
         match state {
             [Component::AnyDirectories, rest @ ..] => {
                 below.push(state);
@@ -276,6 +282,16 @@ mod tests {
             }
         }
         false
+    }
+
+    #[test]
+    fn a_pattern_has_no_more_rests_than_names() {
+        let pattern = Pattern::try_from("**/*/".repeat(64) + "x").unwrap();
+        let mut rests = vec![pattern.components.as_slice()];
+        for _ in 0..10 {
+            rests = advance(&rests, &FileName::new("a").unwrap()).unwrap();
+            assert!(rests.len() <= 2 * pattern.components.len(), "{}", rests.len());
+        }
     }
 
     #[test]

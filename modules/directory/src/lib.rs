@@ -56,6 +56,7 @@ impl Transactional for Directory {
     }
 
     fn stage(&self, swap: &mut Swap, payloads: &mut Payloads) -> Result<()> {
+        let storage = swap.open_storage()?;
         swap.check_exchange()?;
         let mut archives = 0;
         if let Some(path) = swap.spooled() {
@@ -72,7 +73,7 @@ impl Transactional for Directory {
             swap.unpack(payload, size).with_context(|| format!("unpacking the archive {name} failed"))?;
         }
         artifact::require_archive(archives)?;
-        swap.complete()
+        storage.sync_filesystem()
     }
 }
 

@@ -121,9 +121,10 @@ impl Swap {
         new.set_attributes(&attributes)
     }
 
-    /// Makes the staged tree durable.
-    pub fn complete(&self) -> Result<()> {
-        self.staging.open()?.sync_filesystem()
+    /// Opens the staging directory, for the sync after the last write. It has to be open before the first: Linux does
+    /// not report the loss of a write to a descriptor that is opened after another program was told.
+    pub fn open_storage(&self) -> Result<Dir> {
+        self.staging.open()
     }
 
     /// The new tree, before the activation.
@@ -215,9 +216,45 @@ fn new_name() -> Result<FileName> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::process::Command;
+
     use mender_update_module::check_journal;
+    use mender_update_module_test::failing_storage::FailingStorage;
 
     use super::*;
+
+    /// An empty archive, at whose end a write is lost. Another program sees the error first.
+    struct LosesAWrite<'a>(&'a FailingStorage, &'a Path, io::Take<io::Repeat>);
+
+    impl Read for LosesAWrite<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.2.read(buffer)?;
+            if count == 0 {
+                self.0.lose_a_write().unwrap();
+                self.0.repair().unwrap();
+                assert!(!Command::new("sync").arg("--file-system").arg(self.1).status()?.success());
+            }
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn a_write_that_is_lost_while_another_program_syncs_fails_the_download() {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = directory.path().canonicalize().unwrap().join("srv");
+        std::fs::create_dir(&mounted).unwrap();
+        let Some(storage) = FailingStorage::mount(&mounted) else { return };
+        let tree = WorkTree::new(directory.path().join("modules/v3/payloads/0000/tree"));
+        let options = Options { keep: Vec::new(), reserve: 0, unknown_xattrs: UnknownXattrs::default() };
+        let mut swap = Swap::plan(&mounted.join("app"), &tree, options, None).unwrap();
+        swap.make_staging().unwrap();
+        let opened = swap.open_storage().unwrap();
+        let archive = LosesAWrite(&storage, &mounted, io::repeat(0).take(1024));
+        assert!(swap.unpack(archive, None).unwrap_err().to_string().contains("no entry"));
+        let error = format!("{:#}", opened.sync_filesystem().unwrap_err());
+        assert!(error.contains("syncing the file system"), "{error}");
+    }
 
     /// A package may be upgraded while an update is pending: journals of released versions are read for ever.
     #[test]
