@@ -1,8 +1,8 @@
 //! The progress display on standard error, for steps that may take more than two seconds.
 //!
 //! On a terminal each running step is a line with its duration and the newest line of output. Otherwise, as in CI, a
-//! step is one line at its start and one at its end, and between them a line with its newest progress: every ten seconds
-//! if it has changed, and every minute otherwise.
+//! step is one line at its start and one at its end. Between them, its newest progress is a line every ten seconds if
+//! it has changed, and every minute otherwise.
 
 use std::fmt::Display;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
