@@ -65,7 +65,8 @@ impl Journal {
     /// Replaces the current record, durably.
     ///
     /// # Errors
-    /// When the record cannot be written. The journal then still has the one before.
+    /// When the record cannot be written. The journal then still has the one before; or this one, which a power loss
+    /// may take away, if only the last sync failed.
     pub fn write<R: Serialize>(&self, record: &R) -> Result<()> {
         let text = serde_json::to_vec(record).context("writing the journal failed: serialization")?;
         // An update whose record cannot be read again must not begin.

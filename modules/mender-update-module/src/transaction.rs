@@ -276,7 +276,8 @@ impl<U: Update> Transaction<U> {
 
     /// Rolls `record` back.
     fn restore_previous(&self, record: &mut RecordOf<U>, trigger: Trigger) -> Result<()> {
-        // A full disk must not prevent the rollback: the earlier phase in the journal leads to the same rollback again.
+        // A full disk must not prevent the rollback. After a power loss the earlier phase in the journal leads to the
+        // same rollback again, except for a committed update, which only the client rolls back.
         tolerate(self.mark(record, Phase::RollingBack), "writing the journal");
         record.stop_units(trigger);
         record.roll_back(trigger).context("rollback failed")?;

@@ -56,7 +56,8 @@ use crate::name::FileName;
 /// ```
 ///
 /// # Errors
-/// When a step fails. The file then has its previous content.
+/// When a step fails. The file then has its previous content; or the new content, which a power loss may take away, if
+/// only the last sync failed.
 pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     let (directory, name) = split(path)?;
     make_dirs(directory)?.write_file(&name, content)
@@ -80,7 +81,8 @@ pub fn rewrite_file(path: &Path, content: &[u8]) -> Result<()> {
 /// attributes, atomically and durably.
 ///
 /// # Errors
-/// When `from` is neither, or a step fails. `to` then does not change.
+/// When `from` is neither, or a step fails. `to` then does not change; or it is the copy, which a power loss may take
+/// away, if only the last sync failed.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let ((directory, name), reading) = (split(to)?, || failed("reading", from));
     let directory = make_dirs(directory)?;
