@@ -35,26 +35,42 @@ const CLIENT_UNITS: [&str; 3] = ["mender-client.service", "mender-updated.servic
 /// The time limit of a call of systemd.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The drop-in directories of the units that refuse, until the inhibitor is [released](Self::release).
-pub struct RestartInhibitor(Vec<PathBuf>);
+/// The units that refuse, until the inhibitor is [released](Self::release).
+pub struct RestartInhibitor {
+    /// Their drop-in directories.
+    directories: Vec<PathBuf>,
+    /// Makes systemd read the drop-ins.
+    reload: fn() -> Result<()>,
+}
 
 impl RestartInhibitor {
     /// Makes the units refuse. Does nothing where systemd does not run this process.
     pub fn acquire() -> Result<Self> {
         let units = refusing_units(own_unit()?);
-        let directories = units.iter().map(|unit| Path::new(SYSTEMD).join(format!("{unit}.d")));
-        let inhibitor = Self(directories.collect());
-        for directory in &inhibitor.0 {
-            durable::write_file(&directory.join(DROP_IN_NAME), DROP_IN)?;
+        Self::acquire_for(&units, Path::new(SYSTEMD), || systemctl().arg("daemon-reload").run())
+    }
+
+    fn acquire_for(units: &[String], systemd: &Path, reload: fn() -> Result<()>) -> Result<Self> {
+        let directories = units.iter().map(|unit| systemd.join(format!("{unit}.d"))).collect();
+        let inhibitor = Self { directories, reload };
+        match inhibitor.write_drop_ins().and_then(|()| inhibitor.reload()) {
+            Ok(()) => Ok(inhibitor),
+            Err(error) => {
+                // The next reload, by any program, would make the units refuse.
+                inhibitor.release();
+                Err(error.context("inhibiting restarts of the unit that this update runs in failed"))
+            }
         }
-        inhibitor.reload().context("inhibiting restarts of the unit that this update runs in failed")?;
-        Ok(inhibitor)
+    }
+
+    fn write_drop_ins(&self) -> Result<()> {
+        self.directories.iter().try_for_each(|directory| durable::write_file(&directory.join(DROP_IN_NAME), DROP_IN))
     }
 
     /// Lets the units start and stop again. A failure is only logged: it is no reason to roll back.
     pub fn release(self) {
         let release = || {
-            for directory in &self.0 {
+            for directory in &self.directories {
                 durable::remove_file(&directory.join(DROP_IN_NAME))?;
                 durable::remove_empty_dir(directory)?;
             }
@@ -66,7 +82,7 @@ impl RestartInhibitor {
     }
 
     fn reload(&self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { systemctl().arg("daemon-reload").run() }
+        if self.directories.is_empty() { Ok(()) } else { (self.reload)() }
     }
 }
 
@@ -118,7 +134,27 @@ fn systemctl() -> Program {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
+
+    #[test]
+    fn units_do_not_refuse_after_a_failure_to_inhibit_them() {
+        let systemd = tempfile::tempdir().unwrap();
+        let units = ["mender-client.service".to_owned(), "mender-authd.service".to_owned()];
+        let inhibitor = RestartInhibitor::acquire_for(&units, systemd.path(), || Ok(())).unwrap();
+        assert_eq!(fs::read_dir(systemd.path()).unwrap().count(), 2);
+        inhibitor.release();
+        assert_eq!(fs::read_dir(systemd.path()).unwrap().count(), 0);
+        let failing = || bail!("systemd does not answer");
+        let error = RestartInhibitor::acquire_for(&units, systemd.path(), failing).err().unwrap();
+        assert!(format!("{error:#}").contains("systemd does not answer"), "{error:#}");
+        assert_eq!(fs::read_dir(systemd.path()).unwrap().count(), 0, "a later reload would make them refuse");
+        // The second drop-in cannot be written.
+        fs::write(systemd.path().join("mender-authd.service.d"), "a file").unwrap();
+        assert!(RestartInhibitor::acquire_for(&units, systemd.path(), || Ok(())).is_err());
+        assert!(!systemd.path().join("mender-client.service.d").exists());
+    }
 
     #[test]
     fn the_service_is_found_in_both_forms_of_the_list() {
