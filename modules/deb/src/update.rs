@@ -226,11 +226,6 @@ impl Update for PackageUpdate {
         restored
     }
 
-    fn discard_at_boot(&self) -> Result<bool> {
-        durable::remove_tree(&self.staging())?; // none of the packages is installed
-        Ok(true)
-    }
-
     fn discard(&self, _prepared: Option<&Prepared>) -> Result<()> {
         let (staging, cache) = (self.staging(), self.directory.deb_cache());
         // Without the cache, the next update rebuilds the packages.

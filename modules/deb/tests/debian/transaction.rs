@@ -226,3 +226,18 @@ fn an_interrupted_download_frees_its_space_at_boot() {
     device.ok("--recover");
     assert!(!staging.exists());
 }
+
+#[test]
+fn a_boot_during_cleanup_keeps_the_installed_package_in_the_cache() {
+    let device = Device::new(&[app("1.0")]);
+    device.install(&[app("2.0").checksums()]);
+    device.ok("ArtifactCommit");
+    // The first step of Cleanup, before a power loss.
+    let directory = device.client.datastore().join("update-modules/deb");
+    fs::rename(directory.join("journal.json"), directory.join("discard.json")).unwrap();
+    device.ok("--recover");
+    device.assert_clean();
+    assert!(!directory.join("discard.json").exists());
+    assert!(directory.join("store/app_2.0_all.deb").exists(), "the next update needs it");
+    assert!(device.install(&[app("3.0")]).contains("the original package"));
+}
