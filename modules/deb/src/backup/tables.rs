@@ -28,6 +28,9 @@ pub type Select = fn(&Tables) -> &Table;
 pub struct Tables {
     /// State and version by package.
     pub states: Table,
+    /// The packages that dpkg has not finished installing or removing. The file does not have them.
+    #[serde(skip)]
+    pub unfinished: BTreeSet<String>,
     /// The selection by package: `install`, `hold`.
     pub selections: Table,
     /// The packages that are marked as installed automatically.
@@ -57,6 +60,9 @@ impl Tables {
             let state = format!("{} {}", stanza.state(), stanza.field("Version").unwrap_or_default());
             tables.states.insert(key.to_string(), state);
             tables.selections.insert(key.to_string(), stanza.selection().to_owned());
+            if !stanza.is_finished() {
+                tables.unfinished.insert(key.to_string());
+            }
         }
         for key in mark::automatic()? {
             tables.automatic.insert(key.to_string(), "automatic".to_owned());

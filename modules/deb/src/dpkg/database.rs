@@ -53,9 +53,7 @@ impl Database {
 
     /// The packages that dpkg has not finished installing or removing.
     pub fn unfinished(&self) -> impl Iterator<Item = &Stanza> {
-        let is_finished =
-            |stanza: &&Stanza| stanza.is_installed() || matches!(stanza.state(), "config-files" | "not-installed");
-        self.stanzas.iter().filter(move |stanza| !is_finished(stanza))
+        self.stanzas.iter().filter(|stanza| !stanza.is_finished())
     }
 
     /// The info files with a name that one of the packages `keys` gives to its own, where no package in the database

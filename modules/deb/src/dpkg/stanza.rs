@@ -128,6 +128,11 @@ impl Stanza {
         self.state() == "installed" && self.status_word(1) == "ok"
     }
 
+    /// Whether dpkg has nothing left to do for the package: it is installed, or it is not.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state(), "installed" | "config-files" | "not-installed") && self.status_word(1) == "ok"
+    }
+
     /// Whether the device has files of the package.
     pub fn has_files(&self) -> bool {
         !matches!(self.state(), "" | "not-installed" | "config-files")

@@ -9,6 +9,7 @@ use crate::backup::contents::{Backup, NewPackage};
 use crate::backup::directory::BackupDirectory;
 use crate::backup::path_record::PathRecord;
 use crate::dpkg::hooks::Hooks;
+use crate::dpkg::lock::{self, Lock};
 use crate::payload::package::StagedPackage;
 use crate::rollback::table_changes::TableChanges;
 
@@ -23,6 +24,8 @@ pub struct Source<'a> {
     pub tables: Option<TableChanges>,
     pub hooks: Hooks,
     pub lock_seconds: u64,
+    /// Other package managers wait from before the tables are read until everything is verified.
+    _frontend: Lock,
 }
 
 /// The packages that the update installs.
@@ -39,11 +42,15 @@ pub struct Recorded {
 }
 
 impl<'a> Source<'a> {
-    /// Reads the backup in `directory`.
+    /// Takes dpkg's frontend lock, and reads the backup in `directory`.
+    ///
+    /// # Errors
+    /// When another package manager holds the lock for too long, or the backup cannot be read.
     pub fn read(backup: &'a Backup, directory: BackupDirectory, new: New<'a>, lock_seconds: u64) -> Result<Self> {
+        let frontend = lock::take(lock::FRONTEND, lock_seconds)?;
         let record = Recorded::read(&directory)?;
-        let tables = TableChanges::read(&directory)?;
-        Ok(Self { backup, directory, new, record, tables, hooks: Hooks::read()?, lock_seconds })
+        let tables = TableChanges::read(backup, &directory)?;
+        Ok(Self { backup, directory, new, record, tables, hooks: Hooks::read()?, lock_seconds, _frontend: frontend })
     }
 
     pub fn recorded_paths(&self) -> impl Iterator<Item = &Path> {

@@ -14,18 +14,15 @@ use crate::rollback::{files, packages, structure, tables, verification};
 /// When another package manager holds a lock for too long, a package cannot be restored, or
 /// something differs: the list of differences.
 pub fn roll_back(source: &Source) -> Result<()> {
-    let frontend = lock::take(lock::FRONTEND, source.lock_seconds)?;
     drop(lock::take(lock::DATABASE, source.lock_seconds)?);
     database::merge_updates()?;
-    let restored = source.hooks.run_around(|| restore(source));
-    drop(frontend);
-    restored?;
+    source.hooks.run_around(|| restore(source))?;
     mark::set(source.backup.marks())?;
     tables::restore_others(source)?;
     verification::verify(source)
 }
 
-/// Restores packages, then files, then dpkg's database, while this process holds the frontend lock.
+/// Restores packages, then files, then dpkg's database.
 fn restore(source: &Source) -> Result<()> {
     restore_packages(source)?;
     let mut unrestored = packages::unrestored(source)?;

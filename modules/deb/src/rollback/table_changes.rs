@@ -1,16 +1,21 @@
 //! The changes of the tables of dpkg and apt since the backup, without those of other programs.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use mender_update_module::log;
 
+use crate::backup::contents::Backup;
 use crate::backup::directory::BackupDirectory;
 use crate::backup::tables::{Change, Select, Tables};
 
 /// The tables at the points in time that tell changes of this update from changes of other programs.
 pub struct TableChanges {
     before: Tables,
-    /// `None` where the install was interrupted: all changes count as those of the update then.
+    /// `None` where the install was interrupted: changes at that time do not tell which program made them.
     others: Option<OtherPrograms>,
+    /// The packages that the update may have changed.
+    packages: BTreeSet<String>,
 }
 
 /// The tables between which other programs have changed something.
@@ -20,26 +25,36 @@ struct OtherPrograms {
 }
 
 impl TableChanges {
-    /// Reads the tables in `directory`; `None` if a version without them began the update.
-    pub fn read(directory: &BackupDirectory) -> Result<Option<Self>> {
+    /// Reads the tables in the directory of `backup`; `None` if a version without them began the update.
+    pub fn read(backup: &Backup, directory: &BackupDirectory) -> Result<Option<Self>> {
         let Some(before) = Tables::from_file(&directory.tables_before())? else { return Ok(None) };
-        Ok(Some(Self { before, others: OtherPrograms::read(directory)? }))
+        let packages = backup.packages.iter().map(|package| package.key.to_string()).collect();
+        Ok(Some(Self { before, others: OtherPrograms::read(directory)?, packages }))
     }
 
     /// The changes of the update from the backup to `now`.
     pub fn of_update<'a>(&'a self, select: Select, now: &'a Tables) -> Vec<Change<'a>> {
         let changes = self.before.changes(select, now);
-        changes.filter(|change| !self.is_of_others(select, change.key)).collect()
+        changes.filter(|change| !self.is_of_others(select, change.key, now)).collect()
     }
 
     /// The changes of other programs from the backup to `now`.
     pub fn of_others<'a>(&'a self, select: Select, now: &'a Tables) -> Vec<Change<'a>> {
         let changes = self.before.changes(select, now);
-        changes.filter(|change| self.is_of_others(select, change.key)).collect()
+        changes.filter(|change| self.is_of_others(select, change.key, now)).collect()
     }
 
-    fn is_of_others(&self, select: Select, key: &str) -> bool {
+    fn is_of_others(&self, select: Select, key: &str, now: &Tables) -> bool {
         self.others.as_ref().is_some_and(|others| others.have_changed(select, key))
+            || self.have_others_changed_package(key, now)
+    }
+
+    /// Whether `key` is a package that another program has installed, upgraded or removed, at any time since the
+    /// backup: its selection and its mark belong to that program, too. An unfinished package needs a repair, whoever
+    /// began to change it.
+    fn have_others_changed_package(&self, key: &str, now: &Tables) -> bool {
+        let is_changed = self.before.states.get(key) != now.states.get(key);
+        is_changed && !self.packages.contains(key) && !now.unfinished.contains(key)
     }
 }
 

@@ -21,7 +21,7 @@ const SHOWN_MAX: usize = 80;
 /// Compares everything with the backup.
 ///
 /// # Errors
-/// The list of differences. Changes of other programs since the install are only logged.
+/// The list of differences. Changes of other programs are only logged.
 pub fn verify(source: &Source) -> Result<()> {
     let (Some(recorded), Some(tables)) = (&source.record, &source.tables) else {
         log!(
@@ -87,7 +87,7 @@ fn table_differences(changes: &TableChanges) -> Result<Vec<String>> {
             differences.push(format!("{name} {key}: {} instead of {}", shown(now), shown(before)));
         }
         for change in changes.of_others(table, &now) {
-            log!("rollback: {name} {}: changed by another program since the install, and stays", change.key);
+            log!("rollback: {name} {}: changed by another program, and stays", change.key);
         }
     }
     Ok(differences)

@@ -139,20 +139,6 @@ fn holds_and_marks_of_other_packages_are_restored() {
 }
 
 #[test]
-fn changes_of_other_programs_before_the_rollback_stay() {
-    let device = Device::new(&[app("1.0"), Package::new("other", "1"), Package::new("gone", "1")]);
-    device.install(&[app("2.0")]);
-    device.dpkg(&[Package::new("other", "2").build().unwrap(), Package::new("fresh", "1").build().unwrap()]);
-    device.run(&["dpkg", "--purge", "gone"]);
-    device.run(&["apt-mark", "hold", "other"]);
-    let log = device.ok("ArtifactRollback");
-    assert!(log.contains("rollback complete") && log.contains("package other: changed by another program"), "{log}");
-    assert_eq!(device.version("app"), "ii 1.0");
-    assert_eq!(device.version("other"), "hi 2");
-    assert_eq!(device.version("fresh"), "ii 1");
-}
-
-#[test]
 fn a_new_essential_or_protected_package_is_refused() {
     let device = Device::new(&[]);
     for (field, value) in [("Essential", "yes"), ("Protected", "yes"), ("Essential", "Yes")] {

@@ -13,6 +13,7 @@ mod files;
 mod kinds;
 mod limits;
 mod maintainer_scripts;
+mod others;
 mod raw;
 mod refused;
 mod relations;

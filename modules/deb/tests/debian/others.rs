@@ -1,0 +1,114 @@
+//! Rollbacks while other programs change packages: what they change stays, and does not fail the rollback.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use mender_update_module_test::debian::Package;
+
+use crate::device::{Device, app, built};
+
+/// The file with the administrator's commands after dpkg.
+const HOOK: &str = "/etc/apt/apt.conf.d/99test";
+
+/// A device with `app` and packages that no update has.
+fn device() -> Device {
+    Device::new(&[app("1.0"), Package::new("other", "1"), Package::new("gone", "1")])
+}
+
+/// The packages that another program installs: an upgrade and a new one.
+fn of_others() -> Vec<Vec<u8>> {
+    built(&[Package::new("other", "2"), Package::new("fresh", "1")])
+}
+
+/// Rolls back. `app` is as before, and the packages of others stay.
+fn roll_back_app_alone(device: &Device) {
+    let log = device.ok("ArtifactRollback");
+    assert!(log.contains("rollback complete") && log.contains("package other: changed by another program"), "{log}");
+    let versions = ["app", "other", "fresh", "gone"].map(|package| device.version(package));
+    assert_eq!(versions, ["ii 1.0", "ii 2", "ii 1", ""]);
+    assert!(device.run(&["apt-mark", "showmanual"]).contains("fresh"));
+}
+
+#[test]
+fn changes_of_other_programs_before_the_rollback_stay() {
+    let device = device();
+    device.install(&[app("2.0")]);
+    device.dpkg(&of_others());
+    device.run(&["dpkg", "--purge", "gone"]);
+    device.run(&["apt-mark", "hold", "other"]);
+    let log = device.ok("ArtifactRollback");
+    assert!(log.contains("rollback complete") && log.contains("package other: changed by another program"), "{log}");
+    assert_eq!(device.version("app"), "ii 1.0");
+    assert_eq!(device.version("other"), "hi 2");
+    assert_eq!(device.version("fresh"), "ii 1");
+}
+
+#[test]
+fn packages_that_another_program_changes_during_the_install_stay() {
+    let device = device();
+    for (name, deb) in ["other", "fresh"].into_iter().zip(of_others()) {
+        fs::write(device.path(&format!("/srv/{name}.deb")), deb).unwrap();
+    }
+    // In the install only: after the backup, and before the module reads the tables after the install.
+    let install = "dpkg --install /srv/other.deb /srv/fresh.deb && dpkg --purge gone";
+    device.write(HOOK, &format!("DPkg::Post-Invoke {{ \"{install}\"; }};\n"));
+    device.install(&[app("2.0")]);
+    assert_eq!(device.version("other"), "ii 2");
+    fs::remove_file(device.path(HOOK)).unwrap();
+    roll_back_app_alone(&device);
+}
+
+#[test]
+fn packages_that_another_program_changes_after_a_failed_rollback_stay() {
+    let device = device();
+    device.install(&[app("2.0")]);
+    device.write(HOOK, "DPkg::Post-Invoke { \"dpkg-divert --local --no-rename --add /srv/diverted\"; };\n");
+    let log = device.fails("ArtifactRollback");
+    assert!(log.contains("diversion of /srv/diverted"), "{log}");
+    device.dpkg(&of_others());
+    device.run(&["dpkg", "--purge", "gone"]);
+    fs::remove_file(device.path(HOOK)).unwrap();
+    roll_back_app_alone(&device);
+}
+
+#[test]
+fn a_dependency_that_the_update_brings_and_the_rollback_leaves_fails_the_rollback() {
+    let device = Device::new(&[app("1.0")]);
+    let dependency = Package::new("dependency", "1");
+    device.install(&[app("2.0").field("Depends", "dependency"), dependency.clone()]);
+    fs::write(device.path("/srv/dependency.deb"), dependency.build().unwrap()).unwrap();
+    device.write(HOOK, "DPkg::Post-Invoke { \"dpkg --install /srv/dependency.deb\"; };\n");
+    let log = device.fails("ArtifactRollback");
+    assert!(
+        log.contains("package dependency: \"installed 1\" instead of none") && !log.contains("rollback complete"),
+        "{log}"
+    );
+    fs::remove_file(device.path(HOOK)).unwrap();
+    device.ok("ArtifactRollback");
+    assert_eq!(device.version("dependency"), "");
+}
+
+#[test]
+fn a_package_of_no_update_that_is_left_unfinished_fails_the_rollback() {
+    let device = device();
+    device.install(&[app("2.0")]);
+    fs::write(device.path("/srv/other.deb"), &of_others()[0]).unwrap();
+    device.write(HOOK, "DPkg::Post-Invoke { \"dpkg --unpack /srv/other.deb\"; };\n");
+    let log = device.fails("ArtifactRollback");
+    assert!(log.contains("package other: \"unpacked 2\" instead of \"installed 1\""), "{log}");
+}
+
+#[test]
+fn other_package_managers_wait_until_the_rollback_is_verified() {
+    let device = device();
+    device.install(&[app("2.0")]);
+    // Every table of the rollback has a call of apt-mark; the last one is in the verification.
+    let attempt = "if dpkg --set-selections < /dev/null 2> /dev/null; then echo free; else echo locked; fi";
+    let script = format!("#!/bin/sh\n({attempt}) >> /srv/attempts\nexec /usr/bin/apt-mark \"$@\"\n");
+    let apt_mark = device.path("/usr/local/sbin/apt-mark");
+    fs::write(&apt_mark, script).unwrap();
+    fs::set_permissions(&apt_mark, fs::Permissions::from_mode(0o755)).unwrap();
+    device.ok("ArtifactRollback");
+    let attempts = device.text("/srv/attempts");
+    assert!(attempts.lines().count() > 2 && attempts.lines().all(|line| line == "locked"), "{attempts}");
+}
