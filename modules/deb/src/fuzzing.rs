@@ -62,7 +62,7 @@ pub fn files(from: &mut dyn Read) -> Result<()> {
 
 /// Parses a control file.
 pub fn control(text: &[u8]) -> Result<()> {
-    package(&Stanza(std::str::from_utf8(text)?.to_owned()))
+    package(&Stanza(text.to_owned()))
 }
 
 fn package(stanza: &Stanza) -> Result<()> {

@@ -1,7 +1,7 @@
-//! Paths in JSON: a string, or an array of bytes where the path is not UTF-8.
+//! Paths and texts in JSON: a string, or an array of bytes where they are not UTF-8.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -35,6 +35,20 @@ pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::
 
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     PathJson::deserialize(deserializer).map(PathJson::into_path)
+}
+
+/// The same for a text.
+pub mod text {
+    use super::{Deserialize, Deserializer, OsStr, OsStrExt, OsStringExt, Path, PathJson, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(text: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        PathJson::new(Path::new(OsStr::from_bytes(text))).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = PathJson::deserialize(deserializer)?;
+        Ok(text.into_path().into_os_string().into_vec())
+    }
 }
 
 /// The same for an optional path.

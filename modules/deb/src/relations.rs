@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn stanza(name: &str, version: &str, more: &str) -> Stanza {
-        Stanza(format!("Package: {name}\nVersion: {version}\nArchitecture: arm64\n{more}"))
+        Stanza(format!("Package: {name}\nVersion: {version}\nArchitecture: arm64\n{more}").into())
     }
 
     #[test]

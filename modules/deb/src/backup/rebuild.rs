@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -67,7 +68,7 @@ fn write_control(package: &Stanza, files: &Files, to: &mut File) -> Result<()> {
         header.set_size(content.len() as u64);
         Ok(tar.append_data(&mut header, format!("./{name}"), content)?)
     };
-    add("control", 0o644, control_file(package).as_bytes())?;
+    add("control", 0o644, &control_file(package))?;
     for path in database::info_files(package)? {
         let kind = path.extension().unwrap_or_default().to_string_lossy().into_owned();
         if !DPKG_FILES.contains(&kind.as_str()) {
@@ -78,18 +79,18 @@ fn write_control(package: &Stanza, files: &Files, to: &mut File) -> Result<()> {
     }
     let conffiles = files.conffiles(package);
     if !conffiles.is_empty() {
-        add("conffiles", 0o644, conffiles.as_bytes())?;
+        add("conffiles", 0o644, &conffiles)?;
     }
     tar.finish()?;
     Ok(())
 }
 
-fn control_file(package: &Stanza) -> String {
-    let is_of_package = |field: &&str| {
-        let name = field.split(':').next().unwrap_or_default();
-        !DEVICE_FIELDS.iter().any(|other| other.eq_ignore_ascii_case(name))
+fn control_file(package: &Stanza) -> Vec<u8> {
+    let is_of_package = |field: &&[u8]| {
+        let name = field.split(|byte| *byte == b':').next().unwrap_or_default();
+        !DEVICE_FIELDS.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name))
     };
-    package.fields().filter(is_of_package).map(|field| format!("{field}\n")).collect()
+    package.fields().filter(is_of_package).flat_map(|field| [field, b"\n"]).flatten().copied().collect()
 }
 
 /// The files of a package that exist, in the order of dpkg's list: directories come before what is in them.
@@ -124,10 +125,10 @@ impl Files {
     }
 
     /// The list of the configuration files that exist and are not obsolete.
-    fn conffiles(&self, package: &Stanza) -> String {
-        let present = |path: &str| self.0.iter().any(|file| file.path == Path::new(path));
+    fn conffiles(&self, package: &Stanza) -> Vec<u8> {
+        let present = |path: &Path| self.0.iter().any(|file| file.path == path);
         let own = package.conffiles().filter(|(path, flag)| flag.is_empty() && present(path));
-        own.map(|(path, _)| format!("{path}\n")).collect()
+        own.flat_map(|(path, _)| [path.as_os_str().as_bytes(), b"\n"]).flatten().copied().collect()
     }
 
     fn write(&self, to: &mut File) -> Result<()> {
@@ -212,7 +213,7 @@ mod tests {
         let package = Stanza(
             "Package: a\nStatus: install ok installed\nConffiles:\n /etc/a 0\nVersion: 1\nDescription: x\n y".into(),
         );
-        assert_eq!(control_file(&package), "Package: a\nVersion: 1\nDescription: x\n y\n");
+        assert_eq!(control_file(&package), b"Package: a\nVersion: 1\nDescription: x\n y\n");
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Affected {
             let paths = database::files_of(package)?;
             listed.extend(paths.iter().map(|path| diversions.installed_path(path, name).to_owned()));
             self.copied.extend(database::info_files(package)?);
-            let conffiles = package.conffiles().map(|(path, _)| Path::new(path));
+            let conffiles = package.conffiles().map(|(path, _)| path);
             self.copied.extend(conffiles.flat_map(related_files::of_conffile));
         }
         Ok(listed)

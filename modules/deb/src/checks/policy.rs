@@ -122,7 +122,7 @@ mod tests {
         let package = |announced: &str, bytes| StagedPackage {
             path: "a.deb".into(),
             key: PackageKey::from_apt("a"),
-            control: Stanza(format!("Package: a\n{announced}")),
+            control: Stanza(format!("Package: a\n{announced}").into()),
             conffiles: Vec::new(),
             diverts: false,
             downloaded: false,

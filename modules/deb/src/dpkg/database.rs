@@ -27,7 +27,7 @@ pub struct Database {
 impl Database {
     /// Reads the status file. It lacks the updates of an interrupted dpkg until [`merge_updates`] has run.
     pub fn read() -> Result<Self> {
-        Ok(Self { native: program::native_architecture()?, stanzas: parse(&status()?) })
+        Ok(Self { native: program::native_architecture()?, stanzas: Stanza::all(&status()?) })
     }
 
     /// The stanza of the package `key`, in any state.
@@ -106,14 +106,9 @@ fn merged_usr(path: &Path) -> PathBuf {
     }
 }
 
-fn status() -> Result<String> {
+fn status() -> Result<Vec<u8>> {
     let path = Path::new(ADMIN_DIRECTORY).join("status");
-    fs::read_to_string(&path).with_context(|| format!("reading {} failed", path.display()))
-}
-
-fn parse(text: &str) -> Vec<Stanza> {
-    let stanzas = text.split("\n\n").map(|stanza| stanza.trim_matches('\n'));
-    stanzas.filter(|stanza| !stanza.is_empty()).map(|stanza| Stanza(stanza.to_owned())).collect()
+    fs::read(&path).with_context(|| format!("reading {} failed", path.display()))
 }
 
 /// Makes dpkg merge the updates of an interrupted run into the status file, and change nothing else.
@@ -192,13 +187,13 @@ pub fn restore_stanzas(stanzas: &BTreeMap<PackageKey, Option<Stanza>>, lock_seco
     ensure!(!is_interrupted()?, "restoring dpkg's status file failed: dpkg was interrupted: run dpkg --configure -a");
     let text = status()?;
     let new = with_replaced(&text, stanzas, &program::native_architecture()?);
-    if new == text { Ok(()) } else { durable::rewrite_file(&Path::new(ADMIN_DIRECTORY).join("status"), new.as_bytes()) }
+    if new == text { Ok(()) } else { durable::rewrite_file(&Path::new(ADMIN_DIRECTORY).join("status"), &new) }
 }
 
 /// The status file `text` with the stanzas of the packages in `stanzas` replaced.
-fn with_replaced(text: &str, stanzas: &BTreeMap<PackageKey, Option<Stanza>>, native: &str) -> String {
-    let mut new = String::new();
-    for stanza in parse(text) {
+fn with_replaced(text: &[u8], stanzas: &BTreeMap<PackageKey, Option<Stanza>>, native: &str) -> Vec<u8> {
+    let mut new = Vec::new();
+    for stanza in Stanza::all(text) {
         // A package with a selection that was never installed has no architecture.
         match stanza.key(native).ok().and_then(|key| stanzas.get(&key)) {
             None => push(&mut new, &stanza),
@@ -208,9 +203,9 @@ fn with_replaced(text: &str, stanzas: &BTreeMap<PackageKey, Option<Stanza>>, nat
     new
 }
 
-fn push(text: &mut String, stanza: &Stanza) {
-    text.push_str(&stanza.0);
-    text.push_str("\n\n");
+fn push(text: &mut Vec<u8>, stanza: &Stanza) {
+    text.extend(&stanza.0);
+    text.extend(b"\n\n");
 }
 
 #[cfg(test)]
@@ -219,13 +214,13 @@ mod tests {
 
     #[test]
     fn a_status_file_is_parsed_and_written_again() {
-        let text = "Package: a\nArchitecture: all\nDescription: x\n .\n y\n\nPackage: b\nArchitecture: amd64\n\n";
-        let stanzas = parse(text);
+        let text = b"Package: a\nArchitecture: all\nDescription: x\n .\n \xe9\n\nPackage: b\nArchitecture: amd64\n\n";
+        let stanzas = Stanza::all(text);
         assert_eq!(stanzas.len(), 2);
-        let mut written = String::new();
+        let mut written = Vec::new();
         stanzas.iter().for_each(|stanza| push(&mut written, stanza));
         assert_eq!(written, text);
-        assert!(parse("\n\n\n").is_empty());
+        assert!(Stanza::all(b"\n\n\n").is_empty());
     }
 
     #[test]
@@ -235,7 +230,7 @@ mod tests {
         let previous = Stanza("Package: a\nArchitecture: arm64\nVersion: 1".into());
         let stanzas = BTreeMap::from([(PackageKey::from_apt("a"), Some(previous)), (PackageKey::from_apt("b"), None)]);
         let expected = format!("Package: a\nArchitecture: arm64\nVersion: 1\n\n{wanted}");
-        assert_eq!(with_replaced(&text, &stanzas, "arm64"), expected);
+        assert_eq!(with_replaced(text.as_bytes(), &stanzas, "arm64"), expected.as_bytes());
     }
 
     #[test]

@@ -1,15 +1,21 @@
 //! Debian's control data, which describe a package in its `.deb` and in dpkg's database.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::str;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::path_json;
 use crate::paths::NAME_MAX;
 
-/// The fields that describe one package, without the empty line after them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stanza(pub String);
+/// The fields that describe one package, without the empty line after them. dpkg keeps them as bytes: a field such as
+/// `Maintainer` may be in any encoding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stanza(#[serde(with = "path_json::text")] pub Vec<u8>);
 
 /// The name of a package, with its architecture where that is a foreign one: unique on a device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -37,12 +43,25 @@ impl fmt::Display for PackageKey {
 }
 
 impl Stanza {
-    /// The value of the field `name`, with the space at the beginning of each further line; `None` where it
-    /// is absent.
+    /// Every stanza of `text`. Empty lines separate them.
+    pub fn all(text: &[u8]) -> Vec<Self> {
+        let lines: Vec<_> = text.split(|byte| *byte == b'\n').collect();
+        let stanzas = lines.split(|line| line.is_empty()).filter(|stanza| !stanza.is_empty());
+        stanzas.map(|lines| Self(lines.join(&b'\n'))).collect()
+    }
+
+    /// The value of the field `name`, with the space at the beginning of each further line; `None` where it is absent,
+    /// or is not UTF-8: dpkg refuses that in every field with names, versions or states of packages.
     pub fn field(&self, name: &str) -> Option<&str> {
+        str::from_utf8(self.bytes_of(name)?).ok()
+    }
+
+    fn bytes_of(&self, name: &str) -> Option<&[u8]> {
         self.fields().find_map(|field| {
-            let (found, value) = field.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then(|| value.trim_matches([' ', '\t']).trim_end())
+            let colon = field.iter().position(|byte| *byte == b':')?;
+            let (found, value) = (&field[..colon], &field[colon + 1..]);
+            let begin = value.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or(value.len());
+            found.eq_ignore_ascii_case(name.as_bytes()).then(|| value[begin..].trim_ascii_end())
         })
     }
 
@@ -53,20 +72,20 @@ impl Stanza {
     pub fn required(&self, name: &str) -> Result<&str> {
         let value = self.field(name).filter(|value| !value.is_empty());
         value.with_context(|| {
-            let first = self.0.lines().next().unwrap_or_default();
+            let first = self.0.split(|byte| *byte == b'\n').next().map(String::from_utf8_lossy).unwrap_or_default();
             format!("invalid control data of a package: {first:?}: field {name} is missing")
         })
     }
 
     /// Every field with all its lines.
-    pub fn fields(&self) -> impl Iterator<Item = &str> {
-        let mut rest = self.0.as_str();
+    pub fn fields(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.0.as_slice();
         std::iter::from_fn(move || {
             if rest.is_empty() {
                 return None;
             }
-            let begins_field = |at: &(usize, &str)| !rest[at.0 + 1..].starts_with([' ', '\t']);
-            let end = rest.match_indices('\n').find(begins_field).map_or(rest.len(), |(at, _)| at);
+            let ends_field = |at: &usize| rest[*at] == b'\n' && !matches!(rest.get(at + 1), Some(b' ' | b'\t'));
+            let end = (0..rest.len()).find(ends_field).unwrap_or(rest.len());
             let field = &rest[..end];
             rest = rest.get(end + 1..).unwrap_or_default();
             Some(field)
@@ -156,14 +175,15 @@ impl Stanza {
     }
 
     /// The paths of the configuration files, each with its flag such as `obsolete`, or an empty one.
-    pub fn conffiles(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn conffiles(&self) -> impl Iterator<Item = (&Path, &str)> {
         // The path may contain spaces. The checksum and the flag after it do not.
-        self.field("Conffiles").unwrap_or_default().lines().filter_map(|line| {
-            let (path, last) = line.trim().rsplit_once(' ')?;
-            match last {
-                "obsolete" | "remove-on-upgrade" => path.rsplit_once(' ').map(|(path, _)| (path, last)),
-                _ => Some((path, "")),
-            }
+        self.bytes_of("Conffiles").unwrap_or_default().split(|byte| *byte == b'\n').filter_map(|line| {
+            let (path, last) = split_at_last_space(line.trim_ascii())?;
+            let (path, flag) = match str::from_utf8(last) {
+                Ok(flag @ ("obsolete" | "remove-on-upgrade")) => (split_at_last_space(path)?.0, flag),
+                _ => (path, ""),
+            };
+            Some((Path::new(OsStr::from_bytes(path)), flag))
         })
     }
 
@@ -189,9 +209,28 @@ impl Stanza {
     }
 }
 
+fn split_at_last_space(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().rposition(|byte| *byte == b' ')?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_that_is_not_utf_8_stays_and_other_fields_are_found() {
+        let stanza = Stanza(
+            b"Package: a\nMaintainer: Ren\xe9\nVersion: 1\nConffiles:\n /etc/caf\xe9 01\n /etc/\xe9 02 obsolete".into(),
+        );
+        assert_eq!((stanza.field("Maintainer"), stanza.field("Version")), (None, Some("1")));
+        let conffiles: Vec<_> = stanza.conffiles().map(|(path, flag)| (path.as_os_str().as_bytes(), flag)).collect();
+        assert_eq!(conffiles, [(&b"/etc/caf\xe9"[..], ""), (b"/etc/\xe9", "obsolete")]);
+        let read = |json: &str| serde_json::from_str::<Stanza>(json).unwrap();
+        assert_eq!(read(&serde_json::to_string(&stanza).unwrap()), stanza);
+        assert_eq!(read("\"Package: a\""), Stanza("Package: a".into()), "the form in all journals so far");
+        assert_eq!(serde_json::to_string(&Stanza("Package: a".into())).unwrap(), "\"Package: a\"");
+    }
 
     fn stanza() -> Stanza {
         Stanza(
@@ -212,7 +251,7 @@ mod tests {
         assert_eq!((stanza.selection(), stanza.state(), stanza.is_installed()), ("hold", "installed", true));
         assert_eq!(stanza.installed_size(), 3072);
         let conffiles: Vec<_> = stanza.conffiles().collect();
-        assert_eq!(conffiles, [("/etc/a b", ""), ("/etc/old", "obsolete")]);
+        assert_eq!(conffiles, [(Path::new("/etc/a b"), ""), (Path::new("/etc/old"), "obsolete")]);
         assert!(stanza.replaces("a") && stanza.replaces("b") && stanza.replaces("libz") && !stanza.replaces("lib"));
     }
 
@@ -223,9 +262,9 @@ mod tests {
         assert_eq!(stanza.key("arm64").unwrap().to_string(), "libx+y:armhf");
         assert_eq!(stanza.key("armhf").unwrap(), PackageKey::from_apt("libx+y"));
         for (field, bad) in [("Package", "../x"), ("Version", "1/2"), ("Version", ""), ("Package", "-x")] {
-            let text =
-                stanza.0.replace(&format!("{field}: {}", stanza.field(field).unwrap()), &format!("{field}: {bad}"));
-            assert!(Stanza(text).file_name().is_err(), "{field} {bad:?} was accepted");
+            let (text, good) = (str::from_utf8(&stanza.0).unwrap(), stanza.field(field).unwrap());
+            let text = text.replace(&format!("{field}: {good}"), &format!("{field}: {bad}"));
+            assert!(Stanza(text.into()).file_name().is_err(), "{field} {bad:?} was accepted");
         }
         assert!(Stanza("nonsense".into()).file_name().is_err());
     }

@@ -77,9 +77,9 @@ pub fn read_control(archive: impl Read) -> Result<Control> {
         content.read_to_end(into)?;
         Ok(())
     })?;
-    let text = String::from_utf8(control.context("no control file")?).context("control: not UTF-8")?;
-    let stanza = Stanza(text.trim_matches('\n').to_owned());
-    ensure!(!stanza.0.contains("\n\n"), "control: two paragraphs");
+    let mut stanzas = Stanza::all(&control.context("no control file")?);
+    ensure!(stanzas.len() <= 1, "control: two paragraphs");
+    let stanza = stanzas.pop().unwrap_or_default();
     let conffiles = String::from_utf8(conffiles).context("conffiles: not UTF-8")?;
     // A flag may come before the path.
     let paths = conffiles.lines().filter_map(|line| line.find('/').map(|at| PathBuf::from(line[at..].trim_end())));

@@ -1,6 +1,6 @@
 //! Restores the packages with dpkg.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use mender_update_module::{durable, log};
@@ -115,7 +115,6 @@ pub fn remove_conffile_symlinks(source: &Source) -> Result<()> {
     let database = Database::read()?;
     let packages = source.backup.packages.iter().filter_map(|package| database.find(&package.key));
     for (path, _) in packages.flat_map(Stanza::conffiles) {
-        let path = Path::new(path);
         let is_symlink = durable::metadata(path)?.is_some_and(|found| found.is_symlink());
         if is_symlink && source.backup.files.contains(path) {
             durable::remove_file(path)?;

@@ -8,6 +8,7 @@
 mod broken;
 mod conffiles;
 mod device;
+mod encodings;
 mod exact;
 mod files;
 mod kinds;

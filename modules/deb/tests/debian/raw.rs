@@ -7,7 +7,7 @@ use tar::{Builder, EntryType, Header};
 /// The contents of a package, built without a tool that would correct them.
 #[derive(Clone)]
 pub struct RawPackage {
-    control: String,
+    control: Vec<u8>,
     members: Vec<(String, Vec<u8>)>,
     data: Vec<Entry>,
     prefix: &'static str,
@@ -27,11 +27,11 @@ impl RawPackage {
         let control = format!(
             "Package: {name}\nVersion: {version}\nMaintainer: Test <test@example.org>\nDescription: of a test\n"
         );
-        Self { control, members: Vec::new(), data: Vec::new(), prefix: "./" }
+        Self { control: control.into(), members: Vec::new(), data: Vec::new(), prefix: "./" }
     }
 
-    pub fn field(mut self, name: &str, value: &str) -> Self {
-        self.control.push_str(&format!("{name}: {value}\n"));
+    pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.control.extend([name.as_bytes(), b": ", value.as_ref(), b"\n"].concat());
         self
     }
 
@@ -103,9 +103,10 @@ impl RawPackage {
 
     pub fn build(&self) -> Vec<u8> {
         let mut control = Builder::new(Vec::new());
-        let architecture = if self.control.contains("\nArchitecture: ") { "" } else { "Architecture: all\n" };
-        let description = format!("{}{architecture}", self.control);
-        let members = [("control".to_owned(), description.into_bytes())];
+        let has_architecture =
+            self.control.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"Architecture: "));
+        let architecture: &[u8] = if has_architecture { b"" } else { b"Architecture: all\n" };
+        let members = [("control".to_owned(), [&self.control, architecture].concat())];
         for (name, content) in members.iter().chain(&self.members) {
             let mut header = header(EntryType::Regular, 0o755);
             header.set_size(content.len() as u64);
