@@ -70,9 +70,8 @@ impl Transactional for Container {
     }
 
     fn plan(&self, tree: &WorkTree, _payloads: &mut Payloads) -> Result<ProjectUpdate> {
-        let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
+        let settings = Settings::load(Self::NAME)?;
         let meta_data: MetaData = tree.meta_data()?.context(metadata::MISSING)?;
-        settings.check().context("invalid settings in /etc/mender-modules/container.toml")?;
         let engine = Engine::choose(&settings)?;
         ProjectUpdate::new(tree.state_directory(Self::NAME), meta_data, engine, &settings)
     }
@@ -82,7 +81,7 @@ impl Transactional for Container {
     }
 
     fn booted(&self, tree: &WorkTree) -> Result<()> {
-        let settings: Settings = mender_update_module::settings::load(Self::NAME)?;
+        let settings = Settings::at_boot(Self::NAME)?;
         let projects = project::each(&tree.state_directory(Self::NAME))?;
         Systemd::of(&settings).start_at_boot(projects)
     }

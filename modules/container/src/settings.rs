@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::log;
+use mender_update_module::settings::{load, value_at_boot};
 use serde::{Deserialize, Serialize};
 
 /// A program and the options that it always gets.
@@ -78,6 +80,34 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The settings of the module `name`.
+    ///
+    /// # Errors
+    /// When the file or a value in it has a mistake.
+    pub fn load(name: &str) -> Result<Self> {
+        let settings: Self = load(name)?;
+        settings.check().with_context(|| format!("invalid settings in /etc/mender-modules/{name}.toml"))?;
+        Ok(settings)
+    }
+
+    /// The settings at boot: `systemctl` and `units_dir`, and the defaults of all others. A mistake in the file is
+    /// logged, and a key with a mistake has its default: the next update is refused, but projects are started.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is not trusted.
+    pub fn at_boot(name: &str) -> Result<Self> {
+        let (systemctl, units_dir) = (value_at_boot(name, "systemctl")?, value_at_boot(name, "units_dir")?);
+        if let Err(error) = Self::load(name) {
+            log!("starting the projects with a mistake in the settings: {error:#}");
+        }
+        let default = Self::default();
+        Ok(Self {
+            systemctl: systemctl.unwrap_or(default.systemctl),
+            units_dir: units_dir.filter(|path: &PathBuf| path.is_absolute()).unwrap_or(default.units_dir),
+            ..default
+        })
+    }
+
     /// Checks the values, for `container --check-settings` and before an update.
     ///
     /// # Errors

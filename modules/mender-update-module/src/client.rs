@@ -42,11 +42,18 @@ pub fn client_command() -> &'static str {
 /// The client's data directory, for calls that are not the client's: the setting `datastore` of the module `name`,
 /// the variable `MENDER_DATASTORE_DIR`, the client's systemd unit, or `/var/lib/mender`, in this order.
 pub(crate) fn datastore(name: &str) -> Result<PathBuf> {
-    if let Some(path) = settings_file::datastore(name)? {
-        return Ok(path);
-    }
+    Ok(settings_file::datastore(name)?.unwrap_or_else(without_setting))
+}
+
+/// The same for the recovery at boot, without the setting if the settings are not TOML: in the usual place, an
+/// interrupted update has to be rolled back and the active version to be started nevertheless.
+pub(crate) fn datastore_at_boot(name: &str) -> Result<PathBuf> {
+    Ok(settings_file::datastore_at_boot(name)?.unwrap_or_else(without_setting))
+}
+
+fn without_setting() -> PathBuf {
     let variable = env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-    Ok(variable.or_else(|| of_units(Path::new("/"))).unwrap_or_else(|| DATASTORE.into()))
+    variable.or_else(|| of_units(Path::new("/"))).unwrap_or_else(|| DATASTORE.into())
 }
 
 /// The data directory that the unit of the client names.

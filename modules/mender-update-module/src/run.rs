@@ -108,8 +108,11 @@ fn under_way(name: &str) -> Result<Answer> {
 }
 
 /// The recovery at boot, with the datastore of the device's client.
+///
+/// # Errors
+/// Also when the settings are not TOML: another datastore in them was not recovered.
 fn recover_this_device<M: UpdateModule>(module: &M) -> Result<()> {
-    let datastore = client::datastore(M::NAME)?;
+    let datastore = client::datastore_at_boot(M::NAME)?;
     if !datastore.exists() {
         log!(
             "no pending update found: {} does not exist: if the Mender client has another data directory, set datastore in \
@@ -118,7 +121,8 @@ fn recover_this_device<M: UpdateModule>(module: &M) -> Result<()> {
             M::NAME
         );
     }
-    recover(module, &WorkTree::in_datastore(datastore))
+    recover(module, &WorkTree::in_datastore(datastore))?;
+    settings_file::datastore(M::NAME).map(drop)
 }
 
 fn recover<M: UpdateModule>(module: &M, tree: &WorkTree) -> Result<()> {

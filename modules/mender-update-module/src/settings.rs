@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Table;
 
 use crate::guard::Guard;
-use crate::settings_file::{COMMON_TABLES, DATASTORE, datastore_of, mistake, path, read, understand};
+use crate::settings_file::{self, COMMON_TABLES, DATASTORE, datastore_of, mistake, path, read, understand};
 
 /// The settings of module `name` itself; all defaults where the file does not exist. The tables `units` and `health`,
 /// and the key `datastore`, which every module's settings may have, are left out.
@@ -18,6 +18,16 @@ use crate::settings_file::{COMMON_TABLES, DATASTORE, datastore_of, mistake, path
 /// shall not be taken for a default in silence.
 pub fn load<T: DeserializeOwned>(name: &str) -> Result<T> {
     of_module(&path(name))
+}
+
+/// The value of `key` in the settings of module `name`, for [`Transactional::booted`](crate::Transactional::booted);
+/// `None` for the default. A mistake in the file, which [`load`] reports, shall not keep the active version from being
+/// started: a value that is no `T`, or a file that is not TOML, is taken for the default.
+///
+/// # Errors
+/// When the file cannot be read, or is not trusted.
+pub fn value_at_boot<T: DeserializeOwned>(name: &str, key: &str) -> Result<Option<T>> {
+    settings_file::value_at_boot(&path(name), key)
 }
 
 /// For a module that has no settings of its own.
@@ -99,6 +109,27 @@ mod tests {
         let _socket = UnixListener::bind(&path).unwrap();
         let error = format!("{:#}", of_module::<Example>(&path).unwrap_err());
         assert!(error.contains("example.toml"), "what cannot be opened is not missing: {error}");
+    }
+
+    #[test]
+    fn a_mistake_does_not_keep_the_recovery_at_boot_from_reading_a_value() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("example.toml");
+        let value = || settings_file::value_at_boot::<PathBuf>(&path, "dest_dir").unwrap();
+        assert_eq!(value(), None);
+        for (content, expected) in [
+            (&b"dest_dir = \"/srv\"\n"[..], Some("/srv")),
+            (b"dest-dir = 8\ndest_dir = \"/srv\"\n", Some("/srv")),
+            (b"dest_dir = 8\n", None),
+            (b"dest_dir =\n", None),
+            (b"\xff\n", None),
+        ] {
+            fs::write(&path, content).unwrap();
+            assert_eq!(value().as_deref(), expected.map(Path::new), "{content:?}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let error = format!("{:#}", settings_file::value_at_boot::<PathBuf>(&path, "dest_dir").unwrap_err());
+        assert!(error.contains("not trusted"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use toml::Table;
 
 use crate::durable::require_trusted;
+use crate::log;
 
 /// The most bytes that a settings file may have.
 const SETTINGS_MAX: u64 = 1 << 20;
@@ -74,14 +75,43 @@ pub(crate) fn datastore_of(table: &mut Table, path: &Path) -> Result<Option<Path
     Ok(datastore)
 }
 
+/// The same for the recovery at boot; `None`, with a log line, if the file is not TOML.
+///
+/// # Errors
+/// When the file cannot be read or is not trusted, or the path is not absolute.
+pub(crate) fn datastore_at_boot(name: &str) -> Result<Option<PathBuf>> {
+    let path = path(name);
+    match content(&path)?.map(|content| table_of(&content, &path)).transpose() {
+        Ok(table) => datastore_of(&mut table.unwrap_or_default(), &path),
+        Err(error) => {
+            log!("recovering without the key {DATASTORE}: {error:#}");
+            Ok(None)
+        }
+    }
+}
+
+/// The value of `key` in the settings file `path`; `None` without the file or the key, and for a mistake in either.
+///
+/// # Errors
+/// When the file cannot be read, or is not trusted.
+pub(crate) fn value_at_boot<T: DeserializeOwned>(path: &Path, key: &str) -> Result<Option<T>> {
+    let table = content(path)?.and_then(|content| table_of(&content, path).ok());
+    Ok(table.and_then(|mut table| table.remove(key)?.try_into().ok()))
+}
+
 /// The settings in `path`; an empty table where the file does not exist.
 pub(crate) fn read(path: &Path) -> Result<Table> {
-    let reading = || format!("reading the settings {} failed", path.display());
+    content(path)?.map_or_else(|| Ok(Table::new()), |content| table_of(&content, path))
+}
+
+/// The content of `path`, up to the limit and one byte; `None` where the file does not exist.
+fn content(path: &Path) -> Result<Option<Vec<u8>>> {
+    let reading = || reading(path);
     // A user who may change or replace the file would control what root does.
     let trusted = require_trusted(path).with_context(reading)?;
     let file = match File::open(&trusted) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Table::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(reading),
     };
     ensure!(
@@ -90,10 +120,19 @@ pub(crate) fn read(path: &Path) -> Result<Table> {
         reading(),
         trusted.display()
     );
-    let mut text = String::new();
-    file.take(SETTINGS_MAX + 1).read_to_string(&mut text).with_context(reading)?;
-    ensure!(text.len() as u64 <= SETTINGS_MAX, "{}: more than {SETTINGS_MAX} bytes", reading());
-    parse(&text, path)
+    let mut content = Vec::new();
+    file.take(SETTINGS_MAX + 1).read_to_end(&mut content).with_context(reading)?;
+    Ok(Some(content))
+}
+
+fn table_of(content: &[u8], path: &Path) -> Result<Table> {
+    ensure!(content.len() as u64 <= SETTINGS_MAX, "{}: more than {SETTINGS_MAX} bytes", reading(path));
+    parse(std::str::from_utf8(content).with_context(|| reading(path))?, path)
+}
+
+/// The beginning of every error about reading `path`.
+fn reading(path: &Path) -> String {
+    format!("reading the settings {} failed", path.display())
 }
 
 /// The tables and keys in `text`, the content of the settings file `path`.
