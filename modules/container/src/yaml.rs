@@ -1,7 +1,8 @@
 //! YAML as a tree of bounded size.
 //!
 //! The parser emits events, and this file builds the tree from them. Each use of an alias counts as many nodes as its
-//! anchor has, so that a small document that expands to a huge one is refused instead of filling the memory.
+//! anchor has, and a long text counts as several nodes, so that a small document that expands to a huge one is refused
+//! instead of filling the memory.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,9 @@ use serde_json::{Map, Value};
 
 /// The most nodes; those of an anchor count again for each alias.
 const NODES: usize = 20_000;
+
+/// The number of bytes for which a text counts as one more node.
+const BYTES_OF_NODE: usize = 64;
 
 /// The deepest nesting.
 const DEPTH: usize = 64;
@@ -54,9 +58,10 @@ impl Builder {
     fn take(&mut self, event: Event) -> Result<()> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                self.count(1)?;
+                let nodes = 1 + text.len() / BYTES_OF_NODE;
+                self.count(nodes)?;
                 let value = scalar(&text, style, tag.as_deref())?;
-                self.add(value, anchor, 1)
+                self.add(value, anchor, nodes)
             }
             Event::Alias(anchor) => {
                 let Some((value, nodes)) = self.anchors.get(&anchor).cloned() else { bail!("an alias has no anchor") };
@@ -75,7 +80,10 @@ impl Builder {
 
     fn count(&mut self, nodes: usize) -> Result<()> {
         self.nodes = self.nodes.saturating_add(nodes);
-        ensure!(self.nodes <= NODES, "more than {NODES} nodes, those of aliases included");
+        ensure!(
+            self.nodes <= NODES,
+            "more than {NODES} nodes, those of aliases and one for every {BYTES_OF_NODE} bytes of a text included"
+        );
         Ok(())
     }
 
@@ -211,6 +219,15 @@ mod tests {
         assert!(fails(&"- ".repeat(DEPTH + 1)).contains("nested deeper"), "{}", fails(&"- ".repeat(DEPTH + 1)));
         assert!(fails(&"[".repeat(100_000)).contains("invalid YAML"), "{}", fails(&"[".repeat(100_000)));
         assert!(fails(&"- x\n".repeat(NODES + 1)).contains("more than"));
+        let is_too_large = |text: &str| parse(text).is_err_and(|error| format!("{error:#}").contains("more than"));
+        let long = "x".repeat(200_000);
+        for anchored in [format!("&a {long}"), format!("&a [{long}]"), format!("&a {{{long}: 1}}")] {
+            let copies = format!("x-a: {anchored}\nx-b: [{}]\n", vec!["*a"; 1000].join(", "));
+            assert!(is_too_large(&copies), "the bytes of copies are not limited");
+        }
+        let anchors = |number: usize| (0..number).map(|n| format!("- &a{n} {}\n", &long[..1000])).collect::<String>();
+        assert!(is_too_large(&anchors(1000)), "the bytes of anchors are not limited");
+        parse(&anchors(500)).unwrap();
         assert!(fails("a: 1\na: 2\n").contains("duplicate key"));
         assert!(fails("a: 1\n---\nb: 1\n").contains("more than one document"));
         assert!(fails("a: !reset []\n").contains("!reset"));
