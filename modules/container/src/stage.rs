@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use mender_update_module::Payloads;
-use mender_update_module::durable::{self, Known};
+use mender_update_module::durable::{self, Dir, ExchangeNames, Known};
+use mender_update_module::{FileName, Payloads};
 
 use crate::artifact_files::ArtifactFiles;
 use crate::conflicts::Claims;
@@ -24,7 +24,7 @@ impl ProjectUpdate {
     /// When the payload is not as the meta-data describe it, cannot be run or rolled back, or does not fit.
     pub fn stage(&mut self, payloads: &mut Payloads) -> Result<()> {
         durable::remove_tree(&self.staged())?;
-        durable::make_dirs(&self.staged())?;
+        self.check_exchange(&durable::make_dirs(&self.staged())?)?;
         let mut files = ArtifactFiles::new(self.staged().join(FILES), self.reserve);
         let storage = self.engine.open_storage()?;
         let loaded = self.load(payloads, &mut files);
@@ -39,6 +39,16 @@ impl ProjectUpdate {
         self.previous_directory = has_previous.then(|| Known::own(&self.active())).transpose()?;
         self.previous_images = Project::read(&self.active())?.images;
         durable::make_dirs(&project::directory(&self.state_directory))?.sync_filesystem()
+    }
+
+    /// Checks that the directory of the active version can be exchanged with `staged`, the empty directory of the new
+    /// one.
+    fn check_exchange(&self, staged: &Dir) -> Result<()> {
+        let name = FileName::new("exchanged")?;
+        staged.make_child(&name, 0o700)?;
+        staged.check_exchange(&name)?;
+        durable::remove_empty_dir(&staged.path().join(&name))?;
+        self.open_parent()?.map_or(Ok(()), |projects| projects.require_same_mount(staged))
     }
 
     fn load(&self, payloads: &mut Payloads, files: &mut ArtifactFiles) -> Result<EngineIds> {

@@ -4,7 +4,7 @@
 //! cleaned up at the end, when no rollback can follow.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
@@ -68,8 +68,10 @@ impl ProjectUpdate {
     /// The update that `meta_data` describe.
     ///
     /// # Errors
-    /// When the meta-data or the settings are invalid, or the engine fails.
+    /// When the meta-data or the settings are invalid, the engine fails, or the file system of the state directory
+    /// cannot exchange directories.
     pub fn new(state_directory: PathBuf, mut meta_data: MetaData, engine: Engine, settings: &Settings) -> Result<Self> {
+        require_exchange(&state_directory)?;
         meta_data.check(engine.kind)?;
         let MetaData { project, images, definition } = meta_data;
         let listed = engine.images()?;
@@ -292,6 +294,18 @@ impl ProjectUpdate {
         }
         Ok(false)
     }
+}
+
+/// Refuses a file system on which the exchange of two versions cannot be rolled back after a power loss.
+fn require_exchange(state_directory: &Path) -> Result<()> {
+    for directory in [state_directory, &project::directory(state_directory)] {
+        if durable::exists(directory)? {
+            Dir::open(directory)?
+                .require_exchange("move the client's data to another file system")
+                .with_context(|| format!("data directory {} refused", directory.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The images that `listed` has for the names that an update of `project` to `images` changes.

@@ -7,8 +7,8 @@
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
-use mender_update_module::durable::{self, Destination, Dir, DirectoryExchange, ExchangeNames, Staging};
+use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::{Destination, Dir, DirectoryExchange, ExchangeNames, Staging};
 use mender_update_module::{FileName, Replaces, Trigger, Update, WorkTree, log, require_harmless};
 use serde::{Deserialize, Serialize};
 
@@ -69,13 +69,9 @@ impl Swap {
             path.display()
         );
         let parent = staging.parent()?;
-        // On overlayfs, a directory of a lower layer cannot be renamed.
-        ensure!(
-            parent.keeps_inodes()?,
-            "destination {} refused: overlayfs, vfat and exfat cannot exchange directories: name a directory on another \
-             file system",
-            path.display()
-        );
+        parent
+            .require_exchange("name a directory on another file system")
+            .with_context(|| format!("destination {} refused", path.display()))?;
         parent.require_writable()?;
         parent.check_space(0, options.reserve)?;
         let Options { keep, reserve, unknown_xattrs } = options;
@@ -84,12 +80,7 @@ impl Swap {
 
     /// Checks in the staging directory that the file system can exchange two names.
     pub fn check_exchange(&self) -> Result<()> {
-        let (staging, trial) = (self.staging.open()?, FileName::new("trial")?);
-        staging.make_child(&trial, 0o700)?;
-        staging.exchange(&new_name()?, &staging, &trial)?;
-        // Undo the exchange: the journal has the inode of the new tree.
-        staging.exchange(&new_name()?, &staging, &trial)?;
-        durable::remove_empty_dir(&staging.path().join(&trial))
+        self.staging.open()?.check_exchange(&new_name()?)
     }
 
     /// The archive in the work tree, if it came before `dest_dir`.

@@ -156,3 +156,28 @@ fn a_small_definition_needs_no_more_space_than_it_has() {
         device.ok("Cleanup");
     }
 }
+
+/// On overlayfs, inode numbers change with a boot, and the rollback would not recognize its directories.
+#[test]
+fn a_data_directory_that_cannot_exchange_directories_is_refused_before_an_image_is_loaded() {
+    let mut device = Device::new();
+    let before = device.engine_state();
+    let layers = device.client.device().join("layers");
+    let state = device.state_directory();
+    for below in [state.clone(), state.join("projects")] {
+        fs::create_dir_all(&below).unwrap();
+        let Some(_mounted) = Mounted::overlay(&layers) else { return };
+        let Some(_bound) = Mounted::bind(&layers.join("merged"), &below) else { return };
+        let outcome = device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy));
+        refused(&outcome, "overlayfs, vfat and exfat cannot exchange directories");
+        assert!(outcome.stderr.contains(below.to_str().unwrap()), "{outcome:?}");
+        device.ok("Cleanup");
+        assert_eq!(device.engine_state(), before);
+    }
+    let Some(mounted) = Mounted::tmpfs(&state.join("projects"), "mode=755") else { return };
+    refused(&device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)), "is on another mount");
+    device.ok("Cleanup");
+    assert_eq!(device.engine_state(), before);
+    drop(mounted);
+    device.update("shop", TAG, "2");
+}

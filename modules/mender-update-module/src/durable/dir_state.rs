@@ -103,6 +103,31 @@ impl Dir {
         Ok(())
     }
 
+    /// Refuses a file system on which a [`DirectoryExchange`](super::DirectoryExchange) cannot be rolled back after a
+    /// power loss: overlayfs, vfat and exfat, whose inode numbers change with a boot. On overlayfs, a directory of a
+    /// lower layer cannot be renamed either. `remedy` ends the message.
+    ///
+    /// # Errors
+    /// When it is on one.
+    pub fn require_exchange(&self, remedy: &str) -> Result<()> {
+        ensure!(self.keeps_inodes()?, "overlayfs, vfat and exfat cannot exchange directories: {remedy}");
+        Ok(())
+    }
+
+    /// Checks that the file system can exchange two names: the directory `name` in this directory, and one that it
+    /// makes and removes.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check_exchange(&self, name: &FileName) -> Result<()> {
+        let trial = FileName::new("trial")?;
+        self.make_child(&trial, 0o700)?;
+        self.exchange(name, self, &trial)?;
+        // Undo the exchange: the caller may know the directory by its inode number.
+        self.exchange(name, self, &trial)?;
+        super::remove_empty_dir(&self.path.join(&trial))
+    }
+
     /// Opens this directory again.
     pub fn reopen(&self) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
