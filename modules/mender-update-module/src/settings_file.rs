@@ -84,7 +84,7 @@ pub(crate) fn datastore_at_boot(name: &str) -> Result<Option<PathBuf>> {
     match content(&path)?.map(|content| table_of(&content, &path)).transpose() {
         Ok(table) => datastore_of(&mut table.unwrap_or_default(), &path),
         Err(error) => {
-            log!("recovering without the key {DATASTORE}: {error:#}");
+            log!("recovering without the key datastore: {error:#}");
             Ok(None)
         }
     }
