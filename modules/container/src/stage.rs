@@ -24,7 +24,10 @@ impl ProjectUpdate {
     /// When the payload is not as the meta-data describe it, cannot be run or rolled back, or does not fit.
     pub fn stage(&mut self, payloads: &mut Payloads) -> Result<()> {
         durable::remove_tree(&self.staged())?;
-        self.check_exchange(&durable::make_dirs(&self.staged())?)?;
+        // It is open before the first write: Linux does not report a lost write to a descriptor that is opened after
+        // another program has seen it.
+        let staged = durable::make_dirs(&self.staged())?;
+        self.check_exchange(&staged)?;
         let mut files = ArtifactFiles::new(self.staged().join(FILES), self.reserve);
         let storage = self.engine.open_storage()?;
         let loaded = self.load(payloads, &mut files);
@@ -38,7 +41,8 @@ impl ProjectUpdate {
         let has_previous = durable::exists(&self.active())?;
         self.previous_directory = has_previous.then(|| Known::own(&self.active())).transpose()?;
         self.previous_images = Project::read(&self.active())?.images;
-        durable::make_dirs(&project::directory(&self.state_directory))?.sync_filesystem()
+        durable::make_dirs(&project::directory(&self.state_directory))?;
+        staged.sync_filesystem() // on which the active projects are, too
     }
 
     /// Checks that the directory of the active version can be exchanged with `staged`, the empty directory of the new

@@ -113,7 +113,7 @@ impl Swap {
     }
 
     /// Opens the staging directory, for the sync after the last write. It has to be open before the first: Linux does
-    /// not report the loss of a write to a descriptor that is opened after another program was told.
+    /// not report the loss of a write to a descriptor that is opened after another program has seen it.
     pub fn open_storage(&self) -> Result<Dir> {
         self.staging.open()
     }
