@@ -126,15 +126,20 @@ impl ProjectUpdate {
 
     /// Stops the units of `projects`, and removes them if all have stopped.
     fn end_units(&self, projects: &[Project]) -> Result<()> {
-        let stopped: Vec<_> = projects.iter().map(|project| self.systemd.stop(project)).collect();
-        stopped.into_iter().collect::<Result<()>>()?;
+        first_error(projects.iter().map(|project| self.systemd.stop(project)))?;
         projects.iter().try_for_each(|project| self.systemd.remove(project))
     }
 
-    /// Activates the directory of the previous version.
-    fn restore_directory(&self, prepared: &Prepared) -> Result<()> {
+    /// Activates the directory of the previous version, and starts its units except at a boot, which starts them
+    /// later.
+    fn restore(&self, prepared: &Prepared, trigger: Trigger) -> Result<()> {
         prepared.exchange.roll_back(self)?;
         log!("rollback: the previous version of the project {} is active", self.project);
+        if trigger != Trigger::Boot {
+            let previous = Project::read(&self.active())?;
+            self.systemd.install(&previous)?;
+            self.systemd.start(&previous)?;
+        }
         Ok(())
     }
 }
@@ -205,15 +210,10 @@ impl Update for ProjectUpdate {
         // restored.
         let projects = if trigger == Trigger::Boot { projects().unwrap_or_default() } else { projects()? };
         // Units of both versions may run, however far the activation went, also in a recovery without a boot.
-        let ended = self.end_units(&projects);
-        self.restore_directory(prepared)?;
-        if trigger != Trigger::Boot {
-            let previous = Project::read(&self.active())?;
-            self.systemd.install(&previous)?;
-            self.systemd.start(&previous)?;
-        }
-        // The previous version is active, but units of the new one may still run: another attempt or a boot ends them.
-        ended.context("stopping the new version failed")
+        // If they do not stop, the previous version is active, but units of the new one may still run: another attempt
+        // or a boot ends them.
+        let ended = self.end_units(&projects).context("stopping the new version failed");
+        first_error([self.restore(prepared, trigger), ended])
     }
 
     fn discard_at_boot(&self) -> Result<bool> {
@@ -294,6 +294,14 @@ impl ProjectUpdate {
         }
         Ok(false)
     }
+}
+
+/// The first error in `results`. The others are logged.
+fn first_error(results: impl IntoIterator<Item = Result<()>>) -> Result<()> {
+    let mut errors = results.into_iter().filter_map(Result::err);
+    let first = errors.next();
+    errors.for_each(|error| log!("{error:#}"));
+    first.map_or(Ok(()), Err)
 }
 
 /// Refuses a file system on which the exchange of two versions cannot be rolled back after a power loss.

@@ -48,9 +48,29 @@ fn a_unit_that_does_not_stop_fails_the_rollback_and_the_previous_version_is_acti
     device.ok("ArtifactInstall");
     assert_ne!(fs::read(&list).unwrap(), before);
     fs::write(&hangs, "").unwrap();
-    refused(&device.client.call("ArtifactRollback").unwrap(), "stopping the new version failed");
+    let outcome = device.client.call("ArtifactRollback").unwrap();
+    refused(&outcome, "stopping the new version failed");
+    assert_eq!(outcome.stderr.matches("systemctl stop failed").count(), 2, "one of each version: {outcome:?}");
     assert_eq!(fs::read(&list).unwrap(), before, "a boot would start the new version");
     fs::remove_file(hangs).unwrap();
+    device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+    assert_eq!(device.running("shop.web"), Some(previous.id));
+}
+
+#[test]
+fn a_rollback_that_neither_stops_the_new_version_nor_starts_the_previous_one_reports_both() {
+    let mut device = Device::new();
+    let fails = device.client.device().join("fails");
+    let script = format!("case \" $* \" in *' stop '*|*' start '*) test ! -e '{}' || exit 1 ;; esac", fails.display());
+    device.before_systemctl(&script);
+    let previous = device.update("shop", TAG, "1");
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
+    device.ok("ArtifactInstall");
+    fs::write(&fails, "").unwrap();
+    let outcome = device.client.call("ArtifactRollback").unwrap();
+    refused(&outcome, "rollback failed: systemctl start failed");
+    assert!(outcome.stderr.contains("stopping the new version failed: systemctl stop failed"), "{outcome:?}");
+    fs::remove_file(fails).unwrap();
     device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
     assert_eq!(device.running("shop.web"), Some(previous.id));
 }
