@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use mender_update_module::durable::{self, Dir, DirectoryExchange, ExchangeNames, Known};
-use mender_update_module::{StabilityWindow, Trigger, Update, log};
+use mender_update_module::{StabilityWindow, Trigger, Update, first_error, log};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, ListedImage};
@@ -294,14 +294,6 @@ impl ProjectUpdate {
         }
         Ok(false)
     }
-}
-
-/// The first error in `results`. The others are logged.
-fn first_error(results: impl IntoIterator<Item = Result<()>>) -> Result<()> {
-    let mut errors = results.into_iter().filter_map(Result::err);
-    let first = errors.next();
-    errors.for_each(|error| log!("{error:#}"));
-    first.map_or(Ok(()), Err)
 }
 
 /// Refuses a file system on which the exchange of two versions cannot be rolled back after a power loss.

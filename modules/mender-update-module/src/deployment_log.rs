@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The largest line in one write, in bytes: writes of up to `PIPE_BUF` bytes to a pipe are atomic.
@@ -79,6 +80,17 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// The first error of independent steps. The others are logged.
+///
+/// # Errors
+/// When one of the steps has failed.
+pub fn first_error(results: impl IntoIterator<Item = Result<()>>) -> Result<()> {
+    let mut errors = results.into_iter().filter_map(Result::err);
+    let first = errors.next();
+    errors.for_each(|error| log!("{error:#}"));
+    first.map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ pub use accounts::Accounts;
 pub use artifact::{ArtifactContent, PayloadFile};
 pub use client::client_command;
 #[doc(hidden)]
-pub use deployment_log::write_log;
+pub use deployment_log::{first_error, write_log};
 pub use guard::Guard;
 pub use module::UpdateModule;
 pub use name::FileName;

@@ -164,14 +164,6 @@ pub fn tolerate(done: Result<()>, what: &str) {
     }
 }
 
-/// The first error of two independent steps of a recovery. The second one is logged.
-pub fn first_of(one: Result<()>, other: Result<()>) -> Result<()> {
-    if let (Err(_), Err(error)) = (&one, &other) {
-        log!("{error:#}");
-    }
-    one.and(other)
-}
-
 /// Decodes the `text` of a record, if there is one.
 pub fn decoded<U: Update>(text: Option<Text>) -> Result<Option<RecordOf<U>>> {
     text.map(|text| RecordOf::<U>::decode(&text.content, &text.path)).transpose()

@@ -17,11 +17,12 @@ use std::marker::PhantomData;
 
 use anyhow::{Context, Result, bail};
 
+use crate::deployment_log::first_error;
 use crate::guard::Guard;
 use crate::journal::{Journal, UNRESTORED};
 use crate::log;
 use crate::name::FileName;
-use crate::record::{self, Phase, RecordOf, first_of, tolerate};
+use crate::record::{self, Phase, RecordOf, tolerate};
 use crate::set_aside::{self, LATE, LEFT, Unrestored};
 use crate::state::NeedsReboot;
 use crate::status::Pending;
@@ -242,7 +243,7 @@ impl<U: Update> Transaction<U> {
     pub fn recover(&self) -> Result<()> {
         // The current update is rolled back even if the record of an earlier one cannot be read.
         let earlier = self.recover_earlier();
-        first_of(self.recover_current(), earlier)
+        first_error([self.recover_current(), earlier])
     }
 
     fn recover_earlier(&self) -> Result<()> {

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::deployment_log::first_error;
 use crate::durable;
 use crate::guard::Guard;
 use crate::journal::Journal;
 use crate::log;
 use crate::module::UpdateModule;
 use crate::payloads::Payloads;
-use crate::record::first_of;
 use crate::settings;
 use crate::state::NeedsReboot;
 use crate::status::Pending;
@@ -164,7 +164,7 @@ pub trait Transactional: Sized {
         // The active version has to start even if an interrupted update cannot be rolled back.
         let recovered = transaction::<Self>(tree).recover();
         let booted = self.booted(tree);
-        first_of(recovered, booted)
+        first_error([recovered, booted])
     }
 }
 
