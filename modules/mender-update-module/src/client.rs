@@ -45,8 +45,8 @@ pub(crate) fn datastore(name: &str) -> Result<PathBuf> {
     Ok(settings_file::datastore(name)?.unwrap_or_else(without_setting))
 }
 
-/// The same for the recovery at boot, without the setting if the settings are not TOML: in the usual place, an
-/// interrupted update has to be rolled back and the active version to be started nevertheless.
+/// The same for the recovery at boot, without the setting if the settings are not TOML or its value is wrong: in the
+/// usual place, an interrupted update has to be rolled back and the active version to be started nevertheless.
 pub(crate) fn datastore_at_boot(name: &str) -> Result<PathBuf> {
     Ok(settings_file::datastore_at_boot(name)?.unwrap_or_else(without_setting))
 }

@@ -110,7 +110,7 @@ fn under_way(name: &str) -> Result<Answer> {
 /// The recovery at boot, with the datastore of the device's client.
 ///
 /// # Errors
-/// Also when the settings are not TOML: another datastore in them was not recovered.
+/// Also when the settings are not TOML, or their datastore is wrong: another one that they meant was not recovered.
 fn recover_this_device<M: UpdateModule>(module: &M) -> Result<()> {
     let datastore = client::datastore_at_boot(M::NAME)?;
     if !datastore.exists() {

@@ -75,19 +75,18 @@ pub(crate) fn datastore_of(table: &mut Table, path: &Path) -> Result<Option<Path
     Ok(datastore)
 }
 
-/// The same for the recovery at boot; `None`, with a log line, if the file is not TOML.
+/// The same for the recovery at boot; `None`, with a log line, if the file is not TOML, or the value is wrong.
 ///
 /// # Errors
-/// When the file cannot be read or is not trusted, or the path is not absolute.
+/// When the file cannot be read, or is not trusted.
 pub(crate) fn datastore_at_boot(name: &str) -> Result<Option<PathBuf>> {
     let path = path(name);
-    match content(&path)?.map(|content| table_of(&content, &path)).transpose() {
-        Ok(table) => datastore_of(&mut table.unwrap_or_default(), &path),
-        Err(error) => {
-            log!("recovering without the key datastore: {error:#}");
-            Ok(None)
-        }
-    }
+    let Some(content) = content(&path)? else { return Ok(None) };
+    let found = table_of(&content, &path).and_then(|mut table| datastore_of(&mut table, &path));
+    Ok(found.unwrap_or_else(|error| {
+        log!("recovering without the key datastore: {error:#}");
+        None
+    }))
 }
 
 /// The value of `key` in the settings file `path`; `None` without the file or the key, and for a mistake in either.

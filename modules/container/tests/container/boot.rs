@@ -39,12 +39,14 @@ fn a_boot_does_not_read_settings_that_others_may_change() {
 
 /// The default directory of units is that of the machine: the one project cannot be read, and no unit is written.
 #[test]
-fn a_boot_with_settings_that_are_not_toml_finds_the_projects() {
+fn a_boot_with_settings_without_a_valid_datastore_finds_the_projects() {
     let device = Device::new();
     let project = device.state_directory().join("projects/damaged");
     fs::create_dir_all(&project).unwrap();
     fs::write(project.join("project.json"), "{").unwrap();
-    for content in [&b"engine =\n"[..], &[0xff], &[b'#'; (1 << 20) + 1]] {
+    let mistakes: [&[u8]; 5] =
+        [b"datastore = 5\n", b"datastore = \"mender\"\n", b"engine =\n", &[0xff], &[b'#'; (1 << 20) + 1]];
+    for content in mistakes {
         fs::write(device.client.settings().join("container.toml"), content).unwrap();
         let mut recover = Command::new(env!("CARGO_BIN_EXE_container"));
         recover.arg("--recover").env("MENDER_MODULES_SETTINGS", device.client.settings());
