@@ -50,8 +50,8 @@ impl TableChanges {
     }
 
     /// Whether `key` is a package that another program has installed, upgraded or removed, at any time since the
-    /// backup: its selection and its mark belong to that program, too. An unfinished package needs a repair, whoever
-    /// began to change it.
+    /// backup: its selection and its mark belong to that program, too. An unfinished package needs a repair, also if
+    /// another program has begun to change it.
     fn have_others_changed_package(&self, key: &str, now: &Tables) -> bool {
         let is_changed = self.before.states.get(key) != now.states.get(key);
         is_changed && !self.packages.contains(key) && !now.unfinished.contains(key)
