@@ -9,4 +9,5 @@ pub mod path_record;
 pub mod path_state;
 pub mod rebuild;
 pub mod state_files;
+pub mod table_text;
 pub mod tables;

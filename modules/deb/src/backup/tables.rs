@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,7 +11,7 @@ use mender_update_module::durable;
 use serde::{Deserialize, Serialize};
 
 use crate::apt::mark;
-use crate::backup::state_files;
+use crate::backup::{state_files, table_text};
 use crate::dpkg::database::Database;
 use crate::dpkg::diversions::Diversions;
 
@@ -68,8 +69,9 @@ impl Tables {
             tables.automatic.insert(key.to_string(), "automatic".to_owned());
         }
         for diversion in Diversions::read()?.all() {
-            let (from, to) = (diversion.from.to_string_lossy(), diversion.to.to_string_lossy());
-            tables.diversions.insert(from.into_owned(), format!("{to} {}", diversion.owner));
+            let (from, to) = (diversion.from.as_os_str().as_bytes(), diversion.to.as_os_str().as_bytes());
+            let target = table_text::from_bytes(&[to, b" ", diversion.owner.as_bytes()].concat());
+            tables.diversions.insert(table_text::from_bytes(from), target);
         }
         Ok(tables)
     }
@@ -104,14 +106,15 @@ impl Tables {
 }
 
 fn stat_overrides() -> Result<Table> {
-    let text = match fs::read_to_string(STAT_OVERRIDES) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+    let text = match fs::read(STAT_OVERRIDES) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         text => text.with_context(|| format!("reading {STAT_OVERRIDES} failed"))?,
     };
     // Owner, group, mode, and a path that may contain spaces.
-    let fields = text.lines().filter_map(|line| {
-        let (at, _) = line.match_indices(' ').nth(2)?;
-        Some((line[at + 1..].to_owned(), line[..at].to_owned()))
+    let fields = text.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut spaces = line.iter().enumerate().filter(|(_, byte)| **byte == b' ');
+        let (at, _) = spaces.nth(2)?;
+        Some((table_text::from_bytes(&line[at + 1..]), table_text::from_bytes(&line[..at])))
     });
     Ok(fields.collect())
 }

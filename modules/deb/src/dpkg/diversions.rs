@@ -1,7 +1,9 @@
 //! dpkg's diversions.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -22,7 +24,7 @@ pub struct Diversion {
 impl Diversions {
     /// Reads dpkg's file of diversions.
     pub fn read() -> Result<Self> {
-        match fs::read_to_string(DIVERSIONS) {
+        match fs::read(DIVERSIONS) {
             Ok(text) => Ok(Self::parse(&text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self(Vec::new())),
             Err(error) => Err(error).with_context(|| format!("reading {DIVERSIONS} failed")),
@@ -30,12 +32,13 @@ impl Diversions {
     }
 
     /// Three lines each: from, to, and the owner.
-    fn parse(text: &str) -> Self {
-        let lines: Vec<_> = text.lines().collect();
+    fn parse(text: &[u8]) -> Self {
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        let lines: Vec<_> = text.split(|byte| *byte == b'\n').collect();
         let diversions = lines.chunks_exact(3).map(|lines| Diversion {
-            from: lines[0].into(),
-            to: lines[1].into(),
-            owner: lines[2].to_owned(),
+            from: OsStr::from_bytes(lines[0]).into(),
+            to: OsStr::from_bytes(lines[1]).into(),
+            owner: String::from_utf8_lossy(lines[2]).into_owned(), // the name of a package, which is ASCII
         });
         Self(diversions.collect())
     }
@@ -57,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_file_is_diverted_except_for_the_owner_of_the_diversion() {
-        let diversions = Diversions::parse("/bin/sh\n/bin/sh.distrib\ndash\n/etc/x\n/etc/x.local\n:\n/half\n");
+        let diversions = Diversions::parse(b"/bin/sh\n/bin/sh.distrib\ndash\n/etc/x\n/etc/x.local\n:\n/half\n");
         let path = |path, name| diversions.installed_path(Path::new(path), name).to_owned();
         assert_eq!(path("/bin/sh", "bash"), Path::new("/bin/sh.distrib"));
         assert_eq!(path("/bin/sh", "dash"), Path::new("/bin/sh"));

@@ -1,13 +1,15 @@
 //! Restores what the update has changed in the tables of dpkg and apt.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use mender_update_module::{durable, log};
 
 use crate::apt::mark;
-use crate::backup::state_files;
 use crate::backup::tables::{Change, STAT_OVERRIDES, Tables};
+use crate::backup::{state_files, table_text};
 use crate::dpkg::lock;
 use crate::dpkg::program;
 use crate::dpkg::stanza::PackageKey;
@@ -27,23 +29,33 @@ pub fn restore_paths(source: &Source) -> Result<()> {
 /// The values are `TARGET OWNER`.
 fn restore_diversion(Change { key: from, before, now }: Change, source: &Source) -> Result<()> {
     log!("rollback: restoring the diversion of {from}");
-    let path = Path::new(from);
-    if let Some((to, _)) = now.and_then(|now| now.rsplit_once(' ')) {
+    let path = path_of(table_text::to_bytes(from));
+    if let Some((to, _)) = now.and_then(target_and_owner) {
         // A file of the new version, while the previous file is at the target.
-        if source.is_recorded(path) && durable::exists(Path::new(to))? {
-            durable::remove_file(path)?;
+        if source.is_recorded(&path) && durable::exists(&to)? {
+            durable::remove_file(&path)?;
         }
-        let rename = if durable::exists(path)? { "--no-rename" } else { "--rename" };
-        program::change_under_lock("dpkg-divert").args([rename, "--remove", from]).run()?;
+        let rename = if durable::exists(&path)? { "--no-rename" } else { "--rename" };
+        program::change_under_lock("dpkg-divert").args([rename, "--remove"]).arg(&path).run()?;
     }
-    if let Some((to, package)) = before.and_then(|before| before.rsplit_once(' ')) {
-        let owner = if package == ":" { ["--local", "--no-rename"] } else { ["--package", package] };
-        program::change_under_lock("dpkg-divert")
-            .args(owner)
-            .args(["--no-rename", "--divert", to, "--add", from])
-            .run()?;
+    if let Some((to, package)) = before.and_then(target_and_owner) {
+        let divert = program::change_under_lock("dpkg-divert");
+        let divert = if package == ":" { divert.arg("--local") } else { divert.arg("--package").arg(package) };
+        divert.args(["--no-rename", "--divert"]).arg(to).arg("--add").arg(path).run()?;
     }
     Ok(())
+}
+
+fn target_and_owner(value: &str) -> Option<(PathBuf, OsString)> {
+    let mut target = table_text::to_bytes(value);
+    let space = target.iter().rposition(|byte| *byte == b' ')?;
+    let owner = target.split_off(space + 1);
+    target.pop();
+    Some((path_of(target), OsString::from_vec(owner)))
+}
+
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    OsString::from_vec(bytes).into()
 }
 
 /// Writes dpkg's file, because dpkg-statoverride would change the file modes, too.
@@ -61,8 +73,11 @@ fn restore_stat_overrides(changes: &TableChanges, now: &Tables, lock_seconds: u6
         }
     }
     let _lock = lock::take(lock::DATABASE, lock_seconds)?;
-    let text: String = overrides.iter().map(|(path, attributes)| format!("{attributes} {path}\n")).collect();
-    durable::rewrite_file(Path::new(STAT_OVERRIDES), text.as_bytes())
+    let line = |(path, attributes): (&String, &String)| {
+        [&table_text::to_bytes(attributes), &b" "[..], &table_text::to_bytes(path), b"\n"].concat()
+    };
+    let text: Vec<u8> = overrides.iter().flat_map(line).collect();
+    durable::rewrite_file(Path::new(STAT_OVERRIDES), &text)
 }
 
 /// Restores alternatives, enabled units, marks and selections.

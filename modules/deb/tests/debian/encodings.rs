@@ -40,3 +40,27 @@ fn packages_with_fields_that_are_not_utf_8_are_updated_and_rolled_back() {
     install_and_roll_back(&device, &[latin("2").build()]);
     assert!(has_name(), "the state config-files has the field, too");
 }
+
+#[test]
+fn diversions_and_stat_overrides_of_paths_that_are_not_utf_8_are_restored() {
+    let device = Device::new(&[app("1.0")]);
+    let add = |name: &str| {
+        format!(
+            "path=$(printf '/srv/{name}-\\351')\n\
+             dpkg-divert --local --no-rename --divert \"$path.other\" --add \"$path\"\n\
+             dpkg-statoverride --add root root 640 \"$path\"\n"
+        )
+    };
+    let remove = "path=$(printf '/srv/local-\\351')\n\
+                  dpkg-divert --no-rename --remove \"$path\"\n\
+                  dpkg-statoverride --remove \"$path\"\n";
+    device.run(&["sh", "-ec", &add("local")]);
+    for name in ["diversions", "statoverride"] {
+        let table = fs::read(device.path(&format!("/var/lib/dpkg/{name}"))).unwrap();
+        assert!(table.windows(8).any(|window| window == b"local-\xe9\n" || window == b"local-\xe9."), "{name}");
+    }
+    let new = |script: String| app("2.0").script("postinst", &script).build().unwrap();
+    for script in [String::new(), add("new"), remove.to_owned(), add("new") + remove] {
+        install_and_roll_back(&device, &[new(script)]);
+    }
+}
