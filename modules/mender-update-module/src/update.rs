@@ -50,7 +50,7 @@ pub enum Trigger {
 ///     }
 ///
 ///     fn prepare(&mut self) -> anyhow::Result<Prepared> {
-///         let previous = self.destination.open()?;
+///         let previous = self.destination.open_as_found()?;
 ///         Ok(Prepared { previous_inode: previous.map(|directory| directory.inode()).transpose()? })
 ///     }
 ///

@@ -49,12 +49,15 @@ impl TableChanges {
             || self.have_others_changed_package(key, now)
     }
 
-    /// Whether `key` is a package that another program has installed, upgraded or removed, at any time since the
-    /// backup: its selection and its mark belong to that program, too. An unfinished package needs a repair, also if
-    /// another program has begun to change it.
+    /// Whether `key` is a package that another program has installed or upgraded, at any time since the backup: its
+    /// selection and its mark belong to that program, too. An unfinished package needs a repair, also if another
+    /// program has begun to change it. A package that is gone may be one that apt or dpkg has removed for the update.
     fn have_others_changed_package(&self, key: &str, now: &Tables) -> bool {
+        let is_installed =
+            |tables: &Tables| tables.states.get(key).is_some_and(|state| state.starts_with("installed "));
         let is_changed = self.before.states.get(key) != now.states.get(key);
-        is_changed && !self.packages.contains(key) && !now.unfinished.contains(key)
+        let is_gone = is_installed(&self.before) && !is_installed(now);
+        is_changed && !is_gone && !self.packages.contains(key) && !now.unfinished.contains(key)
     }
 }
 

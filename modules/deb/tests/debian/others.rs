@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use mender_update_module_test::debian::Package;
 
 use crate::device::{Device, app, built};
+use crate::raw::RawPackage;
 
 /// The file with the administrator's commands after dpkg.
 const HOOK: &str = "/etc/apt/apt.conf.d/99test";
@@ -25,7 +26,7 @@ fn roll_back_app_alone(device: &Device) {
     let log = device.ok("ArtifactRollback");
     assert!(log.contains("rollback complete") && log.contains("package other: changed by another program"), "{log}");
     let versions = ["app", "other", "fresh", "gone"].map(|package| device.version(package));
-    assert_eq!(versions, ["ii 1.0", "ii 2", "ii 1", ""]);
+    assert_eq!(versions, ["ii 1.0", "ii 2", "ii 1", "ii 1"]);
     assert!(device.run(&["apt-mark", "showmanual"]).contains("fresh"));
 }
 
@@ -50,8 +51,7 @@ fn packages_that_another_program_changes_during_the_install_stay() {
         fs::write(device.path(&format!("/srv/{name}.deb")), deb).unwrap();
     }
     // In the install only: after the backup, and before the module reads the tables after the install.
-    let install = "dpkg --install /srv/other.deb /srv/fresh.deb && dpkg --purge gone";
-    device.write(HOOK, &format!("DPkg::Post-Invoke {{ \"{install}\"; }};\n"));
+    device.write(HOOK, "DPkg::Post-Invoke { \"dpkg --install /srv/other.deb /srv/fresh.deb\"; };\n");
     device.install(&[app("2.0")]);
     assert_eq!(device.version("other"), "ii 2");
     fs::remove_file(device.path(HOOK)).unwrap();
@@ -66,9 +66,25 @@ fn packages_that_another_program_changes_after_a_failed_rollback_stay() {
     let log = device.fails("ArtifactRollback");
     assert!(log.contains("diversion of /srv/diverted"), "{log}");
     device.dpkg(&of_others());
-    device.run(&["dpkg", "--purge", "gone"]);
     fs::remove_file(device.path(HOOK)).unwrap();
     roll_back_app_alone(&device);
+}
+
+/// The update itself may have removed it: apt's simulation does not show that a package disappears.
+#[test]
+fn a_package_that_is_gone_after_the_install_fails_the_rollback() {
+    let device = device();
+    device.write(HOOK, "DPkg::Post-Invoke { \"dpkg --purge gone\"; };\n");
+    device.install(&[app("2.0")]);
+    fs::remove_file(device.path(HOOK)).unwrap();
+    let log = device.fails("ArtifactRollback");
+    assert!(log.contains("package gone: none instead of \"installed 1\""), "{log}");
+    let device = Device::new(&[app("1.0")]);
+    device.dpkg(&[RawPackage::new("only", "1").directory("/usr/share/only").build()]);
+    device.install(&[app("2.0").field("Replaces", "only").file("/usr/share/only/x", "x")]);
+    assert_eq!(device.version("only"), "un ");
+    let log = device.fails("ArtifactRollback");
+    assert!(log.contains("package only: none instead of \"installed 1\""), "{log}");
 }
 
 #[test]

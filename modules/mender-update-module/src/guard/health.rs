@@ -244,8 +244,10 @@ mod tests {
         // Both would succeed after a minute.
         for json in [r#"{"command": ["sleep", "60"], "limit_seconds": 1, "stable_seconds": 0}"#, &silent] {
             let said = failure(&health(json));
-            assert!(said.contains("within 1s"), "{said}");
+            assert!(said.contains("not healthy within 1s"), "{said}");
         }
+        let said = format!("{:#}", get(&format!("http://{}/", silent_server()), Duration::from_secs(1)).unwrap_err());
+        assert!(said.ends_with("no answer within 1s"), "{said}");
     }
 
     #[test]

@@ -30,10 +30,7 @@ impl<'a> Location<'a> {
         );
         let rest = rest.split('#').next().unwrap_or_default();
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        ensure!(
-            !authority.is_empty() && !authority.contains('@'),
-            "url = {url:?}: not of the form http://HOST:PORT/PATH"
-        );
+        ensure!(is_authority(authority), "url = {url:?}: not of the form http://HOST:PORT/PATH");
         let slash = if target.starts_with('/') { "" } else { "/" };
         Ok(Self { authority, target: format!("{slash}{target}") })
     }
@@ -44,6 +41,16 @@ impl<'a> Location<'a> {
         let port = if self.authority[host_end..].contains(':') { "" } else { ":80" };
         format!("{}{port}", self.authority)
     }
+}
+
+/// Whether `text` is a host, or a host with a port. An IPv6 address is in brackets.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        Some((address, port)) => (address, if port.is_empty() { None } else { port.strip_prefix(':').or(Some("")) }),
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    let is_host = !host.is_empty() && !host.contains(['[', ']', '@']);
+    is_host && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 /// Refuses a `url` that [`status`] cannot request.
@@ -59,9 +66,10 @@ pub(super) fn status(url: &str, limit: Duration) -> Result<u16> {
     let deadline = Instant::now() + limit;
     let location = Location::of(url)?;
     let mut stream = connect(&location.address(), limit)?;
+    let no_answer = || format!("no answer within {limit:?}");
     let left = || {
         let left = deadline.saturating_duration_since(Instant::now());
-        ensure!(!left.is_zero(), "no answer within {limit:?}");
+        ensure!(!left.is_zero(), no_answer());
         Ok(Some(left))
     };
     stream.set_write_timeout(left()?)?;
@@ -76,6 +84,7 @@ pub(super) fn status(url: &str, limit: Duration) -> Result<u16> {
             Ok(0) => break,
             Ok(count) => answer.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => bail!(no_answer()), // the time limit
             Err(error) => return Err(error.into()),
         }
     }
@@ -92,7 +101,7 @@ fn status_of(answer: &[u8]) -> Option<u16> {
 /// Connects to the first address of `host:port` that accepts a connection.
 ///
 /// # Errors
-/// When none accepts one within `limit`.
+/// When none accepts one within `limit`, which is that of each address.
 pub(super) fn connect(address: &str, limit: Duration) -> Result<TcpStream> {
     let addresses: Vec<SocketAddr> =
         address.to_socket_addrs().with_context(|| format!("resolving {address} failed"))?.collect();
@@ -130,6 +139,13 @@ mod tests {
             "http://",
             "http:///x",
             "http://user@a/",
+            "http://:80/",
+            "http://a:b/",
+            "http://127.0.0.1:80800/",
+            "http://a:/",
+            "http://[::1/",
+            "http://[::1]x/",
+            "http://a:80:80/",
             "http://a/b c",
             "http://a/\r\nX: y",
             "http://ä/",
