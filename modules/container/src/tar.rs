@@ -3,12 +3,13 @@
 use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::PATH_MAX;
+use mender_update_module::pax_records;
 
 /// The block size of a tar archive.
 pub const BLOCK: usize = 512;
 
-/// The longest path, and the longest extension header, which holds little more than a path.
-const PATH: usize = 4096;
+/// The longest extension header, which holds little more than a path.
 const EXTENSION: u64 = 64 << 10;
 
 /// The most entries.
@@ -239,17 +240,9 @@ fn short_path(header: &[u8]) -> Vec<u8> {
 }
 
 /// Reads path and size from the records of a pax header.
-fn pax(mut text: &[u8], path: &mut Option<Vec<u8>>, size: &mut Option<u64>) -> Result<()> {
-    while !text.is_empty() {
-        let damaged = || "damaged archive: invalid extension header";
-        let space = text.iter().take(20).position(|byte| *byte == b' ').with_context(damaged)?;
-        let length: usize =
-            std::str::from_utf8(&text[..space]).ok().and_then(|digits| digits.parse().ok()).with_context(damaged)?;
-        ensure!(length > space + 1 && length <= text.len(), damaged());
-        let (record, rest) = text.split_at(length);
-        let record = record[space + 1..].strip_suffix(b"\n").with_context(damaged)?;
-        let equals = record.iter().position(|byte| *byte == b'=').with_context(damaged)?;
-        let (key, value) = (&record[..equals], &record[equals + 1..]);
+fn pax(text: &[u8], path: &mut Option<Vec<u8>>, size: &mut Option<u64>) -> Result<()> {
+    for record in pax_records(text) {
+        let (key, value) = record.context("damaged archive")?;
         match key {
             // An empty value deletes the key.
             b"path" => *path = Some(value.to_vec()).filter(|value| !value.is_empty()),
@@ -259,7 +252,6 @@ fn pax(mut text: &[u8], path: &mut Option<Vec<u8>>, size: &mut Option<u64>) -> R
             }
             _ => ensure!(!key.starts_with(b"GNU.sparse"), SPARSE),
         }
-        text = rest;
     }
     Ok(())
 }
@@ -269,7 +261,7 @@ fn pax(mut text: &[u8], path: &mut Option<Vec<u8>>, size: &mut Option<u64>) -> R
 /// # Errors
 /// When it leads out of the archive, is not UTF-8, or is too long.
 pub fn components(path: &[u8]) -> Result<String> {
-    ensure!(path.len() <= PATH, "unsupported archive: a path is longer than {PATH} bytes");
+    ensure!(path.len() <= PATH_MAX, "unsupported archive: a path is longer than {PATH_MAX} bytes");
     let text = std::str::from_utf8(path).ok();
     let text =
         text.with_context(|| format!("unsupported archive: path {:?}: not UTF-8", String::from_utf8_lossy(path)))?;
@@ -354,7 +346,7 @@ mod tests {
         long[124..136].copy_from_slice(b"77777777777\0");
         sum(&mut long);
         assert!(fails(&long).contains("extension header"));
-        assert!(fails(&special(b'x', b"99 path=a\n")).contains("invalid extension header"));
+        assert!(fails(&special(b'x', b"99 path=a\n")).contains("damaged archive: invalid extended header"));
         assert!(fails(&special(b'x', b"22 GNU.sparse.major=1\n")).contains("sparse"));
         assert!(fails(&special(b'g', b"10 path=a\n")).contains("global header"));
         assert!(fails(&special(b'x', b"11 size=-1\n")).contains("not a number"));

@@ -9,9 +9,6 @@ use mender_update_module::FileName;
 use mender_update_module::durable::{self, Dir};
 use sha2::{Digest, Sha256};
 
-/// The longest name of a file, in bytes.
-pub const NAME_MAX: usize = 255;
-
 /// The names in `directory`; none where it does not exist.
 pub fn names(directory: &Path) -> Result<Vec<FileName>> {
     if durable::exists(directory)? { Dir::open(directory)?.names() } else { Ok(Vec::new()) }
@@ -28,15 +25,6 @@ pub fn remove_unless_directory(path: &Path) -> Result<()> {
 /// Whether `path` is a directory, and no symlink to one.
 pub fn is_directory(path: &Path) -> Result<bool> {
     Ok(durable::metadata(path)?.is_some_and(|found| found.is_dir()))
-}
-
-/// The parent directory and the name of `path`.
-///
-/// # Errors
-/// For the root directory, which has neither.
-pub fn parent_and_name(path: &Path) -> Result<(&Path, FileName)> {
-    let (parent, name) = path.parent().zip(path.file_name()).context("cannot replace the root directory")?;
-    Ok((parent, FileName::new(name)?))
 }
 
 /// The checksum of the regular file `path`, in hexadecimal digits.

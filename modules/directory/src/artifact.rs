@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
-use mender_update_module::durable::require_plain;
+use mender_update_module::durable::{PATH_MAX, require_plain};
 use mender_update_module::{ArtifactContent, FileName, PayloadFile, Replaces, require_harmless_path};
 
 use crate::destination::check_path;
@@ -19,9 +19,6 @@ use crate::unpack::{IS_A_DIRECTORY, NO_ENTRY, NO_TARGET, NOT_A_DIRECTORY, TOP};
 pub const DEST_DIR: &str = "dest_dir";
 /// The payload file of Mender's own module `directory` that is the archive.
 pub const UPDATE_TAR: &str = "update.tar";
-
-/// The longest path that Linux accepts, in bytes.
-const PATH_MAX: u64 = 4096;
 
 /// What an artifact would install.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,8 +95,8 @@ pub(crate) fn is_destination(name: &FileName, has_archive: bool) -> Result<bool>
 /// The path in the payload's file `dest_dir`, without the newline at its end.
 pub(crate) fn dest_dir(content: impl Read) -> Result<PathBuf> {
     let mut text = Vec::new();
-    content.take(PATH_MAX + 1).read_to_end(&mut text).context("reading the payload file dest_dir failed")?;
-    ensure!(text.len() as u64 <= PATH_MAX, "invalid artifact: dest_dir: longer than {PATH_MAX} bytes");
+    content.take(PATH_MAX as u64 + 1).read_to_end(&mut text).context("reading the payload file dest_dir failed")?;
+    ensure!(text.len() <= PATH_MAX, "invalid artifact: dest_dir: longer than {PATH_MAX} bytes");
     while text.last() == Some(&b'\n') {
         text.pop();
     }

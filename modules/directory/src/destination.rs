@@ -29,9 +29,11 @@ pub fn resolve(path: &Path, datastore: &Path) -> Result<PathBuf> {
         path.display()
     );
     refuse_mounts(&destination)?;
-    if destination.exists() && !destination.is_dir() {
-        bail!("destination {} refused: not a directory: move it away, or name another", destination.display());
-    }
+    ensure!(
+        durable::metadata(&destination)?.is_none_or(|found| found.is_dir()),
+        "destination {} refused: not a directory: move it away, or name another",
+        destination.display()
+    );
     // The client's data may not exist yet, for example in a test.
     let datastore = fs::canonicalize(datastore).unwrap_or_else(|_| datastore.to_owned());
     ensure!(

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use mender_update_module::FileName;
-use mender_update_module::durable::{Destination, Dir, Identity};
+use mender_update_module::durable::{Destination, Dir, Identity, parent_and_name};
 use serde::{Deserialize, Serialize};
 
 /// The location of the tree that an update replaces.
@@ -40,7 +40,7 @@ impl TryFrom<Stored> for Location {
         match stored {
             Stored::Whole { parent, name, found } => Ok(Self { parent, name, found }),
             Stored::Path(path) => {
-                let (parent, name) = split(&path)?;
+                let (parent, name) = parent_and_name(&path)?;
                 Ok(Self { parent: Destination::unrecorded(parent), name, found: Found::Unknown })
             }
         }
@@ -53,7 +53,7 @@ impl Location {
     /// # Errors
     /// When a directory on the way cannot be opened, or the tree is not a directory or cannot be renamed.
     pub fn find(path: &Path) -> Result<Self> {
-        let (parent, name) = split(path)?;
+        let (parent, name) = parent_and_name(path)?;
         let parent = Destination::find(parent)?;
         let mut found = Found::Nothing;
         if let Some(above) = parent.open()? {
@@ -135,11 +135,4 @@ impl Location {
         }
         Ok(Some(tree))
     }
-}
-
-fn split(path: &Path) -> Result<(&Path, FileName)> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        bail!("destination {} refused: no parent directory", path.display());
-    };
-    Ok((parent, FileName::new(name)?))
 }

@@ -113,7 +113,7 @@ fn under_way(name: &str) -> Result<Answer> {
 /// Also when the settings are not TOML, or their datastore is wrong: another one that they meant was not recovered.
 fn recover_this_device<M: UpdateModule>(module: &M) -> Result<()> {
     let datastore = client::datastore_at_boot(M::NAME)?;
-    if !datastore.exists() {
+    if !durable::exists(&datastore)? {
         log!(
             "no pending update found: {} does not exist: if the Mender client has another data directory, set datastore in \
              /etc/mender-modules/{}.toml",

@@ -102,11 +102,7 @@ fn row(name: &str, whose: Whose, report: &Report) -> String {
     let Report { sequence, crash_points, failing_calls, lost_writes, previous, new, violations, .. } = report;
     let same = report.without_interruption;
     let same = if same > 0 { format!(" ({same})") } else { String::new() };
-    let bad = if report.is_untested() && violations.is_empty() {
-        "not tested".to_owned()
-    } else {
-        format!("{}{same}", violations.len())
-    };
+    let bad = if report.is_untested() { "not tested".to_owned() } else { format!("{}{same}", violations.len()) };
     let whose = whose.word();
     format!(
         "| {name} ({whose}) | {sequence} | {crash_points} | {failing_calls} | {lost_writes} | {previous} | {new} | {bad} |\n"

@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use mender_update_module::durable::{self, Attributes};
+use mender_update_module::durable::{self, Attributes, parent_and_name};
 use mender_update_module::log;
 
-use crate::paths::{is_directory, names, parent_and_name};
+use crate::paths::{is_directory, names};
 
 /// The directory of update-alternatives. Its files name the symlinks that it makes.
 const ALTERNATIVES: &str = "/var/lib/dpkg/alternatives";

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::paths::NAME_MAX;
+use mender_update_module::durable::NAME_MAX;
 
 /// What dpkg, dpkg-maintscript-helper and maintainer scripts append to the name of a file.
 const SUFFIXES: [&str; 7] =

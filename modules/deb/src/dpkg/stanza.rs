@@ -7,10 +7,10 @@ use std::path::Path;
 use std::str;
 
 use anyhow::{Context, Result, ensure};
+use mender_update_module::durable::NAME_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::path_json;
-use crate::paths::NAME_MAX;
 
 /// The fields that describe one package, without the empty line after them. dpkg keeps them as bytes: a field such as
 /// `Maintainer` may be in any encoding.

@@ -4,11 +4,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::NAME_MAX;
 use tar::EntryType;
 
 use crate::dpkg::program;
 use crate::dpkg::stanza::Stanza;
-use crate::paths::NAME_MAX;
 use crate::payload::tar_reader::{self, Origin};
 
 /// The limit of an unpacked control archive in bytes. Debian's largest have some MiB of checksums.

@@ -6,10 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use mender_update_module::durable::PATH_MAX;
+use mender_update_module::pax_records;
 use tar::{Archive, EntryType};
 
-/// The longest name or link target in bytes: `PATH_MAX`.
-const NAME_LIMIT: u64 = 4096;
+/// The longest name or link target, in bytes.
+const NAME_LIMIT: u64 = PATH_MAX as u64;
 
 /// The largest extended header (pax) in bytes. tar programs write some hundred.
 const PAX_LIMIT: u64 = 64 << 10;
@@ -76,26 +78,17 @@ fn header(entry: &mut impl Read, size: u64, limit: u64, what: &str) -> Result<Ve
     Ok(content)
 }
 
-/// The path in an extended header, which is a sequence of records: `LENGTH KEY=VALUE`, and a newline.
-fn pax_path(mut records: &[u8]) -> Result<Option<Vec<u8>>> {
+/// The path in an extended header.
+fn pax_path(header: &[u8]) -> Result<Option<Vec<u8>>> {
     let mut path = None;
-    while !records.is_empty() {
-        let record = pax_record(records).context("invalid archive: extended header (pax): damaged")?;
-        records = &records[record.len()..];
-        let text = record.splitn(2, |&byte| byte == b' ').nth(1).unwrap_or_default();
-        let text = text.strip_suffix(b"\n").unwrap_or(text);
-        ensure!(!text.starts_with(b"size="), "invalid archive: extended header (pax): size is not supported");
-        if let Some(value) = text.strip_prefix(b"path=") {
+    for record in pax_records(header) {
+        let (key, value) = record.context("invalid archive")?;
+        ensure!(key != b"size", "invalid archive: extended header (pax): size is not supported");
+        if key == b"path" {
             path = Some(value.to_vec());
         }
     }
     Ok(path)
-}
-
-fn pax_record(records: &[u8]) -> Option<&[u8]> {
-    let digits = records.iter().take(8).position(|&byte| byte == b' ')?;
-    let length: usize = std::str::from_utf8(&records[..digits]).ok()?.parse().ok()?;
-    records.get(..length).filter(|record| record.len() > digits)
 }
 
 /// The path that dpkg installs the entry `name` of a package under. dpkg accepts names that begin with `./`,

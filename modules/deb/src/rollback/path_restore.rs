@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use mender_update_module::durable::{self, Attributes, Dir};
+use mender_update_module::durable::{self, Attributes, Dir, parent_and_name};
 
 use crate::backup::path_state::PathState;
-use crate::paths::parent_and_name;
 
 /// Restores `path` as far as that needs no content of files. An empty directory in its place is removed.
 pub fn restore(path: &Path, previous: &PathState) -> Result<()> {

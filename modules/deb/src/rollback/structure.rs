@@ -6,12 +6,12 @@ use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use mender_update_module::durable::{self, Dir};
+use mender_update_module::durable::{self, Dir, parent_and_name};
 
 use crate::backup::path_record::RecordedPath;
 use crate::backup::path_state::PathState;
 use crate::dpkg::related_files::HELPER_STAGING;
-use crate::paths::{is_directory, parent_and_name};
+use crate::paths::is_directory;
 use crate::rollback::path_restore;
 use crate::rollback::source::{Recorded, Source};
 

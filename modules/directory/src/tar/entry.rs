@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use mender_update_module::durable::{Attributes, Node};
+use mender_update_module::durable::{Attributes, Node, PATH_MAX};
 use mender_update_module::{Accounts, FileName};
 use tar::{EntryType, Header};
 
@@ -13,9 +13,6 @@ use super::acl;
 use super::pax::Records;
 use super::sparse::Part;
 use crate::settings::UnknownXattrs;
-
-/// The longest path that Linux accepts, in bytes.
-const PATH_MAX: usize = 4096;
 
 /// A path in the tree, split into names. Empty for the top of the tree.
 pub type Names = Vec<FileName>;

@@ -9,6 +9,7 @@ use rustix::fs::{self, AtFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::path::NAME_MAX;
 use super::{Dir, Identity, Known, failed, trust};
 use crate::name::FileName;
 
@@ -202,9 +203,6 @@ fn refuse_existing(parent: &Dir, name: &FileName) -> Result<()> {
     );
     Ok(())
 }
-
-/// The longest file name in Linux, in bytes.
-pub(super) const NAME_MAX: usize = 255;
 
 /// Refuses control characters. For example, a file from Windows has a carriage return after a path, which would make
 /// another directory.

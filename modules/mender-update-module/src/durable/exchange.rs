@@ -1,11 +1,11 @@
 //! The exchange of two directories: the staged one becomes active, and the previous one is kept in its stead.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::Dir;
+use super::{Dir, parent_and_name};
 use crate::name::FileName;
 
 /// The two names of an exchange. Before the activation, the staged name is the new version's; after it, the previous
@@ -187,13 +187,9 @@ fn found(names: &impl ExchangeNames) -> Result<Option<u64>> {
     let destination = names.destination();
     let reading = || format!("reading the destination {} failed", destination.display());
     match names.open_parent().with_context(reading)? {
-        Some(parent) => parent.inode_of(&name_of(&destination)?),
+        Some(parent) => parent.inode_of(&parent_and_name(&destination)?.1),
         None => Ok(None),
     }
-}
-
-fn name_of(path: &Path) -> Result<FileName> {
-    FileName::new(path.file_name().with_context(|| format!("{} has no name", path.display()))?)
 }
 
 /// The open parent directories, with the names in them.
@@ -207,11 +203,9 @@ struct Opened {
 impl Opened {
     fn of(names: &impl ExchangeNames) -> Result<Self> {
         let (destination, staged) = (names.destination(), names.staged());
-        let parent = names
-            .open_parent()?
-            .with_context(|| format!("{} is missing", destination.parent().unwrap_or(&destination).display()))?;
-        let staging = names.open_staging()?;
-        Ok(Self { parent, name: name_of(&destination)?, staging, staged_name: name_of(&staged)? })
+        let ((directory, name), (_, staged_name)) = (parent_and_name(&destination)?, parent_and_name(&staged)?);
+        let parent = names.open_parent()?.with_context(|| format!("{} is missing", directory.display()))?;
+        Ok(Self { parent, name, staging: names.open_staging()?, staged_name })
     }
 
     fn staged_inode(&self) -> Result<Option<u64>> {

@@ -33,7 +33,7 @@ pub use dir::Dir;
 pub use exchange::{DirectoryExchange, ExchangeNames};
 pub use identity::{Identity, Known};
 pub use kind::{Kind, Node};
-pub use path::{absent_parents, mounts_at_or_below, resolve};
+pub use path::{NAME_MAX, PATH_MAX, absent_parents, mounts_at_or_below, resolve};
 pub use removal::remove_tree;
 pub use space_checked::SpaceChecked;
 pub use staging::Staging;
@@ -59,7 +59,7 @@ use crate::name::FileName;
 /// When a step fails. The file then has its previous content; or the new content, which a power loss may take away, if
 /// only the last sync failed.
 pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
-    let (directory, name) = split(path)?;
+    let (directory, name) = parent_and_name(path)?;
     make_dirs(directory)?.write_file(&name, content)
 }
 
@@ -68,7 +68,7 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
 /// # Errors
 /// As [`write_file`], and when the file does not exist.
 pub fn rewrite_file(path: &Path, content: &[u8]) -> Result<()> {
-    let (directory, name) = split(path)?;
+    let (directory, name) = parent_and_name(path)?;
     let before = File::open(path).and_then(Attributes::of).with_context(|| failed("reading", path))?;
     replace(&Dir::open(directory)?, &name, BESIDE_OTHERS, |partial| {
         partial.write_all(content)?;
@@ -84,7 +84,7 @@ pub fn rewrite_file(path: &Path, content: &[u8]) -> Result<()> {
 /// When `from` is neither, or a step fails. `to` then does not change; or it is the copy, which a power loss may take
 /// away, if only the last sync failed.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    let ((directory, name), reading) = (split(to)?, || failed("reading", from));
+    let ((directory, name), reading) = (parent_and_name(to)?, || failed("reading", from));
     let directory = make_dirs(directory)?;
     let meta = fs::symlink_metadata(from).with_context(reading)?;
     if meta.is_symlink() {
@@ -203,7 +203,7 @@ pub fn exists(path: &Path) -> Result<bool> {
 
 /// Removes the file `path`, durably. A file that does not exist is not an error.
 pub fn remove_file(path: &Path) -> Result<()> {
-    let (directory, name) = split(path)?;
+    let (directory, name) = parent_and_name(path)?;
     if !exists(directory)? {
         return Ok(());
     }
@@ -245,8 +245,12 @@ impl Dir {
     }
 }
 
-fn split(path: &Path) -> Result<(&Path, FileName)> {
-    let name = path.file_name().with_context(|| format!("invalid path {}: no file name", path.display()))?;
+/// The directory of `path`, and the name in it. The directory of a name alone is `.`.
+///
+/// # Errors
+/// For the root directory, and a path that ends in `..`.
+pub fn parent_and_name(path: &Path) -> Result<(&Path, FileName)> {
+    let name = path.file_name().with_context(|| format!("invalid path {}: it ends in no name", path.display()))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((directory, FileName::new(name)?))
 }

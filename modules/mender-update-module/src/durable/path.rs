@@ -10,6 +10,12 @@ use anyhow::{Context, Result, bail};
 
 use super::trust;
 
+/// The longest name of a file in Linux, in bytes.
+pub const NAME_MAX: usize = 255;
+
+/// The longest path in Linux, in bytes.
+pub const PATH_MAX: usize = 4096;
+
 /// The absolute `path` without symlinks. The part that does not exist stays as it is.
 ///
 /// # Errors

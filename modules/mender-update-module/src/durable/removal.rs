@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{self, AtFlags, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::{Dir, exists, failed, split};
+use super::{Dir, exists, failed, parent_and_name};
 use crate::name::FileName;
 
 /// The largest number of passes over a tree: another program may add files to it for ever.
@@ -24,7 +24,7 @@ const LISTED: usize = 5;
 /// # Errors
 /// When files cannot be removed, with the remedy. Everything else is removed.
 pub fn remove_tree(path: &Path) -> Result<()> {
-    let (parent, name) = split(path)?;
+    let (parent, name) = parent_and_name(path)?;
     if !exists(path)? {
         return if exists(parent)? { Dir::open(parent)?.sync() } else { Ok(()) };
     }

@@ -9,9 +9,9 @@ use rustix::fs::{self, AtFlags};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
-use super::destination::NAME_MAX;
+use super::path::NAME_MAX;
 use super::removal::{mount, remove_tree_in};
-use super::{Destination, Dir, Identity, Kind, Known, failed};
+use super::{Destination, Dir, Identity, Kind, Known, failed, parent_and_name};
 use crate::name::FileName;
 
 /// The number of random bytes in the name of a staging directory, if the plain name exists.
@@ -70,11 +70,8 @@ impl TryFrom<Stored> for Staging {
         match stored {
             Stored::Whole { parent, name, inside, made } => Ok(Self { parent, name, inside, made }),
             Stored::Path(path) => {
-                let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-                    bail!("invalid staging directory {}", path.display());
-                };
-                let (parent, name) = (Known::unrecorded(parent), FileName::new(name)?);
-                Ok(Self { parent, name, inside: false, made: Made::Unknown })
+                let (parent, name) = parent_and_name(&path).context("invalid staging directory")?;
+                Ok(Self { parent: Known::unrecorded(parent), name, inside: false, made: Made::Unknown })
             }
         }
     }

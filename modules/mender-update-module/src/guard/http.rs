@@ -1,16 +1,22 @@
 //! The status of an HTTP answer, for the health check.
 //!
 //! Redirects are not followed: the status is that of the service itself. Of the answer, only the status line is read:
-//! headers and body may have any length and form.
+//! headers and body may have any length and form. An interim answer (1xx, RFC 9110 section 15.2) is skipped.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
-/// The most bytes of an answer that are read: the status is at its start.
-const ANSWER_MAX: usize = 512;
+/// The most bytes of an answer that are read: the status is at its start, after interim answers.
+const ANSWER_MAX: usize = 8 << 10;
+
+/// The bytes of a status line that hold the version and the status.
+const LINE_START: usize = 64;
+
+/// The most bytes of an answer in a message.
+const SHOWN_MAX: usize = 512;
 
 /// The parts of a URL that a request needs.
 struct Location<'a> {
@@ -63,39 +69,88 @@ pub(super) fn check(url: &str) -> Result<()> {
 /// # Errors
 /// When no service answers within `limit`, or the answer is not one of HTTP.
 pub(super) fn status(url: &str, limit: Duration) -> Result<u16> {
-    let deadline = Instant::now() + limit;
+    let deadline = Deadline { at: Instant::now() + limit, limit };
     let location = Location::of(url)?;
     let mut stream = connect(&location.address(), limit)?;
-    let no_answer = || format!("no answer within {limit:?}");
-    let left = || {
-        let left = deadline.saturating_duration_since(Instant::now());
-        ensure!(!left.is_zero(), no_answer());
-        Ok(Some(left))
-    };
-    stream.set_write_timeout(left()?)?;
+    stream.set_write_timeout(Some(deadline.left()?))?;
     let Location { authority, target } = location;
     let request = format!("GET {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
+    stream.write_all(request.as_bytes()).map_err(|error| deadline.named(error))?;
     let mut answer = Vec::new();
-    while answer.len() < ANSWER_MAX && !answer.contains(&b'\n') {
-        let mut buffer = [0; ANSWER_MAX];
-        stream.set_read_timeout(left()?)?;
+    while answer.len() < ANSWER_MAX {
+        let mut buffer = [0; 512];
+        stream.set_read_timeout(Some(deadline.left()?))?;
         match stream.read(&mut buffer) {
-            Ok(0) => break,
+            Ok(0) => answer.push(b'\n'), // the end of the answer is the end of its last line
             Ok(count) => answer.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => bail!(no_answer()), // the time limit
-            Err(error) => return Err(error.into()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(deadline.named(error)),
+        }
+        match status_of(&answer) {
+            Status::Known(status) => return Ok(status),
+            Status::Invalid => break,
+            Status::Unfinished => {}
         }
     }
-    status_of(&answer).with_context(|| format!("not an answer of HTTP: {}", answer.escape_ascii()))
+    bail!("not an answer of HTTP: {}", answer[..answer.len().min(SHOWN_MAX)].escape_ascii())
 }
 
-/// The status in `HTTP/1.1 200 OK`.
-fn status_of(answer: &[u8]) -> Option<u16> {
-    let answer = String::from_utf8_lossy(answer);
-    let mut words = answer.lines().next()?.strip_prefix("HTTP/")?.split(' ').skip(1);
-    words.next().filter(|status| status.len() == 3)?.parse().ok()
+/// The end of the time for an answer.
+struct Deadline {
+    at: Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    fn left(&self) -> Result<Duration> {
+        let left = self.at.saturating_duration_since(Instant::now());
+        ensure!(!left.is_zero(), self.no_answer());
+        Ok(left)
+    }
+
+    /// `error` of a socket. The system reports its time limit as an operation that would block.
+    fn named(&self, error: io::Error) -> anyhow::Error {
+        if error.kind() == ErrorKind::WouldBlock { anyhow!(self.no_answer()) } else { error.into() }
+    }
+
+    fn no_answer(&self) -> String {
+        format!("no answer within {:?}", self.limit)
+    }
+}
+
+/// What the beginning of an answer says about its status.
+#[derive(Debug, PartialEq, Eq)]
+enum Status {
+    Known(u16),
+    /// More of the answer is necessary.
+    Unfinished,
+    /// It is not an answer of HTTP.
+    Invalid,
+}
+
+/// The status in `HTTP/1.1 200 OK`, after interim answers, each of which ends with an empty line.
+fn status_of(mut answer: &[u8]) -> Status {
+    loop {
+        let text = String::from_utf8_lossy(&answer[..answer.len().min(LINE_START)]);
+        let mut words = text.splitn(3, [' ', '\r', '\n']);
+        let (Some(version), Some(status), Some(_)) = (words.next(), words.next(), words.next()) else {
+            return if answer.contains(&b'\n') { Status::Invalid } else { Status::Unfinished };
+        };
+        let is_http = version.starts_with("HTTP/") && status.len() == 3;
+        match status.parse().ok().filter(|_| is_http) {
+            None => return Status::Invalid,
+            Some(100..=199) => {}
+            Some(status) => return Status::Known(status),
+        }
+        answer = after_headers(answer);
+    }
+}
+
+/// What follows the first empty line of `answer`.
+fn after_headers(answer: &[u8]) -> &[u8] {
+    let ends = [&b"\n\r\n"[..], b"\n\n"];
+    let after = ends.map(|end| answer.windows(end.len()).position(|bytes| bytes == end).map(|at| at + end.len()));
+    after.into_iter().flatten().min().map_or(&[], |at| &answer[at..])
 }
 
 /// Connects to the first address of `host:port` that accepts a connection.
@@ -121,6 +176,20 @@ pub(super) fn connect(address: &str, limit: Duration) -> Result<TcpStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn interim_answers_are_skipped() {
+        for (answer, expected) in [
+            (&b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\n"[..], Status::Known(200)),
+            (b"HTTP/1.1 100\n\nHTTP/1.1 199 X\n\nHTTP/1.1 503 No\n\n", Status::Known(503)),
+            (b"HTTP/1.1 103 Early Hints\r\nLink: HTTP/1.1 200 OK\r\n", Status::Unfinished),
+            (b"HTTP/1.1 100 Continue\r\n\r\nnonsense\n", Status::Invalid),
+            (b"HTTP/1.1 20", Status::Unfinished),
+            (b"HTTP/1.1 2000 OK\n", Status::Invalid),
+        ] {
+            assert_eq!(status_of(answer), expected, "{}", answer.escape_ascii());
+        }
+    }
 
     #[test]
     fn a_url_has_a_host_a_port_and_a_target() {

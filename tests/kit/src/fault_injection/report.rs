@@ -64,7 +64,7 @@ impl Report {
 
     /// Whether the sample had no fault for the sequence, so that nothing is known about it.
     pub fn is_untested(&self) -> bool {
-        self.crash_points + self.failing_calls + self.lost_writes == 0
+        self.crash_points + self.failing_calls + self.lost_writes + self.violations.len() == 0
     }
 
     /// Adds an attempt that has to end in the version `expected`.
@@ -110,7 +110,7 @@ impl AddAssign<&Report> for Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_untested() && self.violations.is_empty() {
+        if self.is_untested() {
             return write!(formatter, "not tested: no fault in this sample");
         }
         write!(
