@@ -281,10 +281,13 @@ impl<U: Update> Transaction<U> {
         // same rollback again, except for a committed update, which only the client rolls back.
         tolerate(self.mark(record, Phase::RollingBack), "writing the journal");
         record.stop_units(trigger);
-        record.roll_back(trigger).context("rollback failed")?;
-        tolerate(self.mark(record, Phase::RolledBack), "writing the journal");
+        let restored = record.roll_back(trigger).context("rollback failed");
+        if restored.is_ok() {
+            tolerate(self.mark(record, Phase::RolledBack), "writing the journal");
+        }
+        // Also after a failure: the units run what is there, and no other call may come that starts them.
         record.start_units(trigger);
-        Ok(())
+        restored
     }
 
     /// Marks the transaction as ended, and then removes its files: from then on, no rollback is possible.

@@ -128,6 +128,18 @@ fn attributes_acls_and_capabilities_are_restored() {
     setxattr(&program, "user.with newline", b"a\nb", XattrFlags::CREATE).unwrap();
     let acl = acl();
     setxattr(&program, "system.posix_acl_access", &acl, XattrFlags::empty()).unwrap();
+    // What was made before the default ACL has none, and inherits none on the device.
+    for plain in ["plain", "fifo", "sub/file"] {
+        let path = device.source.join("bin").join(plain);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let made = if plain == "fifo" {
+            Command::new("mkfifo").arg(&path).status().map(|_| ())
+        } else {
+            fs::write(&path, plain)
+        };
+        made.unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    }
     setxattr(device.source.join("bin"), "system.posix_acl_default", &acl, XattrFlags::empty()).unwrap();
     let mut options = vec!["--format=posix", "--acls", "--xattrs", "--xattrs-include=*"];
     if device.is_root() {

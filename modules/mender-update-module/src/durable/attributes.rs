@@ -21,15 +21,17 @@ pub(super) const ACL_ACCESS: &str = "system.posix_acl_access";
 /// The attribute with the ACL that everything new in a directory inherits.
 const ACL_DEFAULT: &str = "system.posix_acl_default";
 
-/// Removes the ACLs of the open directory `fd`.
+/// Removes the ACLs of the open file or directory `fd`.
 pub(super) fn remove_acls(fd: impl AsFd) -> io::Result<()> {
-    for name in [ACL_ACCESS, ACL_DEFAULT] {
-        match fs::fremovexattr(&fd, name) {
-            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error.into()),
-        }
+    [ACL_ACCESS, ACL_DEFAULT].into_iter().try_for_each(|name| absent_or(fs::fremovexattr(&fd, name)))
+}
+
+/// The result of removing an extended attribute that may not exist.
+fn absent_or(removed: rustix::io::Result<()>) -> io::Result<()> {
+    match removed {
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    Ok(())
 }
 
 /// The times of last access and last modification, in seconds and nanoseconds since 1970.
@@ -102,11 +104,15 @@ impl Attributes {
         }
     }
 
-    /// Sets the attributes of the open file or directory `fd`. The owner comes first, because changing it clears
-    /// set-ID bits and capabilities; the time comes last, because other changes may set it.
+    /// Sets the attributes of the open file or directory `fd`, and removes an ACL that is not among them: everything
+    /// new in a directory with a default ACL inherits one. The owner comes first, because changing it clears set-ID
+    /// bits and capabilities; the time comes last, because other changes may set it.
     pub(super) fn set_on(&self, fd: impl AsFd) -> io::Result<()> {
         require_account(self.owner, self.group)?;
         fs::fchown(&fd, Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)))?;
+        for name in self.absent_acls().filter(|name| fs::fgetxattr(&fd, *name, &mut [0; 0]).is_ok()) {
+            absent_or(fs::fremovexattr(&fd, name))?;
+        }
         fs::fchmod(&fd, Mode::from_raw_mode(self.mode))?;
         for (name, value) in &self.extended {
             fs::fsetxattr(&fd, name.as_os_str(), value, XattrFlags::empty()).map_err(|error| named(name, error))?;
@@ -114,21 +120,30 @@ impl Attributes {
         Ok(fs::futimens(&fd, &self.timestamps())?)
     }
 
-    /// Sets the attributes of `name` in the open directory `directory`, without following a symlink.
+    /// As [`set_on`](Self::set_on), of `name` in the open directory `directory`, without following a symlink.
     pub(super) fn set_at(&self, directory: impl AsFd, name: &Path) -> io::Result<()> {
         require_account(self.owner, self.group)?;
         let (owner, group) = (Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)));
         fs::chownat(&directory, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
-        let stat = fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-            fs::chmodat(&directory, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
-        }
         // No system call sets extended attributes relative to a directory: use its link in /proc.
         let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd())).join(name);
+        let stat = fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            for acl in self.absent_acls().filter(|acl| fs::lgetxattr(&path, *acl, &mut [0; 0]).is_ok()) {
+                absent_or(fs::lremovexattr(&path, acl))?;
+            }
+            fs::chmodat(&directory, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
+        }
         for (name, value) in &self.extended {
             fs::lsetxattr(&path, name.as_os_str(), value, XattrFlags::empty()).map_err(|error| named(name, error))?;
         }
         Ok(fs::utimensat(&directory, name, &self.timestamps(), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// The names of the ACLs that are not among the attributes.
+    fn absent_acls(&self) -> impl Iterator<Item = &'static str> {
+        let is_absent = |acl: &&str| self.extended.iter().all(|(name, _)| name != *acl);
+        [ACL_ACCESS, ACL_DEFAULT].into_iter().filter(is_absent)
     }
 
     fn timestamps(&self) -> Timestamps {

@@ -82,6 +82,8 @@ fn a_rollback_that_the_next_update_tries_again_stops_and_starts_units() {
     let Some(device) = with_units("echo $verb >> \"${0%/*}/verbs\"") else { return };
     let verbs = device.client.device().join("verbs");
     let aside = device.fail_a_rollback();
+    let started = fs::read_to_string(&verbs).unwrap();
+    assert!(started.ends_with("stop\nreload\nrestart\nstart\n"), "a failed rollback starts the units, too: {started}");
     failed(&device.download(), "an earlier update of the same destination failed");
     for is_restored in [false, true] {
         if is_restored {
