@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Seek, SeekFrom};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mender_update_module::{ArtifactContent, PayloadFile};
@@ -72,6 +73,7 @@ pub fn check(content: &ArtifactContent, kind: EngineKind, scratch: &Path) -> Res
         used_device_images: RefCell::default(),
         files: &files,
         files_directory: Path::new("/var/lib/mender/update-modules/container/projects/files"),
+        health_limit: Duration::ZERO,
     })?;
     let missing = expected.iter().filter(|image| !present.contains(&image.id));
     Ok(Checked {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mender_update_module::{FileName, check_journal, fuzzing};
@@ -145,5 +146,6 @@ fn context<'a>(
         used_device_images: RefCell::default(),
         files,
         files_directory: Path::new("/projects/shop/files"),
+        health_limit: Duration::ZERO,
     }
 }

@@ -117,7 +117,7 @@ pub fn option(option: &str, value: &str, files: &ArtifactFiles) -> Result<Option
             let short = Short::parse(value)?;
             (short.source.to_owned(), short.target.to_owned())
         }
-        "--mount" => match mount_option(value) {
+        "--mount" => match mount_option(value)? {
             (Some(from), target) => (from, target),
             (None, target) => return Ok(Some(target)),
         },
@@ -137,8 +137,21 @@ pub fn option(option: &str, value: &str, files: &ArtifactFiles) -> Result<Option
     }
 }
 
+/// Refuses the mount of an image: it would not be pinned, so that a rollback would mount another version of it.
+///
+/// # Errors
+/// For `mount_type` `image`: with the remedy.
+pub fn refuse_image(mount_type: &str) -> Result<()> {
+    ensure!(
+        mount_type != "image",
+        "a mount of an image is not supported, because a rollback could not restore it: copy the files into the image \
+         of the service"
+    );
+    Ok(())
+}
+
 /// Source and target of the value of `--mount`; no source where the type needs none.
-fn mount_option(value: &str) -> (Option<String>, String) {
+fn mount_option(value: &str) -> Result<(Option<String>, String)> {
     let fields: Vec<_> = value.split(',').map(|field| field.split_once('=').unwrap_or((field, ""))).collect();
     let field = |names: &[&str]| {
         let found = fields.iter().find(|(name, _)| names.contains(name));
@@ -146,11 +159,13 @@ fn mount_option(value: &str) -> (Option<String>, String) {
     };
     let target = field(&["target", "destination", "dst"]);
     let from = field(&["source", "src"]);
-    match field(&["type"]).as_str() {
-        "tmpfs" | "ramfs" | "devpts" | "image" | "glob" => (None, target),
+    let mount_type = field(&["type"]);
+    refuse_image(&mount_type)?;
+    Ok(match mount_type.as_str() {
+        "tmpfs" | "ramfs" | "devpts" | "glob" => (None, target),
         "bind" if !from.starts_with(['/', '.', '~', '$']) => (Some(format!("./{from}")), target),
         _ => (Some(from), target),
-    }
+    })
 }
 
 /// `path` without `.` and repeated slashes.
@@ -202,6 +217,7 @@ mod tests {
             "--volume d/e:/d",
             "--mount type=bind,source=d,target=/d",
             "--mount=type=volume,target=/d",
+            "--mount type=image,source=localhost/a:1,target=/d",
             "--env-file app.env",
             "--env-file=./app.env",
         ] {

@@ -107,6 +107,7 @@ impl ProjectUpdate {
             used_device_images: RefCell::default(),
             files,
             files_directory: &self.active().join(FILES),
+            health_limit: self.window.limit(),
         };
         let built = self.definition.build(&context)?;
         let mut needed = self.given_names()?;

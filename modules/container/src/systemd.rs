@@ -12,8 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::project::{Project, read_trusted};
 use crate::settings::{CommandLine, Settings};
 
-/// The time limit of systemctl. It is long, because units have their own time limits.
+/// The time limit of a query, and of a reload.
 const LIMIT: Duration = Duration::from_secs(600);
+
+/// The time limit of a start or a stop of units. They have their own time limits, and start one after the other: so
+/// this one only has to end a systemd that does not answer. The client's for one state is the same by default.
+const CONTROL_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// systemd on this device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -119,7 +123,7 @@ impl Systemd {
     }
 
     fn reload(&self) -> Result<()> {
-        self.program().arg("daemon-reload").run()
+        self.program(LIMIT).arg("daemon-reload").run()
     }
 
     fn control(&self, verb: &[&str], units: &[&str]) -> Result<()> {
@@ -127,13 +131,13 @@ impl Systemd {
             return Ok(());
         }
         let failed = || format!("systemctl {} failed: {}", verb[0], units.join(" "));
-        self.program().args(verb).args(units).run().with_context(failed)
+        self.program(CONTROL_LIMIT).args(verb).args(units).run().with_context(failed)
     }
 
     /// The state of `unit`.
     pub fn state(&self, unit: &str) -> Result<UnitState> {
         let output =
-            self.program().args(["show", "--property=ActiveState,SubState,Result,NRestarts", unit]).output()?;
+            self.program(LIMIT).args(["show", "--property=ActiveState,SubState,Result,NRestarts", unit]).output()?;
         let output = String::from_utf8_lossy(&output);
         let pairs = output.lines().filter_map(|line| line.split_once('='));
         Ok(UnitState(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
@@ -150,9 +154,9 @@ impl Systemd {
         }
     }
 
-    fn program(&self) -> Program {
+    fn program(&self, limit: Duration) -> Program {
         let Self { command: CommandLine { program, options }, .. } = self;
-        Program::new(program, LIMIT).args(options).args(["--no-ask-password", "--quiet"])
+        Program::new(program, limit).args(options).args(["--no-ask-password", "--quiet"])
     }
 }
 

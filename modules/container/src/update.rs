@@ -37,7 +37,7 @@ pub struct ProjectUpdate {
     pub(crate) engine: Engine,
     pub(crate) systemd: Systemd,
     #[serde(rename = "limits")]
-    window: StabilityWindow,
+    pub(crate) window: StabilityWindow,
     pub(crate) reserve: u64,
     /// The image of every name that this update changes, before it; `None` for a name that did not exist.
     pub(crate) tags_before: BTreeMap<Reference, Option<ImageId>>,

@@ -43,6 +43,11 @@ impl StabilityWindow {
         Self { limit: Duration::from_secs(limit_seconds), stable: Duration::from_secs(stable_seconds) }
     }
 
+    /// The time limit.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Polls until every poll of one whole stability window was healthy with the same value. `poll` gets the time left.
     ///
     /// # Errors

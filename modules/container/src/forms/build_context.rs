@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -10,6 +11,9 @@ use crate::artifact_files::ArtifactFiles;
 use crate::engine::{Engine, ListedImage};
 use crate::image::{ImageId, Reference};
 use crate::name::Name;
+
+/// The shortest time limit of systemd for the start of a unit, in seconds: an engine may need minutes after a boot.
+const START_SECONDS: u64 = 300;
 
 /// The project, engine, images and files for which units are built.
 pub struct BuildContext<'a> {
@@ -27,6 +31,8 @@ pub struct BuildContext<'a> {
     pub files: &'a ArtifactFiles,
     /// The directory of these files when the project is active.
     pub files_directory: &'a Path,
+    /// The time limit of the project's health check.
+    pub health_limit: Duration,
 }
 
 impl BuildContext<'_> {
@@ -48,6 +54,12 @@ impl BuildContext<'_> {
         })?;
         self.used_device_images.borrow_mut().insert(found.id.clone());
         Ok(found.id.clone())
+    }
+
+    /// The time limit of systemd for the start of a unit, in seconds: a slow start has to fail in the health check,
+    /// with its message, and not before it.
+    pub fn start_seconds(&self) -> u64 {
+        self.health_limit.as_secs().max(START_SECONDS)
     }
 
     /// The path of the artifact's file or directory `path` when the project is active.

@@ -131,8 +131,9 @@ impl Run {
             EngineKind::Docker => format!("ExecStartPre=-{remove}\n"),
         };
         Ok(format!(
-            "{head}{service_type}TimeoutStartSec=300\nTimeoutStopSec={}\n{start_pre}ExecStart={start}\n\
+            "{head}{service_type}TimeoutStartSec={}\nTimeoutStopSec={}\n{start_pre}ExecStart={start}\n\
              ExecStop=-{stop}\nExecStopPost=-{remove}\n",
+            context.start_seconds(),
             self.stop_seconds.saturating_add(60),
         ))
     }

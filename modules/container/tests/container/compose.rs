@@ -51,12 +51,25 @@ esac
         "images": [{"file": "app.tar", "id": image.id, "ref": TAG}],
         "compose": "compose.yaml",
     });
-    let definition = format!("services: {{web: {{image: '{TAG}'}}, db: {{image: '{TAG}'}}}}\n");
+    let definition = format!(
+        "services: {{web: {{image: '{TAG}'}}, db: {{image: '{TAG}'}}, \
+         debug: {{image: 'vendor/debug:1', profiles: [debug]}}}}\n"
+    );
     let files: [(&str, &[u8]); 2] = [("app.tar", &image.content), ("compose.yaml", definition.as_bytes())];
     let outcome = device.download(&meta_data, &files);
     assert!(outcome.success(), "{outcome:?}");
     let outcome = device.client.call("ArtifactInstall").unwrap();
     (device, outcome)
+}
+
+/// A provider also activates the profiles that a file `.env` names.
+#[test]
+fn nothing_is_pulled_for_a_service_whose_profile_is_not_active() {
+    let (device, outcome) = install("shop-web-1 running 0 healthy 0\n", 0);
+    assert!(outcome.success(), "{outcome:?}");
+    let images = fs::read_to_string(device.state_directory().join("projects/shop/images.json")).unwrap();
+    let images: serde_json::Value = serde_json::from_str(&images).unwrap();
+    assert_eq!(images["services"]["debug"], json!({"pull_policy": "never"}), "{images}");
 }
 
 #[test]

@@ -85,6 +85,22 @@ fn the_message_about_a_missing_or_stopped_engine_has_the_remedy() {
     refused(&device.download_one("shop", TAG, &image), "systemctl start docker.service");
 }
 
+/// The units of podman's generator run podman without them: with `--root`, they would not find the image.
+#[test]
+fn quadlets_are_refused_where_the_engine_has_options() {
+    let mut device = Device::new();
+    let settings = device.client.settings().join("container.toml");
+    let text = fs::read_to_string(&settings).unwrap();
+    fs::write(&settings, text.replacen("engine = [", "engine = [\"env\", \"--unset=X\", ", 1)).unwrap();
+    let image = archive(TAG, "1", Mode::Healthy);
+    let mut meta_data = one("shop", TAG, &image.id);
+    meta_data["run"] = json!(null);
+    meta_data["quadlet"] = json!(["web.container"]);
+    let quadlet = format!("[Container]\nImage={TAG}\n");
+    let files: [(&str, &[u8]); 2] = [("web.container", quadlet.as_bytes()), ("app.tar", &image.content)];
+    refused(&device.download(&meta_data, &files), "options of engine");
+}
+
 #[test]
 fn the_message_about_a_missing_compose_provider_has_the_remedy() {
     let mut device = Device::new();

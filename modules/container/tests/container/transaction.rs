@@ -209,6 +209,19 @@ fn a_one_shot_service_is_healthy_when_it_has_succeeded_and_others_start_after_it
 }
 
 #[test]
+fn a_unit_may_start_for_as_long_as_the_health_check_waits() {
+    for (seconds, expected) in [("1", "TimeoutStartSec=300"), ("1800", "TimeoutStartSec=1800")] {
+        let mut device = Device::new();
+        let settings = device.client.settings().join("container.toml");
+        let text = fs::read_to_string(&settings).unwrap();
+        fs::write(&settings, text.replace("health_seconds = 1\n", &format!("health_seconds = {seconds}\n"))).unwrap();
+        device.update("shop", TAG, "1");
+        let unit = fs::read_to_string(device.client.device().join("units/mender-shop.web.service")).unwrap();
+        assert!(unit.lines().any(|line| line == expected), "{unit}");
+    }
+}
+
+#[test]
 fn a_boot_starts_the_active_version_and_never_an_interrupted_one() {
     let mut device = Device::new();
     device.update("shop", TAG, "1");

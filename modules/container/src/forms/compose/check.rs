@@ -78,8 +78,10 @@ fn mount(mount: &Value, files: &ArtifactFiles) -> Result<()> {
         Value::Object(long) => {
             let read_only = long.get("read_only") == Some(&Value::Bool(true));
             let from = text(mount.get("source").or_else(|| mount.get("src")).unwrap_or(&Value::Null));
-            match text(&mount["type"]).as_str() {
-                "tmpfs" | "npipe" | "cluster" | "image" => return Ok(()),
+            let mount_type = text(&mount["type"]);
+            mount::refuse_image(&mount_type)?;
+            match mount_type.as_str() {
+                "tmpfs" | "npipe" | "cluster" => return Ok(()),
                 // In the long form, a relative path need not begin with a dot.
                 "bind" if !from.starts_with(['/', '.', '~', '$']) => {
                     ensure!(!from.is_empty(), "bind mount without source: write an absolute path");
@@ -154,6 +156,7 @@ mod tests {
             "volumes: [{type: bind, source: '${DIR}', target: /data}]",
             "volumes: [{type: bind, source: data, target: /data, read_only: true}]",
             "volumes: [{type: volume, target: /data}]",
+            "volumes: [{type: image, source: 'b:1', target: /data}]",
             "env_file: app.env",
             "env_file: [./app.env]",
             "env_file: [{path: app.env, required: false}]",

@@ -84,8 +84,12 @@ fn images_file(
         let image = model.image(name).and_then(|reference| context.image(&reference));
         let id = match image {
             Ok(id) => id,
-            // A service that does not run needs no image.
-            Err(_) if !service.is_active(profiles) => continue,
+            // A service that does not run needs no image. If a file `.env` makes the provider run it, nothing is
+            // pulled.
+            Err(_) if !service.is_active(profiles) => {
+                services.insert(name.clone(), json!({"pull_policy": "never"}));
+                continue;
+            }
             Err(error) => return Err(error.context(format!("service {name:?} refused"))),
         };
         let kept_name = reserved_names::kept(context.project, &id)?;
@@ -151,12 +155,13 @@ fn unit(
     compose.extend(paths.iter().flat_map(|path| ["--file", path.as_str()]));
     let mut text = format!(
         "[Unit]\nDescription=The project {project}\nAfter=network.target\n{}StartLimitIntervalSec=0\n\n\
-         [Service]\nType=exec\nRestart=always\nRestartSec=2\nTimeoutStartSec=300\nTimeoutStopSec=120\n\
-         Environment={QUIET}=false\n\
+         [Service]\nType=exec\nRestart=always\nRestartSec=2\nTimeoutStartSec={}\n\
+         TimeoutStopSec=120\nEnvironment={QUIET}=false\n\
          # docker-compose exits with 1 when its containers are stopped, and with 2 if SIGTERM comes then (a panic of \
          2.26).\n\
          SuccessExitStatus=1 2\n",
-        engine.unit_dependencies()?
+        engine.unit_dependencies()?,
+        context.start_seconds(),
     );
     for (reference, id) in ids {
         text += &format!("ExecStartPre={}\n", engine_command(&["tag", &id.to_string(), reference.as_ref()])?);

@@ -56,6 +56,12 @@ fn require_podman(context: &BuildContext) -> Result<()> {
         context.engine.kind == EngineKind::Podman,
         "quadlets need podman: with docker, write the project as run or compose"
     );
+    let option = context.engine.words().into_iter().skip(1).find(|word| word.starts_with('-'));
+    ensure!(
+        option.is_none(),
+        "quadlets refused: podman's generator knows none of the options of engine in \
+         /etc/mender-modules/container.toml: set them in /etc/containers instead, or write the project as run or compose"
+    );
     Ok(())
 }
 
@@ -166,6 +172,7 @@ mod tests {
             used_device_images: RefCell::default(),
             files: &files,
             files_directory: Path::new("/projects/shop/files"),
+            health_limit: Duration::ZERO,
         };
         pin(&FileName::new(name)?, text, &context)
     }
@@ -209,6 +216,7 @@ mod tests {
             "Volume=data/x:/data",
             "Volume=./conf:/etc/app",
             "Mount=type=bind,source=./x,target=/x",
+            "Mount=type=image,source=b:1,destination=/x",
             "EnvironmentFile=other.env",
             "EnvironmentFile=../x",
             "SeccompProfile=./x.json",
