@@ -5,26 +5,30 @@ use std::str::FromStr;
 
 use anyhow::{Error, Result, anyhow, ensure};
 
-/// An architecture, under Debian's name.
+/// An architecture, under Debian's name; `armv6` is what Raspberry Pi OS calls armhf, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Architecture(&'static str);
 
-/// The architectures: Debian's name, and the name and the variants of images.
-const ALL: [(&str, &str, &[&str]); 5] = [
+/// The architectures: the name, and the name and the variants of images.
+const ALL: [(&str, &str, &[&str]); 6] = [
     ("arm64", "arm64", &["", "v8"]),
     ("armhf", "arm", &["", "v7", "v6"]),
+    (ARMV6, "arm", &["", "v6", "v5"]),
     ("armel", "arm", &["", "v5", "v6"]),
     ("amd64", "amd64", &["", "v1", "v2", "v3"]),
     ("i386", "386", &[""]),
 ];
 
+/// The architecture of the first Raspberry Pis and of the Zero, whose packages are of armhf.
+const ARMV6: &str = "armv6";
+
 /// Device types and the architectures that they run, by meta-mender's and Yocto's names of machines. `*` at the end
 /// stands for any text. The first row that matches applies.
-const DEVICE_TYPES: [(&str, &[&str]); 32] = [
+const DEVICE_TYPES: [(&str, &[&str]); 34] = [
     ("raspberrypi0-2w-64*", &["arm64"]),
     ("raspberrypi0-2w*", &["armhf", "arm64"]),
-    ("raspberrypi0*", &["armhf"]),
-    ("raspberrypi1*", &["armhf"]),
+    ("raspberrypi0*", &[ARMV6]),
+    ("raspberrypi1*", &[ARMV6]),
     ("raspberrypi2*", &["armhf"]),
     ("raspberrypi3-64*", &["arm64"]),
     ("raspberrypi3*", &["armhf", "arm64"]),
@@ -33,7 +37,9 @@ const DEVICE_TYPES: [(&str, &[&str]); 32] = [
     ("raspberrypi5*", &["arm64"]),
     ("raspberrypi-armv7*", &["armhf"]),
     ("raspberrypi-armv8*", &["arm64"]),
-    ("raspberrypi", &["armhf"]),
+    ("raspberrypi-cm3*", &["armhf"]),
+    ("raspberrypi-cm*", &[ARMV6]),
+    ("raspberrypi", &[ARMV6]),
     ("beaglebone*", &["armhf"]),
     ("beagleplay*", &["arm64"]),
     ("colibri-imx6*", &["armhf"]),
@@ -76,7 +82,7 @@ impl fmt::Display for Architecture {
 impl Architecture {
     /// Whether devices of this architecture run a package for `debian`.
     pub fn runs_package(self, debian: &str) -> bool {
-        self.0 == debian || debian == "all"
+        self.0 == debian || debian == "all" || (self.0 == ARMV6 && debian == "armhf")
     }
 
     /// Whether devices of this architecture run an image for the architecture `name` and the variant `variant`.
@@ -156,6 +162,7 @@ mod tests {
         assert_eq!(names("raspberrypi3"), ["armhf", "arm64"]);
         assert_eq!(names("raspberrypi4-64"), ["arm64"]);
         assert_eq!(names("qemux86-64"), ["amd64"]);
+        assert_eq!(names("raspberrypi-cm"), ["armv6"]);
         assert!(names("my-board").is_empty());
         for (pattern, architectures) in DEVICE_TYPES {
             assert_eq!(names(pattern.trim_end_matches('*')), architectures, "{pattern}: an earlier row matches");
@@ -182,5 +189,10 @@ mod tests {
             given.require("image", architecture, |it| it.runs_image(architecture, variant)).is_ok()
         };
         assert!(image("arm", "v7") && image("arm", "") && !image("arm64", "") && !image("arm", "v8"));
+        let zero = devices(&["raspberrypi0-wifi"], &[]);
+        package(&zero, "armhf").unwrap();
+        let image = |variant: &str| zero.require("image", "arm", |it| it.runs_image("arm", variant));
+        assert!(image("v6").is_ok() && image("").is_ok());
+        assert!(image("v7").unwrap_err().to_string().contains("devices of type raspberrypi0-wifi are armv6"));
     }
 }

@@ -23,6 +23,9 @@ pub struct Archive {
     /// Archives access control lists
     #[arg(long)]
     pub acls: bool,
+    /// Archives holes in files as holes. The archive is another one at each run, and Mender's module needs GNU tar
+    #[arg(long)]
+    pub sparse: bool,
 }
 
 impl Archive {
@@ -40,7 +43,7 @@ impl Archive {
     }
 
     fn command(&self, directory: &Path, to: &Path, epoch: Option<String>) -> Words {
-        let mut tar = Words::new("tar").args(["--create", "--format=posix", "--sort=name", "--sparse"]);
+        let mut tar = Words::new("tar").args(["--create", "--format=posix", "--sort=name"]);
         // Without the times of the access and of the change, and the process number in names of headers.
         tar = tar.args(["--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"]);
         let (owner, group) = match self.owner.as_deref() {
@@ -61,6 +64,8 @@ impl Archive {
         };
         tar = tar.args(self.xattrs.then_some("--xattrs"));
         tar = tar.args(self.acls.then_some("--acls"));
+        // GNU tar stores such a file under a name with its process number, and other programs unpack it as that name.
+        tar = tar.args(self.sparse.then_some("--sparse"));
         tar = tar.args([Path::new("--file"), to, Path::new("--directory"), directory]);
         tar.args(["."])
     }
@@ -93,6 +98,7 @@ mod tests {
                 fs::write(tree.join(file), file).unwrap();
                 fs::set_permissions(tree.join(file), fs::Permissions::from_mode(0o640)).unwrap();
             }
+            fs::File::create(tree.join("holes")).unwrap().set_len(1 << 20).unwrap();
             let options =
                 Archive { owner: Some("root".into()), mtime: Some("@7".into()), xattrs: true, ..Archive::default() };
             let to = directory.path().join(format!("{name}.tar"));

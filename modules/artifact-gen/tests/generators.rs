@@ -269,6 +269,29 @@ fn bad_input_has_an_exact_message_and_leaves_nothing() {
 }
 
 #[test]
+fn an_image_archive_with_the_name_of_a_made_archive_is_not_changed() {
+    let bench = Bench::new();
+    let image = fs::read(bench.path("shop.tar")).unwrap();
+    bench.write("project-files.tar", &image);
+    bench.write("own.yaml", b"services: {web: {image: 'localhost/shop:2', volumes: ['./file:/file:ro']}}\n");
+    for more in ["", "--dry-run "] {
+        let line =
+            format!("container {COMMON} {more}--project shop --compose own.yaml --archive tree project-files.tar");
+        let output = bench.run(&line);
+        assert!(output.status.success(), "{output:?}");
+        assert!(fs::read(bench.path("project-files.tar")).unwrap() == image, "the user's file was changed: {line}");
+    }
+    bench.write("other/shop.tar", b"");
+    let archive = fs::File::create(bench.path("other/shop.tar")).unwrap();
+    let tar = Command::new("tar").arg("-cC").arg(bench.path("tree")).arg("file").stdout(archive).status().unwrap();
+    assert!(tar.success());
+    let line =
+        format!("container {COMMON} --dry-run --project shop --compose own.yaml --archive other/shop.tar shop.tar");
+    let output = bench.run(&line);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("shop-2.tar"), "{output:?}");
+}
+
+#[test]
 fn an_ignored_key_and_a_missing_health_check_are_shown() {
     let bench = Bench::new();
     let shown = |meta_data: &[u8]| {

@@ -71,7 +71,7 @@ impl Generator for Container {
             files.push(renamed(&exported.path, &file, tmp)?);
         }
         let names: Vec<_> = images.keys().cloned().collect();
-        let (definition, more) = self.definition.build(&names, &self.options.output(), tmp)?;
+        let (definition, more) = self.definition.build(&names, &files, &self.options.output(), tmp)?;
         let mut own = Map::new();
         own.insert("project".to_owned(), json!(project));
         own.insert("images".to_owned(), images.into_values().collect());

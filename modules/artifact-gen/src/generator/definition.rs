@@ -7,8 +7,9 @@ use clap::Args;
 use mender_update_module::PayloadFile;
 use serde_json::{Map, Value, json};
 
-use super::{payload_file, place, renamed, require_outside};
+use super::{is_named, payload_file, place, renamed, require_outside};
 use crate::options::object;
+use crate::payload_name::{distinct, mapped};
 use crate::tar::Archive;
 
 /// The name of the archive that is made of a directory.
@@ -54,13 +55,14 @@ pub struct DefinitionOptions {
 
 impl DefinitionOptions {
     /// The keys of the meta-data, and the payload files that belong to them. `images` are the names of the artifact's
-    /// images, and `output` is the path of the artifact.
+    /// images, `archives` are its archives of images, and `output` is the path of the artifact.
     ///
     /// # Errors
     /// When not exactly one form is given, an option does not belong to it, or a file cannot be read.
     pub fn build(
         &self,
         images: &[String],
+        archives: &[PayloadFile],
         output: &Path,
         tmp: &Path,
     ) -> Result<(Map<String, Value>, Vec<PayloadFile>)> {
@@ -91,7 +93,7 @@ impl DefinitionOptions {
             keys.insert("profiles".to_owned(), json!(self.profile));
         }
         if let Some(path) = &self.archive {
-            let archive = archive(path, output, tmp)?;
+            let archive = archive(path, |name| is_named(archives, name) || is_named(&files, name), output, tmp)?;
             keys.insert("archive".to_owned(), json!(archive.name.as_ref().to_string_lossy()));
             files.push(archive);
         }
@@ -159,15 +161,15 @@ fn service_name(image: &str) -> String {
     last.split(':').next().unwrap_or(last).replace(['_', '.'], "-")
 }
 
-/// The tar archive at `path`, or one of the directory `path`.
-fn archive(path: &Path, output: &Path, tmp: &Path) -> Result<PayloadFile> {
+/// The tar archive at `path`, or one of the directory `path`, under a name that no other payload file has.
+fn archive(path: &Path, is_taken: impl Fn(&str) -> bool, output: &Path, tmp: &Path) -> Result<PayloadFile> {
     if !path.is_dir() {
         let file = payload_file(path)?;
-        let name = crate::payload_name::mapped(&file.name.as_ref().to_string_lossy());
-        return renamed(path, &name, tmp);
+        let name = mapped(&file.name.as_ref().to_string_lossy());
+        return renamed(path, &distinct(name, is_taken), tmp);
     }
     require_outside(output, path)?;
-    let to = place(ARCHIVE, tmp)?;
+    let to = place(&distinct(ARCHIVE.to_owned(), is_taken), tmp)?;
     // The module gives all files to root, and keeps no times.
     let options = Archive { owner: Some("root".to_owned()), mtime: Some("@0".to_owned()), ..Archive::default() };
     options.write(path, &to, tmp)?;
@@ -180,7 +182,7 @@ mod tests {
 
     fn build(options: &DefinitionOptions, images: &[&str]) -> Result<Value> {
         let images: Vec<_> = images.iter().map(|name| (*name).to_owned()).collect();
-        options.build(&images, Path::new("/out.mender"), Path::new("/nowhere")).map(|(keys, _)| keys.into())
+        options.build(&images, &[], Path::new("/out.mender"), Path::new("/nowhere")).map(|(keys, _)| keys.into())
     }
 
     #[test]

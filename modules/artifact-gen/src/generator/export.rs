@@ -70,10 +70,7 @@ pub fn export(name: &str, engine: Option<Engine>, tmp: &Path) -> Result<Exported
     if path.is_file() {
         return archive(path);
     }
-    ensure!(
-        !name.starts_with('-') && !path.is_dir(),
-        "image {name:?} refused: neither a file nor the name of an image"
-    );
+    ensure!(may_be_image(name, path.is_dir()), "image {name:?} refused: neither a file nor the name of an image");
     ensure!(
         !looks_like_a_file(name),
         "archive {name} not found: give the path of an archive, or the name of an image such as localhost/app:1"
@@ -146,6 +143,11 @@ fn with_tag(name: &str) -> Result<String> {
     Ok(reference)
 }
 
+/// Whether `name` may be that of an image. A directory may have the same name, such as the one of its Containerfile.
+fn may_be_image(name: &str, is_directory: bool) -> bool {
+    !name.starts_with('-') && !(is_directory && with_tag(name).is_err())
+}
+
 /// `reference` as the name of a file.
 fn file_name(reference: &str) -> String {
     crate::payload_name::mapped(reference.rsplit('/').next().unwrap_or(reference))
@@ -161,6 +163,8 @@ mod tests {
         assert_eq!(with_tag("localhost:5000/shop:2").unwrap(), "localhost:5000/shop:2");
         assert!(with_tag("Shop").is_err() && with_tag("a@sha256:0").is_err());
         assert_eq!(file_name("localhost:5000/shop:2"), "shop-2");
+        assert!(may_be_image("shop", true) && may_be_image("shop", false) && !may_be_image("-shop", false));
+        assert!(!may_be_image("./shop", true) && !may_be_image("/srv/shop/", true));
         assert!(looks_like_a_file("./x") && looks_like_a_file("app.tar") && !looks_like_a_file("shop:2"));
     }
 }

@@ -147,9 +147,10 @@ fn made(name: &str, content: &[u8], tmp: &Path) -> Result<PayloadFile> {
     Ok(PayloadFile { name: FileName::new(OsString::from(name))?, path })
 }
 
-/// The path of a payload file `name` that is made in `tmp`.
+/// The path of a payload file `name` that is made in `tmp`. Links to the user's files are in another directory: what is
+/// written here must not reach them.
 fn place(name: &str, tmp: &Path) -> Result<PathBuf> {
-    let directory = tmp.join("payload");
+    let directory = tmp.join("made");
     fs::create_dir_all(&directory).with_context(|| format!("creating {} failed", directory.display()))?;
     Ok(directory.join(name))
 }
