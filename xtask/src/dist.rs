@@ -8,7 +8,7 @@ pub mod copyright;
 mod copyright_holders;
 mod cyclonedx;
 mod debian_rust;
-mod inputs;
+pub mod inputs;
 mod job;
 pub mod licences;
 pub mod linked;
@@ -40,7 +40,7 @@ use xshell::Shell;
 
 use crate::needs::Needs;
 use crate::target::{self, TARGETS, Target};
-use inputs::Inputs;
+use inputs::{Inputs, SHALLOW, is_shallow};
 use job::{Job, stale};
 use linked::Linked;
 use modules::{Module, Workspace};
@@ -136,14 +136,17 @@ impl Dist {
         let chosen = self.targets();
         let jobs = Job::all(&out, &workspace, &chosen);
         let inputs = Inputs::read(sh, &workspace.root)?;
-        let is_stale = !stale(sh, &workspace, &inputs, &jobs, self.libc)?.is_empty();
+        let is_stale = !stale(sh, &workspace, &inputs, &jobs, self.libc, self.rebuild)?.is_empty();
         let compiling = if is_stale { self.compiling(sh)? } else { Needs::default() };
         let packaging = Needs::packages(if is_stale { TOOLS } else { &[] }).and(others);
         compiling.clone().and(packaging.clone()).check(sh)?;
         compiling.provide(sh)?;
         let locks = lock(&workspace)?;
         let inputs = Inputs::read(sh, &workspace.root)?;
-        let stale = stale(sh, &workspace, &inputs, &jobs, self.libc)?;
+        let stale = stale(sh, &workspace, &inputs, &jobs, self.libc, self.rebuild)?;
+        if is_shallow(sh)? {
+            eprintln!("note: {SHALLOW}");
+        }
         if !stale.is_empty() {
             // Everything that is made of the packages is outdated.
             workspace.collections().try_for_each(|name| remove(&out.join(name)))?;
@@ -205,7 +208,7 @@ impl Dist {
         let others: Vec<_> = TARGETS.iter().filter(|target| !chosen.contains(target)).collect();
         let out = workspace.root.join("dist");
         let jobs = Job::all(&out, workspace, &others);
-        let stale = stale(sh, workspace, inputs, &jobs, self.libc)?;
+        let stale = stale(sh, workspace, inputs, &jobs, self.libc, false)?;
         stale.iter().flat_map(|job| job.files()).try_for_each(remove)
     }
 }

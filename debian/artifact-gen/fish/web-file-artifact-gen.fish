@@ -5,7 +5,7 @@ complete -c web-file-artifact-gen -l software-name -d 'Second part of the key of
 complete -c web-file-artifact-gen -l software-version -d 'Software version [default: the artifact\'s name]' -r
 complete -c web-file-artifact-gen -l software-filesystem -d 'First part of the key of the software version [default: rootfs-image; for container the project]' -r
 complete -c web-file-artifact-gen -l meta-data -d 'Adds the keys of this JSON file to the meta-data, such as units and health' -r -F
-complete -c web-file-artifact-gen -l architecture -d 'Architecture of the devices: arm64, armhf, armv6, armel, amd64 or i386; may be repeated [default: of the device types]' -r
+complete -c web-file-artifact-gen -l architecture -d 'Architecture of the devices: arm64, armhf, armv6, armel, amd64 or i386; may be repeated [default: that of the device types]' -r
 complete -c web-file-artifact-gen -l max-size -d 'Refuses a payload that is larger, such as 100M or 2G' -r
 complete -c web-file-artifact-gen -s T -l type -d 'Refused: the generator sets the payload type' -r
 complete -c web-file-artifact-gen -s d -l dest-dir -d 'Refused: the web root is dest_dir in the device\'s settings' -r -F

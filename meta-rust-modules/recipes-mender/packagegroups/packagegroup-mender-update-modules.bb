@@ -8,8 +8,9 @@ PACKAGE_ARCH = "${TUNE_PKGARCH}"
 
 inherit packagegroup
 
-# The engine that container requires is a recipe of meta-virtualization that needs the distro feature of that name.
-RUST_MODULES_HAVE_CONTAINER = "${@bb.utils.contains('DISTRO_FEATURES', 'virtualization', \
+# container needs systemd, and podman, a recipe of meta-virtualization, the other features. A build with docker alone,
+# without ipv6 or seccomp, sets this to "1".
+RUST_MODULES_HAVE_CONTAINER ?= "${@bb.utils.contains('DISTRO_FEATURES', 'virtualization systemd ipv6 seccomp', \
     bb.utils.contains('BBFILE_COLLECTIONS', 'virtualization-layer', '1', '', d), '', d)}"
 
 RDEPENDS:${PN} = "\

@@ -51,7 +51,8 @@ pub struct Options {
     /// Adds the keys of this JSON file to the meta-data, such as units and health
     #[arg(long, value_name = "FILE")]
     pub meta_data: Option<PathBuf>,
-    /// Architecture of the devices: arm64, armhf, armv6, armel, amd64 or i386; may be repeated [default: of the device types]
+    /// Architecture of the devices: arm64, armhf, armv6, armel, amd64 or i386; may be repeated [default: that of the
+    /// device types]
     #[arg(long = "architecture", value_name = "ARCH")]
     pub architectures: Vec<Architecture>,
     /// Refuses a payload that is larger, such as 100M or 2G

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,14 +25,14 @@ use crate::tree::WorkTree;
 /// for unknown states, 1 for failure, with the chain of errors on standard error.
 ///
 /// Apart from the protocol, a module supports `--help`, `--version`, `--status [--json]`, `--check-settings [FILE]`,
-/// `--recover [TREE]`, the recovery at boot, and `--under-way`, which succeeds if an update is pending: for the
-/// removal of the package.
+/// `--recover [TREE]`, the recovery at boot, and `--under-way`, which succeeds if an update is pending, for the
+/// removal of the package: 1 means that none is, 2 that the module cannot find it out.
 pub fn run<M: UpdateModule>(module: M) -> ExitCode {
     match answer(&module, env::args_os().skip(1).collect()).and_then(write_answer) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log!("{}: {error:#}", M::NAME);
-            ExitCode::FAILURE
+            if error.is::<Unknown>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -95,10 +95,22 @@ fn status_of<M: UpdateModule>(module: &M) -> Result<Status> {
     })
 }
 
+/// That it is not known whether an update is pending.
+#[derive(Debug)]
+struct Unknown;
+
+impl Display for Unknown {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("finding out whether an update is pending failed")
+    }
+}
+
 /// Prints the journal of a pending update of the module `name`, and fails if no update is pending.
 fn under_way(name: &str) -> Result<Answer> {
-    let journal = Journal::new(&WorkTree::in_datastore(client::datastore(name)?).state_directory(name));
-    match journal.not_ended()? {
+    // A mistake in the settings, with which no update begins, hides no update that has begun.
+    let datastore = client::datastore_at_boot(name).context(Unknown)?;
+    let journal = Journal::new(&WorkTree::in_datastore(datastore).state_directory(name));
+    match journal.not_ended().context(Unknown)? {
         Some(record) => {
             println!("{}", record.display());
             Ok(None)

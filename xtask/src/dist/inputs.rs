@@ -30,6 +30,16 @@ pub struct Inputs {
     pub epoch: String,
 }
 
+/// What is wrong in a clone without the whole history, and the remedy.
+pub const SHALLOW: &str = "the history is incomplete, and with it the times of the packages, so that their checksums are \
+                           not those of a release: run git fetch --unshallow";
+
+/// Whether the clone is without a part of the history: its oldest commit then seems to change every file.
+pub fn is_shallow(sh: &Shell) -> Result<bool> {
+    let answer = cmd!(sh, "git rev-parse --is-shallow-repository").quiet().read();
+    Ok(answer.context("reading the history with git failed: install git, and run the command in a clone")? == "true")
+}
+
 impl Inputs {
     /// Reads the work tree, also files that are not committed yet.
     pub fn read(sh: &Shell, root: &Path) -> Result<Self> {

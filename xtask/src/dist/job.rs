@@ -45,13 +45,14 @@ impl<'a> Job<'a> {
 }
 
 /// The jobs whose package is missing, altered, or made of other inputs than the current ones with the C library of
-/// `choice`.
+/// `choice`; and with `rebuild`, those whose package another work tree has built.
 pub fn stale<'a>(
     sh: &Shell,
     workspace: &Workspace,
     inputs: &Inputs,
     jobs: &'a [Job<'a>],
     choice: Choice,
+    rebuild: bool,
 ) -> Result<Vec<&'a Job<'a>>> {
     let mut keys: BTreeMap<&str, Option<String>> = BTreeMap::new();
     let mut stale = Vec::new();
@@ -62,7 +63,8 @@ pub fn stale<'a>(
             keys.insert(target.debian, toolchain.map(|toolchain| inputs.key(&toolchain, target)));
         }
         let key = keys.get(target.debian).and_then(Option::as_deref);
-        if !key.is_some_and(|key| record::matches(&workspace.target, job.files(), key)) {
+        let is_current = key.is_some_and(|key| record::matches(&workspace.target, job.files(), key));
+        if !is_current || (rebuild && record::is_restored(&workspace.target, job.files()[0])) {
             stale.push(job);
         }
     }

@@ -46,7 +46,11 @@ impl PackageCache {
                 }
             }
         }
-        Ok(record::matches(target, files, key))
+        let is_unaltered = record::matches(target, files, key);
+        if is_unaltered {
+            record::mark_restored(target, files[0])?;
+        }
+        Ok(is_unaltered)
     }
 
     /// Adds `files` and their record in `target`, and removes old entries.
@@ -108,6 +112,8 @@ mod tests {
             assert_eq!(fs::read(path).unwrap(), fs::read(original).unwrap());
         }
         assert_eq!(record::content(&other, restored[0]).unwrap().size, 12);
+        assert!(record::is_restored(&other, restored[0]) && !record::is_restored(&built, made[0]));
+        assert!(record::matches(&other, restored, "key"));
         fs::write(cached.entry("key", made).join(names[2]), "altered").unwrap();
         assert!(!cached.restore(&other, restored, "key").unwrap());
         cached.remove_old(SystemTime::now() + AGE / 2).unwrap();

@@ -1,7 +1,8 @@
 //! The record of a package: the key of its inputs, the hashes of the package and of its SBOMs, the size of its
 //! executable, and the name of the C library.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -30,6 +31,21 @@ pub fn write(target: &Path, files: Files, key: &str, content: &Content) -> Resul
     let path = path(target, files[0]);
     let record = format!("{}{} {}\n", line(key, files)?, content.size, content.libc);
     fs::write(&path, record).with_context(|| format!("writing {} failed", path.display()))
+}
+
+/// The line of a record whose package another work tree has built.
+const RESTORED: &str = "from the cache\n";
+
+/// Writes into the record of `deb` that the package comes from the cache.
+pub fn mark_restored(target: &Path, deb: &Path) -> Result<()> {
+    let path = path(target, deb);
+    let mark = || -> io::Result<()> { File::options().append(true).open(&path)?.write_all(RESTORED.as_bytes()) };
+    mark().with_context(|| format!("writing {} failed", path.display()))
+}
+
+/// Whether the package `deb` comes from the cache.
+pub fn is_restored(target: &Path, deb: &Path) -> bool {
+    fs::read_to_string(path(target, deb)).is_ok_and(|record| record.ends_with(RESTORED))
 }
 
 /// The content of `deb` in its record.

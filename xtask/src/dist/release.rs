@@ -45,7 +45,7 @@ fn made_for(sh: &Shell, workspace: &Workspace, inputs: &Inputs, out: &Path, targ
     let libc = toolchain.as_ref().map(|found| found.libc);
     let toolchain = toolchain.map(|found| cache::key([found.identity.as_bytes()])[..DIGITS].to_owned());
     let jobs: Vec<_> = workspace.modules.iter().map(|module| Job::new(out, module, target)).collect();
-    let packages = stale(sh, workspace, inputs, &jobs, Choice::Auto)?.is_empty();
+    let packages = stale(sh, workspace, inputs, &jobs, Choice::Auto, false)?.is_empty();
     let packages = packages.then(|| jobs.into_iter().map(|job| job.deb).collect());
     Ok(Made { target, libc, toolchain, packages })
 }

@@ -12,6 +12,7 @@ use host::cache;
 use xshell::Shell;
 
 use crate::dist::Dist;
+use crate::dist::inputs::{SHALLOW, is_shallow};
 use crate::dist::modules::{self, Workspace};
 use crate::dist::release::{self, Made};
 use crate::needs::Needs;
@@ -96,7 +97,9 @@ fn require_form(text: &str, workspace: &Workspace) -> Result<()> {
 pub fn current(sh: &Shell, workspace: &Workspace, path: &Path) -> Result<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let sources = release::sources(sh, workspace)?;
-    Ok(if after(&text, SOURCES) == Some(&sources) { text } else { unreleased() })
+    // In a shallow clone nobody knows whether these sources are those of the release.
+    let is_unknown = after(&text, SOURCES).is_some() && is_shallow(sh)?;
+    Ok(if is_unknown || after(&text, SOURCES) == Some(&sources) { text } else { unreleased() })
 }
 
 fn unreleased() -> String {
@@ -114,6 +117,9 @@ pub fn compare(sh: &Shell, path: &Path) -> Result<Compared> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {} failed", path.display()))?;
     if after(&text, SOURCES).is_none() {
         return Ok(Compared::NotCompared("these sources are not in a release".to_owned()));
+    }
+    if is_shallow(sh)? {
+        return Ok(Compared::NotCompared(SHALLOW.to_owned()));
     }
     let workspace = modules::workspace(sh)?;
     require_form(&text, &workspace).with_context(|| format!("checking {} failed", path.display()))?;

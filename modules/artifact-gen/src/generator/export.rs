@@ -145,7 +145,7 @@ fn with_tag(name: &str) -> Result<String> {
 
 /// Whether `name` may be that of an image. A directory may have the same name, such as the one of its Containerfile.
 fn may_be_image(name: &str, is_directory: bool) -> bool {
-    !name.starts_with('-') && !(is_directory && with_tag(name).is_err())
+    !name.starts_with('-') && (!is_directory || with_tag(name).is_ok())
 }
 
 /// `reference` as the name of a file.

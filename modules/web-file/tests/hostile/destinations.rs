@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -144,7 +144,12 @@ fn a_pending_update_is_found_for_any_datastore() {
         let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
         call.arg("--under-way").env("MENDER_MODULES_SETTINGS", device.client.settings());
         let output = call.output().unwrap();
-        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+        (output.status.code() == Some(0), String::from_utf8(output.stdout).unwrap())
+    };
+    let code = || {
+        let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
+        let call = call.arg("--under-way").env("MENDER_MODULES_SETTINGS", device.client.settings());
+        call.env("MENDER_DATASTORE_DIR", device.client.datastore()).output().unwrap().status.code()
     };
     let datastore = device.client.datastore().display().to_string();
     assert!(!under_way(&format!("\"{datastore}\"")).0, "none has begun");
@@ -153,7 +158,15 @@ fn a_pending_update_is_found_for_any_datastore() {
     for spelling in [format!("\"{datastore}\""), format!("'{datastore}' # the \"big\" one")] {
         assert_eq!(under_way(&spelling), (true, journal.clone()));
     }
+    // A mistake in the settings hides no update. What cannot be read may be one.
+    let settings = device.client.settings().join("web-file.toml");
+    fs::write(&settings, "datastore =\n").unwrap();
+    assert_eq!(code(), Some(0), "settings that are not TOML");
+    fs::set_permissions(&settings, fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(code(), Some(2), "settings that are not trusted");
+    fs::set_permissions(&settings, fs::Permissions::from_mode(0o644)).unwrap();
     device.ok("Cleanup");
+    assert_eq!(code(), Some(1), "none");
     assert!(!under_way(&format!("\"{datastore}\"")).0, "it has ended");
     // The rollback fails, and an update of another destination sets its record aside.
     assert!(device.download().success());
