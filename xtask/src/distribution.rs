@@ -23,7 +23,7 @@ use signature::Signer;
 
 /// Writes all files of a release to dist/: packages, an APT repository, archives, checksums, signatures
 ///
-/// Takes 6 to 9 minutes on 2 cores the first time, 20 seconds when nothing has changed. Packages of the same sources
+/// Takes 4 to 9 minutes on 2 cores the first time, 20 seconds when nothing has changed. Packages of the same sources
 /// that another work tree has built are taken from the cache directory. --check takes 15 minutes.
 #[derive(Args, Default)]
 pub struct Distribution {

@@ -21,7 +21,7 @@ use suites::{SUITES, Suite, Work};
 
 /// Runs the test suites in samples, from lints to updates on emulated Raspberry Pis
 ///
-/// Takes 15 to 25 minutes on 2 idle cores, --quick 5 to 12, --full 90 or more; the first run also builds images. Suites
+/// Takes 8 to 25 minutes on 2 idle cores, --quick 5 to 12, --full 90 or more; the first run also builds images. Suites
 /// that cannot run are named in the summary. The report is target/test-report/index.html, with JUnit XML beside it.
 #[derive(Args)]
 pub struct Test {
