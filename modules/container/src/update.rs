@@ -131,14 +131,18 @@ impl ProjectUpdate {
     }
 
     /// Activates the directory of the previous version, and starts its units except at a boot, which starts them
-    /// later.
+    /// later. Units that do not start are no error: the previous version is restored, and the next update replaces it.
     fn restore(&self, prepared: &Prepared, trigger: Trigger) -> Result<()> {
         prepared.exchange.roll_back(self)?;
         log!("rollback: the previous version of the project {} is active", self.project);
         if trigger != Trigger::Boot {
             let previous = Project::read(&self.active())?;
             self.systemd.install(&previous)?;
-            self.systemd.start(&previous)?;
+            let started = SystemTime::now();
+            if let Err(error) = self.systemd.start(&previous) {
+                log!("starting the previous version failed: {error:#}; the rollback continues");
+                health::show_logs(&previous, &self.engine, started);
+            }
         }
         Ok(())
     }

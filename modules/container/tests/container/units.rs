@@ -57,6 +57,63 @@ fn a_unit_that_does_not_stop_fails_the_rollback_and_the_previous_version_is_acti
     assert_eq!(device.running("shop.web"), Some(previous.id));
 }
 
+/// As a one-shot service that fails on the data which the new version has migrated.
+#[test]
+fn a_previous_version_that_does_not_start_is_logged_and_blocks_no_update() {
+    for state in ["ArtifactRollback", "Cleanup", "Download"] {
+        let mut device = Device::new();
+        let migrated = device.client.device().join("migrated");
+        let script = format!("case \" $* \" in *' start '*) test ! -e '{}' || exit 1 ;; esac", migrated.display());
+        device.before_systemctl(&script);
+        device.update("shop", TAG, "1");
+        let list = device.state_directory().join("projects/shop/project.json");
+        let before = fs::read(&list).unwrap();
+        assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
+        device.ok("ArtifactInstall");
+        fs::write(&migrated, "").unwrap();
+        let third = archive(TAG, "3", Mode::Healthy);
+        let outcome = match state {
+            "Download" => device.download_one("shop", TAG, &third),
+            state => device.client.call(state).unwrap(),
+        };
+        assert!(outcome.success(), "{state}: {outcome:?}");
+        let log = &outcome.stderr;
+        let failed = "starting the previous version failed: systemctl start failed: mender-shop.web.service";
+        assert!(log.contains(failed) && log.contains("the rollback continues"), "{state}: {log}");
+        assert!(log.contains("last lines of the unit mender-shop.web.service"), "{state}: {log}");
+        assert_eq!(fs::read(&list).unwrap(), before, "{state}");
+        if state != "Download" {
+            device.all(&["ArtifactFailure", "Cleanup"]);
+            let outcome = device.download_one("shop", TAG, &third);
+            assert!(outcome.success(), "{state}: {outcome:?}");
+        }
+        fs::remove_file(&migrated).unwrap();
+        device.all(&["ArtifactInstall", "ArtifactCommit", "Cleanup"]);
+        assert_eq!(device.running("shop.web"), Some(third.id), "{state}");
+        assert!(device.is_clean(), "{state}");
+    }
+}
+
+#[test]
+fn an_install_that_fails_with_a_previous_version_that_does_not_start_is_rolled_back() {
+    let mut device = Device::new();
+    let migrated = device.client.device().join("migrated");
+    // The start of the new version, which is unhealthy, changes the data.
+    let script = format!(
+        "case \" $* \" in *' start '*) test ! -e '{0}' || exit 1; test ! -e '{0}.soon' || : > '{0}' ;; esac",
+        migrated.display()
+    );
+    device.before_systemctl(&script);
+    device.update("shop", TAG, "1");
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Unhealthy)).success());
+    fs::write(migrated.with_extension("soon"), "").unwrap();
+    let outcome = device.client.call("ArtifactInstall").unwrap();
+    refused(&outcome, "install failed; rolled back to the previous version: health check failed");
+    assert!(outcome.stderr.contains("starting the previous version failed"), "{outcome:?}");
+    device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+    assert!(device.is_clean());
+}
+
 #[test]
 fn a_rollback_that_neither_stops_the_new_version_nor_starts_the_previous_one_reports_both() {
     let mut device = Device::new();
@@ -68,8 +125,8 @@ fn a_rollback_that_neither_stops_the_new_version_nor_starts_the_previous_one_rep
     device.ok("ArtifactInstall");
     fs::write(&fails, "").unwrap();
     let outcome = device.client.call("ArtifactRollback").unwrap();
-    refused(&outcome, "rollback failed: systemctl start failed");
-    assert!(outcome.stderr.contains("stopping the new version failed: systemctl stop failed"), "{outcome:?}");
+    refused(&outcome, "rollback failed: stopping the new version failed: systemctl stop failed");
+    assert!(outcome.stderr.contains("starting the previous version failed: systemctl start failed"), "{outcome:?}");
     fs::remove_file(fails).unwrap();
     device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
     assert_eq!(device.running("shop.web"), Some(previous.id));
