@@ -119,7 +119,7 @@ impl Loader<'_> {
     }
 
     /// Streams one archive into the engine, and returns the engine's IDs of `images`. Any other image in the archive is
-    /// removed again.
+    /// removed again. An image that another program adds to the engine meanwhile is kept.
     fn load_archive(&self, archive: &mut Payload, images: &[&Image]) -> Result<EngineIds> {
         let sizes = images.iter().filter_map(|image| image.size);
         let unpacked = sizes.fold(0, u64::saturating_add);
@@ -134,14 +134,21 @@ impl Loader<'_> {
             .iter()
             .filter_map(|image| Some((image.id.clone(), self.find(&image.id, digests?, &listed)?)))
             .collect();
-        let is_unexpected = |id: &&ImageId| !before.contains(id) && !ids.values().any(|expected| expected == *id);
-        let unexpected: BTreeSet<_> = listed.iter().map(|listed| &listed.id).filter(is_unexpected).collect();
-        for id in unexpected {
+        let prefix = reserved_names::loaded_prefix(self.project);
+        // Each image in the archive has a name of this module. Nothing else identifies those of an archive that could
+        // not be read to its end.
+        let is_of_archive = |image: &ListedImage| match &image.reference {
+            Some(name) => name.starts_with(&prefix),
+            None => digests.is_some_and(|digests| digests.has(&image.id)),
+        };
+        let is_expected = |id: &ImageId| before.contains(id) || ids.values().any(|expected| expected == id);
+        for image in listed.iter().filter(|image| is_of_archive(image) && !is_expected(&image.id)) {
+            let id = &image.id;
             // An archive that could not be read to its end may have been loaded: the error is logged later.
             if loaded.is_ok() {
                 log!("unexpected image in {name}: {id}: not in the meta-data; removing it");
             }
-            self.remove(id, &listed)?;
+            self.engine.remove(image.reference.as_deref().unwrap_or(&id.to_string()), id)?;
         }
         loaded?;
         log!("image loaded: {name}");
@@ -189,13 +196,6 @@ impl Loader<'_> {
         let has_digest = |listed: &&ListedImage| same.contains(&listed.id);
         let found = listed.iter().find(has_name).or_else(|| listed.iter().find(has_digest));
         found.map(|listed| listed.id.clone())
-    }
-
-    fn remove(&self, id: &ImageId, listed: &[ListedImage]) -> Result<()> {
-        listed.iter().filter(|listed| listed.id == *id).try_for_each(|listed| {
-            let name = listed.reference.clone().unwrap_or_else(|| id.to_string());
-            self.engine.remove(&name, id)
-        })
     }
 
     /// Checks the space on each file system for what will be written to it, in bytes: the unpacked images, `stored`,

@@ -24,10 +24,15 @@ pub fn kept_prefix(project: &Name) -> String {
     format!("{KEPT}{project}:")
 }
 
+/// The prefix of the names that the images of `project` have while they are loaded.
+pub fn loaded_prefix(project: &Name) -> String {
+    format!("{LOADED}{project}:")
+}
+
 /// The name that an archive for `project` gives the image with `key`: the digest of its manifest, or of the path of its
 /// configuration.
 pub fn loaded(project: &Name, key: &ImageId) -> String {
-    format!("{LOADED}{project}:{key}")
+    format!("{}{key}", loaded_prefix(project))
 }
 
 /// Refuses the name of an artifact's image that is one of these.

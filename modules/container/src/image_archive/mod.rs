@@ -42,8 +42,8 @@ pub struct ImageArchive<'a, R> {
     digests: Digests,
     /// The lists of images that were read.
     lists: BTreeSet<String>,
-    /// The paths of the configurations in `manifest.json`.
-    configurations: BTreeSet<String>,
+    /// The paths of the configurations in `manifest.json`, with their spellings there.
+    configurations: BTreeMap<String, String>,
     /// The parsed files, with their digests.
     files: BTreeMap<String, ImageId>,
     /// The entries that are neither files nor directories.
@@ -63,7 +63,7 @@ impl<'a, R: Read> ImageArchive<'a, R> {
             ended: false,
             digests: Digests::default(),
             lists: BTreeSet::new(),
-            configurations: BTreeSet::new(),
+            configurations: BTreeMap::new(),
             files: BTreeMap::new(),
             links: BTreeSet::new(),
         }
@@ -126,7 +126,7 @@ impl<'a, R: Read> ImageArchive<'a, R> {
             "not an image archive: it has neither manifest.json nor index.json: write it with 'podman save' or 'docker \
              save'"
         );
-        for path in &self.configurations {
+        for path in self.configurations.keys() {
             let Some(config) = self.files.get(path) else {
                 bail!(
                     "damaged archive: manifest.json names the configuration {path:?}: no such file of at most \
@@ -168,10 +168,12 @@ impl<'a, R: Read> ImageArchive<'a, R> {
         let images = list.as_array_mut().context("not a list")?;
         ensure!(images.len() <= DIGESTS, "{} images, more than {DIGESTS}", images.len());
         for image in images {
-            let config = image["Config"].as_str().context("an image has no Config")?;
-            let path = components(config.as_bytes())?;
+            let spelling = image["Config"].as_str().context("an image has no Config")?.to_owned();
+            let path = components(spelling.as_bytes())?;
             image["RepoTags"] = json!([reserved_names::loaded(self.project, &digest(path.as_bytes())?)]);
-            self.configurations.insert(path);
+            let other = self.configurations.insert(path, spelling.clone());
+            // An engine may find two files: the second image would take the name of the first.
+            ensure!(other.is_none_or(|other| other == spelling), "two spellings of the path {spelling:?}");
         }
         Ok(())
     }
@@ -379,6 +381,8 @@ mod tests {
         assert!(format!("{:#}", passed(&through).unwrap_err()).contains("below the link"));
         assert!(fails(&[("manifest.json", b"[1]")]).contains("no Config"));
         assert!(fails(&[("manifest.json", b"[{\"Config\": \"../x\"}]")]).contains("leads out"));
+        let spellings = b"[{\"Config\": \"x\"}, {\"Config\": \"./x\"}]";
+        assert!(fails(&[("x", b"{}"), ("manifest.json", spellings)]).contains("two spellings"));
         let twice: [(&str, &[u8]); 3] = [("x", b"{}"), ("./x", b"{ }"), ("manifest.json", b"[{\"Config\": \"x\"}]")];
         assert!(fails(&twice).contains("two files"));
         assert!(fails(&[("index.json", b"{\"manifests\": [1]}")]).contains("digest"));

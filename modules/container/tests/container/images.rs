@@ -38,6 +38,65 @@ fn a_truncated_download_changes_nothing() {
     assert_eq!(device.engine_state(), before);
 }
 
+/// Lets the engine get two images from another program while it loads an archive: `other:1`, and one without a name,
+/// as a build has. Returns their IDs.
+fn others_during_a_load(device: &Device) -> [String; 2] {
+    let ids = ["1", "2"].map(|digit| digit.repeat(64));
+    let add = ids.each_ref().map(|id| format!("printf healthy > \"$1/images/{id}\"")).join("; ");
+    let script = format!(
+        "case \" $* \" in *' load '*) mkdir -p \"$1/images\" \"$1/tags\"; {add}; printf {} > \"$1/tags/other:1\" ;; esac\n\
+         exec \"$mock\" \"$@\"",
+        ids[0]
+    );
+    device.replace_program("podman", &script);
+    ids
+}
+
+#[test]
+fn an_image_that_another_program_adds_during_a_load_is_kept() {
+    let new = archive(TAG, "1", Mode::Healthy);
+    let wrong = archive(TAG, "2", Mode::Healthy);
+    for content in [&new.content, &new.content[..new.content.len() / 2], &wrong.content] {
+        let mut device = Device::new();
+        let others = others_during_a_load(&device);
+        let outcome = device.download(&one("shop", TAG, &new.id), &[("app.tar", content)]);
+        assert_eq!(outcome.success(), *content == new.content, "{outcome:?}");
+        device.ok("Cleanup");
+        assert!(!outcome.stderr.contains(&others[0][..12]), "{outcome:?}");
+        let (_, tags, images) = device.engine_state();
+        assert_eq!(tags, [("other:1".to_owned(), others[0].clone())], "{outcome:?}");
+        assert_eq!(images.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), others, "{outcome:?}");
+    }
+}
+
+#[test]
+fn another_image_in_an_archive_is_removed_also_if_the_engine_gives_it_no_name() {
+    let mut device = Device::new();
+    let script = "\"$mock\" \"$@\" || exit\n\
+                  case \" $* \" in *' load '*) rm \"$1\"/tags/localhost+mender-loaded+shop:*; rmdir \"$1/tags\" ;; esac";
+    device.replace_program("podman", script);
+    let before = device.engine_state();
+    let (expected, loaded) = (archive(TAG, "2", Mode::Healthy), archive(TAG, "3", Mode::Healthy));
+    let outcome = device.download(&one("shop", TAG, &expected.id), &[("app.tar", &loaded.content)]);
+    refused(&outcome, &format!("unexpected image in \"app.tar\": {}", loaded.id));
+    device.ok("Cleanup");
+    assert_eq!(device.engine_state(), before);
+}
+
+#[test]
+fn a_name_that_another_program_gives_an_unexpected_image_is_kept() {
+    let mut device = Device::new();
+    let (expected, loaded) = (archive(TAG, "2", Mode::Healthy), archive(TAG, "3", Mode::Healthy));
+    let script = format!(
+        "\"$mock\" \"$@\" || exit\ncase \" $* \" in *' load '*) \"$mock\" \"$1\" tag {} other:1 ;; esac",
+        loaded.id
+    );
+    device.replace_program("podman", &script);
+    refused(&device.download(&one("shop", TAG, &expected.id), &[("app.tar", &loaded.content)]), "unexpected image");
+    device.ok("Cleanup");
+    assert_eq!(device.engine_state().1, [("other:1".to_owned(), loaded.id)]);
+}
+
 #[test]
 fn an_image_with_a_name_from_elsewhere_is_kept() {
     let mut device = Device::new();
