@@ -1,9 +1,10 @@
-//! Conflicts of names: units, containers and pods that a new version would take from the device or another project.
+//! Conflicts of names that a new version would take from the device or another project.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mender_update_module::FileName;
 use mender_update_module::durable;
 
@@ -46,8 +47,41 @@ impl Claims<'_> {
         if let Some(duplicate) = self.containers.iter().find(|name| !seen.insert(*name)) {
             bail!("duplicate container name: {duplicate}: use another name for one of them");
         }
-        self.check_containers(name, &previous, engine)?;
+        let users = self.users_compose_containers(name, &previous, engine)?;
+        if let Some(container) = users.first().filter(|_| self.new.is_compose()) {
+            bail!(
+                "compose project name in use: {name}: by the container {container}, which this module has not started: \
+                 use another name, or remove the containers of that project"
+            );
+        }
+        self.check_containers(name, &previous, &users, engine)?;
         self.check_pods(&previous, engine)
+    }
+
+    /// The containers of a user's compose project of the same name, which compose would stop and remove. None if the
+    /// previous version is a compose project: unexpected labels must not block its updates.
+    fn users_compose_containers(&self, name: &Name, previous: &Project, engine: &Engine) -> Result<BTreeSet<String>> {
+        let mut users = BTreeSet::new();
+        let is_concerned = self.new.is_compose() || !self.containers.is_empty();
+        if previous.is_compose() || !is_concerned {
+            return Ok(users);
+        }
+        // podman-compose resolves symlinks.
+        let resolved = fs::canonicalize(self.state_directory)
+            .with_context(|| format!("resolving {} failed", self.state_directory.display()))?;
+        let own = [self.active.to_owned(), project::directory_of(&resolved, name)];
+        for label in labels::of_compose_project(&name.to_string()) {
+            for container in engine.containers(Some(&label))? {
+                // One that was removed meanwhile is of no concern.
+                let Some(status) = engine.container(&container)? else { continue };
+                let directory = status.labels.get(labels::COMPOSE_DIRECTORY).map(Path::new);
+                // Those that an interrupted first install has left are of this module.
+                if directory.is_none_or(|directory| !own.iter().any(|own| directory.starts_with(own))) {
+                    users.insert(container);
+                }
+            }
+        }
+        Ok(users)
     }
 
     fn check_units(&self, previous: &Project, systemd: &Systemd) -> Result<()> {
@@ -74,7 +108,13 @@ impl Claims<'_> {
         Ok(())
     }
 
-    fn check_containers(&self, name: &Name, previous: &Project, engine: &Engine) -> Result<()> {
+    fn check_containers(
+        &self,
+        name: &Name,
+        previous: &Project,
+        users: &BTreeSet<String>,
+        engine: &Engine,
+    ) -> Result<()> {
         if self.containers.is_empty() {
             return Ok(());
         }
@@ -88,7 +128,7 @@ impl Claims<'_> {
             })
             .collect();
         for label in labels::of_project(&name.to_string()) {
-            own.extend(engine.containers(Some(&label))?);
+            own.extend(engine.containers(Some(&label))?.into_iter().filter(|name| !users.contains(name)));
         }
         let taken = self.containers.iter().find(|name| all.contains(name) && !own.contains(*name));
         if let Some(taken) = taken {

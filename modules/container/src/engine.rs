@@ -14,6 +14,7 @@ use mender_update_module::{Program, log};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::container_status::ContainerStatus;
 use crate::engine_kind::EngineKind;
 use crate::image::{ImageId, Reference};
 use crate::load_directory::LoadDirectory;
@@ -282,15 +283,8 @@ impl Engine {
             return Ok(None);
         }
         let output = self.output(["container", "inspect", name])?;
-        let found: Vec<Inspected> = serde_json::from_str(&output)
-            .with_context(|| format!("unexpected output of the engine about the container {name}"))?;
-        let found = found.into_iter().next();
-        Ok(found.map(|Inspected { id, restarts, state }| ContainerStatus {
-            incarnation: format!("{id} {restarts}"),
-            status: state.status,
-            exit_code: state.exit_code,
-            health: state.health.map(|health| health.status).filter(|status| !matches!(&**status, "" | "none")),
-        }))
+        ContainerStatus::parse(&output)
+            .with_context(|| format!("unexpected output of the engine about the container {name}"))
     }
 
     fn has_container(&self, name: &str) -> Result<bool> {
@@ -329,45 +323,6 @@ impl Engine {
     }
 }
 
-/// The used part of what both engines report about a container.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Inspected {
-    id: String,
-    #[serde(rename = "RestartCount", default)]
-    restarts: i64,
-    state: InspectedState,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct InspectedState {
-    status: String,
-    exit_code: i64,
-    /// Without a health check, docker omits it, and podman leaves the status empty. Before version 4, podman used the
-    /// other name.
-    #[serde(alias = "Healthcheck", default)]
-    health: Option<InspectedHealth>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct InspectedHealth {
-    #[serde(default)]
-    status: String,
-}
-
-/// The status of a container.
-#[derive(Debug)]
-pub struct ContainerStatus {
-    /// Changes with every start of the container.
-    pub incarnation: String,
-    pub status: String,
-    pub exit_code: i64,
-    /// `None` for a container without a health check.
-    pub health: Option<String>,
-}
-
 /// Whether `program`, a path or a name in `PATH`, exists.
 fn is_program(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_else(|| OsString::from(PATH));
@@ -386,19 +341,4 @@ fn listed(line: &str) -> Result<ListedImage> {
     };
     let is_named = !reference.contains("<none>");
     Ok(ListedImage { id: id.to_owned().try_into()?, reference: is_named.then(|| reference.to_owned()) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn states_of_both_engines_are_parsed_with_and_without_a_health_check() {
-        let state = |text: &str| serde_json::from_str::<Inspected>(text).unwrap().state;
-        let docker = state(r#"{"Id": "1", "RestartCount": 0, "State": {"Status": "running", "ExitCode": 0}}"#);
-        assert!(docker.health.is_none());
-        let podman = r#"{"Id": "1", "RestartCount": 0,
-            "State": {"Status": "exited", "ExitCode": 3, "Health": {"Status": ""}}}"#;
-        assert_eq!((state(podman).health.unwrap().status.as_str(), state(podman).exit_code), ("", 3));
-    }
 }

@@ -17,6 +17,7 @@
 pub mod artifact;
 mod artifact_files;
 mod conflicts;
+mod container_status;
 mod engine;
 mod engine_kind;
 mod forms;

@@ -83,6 +83,11 @@ impl Project {
         Ok(Self { directory: directory.to_owned(), ..project })
     }
 
+    /// Whether it is of the form `compose`.
+    pub fn is_compose(&self) -> bool {
+        self.services.iter().any(|service| matches!(service.containers, Containers::Labelled(_)))
+    }
+
     /// The names of the units that are started.
     pub fn started(&self) -> Vec<&str> {
         self.services.iter().map(|service| service.unit.as_str()).collect()

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use test_image::{Archive, Mode, tar};
 
-use crate::device::Device;
+use crate::device::{Device, SETTINGS, STATE};
 use crate::release::{Release, release};
 use crate::{Scenario, Setup};
 
@@ -32,7 +32,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "compose-refused",
-        summary: "compose files with writable relative paths, unknown images or circular dependencies are refused",
+        summary: "compose files that cannot be run or rolled back, and the name of a user's project, are refused",
         on: PROVIDERS,
         run: refused,
     },
@@ -50,6 +50,19 @@ fn web(image: &str, more: &str) -> String {
     format!("services:\n  web:\n    image: {image}\n    network_mode: host\n    stop_signal: SIGKILL\n{more}")
 }
 
+/// Lets the device lose power in the first install of `artifact`, which leaves a container.
+fn interrupt_first_install(device: &mut Device, artifact: &str) -> Result<()> {
+    device.ok(&format!("sed -i 's/^stable_seconds.*/stable_seconds = 60/' {SETTINGS}"))?;
+    let list = format!("{} ps --all --quiet", device.setup.engine());
+    let begun = format!("grep -q Switching {STATE}/journal.json && {list} | grep -q .");
+    let mut client = device.client_until(&format!("install {artifact}"), &begun)?;
+    device.lose_power()?;
+    client.wait()?;
+    device.power_on()?;
+    device.ok(&format!("{list} | grep .")).context("no container is left")?;
+    device.ok(&format!("sed -i 's/^stable_seconds.*/stable_seconds = 1/' {SETTINGS}")).map(drop)
+}
+
 fn compose(device: &mut Device) -> Result<()> {
     for (number, name) in [TAG, "app:1"].into_iter().enumerate() {
         let before = device.images()?;
@@ -58,7 +71,10 @@ fn compose(device: &mut Device) -> Result<()> {
             let text = web(name, "    volumes: ['data:/data']\nvolumes:\n  data: {}\n");
             device.artifact(&one(&format!("{number}-{version}"), name, &image, &text))
         };
-        let first = artifact("1")?;
+        let (first, second) = (artifact("1")?, artifact("2")?);
+        if number == 0 {
+            interrupt_first_install(device, &first)?;
+        }
         device.client(&format!("install {first}"), 0)?;
         device.answers(8080, "1")?;
         if number == 0 {
@@ -69,7 +85,6 @@ fn compose(device: &mut Device) -> Result<()> {
         device.client("commit", 0)?;
         device.serves(8080, "write/state/x", "1")?;
         let previous = device.images()?;
-        let second = artifact("2")?;
         device.client(&format!("install {second}"), 0)?;
         device.answers(8080, "2")?;
         device.serves(8080, "file/state/x", "1")?;
@@ -159,9 +174,27 @@ fn unhealthy(device: &mut Device) -> Result<()> {
     device.is_clean(&previous)
 }
 
+/// Starts a compose project shop without the module. An update must neither stop nor remove its containers.
+fn refused_for_a_users_project(device: &Device, release: &Release) -> Result<()> {
+    let before = device.images()?;
+    let text = "services:\n  mine:\n    image: localhost/unrelated:1\n    network_mode: host\n\
+                \x20   environment: {PORT: '8098'}\n    stop_signal: SIGKILL\n";
+    device.write("/root/mine/compose.yaml", text.as_bytes())?;
+    let compose = |command: &str| {
+        device.ok(&format!("cd /root/mine && {} compose --project-name shop {command}", device.setup.engine()))
+    };
+    compose("up --detach")?;
+    device.answers(8098, "unrelated")?;
+    device.refuses(release, &["compose project name in use: shop"])?;
+    device.answers(8098, "unrelated")?;
+    device.is_clean(&before)?;
+    compose("down").map(drop)
+}
+
 fn refused(device: &mut Device) -> Result<()> {
     let image = device.image(TAG, "1", Mode::Healthy);
     device.load(&device.image("localhost/unrelated:1", "unrelated", Mode::Healthy))?;
+    refused_for_a_users_project(device, &one("users", TAG, &image, &web(TAG, "")))?;
     device.engine("run --detach --network=host --env PORT=8099 --name unrelated localhost/unrelated:1")?;
     let before = device.images()?;
     for (number, (more, expected)) in [

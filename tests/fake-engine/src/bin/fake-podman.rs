@@ -12,6 +12,9 @@ use mender_update_module::durable::Dir;
 use serde_json::{Value, json};
 use test_image::digest;
 
+/// The filter for containers of a project, before its name.
+const PROJECT_FILTER: &str = "--filter=label=io.mender.update-module.project=";
+
 fn main() -> ExitCode {
     run_mock("fake-podman", 125, answer)
 }
@@ -38,8 +41,10 @@ fn answer(words: &[&str]) -> Result<String> {
         }
         ["ps", "--all", filter @ .., "--format", "{{.Names}}"] => {
             // The only label of the mock's containers is the project, the prefix of their names.
-            let label = filter.first().and_then(|filter| filter.rsplit_once('='));
-            let is_one = |name: &str| label.is_none_or(|(_, project)| name.starts_with(&format!("{project}.")));
+            let is_one = |name: &str| {
+                let label = filter.first().map(|filter| filter.strip_prefix(PROJECT_FILTER));
+                label.is_none_or(|project| project.is_some_and(|project| name.starts_with(&format!("{project}."))))
+            };
             let running = state.running()?;
             Ok(running.iter().filter(|(name, _)| is_one(name)).map(|(name, _)| format!("{name}\n")).collect())
         }
