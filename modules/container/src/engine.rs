@@ -182,7 +182,8 @@ impl Engine {
         self.command.clone().into()
     }
 
-    /// The dependencies of a unit that runs the engine, as lines of its section `[Unit]`.
+    /// The dependencies of a unit that runs the engine, as lines of its section `[Unit]`. While docker's service does
+    /// not run, the unit fails, and systemd restarts it until the service runs again.
     ///
     /// # Errors
     /// When the path of the storage cannot be in a unit.
@@ -191,7 +192,7 @@ impl Engine {
         let mounts = format!("RequiresMountsFor={}\n", command_line(&[storage])?);
         Ok(match self.kind {
             EngineKind::Podman => mounts,
-            EngineKind::Docker => format!("{mounts}Requires=docker.service\nAfter=docker.service\n"),
+            EngineKind::Docker => format!("{mounts}Wants=docker.service\nAfter=docker.service\n"),
         })
     }
 
@@ -341,4 +342,19 @@ fn listed(line: &str) -> Result<ListedImage> {
     };
     let is_named = !reference.contains("<none>");
     Ok(ListedImage { id: id.to_owned().try_into()?, reference: is_named.then(|| reference.to_owned()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With `Requires`, systemd would stop the units with docker, and would not start them again.
+    #[test]
+    fn units_start_docker_and_do_not_end_with_it() {
+        let dependencies = Engine::assumed(EngineKind::Docker).unit_dependencies().unwrap();
+        let mut lines = dependencies.lines().filter(|line| line.contains("docker.service"));
+        assert_eq!((lines.next(), lines.next()), (Some("Wants=docker.service"), Some("After=docker.service")));
+        assert_eq!(lines.next(), None);
+        assert!(!Engine::assumed(EngineKind::Podman).unit_dependencies().unwrap().contains("docker"));
+    }
 }

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use test_image::{Archive, Mode, tar};
 
+use super::updates::returns_with_docker;
 use crate::device::{Device, SETTINGS, STATE};
 use crate::release::{Release, release};
 use crate::{Scenario, Setup};
@@ -14,7 +15,7 @@ const PROVIDERS: &[Setup] = &[Setup::Podman, Setup::PodmanDockerCompose, Setup::
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "compose",
-        summary: "a compose file is installed, rolled back and committed, and starts at boot; also with short names",
+        summary: "a compose file is installed, rolled back and committed, and returns after boots; also with short names",
         on: PROVIDERS,
         run: compose,
     },
@@ -100,7 +101,8 @@ fn compose(device: &mut Device) -> Result<()> {
     ensure!(!journal.contains("Failed with result"), "a stop failed:\n{journal}");
     device.lose_power()?;
     device.power_on()?;
-    device.answers(8080, "2").context("after a boot")
+    device.answers(8080, "2").context("after a boot")?;
+    returns_with_docker(device, "mender-shop.compose.service", 8080, "2")
 }
 
 /// A release of two compose files with a profile and other files.

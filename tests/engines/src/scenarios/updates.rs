@@ -30,7 +30,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "projects",
-        summary: "two projects share an image, are updated independently, and both start at a boot",
+        summary: "two projects share an image, are updated independently, start at a boot, and return with docker",
         on: ENGINES,
         run: projects,
     },
@@ -135,6 +135,26 @@ fn interrupted(device: &mut Device) -> Result<()> {
     device.answers(8080, "2")
 }
 
+/// Stops docker, stops it for longer, and lets it fail once at a boot: the project of `unit`, which answers at `port`,
+/// returns each time.
+pub fn returns_with_docker(device: &mut Device, unit: &str, port: u16, version: &str) -> Result<()> {
+    if device.setup.is_podman() {
+        return Ok(());
+    }
+    device.ok("systemctl stop docker.service docker.socket")?;
+    device.answers(port, version).context("after a stop of docker")?;
+    device.ok("systemctl mask --runtime --now docker.service docker.socket")?;
+    device.wait(&format!("test $(systemctl show --value --property=NRestarts {unit}) -ge 6"))?;
+    device.ok("systemctl unmask --runtime docker.service docker.socket && systemctl start docker.service")?;
+    device.answers(port, version).context("after a start of docker")?;
+    let fails = "[Service]\nExecStartPre=/bin/sh -c 'test -e /run/failed || { touch /run/failed; exit 1; }'\n";
+    device.write("/etc/systemd/system/docker.service.d/fails-once.conf", fails.as_bytes())?;
+    device.lose_power()?;
+    device.power_on()?;
+    device.ok("test -e /run/failed").context("docker has not failed")?;
+    device.answers(port, version).context("after a failure of docker at a boot")
+}
+
 fn projects(device: &mut Device) -> Result<()> {
     let base = device.image("localhost/base:1", "1", Mode::Healthy);
     device.update(&plain("shop-1", "shop", "localhost/base:1", &base, 8080))?;
@@ -150,5 +170,5 @@ fn projects(device: &mut Device) -> Result<()> {
     device.answers(8081, "3")?;
     let left = device.images()?;
     ensure!(!left.iter().any(|image| image.contains("base")), "the shared image is left: {left:#?}");
-    Ok(())
+    returns_with_docker(device, "mender-museum.web.service", 8081, "3")
 }
