@@ -157,9 +157,9 @@ fn unit(
         "[Unit]\nDescription=The project {project}\nAfter=network.target\n{}StartLimitIntervalSec=0\n\n\
          [Service]\nType=exec\nRestart=always\nRestartSec=2\nTimeoutStartSec={}\n\
          TimeoutStopSec=120\nEnvironment={QUIET}=false\n\
-         # docker-compose exits with 1 when its containers are stopped, and with 2 if SIGTERM comes then (a panic of \
-         2.26).\n\
-         SuccessExitStatus=1 2\n",
+         # docker-compose exits with 1 when its containers are stopped. If SIGTERM comes then, it exits with 130, or \
+         with 2 (a panic of 2.26).\n\
+         SuccessExitStatus=1 2 130\n",
         engine.unit_dependencies()?,
         context.start_seconds(),
     );
