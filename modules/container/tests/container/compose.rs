@@ -100,7 +100,7 @@ fn nothing_is_pulled_for_a_service_whose_profile_is_not_active() {
     let (device, outcome) = install("shop-web-1 running 0 healthy 0\n", 0);
     assert!(outcome.success(), "{outcome:?}");
     let images = fs::read_to_string(device.state_directory().join("projects/shop/images.json")).unwrap();
-    let images: serde_json::Value = serde_json::from_str(&images).unwrap();
+    let images: Value = serde_json::from_str(&images).unwrap();
     assert_eq!(images["services"]["debug"], json!({"pull_policy": "never"}), "{images}");
 }
 
