@@ -87,7 +87,8 @@ impl PackageUpdate {
 
     /// The installed packages that the artifact removes.
     fn removals(&self, database: &Database) -> Vec<PackageKey> {
-        let keys = self.options.remove.iter().map(|name| PackageKey::from_apt(&name.0));
+        let names = self.options.remove.iter();
+        let keys = names.map(|name| PackageKey::from_apt(&name.0).on_device(&database.native));
         keys.filter(|key| database.installed_version(key).is_some()).collect()
     }
 

@@ -32,6 +32,13 @@ impl PackageKey {
             None => Self { name: text.into(), foreign: None },
         }
     }
+
+    /// The key of this package on a device of architecture `native`, which the name need not leave out. `native` is
+    /// also apt's word for it.
+    pub fn on_device(self, native: &str) -> Self {
+        let is_foreign = |architecture: &String| ![native, "native", "all"].contains(&architecture.as_str());
+        Self { foreign: self.foreign.filter(is_foreign), ..self }
+    }
 }
 
 impl fmt::Display for PackageKey {
@@ -94,9 +101,8 @@ impl Stanza {
 
     /// The key of the package on a device of architecture `native`.
     pub fn key(&self, native: &str) -> Result<PackageKey> {
-        let architecture = self.required("Architecture")?;
-        let foreign = Some(architecture.to_owned()).filter(|own| own != native && own != "all");
-        Ok(PackageKey { name: self.required("Package")?.to_owned(), foreign })
+        let foreign = Some(self.required("Architecture")?.to_owned());
+        Ok(PackageKey { name: self.required("Package")?.to_owned(), foreign }.on_device(native))
     }
 
     /// The name of the package in dpkg's form, always with its architecture.
@@ -261,6 +267,8 @@ mod tests {
         assert_eq!(stanza.file_name().unwrap(), "libx+y_1%3a2.0~rc1+b1_armhf.deb");
         assert_eq!(stanza.key("arm64").unwrap().to_string(), "libx+y:armhf");
         assert_eq!(stanza.key("armhf").unwrap(), PackageKey::from_apt("libx+y"));
+        let on_device = |text| PackageKey::from_apt(text).on_device("armhf").to_string();
+        assert_eq!(["a", "a:armhf", "a:all", "a:native", "a:arm64"].map(on_device), ["a", "a", "a", "a", "a:arm64"]);
         for (field, bad) in [("Package", "../x"), ("Version", "1/2"), ("Version", ""), ("Package", "-x")] {
             let (text, good) = (str::from_utf8(&stanza.0).unwrap(), stanza.field(field).unwrap());
             let text = text.replace(&format!("{field}: {good}"), &format!("{field}: {bad}"));

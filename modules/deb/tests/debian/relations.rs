@@ -137,6 +137,29 @@ fn a_package_of_two_architectures_shares_its_files() {
     assert!(log.contains("rollback complete"), "{log}");
 }
 
+#[test]
+fn a_removed_package_may_have_the_devices_architecture_in_its_name() {
+    let foreign = library("1", "s390x");
+    for (package, name) in [
+        (library("1", &native()), format!("libshared:{}", native())),
+        (library("1", &native()), "libshared:native".to_owned()),
+        (app("1.0"), "app:all".to_owned()),
+    ] {
+        let mut device = Device::new(&[]);
+        device.run(&["dpkg", "--add-architecture", "s390x"]);
+        device.dpkg(&[package.build().unwrap(), foreign.build().unwrap()]);
+        let previous = device.state();
+        device.client.set_meta_data(format!(r#"{{"remove": ["{name}"]}}"#));
+        device.install(&[Package::new("other", "1")]);
+        let removed = if name.starts_with("app") { "app" } else { &format!("libshared:{}", native()) };
+        assert!(!device.version(removed).starts_with("ii"), "{name} is installed");
+        assert_eq!(device.version("libshared:s390x"), "ii 1", "{name}: another package was removed");
+        let log = device.ok("ArtifactRollback");
+        device.assert_state(&previous);
+        assert!(log.contains("rollback complete"), "{log}");
+    }
+}
+
 fn native() -> String {
     let log = std::process::Command::new("dpkg").arg("--print-architecture").output().unwrap();
     String::from_utf8(log.stdout).unwrap().trim().to_owned()
