@@ -17,6 +17,7 @@ mod apt;
 pub mod artifact;
 mod backup;
 mod checks;
+mod configuration;
 mod dpkg;
 mod file_systems;
 #[doc(hidden)]

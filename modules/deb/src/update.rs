@@ -24,8 +24,8 @@ use crate::layout::ModuleDirectory;
 use crate::options::{Options, Reboot};
 use crate::payload::package::{self, StagedPackage};
 use crate::restart_inhibitor::{self, RestartInhibitor};
-use crate::rollback::source::{New, Source};
-use crate::rollback::steps;
+use crate::rollback::source::{New, Recorded, Source};
+use crate::rollback::{configuration, steps};
 
 /// One update, as it is in the journal.
 #[derive(Serialize, Deserialize)]
@@ -47,6 +47,10 @@ pub struct Prepared {
     /// The identity of the backup directory. A journal of version 0.1.0 may lack it.
     #[serde(default, rename = "kept")]
     backup_directory: Option<Known>,
+    /// The administrator's commands around dpkg: the new version may break the configuration that has them. A journal
+    /// of version 0.1.0 may lack them.
+    #[serde(default)]
+    hooks: Option<Hooks>,
     /// The unit that this process runs in, if the update changes it and it has to restart.
     #[serde(rename = "restart")]
     restart_unit: Option<String>,
@@ -154,6 +158,7 @@ impl PackageUpdate {
         let inhibitor = RestartInhibitor::acquire()?;
         let installed = get::install(&staged, &removals, &self.options, &database)
             .and_then(|()| check_installed(&staged, &removals))
+            .and_then(|()| get::check_configuration(&self.options))
             .and_then(|()| database::remove_unpacked_control_files(self.options.lock_seconds))
             .and_then(|()| set_marks(backup))
             .and_then(|()| Tables::read()?.write(&self.directory.backup().tables_after()));
@@ -169,18 +174,24 @@ impl PackageUpdate {
             if let Err(error) = durable::remove_tree(&self.staging()) {
                 log!("rollback continues despite an error: {error:#}");
             }
-            return self.roll_back_to(backup, New { packages, staged: None });
+            return self.roll_back_to(prepared, New { packages, staged: None });
         }
         // A version that recorded no new packages began this update: they are in the staging directory.
         let mut staged = self.staged(&Database::read()?)?;
         package::read_items(&mut staged, usize::MAX)?;
         let packages = staged.iter().map(NewPackage::new).collect::<Result<Vec<_>>>()?;
-        self.roll_back_to(backup, New { packages: &packages, staged: Some(&staged) })
+        self.roll_back_to(prepared, New { packages: &packages, staged: Some(&staged) })
     }
 
-    fn roll_back_to(&self, backup: &Backup, new: New) -> Result<()> {
-        let source = Source::read(backup, self.directory.backup(), new, self.options.lock_seconds)?;
-        let written = FileSystems::open(source.recorded_paths())?;
+    fn roll_back_to(&self, prepared: &Prepared, new: New) -> Result<()> {
+        let (backup, lock_seconds) = (&prepared.backup, self.options.lock_seconds);
+        let frontend = lock::take(lock::FRONTEND, lock_seconds)?;
+        let directory = self.directory.backup();
+        let record = Recorded::read(&directory)?;
+        let paths = record.iter().flat_map(|recorded| &recorded.paths);
+        let written = FileSystems::open(paths.map(PathBuf::as_path))?;
+        restore_configuration(prepared, || configuration::restore(backup, &directory, record.as_ref()));
+        let source = Source::read(backup, directory, new, record, frontend, lock_seconds)?;
         steps::roll_back(&source)?;
         written.sync()
     }
@@ -208,7 +219,7 @@ impl Update for PackageUpdate {
         let backup_directory = Some(Known::own(&directory.0)?);
         let own_unit = restart_inhibitor::own_unit()?;
         let restart_unit = own_unit.filter(|unit| changes_unit(&transaction, &database, unit));
-        Ok(Prepared { backup, backup_directory, restart_unit })
+        Ok(Prepared { backup, backup_directory, hooks: Some(hooks), restart_unit })
     }
 
     fn activate(&self, prepared: &Prepared) -> Result<()> {
@@ -250,6 +261,19 @@ impl Update for PackageUpdate {
     }
 }
 
+/// Calls `restore`, which restores the configuration of dpkg and apt. Errors are only logged: without the
+/// configuration, the rollback fails at the first call of dpkg or apt.
+fn restore_configuration(prepared: &Prepared, restore: impl Fn() -> Result<()>) {
+    let Err(error) = restore() else { return };
+    log!("rollback continues despite an error: {error:#}");
+    // The file system may be read-only, and the administrator's commands make it writable.
+    let read = Hooks::read().ok();
+    let Some(hooks) = read.as_ref().or(prepared.hooks.as_ref()) else { return };
+    if let Err(error) = hooks.run_around(restore) {
+        log!("rollback continues despite an error: {error:#}");
+    }
+}
+
 /// Refuses a directory that was replaced since its identity was recorded.
 fn check_identity(directory: Option<&Known>) -> Result<()> {
     let Some(known) = directory else { return Ok(()) };
@@ -258,7 +282,7 @@ fn check_identity(directory: Option<&Known>) -> Result<()> {
 
 /// Checks the result of apt, which a setting can make do nothing and succeed.
 fn check_installed(staged: &[StagedPackage], removals: &[PackageKey]) -> Result<()> {
-    let database = Database::read()?;
+    let database = Database::read().context("checking dpkg's configuration after the install failed")?;
     for package in staged {
         let found = database.find(&package.key);
         let is_installed = found

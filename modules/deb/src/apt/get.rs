@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use mender_update_module::Program;
 use mender_update_module::durable::Dir;
 
+use crate::apt::{WITHOUT_SOURCES, arguments};
 use crate::dpkg::conffile_policy::conffile_options;
 use crate::dpkg::database::Database;
 use crate::dpkg::program;
@@ -105,16 +106,7 @@ fn apt_get(staged: &[StagedPackage], remove: &[PackageKey], options: &Options, d
         // apt takes a larger number for a negative one, and waits without a limit.
         format!("DPkg::Lock::Timeout={}", options.lock_seconds.min(i32::MAX as u64)),
     ];
-    // Without network, apt must ignore its package lists, and the caches that it made of them.
-    let offline = [
-        "Dir::Etc::SourceList=/dev/null",
-        "Dir::Etc::SourceParts=/dev/null",
-        "Dir::Cache::pkgcache=",
-        "Dir::Cache::srcpkgcache=",
-    ];
-    let offline = offline.iter().filter(|_| !options.network).map(|option| (*option).to_owned());
     let force = conffile_options(options.conffiles).iter().map(|option| format!("Dpkg::Options::={option}"));
-    let settings = always.into_iter().chain(offline).chain(force).flat_map(|option| ["-o".to_owned(), option]);
     // Without --fix-broken, apt refuses to do anything while a package has unmet dependencies, even if the
     // payload has them.
     let repairs = database.unfinished().next().map(|_| "--fix-broken");
@@ -122,10 +114,24 @@ fn apt_get(staged: &[StagedPackage], remove: &[PackageKey], options: &Options, d
         .args(repairs)
         .env(ucf_variable(options.conffiles), "1")
         .args(["--quiet", "--yes", "--reinstall", "--no-install-recommends"])
-        .args(settings)
+        .args(arguments(always.into_iter().chain(force)))
+        .args(arguments(sources(options)))
         .arg("install")
         .args(staged.iter().map(|package| package.path.as_path()))
         .args(remove.iter().map(|key| format!("{key}-")))
+}
+
+/// apt's options about its sources: without network, it ignores them.
+fn sources(options: &Options) -> impl Iterator<Item = &'static str> {
+    WITHOUT_SOURCES.into_iter().filter(|_| !options.network)
+}
+
+/// Checks that apt can read all that the next update needs: its configuration, its preferences, and with network its
+/// sources.
+pub fn check_configuration(options: &Options) -> Result<()> {
+    // This reads them, and does nothing else that could fail.
+    let read = program::query("apt-mark").args(arguments(sources(options))).arg("showauto").output();
+    read.map(drop).context("checking apt's configuration after the install failed")
 }
 
 /// The environment variable that makes ucf follow `policy` for changed configuration files.

@@ -1,27 +1,55 @@
-//! apt-mark: which packages are marked as installed automatically, and which manually.
+//! The marks of packages: installed automatically, or manually.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::{fs, io};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use mender_update_module::{FileName, durable};
 
+use crate::apt::{WITHOUT_SOURCES, arguments};
+use crate::dpkg::database::Database;
 use crate::dpkg::program;
-use crate::dpkg::stanza::PackageKey;
+use crate::dpkg::stanza::{PackageKey, Stanza};
 use crate::paths::names;
 
 /// apt's directory, with the list of marks.
 const APT_DIRECTORY: &str = "/var/lib/apt";
 
-/// The packages that are marked as installed automatically.
-pub fn automatic() -> Result<Vec<PackageKey>> {
-    let output = program::text(program::query("apt-mark").arg("showauto").output()?)?;
-    Ok(output.lines().map(PackageKey::from_apt).collect())
+/// The name of the list in it.
+const LIST: &str = "extended_states";
+
+/// The options without which apt-mark fails while a preference is malformed.
+const WITHOUT_PREFERENCES: [&str; 2] = ["Dir::Etc::Preferences=/dev/null", "Dir::Etc::PreferencesParts=/dev/null"];
+
+/// The packages in `database` that are marked as installed automatically. Reads apt's list, because apt-mark fails
+/// while a source or a preference is malformed.
+pub fn automatic(database: &Database) -> Result<BTreeSet<PackageKey>> {
+    let path = Path::new(APT_DIRECTORY).join(LIST);
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        text => text.with_context(|| format!("reading {} failed", path.display()))?,
+    };
+    let mut marked = marked(&text, &database.native);
+    marked.retain(|key| database.find(key).is_some_and(Stanza::has_files));
+    Ok(marked)
+}
+
+/// The packages that are marked in apt's list `text`, on a device of architecture `native`.
+fn marked(text: &[u8], native: &str) -> BTreeSet<PackageKey> {
+    let marked = Stanza::all(text).into_iter().filter(|stanza| stanza.field("Auto-Installed") == Some("1"));
+    let key = |stanza: Stanza| {
+        // Lists of old versions have no architectures.
+        let foreign = stanza.field("Architecture").map(str::to_owned);
+        Some(PackageKey { name: stanza.field("Package")?.to_owned(), foreign }.on_device(native))
+    };
+    marked.filter_map(key).collect()
 }
 
 /// Removes unfinished lists of marks. An interrupted apt leaves them beside the list, and never removes them.
 pub fn remove_unfinished_lists() -> Result<()> {
     let directory = Path::new(APT_DIRECTORY);
-    let is_unfinished = |name: &FileName| name.as_ref().to_string_lossy().starts_with("extended_states.");
+    let is_unfinished = |name: &FileName| name.as_ref().to_string_lossy().starts_with(&format!("{LIST}."));
     for name in names(directory)?.iter().filter(|name| is_unfinished(name)) {
         durable::remove_file(&directory.join(name))?;
     }
@@ -30,7 +58,7 @@ pub fn remove_unfinished_lists() -> Result<()> {
 
 /// Sets the mark of each installed package in `wanted` that has another one: true for automatic.
 pub fn set<'a>(wanted: impl IntoIterator<Item = (&'a PackageKey, bool)>) -> Result<()> {
-    let now = automatic()?;
+    let now = automatic(&Database::read()?)?;
     let (mut auto, mut manual) = (Vec::new(), Vec::new());
     for (key, automatic) in wanted {
         match (automatic, now.contains(key)) {
@@ -41,8 +69,25 @@ pub fn set<'a>(wanted: impl IntoIterator<Item = (&'a PackageKey, bool)>) -> Resu
     }
     for (verb, packages) in [("auto", auto), ("manual", manual)] {
         if !packages.is_empty() {
-            program::change("apt-mark").arg(verb).args(packages).run()?;
+            let options = arguments(WITHOUT_SOURCES).chain(arguments(WITHOUT_PREFERENCES));
+            program::change("apt-mark").args(options).arg(verb).args(packages).run()?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marked_packages_of_apts_list_are_found() {
+        let text = b"Package: a\nArchitecture: arm64\nAuto-Installed: 1\n\nPackage: manual\nArchitecture: arm64\n\
+                     Auto-Installed: 0\n\nPackage: b\nArchitecture: armhf\nAuto-Installed: 1\n\n\
+                     Package: old\nAuto-Installed: 1\n\n";
+        let names = |native| marked(text, native).iter().map(PackageKey::to_string).collect::<Vec<_>>();
+        assert_eq!(names("arm64"), ["a", "b:armhf", "old"]);
+        assert_eq!(names("armhf"), ["a:arm64", "b", "old"]);
+        assert!(marked(b"", "arm64").is_empty());
+    }
 }

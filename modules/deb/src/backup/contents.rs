@@ -165,7 +165,7 @@ fn check_space(affected: &Affected, database: &Database, dir: &Dir, reserve: u64
 
 /// Writes the `.deb` of every package with files to `dir`.
 fn keep_packages(affected: &Affected, database: &Database, deb_cache: &Path, dir: &Dir) -> Result<Vec<PackageBackup>> {
-    let (diversions, automatic) = (Diversions::read()?, mark::automatic()?);
+    let (diversions, automatic) = (Diversions::read()?, mark::automatic(database)?);
     let mut packages = Vec::new();
     for key in affected.packages.iter().cloned() {
         let stanza = database.find(&key).filter(|package| package.state() != "not-installed").cloned();

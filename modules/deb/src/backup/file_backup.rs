@@ -69,7 +69,13 @@ impl FileBackup {
 
     /// Restores every path that differs from its copy in `directory`.
     pub fn restore(&self, directory: &Path) -> Result<()> {
-        self.0.iter().try_for_each(|PreviousPath(path, previous)| previous.restore(path, directory))
+        self.restore_those(directory, |_| true)
+    }
+
+    /// Restores every path that `is_wanted` and differs from its copy in `directory`.
+    pub fn restore_those(&self, directory: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<()> {
+        let wanted = self.0.iter().filter(|PreviousPath(path, _)| is_wanted(path));
+        wanted.into_iter().try_for_each(|PreviousPath(path, previous)| previous.restore(path, directory))
     }
 
     /// Restores every path that is absent now.

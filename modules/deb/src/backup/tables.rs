@@ -65,7 +65,7 @@ impl Tables {
                 tables.unfinished.insert(key.to_string());
             }
         }
-        for key in mark::automatic()? {
+        for key in mark::automatic(&database)? {
             tables.automatic.insert(key.to_string(), "automatic".to_owned());
         }
         for diversion in Diversions::read()?.all() {

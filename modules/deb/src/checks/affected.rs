@@ -8,6 +8,7 @@ use mender_update_module::durable;
 
 use crate::apt::get::Transaction;
 use crate::checks::restorable;
+use crate::configuration;
 use crate::dpkg::database::{self, Database, Owners};
 use crate::dpkg::diversions::Diversions;
 use crate::dpkg::related_files;
@@ -22,8 +23,8 @@ pub struct Affected {
     /// The packages that change: those of the transaction, and those that lose a file to a package that
     /// replaces it.
     pub packages: BTreeSet<PackageKey>,
-    /// The files that have to be copied because no package restores them: configuration files, files of no
-    /// package, and dpkg's info files.
+    /// The files that have to be copied because no package restores them, or not in time: configuration files, files
+    /// of no package, dpkg's info files, and the configuration of dpkg and apt.
     pub copied: BTreeSet<PathBuf>,
     /// All paths, those of the previous packages and of the new ones, and the directories that they are in.
     pub paths: BTreeSet<PathBuf>,
@@ -59,6 +60,7 @@ impl Affected {
         affected.exclusive = exclusive_directories(&listed, &affected.packages, database)?;
         affected.paths.extend(listed);
         affected.add_surroundings()?;
+        affected.add_configuration()?;
         affected.paths.iter().try_for_each(|path| restorable::check_replaceable(path))?;
         Ok(affected)
     }
@@ -143,6 +145,16 @@ impl Affected {
         self.paths.extend(self.copied.iter().cloned());
         let parents: BTreeSet<_> = self.paths.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
         self.paths.extend(parents);
+        Ok(())
+    }
+
+    /// Adds the files of packages that configure dpkg or apt: a rollback restores them before it runs dpkg.
+    fn add_configuration(&mut self) -> Result<()> {
+        for path in self.paths.iter().filter(|path| configuration::contains(path)) {
+            if durable::metadata(path)?.is_some_and(|found| found.is_file()) {
+                self.copied.insert(path.clone());
+            }
+        }
         Ok(())
     }
 }

@@ -30,6 +30,12 @@ impl Database {
         Ok(Self { native: program::native_architecture()?, stanzas: Stanza::all(&status()?) })
     }
 
+    /// Reads the status file without dpkg, whose configuration may be broken. The native architecture is not known: the
+    /// keys of all packages have their architecture.
+    pub fn read_without_dpkg() -> Result<Self> {
+        Ok(Self { native: String::new(), stanzas: Stanza::all(&status()?) })
+    }
+
     /// The stanza of the package `key`, in any state.
     pub fn find(&self, key: &PackageKey) -> Option<&Stanza> {
         self.stanzas.iter().find(|stanza| stanza.key(&self.native).is_ok_and(|own| own == *key))

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use mender_update_module::{durable, log};
 use rustix::fs::{StatVfsMountFlags, statvfs};
+use serde::{Deserialize, Serialize};
 
 use crate::dpkg::program;
 use crate::paths::{is_directory, names};
@@ -17,6 +18,7 @@ use crate::paths::{is_directory, names};
 const DPKG_CONFIGURATION: [&str; 2] = ["/etc/dpkg/dpkg.cfg", "/etc/dpkg/dpkg.cfg.d"];
 
 /// The commands, in the order in which they run.
+#[derive(Serialize, Deserialize)]
 pub struct Hooks {
     before: Vec<String>,
     after: Vec<String>,

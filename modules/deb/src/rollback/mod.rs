@@ -4,6 +4,7 @@
 //!
 //! | step | what it restores |
 //! |---|---|
+//! | [`configuration`] | the configuration of dpkg and apt, before any program runs |
 //! | [`packages`] | packages, with dpkg |
 //! | [`structure`] | directories and symlinks to directories, before dpkg installs packages |
 //! | [`tables`] | diversions and stat overrides before that; alternatives, units, marks and selections after
@@ -12,6 +13,7 @@
 //! | [`verification`] | nothing: it compares the device with the backup |
 
 pub mod comparison;
+pub mod configuration;
 pub mod files;
 pub mod leftovers;
 pub mod packages;

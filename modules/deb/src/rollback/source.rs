@@ -9,7 +9,7 @@ use crate::backup::contents::{Backup, NewPackage};
 use crate::backup::directory::BackupDirectory;
 use crate::backup::path_record::PathRecord;
 use crate::dpkg::hooks::Hooks;
-use crate::dpkg::lock::{self, Lock};
+use crate::dpkg::lock::Lock;
 use crate::payload::package::StagedPackage;
 use crate::rollback::table_changes::TableChanges;
 
@@ -42,19 +42,21 @@ pub struct Recorded {
 }
 
 impl<'a> Source<'a> {
-    /// Takes dpkg's frontend lock, and reads the backup in `directory`.
+    /// Reads the tables and the hooks, with dpkg and apt. `record` is that in `directory`, and `frontend` is dpkg's
+    /// frontend lock.
     ///
     /// # Errors
-    /// When another package manager holds the lock for too long, or the backup cannot be read.
-    pub fn read(backup: &'a Backup, directory: BackupDirectory, new: New<'a>, lock_seconds: u64) -> Result<Self> {
-        let frontend = lock::take(lock::FRONTEND, lock_seconds)?;
-        let record = Recorded::read(&directory)?;
+    /// When the backup cannot be read, or dpkg or apt fails.
+    pub fn read(
+        backup: &'a Backup,
+        directory: BackupDirectory,
+        new: New<'a>,
+        record: Option<Recorded>,
+        frontend: Lock,
+        lock_seconds: u64,
+    ) -> Result<Self> {
         let tables = TableChanges::read(backup, &directory)?;
         Ok(Self { backup, directory, new, record, tables, hooks: Hooks::read()?, lock_seconds, _frontend: frontend })
-    }
-
-    pub fn recorded_paths(&self) -> impl Iterator<Item = &Path> {
-        self.record.iter().flat_map(|recorded| &recorded.paths).map(PathBuf::as_path)
     }
 
     pub fn is_recorded(&self, path: &Path) -> bool {
@@ -68,7 +70,8 @@ impl<'a> Source<'a> {
 }
 
 impl Recorded {
-    fn read(directory: &BackupDirectory) -> Result<Option<Self>> {
+    /// Reads the record in `directory`; `None` if a version without records began the update.
+    pub fn read(directory: &BackupDirectory) -> Result<Option<Self>> {
         let record = PathRecord::new(directory.record());
         if !record.exists()? {
             return Ok(None);

@@ -24,7 +24,8 @@ pub fn restore(source: &Source) -> Result<()> {
     source.backup.moved_directories.restore_absent(&source.directory.moved_directories())
 }
 
-fn restore_entry(RecordedPath { path, previous }: &RecordedPath, recorded: &Recorded) -> Result<()> {
+/// Restores one entry of [`restore`].
+pub fn restore_entry(RecordedPath { path, previous }: &RecordedPath, recorded: &Recorded) -> Result<()> {
     let found = durable::metadata(path)?;
     let is_directory = found.as_ref().is_some_and(Metadata::is_dir);
     let is_symlink = found.as_ref().is_some_and(Metadata::is_symlink);

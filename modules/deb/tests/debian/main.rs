@@ -7,6 +7,7 @@
 
 mod broken;
 mod conffiles;
+mod configuration;
 mod device;
 mod encodings;
 mod exact;

@@ -114,16 +114,25 @@ fn a_package_of_no_update_that_is_left_unfinished_fails_the_rollback() {
     assert!(log.contains("package other: \"unpacked 2\" instead of \"installed 1\""), "{log}");
 }
 
+/// A command of the shell that tries to change dpkg's database, and writes the result to `path`.
+fn attempt(path: &str) -> String {
+    let change = "env --unset=DPKG_FRONTEND_LOCKED /usr/bin/dpkg --set-selections < /dev/null 2> /dev/null";
+    format!("if {change}; then echo free; else echo locked; fi >> {path}")
+}
+
+/// Makes the device run `command` of the shell before each call of dpkg by the module, but not by apt.
+pub fn before_each_call_of_dpkg(device: &Device, command: &str) {
+    let dpkg = device.path("/usr/local/sbin/dpkg");
+    fs::write(&dpkg, format!("#!/bin/sh\n{command}\nexec /usr/bin/dpkg \"$@\"\n")).unwrap();
+    fs::set_permissions(&dpkg, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 #[test]
 fn other_package_managers_wait_until_the_rollback_is_verified() {
     let device = device();
     device.install(&[app("2.0")]);
-    // Every table of the rollback has a call of apt-mark; the last one is in the verification.
-    let attempt = "if dpkg --set-selections < /dev/null 2> /dev/null; then echo free; else echo locked; fi";
-    let script = format!("#!/bin/sh\n({attempt}) >> /srv/attempts\nexec /usr/bin/apt-mark \"$@\"\n");
-    let apt_mark = device.path("/usr/local/sbin/apt-mark");
-    fs::write(&apt_mark, script).unwrap();
-    fs::set_permissions(&apt_mark, fs::Permissions::from_mode(0o755)).unwrap();
+    // The module reads dpkg's database with a call of dpkg each time; the last time is in the verification.
+    before_each_call_of_dpkg(&device, &attempt("/srv/attempts"));
     device.ok("ArtifactRollback");
     let attempts = device.text("/srv/attempts");
     assert!(attempts.lines().count() > 2 && attempts.lines().all(|line| line == "locked"), "{attempts}");

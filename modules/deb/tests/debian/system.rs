@@ -17,10 +17,15 @@ use crate::relations::source;
 
 /// Makes the device's `/usr` a read-only mount.
 fn read_only_usr(device: &Device) {
-    let usr = device.path("/usr");
-    // Recursively, because the module is a mount in it.
-    mount_bind_recursive(&usr, &usr).unwrap();
-    mount_remount(&usr, MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+    read_only(device, "/usr");
+}
+
+/// Makes the device's `directory` a read-only mount.
+pub fn read_only(device: &Device, directory: &str) {
+    let directory = device.path(directory);
+    // Recursively, because the module is a mount in `/usr`.
+    mount_bind_recursive(&directory, &directory).unwrap();
+    mount_remount(&directory, MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
 }
 
 #[test]
@@ -45,12 +50,17 @@ fn a_read_only_root_is_updated_where_other_file_systems_have_the_changed_paths()
     device.assert_refused(&[app("1.0")], &["/usr", "read-only"]);
 }
 
-/// A command that remounts `/usr` with mount(2), called by perl, because the system has no program for it.
+/// A command that remounts `/usr`.
 fn remount(read_only: bool) -> String {
+    remount_of("/usr", read_only)
+}
+
+/// A command that remounts `directory` with mount(2), called by perl, because the system has no program for it.
+pub fn remount_of(directory: &str, read_only: bool) -> String {
     let flags = 4096 + 32 + u32::from(read_only); // MS_BIND, MS_REMOUNT, MS_RDONLY
     let number = if cfg!(target_arch = "x86_64") { 165 } else { 40 };
     format!(
-        "perl -e 'my ($none, $usr) = (qq(none), qq(/usr)); exit(syscall({number}, $none, $usr, $none, {flags}, 0) != 0)'"
+        "perl -e 'my ($none, $at) = (qq(none), qq({directory})); exit(syscall({number}, $none, $at, $none, {flags}, 0) != 0)'"
     )
 }
 
