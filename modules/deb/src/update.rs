@@ -51,6 +51,9 @@ pub struct Prepared {
     /// of version 0.1.0 may lack them.
     #[serde(default)]
     hooks: Option<Hooks>,
+    /// Whether the backup directory has a mark once the install has begun. A journal of version 0.1.0 may lack it.
+    #[serde(default)]
+    marks_begin: bool,
     /// The unit that this process runs in, if the update changes it and it has to restart.
     #[serde(rename = "restart")]
     restart_unit: Option<String>,
@@ -153,9 +156,15 @@ impl PackageUpdate {
     }
 
     fn install(&self, backup: &Backup) -> Result<()> {
+        let frontend = lock::take(lock::FRONTEND, self.options.lock_seconds)?;
         let database = Database::read()?;
+        backup.check_unchanged(&database)?;
+        database::check_finished()?;
         let (staged, removals) = (self.staged(&database)?, self.removals(&database));
+        durable::write_file(&self.directory.backup().begun(), b"")?;
         let inhibitor = RestartInhibitor::acquire()?;
+        // apt takes it itself.
+        drop(frontend);
         let installed = get::install(&staged, &removals, &self.options, &database)
             .and_then(|()| check_installed(&staged, &removals))
             .and_then(|()| get::check_configuration(&self.options))
@@ -168,6 +177,10 @@ impl PackageUpdate {
 
     fn restore(&self, prepared: &Prepared) -> Result<()> {
         check_identity(prepared.backup_directory.as_ref()).context("opening the backup failed")?;
+        if prepared.marks_begin && !durable::exists(&self.directory.backup().begun())? {
+            log!("rollback: the install had not begun, and has changed nothing");
+            return Ok(());
+        }
         let backup = &prepared.backup;
         if let Some(packages) = &backup.new_packages {
             // The rollback does not need the staged packages, and may need their space.
@@ -202,7 +215,8 @@ impl Update for PackageUpdate {
 
     fn prepare(&mut self) -> Result<Prepared> {
         let options = &self.options;
-        lock::wait_for_all(options.lock_seconds)?;
+        // Other package managers wait until the backup is complete.
+        let _frontend = lock::take_frontend(options.lock_seconds)?;
         // The limits are checked before dpkg or apt read a package.
         let mut staged = self.staged(&Database::read()?)?;
         package::read_items(&mut staged, options.max_files)?;
@@ -219,7 +233,7 @@ impl Update for PackageUpdate {
         let backup_directory = Some(Known::own(&directory.0)?);
         let own_unit = restart_inhibitor::own_unit()?;
         let restart_unit = own_unit.filter(|unit| changes_unit(&transaction, &database, unit));
-        Ok(Prepared { backup, backup_directory, hooks: Some(hooks), restart_unit })
+        Ok(Prepared { backup, backup_directory, hooks: Some(hooks), marks_begin: true, restart_unit })
     }
 
     fn activate(&self, prepared: &Prepared) -> Result<()> {

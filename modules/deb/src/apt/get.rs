@@ -71,7 +71,7 @@ pub fn install(staged: &[StagedPackage], remove: &[PackageKey], options: &Option
 }
 
 /// Downloads the packages that the installation of `staged` needs into `directory`, which has the directory `partial`,
-/// and changes nothing else. Leaves the reserve of `options` free.
+/// and changes nothing else, while this process holds the frontend lock. Leaves the reserve of `options` free.
 pub fn download(
     staged: &[StagedPackage],
     remove: &[PackageKey],
@@ -84,6 +84,8 @@ pub fn download(
         apt_get(staged, remove, options, database)
             .arg("-o")
             .arg(format!("Dir::Cache::Archives={}", directory.display()))
+            // Otherwise apt takes the frontend lock itself, although it only downloads.
+            .args(["-o", "Debug::NoLocking=true"])
             .args(downgrade)
     };
     let listed = apt().arg("--print-uris").output()?;

@@ -141,6 +141,19 @@ impl Backup {
         self.packages.iter().map(|package| (package.key.clone(), package.stanza.clone())).collect()
     }
 
+    /// Refuses an update of packages that another program has changed since the backup.
+    pub fn check_unchanged(&self, database: &Database) -> Result<()> {
+        for package in &self.packages {
+            let now = database.find(&package.key).filter(|stanza| stanza.state() != "not-installed");
+            ensure!(
+                now == package.stanza.as_ref(),
+                "update refused: package {} was changed by another program after the backup: install the artifact again",
+                package.key
+            );
+        }
+        Ok(())
+    }
+
     /// The marks of the packages that were installed: true for automatic.
     pub fn marks(&self) -> impl Iterator<Item = (&PackageKey, bool)> {
         let installed = self.packages.iter().filter(|package| package.deb.is_some());

@@ -22,6 +22,11 @@ impl BackupDirectory {
         self.0.join("record")
     }
 
+    /// The mark that the install has begun.
+    pub fn begun(&self) -> PathBuf {
+        self.0.join("begun")
+    }
+
     /// The tables of dpkg and apt before the install.
     pub fn tables_before(&self) -> PathBuf {
         self.0.join("tables.before")

@@ -137,6 +137,15 @@ pub fn is_interrupted() -> Result<bool> {
     Ok(entries.next().is_some())
 }
 
+/// Refuses an update while the status file lacks the updates of an interrupted dpkg.
+pub fn check_finished() -> Result<()> {
+    ensure!(
+        !is_interrupted()?,
+        "update refused: dpkg was interrupted after the backup: run dpkg --configure -a, then install the artifact again"
+    );
+    Ok(())
+}
+
 /// The paths of the info files of `package`, without those of the same package for another architecture.
 pub fn info_files(package: &Stanza) -> Result<Vec<PathBuf>> {
     info_files_of(&info_name(package)?)

@@ -31,13 +31,15 @@ pub struct Lock {
     _file: File,
 }
 
-/// Waits until no package manager holds a lock, at most `seconds` for each.
+/// Takes the frontend lock, and waits until no package manager holds another lock, at most `seconds` for each.
 ///
 /// # Errors
 /// When a lock is still held: the lock, and the process that holds it.
-pub fn wait_for_all(seconds: u64) -> Result<()> {
+pub fn take_frontend(seconds: u64) -> Result<Lock> {
+    let frontend = take(FRONTEND, seconds)?;
     let present = APT.into_iter().filter(|path| Path::new(path).exists());
-    [FRONTEND, DATABASE].into_iter().chain(present).try_for_each(|path| take(path, seconds).map(drop))
+    [DATABASE].into_iter().chain(present).try_for_each(|path| take(path, seconds).map(drop))?;
+    Ok(frontend)
 }
 
 /// Takes the lock `path`, waiting at most `seconds` for it.

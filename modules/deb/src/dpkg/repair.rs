@@ -10,8 +10,8 @@ use crate::dpkg::program;
 use crate::dpkg::stanza::Stanza;
 use crate::options::Conffiles;
 
-/// Completes an interrupted run of dpkg, between the commands of `hooks`. A failure is only logged:
-/// [`policy`](crate::checks::policy) refuses the update if it does not complete the rest.
+/// Completes an interrupted run of dpkg, between the commands of `hooks`, while this process holds the frontend lock. A
+/// failure is only logged: [`policy`](crate::checks::policy) refuses the update if it does not complete the rest.
 pub fn complete_interrupted_run(hooks: &Hooks) -> Result<()> {
     let unfinished = unfinished_packages(&Database::read()?);
     if unfinished.is_empty() && !database::is_interrupted()? {
@@ -20,7 +20,7 @@ pub fn complete_interrupted_run(hooks: &Hooks) -> Result<()> {
     log!("repairing an interrupted run of dpkg: {}", unfinished.join(", "));
     let options = conffile_options(Conffiles::Keep);
     hooks.run_around(|| {
-        if let Err(error) = program::change("dpkg").args(options).args(["--configure", "--pending"]).run() {
+        if let Err(error) = program::change_under_lock("dpkg").args(options).args(["--configure", "--pending"]).run() {
             log!("repairing an interrupted run of dpkg failed: {error:#}");
         }
         Ok(())

@@ -2,11 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::Duration;
 
 use mender_update_module_test::debian::Package;
 
 use crate::device::{Device, app, built};
 use crate::raw::RawPackage;
+use crate::relations::source;
+
+/// The table of the previous version; it exists once the backup is complete.
+const BACKUP: &str = "'/data/with spaces/update-modules/deb/old/tables.before'";
 
 /// The file with the administrator's commands after dpkg.
 const HOOK: &str = "/etc/apt/apt.conf.d/99test";
@@ -125,6 +131,80 @@ pub fn before_each_call_of_dpkg(device: &Device, command: &str) {
     let dpkg = device.path("/usr/local/sbin/dpkg");
     fs::write(&dpkg, format!("#!/bin/sh\n{command}\nexec /usr/bin/dpkg \"$@\"\n")).unwrap();
     fs::set_permissions(&dpkg, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Makes the device run `command` of the shell when the module stops a unit: after the backup, before the install.
+fn when_a_unit_is_stopped(device: &Device, command: &str) {
+    device.client.set("deb", "[units]\nstop = [\"app.service\"]\n").unwrap();
+    let systemctl = device.path("/usr/bin/systemctl");
+    fs::write(&systemctl, format!("#!/bin/sh\nPATH=/usr/sbin:/usr/bin\ncase \"$*\" in *stop*)\n{command}\nesac\n"))
+        .unwrap();
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_package_that_another_program_changes_between_backup_and_install_stays() {
+    let of_update = [app("2.0"), Package::new("extra", "2")];
+    // A power loss is simulated by a kill of the module.
+    for (name, version, then) in [("app", "1.1", "exit 0"), ("extra", "1", "exit 0"), ("app", "1.1", "kill -9 $PPID")] {
+        let device = Device::new(&[app("1.0")]);
+        let other = if name == "app" { app(version) } else { Package::new(name, version) };
+        fs::write(device.path("/srv/other.deb"), other.build().unwrap()).unwrap();
+        let command = "[ -e /srv/stopped ] || { : > /srv/stopped; dpkg --install /srv/other.deb";
+        when_a_unit_is_stopped(&device, &format!("{command}; {then}; }}"));
+        device.download(&of_update);
+        let outcome = device.client.call("ArtifactInstall").unwrap();
+        if then.starts_with("kill") {
+            assert_eq!(outcome.status.code(), None, "{outcome:?}");
+            device.ok("--recover");
+        } else {
+            assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+            let message = format!("update refused: package {name} was changed");
+            assert!(outcome.stderr.contains(&message), "{outcome:?}");
+        }
+        let changed = device.state();
+        device.roll_back();
+        device.assert_state(&changed);
+        device.assert_clean();
+        assert_eq!(device.version(name), format!("ii {version}"), "{then}");
+        device.install(&of_update);
+        assert_eq!([device.version("app"), device.version("extra")], ["ii 2.0", "ii 2"]);
+    }
+}
+
+#[test]
+fn an_install_waits_for_another_package_manager_and_compares_what_it_has_changed() {
+    let device = Device::new(&[app("1.0")]);
+    let other = app("1.1").script("preinst", ": > /srv/begun; sleep 3").build().unwrap();
+    when_a_unit_is_stopped(
+        &device,
+        "[ -e /srv/begun ] || touch /srv/stopped; while [ ! -e /srv/begun ]; do sleep 0.1; done",
+    );
+    device.download(&[app("2.0")]);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !device.path("/srv/stopped").exists() {
+                thread::sleep(Duration::from_millis(10));
+            }
+            device.dpkg(&[other]);
+        });
+        let log = device.fails("ArtifactInstall");
+        assert!(log.contains("waiting for the lock") && log.contains("package app was changed"), "{log}");
+    });
+    device.roll_back();
+    assert_eq!(device.version("app"), "ii 1.1");
+}
+
+#[test]
+fn other_package_managers_wait_until_the_backup_is_complete() {
+    let device = Device::new(&[app("1.0")]);
+    source(&device, "copy", &[Package::new("needed", "1")]);
+    device.client.set("deb", "network = true\n").unwrap();
+    before_each_call_of_dpkg(&device, &format!("[ -e {BACKUP} ] || {{ {}; }}", attempt("/srv/attempts")));
+    device.install(&[app("2.0").field("Depends", "needed")]);
+    let attempts = device.text("/srv/attempts");
+    assert!(attempts.lines().count() > 2 && attempts.lines().all(|line| line == "locked"), "{attempts}");
+    assert_eq!([device.version("app"), device.version("needed")], ["ii 2.0", "ii 1"]);
 }
 
 #[test]
