@@ -139,7 +139,9 @@ impl ProjectUpdate {
             let previous = Project::read(&self.active())?;
             self.systemd.install(&previous)?;
             let started = SystemTime::now();
-            if let Err(error) = self.systemd.start(&previous) {
+            // Twice: if systemctl itself has failed, systemd has not tried, and does not restart the units.
+            let start = || self.systemd.start(&previous);
+            if let Err(error) = start().or_else(|_| start()) {
                 log!("starting the previous version failed: {error:#}; the rollback continues");
                 health::show_logs(&previous, &self.engine, started);
             }

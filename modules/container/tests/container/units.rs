@@ -95,6 +95,21 @@ fn a_previous_version_that_does_not_start_is_logged_and_blocks_no_update() {
 }
 
 #[test]
+fn a_start_that_fails_once_in_a_rollback_is_repeated() {
+    let mut device = Device::new();
+    let fails = device.client.device().join("fails");
+    let script = format!("case \" $* \" in *' start '*) rm '{}' 2> /dev/null && exit 1 ;; esac", fails.display());
+    device.before_systemctl(&script);
+    let previous = device.update("shop", TAG, "1");
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
+    device.ok("ArtifactInstall");
+    fs::write(&fails, "").unwrap();
+    device.ok("ArtifactRollback");
+    assert!(!fails.exists(), "no start has failed");
+    assert_eq!(device.running("shop.web"), Some(previous.id));
+}
+
+#[test]
 fn an_install_that_fails_with_a_previous_version_that_does_not_start_is_rolled_back() {
     let mut device = Device::new();
     let migrated = device.client.device().join("migrated");
