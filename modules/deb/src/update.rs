@@ -161,6 +161,7 @@ impl PackageUpdate {
         backup.check_unchanged(&database)?;
         database::check_finished()?;
         let (staged, removals) = (self.staged(&database)?, self.removals(&database));
+        backup.check_covers(&get::simulate(&staged, &removals, &self.options, &database)?)?;
         durable::write_file(&self.directory.backup().begun(), b"")?;
         let inhibitor = RestartInhibitor::acquire()?;
         // apt takes it itself.

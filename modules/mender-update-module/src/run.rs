@@ -115,7 +115,11 @@ fn under_way(name: &str) -> Result<Answer> {
             println!("{}", record.display());
             Ok(None)
         }
-        None => bail!("no update is pending"),
+        None => {
+            // A datastore that the settings meant was not looked at.
+            settings_file::datastore(name).context(Unknown)?;
+            bail!("no update is pending")
+        }
     }
 }
 

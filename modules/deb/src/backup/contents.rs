@@ -10,6 +10,7 @@ use mender_update_module::durable::{self, Dir};
 use mender_update_module::{FileName, log};
 use serde::{Deserialize, Serialize};
 
+use crate::apt::get::Transaction;
 use crate::apt::mark;
 use crate::backup::deb_cache;
 use crate::backup::directory::BackupDirectory;
@@ -151,6 +152,19 @@ impl Backup {
                 package.key
             );
         }
+        Ok(())
+    }
+
+    /// Refuses an update of which apt would change other packages than at the time of the backup, because another
+    /// program has changed them since.
+    pub fn check_covers(&self, transaction: &Transaction) -> Result<()> {
+        let other = transaction.packages().find(|key| self.package(key).is_none());
+        ensure!(
+            other.is_none(),
+            "update refused: apt would also change package {}, which another program has changed after the backup: \
+             install the artifact again",
+            other.map(ToString::to_string).unwrap_or_default()
+        );
         Ok(())
     }
 

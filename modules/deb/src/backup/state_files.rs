@@ -113,8 +113,9 @@ pub fn restore(path: &Path, entry: Option<&str>) -> Result<()> {
     match kind {
         "directory" => {
             let directory = durable::make_dirs(path)?;
-            let modified = directory.attributes()?.modified;
-            directory.set_attributes(&Attributes { modified, ..attributes })
+            // The entry has neither its modification time nor its extended attributes.
+            let Attributes { modified, extended, .. } = directory.attributes()?;
+            directory.set_attributes(&Attributes { modified, extended, ..attributes })
         }
         "file" => {
             durable::write_file(path, content.as_bytes())?;

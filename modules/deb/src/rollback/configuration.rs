@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use mender_update_module::durable;
+use mender_update_module::{durable, first_error};
 
 use crate::backup::contents::Backup;
 use crate::backup::directory::BackupDirectory;
@@ -19,10 +19,10 @@ use crate::rollback::{path_restore, structure};
 /// Restores what the update has changed in the configuration. Attributes of files and empty directories are left to
 /// the other steps.
 pub fn restore(backup: &Backup, directory: &BackupDirectory, record: Option<&Recorded>) -> Result<()> {
-    if let Some(recorded) = record {
-        remove_new(&restore_recorded(recorded)?, backup)?;
-    }
-    backup.files.restore_those(&directory.files(), configuration::contains)
+    // A part that fails must not keep the others from being restored.
+    let files = backup.files.restore_those(&directory.files(), configuration::contains);
+    let recorded = record.map_or(Ok(()), |recorded| remove_new(&restore_recorded(recorded)?, backup));
+    first_error([files, recorded])
 }
 
 /// Restores directories and symlinks. Returns the new files.

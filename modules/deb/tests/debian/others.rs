@@ -172,6 +172,22 @@ fn a_package_that_another_program_changes_between_backup_and_install_stays() {
     }
 }
 
+/// apt would remove it: nothing has checked that, and the backup does not have the package.
+#[test]
+fn another_package_that_conflicts_with_the_update_since_the_backup_stays() {
+    let old = Package::new("other", "1");
+    for installed in [vec![app("1.0"), old], vec![app("1.0")]] {
+        let device = Device::new(&installed);
+        fs::write(device.path("/srv/other.deb"), Package::new("other", "2").build().unwrap()).unwrap();
+        when_a_unit_is_stopped(&device, "dpkg --install /srv/other.deb");
+        device.download(&[app("2.0").field("Breaks", "other (>= 2)")]);
+        let log = device.fails("ArtifactInstall");
+        assert!(log.contains("apt would also change package other"), "{log}");
+        device.roll_back();
+        assert_eq!([device.version("app"), device.version("other")], ["ii 1.0", "ii 2"]);
+    }
+}
+
 #[test]
 fn an_install_waits_for_another_package_manager_and_compares_what_it_has_changed() {
     let device = Device::new(&[app("1.0")]);

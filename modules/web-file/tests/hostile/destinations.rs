@@ -162,9 +162,14 @@ fn a_pending_update_is_found_for_any_datastore() {
     let settings = device.client.settings().join("web-file.toml");
     fs::write(&settings, "datastore =\n").unwrap();
     assert_eq!(code(), Some(0), "settings that are not TOML");
+    let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
+    let call = call.arg("--under-way").env("MENDER_MODULES_SETTINGS", device.client.settings());
+    let elsewhere = call.env("MENDER_DATASTORE_DIR", device.client.device().join("elsewhere")).output().unwrap();
+    assert_eq!(elsewhere.status.code(), Some(2), "the settings may have meant another datastore");
     fs::set_permissions(&settings, fs::Permissions::from_mode(0o666)).unwrap();
     assert_eq!(code(), Some(2), "settings that are not trusted");
     fs::set_permissions(&settings, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&settings, "").unwrap();
     device.ok("Cleanup");
     assert_eq!(code(), Some(1), "none");
     assert!(!under_way(&format!("\"{datastore}\"")).0, "it has ended");
