@@ -13,7 +13,7 @@ complete -c container-artifact-gen -l run -d 'Runs the image as one service; wit
 complete -c container-artifact-gen -l compose -d 'Compose file; may be repeated' -r -F
 complete -c container-artifact-gen -l profile -d 'Active profile of the compose files; may be repeated' -r
 complete -c container-artifact-gen -l quadlet -d 'Quadlet file for podman: .container, .pod, .volume or .network; may be repeated' -r -F
-complete -c container-artifact-gen -l archive -d 'Files beside the compose or quadlet files: a directory, or a tar archive' -r -F
+complete -c container-artifact-gen -l archive -d 'Files beside the compose or quadlet files: a tar archive, or a directory, whose content is packed without its name' -r -F
 complete -c container-artifact-gen -l service -d 'With --run: name of the service [default: the last part of the image\'s name]' -r
 complete -c container-artifact-gen -l publish -d 'With --run: port that is published, such as 80:8080; may be repeated' -r
 complete -c container-artifact-gen -l volume -d 'With --run: volume, such as shop-data:/data; may be repeated' -r

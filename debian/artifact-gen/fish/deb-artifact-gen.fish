@@ -15,6 +15,6 @@ default\t''"
 complete -c deb-artifact-gen -l dry-run -d 'Checks everything, shows the command, and writes no artifact'
 complete -c deb-artifact-gen -l json -d 'Writes the summary as JSON'
 complete -c deb-artifact-gen -l allow-downgrade -d 'Allows a version that is older than the installed one'
-complete -c deb-artifact-gen -l reboot -d 'Reboots the device after the update'
+complete -c deb-artifact-gen -l reboot -d 'Marks the update as one that needs a reboot: in managed mode the client then reboots the device'
 complete -c deb-artifact-gen -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c deb-artifact-gen -s V -l version -d 'Print version'

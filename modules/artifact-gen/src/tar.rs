@@ -37,8 +37,36 @@ impl Archive {
         let version = Words::new("tar").args(["--version"]).output(tmp)?;
         ensure!(version.contains("GNU tar"), "tar is not GNU tar: install GNU tar, and put it first in PATH");
         let tar = self.command(directory, to, std::env::var("SOURCE_DATE_EPOCH").ok());
+        // A path is that of a file with the time.
+        if let Some(time) = self.mtime.as_ref().filter(|time| !time.starts_with(['/', '.'])) {
+            // tar itself takes a mistake for a time long ago.
+            let date = Words::new("date").args(["--date", time, "+%s"]).output(tmp);
+            ensure!(date.is_ok(), "option --mtime {time} refused: use a date such as 2026-11-27, or @SECONDS");
+        }
         let what = format!("archiving {}", directory.display());
         step(&what, Some(to), || tar.output(tmp)).with_context(|| format!("{what} failed"))?;
+        Ok(())
+    }
+
+    /// Refuses options of the archive for `path`, which is an archive already.
+    ///
+    /// # Errors
+    /// The option, and the remedy.
+    pub fn refuse(&self, path: &Path) -> Result<()> {
+        let given = [
+            ("--owner", self.owner.is_some()),
+            ("--mtime", self.mtime.is_some()),
+            ("--xattrs", self.xattrs),
+            ("--acls", self.acls),
+            ("--sparse", self.sparse),
+        ];
+        let option = given.into_iter().find(|(_, given)| *given);
+        ensure!(
+            option.is_none(),
+            "option {} refused: {} is an archive already: give a directory, or set it when you make the archive",
+            option.unwrap_or_default().0,
+            path.display()
+        );
         Ok(())
     }
 

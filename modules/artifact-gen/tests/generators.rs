@@ -59,6 +59,7 @@ impl Bench {
         bench.write("conf.container", b"[Container]\nImage=localhost/shop:2\nVolume=./conf:/conf\n");
         bench.write("dots.container", b"[Container]\nImage=localhost/shop:2\nVolume=/srv/data/../../etc:/etc\n");
         symlink("elsewhere", bench.path("link")).unwrap();
+        bench.write("dest.json", br#"{"dest_dir": "/x"}"#);
         bench.write("empty-id.json", br#"{"images": []}"#);
         bench
     }
@@ -240,6 +241,18 @@ const BAD: &[(&str, &str)] = &[
     (
         "container --project shop --device-engine docker --quadlet web.container shop.tar",
         "quadlets need podman: with docker, write the project as run or compose",
+    ),
+    (
+        "directory -d /srv/app --mtime nonsense tree",
+        "option --mtime nonsense refused: use a date such as 2026-11-27, or @SECONDS",
+    ),
+    (
+        "directory -d /srv/app --owner root shop.tar",
+        "option --owner refused: shop.tar is an archive already: give a directory, or set it when you make the archive",
+    ),
+    (
+        "directory -d /srv/app --meta-data dest.json tree",
+        "meta-data key dest_dir refused: give the directory with --dest-dir",
     ),
     (
         "container --project shop --run --meta-data empty-id.json shop.tar",

@@ -106,7 +106,7 @@ pub(crate) fn help(name: &str, version: &str) -> String {
          \x20 {name} --status [--json]         prints the pending update, and the next command\n\
          \x20 {name} --check-settings [FILE]   checks the settings, /etc/mender-modules/{name}.toml or FILE\n\
          \x20 {name} --recover [TREE]          ends an interrupted update, as at boot\n\
-         \x20 {name} --under-way               prints the journal of the pending update, if it exists; else fails\n\
+         \x20 {name} --under-way               prints the path of the pending update's journal; exit code 1: none\n\
          \x20 {name} --version                 prints the version\n\
          \x20 {name} --help                    prints this help"
     )

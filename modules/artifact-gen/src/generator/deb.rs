@@ -35,7 +35,7 @@ pub struct Deb {
     /// What happens to configuration files that were changed on the device [default: keep]
     #[arg(long, value_name = "ACTION")]
     conffiles: Option<Conffiles>,
-    /// Reboots the device after the update
+    /// Marks the update as one that needs a reboot: in managed mode the client then reboots the device
     #[arg(long)]
     reboot: bool,
 }

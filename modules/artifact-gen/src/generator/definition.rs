@@ -30,7 +30,8 @@ pub struct DefinitionOptions {
     /// Quadlet file for podman: .container, .pod, .volume or .network; may be repeated
     #[arg(long, value_name = "FILE")]
     quadlet: Vec<PathBuf>,
-    /// Files beside the compose or quadlet files: a directory, or a tar archive
+    /// Files beside the compose or quadlet files: a tar archive, or a directory, whose content is packed without its
+    /// name
     #[arg(long, value_name = "PATH")]
     archive: Option<PathBuf>,
     /// With --run: name of the service [default: the last part of the image's name]

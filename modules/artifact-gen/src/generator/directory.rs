@@ -3,14 +3,14 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use directory::artifact::{DEST_DIR, UPDATE_TAR, check, check_destination};
 use mender_update_module::{ArtifactContent, FileName, PayloadFile};
 use serde_json::Map;
 
 use super::{Checked, Draft, Generator, made, place, renamed, require_outside};
-use crate::options::Options;
+use crate::options::{Options, object};
 use crate::tar::Archive;
 
 /// Makes an artifact for the module directory: the content of one directory
@@ -47,6 +47,10 @@ impl Generator for Directory {
 
     fn draft(&self, tmp: &Path) -> Result<Draft> {
         check_destination(&self.dest_dir)?;
+        if let Some(path) = &self.options.meta_data {
+            let is_twice = object(path)?.contains_key(DEST_DIR);
+            ensure!(!is_twice, "meta-data key {DEST_DIR} refused: give the directory with --dest-dir");
+        }
         let found = self.tree.metadata().with_context(|| format!("reading {} failed", self.tree.display()))?;
         let mut notes = Vec::new();
         let archive = if found.is_dir() {
@@ -62,6 +66,7 @@ impl Generator for Directory {
             self.archive.write(&self.tree, &path, tmp)?;
             PayloadFile { name: FileName::new(UPDATE_TAR)?, path }
         } else {
+            self.archive.refuse(&self.tree)?;
             renamed(&self.tree, UPDATE_TAR, tmp)?
         };
         let destination = made(DEST_DIR, self.dest_dir.as_os_str().as_encoded_bytes(), tmp)?;
