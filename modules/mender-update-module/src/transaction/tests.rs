@@ -1,5 +1,6 @@
 //! Each step of a transaction, with an update that records its calls and fails where a test asks for it.
 
+mod queries;
 mod set_aside;
 
 use std::fs::{self, OpenOptions};
@@ -48,6 +49,10 @@ impl Update for Recorded {
 
     fn roll_back(&self, _: &Prepared, trigger: Trigger) -> Result<()> {
         self.call(if trigger == Trigger::Boot { "roll-back-at-boot" } else { "roll-back" })
+    }
+
+    fn needs_reboot(&self, _: &Prepared) -> Result<NeedsReboot> {
+        Ok(NeedsReboot::Yes)
     }
 
     fn discard(&self, _: Option<&Prepared>) -> Result<()> {
