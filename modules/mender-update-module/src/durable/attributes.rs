@@ -34,6 +34,15 @@ fn absent_or(removed: rustix::io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// Whether an extended attribute exists, by the result of reading its size.
+fn exists(size: rustix::io::Result<usize>) -> io::Result<bool> {
+    match size {
+        Ok(_) => Ok(true),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The times of last access and last modification, in seconds and nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
@@ -110,8 +119,10 @@ impl Attributes {
     pub(super) fn set_on(&self, fd: impl AsFd) -> io::Result<()> {
         require_account(self.owner, self.group)?;
         fs::fchown(&fd, Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)))?;
-        for name in self.absent_acls().filter(|name| fs::fgetxattr(&fd, *name, &mut [0; 0]).is_ok()) {
-            absent_or(fs::fremovexattr(&fd, name))?;
+        for name in self.absent_acls() {
+            if exists(fs::fgetxattr(&fd, name, &mut [0; 0]))? {
+                absent_or(fs::fremovexattr(&fd, name))?;
+            }
         }
         fs::fchmod(&fd, Mode::from_raw_mode(self.mode))?;
         for (name, value) in &self.extended {
@@ -129,8 +140,10 @@ impl Attributes {
         let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd())).join(name);
         let stat = fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-            for acl in self.absent_acls().filter(|acl| fs::lgetxattr(&path, *acl, &mut [0; 0]).is_ok()) {
-                absent_or(fs::lremovexattr(&path, acl))?;
+            for acl in self.absent_acls() {
+                if exists(fs::lgetxattr(&path, acl, &mut [0; 0]))? {
+                    absent_or(fs::lremovexattr(&path, acl))?;
+                }
             }
             fs::chmodat(&directory, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
         }
@@ -174,6 +187,13 @@ mod tests {
     use super::super::Dir;
     use super::*;
     use crate::name::FileName;
+
+    #[test]
+    fn an_acl_that_cannot_be_read_is_not_taken_for_none() {
+        assert!(exists(Ok(44)).unwrap());
+        assert!(!exists(Err(Errno::NODATA)).unwrap() && !exists(Err(Errno::OPNOTSUPP)).unwrap());
+        assert!(exists(Err(Errno::IO)).is_err());
+    }
 
     #[test]
     fn an_attribute_that_the_file_system_does_not_support_is_an_error() {
