@@ -56,6 +56,9 @@ pub struct Mutants {
     /// Tries only mutants without a record in docs/evidence/mutants.jsonl
     #[arg(long)]
     untried: bool,
+    /// Runs the tests of the mutant's package only, and records nothing of those that they do not notice
+    #[arg(long)]
+    own_tests: bool,
     /// The number of mutants that are tried in parallel
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     jobs: u32,
@@ -81,7 +84,7 @@ enum Tests {
 impl Mutants {
     /// At most `sample` mutants, shifted by `offset`.
     pub fn sample(sample: u32, offset: u32) -> Self {
-        Self { sample: Some(sample), offset, file: Vec::new(), untried: false, jobs: 1, write: false }
+        Self { sample: Some(sample), offset, file: Vec::new(), untried: false, own_tests: false, jobs: 1, write: false }
     }
 
     /// Tries the mutants, prints a table, and returns a summary.
@@ -101,10 +104,14 @@ impl Mutants {
             let chosen = [self.chosen(), named, spread.to_vec()].concat();
             self.try_mutants(sh, step, &program, Tests::OfItsPackage, &chosen)
         })?;
-        self.try_missed(sh, &program, &mut outcomes)?;
+        if !self.own_tests {
+            self.try_missed(sh, &program, &mut outcomes)?;
+        }
         println!("{}", outcomes.table());
         if self.write {
-            self.write(sh, &program, &path, &outcomes)?;
+            // Other tests may notice what those of the package do not.
+            let final_ones = if self.own_tests { outcomes.without_missed() } else { outcomes.clone() };
+            self.write(sh, &program, &path, &final_ones)?;
         }
         let missed: Vec<_> = outcomes.missed().collect();
         ensure!(
@@ -220,8 +227,9 @@ impl Mutants {
         let offset = if self.offset > 0 { format!(" --offset {}", self.offset) } else { String::new() };
         let files: String = self.file.iter().map(|file| format!(" --file {file}")).collect();
         let untried = if self.untried { " --untried" } else { "" };
+        let own_tests = if self.own_tests { " --own-tests" } else { "" };
         let write = if self.write { " --write" } else { "" };
-        format!("cargo xtask mutants{sample}{offset}{files}{untried}{write}")
+        format!("cargo xtask mutants{sample}{offset}{files}{untried}{own_tests}{write}")
     }
 }
 
@@ -275,8 +283,9 @@ mod tests {
     #[test]
     fn the_command_is_shown_with_its_options() {
         let file = vec!["a.rs".into()];
-        let mutants = Mutants { sample: Some(5), offset: 3, file, untried: true, jobs: 2, write: true };
-        assert_eq!(mutants.command(), "cargo xtask mutants --sample 5 --offset 3 --file a.rs --untried --write");
+        let mutants = Mutants { sample: Some(5), offset: 3, file, untried: true, own_tests: true, jobs: 2, write: true };
+        let options = "--sample 5 --offset 3 --file a.rs --untried --own-tests --write";
+        assert_eq!(mutants.command(), format!("cargo xtask mutants {options}"));
     }
 
     #[test]

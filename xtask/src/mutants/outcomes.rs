@@ -14,7 +14,7 @@ const TIMEOUT: &str = "timeout";
 const UNVIABLE: &str = "unviable";
 
 /// The outcomes by the names of the mutants: file, position and change.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Outcomes(pub BTreeMap<String, String>);
 
 impl Outcomes {
@@ -40,6 +40,11 @@ impl Outcomes {
     pub fn of(mut self, names: &[String]) -> Self {
         self.0.retain(|name, _| names.contains(name));
         self
+    }
+
+    /// The outcomes of the mutants that a test has noticed, or that do not compile.
+    pub fn without_missed(&self) -> Self {
+        Self(self.0.clone().into_iter().filter(|(_, outcome)| outcome != MISSED).collect())
     }
 
     /// The records of a run from `commit`.
@@ -121,6 +126,12 @@ mod tests {
     fn mutants_of_other_code_do_not_count() {
         let outcomes = outcomes([&[0], &[1], &[], &[]]).of(&["a.rs:0".to_owned()]);
         assert_eq!(outcomes.to_string(), "1 of 1 mutants noticed, 0 do not compile");
+    }
+
+    #[test]
+    fn what_is_not_noticed_is_left_out_of_the_others() {
+        let others = outcomes([&[0], &[1], &[2], &[3]]).without_missed();
+        assert_eq!(others.0.into_keys().collect::<Vec<_>>(), ["a.rs:0", "a.rs:2", "a.rs:3"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The calls of systemd: their order, and units that do not stop.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::json;
 use test_image::Mode;
@@ -94,19 +95,26 @@ fn a_previous_version_that_does_not_start_is_logged_and_blocks_no_update() {
     }
 }
 
-#[test]
-fn a_start_that_fails_once_in_a_rollback_is_repeated() {
+/// A device with the second version of `shop`, uncommitted, on which the calls of systemctl that match `calls` fail
+/// while a file exists, if `failing` succeeds with its name; with that file and the image of the first version.
+fn device_with_failing_systemctl(calls: &str, failing: &str) -> (Device, PathBuf, String) {
     let mut device = Device::new();
     let fails = device.client.device().join("fails");
-    let script = format!("case \" $* \" in *' start '*) rm '{}' 2> /dev/null && exit 1 ;; esac", fails.display());
+    let script = format!("case \" $* \" in {calls}) {failing} '{}' 2> /dev/null && exit 1 ;; esac", fails.display());
     device.before_systemctl(&script);
     let previous = device.update("shop", TAG, "1");
     assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
     device.ok("ArtifactInstall");
     fs::write(&fails, "").unwrap();
+    (device, fails, previous.id)
+}
+
+#[test]
+fn a_start_that_fails_once_in_a_rollback_is_repeated() {
+    let (device, fails, previous) = device_with_failing_systemctl("*' start '*", "rm");
     device.ok("ArtifactRollback");
     assert!(!fails.exists(), "no start has failed");
-    assert_eq!(device.running("shop.web"), Some(previous.id));
+    assert_eq!(device.running("shop.web"), Some(previous));
 }
 
 #[test]
@@ -131,20 +139,13 @@ fn an_install_that_fails_with_a_previous_version_that_does_not_start_is_rolled_b
 
 #[test]
 fn a_rollback_that_neither_stops_the_new_version_nor_starts_the_previous_one_reports_both() {
-    let mut device = Device::new();
-    let fails = device.client.device().join("fails");
-    let script = format!("case \" $* \" in *' stop '*|*' start '*) test ! -e '{}' || exit 1 ;; esac", fails.display());
-    device.before_systemctl(&script);
-    let previous = device.update("shop", TAG, "1");
-    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
-    device.ok("ArtifactInstall");
-    fs::write(&fails, "").unwrap();
+    let (device, fails, previous) = device_with_failing_systemctl("*' stop '*|*' start '*", "test -e");
     let outcome = device.client.call("ArtifactRollback").unwrap();
     refused(&outcome, "rollback failed: stopping the new version failed: systemctl stop failed");
     assert!(outcome.stderr.contains("starting the previous version failed: systemctl start failed"), "{outcome:?}");
     fs::remove_file(fails).unwrap();
     device.all(&["ArtifactRollback", "ArtifactFailure", "Cleanup"]);
-    assert_eq!(device.running("shop.web"), Some(previous.id));
+    assert_eq!(device.running("shop.web"), Some(previous));
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl Backup {
     /// Refuses an update of packages that another program has changed since the backup.
     pub fn check_unchanged(&self, database: &Database) -> Result<()> {
         for package in &self.packages {
-            let now = database.find(&package.key).filter(|stanza| stanza.state() != "not-installed");
+            let now = database.find_known(&package.key);
             ensure!(
                 now == package.stanza.as_ref(),
                 "update refused: package {} was changed by another program after the backup: install the artifact again",
@@ -195,7 +195,7 @@ fn keep_packages(affected: &Affected, database: &Database, deb_cache: &Path, dir
     let (diversions, automatic) = (Diversions::read()?, mark::automatic(database)?);
     let mut packages = Vec::new();
     for key in affected.packages.iter().cloned() {
-        let stanza = database.find(&key).filter(|package| package.state() != "not-installed").cloned();
+        let stanza = database.find_known(&key).cloned();
         let with_files = stanza.as_ref().filter(|package| package.has_files());
         let deb = match with_files {
             Some(package) => {

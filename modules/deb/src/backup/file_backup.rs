@@ -74,8 +74,8 @@ impl FileBackup {
 
     /// Restores every path that `is_wanted` and differs from its copy in `directory`.
     pub fn restore_those(&self, directory: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<()> {
-        let wanted = self.0.iter().filter(|PreviousPath(path, _)| is_wanted(path));
-        wanted.into_iter().try_for_each(|PreviousPath(path, previous)| previous.restore(path, directory))
+        let mut wanted = self.0.iter().filter(|PreviousPath(path, _)| is_wanted(path));
+        wanted.try_for_each(|PreviousPath(path, previous)| previous.restore(path, directory))
     }
 
     /// Restores every path that is absent now.

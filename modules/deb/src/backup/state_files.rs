@@ -131,3 +131,31 @@ pub fn restore(path: &Path, entry: Option<&str>) -> Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mender_update_module::durable::Dir;
+
+    use super::*;
+
+    /// A default ACL as Linux stores it in an attribute: version 2, then tag, permissions and ID of owner, group and
+    /// others.
+    fn default_acl() -> Vec<u8> {
+        let entries = [(1_u16, 7_u16), (4, 5), (32, 1)].map(|(tag, permissions)| {
+            [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &u32::MAX.to_le_bytes()].concat()
+        });
+        [2_u32.to_le_bytes().to_vec(), entries.concat()].concat()
+    }
+
+    #[test]
+    fn a_directory_keeps_its_acl_and_its_modification_time() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("multi-user.target.wants");
+        let directory = durable::make_dirs(&path).unwrap();
+        let extended = vec![("system.posix_acl_default".into(), default_acl())];
+        let expected = Attributes { mode: 0o750, modified: (1, 2), extended, ..directory.attributes().unwrap() };
+        directory.set_attributes(&Attributes { mode: 0o700, ..expected.clone() }).unwrap();
+        restore(&path, Some(&format!("directory {} {} {} 0 0 ", 0o750, expected.owner, expected.group))).unwrap();
+        assert_eq!(Dir::open(&path).unwrap().attributes().unwrap(), expected);
+    }
+}

@@ -41,6 +41,11 @@ impl Database {
         self.stanzas.iter().find(|stanza| stanza.key(&self.native).is_ok_and(|own| own == *key))
     }
 
+    /// The stanza of the package `key`, unless dpkg knows only its selection.
+    pub fn find_known(&self, key: &PackageKey) -> Option<&Stanza> {
+        self.find(key).filter(|stanza| stanza.is_known())
+    }
+
     /// Every package with a name and an architecture.
     pub fn all(&self) -> impl Iterator<Item = (PackageKey, &Stanza)> {
         self.stanzas.iter().filter_map(|stanza| Some((stanza.key(&self.native).ok()?, stanza)))
@@ -65,7 +70,7 @@ impl Database {
     /// The info files with a name that one of the packages `keys` gives to its own, where no package in the database
     /// has that name: a power loss may leave the files of a package that dpkg does not know.
     pub fn orphaned_info_files<'a>(&self, keys: impl Iterator<Item = &'a PackageKey>) -> Result<Vec<PathBuf>> {
-        let known = self.stanzas.iter().filter(|stanza| stanza.state() != "not-installed");
+        let known = self.stanzas.iter().filter(|stanza| stanza.is_known());
         let known: BTreeSet<_> = known.filter_map(|stanza| info_name(stanza).ok()).collect();
         let mut found = Vec::new();
         for PackageKey { name, foreign } in keys {
@@ -81,7 +86,7 @@ impl Database {
     pub fn owners<'a, P: AsRef<Path> + 'a + ?Sized>(&self, paths: impl IntoIterator<Item = &'a P>) -> Result<Owners> {
         let mut owners: BTreeMap<_, _> =
             paths.into_iter().map(|path| (merged_usr(path.as_ref()), Vec::new())).collect();
-        for stanza in self.stanzas.iter().filter(|stanza| stanza.state() != "not-installed") {
+        for stanza in self.stanzas.iter().filter(|stanza| stanza.is_known()) {
             let key = stanza.key(&self.native)?;
             for path in files_of(stanza)? {
                 owners.get_mut(&merged_usr(&path)).into_iter().for_each(|owners| owners.push(key.clone()));

@@ -153,6 +153,11 @@ impl Stanza {
         self.state() == "installed" && self.status_word(1) == "ok"
     }
 
+    /// Whether dpkg knows more of the package than its selection.
+    pub fn is_known(&self) -> bool {
+        self.state() != "not-installed"
+    }
+
     /// Whether dpkg has nothing left to do for the package: it is installed, or it is not.
     pub fn is_finished(&self) -> bool {
         matches!(self.state(), "installed" | "config-files" | "not-installed") && self.status_word(1) == "ok"

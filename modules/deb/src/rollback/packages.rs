@@ -164,7 +164,7 @@ fn run_dpkg(action: &str, arguments: &[String]) {
 pub fn unrestored<'a>(source: &'a Source) -> Result<Vec<&'a PackageBackup>> {
     let database = Database::read()?;
     let is_restored = |package: &PackageBackup| {
-        let now = database.find(&package.key).filter(|now| now.state() != "not-installed");
+        let now = database.find_known(&package.key);
         match (&package.stanza, now) {
             (None, None) => true,
             (Some(before), Some(now)) => is_same_state(before, now),

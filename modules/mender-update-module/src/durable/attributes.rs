@@ -34,8 +34,8 @@ fn absent_or(removed: rustix::io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Whether an extended attribute exists, by the result of reading its size.
-fn exists(size: rustix::io::Result<usize>) -> io::Result<bool> {
+/// Whether a file has an extended attribute, by the result of reading its size.
+fn has_attribute(size: rustix::io::Result<usize>) -> io::Result<bool> {
     match size {
         Ok(_) => Ok(true),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
@@ -120,7 +120,7 @@ impl Attributes {
         require_account(self.owner, self.group)?;
         fs::fchown(&fd, Some(Uid::from_raw(self.owner)), Some(Gid::from_raw(self.group)))?;
         for name in self.absent_acls() {
-            if exists(fs::fgetxattr(&fd, name, &mut [0; 0]))? {
+            if has_attribute(fs::fgetxattr(&fd, name, &mut [0; 0]))? {
                 absent_or(fs::fremovexattr(&fd, name))?;
             }
         }
@@ -141,7 +141,7 @@ impl Attributes {
         let stat = fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
             for acl in self.absent_acls() {
-                if exists(fs::lgetxattr(&path, acl, &mut [0; 0]))? {
+                if has_attribute(fs::lgetxattr(&path, acl, &mut [0; 0]))? {
                     absent_or(fs::lremovexattr(&path, acl))?;
                 }
             }
@@ -190,9 +190,9 @@ mod tests {
 
     #[test]
     fn an_acl_that_cannot_be_read_is_not_taken_for_none() {
-        assert!(exists(Ok(44)).unwrap());
-        assert!(!exists(Err(Errno::NODATA)).unwrap() && !exists(Err(Errno::OPNOTSUPP)).unwrap());
-        assert!(exists(Err(Errno::IO)).is_err());
+        assert!(has_attribute(Ok(44)).unwrap());
+        assert!(!has_attribute(Err(Errno::NODATA)).unwrap() && !has_attribute(Err(Errno::OPNOTSUPP)).unwrap());
+        assert!(has_attribute(Err(Errno::IO)).is_err());
     }
 
     #[test]
