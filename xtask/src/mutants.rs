@@ -283,7 +283,8 @@ mod tests {
     #[test]
     fn the_command_is_shown_with_its_options() {
         let file = vec!["a.rs".into()];
-        let mutants = Mutants { sample: Some(5), offset: 3, file, untried: true, own_tests: true, jobs: 2, write: true };
+        let mutants =
+            Mutants { sample: Some(5), offset: 3, file, untried: true, own_tests: true, jobs: 2, write: true };
         let options = "--sample 5 --offset 3 --file a.rs --untried --own-tests --write";
         assert_eq!(mutants.command(), format!("cargo xtask mutants {options}"));
     }
