@@ -23,8 +23,11 @@ const PACKAGES: [&str; 5] = ["mender-update-module", "web-file", "directory", "c
 /// The package whose tests need a Debian system.
 const DEB: &str = "deb";
 
-/// The packages with the tests of all others.
-const TESTS: &str = "mender-update-module,web-file,directory,container,crash";
+/// The packages with the unit tests of the library and of its users.
+const UNIT_TESTS: &str = "mender-update-module,web-file,directory,container";
+
+/// The packages with all tests but those of `deb`.
+const ALL_TESTS: &str = "mender-update-module,web-file,directory,container,crash";
 
 /// The memory of all processes of a mutant in KiB: a mutant that removes a limit may take all of the machine's.
 const MEMORY_KIB: u32 = 12 << 20;
@@ -38,10 +41,10 @@ const PROCESSOR_SECONDS: u32 = 240;
 
 /// Changes the code in small ways, one at a time, and checks that the tests notice
 ///
-/// The tests of its package run on each mutant, and all tests, conformance and a few faults of every kind on those that
-/// they do not notice; on those of deb the tests on a Debian system, as root. Takes about half a minute for each mutant
-/// on 2 idle cores, and minutes for one of deb; there are more than a thousand. A mutant that no test notices is an
-/// error: write a test, or exclude it in .cargo/mutants.toml with the reason.
+/// The tests of its package run on each mutant, then all unit tests, then conformance and a few faults of every kind,
+/// on those that are not noticed yet; on those of deb the tests on a Debian system, as root. Takes about half a minute
+/// for each mutant on 2 idle cores, and minutes for one of deb; there are more than a thousand. A mutant that no test
+/// notices is an error: write a test, or exclude it in .cargo/mutants.toml with the reason.
 #[derive(Args)]
 pub struct Mutants {
     /// Tries N mutants, evenly spread [default: all]
@@ -75,7 +78,9 @@ const NAME: &str = "mutants";
 enum Tests {
     /// Those of the package of the mutant: most mutants are found by them, in seconds.
     OfItsPackage,
-    /// Those of all packages but `deb`, with conformance and thinned fault injection.
+    /// The unit tests of all packages but `deb`: what a module notices of the library, in a minute.
+    Unit,
+    /// All tests but those of `deb`, with conformance and thinned fault injection.
     All,
     /// Those of `deb` on a Debian system.
     Debian,
@@ -151,15 +156,19 @@ impl Mutants {
 
     /// Runs more tests on the mutants that those of their packages have not noticed.
     fn try_missed(&self, sh: &Shell, program: &Path, outcomes: &mut Outcomes) -> Result<()> {
-        let (of_deb, others) = outcomes.missed().partition(|name| is_of_deb(name));
-        let stages: [(Vec<_>, _, _); 2] =
-            [(others, Tests::All, "all tests"), (of_deb, Tests::Debian, "the tests on a Debian system")];
-        let stages = stages.map(|(names, tests, text)| (names.len(), only(names.into_iter()), tests, text));
-        for (count, named, tests, text) in stages.into_iter().filter(|(count, ..)| *count > 0) {
-            outcomes.replace(step(format!("{count} of these mutants with {text}"), |step| {
-                let chosen = [self.chosen(), named].concat();
-                self.try_mutants(sh, step, program, tests, &chosen)
-            })?);
+        let stages = [
+            (Tests::Unit, false, "all unit tests"),
+            (Tests::All, false, "all tests"),
+            (Tests::Debian, true, "the tests on a Debian system"),
+        ];
+        for (tests, of_deb, text) in stages {
+            let names: Vec<_> = outcomes.missed().filter(|name| is_of_deb(name) == of_deb).collect();
+            if names.is_empty() {
+                continue;
+            }
+            let title = format!("{} of these mutants with {text}", names.len());
+            let chosen = [self.chosen(), only(names.into_iter())].concat();
+            outcomes.replace(step(title, |step| self.try_mutants(sh, step, program, tests, &chosen))?);
         }
         Ok(())
     }
@@ -193,7 +202,11 @@ impl Mutants {
     /// cargo-mutants with the options `chosen`, all limits and these tests. A shell sets the limits of each process.
     fn limited<'a>(&self, sh: &'a Shell, program: &Path, output: &Path, tests: Tests, chosen: &[String]) -> Cmd<'a> {
         let limit = LIMIT_SECONDS.to_string();
-        let packages: &[&str] = if tests == Tests::All { &["--test-package", TESTS] } else { &[] };
+        let packages: &[&str] = match tests {
+            Tests::Unit => &["--test-package", UNIT_TESTS],
+            Tests::All => &["--test-package", ALL_TESTS],
+            Tests::OfItsPackage | Tests::Debian => &[],
+        };
         // A mount namespace of its own: however the tests end, none of their mounts remains.
         let namespace: &[&str] = if tests == Tests::Debian { &["unshare", "--mount"] } else { &[] };
         // The proofs of the package crash are ignored by cargo test.
