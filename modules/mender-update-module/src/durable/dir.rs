@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{self, Advice, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
@@ -50,6 +50,11 @@ impl Dir {
     /// # Errors
     /// When a component does not exist, is a symlink, or is not a directory.
     pub fn open_exact(path: &Path) -> Result<Self> {
+        ensure!(
+            path.is_absolute() && !path.components().any(|part| part == Component::ParentDir),
+            "invalid path {}: use an absolute path without '..'",
+            path.display()
+        );
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opening = |error: Errno| {
             let cause = match error {
@@ -60,14 +65,10 @@ impl Dir {
         };
         let mut fd = fs::open("/", flags | OFlags::PATH, Mode::empty()).context("opening the directory / failed")?;
         for part in path.components() {
-            match part {
-                Component::RootDir => {}
+            if let Component::Normal(name) = part {
                 // O_PATH: directories on the way need no read permission.
-                Component::Normal(name) => {
-                    fd = fs::openat(&fd, name, flags | OFlags::PATH, Mode::empty())
-                        .map_err(|error| anyhow::Error::new(error).context(opening(error)))?;
-                }
-                _ => bail!("invalid path {}: use an absolute path without '..'", path.display()),
+                fd = fs::openat(&fd, name, flags | OFlags::PATH, Mode::empty())
+                    .map_err(|error| anyhow::Error::new(error).context(opening(error)))?;
             }
         }
         let fd = fs::openat(&fd, ".", flags | OFlags::RDONLY, Mode::empty())
@@ -387,3 +388,6 @@ impl Dir {
         fs::syncfs(&self.fd).with_context(|| failed("syncing the file system of", &self.path))
     }
 }
+
+#[cfg(test)]
+mod tests;
