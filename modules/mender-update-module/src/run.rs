@@ -209,3 +209,6 @@ fn write_answer(answer: Answer) -> Result<()> {
         .and_then(|()| stdout.flush())
         .with_context(|| format!("writing the answer {word:?} to standard output failed"))
 }
+
+#[cfg(test)]
+mod tests;

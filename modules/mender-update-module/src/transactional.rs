@@ -284,3 +284,6 @@ fn transaction<M: Transactional>(tree: &WorkTree) -> Transaction<M::Update> {
 fn ended_by_commit(tree: &WorkTree) -> PathBuf {
     tree.tmp().join("ended-by-commit")
 }
+
+#[cfg(test)]
+mod tests;

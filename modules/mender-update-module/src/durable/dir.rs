@@ -17,6 +17,21 @@ use super::{Kind, Node, failed};
 use crate::log;
 use crate::name::FileName;
 
+/// Opens without following a symlink; programs do not inherit what is open.
+pub(super) const NO_SYMLINK: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
+
+/// Opens a directory and nothing else.
+pub(super) const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+
+/// Opens a directory without following a symlink.
+pub(super) const EXACT_DIRECTORY: OFlags = DIRECTORY.union(NO_SYMLINK);
+
+/// Opens a directory, which needs no read permission, to look up names in it.
+const LOOKUP: OFlags = EXACT_DIRECTORY.union(OFlags::PATH);
+
+/// Makes a file that does not exist.
+const NEW_FILE: OFlags = NO_SYMLINK.union(OFlags::WRONLY).union(OFlags::CREATE).union(OFlags::EXCL);
+
 /// The largest number of directories that were moved aside beside each other.
 const ASIDE_MAX: u32 = 100;
 
@@ -42,7 +57,7 @@ pub struct Dir {
 impl Dir {
     /// Opens the directory `path`.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::open_with(path, OFlags::empty())
+        Self::open_with(path, DIRECTORY)
     }
 
     /// Opens the directory at the absolute path `path`, component by component, without following symlinks.
@@ -55,7 +70,6 @@ impl Dir {
             "invalid path {}: use an absolute path without '..'",
             path.display()
         );
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opening = |error: Errno| {
             let cause = match error {
                 Errno::LOOP | Errno::NOTDIR => " (a component is a symlink or not a directory)",
@@ -63,30 +77,27 @@ impl Dir {
             };
             format!("opening the directory {} failed{cause}", path.display())
         };
-        let mut fd = fs::open("/", flags | OFlags::PATH, Mode::empty()).context("opening the directory / failed")?;
+        let mut fd = fs::open("/", LOOKUP, Mode::empty()).context("opening the directory / failed")?;
         for part in path.components() {
             if let Component::Normal(name) = part {
-                // O_PATH: directories on the way need no read permission.
-                fd = fs::openat(&fd, name, flags | OFlags::PATH, Mode::empty())
+                fd = fs::openat(&fd, name, LOOKUP, Mode::empty())
                     .map_err(|error| anyhow::Error::new(error).context(opening(error)))?;
             }
         }
-        let fd = fs::openat(&fd, ".", flags | OFlags::RDONLY, Mode::empty())
-            .with_context(|| failed("opening the directory", path))?;
+        let fd =
+            fs::openat(&fd, ".", DIRECTORY, Mode::empty()).with_context(|| failed("opening the directory", path))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    fn open_with(path: &Path, more: OFlags) -> Result<Self> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | more;
+    fn open_with(path: &Path, flags: OFlags) -> Result<Self> {
         let fd = fs::open(path, flags, Mode::empty()).with_context(|| failed("opening the directory", path))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
     /// Opens the directory `name` in this one, without following a symlink.
     pub fn child(&self, name: &FileName) -> Result<Self> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = self.path.join(name);
-        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty()).map_err(|error| {
+        let fd = fs::openat(&self.fd, name.as_ref(), EXACT_DIRECTORY, Mode::empty()).map_err(|error| {
             let cause = match error {
                 Errno::LOOP | Errno::NOTDIR => " (a symlink or not a directory)",
                 _ => "",
@@ -115,7 +126,7 @@ impl Dir {
             Err(error) => return Err(error).with_context(|| failed("making the directory", path)),
         }
         // Another process may have made a symlink of this name meanwhile.
-        let directory = Self::open_with(path, OFlags::NOFOLLOW)?;
+        let directory = Self::open_with(path, EXACT_DIRECTORY)?;
         directory.set_mode(mode)?;
         Ok(directory)
     }
@@ -191,24 +202,21 @@ impl Dir {
     /// # Errors
     /// When `name` exists, or cannot be made.
     pub fn create_file(&self, name: &FileName) -> Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::RUSR | Mode::WUSR)
+        let fd = fs::openat(&self.fd, name.as_ref(), NEW_FILE, Mode::RUSR | Mode::WUSR)
             .with_context(|| failed("making the file", &self.path.join(name)))?;
         Ok(File::from(fd))
     }
 
     /// Opens the file `name` for reading, without following a symlink and without blocking on a FIFO.
     pub fn open_for_reading(&self, name: &FileName) -> Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())
+        let fd = fs::openat(&self.fd, name.as_ref(), NO_SYMLINK.union(OFlags::NONBLOCK), Mode::empty())
             .with_context(|| failed("opening", &self.path.join(name)))?;
         Ok(File::from(fd))
     }
 
     /// Opens the regular file `name` for reading from storage: its synced pages are dropped from the page cache.
     pub fn open_from_storage(&self, name: &FileName) -> Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(&self.fd, name.as_ref(), flags, Mode::empty())
+        let fd = fs::openat(&self.fd, name.as_ref(), NO_SYMLINK, Mode::empty())
             .with_context(|| failed("opening", &self.path.join(name)))?;
         // Only advice: if the kernel ignores it, the read is still correct.
         let _ = fs::fadvise(&fd, 0, None, Advice::DontNeed);

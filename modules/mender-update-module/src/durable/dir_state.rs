@@ -3,10 +3,11 @@
 use std::fs::File;
 
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{self, AtFlags, IFlags, Mode, OFlags};
+use rustix::fs::{self, AtFlags, IFlags, Mode};
 use rustix::io::Errno;
 
 use super::attributes::remove_acls;
+use super::dir::DIRECTORY;
 use super::removal::mount;
 use super::{Attributes, Dir, Times, failed};
 use crate::name::FileName;
@@ -130,8 +131,7 @@ impl Dir {
 
     /// Opens this directory again.
     pub fn reopen(&self) -> Result<Self> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let fd = fs::openat(&self.fd, ".", flags, Mode::empty())
+        let fd = fs::openat(&self.fd, ".", DIRECTORY, Mode::empty())
             .with_context(|| failed("opening the directory", &self.path))?;
         Ok(Self { fd, path: self.path.clone() })
     }
@@ -142,10 +142,9 @@ impl Dir {
     /// # Errors
     /// When it is another directory, because this one was moved.
     pub fn up(&self, expected: (u64, u64)) -> Result<Self> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = self.path.parent().unwrap_or(&self.path).to_owned();
-        let fd =
-            fs::openat(&self.fd, "..", flags, Mode::empty()).with_context(|| failed("opening the directory", &path))?;
+        let fd = fs::openat(&self.fd, "..", DIRECTORY, Mode::empty())
+            .with_context(|| failed("opening the directory", &path))?;
         let above = Self { fd, path };
         ensure!(
             above.device_and_inode()? == expected,

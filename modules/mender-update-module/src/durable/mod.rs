@@ -25,7 +25,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 
 pub use attributes::{Attributes, Times};
 pub use destination::{Destination, require_plain};
@@ -118,8 +118,7 @@ pub fn set_attributes(path: &Path, attributes: &Attributes) -> Result<()> {
 }
 
 fn open_itself(path: &Path) -> Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(path, flags, Mode::empty()).with_context(|| failed("opening", path))?;
+    let fd = rustix::fs::open(path, dir::NO_SYMLINK, Mode::empty()).with_context(|| failed("opening", path))?;
     Ok(File::from(fd))
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 
+use rustix::io::{FdFlags, fcntl_getfd};
 use tempfile::TempDir;
 
 use super::*;
@@ -68,6 +69,31 @@ fn an_exact_path_has_no_symlink() {
 }
 
 #[test]
+fn programs_inherit_nothing_that_is_open() {
+    let (temporary, opened) = example();
+    let path = temporary.path().canonicalize().unwrap();
+    let above = Dir::open(path.parent().unwrap()).unwrap().device_and_inode().unwrap();
+    let directories = [
+        Dir::open_exact(&path).unwrap(),
+        Dir::make(&path, 0o700).unwrap(),
+        opened.child(&name("directory")).unwrap(),
+        opened.reopen().unwrap(),
+        opened.up(above).unwrap(),
+        opened,
+    ];
+    let directory = &directories[0];
+    let files = [
+        directory.create_file(&name("new")),
+        directory.open_for_reading(&name("file")),
+        directory.open_from_storage(&name("file")),
+    ];
+    let files = files.map(|file| OwnedFd::from(file.unwrap()));
+    for (index, fd) in directories.into_iter().map(|directory| directory.fd).chain(files).enumerate() {
+        assert!(fcntl_getfd(&fd).unwrap().contains(FdFlags::CLOEXEC), "{index}");
+    }
+}
+
+#[test]
 fn a_directory_is_made_with_exactly_its_permissions() {
     let (temporary, opened) = example();
     let path = |name: &str| temporary.path().join(name);
@@ -100,7 +126,11 @@ fn names_are_listed_with_their_kinds() {
     let expected = ["directory", "file", "link"].map(name);
     assert_eq!(opened.names().unwrap(), expected);
     let mut visited = Vec::new();
-    opened.for_each_name(|name| Ok(visited.push(name.clone()))).unwrap();
+    let visit = |name: &FileName| {
+        visited.push(name.clone());
+        Ok(())
+    };
+    opened.for_each_name(visit).unwrap();
     visited.sort();
     assert_eq!(visited, expected);
     let mut calls = 0;
