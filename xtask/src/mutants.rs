@@ -14,6 +14,7 @@ use xshell::{Cmd, Shell, cmd};
 use crate::debian;
 use crate::dist::tools;
 use crate::evidence::{self, Records};
+use crate::needs::is_root;
 use crate::record::Record;
 use outcomes::Outcomes;
 
@@ -98,6 +99,10 @@ impl Mutants {
     /// When a mutant is not noticed, or the tests fail without one.
     pub fn run(self, sh: &Shell, _record: &Record) -> Result<String> {
         let program = tools::cargo_mutants(sh)?;
+        let (unshare, isolation) = (UNSHARE, isolation()?);
+        cmd!(sh, "{unshare} {isolation...} true").quiet().run().context(
+            "starting processes in a namespace of their own failed: run as root, or allow namespaces of users",
+        )?;
         let path = sh.current_dir().join("docs/evidence/mutants.jsonl");
         let names = self.names(sh, &program, &path)?;
         let all = names.len() as u32;
@@ -184,7 +189,7 @@ impl Mutants {
     ) -> Result<Outcomes> {
         let output = sh.current_dir().join("target/mutants");
         directory::empty(&output)?;
-        let mut mutants = self.limited(sh, program, &output, tests, chosen);
+        let mut mutants = self.limited(sh, program, &output, tests, chosen)?;
         if tests == Tests::Debian {
             mutants = mutants.env(debian::SYSTEM, debian::system(sh)?);
         }
@@ -200,24 +205,30 @@ impl Mutants {
     }
 
     /// cargo-mutants with the options `chosen`, all limits and these tests. A shell sets the limits of each process.
-    fn limited<'a>(&self, sh: &'a Shell, program: &Path, output: &Path, tests: Tests, chosen: &[String]) -> Cmd<'a> {
+    fn limited<'a>(
+        &self,
+        sh: &'a Shell,
+        program: &Path,
+        output: &Path,
+        tests: Tests,
+        chosen: &[String],
+    ) -> Result<Cmd<'a>> {
         let limit = LIMIT_SECONDS.to_string();
         let packages: &[&str] = match tests {
             Tests::Unit => &["--test-package", UNIT_TESTS],
             Tests::All => &["--test-package", ALL_TESTS],
             Tests::OfItsPackage | Tests::Debian => &[],
         };
-        // A mount namespace of its own: however the tests end, none of their mounts remains.
-        let namespace: &[&str] = if tests == Tests::Debian { &["unshare", "--mount"] } else { &[] };
         // The proofs of the package crash are ignored by cargo test.
         let of_host = ["--lib", "--bins", "--tests", "--locked", "--", "--include-ignored"];
         let chosen_tests: &[&str] = if tests == Tests::Debian { &["--test", "debian", "--locked"] } else { &of_host };
         // Nobody debugs a mutant, and without debug information the tests are linked faster.
-        cmd!(sh, "sh -c")
+        Ok(cmd!(sh, "sh -c")
             .env("CARGO_PROFILE_DEV_DEBUG", "none")
             .arg(format!("ulimit -v {MEMORY_KIB} && ulimit -t {PROCESSOR_SECONDS} && exec \"$@\""))
             .arg("sh")
-            .args(namespace)
+            .arg(UNSHARE)
+            .args(isolation()?)
             .args([program.as_os_str(), "mutants".as_ref()])
             .args(["--no-times", "--colors", "never", "--minimum-test-timeout", &limit])
             .args(["--jobs", &self.jobs.to_string()])
@@ -225,7 +236,7 @@ impl Mutants {
             .args(packages)
             .args(chosen)
             .arg("--")
-            .args(chosen_tests)
+            .args(chosen_tests))
     }
 
     /// The options that choose mutants.
@@ -244,6 +255,19 @@ impl Mutants {
         let write = if self.write { " --write" } else { "" };
         format!("cargo xtask mutants{sample}{offset}{files}{untried}{own_tests}{write}")
     }
+}
+
+/// Runs a command in namespaces of its own (unshare(1)).
+const UNSHARE: &str = "unshare";
+
+/// The options for namespaces of processes and mounts. A mutant of the code that kills programs may kill every process
+/// that it finds; and however the tests end, none of their mounts remains.
+fn isolation() -> Result<Vec<&'static str>> {
+    let mut options = vec!["--pid", "--fork", "--kill-child", "--mount-proc"];
+    if !is_root()? {
+        options.extend(["--user", "--map-current-user"]);
+    }
+    Ok(options)
 }
 
 /// The options that choose the mutants of all packages.

@@ -208,6 +208,8 @@ impl Dir {
 #[cfg(test)]
 mod tests {
     use std::fs as std_fs;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
 
     use super::*;
 
@@ -223,5 +225,90 @@ mod tests {
         std_fs::rename(path("a/b"), path("other/b")).unwrap();
         let error = format!("{:#}", below.up(above).map(drop).unwrap_err());
         assert!(error.contains("another program moved it"), "{error}");
+    }
+    fn example() -> (tempfile::TempDir, Dir) {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = Dir::open(directory.path()).unwrap();
+        (directory, opened)
+    }
+
+    #[test]
+    fn space_is_enough_or_the_sizes_are_named() {
+        let (_directory, opened) = example();
+        opened.check_space(1, 0).unwrap();
+        opened.check_space(0, 1 << 10).unwrap();
+        // Other programs write to the file system meanwhile, but not the half of it.
+        let half = opened.free_bytes().unwrap() / 2;
+        opened.check_space(half, 0).unwrap();
+        for (bytes, reserve) in [(4 * half, 0), (0, 4 * half), (3 * half / 2, 3 * half / 2), (u64::MAX, u64::MAX)] {
+            let error = opened.check_space(bytes, reserve).unwrap_err().to_string();
+            assert!(error.contains(&format!("{bytes} bytes needed")) && error.contains("free some space"), "{error}");
+        }
+    }
+
+    #[test]
+    fn another_file_system_is_recognized() {
+        let (directory, opened) = example();
+        let proc = Dir::open(Path::new("/proc")).unwrap();
+        let below = Dir::make(&directory.path().join("below"), 0o700).unwrap();
+        assert!(opened.is_on_filesystem_of(&below).unwrap() && !opened.is_on_filesystem_of(&proc).unwrap());
+        opened.require_same_mount(&below).unwrap();
+        let error = opened.require_same_mount(&proc).unwrap_err().to_string();
+        assert!(error.contains("/proc is on another mount"), "{error}");
+        opened.require_writable().unwrap();
+        let error = proc.require_writable().unwrap_err().to_string();
+        assert!(error.contains("destination /proc refused"), "{error}");
+        opened.require_changeable().unwrap();
+    }
+
+    #[test]
+    fn the_numbers_of_a_directory_are_those_of_the_kernel() {
+        let (directory, opened) = example();
+        let name = |name: &str| FileName::new(name).unwrap();
+        let meta = std_fs::metadata(directory.path()).unwrap();
+        assert_eq!(opened.device_and_inode().unwrap(), (meta.dev(), meta.ino()));
+        assert_eq!(opened.inode().unwrap(), meta.ino());
+        std_fs::write(directory.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("file", directory.path().join("link")).unwrap();
+        for entry in ["file", "link"] {
+            let inode = std_fs::symlink_metadata(directory.path().join(entry)).unwrap().ino();
+            assert_eq!(opened.inode_of(&name(entry)).unwrap(), Some(inode), "{entry}");
+        }
+        assert_eq!(opened.inode_of(&name("absent")).unwrap(), None);
+        assert!(opened.inode_of(&name(&"x".repeat(300))).is_err());
+        assert_eq!(opened.reopen().unwrap().device_and_inode().unwrap(), (meta.dev(), meta.ino()));
+    }
+
+    #[test]
+    fn the_exchange_is_tried_without_a_trace() {
+        let (directory, opened) = example();
+        let name = FileName::new("live").unwrap();
+        assert!(opened.check_exchange(&name).is_err(), "no such directory");
+        std_fs::remove_dir(directory.path().join("trial")).unwrap();
+        let live = opened.make_child(&name, 0o700).unwrap().inode().unwrap();
+        opened.check_exchange(&name).unwrap();
+        assert_eq!(opened.inode_of(&name).unwrap(), Some(live));
+        assert_eq!(opened.names().unwrap(), [name]);
+    }
+
+    #[test]
+    fn attributes_and_times_are_set() {
+        let (directory, opened) = example();
+        let [file, link] = ["file", "link"].map(|name| FileName::new(name).unwrap());
+        let of_file = opened.create_file(&file).unwrap();
+        opened.symlink(&link, Path::new("file")).unwrap();
+        let times = Times { accessed: (3, 4), modified: (5, 6) };
+        opened.set_times(times).unwrap();
+        assert_eq!(opened.times().unwrap(), times);
+        let attributes = Attributes { mode: 0o750, modified: (7, 8), ..opened.attributes().unwrap() };
+        opened.set_attributes(&attributes).unwrap();
+        opened.set_attributes_of_file(&file, &of_file, &attributes).unwrap();
+        opened.set_attributes_of_name(&link, &attributes).unwrap();
+        assert_eq!(opened.times().unwrap(), Times { accessed: (3, 4), modified: (7, 8) });
+        assert_eq!(opened.attributes().unwrap(), attributes);
+        for (name, mode) in [("file", 0o750), ("link", 0o777)] {
+            let found = std_fs::symlink_metadata(directory.path().join(name)).unwrap();
+            assert_eq!((found.mode() & 0o7777, found.mtime(), found.mtime_nsec()), (mode, 7, 8), "{name}");
+        }
     }
 }
