@@ -300,3 +300,14 @@ fn only_the_newest_section_of_the_changelog_is_checked() {
 fn lines(findings: Vec<(usize, String)>) -> Vec<usize> {
     findings.into_iter().map(|(line, _)| line).collect()
 }
+
+#[test]
+fn the_packages_of_all_modules_refuse_their_removal_in_the_same_way() {
+    let script = |module: &str| {
+        let text = fs::read_to_string(root().join("debian").join(module).join("prerm")).unwrap();
+        text.replace(&format!("/{module} "), "/MODULE ").replace(&format!("type {module} "), "type MODULE ")
+    };
+    for module in ["directory", "deb", "container"] {
+        assert_eq!(script(module), script("web-file"), "{module}");
+    }
+}
