@@ -154,6 +154,8 @@ mod tests {
         for (given, podman, docker) in [
             ("app:1", "localhost/app:1", "app:1"),
             ("foo/app:1", "localhost/foo/app:1", "foo/app:1"),
+            ("library/app:1", "localhost/library/app:1", "app:1"),
+            ("docker.io/foo/app:1", "docker.io/foo/app:1", "foo/app:1"),
             ("localhost/app:1", "localhost/app:1", "localhost/app:1"),
             ("docker.io/app:1", "docker.io/library/app:1", "app:1"),
             ("docker.io/library/app:1", "docker.io/library/app:1", "app:1"),

@@ -16,8 +16,8 @@ use crate::settings::{CommandLine, Settings};
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// The time limit of a start or a stop of units. They have their own time limits, and start one after the other: so
-/// this one only has to end a systemd that does not answer. The client's for one state is the same by default.
-const CONTROL_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
+/// this one only has to end a systemd that does not answer. The client's for one state is the same by default: 4 hours.
+const CONTROL_LIMIT: Duration = Duration::from_secs(14_400);
 
 /// systemd on this device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -187,5 +187,35 @@ impl UnitState {
     /// For messages, such as `failed (failed), result exit-code`.
     pub fn summary(&self) -> String {
         format!("{} ({}), result {}", self.get("ActiveState"), self.get("SubState"), self.get("Result"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(active: &str, sub: &str, result: &str) -> UnitState {
+        let properties = [("ActiveState", active), ("SubState", sub), ("Result", result), ("NRestarts", "2")];
+        UnitState(properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into())
+    }
+
+    #[test]
+    fn the_properties_of_a_unit_have_one_meaning_each() {
+        // As systemd 257 shows a service, a one-shot service that ended, one with RemainAfterExit, and failed ones.
+        for (state, [is_active, has_succeeded, has_failed]) in [
+            (state("active", "running", "success"), [true, false, false]),
+            (state("activating", "start", "success"), [false, false, false]),
+            (state("inactive", "dead", "success"), [false, true, false]),
+            (state("active", "exited", "success"), [true, true, false]),
+            (state("active", "exited", "exit-code"), [true, false, false]),
+            (state("inactive", "dead", "exit-code"), [false, false, false]),
+            (state("failed", "failed", "exit-code"), [false, false, true]),
+        ] {
+            let found = [state.is_active(), state.has_succeeded(), state.has_failed()];
+            assert_eq!(found, [is_active, has_succeeded, has_failed], "{}", state.summary());
+            assert_eq!(state.restarts(), 2);
+        }
+        assert_eq!(state("failed", "dead", "exit-code").summary(), "failed (dead), result exit-code");
+        assert_eq!(UnitState(BTreeMap::new()).restarts(), 0);
     }
 }

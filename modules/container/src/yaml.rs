@@ -236,4 +236,35 @@ mod tests {
         assert!(fails("a: [\n").contains("invalid YAML"));
         assert!(fails("<<: 1\n").contains("neither"));
     }
+    #[test]
+    fn plain_scalars_have_types_and_others_are_texts() {
+        for (text, expected) in [
+            ("~", json!(null)),
+            ("null", json!(null)),
+            ("NULL", json!(null)),
+            ("true", json!(true)),
+            ("FALSE", json!(false)),
+            ("-7", json!(-7)),
+            ("1.5", json!("1.5")),
+            ("'true'", json!("true")),
+            ("\"1\"", json!("1")),
+            ("!!str true", json!("true")),
+            ("!!str ''", json!("")),
+            ("!!int 3", json!(3)),
+        ] {
+            assert_eq!(parse(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_become_texts_and_merged_tables_do_not_replace_keys() {
+        let text = "true: a\n~: b\n1: c\nx: &x {p: 1, q: 1}\ny: &y {q: 2, r: 2}\nz:\n  <<: [*x, *y]\n  p: 3\n";
+        let expected = json!({
+            "true": "a", "null": "b", "1": "c",
+            "x": {"p": 1, "q": 1}, "y": {"q": 2, "r": 2}, "z": {"p": 3, "q": 1, "r": 2},
+        });
+        assert_eq!(parse(text).unwrap(), expected);
+        assert!(fails("[a]: 1\n").contains("a key is a list or a table"));
+        assert!(fails("<<: [{a: 1}, 2]\n").contains("neither"));
+    }
 }

@@ -244,6 +244,53 @@ mod tests {
     }
 
     #[test]
+    fn the_last_value_of_the_section_counts() {
+        let text = "[Unit]\nImage=of another section\n[Container]\nImage=b:1\nImage=a:1\nContainerName=x\n\
+                    ContainerName=mine\n[Service]\nType=oneshot\nType=simple\n";
+        let service = pinned("web.container", text).unwrap().service.unwrap();
+        assert_eq!((service.containers, service.oneshot), (Containers::Named("mine".into()), false));
+        let pod = pinned("p.pod", "[Pod]\nVolume=/data\nVolume=./conf:/c:ro\n").unwrap();
+        assert_eq!((pod.pods, pod.service.is_none()), (vec!["systemd-p".to_owned()], true));
+        assert!(pod.text.contains("Volume=/projects/shop/files/conf:/c:ro\n"), "{}", pod.text);
+    }
+
+    #[test]
+    fn paths_of_the_device_and_specifiers_stay() {
+        for line in [
+            "Volume=%h/data:/srv",
+            "Volume=/srv:/srv",
+            "Volume=named:/srv",
+            "EnvironmentFile=/etc/app.env",
+            "EnvironmentFile=%E/app.env",
+            "SeccompProfile=unconfined",
+            "SeccompProfile=/etc/app.json",
+            "SeccompProfile=%E/app.json",
+            "PodmanArgs=-v /x:/x",
+            "Mount=type=bind,source=/x,target=/x",
+        ] {
+            let text = format!("[Container]\nImage=a:1\n{line}\n");
+            let pinned = pinned("web.container", &text).unwrap_or_else(|error| panic!("{line}: {error:#}"));
+            assert!(pinned.text.lines().any(|found| found == line), "{line}:\n{}", pinned.text);
+        }
+        // Each of them is the place of the volume that the image declares.
+        for line in ["Tmpfs=/data/:rw", "Mount=type=tmpfs,target=/data", "PodmanArgs=--tmpfs /data", "Volume=a:/data"] {
+            let text = format!("[Container]\nImage=a:1\n{line}\n");
+            let text = pinned("web.container", &text).unwrap().text;
+            assert!(!text.contains("shop.web.data"), "{line}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_volume_is_not_beside_its_quadlet() {
+        for line in ["Device=/srv/x\nOptions=rw,bind", "Device=%h/x\nType=bind", "Device=tmpfs\nType=tmpfs", ""] {
+            pinned("data.volume", &format!("[Volume]\n{line}\n")).unwrap_or_else(|error| panic!("{line}: {error:#}"));
+        }
+        for line in ["Device=x\nOptions=rw,bind", "Device=x\nType=bind", "Device=./x", "Options=bind", "Image=a:1"] {
+            assert!(pinned("data.volume", &format!("[Volume]\n{line}\n")).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn circular_dependencies_are_refused() {
         let unit = |name: &str, text: &str| (FileName::new(name).unwrap(), format!("[Unit]\n{text}\n"));
         let [one, other] = [unit("a.service", "After=b.service x.target"), unit("b.service", "After=a.service")];
