@@ -178,7 +178,9 @@ mod tests {
             "volumes: {data: {driver_opts: {type: none, o: bind, device: ./data}}}",
             "volumes: {data: {driver_opts: {type: none, o: 'rw,bind', device: data}}}",
             "volumes: {data: {driver_opts: {type: none, o: bind, device: '${PWD}/d'}}}",
+            "volumes: {data: {driver_opts: {type: none, device: ./data}}}",
             "configs: {app: {file: ./app.conf}}",
+            "configs: {app: {file: /etc/$NAME}}",
             "secrets: {app: {file: secret.txt}}",
             "x-base: &base {volumes: ['./d:/d']}\nservices: {web: {<<: *base, image: 'a:1'}}",
         ] {

@@ -177,11 +177,23 @@ mod tests {
             "depends_on: {b: {condition: service_started}}",
             "network_mode: service:b",
             "links: ['b:c']",
+            "volumes_from: ['b:ro']",
+            "ipc: service:b",
         ] {
             let text = format!("services:\n  a: {{image: 'x:1', {needs}}}\n  b: {{image: 'x:1', depends_on: [a]}}\n");
             let error = format!("{:#}", model(&[&text]).unwrap().check_order().unwrap_err());
             assert!(error.contains("circular dependency"), "{error}");
         }
+        let other = "services: {a: {volumes_from: ['container:b'], ipc: host}, b: {depends_on: [a]}}";
+        model(&[other]).unwrap().check_order().unwrap();
+    }
+
+    #[test]
+    fn a_file_may_have_no_services_and_containers_may_have_names() {
+        let services = "services: {a: {image: 'x:1', container_name: mine}, b: {image: 'x:1'}}";
+        let model = model(&["services:\nvolumes: {data: }\n", services]).unwrap();
+        assert_eq!(model.services().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(model.container_names(), ["mine"]);
     }
 
     #[test]
