@@ -171,8 +171,8 @@ const BAD: &[(&str, &str)] = &[
     ("directory -d srv tree", "destination \"srv\" refused: not an absolute path"),
     (
         "directory -d /var/lib/mender tree",
-        "destination /var/lib/mender refused: it belongs to data or programs of the Mender client or this module \
-         (/var/lib/mender): name another directory",
+        "destination /var/lib/mender refused: /var/lib/mender belongs to the Mender client or to this module: name \
+         another directory",
     ),
     (
         "directory -d /srv/app index.html",

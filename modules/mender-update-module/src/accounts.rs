@@ -68,4 +68,21 @@ mod tests {
             assert_eq!(table.get(unknown), None, "{unknown:?}");
         }
     }
+
+    #[test]
+    fn users_and_groups_have_their_own_numbers() {
+        let accounts = Accounts { users: parse("a:x:7\nb:x:8\n"), groups: parse("a:x:9:\n") };
+        assert_eq!((accounts.user("a"), accounts.user("b"), accounts.user("c")), (Some(7), Some(8), None));
+        assert_eq!((accounts.group("a"), accounts.group("b")), (Some(9), None));
+    }
+
+    #[test]
+    fn a_table_is_read_in_any_encoding() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("passwd");
+        let error = table(&path).unwrap_err().to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+        fs::write(&path, b"a:x:7:7:J\xf6rg:/:/bin/sh\n").unwrap();
+        assert_eq!(table(&path).unwrap(), HashMap::from([("a".to_owned(), 7)]));
+    }
 }

@@ -97,4 +97,12 @@ mod tests {
         let error = check(&format!("{{\"a\": \"{}\"}}", "x".repeat(1 << 20))).unwrap_err();
         assert!(error.to_string().contains("the limit is 1048576"), "{error}");
     }
+
+    #[test]
+    fn empty_meta_data_are_none() {
+        let content = |text: &str| ArtifactContent { meta_data: Some(text.into()), files: Vec::new() };
+        assert_eq!(content("").meta_data::<Vec<u8>>().unwrap(), None);
+        assert_eq!(content("[7]").meta_data::<Vec<u8>>().unwrap(), Some(vec![7]));
+        assert_eq!(ArtifactContent::default().meta_data::<Vec<u8>>().unwrap(), None);
+    }
 }

@@ -128,6 +128,7 @@ fn variable_in(text: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::own_process::{is_own_process, log_of};
 
     #[test]
     fn a_moved_datastore_is_found_in_the_clients_unit() {
@@ -173,5 +174,49 @@ mod tests {
         is_found_after("etc/default/two", &format!("{VARIABLE}=/two\n"), "/two");
         let command = "[Service]\nExecStart=\nExecStart=/usr/bin/mender-update --datastore /option daemon\n";
         is_found_after(&format!("run/systemd/{UNIT}.d/c.conf"), command, "/option");
+    }
+
+    #[test]
+    fn the_command_is_that_of_a_client() {
+        assert!(["mender", "mender-update"].contains(&client_command()));
+    }
+
+    #[test]
+    fn a_unit_file_that_is_too_large_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("unit");
+        for (length, is_read) in [(UNIT_MAX, true), (UNIT_MAX + 1, false)] {
+            fs::write(&path, "#".repeat(length as usize)).unwrap();
+            assert_eq!(read(&path).is_some(), is_read, "{length}");
+        }
+        assert_eq!(read(directory.path()), None);
+    }
+
+    #[test]
+    fn the_datastore_is_that_of_the_settings_the_variable_or_the_default() {
+        const SETTINGS: &str = "MENDER_MODULES_SETTINGS";
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("example.toml"), "datastore = \"/of/settings\"\n").unwrap();
+        for variable in ["/of/variable", ""] {
+            log_of(
+                "client::tests::the_datastore_is_that_of_the_settings_the_variable_or_the_default",
+                |command| {
+                    command.env(SETTINGS, directory.path()).env(VARIABLE, variable);
+                },
+                || {
+                    let without_setting = match env::var(VARIABLE).unwrap().as_str() {
+                        "" => of_units(Path::new("/")).unwrap_or_else(|| "/var/lib/mender".into()),
+                        variable => variable.into(),
+                    };
+                    for of in [datastore, datastore_at_boot] {
+                        assert_eq!(of("example").unwrap(), Path::new("/of/settings"));
+                        assert_eq!(of("other").unwrap(), without_setting);
+                    }
+                },
+            );
+            if is_own_process() {
+                return;
+            }
+        }
     }
 }

@@ -95,11 +95,72 @@ pub fn first_error(results: impl IntoIterator<Item = Result<()>>) -> Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
+    use anyhow::anyhow;
+    use rustix::pipe::{PipeFlags, pipe_with};
+
     use super::*;
+    use crate::own_process::{command, is_own_process, log_of};
+    use crate::processes;
 
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(escaped("a\tb\nc \u{e4}"), "a\tb\nc \u{e4}");
         assert_eq!(escaped("a\rb\u{1b}[2Jc\0"), "a\\rb\\u{1b}[2Jc\\u{0}");
+    }
+
+    #[test]
+    fn a_line_is_written_and_a_long_one_is_split() {
+        let long = "x".repeat(LINE_MAX);
+        let Some(log) = log_of(
+            "deployment_log::tests::a_line_is_written_and_a_long_one_is_split",
+            |_| {},
+            || {
+                crate::log!("one\r{}", 1);
+                write_log(format_args!("{long}"));
+                log_at_once("at once");
+                assert!(!UNREAD.load(Ordering::Relaxed));
+            },
+        ) else {
+            return;
+        };
+        let expected = ["one\\r1", &long[..LINE_MAX - 1], "x", "at once"];
+        assert_eq!(log.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn after_a_line_that_was_dropped_no_line_waits() {
+        const NAME: &str = "deployment_log::tests::after_a_line_that_was_dropped_no_line_waits";
+        if is_own_process() {
+            UNREAD.store(true, Ordering::Relaxed);
+            assert!(!write(b"unread\n", Duration::ZERO));
+            write_line(b"unread");
+            assert!(UNREAD.load(Ordering::Relaxed));
+            return;
+        }
+        // A log that is full.
+        let (_reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        while rustix::io::write(&writer, &[0; LINE_MAX]).is_ok() {}
+        let mut child = processes::spawn(command(NAME).stdout(Stdio::null()).stderr(writer)).unwrap();
+        let status = child.wait().unwrap();
+        processes::ended(child.id());
+        assert!(status.success(), "{status}");
+    }
+
+    #[test]
+    fn the_first_error_is_returned_and_the_others_are_logged() {
+        let Some(log) = log_of(
+            "deployment_log::tests::the_first_error_is_returned_and_the_others_are_logged",
+            |_| {},
+            || {
+                first_error([Ok(()), Ok(())]).unwrap();
+                let results = [Ok(()), Err(anyhow!("one")), Err(anyhow!("two")), Err(anyhow!("three"))];
+                assert_eq!(first_error(results).unwrap_err().to_string(), "one");
+            },
+        ) else {
+            return;
+        };
+        assert_eq!(log, "two\nthree\n");
     }
 }

@@ -308,4 +308,52 @@ mod tests {
         let error = format!("{:#}", journal.lock_within(Duration::ZERO, true).err().unwrap());
         assert!(error.contains("another call of this module has not ended"), "{error}");
     }
+
+    #[test]
+    fn only_names_of_records_are_records() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::new(&directory.path().join("module"));
+        assert_eq!(journal.set_aside_before("left").unwrap(), []);
+        journal.write(&1).unwrap();
+        for other in ["left-1.json.new", "leftover-1.json", "left1.json", "late-1.json"] {
+            fs::write(directory.path().join("module").join(other), "").unwrap();
+        }
+        assert_eq!(journal.set_aside_before("left").unwrap(), []);
+        journal.retire(&name("left-7.json").unwrap()).unwrap();
+        assert_eq!(journal.set_aside_before("left").unwrap(), [name("left-7.json").unwrap()]);
+        assert!(journal.read().unwrap().is_none());
+    }
+
+    #[test]
+    fn an_update_that_has_not_ended_has_a_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |record: &str| directory.path().join("module").join(record);
+        let journal = Journal::new(&directory.path().join("module"));
+        assert_eq!((journal.not_ended().unwrap(), journal.unrestored().unwrap()), (None, Vec::new()));
+        journal.write(&1).unwrap();
+        assert_eq!(journal.current(), path("journal.json"));
+        assert_eq!(journal.not_ended().unwrap(), Some(path("journal.json")));
+        journal.set_aside(None, UNRESTORED).unwrap();
+        assert_eq!(journal.not_ended().unwrap(), Some(path("unrestored-1.json")));
+        assert_eq!(journal.unrestored().unwrap(), [path("unrestored-1.json")]);
+        let record = name("unrestored-1.json").unwrap();
+        assert_eq!(journal.path_of(&record), path("unrestored-1.json"));
+        journal.set_aside(Some(&record), "left").unwrap();
+        assert_eq!((journal.not_ended().unwrap(), journal.unrestored().unwrap()), (None, Vec::new()));
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::new(directory.path());
+        journal.write(&1).unwrap();
+        let file = File::options().write(true).open(journal.current()).unwrap();
+        for (length, is_read) in [(RECORD_MAX, true), (RECORD_MAX + 1, false)] {
+            file.set_len(length).unwrap();
+            match journal.read() {
+                Ok(text) => assert!(is_read && text.unwrap().content.len() as u64 == length),
+                Err(error) => assert!(!is_read && format!("{error:#}").contains("larger than"), "{error:#}"),
+            }
+        }
+    }
 }

@@ -105,6 +105,9 @@ mod transactional;
 mod tree;
 mod update;
 
+#[cfg(test)]
+mod own_process;
+
 pub use accounts::Accounts;
 pub use artifact::{ArtifactContent, PayloadFile};
 pub use client::client_command;

@@ -172,3 +172,35 @@ pub trait UpdateModule {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Plain;
+
+    impl UpdateModule for Plain {
+        const NAME: &'static str = "plain";
+        const VERSION: &'static str = "1.0.0";
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_protocol() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = WorkTree::new(directory.path());
+        assert!(!Plain.provides_payload_file_sizes(&tree).unwrap());
+        assert_eq!(Plain.needs_artifact_reboot(&tree).unwrap(), NeedsReboot::No);
+        assert!(!Plain.supports_rollback(&tree).unwrap());
+        assert!(Plain.pending(&tree).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_settings_may_have_the_common_keys_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("plain.toml");
+        for (content, is_valid) in [("datastore = \"/data\"\n", true), ("own = 1\n", false)] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(Plain.check_settings(&path).is_ok(), is_valid, "{content}");
+        }
+    }
+}

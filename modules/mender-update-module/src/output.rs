@@ -142,3 +142,105 @@ impl Lines {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+    use crate::own_process::log_of;
+    use crate::{Program, log};
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn shell(script: &str) -> Program {
+        Program::new("sh", LIMIT).args(["-c", script])
+    }
+
+    /// A pipe with `text` in it.
+    fn pipe(text: &str) -> (OwnedFd, OwnedFd) {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        rustix::io::write(&writer, text.as_bytes()).unwrap();
+        (reader, writer)
+    }
+
+    #[test]
+    fn each_line_is_logged_whole_and_a_long_one_is_split() {
+        let long = "x".repeat(LINE_MAX);
+        let Some(log) = log_of(
+            "output::tests::each_line_is_logged_whole_and_a_long_one_is_split",
+            |_| {},
+            || {
+                shell("printf 'one\n\ntwo'").run().unwrap();
+                shell(&format!("echo {long}; printf three >&2")).run().unwrap();
+                shell("echo four").run().unwrap();
+            },
+        ) else {
+            return;
+        };
+        assert_eq!(log, ["one", "", "two", &long[1..], "x", "three", "four", ""].join("\n"));
+    }
+
+    #[test]
+    fn the_log_of_a_program_is_complete_when_it_has_ended() {
+        let Some(log) = log_of(
+            "output::tests::the_log_of_a_program_is_complete_when_it_has_ended",
+            |_| {},
+            || {
+                shell("seq 10000").run().unwrap();
+                log!("after");
+            },
+        ) else {
+            return;
+        };
+        let expected = (1..=10000).map(|number| number.to_string()).chain(["after".to_owned()]);
+        assert!(log.lines().eq(expected), "{:?}", log.lines().last());
+    }
+
+    #[test]
+    fn output_after_a_pause_is_captured() {
+        assert_eq!(shell("echo early; sleep 0.2; echo late").output().unwrap(), b"early\nlate\n");
+    }
+
+    #[test]
+    fn what_was_written_before_the_end_is_read_and_nothing_is_waited_for() {
+        let (reader, _writer) = pipe("text");
+        // The user and system time of this thread, in hundredths of seconds (proc_pid_stat(5)).
+        let used = || -> u64 {
+            let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
+            let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+            fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+        };
+        let (mut taken, before) = (Vec::new(), used());
+        let whole = read(&reader, &AtomicBool::new(true), |bytes| {
+            taken.extend_from_slice(bytes);
+            true
+        });
+        assert!(whole && taken == b"text");
+        assert!(used() - before < 5, "it polled an empty pipe");
+    }
+
+    #[test]
+    fn output_of_a_background_process_that_never_ends_is_not_read_for_ever() {
+        let (reader, writer) = pipe("x");
+        let writing = thread::spawn(move || while rustix::io::write(&writer, b"x").is_ok() {});
+        let begun = Instant::now();
+        let take = |_: &[u8]| {
+            assert!(begun.elapsed() < LIMIT);
+            true
+        };
+        assert!(read(&reader, &AtomicBool::new(true), take));
+        drop(reader);
+        writing.join().unwrap();
+    }
+
+    #[test]
+    fn reading_ends_when_nothing_more_is_taken() {
+        let (reader, writer) = pipe("text");
+        assert!(!read(&reader, &AtomicBool::new(false), |_| false));
+        drop(writer);
+        assert!(read(&reader, &AtomicBool::new(false), |_| false), "the end of the pipe");
+    }
+}

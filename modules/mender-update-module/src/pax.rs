@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn values_can_contain_newlines() {
-        let records: Result<Vec<_>> = pax_records(b"14 path=a b/c\n21 SCHILY.xattr.u=\n\n\n6 a==\n").collect();
+        let records: Result<Vec<_>> = pax_records(b"14 path=a b/c\n21 SCHILY.xattr.u=\n\n\n6 a==\n").take(9).collect();
         assert_eq!(records.unwrap(), [(&b"path"[..], &b"a b/c"[..]), (b"SCHILY.xattr.u", b"\n\n"), (b"a", b"=")]);
         assert_eq!(pax_records(b"").count(), 0);
     }
@@ -60,7 +60,7 @@ mod tests {
             b"\xff a=b\n",
         ] {
             let whole = [b"6 a=b\n", bad].concat();
-            let records: Vec<_> = pax_records(&whole).collect();
+            let records: Vec<_> = pax_records(&whole).take(9).collect();
             assert_eq!(records.len(), 2, "{bad:?}");
             assert!(records[0].is_ok() && records[1].is_err(), "{bad:?}");
         }

@@ -1,5 +1,6 @@
 //! The payload stream: an iterator of named readers.
 
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -93,16 +94,14 @@ impl Read for Payload {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.content.read(buffer)?;
         self.read = self.read.saturating_add(read as u64);
-        match self.size {
-            Some(size) if self.read > size || (read == 0 && !buffer.is_empty() && self.read < size) => {
-                let length = if self.read > size { "longer" } else { "shorter" };
-                Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("payload file {}: {length} than the announced {size} bytes", self.name),
-                ))
-            }
-            _ => Ok(read),
-        }
+        let Some(size) = self.size else { return Ok(read) };
+        let length = match self.read.cmp(&size) {
+            Ordering::Greater => "longer",
+            Ordering::Less if read == 0 && !buffer.is_empty() => "shorter",
+            _ => return Ok(read),
+        };
+        let text = format!("payload file {}: {length} than the announced {size} bytes", self.name);
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
     }
 }
 
@@ -178,7 +177,9 @@ pub(crate) fn parse(line: &[u8], sizes: bool) -> Result<(FileName, Option<u64>)>
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::thread;
+    use std::time::Duration;
 
     use rustix::fs;
 
@@ -212,8 +213,8 @@ mod tests {
         std::fs::write(&path, "12345").unwrap();
         for (size, words) in [(None, ""), (Some(5), ""), (Some(4), "longer"), (Some(6), "shorter"), (Some(0), "longer")]
         {
-            let mut payload = Payload { name: name("payload"), size, content: File::open(&path).unwrap(), read: 0 };
-            let outcome = io::read_to_string(&mut payload);
+            let payload = Payload { name: name("payload"), size, content: File::open(&path).unwrap(), read: 0 };
+            let outcome = io::read_to_string(payload.take(100));
             match outcome {
                 Ok(text) => assert!(words.is_empty() && text == "12345", "{size:?}"),
                 Err(error) => {
@@ -221,6 +222,40 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_stream_of_its_announced_size_is_read_in_parts() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("payload");
+        std::fs::write(&path, "12345").unwrap();
+        let mut payload = Payload { name: name("payload"), size: Some(5), content: File::open(path).unwrap(), read: 0 };
+        for (length, expected) in [(0, 0), (2, 2), (2, 2), (0, 0), (2, 1), (2, 0)] {
+            assert_eq!(payload.read(&mut [0; 2][..length]).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn an_announcement_that_is_too_long_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let line = ["streams/", &"x".repeat(LINE_MAX as usize + 1 - 8)].concat();
+        std::fs::write(directory.path().join("stream-next"), line).unwrap();
+        let mut payloads = Payloads::without_sizes(directory.path());
+        let error = format!("{:#}", payloads.next().unwrap().err().unwrap());
+        assert!(error.contains("stream-next") && error.contains("longer than"), "{error}");
+        assert!(payloads.next().is_none(), "nothing more is read: it would block");
+    }
+
+    /// Writes `text` to the FIFO `path` when another process or thread reads it. Fails if nobody does for a minute.
+    fn write_when_read(path: &Path, text: &str) -> bool {
+        let nonblocking = fs::OFlags::WRONLY | fs::OFlags::NONBLOCK;
+        let mut attempts = (0..6000).map(|_| {
+            thread::sleep(Duration::from_millis(10));
+            fs::open(path, nonblocking, fs::Mode::empty())
+        });
+        let Some(Ok(fifo)) = attempts.find(Result::is_ok) else { return false };
+        fs::fcntl_setfl(&fifo, fs::OFlags::empty()).unwrap();
+        File::from(fifo).write_all(text.as_bytes()).is_ok()
     }
 
     /// A work tree with FIFOs, and a client that offers `files` and then the end. It returns what it had written when
@@ -232,26 +267,33 @@ mod tests {
         files.iter().for_each(|(name, _)| fifo(&tree.join("streams").join(name)));
         let tree = tree.to_owned();
         thread::spawn(move || {
-            let write = |path: &str, text: &str| std::fs::write(tree.join(path), text).is_ok();
+            let write = |path: &str, text: &str| write_when_read(&tree.join(path), text);
             let mut written = Vec::new();
             for (name, content) in files {
-                assert!(write("stream-next", &format!("streams/{name}\n")));
+                if !write("stream-next", &format!("streams/{name}\n")) {
+                    return written;
+                }
                 written.push((*name).to_owned());
                 if !write(&format!("streams/{name}"), content) {
                     return written;
                 }
             }
-            assert!(write("stream-next", ""));
-            written.push(String::new());
+            if write("stream-next", "") {
+                written.push(String::new());
+            }
             written
         })
     }
 
     #[test]
     fn a_failed_download_reads_the_rest_of_its_file_and_the_next_announcement() {
-        const FILES: &[(&str, &str)] = &[("a", "12345")];
+        // More than a pipe holds: the client is still writing it.
+        const CONTENT: &str = match std::str::from_utf8(&[b'x'; 200_000]) {
+            Ok(content) => content,
+            Err(_) => "",
+        };
         let directory = tempfile::tempdir().unwrap();
-        let client = client(directory.path(), FILES);
+        let client = client(directory.path(), &[("a", CONTENT)]);
         let mut payloads = Payloads::without_sizes(directory.path());
         let progress = payloads.progress();
         let mut payload = payloads.next().unwrap().unwrap();
@@ -269,9 +311,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let next = directory.path().join("stream-next");
         fs::mknodat(fs::CWD, &next, fs::FileType::Fifo, fs::Mode::RWXU, 0).unwrap();
-        let client = thread::spawn(move || std::fs::write(next, "streams/a\n").unwrap());
+        let client = thread::spawn(move || write_when_read(&next, "streams/a\n"));
         Payloads::without_sizes(directory.path()).progress().complete(directory.path());
-        client.join().unwrap();
+        assert!(client.join().unwrap(), "the announcement was not read");
         Payloads::without_sizes(Path::new("/nowhere")).progress().complete(Path::new("/nowhere"));
+    }
+
+    #[test]
+    fn all_files_are_read_in_their_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let client = client(directory.path(), &[("a", "1"), ("b", "22")]);
+        let contents = Payloads::without_sizes(directory.path()).take(3).map(|payload| {
+            let payload = payload.unwrap();
+            (payload.name.clone(), io::read_to_string(payload.take(100)).unwrap())
+        });
+        let expected = [(name("a"), "1".to_owned()), (name("b"), "22".to_owned())];
+        assert_eq!(contents.collect::<Vec<_>>(), expected);
+        assert_eq!(client.join().unwrap(), ["a", "b", ""]);
     }
 }

@@ -25,6 +25,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// `__WALL` of waitid(2): also children that end without SIGCHLD. Linux before 4.7 refuses it, and `/proc` is read.
 const ALL: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
 
+/// Looks for any child, without waiting for it.
+const LOOK: WaitIdOptions = ALL.union(WaitIdOptions::EXITED).union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT);
+
 /// Whether this process is about to end: threads that wait for a killed program must not continue.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
@@ -57,8 +60,7 @@ pub(crate) fn adopt_orphans() {
 /// The process IDs of the children of this process.
 pub(crate) fn children() -> Vec<u32> {
     // Before most programs there are none, which one call shows. Reading `/proc` takes several for each process.
-    let any = waitid(WaitId::All, ALL | WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
-    if matches!(any, Err(Errno::CHILD)) {
+    if matches!(waitid(WaitId::All, LOOK), Err(Errno::CHILD)) {
         return Vec::new();
     }
     let own = process::id();
@@ -150,7 +152,11 @@ fn parent_of_running(stat: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+    use crate::Program;
+    use crate::own_process::log_of;
 
     #[test]
     fn parents_are_read_for_any_process_name() {
@@ -161,13 +167,14 @@ mod tests {
 
     #[test]
     fn a_running_child_is_listed_and_one_that_has_ended_is_not() {
-        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let mut child = spawn(Command::new("sleep").arg("60")).unwrap();
         let listed = children().contains(&child.id());
         child.kill().unwrap();
         // It is a zombie until it is waited for.
         waitid(WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
         let zombie = children().contains(&child.id());
         child.wait().unwrap();
+        ended(child.id());
         assert!(listed, "a running child is missing");
         assert!(!zombie, "a child that has ended is listed");
     }
@@ -178,5 +185,62 @@ mod tests {
         let mut found = descendants(&table, &[2]);
         found.sort_unstable();
         assert_eq!(found, [3, 4]);
+    }
+
+    #[test]
+    fn a_program_is_recorded_while_it_runs() {
+        let is_recorded = |program: u32| running().contains(&program);
+        let mut child = spawn(Command::new("sleep").arg("60")).unwrap();
+        let recorded = is_recorded(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        ended(child.id());
+        assert!(recorded && !is_recorded(child.id()));
+        let program = Program::new("sh", Duration::from_secs(60)).args(["-c", "echo $$"]).output().unwrap();
+        let program = String::from_utf8(program).unwrap().trim().parse().unwrap();
+        assert!(!is_recorded(program), "it has ended");
+    }
+
+    #[test]
+    fn only_the_program_and_its_orphans_are_killed() {
+        log_of(
+            "processes::tests::only_the_program_and_its_orphans_are_killed",
+            |_| {},
+            || {
+                // A child of before, a program of another thread, the program, and an orphan.
+                let sleep = || Command::new("sleep").arg("60").spawn().unwrap();
+                let (mut before, mut program, mut orphan) = (sleep(), sleep(), sleep());
+                let mut other = spawn(Command::new("sleep").arg("60")).unwrap();
+                kill_program(program.id(), &[before.id()]);
+                // They may have been killed, and not ended yet.
+                for killed in [&mut program, &mut orphan] {
+                    assert!(!killed.wait().unwrap().success());
+                }
+                let left = [&mut before, &mut other].map(|child| child.try_wait().unwrap());
+                for child in [&mut before, &mut other] {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+                assert_eq!(left, [None, None]);
+            },
+        );
+    }
+
+    #[test]
+    fn a_thread_does_not_continue_while_the_process_ends() {
+        log_of(
+            "processes::tests::a_thread_does_not_continue_while_the_process_ends",
+            |_| {},
+            || {
+                block_if_ending();
+                ENDING.store(true, Ordering::SeqCst);
+                let (sender, receiver) = mpsc::channel();
+                thread::spawn(move || {
+                    block_if_ending();
+                    sender.send(()).unwrap();
+                });
+                assert!(receiver.recv_timeout(Duration::from_millis(300)).is_err(), "it continued");
+            },
+        );
     }
 }

@@ -81,10 +81,8 @@ impl Protected {
         let own = (destination == datastore).then_some(datastore).or(inside);
         let mut protected = whole.iter().chain([datastore]).chain(programs);
         if let Some(path) = own.or_else(|| protected.find(holds)) {
-            let what = if path == destination { "belongs to" } else { "contains" };
             bail!(
-                "destination {} refused: it {what} data or programs of the Mender client or this module ({}): name \
-                 another directory",
+                "destination {} refused: {} belongs to the Mender client or to this module: name another directory",
                 destination.display(),
                 path.display()
             );

@@ -206,6 +206,7 @@ pub fn check_journal<U: Update>(text: &[u8]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::own_process::systemctl_calls;
 
     #[derive(Serialize, Deserialize)]
     struct Website {
@@ -269,4 +270,47 @@ mod tests {
         let refused = refused(r#"{"format":1,"phase":"Switching","change":{"destination":"/srv"}}"#);
         assert!(refused.contains("without its preparation"), "{refused}");
     }
+
+    #[test]
+    fn a_record_has_a_preparation_after_the_preparation() {
+        let mut record = RecordOf::<Website>::new(Website { destination: "/srv".into() }, Guard::default());
+        assert!(record.prepared().is_none() && record.ready().is_err() && record.ready_mut().is_err());
+        record.prepare().unwrap();
+        assert_eq!(record.prepared().unwrap().keep, ["index.html"]);
+        assert_eq!(record.ready_mut().unwrap().1.keep, ["index.html"]);
+    }
+
+    #[test]
+    fn the_phase_of_a_journal_is_returned() {
+        let text = br#"{"format":1,"phase":"Staged","change":{"destination":"/srv"}}"#;
+        assert_eq!(check_journal::<Website>(text).unwrap(), "Staged");
+    }
+
+    #[test]
+    fn a_rollback_stops_and_starts_units_unless_it_is_at_boot_and_tolerates_a_failure() {
+        let Some((calls, log)) = systemctl_calls(
+            "record::tests::a_rollback_stops_and_starts_units_unless_it_is_at_boot_and_tolerates_a_failure",
+            || {
+                let units = r#"{"units":{"stop":["bad-stop"],"restart":["bad-restart"],"start":["good"]}}"#;
+                let guard = serde_json::from_str(units).unwrap();
+                let record = RecordOf::<Website>::new(Website { destination: "/srv".into() }, guard);
+                for trigger in [Trigger::Boot, Trigger::Call] {
+                    record.stop_units(trigger);
+                    record.start_units(trigger);
+                }
+            },
+        ) else {
+            return;
+        };
+        assert_eq!(
+            calls,
+            ["stop bad-stop", "restart bad-restart", "start good"].map(|call| format!("{OPTIONS} {call}"))
+        );
+        for failed in ["stopping units failed", "starting units failed"] {
+            assert!(log.contains(failed), "{failed} is missing in {log}");
+        }
+    }
+
+    /// The options of systemctl.
+    const OPTIONS: &str = "--no-ask-password --quiet";
 }

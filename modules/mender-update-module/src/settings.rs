@@ -85,6 +85,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::own_process::log_of;
 
     #[derive(Debug, Default, serde::Deserialize, PartialEq)]
     #[serde(deny_unknown_fields, default)]
@@ -130,6 +131,23 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let error = format!("{:#}", settings_file::value_at_boot::<PathBuf>(&path, "dest_dir").unwrap_err());
         assert!(error.contains("not trusted"), "{error}");
+    }
+
+    #[test]
+    fn a_value_at_boot_is_that_of_the_settings_of_the_module() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("example.toml"), "dest_dir = \"/srv\"\n").unwrap();
+        log_of(
+            "settings::tests::a_value_at_boot_is_that_of_the_settings_of_the_module",
+            |command| {
+                command.env("MENDER_MODULES_SETTINGS", directory.path());
+            },
+            || {
+                let value = value_at_boot::<PathBuf>("example", "dest_dir").unwrap();
+                assert_eq!(value.as_deref(), Some(Path::new("/srv")));
+                assert_eq!(value_at_boot::<PathBuf>("other", "dest_dir").unwrap(), None);
+            },
+        );
     }
 
     #[test]

@@ -147,3 +147,95 @@ pub(crate) fn understand<T: DeserializeOwned>(table: Table, path: &Path) -> Resu
 pub(crate) fn mistake(path: &Path) -> String {
     format!("invalid settings in {}", path.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    use super::*;
+    use crate::own_process::log_of;
+
+    /// Runs `body` of the test `name` in a process of its own, with the `content` of the settings of the module
+    /// `example`. Returns the log of that process.
+    fn with_settings(name: &str, content: &str, body: impl FnOnce()) -> Option<String> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("example.toml"), content).unwrap();
+        let prepare = |command: &mut Command| {
+            command.env(DIRECTORY_VARIABLE, directory.path());
+        };
+        log_of(name, prepare, body)
+    }
+
+    #[test]
+    fn the_settings_of_a_module_are_in_the_directory_of_all_settings() {
+        if env::var_os(DIRECTORY_VARIABLE).is_none() {
+            assert_eq!(path("example"), Path::new("/etc/mender-modules/example.toml"));
+        }
+        with_settings(
+            "settings_file::tests::the_settings_of_a_module_are_in_the_directory_of_all_settings",
+            "",
+            || {
+                let directory = PathBuf::from(env::var_os(DIRECTORY_VARIABLE).unwrap());
+                assert_eq!((directory.join("example.toml"), directory), (path("example"), super::directory()));
+            },
+        );
+    }
+
+    #[test]
+    fn common_tables_are_read_and_refused_by_a_module_without_them() {
+        with_settings(
+            "settings_file::tests::common_tables_are_read_and_refused_by_a_module_without_them",
+            "own = 1\n[health]\ntcp = \"a:1\"\n[units]\nstop = []\n",
+            || {
+                let tables: Table = common("example").unwrap();
+                assert_eq!(tables.keys().collect::<Vec<_>>(), ["health", "units"]);
+                let error = format!("{:#}", refuse_tables("example").unwrap_err());
+                assert!(error.contains("example.toml") && error.contains("table units"), "{error}");
+                refuse_tables("other").unwrap();
+            },
+        );
+    }
+
+    #[test]
+    fn the_datastore_is_an_absolute_path() {
+        const NAME: &str = "settings_file::tests::the_datastore_is_an_absolute_path";
+        with_settings(NAME, "datastore = \"/data/mender\"\n", || {
+            for read in [datastore, datastore_at_boot] {
+                let path = path("example");
+                let content = fs::read(&path).unwrap();
+                assert_eq!(read("example").unwrap().as_deref(), Some(Path::new("/data/mender")));
+                assert_eq!(read("other").unwrap(), None);
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+                assert!(format!("{:#}", read("example").unwrap_err()).contains("not trusted"));
+                fs::remove_file(&path).unwrap();
+                fs::write(&path, content).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn a_wrong_datastore_is_refused_and_at_boot_logged() {
+        const NAME: &str = "settings_file::tests::a_wrong_datastore_is_refused_and_at_boot_logged";
+        for wrong in ["datastore = \"data\"\n", "datastore = 8\n", "datastore =\n"] {
+            let log = with_settings(NAME, wrong, || {
+                assert!(format!("{:#}", datastore("example").unwrap_err()).contains("example.toml"));
+                assert_eq!(datastore_at_boot("example").unwrap(), None);
+            });
+            let Some(log) = log else { return };
+            assert!(log.contains("recovering without the key datastore") && log.contains("example.toml"), "{log}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("example.toml");
+        fs::write(&path, "#".repeat(SETTINGS_MAX as usize)).unwrap();
+        assert_eq!(read(&path).unwrap(), Table::new());
+        fs::write(&path, "#".repeat(SETTINGS_MAX as usize + 1)).unwrap();
+        let error = format!("{:#}", read(&path).unwrap_err());
+        assert!(error.contains("example.toml") && error.contains("more than"), "{error}");
+    }
+}

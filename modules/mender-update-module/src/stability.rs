@@ -77,10 +77,10 @@ impl StabilityWindow {
                     healthy = Some((value, since));
                 }
                 Poll::Failed(error) => return Err(error),
-                Poll::Unhealthy(error) if left.is_zero() => {
-                    return Err(error.context(format!("not healthy within {limit:?}")));
-                }
                 Poll::Unhealthy(error) => {
+                    if left.is_zero() {
+                        return Err(error.context(format!("not healthy within {limit:?}")));
+                    }
                     if healthy.take().is_some() {
                         log!("healthy, then unhealthy: {error:#}");
                     }
@@ -121,5 +121,38 @@ mod tests {
         let json = r#"{"limit":{"secs":120,"nanos":0},"stable":{"secs":10,"nanos":0}}"#;
         let window: StabilityWindow = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&window).unwrap(), json);
+    }
+
+    #[test]
+    fn a_poll_that_is_unhealthy_once_is_repeated_until_the_limit() {
+        let mut polls = 0;
+        let becoming = |_| {
+            polls += 1;
+            if polls == 1 { Poll::Unhealthy(anyhow!("starting")) } else { Poll::Healthy(()) }
+        };
+        let window = StabilityWindow::new(60, 0);
+        assert_eq!(window.limit(), Duration::from_secs(60));
+        window.wait(becoming).unwrap();
+        assert_eq!(polls, 2);
+        let mut lefts = Vec::new();
+        let result = StabilityWindow::new(0, 0).wait(|left| {
+            lefts.push(left);
+            Poll::<()>::Unhealthy(anyhow!("stopped"))
+        });
+        assert_eq!(
+            (format!("{:#}", result.unwrap_err()).as_str(), lefts),
+            ("not healthy within 0ns: stopped", vec![Duration::ZERO])
+        );
+    }
+
+    #[test]
+    fn what_is_healthy_for_the_window_is_healthy() {
+        let mut polls = 0;
+        let healthy = |_| {
+            polls += 1;
+            Poll::Healthy(())
+        };
+        StabilityWindow::new(60, 1).wait(healthy).unwrap();
+        assert!(polls > 1);
     }
 }

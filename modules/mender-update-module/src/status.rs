@@ -139,4 +139,25 @@ mod tests {
         let json = serde_json::to_string(&status(Some(Pending::new(Phase::Staged, None)))).unwrap();
         assert!(json.contains(r#""phase":"Staged""#) && json.contains(r#""can_roll_back":false"#), "{json}");
     }
+
+    #[test]
+    fn an_interrupted_update_is_continued_by_the_client_or_by_hand() {
+        let module = env::current_exe().unwrap();
+        assert_eq!(recover_command(), format!("{} --recover", module.display()));
+        for phase in [Phase::Activating, Phase::RollingBack] {
+            let next = Pending::new(phase, None).next.unwrap();
+            assert!(next.contains("wait for the client"), "{next}");
+            assert!(next.contains("mender-update rollback") || next.contains(&recover_command()), "{next}");
+        }
+    }
+
+    #[test]
+    fn the_help_has_every_option() {
+        let help = help("web-file", "1.0.0");
+        for word in
+            ["web-file 1.0.0", "--status", "--check-settings", "--recover", "--under-way", "--version", "--help"]
+        {
+            assert!(help.contains(word), "{word} is missing in {help}");
+        }
+    }
 }

@@ -101,3 +101,83 @@ fn log_pipe() -> Option<OwnedFd> {
     let kind = FileType::from_raw_mode(fstat(&log).ok()?.st_mode);
     (kind == FileType::Fifo).then_some(log)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::fs;
+    use std::io::{BufRead, BufReader, Read};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+    use crate::own_process::{command, is_own_process, output};
+
+    /// The time after which a call that nothing ends has survived.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A call that nothing has ended reports that.
+    fn survive() {
+        thread::sleep(LIMIT);
+        println!("survived");
+    }
+
+    #[test]
+    fn a_signal_ends_the_call_with_a_message() {
+        const NAME: &str = "supervision::tests::a_signal_ends_the_call_with_a_message";
+        if is_own_process() {
+            end_with_client();
+            kill_process(getpid(), Signal::TERM).unwrap();
+            return survive();
+        }
+        let ended = output(&mut command(NAME)).unwrap();
+        assert_eq!(ended.status.signal(), Some(9), "as by a power loss");
+        let log = String::from_utf8_lossy(&ended.stderr);
+        assert!(log.contains("call ended by a signal"), "{log}");
+    }
+
+    #[test]
+    fn the_end_of_the_client_ends_the_call() {
+        const NAME: &str = "supervision::tests::the_end_of_the_client_ends_the_call";
+        const FILE: &str = "MENDER_TEST_FILE";
+        if is_own_process() {
+            end_with_client();
+            fs::write(env::var_os(FILE).unwrap(), "").unwrap();
+            return survive();
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let call = command(NAME);
+        // The shell is the client, until the call is supervised. The log is no pipe.
+        let script = "\"$@\" 2>/dev/null & until [ -e \"$MENDER_TEST_FILE\" ]; do sleep 0.02; done";
+        let mut client = Command::new("sh");
+        client.args(["-c", script, "sh"]).arg(call.get_program()).args(call.get_args());
+        client.envs(call.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let ended = output(client.env(FILE, directory.path().join("supervised"))).unwrap();
+        assert!(ended.status.success());
+        let answers = String::from_utf8_lossy(&ended.stdout);
+        assert!(answers.contains(NAME) && !answers.contains("survived"), "{answers}");
+    }
+
+    #[test]
+    fn the_end_of_the_reader_of_the_log_ends_the_call() {
+        const NAME: &str = "supervision::tests::the_end_of_the_reader_of_the_log_ends_the_call";
+        if is_own_process() {
+            end_with_client();
+            println!("supervised");
+            return survive();
+        }
+        let mut call = processes::spawn(&mut command(NAME)).unwrap();
+        let mut answers = BufReader::new(call.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("supervised") && answers.read_line(&mut line).unwrap() > 0 {}
+        drop(call.stderr.take());
+        let mut rest = String::new();
+        answers.read_to_string(&mut rest).unwrap();
+        let status = call.wait().unwrap();
+        processes::ended(call.id());
+        assert!(line.contains("supervised") && !rest.contains("survived"), "{line}{rest}");
+        assert_eq!(status.signal(), Some(9), "as by a power loss");
+    }
+}

@@ -162,6 +162,8 @@ mod tests {
         assert_eq!(tree.current_device_type().unwrap(), None, "an incomplete tree");
         assert_eq!(tree.artifact_name().unwrap().as_deref(), Some("release-2"));
         assert_eq!(tree.meta_data::<Vec<String>>().unwrap(), None);
+        write("header/meta-data", "[\"a\"]\n");
+        assert_eq!(tree.meta_data::<Vec<String>>().unwrap().unwrap(), ["a"]);
         write("header/meta-data", "{\"a\": 1}");
         let error = format!("{:#}", tree.meta_data::<Vec<String>>().unwrap_err());
         assert!(error.contains("header/meta-data"), "{error}");
@@ -170,5 +172,43 @@ mod tests {
         std::os::unix::fs::symlink("meta-data", directory.path().join("header/meta-data")).unwrap();
         let error = format!("{:#}", tree.meta_data::<Vec<String>>().unwrap_err());
         assert!(error.contains("header/meta-data"), "what cannot be read is not missing: {error}");
+    }
+
+    #[test]
+    fn each_text_is_that_of_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = WorkTree::new(directory.path());
+        fs::create_dir(directory.path().join("header")).unwrap();
+        let names = ["current_artifact_name", "current_artifact_group", "current_device_type", "header/artifact_name"];
+        names.iter().for_each(|name| fs::write(directory.path().join(name), format!("text of {name}\n")).unwrap());
+        let texts = [
+            tree.current_artifact_name(),
+            tree.current_artifact_group(),
+            tree.current_device_type(),
+            tree.artifact_name(),
+        ];
+        assert_eq!(texts.map(|text| text.unwrap().unwrap()), names.map(|name| format!("text of {name}")));
+    }
+
+    #[test]
+    fn the_directories_are_in_the_tree() {
+        let tree = WorkTree::new("/tree");
+        assert_eq!(
+            (tree.path(), tree.files(), tree.tmp()),
+            (Path::new("/tree"), "/tree/files".into(), "/tree/tmp".into())
+        );
+    }
+
+    #[test]
+    fn a_text_that_is_too_large_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = WorkTree::new(directory.path());
+        for (length, is_read) in [(TEXT_MAX as usize, true), (TEXT_MAX as usize + 1, false)] {
+            fs::write(directory.path().join("current_device_type"), "x".repeat(length)).unwrap();
+            match tree.current_device_type() {
+                Ok(text) => assert!(is_read && text.unwrap().len() == length),
+                Err(error) => assert!(!is_read && error.to_string().contains("current_device_type"), "{error:#}"),
+            }
+        }
     }
 }

@@ -156,3 +156,50 @@ pub trait Update: Serialize + DeserializeOwned {
     /// Called at the end of `Cleanup`, after the journal is removed. Default: does nothing.
     fn ended(&self, _prepared: Option<&Self::Prepared>) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// An update that makes the file of its path when it is discarded.
+    #[derive(Serialize, Deserialize)]
+    struct Plain(PathBuf);
+
+    impl Update for Plain {
+        type Prepared = ();
+
+        fn prepare(&mut self) -> Result<()> {
+            Ok(())
+        }
+
+        fn activate(&self, (): &()) -> Result<()> {
+            Ok(())
+        }
+
+        fn roll_back(&self, (): &(), _: Trigger) -> Result<()> {
+            Ok(())
+        }
+
+        fn discard(&self, _: Option<&()>) -> Result<()> {
+            Ok(fs::write(&self.0, "")?)
+        }
+    }
+
+    #[test]
+    fn an_update_needs_nothing_but_its_own_steps() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut update = Plain(directory.path().join("discarded"));
+        update.make_staging().unwrap();
+        assert!(!update.make_destination(&()).unwrap(), "it made none");
+        assert!(update.discard_at_boot().unwrap());
+        assert_eq!((update.needs_reboot(&()).unwrap(), update.kept_in()), (NeedsReboot::No, None));
+        assert!(update.conflicts_with(&update), "one that could not be rolled back blocks it");
+        assert!(!update.0.exists());
+        update.discard_late(None).unwrap();
+        assert!(update.0.exists());
+    }
+}

@@ -11,8 +11,6 @@ const VALUES: &[(&str, &str)] = &[
     ("longer than the announced", "… than the announced"),
     ("shorter than …", "… than the announced"),
     ("…/stream-next", "… stream-next"),
-    ("it contains data or programs", "it … data or programs"),
-    ("it belongs to data or programs", "it … data or programs"),
     ("none of the commands under", "… under"),
     ("stop failed: …, in the table", "… failed: …, in the table"),
     ("starting \"…\" failed", "starting … failed"),

@@ -184,6 +184,8 @@ fn named(attribute: &OsStr, error: Errno) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::super::Dir;
     use super::*;
     use crate::name::FileName;
@@ -213,5 +215,78 @@ mod tests {
             let error = format!("{:#}", set.unwrap_err());
             assert!(error.contains("extended attribute none.origin"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_acl_that_cannot_be_removed_is_an_error() {
+        for absent in [Ok(()), Err(Errno::NODATA), Err(Errno::OPNOTSUPP)] {
+            absent_or(absent).unwrap();
+        }
+        assert!(absent_or(Err(Errno::IO)).is_err());
+    }
+
+    #[test]
+    fn the_attributes_of_a_symlink_are_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link");
+        symlink("target", &path).unwrap();
+        let meta = std::fs::symlink_metadata(&path).unwrap();
+        let expected = Attributes {
+            owner: meta.uid(),
+            group: meta.gid(),
+            mode: 0o777,
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            extended: Vec::new(),
+        };
+        assert_eq!(Attributes::of_symlink(&meta), expected);
+    }
+
+    /// The entries of an ACL that lets the user 33 read: version, and tag, permissions and ID of each (acl(5)).
+    fn acl() -> Vec<u8> {
+        let entries = [(1_u16, 7_u16, u32::MAX), (2, 4, 33), (4, 5, u32::MAX), (16, 5, u32::MAX), (32, 5, u32::MAX)];
+        let entries = entries.map(|(tag, permissions, id)| {
+            [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
+        });
+        [&2_u32.to_le_bytes()[..], &entries.concat()].concat()
+    }
+
+    #[test]
+    fn acls_that_are_not_among_the_attributes_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let parent = Dir::open(directory.path()).unwrap();
+        let name = FileName::new("directory").unwrap();
+        let made = parent.make_child(&name, 0o700).unwrap();
+        let without = made.attributes().unwrap();
+        assert!(without.absent_acls().eq([ACL_ACCESS, ACL_DEFAULT]));
+        for remove in [
+            &(|| made.set_attributes(&without)) as &dyn Fn() -> anyhow::Result<()>,
+            &|| parent.set_attributes_of_name(&name, &without),
+            &|| made.remove_acls(),
+        ] {
+            for acl_name in [ACL_ACCESS, ACL_DEFAULT] {
+                if fs::fsetxattr(&made.fd, acl_name, &acl(), XattrFlags::empty()) == Err(Errno::OPNOTSUPP) {
+                    return eprintln!("skipped: this file system has no ACLs");
+                }
+            }
+            let with = made.attributes().unwrap();
+            let names: Vec<_> = with.extended.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+            assert!(names.contains(&ACL_ACCESS) && names.contains(&ACL_DEFAULT), "{names:?}");
+            assert_eq!(with.absent_acls().count(), 0);
+            made.set_attributes(&with).unwrap();
+            assert_eq!(made.attributes().unwrap().extended, with.extended, "they are among the attributes");
+            remove().unwrap();
+            assert_eq!(made.attributes().unwrap().extended, without.extended);
+        }
+    }
+
+    #[test]
+    fn the_permissions_of_a_named_file_are_set() {
+        let directory = tempfile::tempdir().unwrap();
+        let parent = Dir::open(directory.path()).unwrap();
+        let name = FileName::new("file").unwrap();
+        let file = parent.create_file(&name).unwrap();
+        let attributes = Attributes { mode: 0o640, ..Attributes::of(&file).unwrap() };
+        parent.set_attributes_of_name(&name, &attributes).unwrap();
+        assert_eq!(Attributes::of(&file).unwrap(), attributes);
     }
 }

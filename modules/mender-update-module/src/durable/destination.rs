@@ -269,4 +269,32 @@ mod tests {
             assert!(error.contains("control character"), "{error}");
         }
     }
+
+    #[test]
+    fn an_existing_directory_is_opened_and_nothing_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let mut destination = Destination::find(&root).unwrap();
+        assert!(destination.existed() && destination.path() == root);
+        for opened in [destination.open(), destination.open_as_found()] {
+            assert_eq!(opened.unwrap().unwrap().path(), root);
+        }
+        assert!(!destination.make().unwrap());
+        destination.remove_made().unwrap();
+        assert!(root.exists());
+    }
+
+    #[test]
+    fn a_directory_that_another_program_made_after_the_download_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let mut destination = Destination::find(&root.join("a/b")).unwrap();
+        assert!(destination.open_as_found().unwrap().is_none());
+        std_fs::create_dir(root.join("a")).unwrap();
+        for refused in [destination.open_as_found().map(drop), destination.make().map(drop)] {
+            let error = format!("{:#}", refused.unwrap_err());
+            assert!(error.contains("made after the download") && error.contains("install again"), "{error}");
+        }
+        assert!(!root.join("a/b").exists());
+    }
 }

@@ -143,6 +143,7 @@ impl Dir {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mounted::Mounted;
     use super::*;
 
     #[test]
@@ -182,6 +183,41 @@ mod tests {
             assert!(read(1, 2, unstable, "a").is(&read(4, 5, unstable, "b")), "{unstable:x}");
         }
         assert!(!read(1, 2, FUSE, "a").is(&read(4, 2, FUSE, "b")));
+    }
+
+    #[test]
+    fn an_identity_has_the_numbers_of_the_kernel_and_the_boot() {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = Dir::open(directory.path()).unwrap();
+        let identity = opened.identity().unwrap();
+        assert_eq!((identity.device, identity.inode), opened.device_and_inode().unwrap());
+        // 32 bits, which a kernel of 32 bits may return with a sign.
+        assert_eq!(identity.filesystem, u64::from(fstatfs(&opened.fd).unwrap().f_type as u32));
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        assert_eq!(identity.boot, boot.trim_end());
+    }
+
+    #[test]
+    fn a_known_directory_is_recognized_at_any_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| Dir::make(&directory.path().join(name), 0o700).unwrap());
+        let known = Known::new(&one).unwrap();
+        let moved = directory.path().join("moved");
+        fs::rename(one.path(), &moved).unwrap();
+        assert!(known.is(&Dir::open(&moved).unwrap()).unwrap() && !known.is(&other).unwrap());
+        assert!(Known::unrecorded(one.path()).is(&other).unwrap(), "it has no identity");
+        assert_eq!(known.path(), one.path());
+    }
+
+    #[test]
+    fn only_some_file_systems_keep_inode_numbers() {
+        assert!(Dir::open(Path::new("/proc")).unwrap().keeps_inodes().unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let [lower, upper, point] = ["lower", "upper", "point"].map(|name| directory.path().join(name));
+        [&lower, &upper, &point].into_iter().for_each(|path| fs::create_dir(path).unwrap());
+        let layers = format!("lowerdir={}:{}", upper.display(), lower.display());
+        let Some(_overlay) = Mounted::on(&point, &["-t", "overlay", "overlay", "-o", &layers]) else { return };
+        assert!(!Dir::open(&point).unwrap().keeps_inodes().unwrap());
     }
 
     #[test]

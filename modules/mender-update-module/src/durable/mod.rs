@@ -259,6 +259,9 @@ fn failed(operation: &str, path: &Path) -> String {
 }
 
 #[cfg(test)]
+mod mounted;
+
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::time::{Duration, UNIX_EPOCH};
@@ -276,8 +279,10 @@ mod tests {
         write_file(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-        remove_file(&path).unwrap();
-        remove_file(&path).unwrap();
+        for _ in 0..2 {
+            remove_file(&path).unwrap();
+            assert!(!path.exists());
+        }
         remove_file(Path::new("/no/such/directory/file")).unwrap();
     }
 
@@ -317,6 +322,45 @@ mod tests {
     }
 
     #[test]
+    fn a_rewritten_file_has_a_new_modification_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "one").unwrap();
+        File::open(&path).unwrap().set_modified(UNIX_EPOCH).unwrap();
+        rewrite_file(&path, b"two").unwrap();
+        assert_ne!(fs::metadata(&path).unwrap().modified().unwrap(), UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_copy_equals_in_type_content_and_attributes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for (name, content) in [("file", "one"), ("other content", "two"), ("other time", "one")] {
+            fs::write(path(name), content).unwrap();
+        }
+        for (name, target) in [("link", "file"), ("other target", "copy"), ("link of another time", "file")] {
+            symlink(target, path(name)).unwrap();
+        }
+        let opened = Dir::open(directory.path()).unwrap();
+        let set_time = |name: &str, seconds| {
+            let before = Attributes::of_symlink(&fs::symlink_metadata(path(name)).unwrap());
+            let attributes = Attributes { modified: (seconds, 0), ..before };
+            opened.set_attributes_of_name(&FileName::new(name).unwrap(), &attributes).unwrap();
+        };
+        ["file", "other content", "link", "other target"].into_iter().for_each(|name| set_time(name, 7));
+        ["other time", "link of another time"].into_iter().for_each(|name| set_time(name, 8));
+        let is_copy_of = |copy: &str, name: &str| is_copy(&path(copy), &path(name)).unwrap();
+        assert!(is_copy_of("file", "file") && is_copy_of("link", "link"));
+        for other in ["other content", "other time", "link"] {
+            assert!(!is_copy_of("file", other), "{other}");
+        }
+        for other in ["other target", "link of another time", "file"] {
+            assert!(!is_copy_of("link", other), "{other}");
+        }
+        assert!(!is_copy(directory.path(), directory.path()).unwrap(), "a directory has no copy");
+    }
+
+    #[test]
     fn a_path_that_cannot_be_read_is_not_reported_as_missing() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
@@ -341,5 +385,8 @@ mod tests {
         remove_empty_dir(&path).unwrap();
         remove_empty_dir(&path).unwrap();
         assert!(!path.exists());
+        fs::write(&path, "").unwrap();
+        let error = format!("{:#}", remove_empty_dir(&path).unwrap_err());
+        assert!(error.contains(path.to_str().unwrap()) && path.exists(), "{error}");
     }
 }

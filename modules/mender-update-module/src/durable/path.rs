@@ -96,6 +96,20 @@ mod tests {
     }
 
     #[test]
+    fn missing_directories_are_listed_and_an_unreadable_path_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        assert_eq!(absent_parents(&path("a/b")).unwrap(), [path("a"), path("a/b")]);
+        assert_eq!(absent_parents(directory.path()).unwrap(), [] as [PathBuf; 0]);
+        fs::write(path("file"), "").unwrap();
+        symlink("nowhere", path("dangling")).unwrap();
+        for (refused, named) in [("file/x", "file/x"), ("dangling/x", "dangling")] {
+            let error = format!("{:#}", absent_parents(&path(refused)).unwrap_err());
+            assert!(error.contains(path(named).to_str().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
     fn escaped_mount_points_are_decoded() {
         assert_eq!(unescape(b"/media/my\\040disk"), Path::new("/media/my disk"));
         assert_eq!(unescape(b"/a\\134b\\"), Path::new("/a\\b\\"));

@@ -3,6 +3,7 @@
 //! Nested directories are first renamed to the top of the tree. So the removal never descends more than two levels,
 //! and after an interruption, the next removal continues.
 
+use std::ops::RangeFrom;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -34,7 +35,7 @@ pub fn remove_tree(path: &Path) -> Result<()> {
 
 /// As [`remove_tree`], for the open directory `tree`, which is `name` in `parent`.
 pub(super) fn remove_tree_in(parent: &Dir, name: &FileName, tree: &Dir) -> Result<()> {
-    let mut removal = Removal { root: tree, mount: mount(tree)?, fresh: 0, left: Vec::new(), removed: 0 };
+    let mut removal = Removal { root: tree, mount: mount(tree)?, fresh: 0.., left: Vec::new(), changed: false };
     removal.run()?;
     match fs::unlinkat(&parent.fd, name.as_ref(), AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => parent.sync(),
@@ -44,25 +45,22 @@ pub(super) fn remove_tree_in(parent: &Dir, name: &FileName, tree: &Dir) -> Resul
 
 struct Removal<'a> {
     root: &'a Dir,
-    mount: (u64, u64),
-    /// The number in the next name for a directory that is renamed to the top.
-    fresh: u64,
+    mount: Mount,
+    /// The numbers in the next names for directories that are renamed to the top.
+    fresh: RangeFrom<u64>,
     /// The names that could not be removed in this pass, with the errors.
     left: Vec<(PathBuf, Errno)>,
-    /// The number of names that were removed or renamed in this pass.
-    removed: u64,
+    /// Whether a name was removed or renamed in this pass.
+    changed: bool,
 }
 
 impl Removal<'_> {
     fn run(&mut self) -> Result<()> {
         for _ in 0..PASSES {
-            (self.removed, self.left) = (0, Vec::new());
+            (self.changed, self.left) = (false, Vec::new());
             self.root.for_each_name(|name| self.remove(self.root, name).map(drop))?;
-            if self.left.is_empty() && self.removed == 0 {
-                return Ok(());
-            }
-            if self.removed == 0 {
-                return self.report();
+            if !self.changed {
+                return if self.left.is_empty() { Ok(()) } else { self.report() };
             }
         }
         bail!("removing {} failed: another program adds files to it: stop that program", self.root.path().display())
@@ -80,7 +78,7 @@ impl Removal<'_> {
     /// Removes `name`, or renames it to the top.
     fn remove(&mut self, parent: &Dir, name: &FileName) -> Result<()> {
         match fs::unlinkat(&parent.fd, name.as_ref(), AtFlags::empty()) {
-            Ok(()) => self.removed += 1,
+            Ok(()) => self.changed = true,
             Err(Errno::NOENT) => {}
             Err(Errno::ISDIR | Errno::PERM) if self.is_directory(parent, name)? => self.directory(parent, name)?,
             Err(error) => self.leave(parent, name, error),
@@ -96,16 +94,16 @@ impl Removal<'_> {
         if std::ptr::eq(parent, self.root) {
             return self.top(name);
         }
-        loop {
-            let fresh = FileName::new(format!("discard-{}", self.fresh))?;
-            self.fresh += 1;
+        while let Some(number) = self.fresh.next() {
+            let fresh = FileName::new(format!("discard-{number}"))?;
             match fs::renameat_with(&parent.fd, name.as_ref(), &self.root.fd, fresh.as_ref(), RenameFlags::NOREPLACE) {
-                Ok(()) => self.removed += 1,
+                Ok(()) => self.changed = true,
                 Err(Errno::EXIST) => continue,
                 Err(error) => self.leave(parent, name, error),
             }
-            return Ok(());
+            break;
         }
+        Ok(())
     }
 
     /// Empties and removes the directory `name` at the top.
@@ -117,10 +115,9 @@ impl Removal<'_> {
         }
         directory.for_each_name(|below| self.remove(&directory, below))?;
         match fs::unlinkat(&self.root.fd, name.as_ref(), AtFlags::REMOVEDIR) {
-            Ok(()) => self.removed += 1,
-            Err(Errno::NOENT) => {}
-            // The names in it are recorded already.
-            Err(Errno::NOTEMPTY | Errno::EXIST) if !self.left.is_empty() => {}
+            Ok(()) => self.changed = true,
+            // If it is not empty, what could not be removed is recorded already.
+            Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
             Err(error) => self.leave(self.root, name, error),
         }
         Ok(())
@@ -133,22 +130,28 @@ impl Removal<'_> {
     }
 }
 
-/// The device number and, since Linux 5.8, the mount ID of a directory.
-pub(super) fn mount(dir: &Dir) -> Result<(u64, u64)> {
+/// The mount of a directory: its device and, since Linux 5.8, its mount ID; before, that is 0.
+#[derive(PartialEq, Eq)]
+pub(super) struct Mount {
+    device: (u32, u32),
+    id: u64,
+}
+
+/// The mount of the directory `dir`.
+pub(super) fn mount(dir: &Dir) -> Result<Mount> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
     let stat = fs::statx(&dir.fd, "", AtFlags::EMPTY_PATH, wanted).with_context(|| failed("reading", dir.path()))?;
-    let known = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
-    let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
-    Ok((device, if known { stat.stx_mnt_id } else { 0 }))
+    Ok(Mount { device: (stat.stx_dev_major, stat.stx_dev_minor), id: stat.stx_mnt_id })
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs as std_fs;
-    use std::process::Command;
 
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+    use super::super::mounted::Mounted;
     use super::*;
 
     /// A limit of open files that the other tests of this process do not reach.
@@ -191,25 +194,6 @@ mod tests {
         assert!(remove_tree(&path).is_err(), "a symlink is not a tree");
         assert!(directory.path().join("outside/kept").exists());
     }
-    /// A file system in memory, until the value is dropped.
-    struct Mounted(PathBuf);
-
-    impl Mounted {
-        /// `None` in a process that may not mount.
-        fn on(path: &Path) -> Option<Self> {
-            let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(path).output().unwrap();
-            if !mounted.status.success() {
-                eprintln!("skipped: {}", String::from_utf8_lossy(&mounted.stderr));
-            }
-            mounted.status.success().then(|| Self(path.to_owned()))
-        }
-    }
-
-    impl Drop for Mounted {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg(&self.0).output();
-        }
-    }
 
     #[test]
     fn a_mounted_file_system_is_reported_and_its_files_stay() {
@@ -219,7 +203,7 @@ mod tests {
         let mut mounted = Vec::new();
         for point in &points {
             std_fs::create_dir_all(point).unwrap();
-            let Some(mount) = Mounted::on(point) else { return };
+            let Some(mount) = Mounted::on(point, &["-t", "tmpfs", "tmpfs"]) else { return };
             std_fs::write(point.join("photo"), "").unwrap();
             mounted.push(mount);
         }
@@ -231,5 +215,48 @@ mod tests {
         drop(mounted);
         remove_tree(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn files_that_cannot_be_removed_are_named_and_everything_else_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tree");
+        std_fs::create_dir_all(path.join("below")).unwrap();
+        let names = (0..LISTED + 2).map(|number| path.join(format!("below/immutable-{number}")));
+        let files: Vec<std_fs::File> = names.map(|name| std_fs::File::create(name).unwrap()).collect();
+        std_fs::write(path.join("below/other"), "").unwrap();
+        let set = |file: &std_fs::File, immutable| {
+            let flags = ioctl_getflags(file)?;
+            ioctl_setflags(file, if immutable { flags | IFlags::IMMUTABLE } else { flags - IFlags::IMMUTABLE })
+        };
+        let immutable: rustix::io::Result<()> = files.iter().try_for_each(|file| set(file, true));
+        let removed = remove_tree(&path);
+        let left: Vec<_> = std_fs::read_dir(path.join("below")).into_iter().flatten().collect();
+        for file in &files {
+            let _ = set(file, false);
+        }
+        if let Err(error) = immutable {
+            return eprintln!("skipped: no immutable files: {error}");
+        }
+        let error = format!("{:#}", removed.unwrap_err());
+        assert_eq!(error.matches("below/immutable-").count(), LISTED, "{error}");
+        assert!(error.contains("chattr") && !error.contains("not empty"), "{error}");
+        assert_eq!(left.len(), files.len(), "{error}");
+        remove_tree(&path).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_mount_is_another_one_also_of_the_same_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let [below, point] = ["below", "point"].map(|name| directory.path().join(name));
+        [&below, &point].into_iter().for_each(|path| std_fs::create_dir(path).unwrap());
+        let of = |path: &Path| mount(&Dir::open(path).unwrap()).unwrap();
+        assert!(of(&below) == of(directory.path()) && of(Path::new("/proc")) != of(directory.path()));
+        let Some(_mounted) = Mounted::on(&point, &["--bind", below.to_str().unwrap()]) else { return };
+        if of(&point).id == 0 {
+            return eprintln!("skipped: this kernel has no mount IDs in statx(2)");
+        }
+        assert!(of(&point) != of(&below), "a bind mount");
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn follow(path: &Path) -> Result<Resolved> {
     ensure!(path.is_absolute(), "invalid path {path:?}: not an absolute path");
     let mut at = Resolved { existing: "/".into(), missing: Vec::new(), untrusted: None };
     let mut ahead: Vec<OsString> = names(path).rev().collect();
-    let mut symlinks = 0;
+    let mut symlinks_left = SYMLINKS_MAX;
     // Symlinks whose targets are being resolved, with the number of names after them.
     let mut open: Vec<(PathBuf, usize)> = Vec::new();
     while let Some(name) = ahead.pop() {
@@ -68,8 +68,8 @@ pub(super) fn follow(path: &Path) -> Result<Resolved> {
             if let Some(reason) = changeable {
                 bail!("{} refused: it is a symlink, and {reason}, or name its target instead", next.display());
             }
-            symlinks += 1;
-            ensure!(symlinks <= SYMLINKS_MAX, "{} refused: too many symlinks", path.display());
+            let fewer = symlinks_left.checked_sub(1);
+            symlinks_left = fewer.with_context(|| format!("{} refused: too many symlinks", path.display()))?;
             let target = fs::read_link(&next).with_context(|| failed("reading the symlink", &next))?;
             if target.is_absolute() {
                 at.existing = "/".into();
@@ -130,7 +130,7 @@ pub(super) fn changeable_itself(path: &Path, found: &Stat) -> Option<String> {
 }
 
 fn is_ours(owner: u32) -> bool {
-    owner == 0 || owner == geteuid().as_raw()
+    [0, geteuid().as_raw()].contains(&owner)
 }
 
 fn stat(path: &Path) -> Result<Option<Stat>> {
@@ -207,13 +207,13 @@ mod tests {
         fs::create_dir(&above).unwrap();
         fs::write(&path, "").unwrap();
         for changed in [&above, &path] {
-            let acl = |permissions| {
-                // As `setfacl --modify user:33:PERMISSIONS`: the mask is the group's mode.
+            let acl = |permissions, mask| {
+                // As `setfacl --modify user:33:PERMISSIONS,mask::MASK`: the mask is the group's mode.
                 let entries = [
                     (1u16, 7u16, u32::MAX),
                     (2, permissions, 33),
                     (4, 5, u32::MAX),
-                    (16, 7, u32::MAX),
+                    (16, mask, u32::MAX),
                     (32, 5, u32::MAX),
                 ];
                 let mut acl = 2u32.to_le_bytes().to_vec();
@@ -224,11 +224,13 @@ mod tests {
                 }
                 setxattr(changed, ACL_ACCESS, &acl, XattrFlags::empty())
             };
-            if acl(7) == Err(Errno::OPNOTSUPP) {
+            if acl(7, 7) == Err(Errno::OPNOTSUPP) {
                 return eprintln!("skipped: this file system has no ACLs");
             }
             let refused = refusal(&path);
             assert!(refused.contains(changed.to_str().unwrap()) && refused.contains("setfacl"), "{refused}");
+            acl(7, 5).unwrap();
+            assert!(refusal(&path).starts_with("accepted"), "the mask allows no writing: {}", refusal(&path));
             removexattr(changed, ACL_ACCESS).unwrap();
             fs::set_permissions(changed, fs::Permissions::from_mode(0o755)).unwrap();
             assert!(refusal(&path).starts_with("accepted"), "{}", refusal(&path));
@@ -270,5 +272,24 @@ mod tests {
             let refused = format!("{:#}", follow(&path(name)).map(drop).unwrap_err());
             assert!(refused.contains("too many symlinks"), "{name}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_group_of_root_or_of_this_process_may_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("settings");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        assert!(refusal(&path).starts_with("accepted"), "{}", refusal(&path));
+    }
+
+    #[test]
+    fn a_path_may_have_as_many_symlinks_as_in_the_kernel() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |number: u32| directory.path().join(number.to_string());
+        fs::write(path(0), "").unwrap();
+        (0..=SYMLINKS_MAX).for_each(|number| symlink(path(number), path(number + 1)).unwrap());
+        assert_eq!(follow(&path(SYMLINKS_MAX)).unwrap().whole(), path(0).canonicalize().unwrap());
+        assert!(follow(&path(SYMLINKS_MAX + 1)).is_err() && fs::metadata(path(SYMLINKS_MAX + 1)).is_err());
     }
 }

@@ -175,7 +175,17 @@ pub(super) fn connect(address: &str, limit: Duration) -> Result<TcpStream> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
     use super::*;
+    use crate::own_process::log_of;
+
+    const LIMIT: Duration = Duration::from_secs(60);
 
     #[test]
     fn interim_answers_are_skipped() {
@@ -221,5 +231,43 @@ mod tests {
         ] {
             assert!(check(bad).is_err(), "{bad:?}");
         }
+    }
+
+    /// A service that does `answer` with its only connection, after the request has arrived.
+    fn service(answer: impl FnOnce(TcpStream) + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            stream.peek(&mut [0]).unwrap();
+            answer(stream);
+        });
+        url
+    }
+
+    #[test]
+    fn a_connection_that_is_reset_is_an_error_of_its_own() {
+        // The system resets a connection that is closed with unread data.
+        let error = format!("{:#}", status(&service(drop), LIMIT).unwrap_err());
+        assert!(!error.contains("not an answer") && !error.contains("within"), "{error}");
+    }
+
+    #[test]
+    fn a_signal_does_not_fail_a_request() {
+        log_of(
+            "guard::http::tests::a_signal_does_not_fail_a_request",
+            |_| {},
+            || {
+                signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::new(AtomicBool::new(false))).unwrap();
+                let url = service(|mut stream| {
+                    for _ in 0..20 {
+                        thread::sleep(Duration::from_millis(10));
+                        kill_process(getpid(), Signal::USR1).unwrap();
+                    }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                });
+                assert_eq!(status(&url, LIMIT).unwrap(), 200);
+            },
+        );
     }
 }

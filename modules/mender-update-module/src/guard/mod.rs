@@ -85,6 +85,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::own_process::{log_of, systemctl_calls};
 
     #[test]
     fn tables_come_from_meta_data_and_other_keys_do_not_matter() {
@@ -110,5 +111,57 @@ mod tests {
             meta_data(bad);
             assert!(Guard::of("no-such-module", &tree).is_err(), "{bad} was taken");
         }
+    }
+
+    fn guard(json: &str) -> Guard {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn units_are_stopped_before_and_reloaded_restarted_and_started_after() {
+        let Some((calls, _)) =
+            systemctl_calls("guard::tests::units_are_stopped_before_and_reloaded_restarted_and_started_after", || {
+                let lists = r#""stop": ["a"], "reload": ["b@1.service", "c"], "restart": ["d"], "start": ["e"]"#;
+                let all = guard(&format!(r#"{{"units": {{{lists}}}}}"#));
+                all.before().unwrap();
+                let results: Vec<_> = all.after().collect();
+                assert!(results.len() == 3 && results.iter().all(Result::is_ok));
+                let bad = guard(r#"{"units": {"stop": ["bad.service"], "restart": ["good", "bad.service"]}}"#);
+                let failed: Vec<_> = [bad.before()].into_iter().chain(bad.after()).filter_map(Result::err).collect();
+                assert_eq!(failed.len(), 2);
+                for error in failed {
+                    let error = format!("{error:#}");
+                    assert!(error.contains("bad.service") && error.contains("systemctl status"), "{error}");
+                }
+                Guard::default().before().unwrap();
+                assert_eq!(Guard::default().after().count(), 0);
+            })
+        else {
+            return;
+        };
+        let expected =
+            ["stop a", "reload b@1.service c", "restart d", "start e", "stop bad.service", "restart good bad.service"];
+        assert_eq!(calls, expected.map(|call| format!("--no-ask-password --quiet {call}")));
+    }
+
+    #[test]
+    fn the_health_after_a_rollback_is_reported_only() {
+        let Some(log) = log_of(
+            "guard::tests::the_health_after_a_rollback_is_reported_only",
+            |_| {},
+            || {
+                Guard::default().report();
+                for (command, is_healthy) in [("true", true), ("false", false)] {
+                    let health = format!(r#"{{"command": ["{command}"], "limit_seconds": 0, "stable_seconds": 0}}"#);
+                    let guard = guard(&format!(r#"{{"health": {health}}}"#));
+                    assert_eq!(guard.check_health().is_ok(), is_healthy);
+                    guard.report();
+                }
+            },
+        ) else {
+            return;
+        };
+        assert_eq!(log.matches("health check passed\n").count(), 2, "{log}");
+        assert_eq!(log.matches("with the previous version active: health check failed").count(), 1, "{log}");
     }
 }
