@@ -128,7 +128,7 @@ fn variable_in(text: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::own_process::{is_own_process, log_of};
+    use crate::test_support::{is_own_process, log_of};
 
     #[test]
     fn a_moved_datastore_is_found_in_the_clients_unit() {

@@ -101,8 +101,8 @@ mod tests {
     use rustix::pipe::{PipeFlags, pipe_with};
 
     use super::*;
-    use crate::own_process::{command, is_own_process, log_of};
     use crate::processes;
+    use crate::test_support::{command, is_own_process, log_of};
 
     #[test]
     fn control_characters_are_escaped() {

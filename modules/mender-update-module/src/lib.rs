@@ -106,7 +106,7 @@ mod tree;
 mod update;
 
 #[cfg(test)]
-mod own_process;
+mod test_support;
 
 pub use accounts::Accounts;
 pub use artifact::{ArtifactContent, PayloadFile};

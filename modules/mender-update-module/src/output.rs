@@ -150,7 +150,7 @@ mod tests {
     use rustix::pipe::{PipeFlags, pipe_with};
 
     use super::*;
-    use crate::own_process::log_of;
+    use crate::test_support::log_of;
     use crate::{Program, log};
 
     const LIMIT: Duration = Duration::from_secs(60);

@@ -177,13 +177,12 @@ pub(crate) fn parse(line: &[u8], sizes: bool) -> Result<(FileName, Option<u64>)>
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::thread;
-    use std::time::Duration;
 
     use rustix::fs;
 
     use super::*;
+    use crate::test_support::write_when_read;
 
     fn name(name: &str) -> FileName {
         FileName::new(name).unwrap()
@@ -246,18 +245,6 @@ mod tests {
         assert!(payloads.next().is_none(), "nothing more is read: it would block");
     }
 
-    /// Writes `text` to the FIFO `path` when another process or thread reads it. Fails if nobody does for a minute.
-    fn write_when_read(path: &Path, text: &str) -> bool {
-        let nonblocking = fs::OFlags::WRONLY | fs::OFlags::NONBLOCK;
-        let mut attempts = (0..6000).map(|_| {
-            thread::sleep(Duration::from_millis(10));
-            fs::open(path, nonblocking, fs::Mode::empty())
-        });
-        let Some(Ok(fifo)) = attempts.find(Result::is_ok) else { return false };
-        fs::fcntl_setfl(&fifo, fs::OFlags::empty()).unwrap();
-        File::from(fifo).write_all(text.as_bytes()).is_ok()
-    }
-
     /// A work tree with FIFOs, and a client that offers `files` and then the end. It returns what it had written when
     /// it could not go on, or everything.
     fn client(tree: &Path, files: &'static [(&'static str, &'static str)]) -> thread::JoinHandle<Vec<String>> {
@@ -267,7 +254,7 @@ mod tests {
         files.iter().for_each(|(name, _)| fifo(&tree.join("streams").join(name)));
         let tree = tree.to_owned();
         thread::spawn(move || {
-            let write = |path: &str, text: &str| write_when_read(&tree.join(path), text);
+            let write = |path: &str, text: &str| matches!(write_when_read(&tree.join(path), text), Some(Ok(())));
             let mut written = Vec::new();
             for (name, content) in files {
                 if !write("stream-next", &format!("streams/{name}\n")) {
@@ -313,7 +300,7 @@ mod tests {
         fs::mknodat(fs::CWD, &next, fs::FileType::Fifo, fs::Mode::RWXU, 0).unwrap();
         let client = thread::spawn(move || write_when_read(&next, "streams/a\n"));
         Payloads::without_sizes(directory.path()).progress().complete(directory.path());
-        assert!(client.join().unwrap(), "the announcement was not read");
+        assert!(client.join().unwrap().is_some(), "the announcement was not read");
         Payloads::without_sizes(Path::new("/nowhere")).progress().complete(Path::new("/nowhere"));
     }
 

@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
     use crate::Program;
-    use crate::own_process::log_of;
+    use crate::test_support::log_of;
 
     #[test]
     fn parents_are_read_for_any_process_name() {

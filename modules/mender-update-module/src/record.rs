@@ -206,7 +206,7 @@ pub fn check_journal<U: Update>(text: &[u8]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::own_process::systemctl_calls;
+    use crate::test_support::systemctl_calls;
 
     #[derive(Serialize, Deserialize)]
     struct Website {

@@ -85,7 +85,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::own_process::log_of;
+    use crate::test_support::log_of;
 
     #[derive(Debug, Default, serde::Deserialize, PartialEq)]
     #[serde(deny_unknown_fields, default)]

@@ -155,7 +155,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::own_process::log_of;
+    use crate::test_support::log_of;
 
     /// Runs `body` of the test `name` in a process of its own, with the `content` of the settings of the module
     /// `example`. Returns the log of that process.

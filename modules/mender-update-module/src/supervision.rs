@@ -113,7 +113,7 @@ mod tests {
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::*;
-    use crate::own_process::{command, is_own_process, output};
+    use crate::test_support::{command, is_own_process, output};
 
     /// The time after which a call that nothing ends has survived.
     const LIMIT: Duration = Duration::from_secs(20);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::own_process::output;
+use crate::test_support::output;
 
 /// A mount, until the value is dropped.
 pub(super) struct Mounted(PathBuf);

@@ -183,7 +183,7 @@ mod tests {
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::*;
-    use crate::own_process::log_of;
+    use crate::test_support::log_of;
 
     const LIMIT: Duration = Duration::from_secs(60);
 

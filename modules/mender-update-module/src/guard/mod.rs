@@ -85,7 +85,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::own_process::{log_of, systemctl_calls};
+    use crate::test_support::{log_of, systemctl_calls};
 
     #[test]
     fn tables_come_from_meta_data_and_other_keys_do_not_matter() {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::own_process::{command, is_own_process, output};
+use crate::test_support::{command, is_own_process, output};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

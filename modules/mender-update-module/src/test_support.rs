@@ -1,10 +1,15 @@
-//! Tests of what belongs to a whole process: its log, environment, signals and children.
+//! What tests of several files need. What belongs to a whole process (its log, environment, signals and children) is
+//! tested in a process of its own.
 
 use std::env;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::processes;
 
@@ -74,4 +79,17 @@ pub(crate) fn systemctl_calls(name: &str, body: impl FnOnce()) -> Option<(Vec<St
     let log = log_of(name, prepare, body)?;
     let calls = fs::read_to_string(calls).unwrap_or_default();
     Some((calls.lines().map(str::to_owned).collect(), log))
+}
+
+/// Writes `text` to the FIFO `path` when another process or thread reads it. `None` if that does not begin within a
+/// minute: a test that fails shall not block.
+pub(crate) fn write_when_read(path: &Path, text: &str) -> Option<io::Result<()>> {
+    let nonblocking = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut attempts = (0..6000).map(|_| {
+        thread::sleep(Duration::from_millis(10));
+        rustix::fs::open(path, nonblocking, Mode::empty())
+    });
+    let fifo = attempts.find_map(Result::ok)?;
+    rustix::fs::fcntl_setfl(&fifo, OFlags::empty()).unwrap();
+    Some(File::from(fifo).write_all(text.as_bytes()))
 }
