@@ -109,3 +109,63 @@ fn unpacking_directory(scratch: &Path, file: &PayloadFile) -> Result<PathBuf> {
     std::fs::create_dir(&directory).with_context(|| format!("creating {} failed", directory.display()))?;
     Ok(directory)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use mender_update_module::FileName;
+    use mender_update_module_test::debian;
+    use tar::EntryType;
+
+    use super::*;
+    use crate::test_device::{deb_of, error, tar};
+
+    /// Checks payload files with these contents, and the meta-data `meta_data`.
+    fn checked(contents: &[Vec<u8>], meta_data: &str) -> Result<Checked> {
+        let directory = tempfile::tempdir()?;
+        let mut files = Vec::new();
+        for (number, content) in contents.iter().enumerate() {
+            let path = directory.path().join(number.to_string());
+            fs::write(&path, content)?;
+            files.push(PayloadFile { name: FileName::new(format!("file-{number}"))?, path });
+        }
+        check(&ArtifactContent { meta_data: Some(meta_data.into()), files }, directory.path())
+    }
+
+    #[test]
+    fn the_packages_of_all_payload_files_are_found() {
+        let [a, b, c] =
+            ["a", "b", "c"].map(|name| debian::Package::new(name, "1").field("Depends", "libx").build().unwrap());
+        let archive = tar(&[(EntryType::Regular, "d/x.deb", &b), (EntryType::Regular, "y.deb", &c)]);
+        let Checked { packages, removed, needs } = checked(&[a.clone(), archive], r#"{"remove": ["old"]}"#).unwrap();
+        let shown: Vec<_> = packages.iter().map(|it| [&it.name[..], &it.version, &it.architecture].join(" ")).collect();
+        assert_eq!(
+            (shown.join(", "), removed, needs),
+            ("a 1 all, b 1 all, c 1 all".into(), vec!["old".into()], vec!["libx".into()])
+        );
+        assert!(error(checked(&[a.clone(), a], "null")).contains("package a is there twice"));
+    }
+
+    #[test]
+    fn an_artifact_needs_a_package_to_install_or_remove() {
+        assert!(error(checked(&[], "null")).contains("no packages"));
+        assert_eq!(checked(&[], r#"{"remove": ["old"]}"#).unwrap().packages, []);
+        assert!(error(checked(&[b"text".to_vec()], "null")).contains("file-0"));
+    }
+
+    #[test]
+    fn all_packages_share_the_limit_of_files() {
+        let package = |name: &str, files| {
+            let control = format!("Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n");
+            deb_of(
+                &tar(&[(EntryType::Regular, "control", control.as_bytes())]),
+                &tar(&[(EntryType::Regular, "x", b"")]).repeat(files),
+            )
+        };
+        checked(&[package("a", 10_001), package("b", 9_999)], "null").unwrap();
+        assert!(
+            error(checked(&[package("a", 10_001), package("b", 10_000)], "null")).contains("package b:all refused")
+        );
+    }
+}

@@ -10,3 +10,17 @@ const PATHS: [&str; 3] = ["/etc/apt", "/etc/dpkg", "/root/.dpkg.cfg"];
 pub fn contains(path: &Path) -> bool {
     PATHS.iter().any(|own| path.starts_with(own))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_in_etc_and_in_the_home_directory() {
+        let is_configuration = |path: &&str| contains(Path::new(path));
+        assert!(
+            ["/etc/apt", "/etc/apt/apt.conf.d/x", "/etc/dpkg/dpkg.cfg", "/root/.dpkg.cfg"].iter().all(is_configuration)
+        );
+        assert!(!["/etc/aptitude", "/etc", "/root/.dpkg.cfg2", "/srv/etc/apt"].iter().any(is_configuration));
+    }
+}

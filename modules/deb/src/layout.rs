@@ -31,3 +31,15 @@ impl ModuleDirectory {
         BackupDirectory(self.0.join("old"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directories_have_the_names_of_version_0_1_0() {
+        let own = ModuleDirectory("/data/deb".into());
+        let paths = [own.staging(), own.downloads(), own.deb_cache(), own.backup().0];
+        assert_eq!(paths, ["staging", "download", "store", "old"].map(|name| own.0.join(name)));
+    }
+}

@@ -30,6 +30,8 @@ mod payload;
 mod relations;
 mod restart_inhibitor;
 mod rollback;
+#[cfg(test)]
+mod test_device;
 mod update;
 
 use std::path::Path;
@@ -76,4 +78,22 @@ impl Transactional for Deb {
 /// Runs the module: the `main` of its executable.
 pub fn main() -> ExitCode {
     mender_update_module::run(InTransactions(Deb))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_device::{on_device, write};
+
+    #[test]
+    fn mistakes_in_the_settings_are_found() {
+        on_device(|| {
+            let check = |text: &str| {
+                write("/etc/mender-modules/deb.toml", text);
+                Deb.check_settings(Path::new("/etc/mender-modules/deb.toml"))
+            };
+            check("lock_seconds = 1").unwrap();
+            assert!(check("lock_second = 1").is_err());
+        });
+    }
 }

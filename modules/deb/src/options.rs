@@ -190,4 +190,13 @@ mod tests {
             assert!(meta_data(bad).is_err(), "{bad} was accepted");
         }
     }
+
+    #[test]
+    fn names_of_packages_are_those_of_debian() {
+        let is_valid = |name: &&str| PackageName::try_from(name.to_string()).is_ok();
+        assert!(["a", "libc6", "0ad", "g++", "a.b-c", "libc6:armhf"].iter().all(is_valid));
+        assert!(!["", "+a", ".a", "A", "aB", "a b", "a/", "a=1", "a-"].iter().any(is_valid));
+        let name = PackageName("libc6:armhf".into());
+        assert_eq!(serde_json::to_string(&name).unwrap(), "\"libc6:armhf\"");
+    }
 }

@@ -63,3 +63,29 @@ pub mod optional {
         Ok(Option::<PathJson>::deserialize(deserializer)?.map(PathJson::into_path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Whole(
+        #[serde(with = "super")] PathBuf,
+        #[serde(with = "optional")] Option<PathBuf>,
+        #[serde(with = "text")] Vec<u8>,
+    );
+
+    #[test]
+    fn paths_are_text_where_they_are_utf_8() {
+        let whole =
+            |bytes: &[u8]| Whole(OsStr::from_bytes(bytes).into(), Some(OsStr::from_bytes(bytes).into()), bytes.into());
+        let json = |whole: &Whole| serde_json::to_string(whole).unwrap();
+        assert_eq!(json(&whole("/é".as_bytes())), r#"["/é","/é","/é"]"#);
+        assert_eq!(json(&whole(b"\xe9")), "[[233],[233],[233]]");
+        let none = Whole("/a".into(), None, b"".into());
+        assert_eq!(json(&none), r#"["/a",null,""]"#);
+        for value in [none, whole("/é".as_bytes()), whole(b"/\xe9")] {
+            assert_eq!(serde_json::from_str::<Whole>(&json(&value)).unwrap(), value);
+        }
+    }
+}

@@ -135,8 +135,10 @@ fn systemctl() -> Program {
 #[cfg(test)]
 mod tests {
     use anyhow::bail;
+    use rustix::mount::mount_bind;
 
     use super::*;
+    use crate::test_device::{on_device, write};
 
     #[test]
     fn units_do_not_refuse_after_a_failure_to_inhibit_them() {
@@ -172,5 +174,17 @@ mod tests {
         assert_eq!(refusing_units(Some("mender-client.service".into())), ["mender-client.service"]);
         let units = ["mender-client.service", "mender-updated.service", "mender-authd.service"];
         assert_eq!(refusing_units(Some("mender-update-module-deb-recover.service".into())), units);
+    }
+
+    #[test]
+    fn without_systemd_nothing_runs_in_a_unit() {
+        on_device(|| {
+            assert_eq!(own_unit().unwrap(), None);
+            RestartInhibitor::acquire().unwrap().release();
+            fs::create_dir_all(SYSTEMD).unwrap();
+            write("/srv/cgroup", "0::/system.slice/x.service\n");
+            mount_bind("/srv/cgroup", "/proc/self/cgroup").unwrap();
+            assert_eq!(own_unit().unwrap().as_deref(), Some("x.service"));
+        });
     }
 }

@@ -329,10 +329,14 @@ fn set_marks(backup: &Backup) -> Result<()> {
 
 /// Whether `transaction` changes the package that `unit` belongs to.
 fn changes_unit(transaction: &Transaction, database: &Database, unit: &str) -> bool {
-    let Ok(file) = restart_inhibitor::unit_file(unit) else { return false };
+    restart_inhibitor::unit_file(unit).is_ok_and(|file| changes_file(transaction, database, &file))
+}
+
+/// Whether `transaction` changes the package that `file` belongs to.
+fn changes_file(transaction: &Transaction, database: &Database, file: &Path) -> bool {
     let packages = transaction.packages().filter_map(|key| database.find(key));
     let files = packages.filter_map(|package| database::files_of(package).ok()).flatten();
-    files.into_iter().any(|path| path.file_name() == file.file_name() && is_same_file(&path, &file))
+    files.into_iter().any(|path| path.file_name() == file.file_name() && is_same_file(&path, file))
 }
 
 fn is_same_file(path: &Path, other: &Path) -> bool {
@@ -340,18 +344,4 @@ fn is_same_file(path: &Path, other: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use mender_update_module::check_journal;
-
-    use super::*;
-
-    /// A package may be upgraded while an update is pending: journals of released versions are read for ever.
-    #[test]
-    fn journals_of_released_versions_are_read() {
-        let phases =
-            mender_update_module_test::released_journals(env!("CARGO_MANIFEST_DIR"), check_journal::<PackageUpdate>)
-                .unwrap();
-        let all = ["Activating", "Active", "Committed", "RolledBack", "RollingBack", "Staged", "Staging"];
-        assert_eq!(phases, all);
-    }
-}
+mod tests;

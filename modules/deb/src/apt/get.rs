@@ -166,7 +166,12 @@ fn unmet_dependencies(output: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use mender_update_module_test::debian::Package;
+
     use super::*;
+    use crate::test_device::{self, build, error, make_source, names, on_device, options, staged, write};
 
     #[test]
     fn lines_about_packages_are_parsed_and_others_ignored() {
@@ -195,5 +200,80 @@ mod tests {
                       to be installed\n";
         assert_eq!(unmet_dependencies(output), Some(" b : Depends: a (>= 2.0) but 1.0 is to be installed"));
         assert_eq!(unmet_dependencies("other"), None);
+    }
+
+    #[test]
+    fn the_options_decide_about_sources_and_configuration_files() {
+        let of = |network| sources(&Options { network, ..options() }).count();
+        assert_eq!([false, true].map(of), [WITHOUT_SOURCES.len(), 0]);
+        let variables = [Conffiles::Keep, Conffiles::Replace, Conffiles::Default].map(ucf_variable);
+        assert_eq!(variables, ["UCF_FORCE_CONFFOLD", "UCF_FORCE_CONFFNEW", "UCF_FORCE_CONFFOLD"]);
+        assert_eq!(arguments(["a=1", "b=2"]).collect::<Vec<_>>(), ["-o", "a=1", "-o", "b=2"]);
+    }
+
+    #[test]
+    fn a_line_without_a_package_is_an_error() {
+        assert!(error(parse("Inst \n")).contains("no package name"));
+    }
+
+    #[test]
+    fn apt_installs_and_removes_packages() {
+        on_device(|| {
+            test_device::install(&[Package::new("gone", "1"), Package::new("gone2", "1")]);
+            let staged = [staged("a", "", &[])];
+            build(&Package::new("a", "2"), &staged[0].path);
+            let (gone, database) = ([PackageKey::from_apt("gone")], Database::read().unwrap());
+            let transaction = simulate(&staged, &gone, &options(), &database).unwrap();
+            assert_eq!(
+                (names(&transaction.install), names(&transaction.remove)),
+                (vec!["a".into()], vec!["gone".into()])
+            );
+            let database = || Database::read().unwrap();
+            let installed = || names(database().all().map(|(key, _)| key).collect::<Vec<_>>().iter());
+            assert_eq!(installed(), ["gone", "gone2"]);
+            install(&staged, &gone, &options(), &database()).unwrap();
+            assert_eq!(installed(), ["a", "gone2"]);
+            let gone = [PackageKey::from_apt("gone2")];
+            assert_eq!(names(&simulate(&[], &gone, &options(), &database()).unwrap().remove), ["gone2"]);
+            install(&[], &gone, &options(), &database()).unwrap();
+            assert_eq!(installed(), ["a"]);
+            install(&staged, &[], &options(), &database()).unwrap();
+        });
+    }
+
+    #[test]
+    fn nothing_to_do_needs_no_apt_and_no_solution_is_an_error() {
+        on_device(|| {
+            let staged = [staged("a", "", &[])];
+            build(&Package::new("a", "2").field("Depends", "libmissing (>= 3)"), &staged[0].path);
+            let database = Database::read().unwrap();
+            let refused = error(simulate(&staged, &[], &options(), &database));
+            assert!(refused.contains("a : Depends: libmissing (>= 3)"), "{refused}");
+            check_configuration(&options()).unwrap();
+            write("/etc/apt/apt.conf", "a \"b");
+            assert!(check_configuration(&options()).is_err());
+            assert!(simulate(&staged, &[], &options(), &database).is_err());
+            assert_eq!(simulate(&[], &[], &options(), &database).unwrap(), Transaction::default());
+            install(&[], &[], &options(), &database).unwrap();
+        });
+    }
+
+    #[test]
+    fn the_packages_that_the_payload_depends_on_are_downloaded() {
+        on_device(|| {
+            make_source();
+            let options = Options { network: true, ..options() };
+            let staged = [staged("a", "", &[])];
+            build(&Package::new("a", "2").field("Depends", "lib"), &staged[0].path);
+            fs::create_dir_all("/var/download/partial").unwrap();
+            let database = Database::read().unwrap();
+            let download = |options: &Options| download(&staged, &[], options, &database, Path::new("/var/download"));
+            assert!(
+                error(download(&Options { reserve: u64::MAX, ..options.clone() }))
+                    .contains("downloading packages failed")
+            );
+            download(&options).unwrap();
+            assert!(Path::new("/var/download/lib_1_all.deb").exists());
+        });
     }
 }

@@ -78,7 +78,10 @@ pub fn set<'a>(wanted: impl IntoIterator<Item = (&'a PackageKey, bool)>) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+    use crate::test_device::{installed, on_device, write, write_status};
 
     #[test]
     fn the_marked_packages_of_apts_list_are_found() {
@@ -89,5 +92,40 @@ mod tests {
         assert_eq!(names("arm64"), ["a", "b:armhf", "old"]);
         assert_eq!(names("armhf"), ["a:arm64", "b", "old"]);
         assert!(marked(b"", "arm64").is_empty());
+    }
+
+    #[test]
+    fn only_packages_with_files_are_marked() {
+        on_device(|| {
+            let config = installed("config", "1").replace("ok installed", "ok config-files");
+            write_status(&[&installed("a", "1"), &installed("b", "1"), &config]);
+            let marked = || {
+                let database = Database::read().unwrap();
+                automatic(&database).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>()
+            };
+            assert_eq!(marked(), [""; 0], "no list");
+            let mark = |name| format!("Package: {name}\nArchitecture: all\nAuto-Installed: 1\n\n");
+            write("/var/lib/apt/extended_states", ["b", "config", "unknown"].map(mark).concat());
+            assert_eq!(marked(), ["b"]);
+            set([(&PackageKey::from_apt("a"), true), (&PackageKey::from_apt("b"), false)]).unwrap();
+            assert_eq!(marked(), ["a"]);
+            let time = || fs::metadata("/var/lib/apt/extended_states").unwrap().ino();
+            let before = time();
+            set([(&PackageKey::from_apt("a"), true), (&PackageKey::from_apt("b"), false)]).unwrap();
+            assert_eq!(time(), before, "written again");
+            fs::remove_file("/var/lib/apt/extended_states").unwrap();
+            fs::create_dir("/var/lib/apt/extended_states").unwrap();
+            assert!(automatic(&Database::read().unwrap()).unwrap_err().to_string().contains("extended_states"));
+        });
+    }
+
+    #[test]
+    fn unfinished_lists_are_removed() {
+        on_device(|| {
+            let names = ["extended_states", "extended_states.x", "extended", "other.x"];
+            names.iter().for_each(|name| write(Path::new(APT_DIRECTORY).join(name), ""));
+            remove_unfinished_lists().unwrap();
+            assert_eq!(names.map(|name| Path::new(APT_DIRECTORY).join(name).exists()), [true, false, true, true]);
+        });
     }
 }

@@ -238,3 +238,137 @@ fn reboot_request() -> Option<RebootRequest> {
     let found = REBOOT_REQUESTS.iter().find_map(|path| fs::metadata(path).ok())?;
     Some(RebootRequest(found.ino(), (found.mtime(), found.mtime_nsec())))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use mender_update_module_test::debian::Package;
+
+    use super::*;
+    use crate::payload::deb;
+    use crate::test_device::{
+        database, error, install, installed, names, on_device, options, staged, text, write, write_status,
+    };
+
+    /// A backup with these packages: key, stanza, and whether the device had files of it.
+    fn backup(packages: &[(&str, Option<&str>, bool)]) -> Backup {
+        let package = |(key, stanza, with_files): &(&str, Option<&str>, bool)| PackageBackup {
+            key: PackageKey::from_apt(key),
+            stanza: stanza.map(|stanza| Stanza(stanza.trim_end().into())),
+            deb: with_files.then(|| FileName::new("x.deb").unwrap()),
+            sha256: None,
+            automatic: key.starts_with("auto"),
+        };
+        Backup {
+            packages: packages.iter().map(package).collect(),
+            new_packages: None,
+            files: FileBackup::default(),
+            moved_directories: FileBackup::default(),
+            attributes: FileAttributes::default(),
+            reboot_request: None,
+        }
+    }
+
+    #[test]
+    fn packages_are_found_with_their_previous_state() {
+        let (a, b) = (installed("a", "1"), installed("b", "1").replace("ok installed", "ok unpacked"));
+        let backup = backup(&[("a", Some(&a), true), ("auto-b", Some(&b), true), ("new", None, false)]);
+        let package = |name| backup.package(&PackageKey::from_apt(name)).map(PackageBackup::was_installed);
+        assert_eq!(["a", "auto-b", "new", "other"].map(package), [Some(true), Some(false), Some(false), None]);
+        let stanzas: Vec<_> = backup.stanzas().into_iter().map(|(key, it)| (key.name, it.is_some())).collect();
+        assert_eq!(stanzas, [("a".into(), true), ("auto-b".into(), true), ("new".into(), false)]);
+        let marks: Vec<_> = backup.marks().map(|(key, automatic)| (key.to_string(), automatic)).collect();
+        assert_eq!(marks, [("a".into(), false), ("auto-b".into(), true)]);
+    }
+
+    #[test]
+    fn changes_of_other_programs_after_the_backup_are_refused() {
+        let status = [installed("a", "1"), installed("b", "1")].join("\n");
+        let status = database(&status);
+        backup(&[("a", Some(&installed("a", "1")), true), ("c", None, false)]).check_unchanged(&status).unwrap();
+        for changed in [("a", Some(&installed("a", "2")[..]), true), ("b", None, false)] {
+            assert!(error(backup(&[changed]).check_unchanged(&status)).contains(&format!("package {} was", changed.0)));
+        }
+        let transaction = |name| Transaction { remove: vec![PackageKey::from_apt(name)], ..Transaction::default() };
+        let backup = backup(&[("a", None, false)]);
+        backup.check_covers(&transaction("a")).unwrap();
+        assert!(error(backup.check_covers(&transaction("b"))).contains("change package b"));
+    }
+
+    #[test]
+    fn dependencies_are_new_downloaded_packages() {
+        let mut backup = backup(&[("previous", Some(&installed("previous", "1")), true), ("known", None, false)]);
+        assert_eq!(backup.new_dependencies().count(), 0);
+        let new = |name, downloaded| NewPackage { downloaded, ..NewPackage::new(&staged(name, "", &[])).unwrap() };
+        let names_of = [("payload", false), ("previous", true), ("known", true), ("unknown", true)];
+        backup.new_packages = Some(names_of.into_iter().map(|(name, downloaded)| new(name, downloaded)).collect());
+        assert_eq!(names(backup.new_dependencies()), ["known", "unknown"]);
+        assert_eq!(new("payload", false).version, "2");
+    }
+
+    #[test]
+    fn a_request_for_a_reboot_is_one_that_was_made_after_the_backup() {
+        on_device(|| {
+            let mut backup = backup(&[]);
+            assert!(!backup.is_reboot_requested());
+            write("/run/reboot-required", "");
+            assert!(backup.is_reboot_requested());
+            backup.reboot_request = reboot_request();
+            assert!(!backup.is_reboot_requested());
+            write("/run/other", "");
+            fs::rename("/run/other", "/run/reboot-required").unwrap();
+            assert!(backup.is_reboot_requested());
+            fs::remove_file("/run/reboot-required").unwrap();
+            assert!(!backup.is_reboot_requested());
+        });
+    }
+
+    /// Writes the backup of an update that changes the packages `names`.
+    fn create(names: &[&str]) -> Result<Backup> {
+        let affected = Affected {
+            packages: names.iter().map(|name| PackageKey::from_apt(name)).collect(),
+            copied: ["/srv/user".into()].into(),
+            paths: ["/srv/user".into(), "/srv/a".into()].into(),
+            exclusive: BTreeSet::new(),
+        };
+        let (directory, cache) = (BackupDirectory("/var/data/old".into()), Path::new("/var/data/store"));
+        Backup::create(&affected, &[staged("new", "", &[])], &Database::read()?, &directory, cache, &options())
+    }
+
+    #[test]
+    fn a_backup_has_packages_files_paths_and_tables() {
+        on_device(|| {
+            install(&[Package::new("a", "1").file("/srv/a", "of a"), Package::new("auto", "1").file("/srv/auto", "")]);
+            write("/srv/user", "of no package");
+            write("/var/data/old/leftover", "");
+            write("/var/lib/apt/extended_states", "Package: auto\nArchitecture: all\nAuto-Installed: 1\n");
+            let backup = create(&["a", "auto", "new"]).unwrap();
+            let shown: Vec<_> = backup.packages.iter().map(|it| (it.key.to_string(), it.automatic)).collect();
+            assert_eq!(shown, [("a".into(), false), ("auto".into(), true), ("new".into(), false)]);
+            let [a, _, new] = &backup.packages[..] else { panic!("{shown:?}") };
+            let deb = Path::new("/var/data/old/a_1_all.deb");
+            assert_eq!(a.sha256, Some(sha256(deb).unwrap()));
+            assert_eq!(deb::control(deb).unwrap().stanza.field("Version"), Some("1"));
+            assert!(a.was_installed() && new.deb.is_none() && new.stanza.is_none());
+            assert_eq!(names(backup.new_packages.iter().flatten().map(|new| &new.key)), ["new"]);
+            assert_eq!(text("/var/data/old/places/0"), "of no package");
+            assert_eq!(text("/var/data/old/record").lines().count(), 2);
+            assert!(Tables::from_file(Path::new("/var/data/old/tables.before")).unwrap().is_some());
+            assert!(!Path::new("/var/data/old/leftover").exists());
+        });
+    }
+
+    #[test]
+    fn a_backup_that_could_not_be_restored_or_does_not_fit_is_refused() {
+        on_device(|| {
+            let broken = installed("broken", "1").replace("ok installed", "ok half-installed");
+            let large = installed("large", "1") + "Installed-Size: 8589934592\n";
+            let gone = large.replace("large", "gone").replace("ok installed", "ok config-files");
+            write_status(&[&broken, &large, &gone]);
+            assert!(error(create(&["broken"])).contains("package broken is half-installed"));
+            assert!(error(create(&["large"])).contains("8796093022208 bytes"));
+            create(&["gone"]).unwrap();
+        });
+    }
+}

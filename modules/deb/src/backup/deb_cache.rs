@@ -75,28 +75,23 @@ fn is_original(deb: &Path, package: &Stanza) -> Result<bool> {
 /// Whether the file `path` exists with the content `expected`.
 fn has_content(path: &Path, expected: &mut dyn Read) -> Result<bool> {
     let Ok(file) = File::open(path) else { return Ok(false) };
-    let (mut found, mut wanted) = (vec![0; BUFFER], vec![0; BUFFER]);
     let mut file = BufReader::new(file);
     loop {
-        let length = read_full(expected, &mut wanted)?;
-        if read_full(&mut file, &mut found)? != length || found[..length] != wanted[..length] {
+        let wanted = block(expected)?;
+        if block(&mut file)? != wanted {
             return Ok(false);
         }
-        if length == 0 {
+        if wanted.is_empty() {
             return Ok(true);
         }
     }
 }
 
-fn read_full(from: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match from.read(&mut buffer[length..])? {
-            0 => break,
-            read => length += read,
-        }
-    }
-    Ok(length)
+/// The next [`BUFFER`] bytes, or fewer at the end.
+fn block(from: &mut dyn Read) -> Result<Vec<u8>> {
+    let mut block = Vec::with_capacity(BUFFER);
+    from.take(BUFFER as u64).read_to_end(&mut block)?;
+    Ok(block)
 }
 
 /// Keeps the packages of `cache` and of `staging` that are installed now in `cache`, up to `limit` bytes, and
@@ -134,4 +129,142 @@ fn shrink(cache: &Dir, limit: u64) -> Result<()> {
         total = total.saturating_sub(size);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use mender_update_module_test::debian::Package;
+
+    use super::*;
+    use crate::dpkg::stanza::PackageKey;
+    use crate::test_device::{build, install, installed, on_device, write, write_status};
+
+    fn package() -> Package {
+        Package::new("a", "1").file("/srv/a", "1").conffile("/etc/a", "1").script("postinst", "exit 0").checksums()
+    }
+
+    /// Installs [`package`], and looks for its `.deb`, which is `deb`.
+    fn found(deb: &Package, directory: &str, change: impl FnOnce()) -> bool {
+        install(&[package()]);
+        let path = Path::new(directory).join("a_1_all.deb");
+        build(deb, &path);
+        change();
+        durable::remove_tree(Path::new("/var/backup")).unwrap();
+        let backup = durable::make_dirs(Path::new("/var/backup")).unwrap();
+        let database = Database::read().unwrap();
+        let stanza = database.find(&PackageKey::from_apt("a")).unwrap();
+        let found = find(stanza, Path::new("/var/cache/own"), &backup, &FileName::new("a_1_all.deb").unwrap()).unwrap();
+        assert_eq!(fs::read("/var/backup/a_1_all.deb").is_ok_and(|deb| deb == fs::read(&path).unwrap()), found);
+        fs::remove_file(path).unwrap();
+        found
+    }
+
+    #[test]
+    fn the_original_package_is_found_in_both_caches() {
+        on_device(|| {
+            assert!(found(&package(), "/var/cache/own", || ()));
+            assert!(found(&package(), APT_CACHE, || ()));
+            assert!(!found(&package(), "/var/cache/other", || ()));
+            assert!(found(&package(), APT_CACHE, || fs::write("/etc/a", "of the administrator").unwrap()));
+            assert!(!found(&package(), APT_CACHE, || fs::write("/srv/a", "changed").unwrap()));
+        });
+    }
+
+    #[test]
+    fn another_build_of_the_same_version_is_not_the_original() {
+        on_device(|| {
+            let of = |package: &Package| found(package, APT_CACHE, || ());
+            let script =
+                Package::new("a", "1").file("/srv/a", "1").conffile("/etc/a", "1").script("postinst", "exit 1");
+            assert!(!of(&script.checksums()));
+            assert!(!of(&package().script("prerm", "exit 0")));
+            assert!(!of(&package().file("/srv/b", "1").checksums()));
+            let version =
+                Package::new("a", "2").file("/srv/a", "1").conffile("/etc/a", "1").script("postinst", "exit 0");
+            assert!(!of(&version.checksums()));
+            assert!(of(&package()));
+        });
+    }
+
+    #[test]
+    fn a_package_without_checksums_is_not_recognized() {
+        on_device(|| {
+            let package = Package::new("a", "1").file("/srv/a", "1");
+            install(std::slice::from_ref(&package));
+            build(&package, "/var/a.deb");
+            let database = Database::read().unwrap();
+            let stanza = database.find(&PackageKey::from_apt("a")).unwrap();
+            assert!(!is_original(Path::new("/var/a.deb"), stanza).unwrap());
+        });
+    }
+
+    #[test]
+    fn only_files_of_root_are_trusted() {
+        on_device(|| {
+            let path = Path::new("/srv/file");
+            for (mode, owner, expected) in
+                [(0o644, 0, true), (0o755, 0, true), (0o664, 0, false), (0o646, 0, false), (0o644, 1, false)]
+            {
+                fs::write(path, "").unwrap();
+                fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+                chown(path, Some(owner), None).unwrap();
+                assert_eq!(is_trusted(path), expected, "{mode:o} {owner}");
+            }
+            chown(path, Some(0), None).unwrap();
+            symlink(path, "/srv/symlink").unwrap();
+            fs::set_permissions("/srv", fs::Permissions::from_mode(0o755)).unwrap();
+            let others = ["/srv/symlink", "/srv", "/srv/absent"].map(Path::new);
+            assert_eq!(others.map(is_trusted), [false; 3]);
+        });
+    }
+
+    #[test]
+    fn contents_are_compared_to_their_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let long = vec![7; 2 * BUFFER + 1];
+        fs::write(&path, &long).unwrap();
+        let has = |content: &[u8]| has_content(&path, &mut &content[..]).unwrap();
+        assert!(has(&long));
+        assert!(
+            !has(&long[1..]) && !has(&[&long[..], b"x"].concat()) && !has(&[&long[1..], b"x"].concat()) && !has(b"")
+        );
+        let (begin, end) = long.split_at(10);
+        assert!(has_content(&path, &mut begin.chain(end)).unwrap(), "in two parts");
+        assert!(!has_content(&directory.path().join("absent"), &mut &b""[..]).unwrap());
+    }
+
+    /// The names in `directory`.
+    fn listed(directory: &Path) -> Vec<String> {
+        let names = names(directory).unwrap();
+        names.iter().map(|name| name.as_ref().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn packages_that_are_installed_now_are_kept() {
+        on_device(|| {
+            write_status(&[&installed("a", "1"), &installed("b", "1"), &installed("c", "1")]);
+            let (staging, cache) = (Path::new("/var/staging"), Path::new("/var/store"));
+            for name in ["a_1_all.deb", "other_1_all.deb"] {
+                write(staging.join(name), "12");
+            }
+            keep_installed(staging, cache, 0).unwrap();
+            assert!(!cache.exists());
+            keep_installed(Path::new("/var/absent"), cache, 100).unwrap();
+            assert!(!cache.exists());
+            keep_installed(staging, cache, 100).unwrap();
+            assert_eq!((listed(cache), listed(staging)), (vec!["a_1_all.deb".into()], vec!["other_1_all.deb".into()]));
+            write(cache.join("b_1_all.deb"), "123");
+            write(cache.join("b_0_all.deb"), "");
+            write(cache.join("c_1_all.deb"), "1");
+            keep_installed(Path::new("/var/absent"), cache, 6).unwrap();
+            assert_eq!(listed(cache), ["a_1_all.deb", "b_1_all.deb", "c_1_all.deb"]);
+            keep_installed(staging, cache, 5).unwrap();
+            assert_eq!(listed(cache), ["a_1_all.deb", "c_1_all.deb"]);
+            keep_installed(staging, cache, 0).unwrap();
+            assert_eq!(listed(cache), [""; 0]);
+        });
+    }
 }

@@ -42,3 +42,24 @@ impl BackupDirectory {
         self.0.join("tables.rollback")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn released_versions_have_the_same_names() {
+        let own = BackupDirectory("/data/deb/old".into());
+        let paths = [
+            own.files(),
+            own.moved_directories(),
+            own.record(),
+            own.begun(),
+            own.tables_before(),
+            own.tables_after(),
+            own.tables_at_rollback(),
+        ];
+        let names = ["places", "moved", "record", "begun", "tables.before", "tables.after", "tables.rollback"];
+        assert_eq!(paths, names.map(|name| own.0.join(name)));
+    }
+}

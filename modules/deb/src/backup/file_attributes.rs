@@ -36,3 +36,26 @@ impl FileAttributes {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn attributes_of_what_exists_are_restored() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("file"), "").unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        let changed = |before: Attributes| Attributes { mode: 0o700, modified: (1, 2), ..before };
+        let of_directory = || Dir::open(&path("directory")).unwrap().attributes().unwrap();
+        let file = changed(durable::attributes(&path("file")).unwrap());
+        let files = ["file", "absent", "directory"].map(|name| (path(name), file.clone()));
+        let directories = ["directory", "absent"].map(|name| (path(name), changed(of_directory())));
+        let attributes = FileAttributes { files: files.into(), directories: directories.clone().into() };
+        attributes.restore().unwrap();
+        assert_eq!((durable::attributes(&path("file")).unwrap(), of_directory()), (file, directories[0].1.clone()));
+    }
+}

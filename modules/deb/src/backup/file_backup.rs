@@ -127,3 +127,94 @@ fn restore_directory(path: &Path, attributes: &Attributes) -> Result<()> {
     }
     durable::make_dirs(path)?.set_attributes(attributes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::test_device::error;
+
+    /// Files of every kind, and a directory for the copies.
+    struct Kinds(TempDir);
+
+    impl Kinds {
+        fn make() -> Self {
+            let kinds = Self(tempfile::tempdir().unwrap());
+            fs::write(kinds.path("file"), "12").unwrap();
+            symlink("file", kinds.path("symlink")).unwrap();
+            fs::create_dir(kinds.path("directory")).unwrap();
+            UnixListener::bind(kinds.path("socket")).unwrap();
+            kinds
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn create(&self, limit: u64) -> Result<FileBackup> {
+            let paths = ["absent", "directory", "file", "socket", "symlink"].map(|name| self.path(name)).into();
+            FileBackup::create(&paths, &self.path("copies"), limit, 0)
+        }
+    }
+
+    #[test]
+    fn files_symlinks_and_directories_are_restored() {
+        let kinds = Kinds::make();
+        // A symlink is as long as its target.
+        assert!(error(kinds.create(5)).contains("symlink"));
+        let (backup, copies) = (kinds.create(6).unwrap(), kinds.path("copies"));
+        let contains = |name: &str| backup.contains(&kinds.path(name));
+        assert!(["absent", "directory", "file", "symlink"].into_iter().all(contains));
+        assert!(!contains("socket") && !contains("other"));
+        let is_unchanged = |name: &str| backup.is_unchanged(&kinds.path(name), &copies).unwrap();
+        let names = ["file", "symlink", "directory", "absent", "other"];
+        assert_eq!(names.map(is_unchanged), [true, true, false, false, false]);
+        fs::write(kinds.path("file"), "34").unwrap();
+        assert!(!is_unchanged("file"));
+        fs::remove_file(kinds.path("symlink")).unwrap();
+        fs::write(kinds.path("absent"), "").unwrap();
+        fs::remove_dir(kinds.path("directory")).unwrap();
+        backup.restore_those(&copies, |path| path == kinds.path("symlink")).unwrap();
+        assert!(is_unchanged("symlink") && !is_unchanged("file"));
+        backup.restore(&copies).unwrap();
+        assert!(is_unchanged("file") && kinds.path("directory").is_dir() && !kinds.path("absent").exists());
+    }
+
+    #[test]
+    fn a_directory_is_made_with_its_previous_attributes() {
+        let kinds = Kinds::make();
+        let directory = kinds.path("directory");
+        let mut attributes = Dir::open(&directory).unwrap().attributes().unwrap();
+        attributes.mode = 0o711;
+        restore_directory(&directory, &attributes).unwrap();
+        assert_ne!(fs::metadata(&directory).unwrap().mode() & 0o7777, 0o711, "one that exists stays as it is");
+        fs::remove_dir(&directory).unwrap();
+        restore_directory(&directory, &attributes).unwrap();
+        assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o7777, 0o711);
+    }
+
+    #[test]
+    fn only_absent_paths_are_restored_where_that_is_asked_for() {
+        let kinds = Kinds::make();
+        let (backup, copies) = (kinds.create(6).unwrap(), kinds.path("copies"));
+        fs::write(kinds.path("file"), "34").unwrap();
+        fs::remove_file(kinds.path("symlink")).unwrap();
+        backup.restore_absent(&copies).unwrap();
+        assert_eq!(fs::read(kinds.path("symlink")).unwrap(), b"34");
+    }
+
+    #[test]
+    fn a_file_that_is_the_same_is_not_copied_again() {
+        let kinds = Kinds::make();
+        let (backup, copies) = (kinds.create(6).unwrap(), kinds.path("copies"));
+        let inode = || fs::metadata(kinds.path("file")).unwrap().ino();
+        let before = inode();
+        backup.restore(&copies).unwrap();
+        assert_eq!(inode(), before);
+    }
+}

@@ -111,3 +111,76 @@ impl HardLinks {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::test_device::error;
+
+    /// A directory with the files `a`, `b` and `c`, of which `a` and `b` are one file, and a record of them.
+    fn linked() -> (TempDir, PathRecord) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("a"), "1").unwrap();
+        fs::hard_link(path("a"), path("b")).unwrap();
+        fs::write(path("c"), "2").unwrap();
+        let record = PathRecord::new(path("record"));
+        (directory, record)
+    }
+
+    fn paths(directory: &TempDir, names: &[&str]) -> BTreeSet<PathBuf> {
+        names.iter().map(|name| directory.path().join(name)).collect()
+    }
+
+    #[test]
+    fn a_record_has_every_path_with_its_state() {
+        let (directory, record) = linked();
+        assert!(!record.exists().unwrap());
+        fs::create_dir(directory.path().join("shared")).unwrap();
+        let recorded = paths(&directory, &["", "a", "absent", "b", "c", "shared"]);
+        record.write(&recorded, &paths(&directory, &[""])).unwrap();
+        assert!(record.exists().unwrap());
+        assert_eq!(record.paths().unwrap(), recorded);
+        let mut states = Vec::new();
+        record
+            .for_each(|RecordedPath { path, previous }| {
+                let state = match previous {
+                    PathState::Directory { times, .. } => format!("directory {times}"),
+                    PathState::File { link, size, .. } => format!("file {size} {}", link.is_some()),
+                    other => format!("{other:?}"),
+                };
+                states.push(format!("{} {state}", path.strip_prefix(directory.path()).unwrap().display()));
+                Ok(())
+            })
+            .unwrap();
+        let expected = [
+            " directory true",
+            "a file 1 false",
+            "absent Absent",
+            "b file 1 true",
+            "c file 1 false",
+            "shared directory false",
+        ];
+        assert_eq!(states, expected);
+    }
+
+    #[test]
+    fn a_hard_link_that_is_not_recorded_is_refused() {
+        let (directory, record) = linked();
+        let error = error(record.write(&paths(&directory, &["a", "c"]), &BTreeSet::new()));
+        assert!(error.contains("/a has 2 hard links, only 1 of them"), "{error}");
+    }
+
+    #[test]
+    fn an_error_ends_the_reading() {
+        let (directory, record) = linked();
+        record.write(&paths(&directory, &["a", "b"]), &BTreeSet::new()).unwrap();
+        assert!(error(record.for_each(|entry| anyhow::bail!("{}", entry.path.display()))).ends_with("/a"));
+        fs::write(directory.path().join("record"), "damaged\n").unwrap();
+        assert!(error(record.paths()).contains("record"));
+    }
+}

@@ -148,3 +148,137 @@ fn sorted(mut attributes: Attributes) -> Attributes {
     attributes.extended.sort();
     attributes
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A directory with a path of each type.
+    fn types() -> TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("file"), "abc").unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        symlink("directory", path("to directory")).unwrap();
+        symlink("file", path("to file")).unwrap();
+        UnixListener::bind(path("socket")).unwrap();
+        directory
+    }
+
+    fn read(directory: &TempDir, name: &str) -> PathState {
+        PathState::read(&directory.path().join(name)).unwrap()
+    }
+
+    #[test]
+    fn the_state_of_each_type_is_read() {
+        let directory = types();
+        assert_eq!(read(&directory, "absent"), PathState::Absent);
+        assert!(matches!(read(&directory, "directory"), PathState::Directory { times: false, .. }));
+        let PathState::File { size, sha256, link, .. } = read(&directory, "file") else { panic!("no file") };
+        assert_eq!((size, &sha256[..8], link), (3, "ba7816bf", None));
+        for (name, expected) in [("directory", true), ("file", false)] {
+            let state = read(&directory, &format!("to {name}"));
+            let PathState::Symlink { attributes, target, to_directory } = state else { panic!("no symlink") };
+            assert_eq!((target.to_str(), to_directory, attributes.mode), (Some(name), expected, 0o777));
+        }
+    }
+
+    #[test]
+    fn nodes_have_their_type_and_a_device_has_its_number() {
+        let directory = types();
+        fs::set_permissions(directory.path().join("socket"), fs::Permissions::from_mode(0o1750)).unwrap();
+        let PathState::Node { attributes, kind, device } = read(&directory, "socket") else { panic!("no node") };
+        assert_eq!((attributes.mode, kind, device), (0o1750, 0o140_000, 0));
+        let null = PathState::read(Path::new("/dev/null")).unwrap();
+        let PathState::Node { kind, device, .. } = null else { panic!("no node") };
+        assert_eq!((kind, device), (0o020_000, rustix::fs::makedev(1, 3)));
+    }
+
+    /// The difference between two states at a path of no importance.
+    fn difference(before: &PathState, now: &PathState) -> String {
+        before.difference(now, Path::new("/no/such/path")).unwrap().unwrap_or_default()
+    }
+
+    #[test]
+    fn equal_states_do_not_differ_and_other_types_do() {
+        let directory = types();
+        let names = ["absent", "file", "to file", "directory", "socket"];
+        for (name, shown) in names.iter().zip(["absent", "file", "symlink", "directory", "pipe, device or socket"]) {
+            let state = read(&directory, name);
+            assert_eq!(difference(&state, &state), "", "{name}");
+            let other = if *name == "absent" { "file" } else { "absent" };
+            let expected = format!("{shown} instead of {other}");
+            assert_eq!(difference(&read(&directory, other), &state), expected);
+        }
+    }
+
+    #[test]
+    fn contents_targets_and_device_numbers_are_compared() {
+        let directory = types();
+        let before = read(&directory, "file");
+        fs::write(directory.path().join("file"), "abd").unwrap();
+        assert_eq!(difference(&before, &read(&directory, "file")), "content differs");
+        let expected = "symlink to file instead of directory";
+        assert_eq!(difference(&read(&directory, "to directory"), &read(&directory, "to file")), expected);
+        let attributes = Attributes { owner: 0, group: 0, mode: 0, modified: (0, 0), extended: Vec::new() };
+        let node = |device| PathState::Node { attributes: attributes.clone(), kind: 0o020_000, device };
+        assert_eq!(difference(&node(1), &node(2)), "type or device number differs");
+    }
+
+    #[test]
+    fn a_hard_link_is_compared_with_its_first_path() {
+        let directory = types();
+        let path = |name: &str| directory.path().join(name);
+        fs::hard_link(path("file"), path("link")).unwrap();
+        let mut before = read(&directory, "link");
+        if let PathState::File { link, .. } = &mut before {
+            *link = Some(path("file"));
+        }
+        let difference = || before.difference(&read(&directory, "link"), &path("link")).unwrap();
+        assert_eq!(difference(), None);
+        fs::remove_file(path("link")).unwrap();
+        fs::copy(path("file"), path("link")).unwrap();
+        assert_eq!(difference(), Some(format!("no longer a hard link to {}", path("file").display())));
+    }
+
+    #[test]
+    fn attributes_are_compared_and_times_of_directories_are_not() {
+        let attributes = Attributes { owner: 1, group: 2, mode: 0o755, modified: (3, 4), extended: Vec::new() };
+        let file = |attributes: &Attributes| PathState::File {
+            attributes: attributes.clone(),
+            size: 0,
+            sha256: String::new(),
+            link: None,
+        };
+        let directory = |attributes: &Attributes| PathState::Directory { attributes: attributes.clone(), times: true };
+        let extended = vec![("user.a".into(), b"1".to_vec())];
+        for (now, of_file, of_directory) in [
+            (Attributes { owner: 9, ..attributes.clone() }, "owner 9:2 instead of 1:2", "owner 9:2 instead of 1:2"),
+            (Attributes { group: 9, ..attributes.clone() }, "owner 1:9 instead of 1:2", "owner 1:9 instead of 1:2"),
+            (
+                Attributes { mode: 0o4755, ..attributes.clone() },
+                "mode 4755 instead of 0755",
+                "mode 4755 instead of 0755",
+            ),
+            (Attributes { modified: (3, 5), ..attributes.clone() }, "modification time differs", ""),
+            (Attributes { extended, ..attributes.clone() }, "extended attributes differ", "extended attributes differ"),
+        ] {
+            assert_eq!(difference(&file(&attributes), &file(&now)), of_file);
+            assert_eq!(difference(&directory(&attributes), &directory(&now)), of_directory);
+        }
+    }
+
+    #[test]
+    fn extended_attributes_have_one_order() {
+        let extended = ["b", "a"].map(|name| (OsString::from(name), Vec::new()));
+        let attributes = Attributes { owner: 0, group: 0, mode: 0, modified: (0, 0), extended: extended.into() };
+        let names: Vec<_> = sorted(attributes).extended.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a", "b"]);
+    }
+}

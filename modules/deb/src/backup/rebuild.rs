@@ -109,12 +109,12 @@ impl Files {
     fn find(package: &Stanza, diversions: &Diversions) -> Result<Self> {
         let (name, listed) = (package.required("Package")?, database::files_of(package)?);
         let mut files = Vec::new();
-        for (number, path) in listed.iter().enumerate() {
+        for path in &listed {
             let installed = diversions.installed_path(path, name).to_owned();
             let Some(mut metadata) = durable::metadata(&installed)? else { continue };
             // A symlink in the place of a directory, which the administrator has moved, is a directory in the
             // package.
-            let has_contents = || listed[number + 1..].iter().any(|other| other != path && other.starts_with(path));
+            let has_contents = || listed.iter().any(|other| other != path && other.starts_with(path));
             if metadata.is_symlink() && installed.is_dir() && has_contents() {
                 metadata =
                     fs::metadata(&installed).with_context(|| format!("examining {} failed", installed.display()))?;
@@ -199,14 +199,23 @@ fn header(file: &InstalledFile, kind: EntryType) -> Header {
     header
 }
 
-/// The path in the archive: `./usr/bin/x`.
+/// The path in the archive, below its root.
 fn path_in_archive(path: &Path) -> PathBuf {
     Path::new(".").join(path.strip_prefix("/").unwrap_or(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::process::Command;
+
+    use rustix::fs::{AtFlags, FileType, Mode, Timestamps};
+
     use super::*;
+    use crate::dpkg::database::Database;
+    use crate::dpkg::stanza::PackageKey;
+    use crate::payload::deb;
+    use crate::test_device::{installed, on_device, write, write_list, write_status};
 
     #[test]
     fn the_control_file_has_no_fields_of_the_device() {
@@ -226,5 +235,134 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.len(), 60 + 4 + 60);
         assert!(text.starts_with("one             0           0     0     100644  3         `\nabc\ntwo  "), "{text}");
+    }
+
+    /// One entry of an archive: name, type, mode, owner, link target and device number.
+    fn entries(archive: &[u8]) -> Vec<String> {
+        let mut archive = tar::Archive::new(archive);
+        let shown = |entry: tar::Entry<&[u8]>| {
+            let header = entry.header();
+            let target = entry.link_name().unwrap().unwrap_or_default();
+            let (path, kind) = (entry.path().unwrap(), header.entry_type());
+            // A field that is not set is no number.
+            let number = |field: std::io::Result<u64>| field.unwrap_or(0);
+            let (mode, owner, time) = (header.mode().unwrap(), number(header.uid()), number(header.mtime()));
+            let device = |part: std::io::Result<Option<u32>>| part.ok().flatten().unwrap_or(0);
+            let device = 1000 * device(header.device_major()) + device(header.device_minor());
+            let size = header.size().unwrap();
+            format!("{} {kind:?} {mode:o} {owner} {time} {size} {device} {}", path.display(), target.display())
+        };
+        archive.entries().unwrap().map(|entry| shown(entry.unwrap())).collect()
+    }
+
+    /// Rebuilds the package `a`, with a member of the package's archive by dpkg-deb's option.
+    fn rebuilt(option: &str) -> Vec<u8> {
+        let (database, diversions) = (Database::read().unwrap(), Diversions::read().unwrap());
+        let package = database.find(&PackageKey::from_apt("a")).unwrap();
+        durable::remove_tree(Path::new("/var/backup")).unwrap();
+        let directory = durable::make_dirs(Path::new("/var/backup")).unwrap();
+        rebuild(package, &diversions, &directory, &FileName::new("a.deb").unwrap()).unwrap();
+        let output = Command::new("dpkg-deb").args([option, "/var/backup/a.deb"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    #[test]
+    fn a_rebuilt_package_has_the_files_as_they_are() {
+        on_device(|| {
+            write_status(&[&installed("a", "1")]);
+            fs::create_dir_all("/srv/a/below").unwrap();
+            fs::write("/srv/a/file", "123").unwrap();
+            chown("/srv/a/file", Some(7), None).unwrap();
+            fs::set_permissions("/srv/a/file", fs::Permissions::from_mode(0o4750)).unwrap();
+            fs::hard_link("/srv/a/file", "/srv/a/link").unwrap();
+            fs::write("/srv/a/other", "").unwrap();
+            symlink("no such", "/srv/a/symlink").unwrap();
+            let node = |path: &str, kind, device| {
+                rustix::fs::mknodat(rustix::fs::CWD, path, kind, Mode::from_raw_mode(0o600), device).unwrap();
+            };
+            node("/srv/a/fifo", FileType::Fifo, 0);
+            node("/srv/a/null", FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+            node("/srv/a/block", FileType::BlockDevice, rustix::fs::makedev(7, 9));
+            fs::write("/srv/a/diverted.distrib", "12").unwrap();
+            write("/var/lib/dpkg/diversions", "/srv/a/diverted\n/srv/a/diverted.distrib\nb\n");
+            let names = [
+                "",
+                "/below",
+                "/file",
+                "/link",
+                "/other",
+                "/symlink",
+                "/fifo",
+                "/null",
+                "/block",
+                "/diverted",
+                "/absent",
+            ];
+            let paths = names.map(|name| format!("/srv/a{name}"));
+            write_list("a", &paths.each_ref().map(String::as_str));
+            for path in &paths {
+                let times = rustix::fs::Timespec { tv_sec: 1_700_000_000, tv_nsec: 0 };
+                let times = Timestamps { last_access: times, last_modification: times };
+                let at = if path.ends_with("diverted") { format!("{path}.distrib") } else { path.clone() };
+                let _ = rustix::fs::utimensat(rustix::fs::CWD, at, &times, AtFlags::SYMLINK_NOFOLLOW);
+            }
+            let expected = [
+                "srv/a Directory 755 0 1700000000 0 0 ",
+                "srv/a/below Directory 755 0 1700000000 0 0 ",
+                "srv/a/file Regular 4750 7 1700000000 3 0 ",
+                "srv/a/link Link 4750 7 1700000000 0 0 ./srv/a/file",
+                "srv/a/other Regular 644 0 1700000000 0 0 ",
+                "srv/a/symlink Symlink 777 0 1700000000 0 0 no such",
+                "srv/a/fifo Fifo 600 0 1700000000 0 0 ",
+                "srv/a/null Char 600 0 1700000000 0 1003 ",
+                "srv/a/block Block 600 0 1700000000 0 7009 ",
+                "srv/a/diverted Regular 644 0 1700000000 2 0 ",
+            ];
+            assert_eq!(entries(&rebuilt("--fsys-tarfile")), expected);
+        });
+    }
+
+    #[test]
+    fn a_symlink_in_the_place_of_a_directory_is_a_directory() {
+        on_device(|| {
+            write_status(&[&installed("a", "1")]);
+            write("/srv/moved/file", "");
+            for (link, target) in [("/srv/full", "moved"), ("/srv/empty", "moved"), ("/srv/to-file", "moved/file")] {
+                symlink(target, link).unwrap();
+            }
+            write_list(
+                "a",
+                &["/srv/full", "/srv/full/file", "/srv/empty", "/srv/to-file", "/srv/to-file/x", "/srv/empty"],
+            );
+            let entries = entries(&rebuilt("--fsys-tarfile"));
+            let shown: Vec<_> = entries.iter().map(|entry| entry.split(' ').nth(1).unwrap()).collect();
+            assert_eq!(shown, ["Directory", "Regular", "Symlink", "Symlink", "Symlink"]);
+        });
+    }
+
+    #[test]
+    fn the_control_archive_has_the_scripts_and_the_configuration_files_that_exist() {
+        on_device(|| {
+            let conffiles = "Conffiles:\n /etc/a 0\n /etc/gone 0\n /etc/old 0 obsolete\n";
+            write_status(&[&(installed("a", "1") + conffiles)]);
+            write_list("a", &["/etc/a", "/etc/gone", "/etc/old"]);
+            write("/etc/a", "");
+            write("/etc/old", "");
+            for (name, mode) in [("a.prerm", 0o4755), ("a.md5sums", 0o640), ("a.conffiles", 0o644)] {
+                let path = Path::new("/var/lib/dpkg/info").join(name);
+                fs::write(&path, "text").unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            }
+            let archive = rebuilt("--ctrl-tarfile");
+            let entries: Vec<_> =
+                entries(&archive).iter().map(|it| it.rsplitn(5, ' ').last().unwrap().to_owned()).collect();
+            let expected =
+                ["control Regular 644 0", "md5sums Regular 640 0", "prerm Regular 755 0", "conffiles Regular 644 0"];
+            assert_eq!(entries, expected);
+            assert_eq!(deb::read_control(&archive[..]).unwrap().conffiles, [Path::new("/etc/a")]);
+            write_status(&[&installed("a", "1")]);
+            assert!(!String::from_utf8_lossy(&rebuilt("--ctrl-tarfile")).contains("conffiles"));
+        });
     }
 }

@@ -134,9 +134,12 @@ pub fn restore(path: &Path, entry: Option<&str>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use mender_update_module::durable::Dir;
 
     use super::*;
+    use crate::test_device::{on_device, write};
 
     /// A default ACL as Linux stores it in an attribute: version 2, then tag, permissions and ID of owner, group and
     /// others.
@@ -157,5 +160,76 @@ mod tests {
         directory.set_attributes(&Attributes { mode: 0o700, ..expected.clone() }).unwrap();
         restore(&path, Some(&format!("directory {} {} {} 0 0 ", 0o750, expected.owner, expected.group))).unwrap();
         assert_eq!(Dir::open(&path).unwrap().attributes().unwrap(), expected);
+    }
+
+    #[test]
+    fn alternatives_and_enabled_units_are_read() {
+        on_device(|| {
+            assert!(read().unwrap().is_empty());
+            let alternative = "auto\n/srv/bin/x\nx-manual\n/srv/man/x.1\n\n/not/a/link\n10\n";
+            write("/var/lib/dpkg/alternatives/x", alternative);
+            fs::create_dir("/var/lib/dpkg/alternatives/directory").unwrap();
+            for link in ["/srv/bin/x", "/srv/man/x.1", "/srv/not-named"] {
+                fs::create_dir_all(Path::new(link).parent().unwrap()).unwrap();
+                symlink("/etc/alternatives/x", link).unwrap();
+            }
+            write("/etc/systemd/system/x.service.d/override.conf", "text");
+            write("/etc/systemd/system/a/b/deep", "");
+            write("/etc/rc2.d/S01x", "");
+            write("/etc/systemd/system/large", vec![b'x'; LIMIT as usize + 1]);
+            write("/etc/systemd/system/fits", vec![b'x'; LIMIT as usize]);
+            write("/etc/systemd/system/not-utf-8", b"\xe9");
+            fs::set_permissions("/etc/rc2.d/S01x", fs::Permissions::from_mode(0o4751)).unwrap();
+            symlink("/no such", "/etc/alternatives").unwrap();
+            let table = read().unwrap();
+            let expected = [
+                "/etc/rc2.d/S01x",
+                "/etc/systemd/system/a",
+                "/etc/systemd/system/a/b",
+                "/etc/systemd/system/fits",
+                "/etc/systemd/system/x.service.d",
+                "/etc/systemd/system/x.service.d/override.conf",
+                "/srv/bin/x",
+                "/srv/man/x.1",
+                "/var/lib/dpkg/alternatives/directory",
+                "/var/lib/dpkg/alternatives/x",
+            ];
+            assert_eq!(table.keys().collect::<Vec<_>>(), expected);
+            assert_eq!(table["/etc/systemd/system/a"], "directory 493 0 0 0 0 ");
+            let words = |path: &str| table[path].split(' ').map(str::to_owned).collect::<Vec<_>>();
+            let file = words("/etc/rc2.d/S01x");
+            let time = fs::metadata("/etc/rc2.d/S01x").unwrap();
+            assert_eq!(file[..2], ["file".to_owned(), 0o4751.to_string()]);
+            assert_eq!(file[4..6], [time.mtime().to_string(), time.mtime_nsec().to_string()]);
+            assert_eq!(words("/srv/bin/x")[6], "/etc/alternatives/x");
+            assert!(table["/var/lib/dpkg/alternatives/x"].ends_with(alternative));
+        });
+    }
+
+    #[test]
+    fn every_entry_is_restored_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir(path("directory")).unwrap();
+        fs::write(path("file"), "two\nlines with spaces\n").unwrap();
+        symlink("target with spaces", path("symlink")).unwrap();
+        let read = || {
+            let mut table = Table::new();
+            read_directory(directory.path(), &mut table).unwrap();
+            table
+        };
+        let before = read();
+        assert_eq!(before.len(), 3);
+        fs::remove_dir(path("directory")).unwrap();
+        fs::write(path("file"), "changed").unwrap();
+        fs::set_permissions(path("file"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::remove_file(path("symlink")).unwrap();
+        fs::write(path("symlink"), "").unwrap();
+        before.iter().for_each(|(path, entry)| restore(Path::new(path), Some(entry)).unwrap());
+        assert_eq!(read(), before);
+        before.keys().for_each(|path| restore(Path::new(path), None).unwrap());
+        assert!(read().is_empty());
+        let damaged = restore(&path("x"), Some("file 420")).unwrap_err().to_string();
+        assert!(damaged.contains("/x failed: its entry in the backup is damaged"), "{damaged}");
     }
 }

@@ -118,3 +118,71 @@ fn stat_overrides() -> Result<Table> {
     });
     Ok(fields.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_device::{error, installed, on_device, write, write_status};
+
+    /// Writes a device with a value in each table.
+    fn make_device() {
+        write_status(&[&installed("a", "1"), &installed("b", "1").replace("install ok installed", "hold ok unpacked")]);
+        write("/var/lib/apt/extended_states", "Package: a\nArchitecture: all\nAuto-Installed: 1\n");
+        write("/var/lib/dpkg/diversions", b"/srv/\xe9\n/srv/x y.distrib\nb\n");
+        write(STAT_OVERRIDES, "root root 4755 /srv/x y\nbroken line\n");
+        write("/etc/rc2.d/S01x", "");
+    }
+
+    fn table(entries: &[(&str, &str)]) -> Table {
+        entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_tables_of_the_device_are_read() {
+        on_device(|| {
+            make_device();
+            let tables = Tables::read().unwrap();
+            assert_eq!(tables.states, table(&[("a", "installed 1"), ("b", "unpacked 1")]));
+            assert_eq!(tables.selections, table(&[("a", "install"), ("b", "hold")]));
+            assert_eq!(tables.unfinished, BTreeSet::from(["b".to_owned()]));
+            assert_eq!(tables.automatic, table(&[("a", "automatic")]));
+            assert_eq!(tables.diversions, table(&[("not UTF-8: /srv/é", "/srv/x y.distrib b")]));
+            assert_eq!(tables.overrides, table(&[("/srv/x y", "root root 4755")]));
+            assert_eq!(tables.state_files.keys().collect::<Vec<_>>(), ["/etc/rc2.d/S01x"]);
+        });
+    }
+
+    #[test]
+    fn no_file_of_stat_overrides_is_an_empty_table() {
+        on_device(|| {
+            assert!(stat_overrides().unwrap().is_empty());
+            fs::create_dir(STAT_OVERRIDES).unwrap();
+            assert!(error(stat_overrides()).contains(STAT_OVERRIDES));
+        });
+    }
+
+    #[test]
+    fn tables_are_read_as_they_were_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tables");
+        let read = || Tables::from_file(&path);
+        assert!(read().unwrap().is_none());
+        let tables = Tables { states: table(&[("a", "installed 1")]), ..Tables::default() };
+        tables.write(&path).unwrap();
+        assert!(read().unwrap().unwrap() == tables);
+        let damaged = [fs::write(&path, "{"), fs::remove_file(&path).and_then(|()| fs::create_dir(&path))];
+        damaged.into_iter().for_each(|made| made.unwrap());
+        assert!(error(read()).contains("tables failed"));
+    }
+
+    #[test]
+    fn changes_are_new_changed_and_removed_keys() {
+        let tables = |states| Tables { states, ..Tables::default() };
+        let before = tables(table(&[("changed", "1"), ("gone", "1"), ("same", "1")]));
+        let now = tables(table(&[("changed", "2"), ("new", "1"), ("same", "1")]));
+        let changes = before.changes(|tables| &tables.states, &now);
+        let found: Vec<_> = changes.map(|Change { key, before, now }| (key, before, now)).collect();
+        assert_eq!(found, [("changed", Some("1"), Some("2")), ("gone", Some("1"), None), ("new", None, Some("1"))]);
+        assert_eq!(before.changes(|tables| &tables.overrides, &now).count(), 0);
+    }
+}

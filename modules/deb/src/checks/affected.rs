@@ -204,3 +204,175 @@ fn exclusive_directories(
     let is_exclusive = |path: &PathBuf| owners.of(path).iter().all(|owner| packages.contains(owner));
     Ok(directories.into_iter().filter(is_exclusive).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use mender_update_module_test::debian::Package;
+    use rustix::mount::mount_bind;
+
+    use super::*;
+    use crate::test_device::{error, install, installed, names, on_device, staged, write, write_list, write_status};
+
+    const FILE: Kind = Kind::File;
+    const DIRECTORY: Kind = Kind::Directory;
+
+    /// What the installation of `staged` and the removal of `remove` affects.
+    fn find(staged: &[StagedPackage], remove: &[&str]) -> Result<Affected> {
+        let install = staged.iter().map(|package| package.key.clone()).collect();
+        let remove = remove.iter().map(|name| PackageKey::from_apt(name)).collect();
+        let transaction = Transaction { install, remove, configure: Vec::new() };
+        Affected::find(&transaction, staged, &Database::read()?)
+    }
+
+    fn paths(of: &BTreeSet<PathBuf>, below: &str) -> Vec<String> {
+        of.iter().filter(|path| path.starts_with(below)).map(|path| path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn the_paths_of_previous_and_new_packages_are_affected() {
+        on_device(|| {
+            install(&[
+                Package::new("a", "1").conffile("/etc/a.conf", "1").file("/srv/a/own", "1").file("/srv/both/a", "1"),
+                Package::new("b", "1").file("/srv/both/b", "1"),
+                Package::new("gone", "1").file("/srv/gone/x", "1"),
+            ]);
+            write("/srv/user/file", "of no package");
+            write("/etc/a.conf.dpkg-dist", "of dpkg");
+            write("/etc/apt/apt.conf", "");
+            let mut new = staged(
+                "a",
+                "",
+                &[
+                    ("/srv/a", DIRECTORY),
+                    ("/srv/a/own", FILE),
+                    ("/srv/user", DIRECTORY),
+                    ("/srv/user/file", FILE),
+                    ("/srv/new/x", FILE),
+                    ("/etc/new.conf", FILE),
+                    ("/etc/apt/apt.conf", FILE),
+                ],
+            );
+            new.conffiles = vec!["/etc/new.conf".into()];
+            let affected = find(&[new], &["gone"]).unwrap();
+            assert_eq!(names(&affected.packages), ["a", "gone"]);
+            assert_eq!(paths(&affected.copied, "/srv"), ["/srv/user/file"]);
+            let copied = ["/etc/a.conf", "/etc/a.conf.dpkg-dist", "/etc/apt/apt.conf", "/etc/new.conf.dpkg-new"];
+            assert!(copied.iter().all(|path| affected.copied.contains(Path::new(path))), "{:?}", affected.copied);
+            let info = paths(&affected.copied, "/var/lib/dpkg/info");
+            let expected = ["a.conffiles", "a.list", "gone.list"].map(|name| format!("/var/lib/dpkg/info/{name}"));
+            assert!(expected.iter().all(|path| info.contains(path)), "{info:?}");
+            let expected = [
+                "/srv",
+                "/srv/a",
+                "/srv/a/own",
+                "/srv/both",
+                "/srv/both/a",
+                "/srv/gone",
+                "/srv/gone/x",
+                "/srv/new",
+                "/srv/new/x",
+                "/srv/user",
+                "/srv/user/file",
+            ];
+            assert_eq!(paths(&affected.paths, "/srv"), expected);
+            assert_eq!(paths(&affected.exclusive, "/srv"), ["/srv/a", "/srv/gone"]);
+        });
+    }
+
+    #[test]
+    fn the_configuration_of_a_package_is_copied() {
+        on_device(|| {
+            install(&[Package::new("a", "1").file("/etc/dpkg/dpkg.cfg.d/a", "# 1")]);
+            let affected = find(&[staged("a", "", &[("/etc/dpkg/dpkg.cfg.d/a", FILE)])], &[]).unwrap();
+            assert!(affected.copied.contains(Path::new("/etc/dpkg/dpkg.cfg.d/a")));
+            assert!(!affected.copied.contains(Path::new("/etc/dpkg/dpkg.cfg.d")));
+        });
+    }
+
+    #[test]
+    fn a_file_of_another_package_is_taken_only_by_one_that_replaces_it_or_diverts() {
+        on_device(|| {
+            install(&[Package::new("b", "1").file("/srv/b", "1")]);
+            let new = |more: &str| staged("a", more, &[("/srv/b", FILE)]);
+            let refused = error(find(&[new("")], &[]));
+            assert!(refused.contains("package a refused") && refused.contains("/srv/b of package b"), "{refused}");
+            let affected = find(&[new("Replaces: b")], &[]).unwrap();
+            assert_eq!(
+                (names(&affected.packages), paths(&affected.copied, "/srv").len()),
+                (vec!["a".into(), "b".into()], 0)
+            );
+            let diverting = StagedPackage { diverts: true, ..new("") };
+            assert_eq!(names(&find(&[diverting], &[]).unwrap().packages), ["a", "b"]);
+            assert_eq!(names(&find(&[new("")], &["b"]).unwrap().packages), ["a", "b"]);
+            // A directory in the place of the file does not share it.
+            assert!(find(&[staged("a", "", &[("/srv/b", DIRECTORY)])], &[]).is_err());
+        });
+    }
+
+    #[test]
+    fn directories_are_shared_and_the_files_of_two_architectures() {
+        on_device(|| {
+            install(&[Package::new("b", "1").file("/srv/directory/x", "1")]);
+            symlink("directory", "/srv/symlink").unwrap();
+            let own = installed("b", "1").replace(": all", &format!(": {}", Database::read().unwrap().native));
+            let foreign = installed("a", "1").replace(": all", ": other");
+            write_status(&[&own, &foreign]);
+            write_list("a", &["/srv/symlink", "/srv/same"]);
+            write("/srv/same", "");
+            let items = [("/srv/directory", Kind::Symlink), ("/srv/symlink", DIRECTORY), ("/srv/same", FILE)];
+            assert_eq!(names(&find(&[staged("a", "", &items)], &[]).unwrap().packages), ["a"]);
+            assert_eq!(names(&find(&[staged("c", "", &items[..2])], &[]).unwrap().packages), ["c"]);
+        });
+    }
+
+    #[test]
+    fn diverted_files_belong_to_the_package_with_the_target() {
+        on_device(|| {
+            write_status(&[&installed("b", "1"), &installed("d", "1")]);
+            write_list("b", &["/srv/x.distrib"]);
+            write_list("d", &["/srv/x"]);
+            write("/var/lib/dpkg/diversions", "/srv/x\n/srv/x.distrib\nd\n");
+            write("/srv/x", "");
+            write("/srv/x.distrib", "");
+            let new = |more| staged("a", more, &[("/srv/x", FILE)]);
+            assert!(error(find(&[new("")], &[])).contains("of package b"));
+            let affected = find(&[new("Replaces: b")], &[]).unwrap();
+            assert_eq!(names(&affected.packages), ["a", "b"]);
+            assert!(affected.paths.contains(Path::new("/srv/x.distrib")));
+        });
+    }
+
+    #[test]
+    fn unfinished_packages_are_affected() {
+        on_device(|| {
+            write_status(&[&installed("u", "1").replace("ok installed", "ok unpacked"), &installed("b", "1")]);
+            assert_eq!(names(&find(&[], &[]).unwrap().packages), ["u"]);
+        });
+    }
+
+    #[test]
+    fn what_a_rollback_cannot_restore_is_refused() {
+        on_device(|| {
+            install(&[Package::new("a", "1").file("/srv/a/x", "1")]);
+            let file = || staged("a", "", &[("/srv/a", FILE)]);
+            find(&[file()], &[]).unwrap();
+            write("/srv/a/of the user", "");
+            assert!(error(find(&[file()], &[])).contains("/srv/a/of the user in it"));
+            find(&[staged("a", "", &[("/srv/a", Kind::Symlink)])], &[]).unwrap();
+            fs::remove_dir_all("/srv/a").unwrap();
+            write("/srv/a", "");
+            assert!(
+                error(find(&[staged("a", "", &[("/srv/a/x", FILE)])], &[]))
+                    .contains("/srv/a, which is not a directory")
+            );
+            let conffile =
+                StagedPackage { conffiles: vec!["/srv/c".into()], ..staged("a", "", &[("/srv/c", Kind::Symlink)]) };
+            assert!(error(find(&[conffile], &[])).contains("/srv/c is not a regular file"));
+            mount_bind("/srv/a", "/srv/a").unwrap();
+            assert!(error(find(&[file()], &[])).contains("mount point"));
+        });
+    }
+}

@@ -116,6 +116,7 @@ pub fn check_space(staged: &[StagedPackage], reserve: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_device::{database, error, installed, on_device, options, staged, write};
 
     #[test]
     fn the_larger_of_announced_and_real_size_has_to_fit() {
@@ -136,5 +137,71 @@ mod tests {
             assert!(error.contains(&format!("{} bytes needed", 1_u64 << 60)), "{announced:?} {bytes}: {error}");
         }
         check_space(&[package("", 0)], 0).unwrap();
+    }
+
+    fn keys(names: &[&str]) -> Vec<PackageKey> {
+        names.iter().map(|name| PackageKey::from_apt(name)).collect()
+    }
+
+    fn transaction(install: &[&str], remove: &[&str], configure: &[&str]) -> Transaction {
+        Transaction { install: keys(install), remove: keys(remove), configure: keys(configure) }
+    }
+
+    #[test]
+    fn packages_for_another_machine_and_older_ones_are_refused() {
+        on_device(|| {
+            write("/var/lib/dpkg/arch", "arm64\narmhf\n");
+            let database = database(&installed("a", "3"));
+            let check = |package: StagedPackage, options: &Options| check_payload(&[package], &database, options);
+            let foreign = |architecture: &str| {
+                let mut package = staged("b", "", &[]);
+                package.key.foreign = Some(architecture.into());
+                package
+            };
+            check(staged("b", "", &[]), &options()).unwrap();
+            check(foreign("armhf"), &options()).unwrap();
+            assert!(error(check(foreign("s390x"), &options())).contains("b 2 refused: it is for s390x"));
+            assert!(error(check(staged("a", "", &[]), &options())).contains("older than the installed 3"));
+            check(staged("a", "", &[]), &Options { allow_downgrade: true, ..options() }).unwrap();
+        });
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_changed() {
+        let status = |name, more: &str| format!("{}{more}\n", installed(name, "1"));
+        let held = status("held", "").replace("install ok", "hold ok");
+        let all = [status("a", ""), held, status("base", "Essential: yes\n"), status("other", "")].concat();
+        let (database, payload) = (database(&all), [staged("a", "Replaces: old (<< 2)\n", &[])]);
+        let check = |install: &[&str], remove: &[&str]| {
+            check_transaction(&transaction(install, remove, &[]), &payload, &keys(&["other", "base"]), &database)
+        };
+        check(&["a"], &["other"]).unwrap();
+        check(&["a"], &["old"]).unwrap();
+        for (install, remove, expected) in [
+            (&["a", "held"][..], &[][..], "package held is held"),
+            (&["a"], &["held"], "package held is held"),
+            (&["a"], &["base"], "package base would be removed, and is essential"),
+            (&["a"], &["another"], "package another would be removed"),
+            (&["a", "new"], &[], "package new would be installed"),
+            (&[], &["other"], "would not install package a"),
+        ] {
+            let error = error(check(install, remove));
+            assert!(error.contains(expected), "{install:?} {remove:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn unfinished_packages_have_to_be_repaired_by_the_update() {
+        let unfinished = installed("u", "1").replace("ok installed", "ok unpacked") + "Depends: lib\n";
+        let database = database(&[unfinished, installed("a", "1")].join("\n"));
+        let check = |transaction| check_repaired(&transaction, &database);
+        check(transaction(&["u"], &[], &[])).unwrap();
+        check(transaction(&["a"], &["u"], &[])).unwrap();
+        check(transaction(&["lib"], &[], &["u"])).unwrap();
+        for other in
+            [transaction(&["a"], &[], &["u"]), transaction(&["lib"], &[], &["a"]), transaction(&["a"], &[], &[])]
+        {
+            assert!(error(check(other)).contains("package u is unpacked"));
+        }
     }
 }

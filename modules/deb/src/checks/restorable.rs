@@ -149,3 +149,123 @@ pub fn check_replaceable(path: &Path) -> Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use mender_update_module_test::privileged::change_attribute;
+    use rustix::mount::mount_bind;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::test_device::{database, error, installed, on_device, staged};
+
+    fn path(directory: &TempDir, name: &str) -> PathBuf {
+        directory.path().join(name)
+    }
+
+    /// The package `a` with these items.
+    fn package(items: &[(&Path, Kind)]) -> StagedPackage {
+        let items: Vec<_> = items.iter().map(|(path, kind)| (path.to_str().unwrap(), *kind)).collect();
+        staged("a", "", &items)
+    }
+
+    #[test]
+    fn only_new_essential_packages_are_refused() {
+        let database =
+            database(&(installed("a", "1") + "\nPackage: b\nStatus: install ok not-installed\nArchitecture: all"));
+        let essential = |name| staged(name, "Essential: yes", &[]);
+        check_removable(&[essential("a"), staged("c", "", &[])], &database).unwrap();
+        assert!(error(check_removable(&[essential("a"), essential("b")], &database)).contains("package b refused"));
+    }
+
+    #[test]
+    fn configuration_files_are_regular_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, other) = (path(&directory, "file"), path(&directory, "other"));
+        let check = |kind| {
+            let mut package = package(&[(&other, Kind::Symlink), (&file, kind)]);
+            package.conffiles = vec![file.clone()];
+            check_conffiles(&package)
+        };
+        check(Kind::File).unwrap();
+        assert!(error(check(Kind::Symlink)).contains("file is not a regular file"));
+        require_regular_conffiles("a", &[path(&directory, "no item")], &[]).unwrap();
+        fs::create_dir(path(&directory, "real")).unwrap();
+        symlink("real", &file).unwrap();
+        assert!(error(check(Kind::File)).contains("file is a directory on this device"));
+    }
+
+    #[test]
+    fn files_are_in_directories_or_in_what_becomes_one() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(path(&directory, "file"), "").unwrap();
+        let (parent, below) = (path(&directory, "file"), path(&directory, "file/x"));
+        let no_diversions = Diversions::parse(b"");
+        let check = |items: &[(&Path, Kind)], diversions: &Diversions| {
+            let package = package(items);
+            check_parents(&package, std::slice::from_ref(&package), diversions)
+        };
+        let absent = path(&directory, "absent/directory/x");
+        check(&[(&absent, Kind::File), (&path(&directory, "x"), Kind::File)], &no_diversions).unwrap();
+        let becomes: [(&Path, Kind); 2] = [(&parent, Kind::Directory), (&below, Kind::File)];
+        check(&becomes, &no_diversions).unwrap();
+        let diverted = Diversions::parse(format!("{0}\n{0}.other\nb\n", parent.display()).as_bytes());
+        let (below, other) = (below.as_path(), absent.as_path());
+        for (items, diversions) in [
+            (&[(below, Kind::File)][..], &no_diversions),
+            (&[(below, Kind::File), (other, Kind::Directory)], &no_diversions),
+            (&[(below, Kind::File), (&parent, Kind::File)], &no_diversions),
+            (&becomes, &diverted),
+        ] {
+            assert!(error(check(items, diversions)).contains("file, which is not a directory"), "{items:?}");
+        }
+    }
+
+    #[test]
+    fn devices_of_no_package_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let check = |path: &Path| check_copyable(&package(&[]), path, &path.symlink_metadata().unwrap());
+        fs::write(path(&directory, "file"), "").unwrap();
+        symlink("file", path(&directory, "symlink")).unwrap();
+        check(&path(&directory, "file")).unwrap();
+        check(&path(&directory, "symlink")).unwrap();
+        assert!(error(check(Path::new("/dev/null"))).contains("/dev/null"));
+    }
+
+    #[test]
+    fn replaced_directories_have_only_listed_paths() {
+        let directory = tempfile::tempdir().unwrap();
+        let top = path(&directory, "top");
+        fs::create_dir_all(top.join("a/b")).unwrap();
+        fs::write(top.join("a/b/c"), "").unwrap();
+        let check = |names: &[&str]| {
+            let listed = names.iter().map(|name| top.join(name)).collect();
+            check_replaced_directory(&package(&[]), &top, &listed)
+        };
+        check(&["a", "a/b", "a/b/c"]).unwrap();
+        assert!(error(check(&["a", "a/b"])).contains("/top/a/b/c in it"));
+        assert!(error(check(&["a/b", "a/b/c"])).contains("/top/a in it"));
+        check_replaced_directory(&package(&[]), &top.join("a/b/c"), &BTreeSet::new()).unwrap();
+    }
+
+    #[test]
+    fn mount_points_in_the_place_of_files_and_immutable_files_are_refused() {
+        on_device(|| {
+            let [file, mounted, immutable] = ["/srv/file", "/srv/mounted", "/var/tmp/immutable"].map(Path::new);
+            [file, mounted, immutable].iter().for_each(|path| fs::write(path, "").unwrap());
+            mount_bind(file, mounted).unwrap();
+            check_replaceable(file).unwrap();
+            check_replaceable(Path::new("/srv")).unwrap();
+            check_replaceable(Path::new("/srv/absent")).unwrap();
+            assert!(error(check_replaceable(mounted)).contains("/srv/mounted is a mount point"));
+            if change_attribute("+i", immutable) {
+                let refused = error(check_replaceable(immutable));
+                change_attribute("-i", immutable);
+                assert!(refused.contains("chattr -i -a /var/tmp/immutable"), "{refused}");
+            }
+        });
+    }
+}

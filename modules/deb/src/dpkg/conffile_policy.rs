@@ -25,3 +25,22 @@ pub fn conffile_options(policy: Conffiles) -> &'static [&'static str] {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_decides_about_all_five_options() {
+        let decided = |policy| {
+            let mut options = conffile_options(policy).to_vec();
+            options.sort_unstable_by_key(|option| (option.starts_with("--no-"), *option));
+            options
+        };
+        let (default, ask) = (["--no-force-confask", "--no-force-confmiss"], "--no-force-confdef");
+        let [keep, replace, dpkg] = [Conffiles::Keep, Conffiles::Replace, Conffiles::Default].map(decided);
+        assert_eq!(keep, ["--force-confold", default[0], ask, default[1], "--no-force-confnew"]);
+        assert_eq!(replace, ["--force-confnew", default[0], ask, default[1], "--no-force-confold"]);
+        assert_eq!(dpkg, ["--force-confdef", "--force-confold", default[0], default[1], "--no-force-confnew"]);
+    }
+}

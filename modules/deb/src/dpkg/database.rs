@@ -229,35 +229,4 @@ fn push(text: &mut Vec<u8>, stanza: &Stanza) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_file_is_parsed_and_written_again() {
-        let text = b"Package: a\nArchitecture: all\nDescription: x\n .\n \xe9\n\nPackage: b\nArchitecture: amd64\n\n";
-        let stanzas = Stanza::all(text);
-        assert_eq!(stanzas.len(), 2);
-        let mut written = Vec::new();
-        stanzas.iter().for_each(|stanza| push(&mut written, stanza));
-        assert_eq!(written, text);
-        assert!(Stanza::all(b"\n\n\n").is_empty());
-    }
-
-    #[test]
-    fn stanzas_are_replaced_and_others_stay() {
-        let wanted = "Package: wanted\nStatus: hold ok not-installed\n\n";
-        let text = format!("Package: a\nArchitecture: all\nVersion: 2\n\n{wanted}Package: b\nArchitecture: all\n\n");
-        let previous = Stanza("Package: a\nArchitecture: arm64\nVersion: 1".into());
-        let stanzas = BTreeMap::from([(PackageKey::from_apt("a"), Some(previous)), (PackageKey::from_apt("b"), None)]);
-        let expected = format!("Package: a\nArchitecture: arm64\nVersion: 1\n\n{wanted}");
-        assert_eq!(with_replaced(text.as_bytes(), &stanzas, "arm64"), expected.as_bytes());
-    }
-
-    #[test]
-    fn info_files_have_the_names_that_dpkg_uses() {
-        let same = Stanza("Package: libc6\nArchitecture: amd64\nMulti-Arch: same".into());
-        assert_eq!(info_file(&same, "list").unwrap(), Path::new("/var/lib/dpkg/info/libc6:amd64.list"));
-        let foreign = Stanza("Package: a\nArchitecture: amd64\nMulti-Arch: foreign".into());
-        assert_eq!(info_file(&foreign, "prerm").unwrap(), Path::new("/var/lib/dpkg/info/a.prerm"));
-    }
-}
+mod tests;

@@ -32,7 +32,7 @@ impl Diversions {
     }
 
     /// Three lines each: from, to, and the owner.
-    fn parse(text: &[u8]) -> Self {
+    pub fn parse(text: &[u8]) -> Self {
         let text = text.strip_suffix(b"\n").unwrap_or(text);
         let lines: Vec<_> = text.split(|byte| *byte == b'\n').collect();
         let diversions = lines.chunks_exact(3).map(|lines| Diversion {
@@ -57,6 +57,7 @@ impl Diversions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_device::{error, on_device, write};
 
     #[test]
     fn a_file_is_diverted_except_for_the_owner_of_the_diversion() {
@@ -66,5 +67,20 @@ mod tests {
         assert_eq!(path("/bin/sh", "dash"), Path::new("/bin/sh"));
         assert_eq!(path("/etc/x", "any"), Path::new("/etc/x.local"));
         assert_eq!(path("/half", "any"), Path::new("/half"));
+    }
+
+    #[test]
+    fn no_file_of_diversions_is_none() {
+        on_device(|| {
+            assert!(Diversions::read().unwrap().all().is_empty());
+            write(DIVERSIONS, "/srv/a\n/srv/b\n:\n");
+            let diversions = Diversions::read().unwrap();
+            let [diversion] = diversions.all() else { panic!("{}", diversions.all().len()) };
+            assert_eq!((diversion.from.as_path(), diversion.to.as_path()), (Path::new("/srv/a"), Path::new("/srv/b")));
+            assert_eq!(diversion.owner, ":");
+            fs::remove_file(DIVERSIONS).unwrap();
+            fs::create_dir(DIVERSIONS).unwrap();
+            assert!(error(Diversions::read()).contains(DIVERSIONS));
+        });
     }
 }

@@ -141,12 +141,85 @@ fn dpkg_option(text: &str, name: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::mount::{MountFlags, mount};
+
     use super::*;
+    use crate::test_device::{error, on_device, write};
 
     #[test]
     fn dpkgs_options_are_parsed_in_both_forms() {
         let text = "# pre-invoke=no\npre-invoke=mount -o remount,rw /usr\n pre-invoke \"sh /x y\"\npre-invoked=z\n";
         assert_eq!(dpkg_option(text, "pre-invoke"), ["mount -o remount,rw /usr", "sh /x y"]);
         assert!(dpkg_option(text, "post-invoke").is_empty());
+    }
+
+    #[test]
+    fn the_commands_of_apt_and_dpkg_are_read_in_their_order() {
+        on_device(|| {
+            let read = || Hooks::read().unwrap();
+            assert!(!read().dpkg_runs_some);
+            write("/etc/apt/apt.conf.d/50x", "DPkg::Pre-Invoke { \"a\"; \"b\"; };\nDPkg::Post-Invoke { \"c\"; };\n");
+            let Hooks { before, after, dpkg_runs_some } = read();
+            assert_eq!((before, after, dpkg_runs_some), (vec!["a".into(), "b".into()], vec!["c".into()], false));
+            write("/etc/dpkg/dpkg.cfg", "pre-invoke=e\n");
+            assert!(read().dpkg_runs_some);
+            write("/etc/dpkg/dpkg.cfg", "post-invoke=f");
+            assert!(read().dpkg_runs_some);
+            write("/etc/dpkg/dpkg.cfg.d/x", "pre-invoke=d\n");
+            let Hooks { before, after, dpkg_runs_some } = read();
+            assert_eq!((before.concat(), after.concat(), dpkg_runs_some), ("abd".into(), "cf".into(), true));
+        });
+    }
+
+    /// Hooks that write to the file `to`.
+    fn hooks(to: &Path, dpkg_runs_some: bool) -> Hooks {
+        let echo = |word: &str| vec![format!("echo {word} >> {}", to.display())];
+        Hooks { before: echo("before"), after: echo("after"), dpkg_runs_some }
+    }
+
+    #[test]
+    fn work_is_done_between_the_commands() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let text = || fs::read_to_string(&log).unwrap_or_default();
+        let seen = hooks(&log, false).run_around(|| Ok(text())).unwrap();
+        assert_eq!((seen.as_str(), text().as_str()), ("before\n", "before\nafter\n"));
+        fs::remove_file(&log).unwrap();
+        hooks(&log, false).repeat_before();
+        assert_eq!(text(), "");
+        hooks(&log, true).repeat_before();
+        assert_eq!(text(), "before\n");
+    }
+
+    #[test]
+    fn a_read_only_file_system_is_refused_unless_a_command_makes_it_writable() {
+        on_device(|| {
+            let directory = Path::new("/srv/read-only");
+            fs::create_dir(directory).unwrap();
+            let paths = |path: &str| BTreeSet::from([PathBuf::from(path)]);
+            let hooks = |before: &[&str]| Hooks {
+                before: before.iter().map(ToString::to_string).collect(),
+                after: Vec::new(),
+                dpkg_runs_some: false,
+            };
+            mount("tmpfs", directory, "tmpfs", MountFlags::RDONLY, None).unwrap();
+            hooks(&[]).check_writable(&paths("/srv/x")).unwrap();
+            let refused = error(hooks(&[]).check_writable(&paths("/srv/read-only/a/b")));
+            assert!(refused.contains("/srv/read-only is on") && refused.contains("no command"), "{refused}");
+            let refused = error(hooks(&["true"]).check_writable(&paths("/srv/read-only/x")));
+            assert!(refused.contains("none of the commands"), "{refused}");
+            hooks(&["mount -o remount,rw /srv/read-only"]).check_writable(&paths("/srv/read-only/x")).unwrap();
+        });
+    }
+
+    #[test]
+    fn paths_are_made_in_the_closest_directory_that_exists() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir_all(path("a/b")).unwrap();
+        fs::write(path("file"), "").unwrap();
+        let paths = ["a/b", "a/c/d", "a/e", "file/x"].map(path);
+        let expected = [path("a"), directory.path().to_owned()];
+        assert_eq!(parent_directories(&paths.into()).unwrap(), expected.into());
     }
 }

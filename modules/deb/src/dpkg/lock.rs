@@ -102,7 +102,11 @@ fn has_open(process: &str, own: &Metadata) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{self, ChildStdin, Command, Stdio};
+    use std::sync::mpsc;
+
     use super::*;
+    use crate::test_device::{error, on_device};
 
     #[test]
     fn the_kernels_table_names_the_holder() {
@@ -112,5 +116,68 @@ mod tests {
         assert_eq!(processes_with_lock(table, 1234).collect::<Vec<_>>(), ["4711", "13"]);
         assert_eq!(processes_with_lock(table, 4).count(), 0);
         assert_eq!(processes_with_lock("", 4).count(), 0);
+    }
+
+    /// Runs `test` while dpkg holds the database lock. `test` gets its process, and what releases the lock.
+    fn while_dpkg_holds_the_lock(test: impl FnOnce(u32, ChildStdin)) {
+        let mut dpkg = Command::new("dpkg").arg("--set-selections").stdin(Stdio::piped()).spawn().unwrap();
+        let process = dpkg.id().to_string();
+        let is_held = || {
+            let table = fs::read_to_string("/proc/locks").unwrap();
+            let inode = fs::metadata(DATABASE).map_or(0, |found| found.ino());
+            let words = |line: &str| line.split_whitespace().skip(4).map(str::to_owned).collect::<Vec<_>>();
+            table.lines().map(words).any(|words| words[0] == process && words[1].ends_with(&format!(":{inode}")))
+        };
+        while !is_held() {
+            assert_eq!(dpkg.try_wait().unwrap(), None, "dpkg has ended");
+            thread::yield_now();
+        }
+        test(dpkg.id(), dpkg.stdin.take().unwrap());
+        assert!(dpkg.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_lock_that_is_held_for_too_long_is_an_error_with_its_holder() {
+        on_device(|| {
+            while_dpkg_holds_the_lock(|process, release| {
+                // Without its limit, the attempt would succeed when dpkg ends.
+                let (failed, is_failed) = mpsc::channel::<()>();
+                let releasing = thread::spawn(move || {
+                    let _ = is_failed.recv_timeout(Duration::from_secs(60));
+                    drop(release);
+                });
+                let error = error(take_frontend(0));
+                drop(failed);
+                releasing.join().unwrap();
+                assert!(error.contains(DATABASE) && error.contains(&format!("process {process} (dpkg)")), "{error}");
+            });
+        });
+    }
+
+    #[test]
+    fn a_lock_is_taken_when_its_holder_ends() {
+        on_device(|| {
+            while_dpkg_holds_the_lock(|_, release| {
+                let releasing = thread::spawn(move || {
+                    thread::sleep(POLL / 2);
+                    drop(release);
+                });
+                take(DATABASE, 600).unwrap();
+                releasing.join().unwrap();
+            });
+        });
+    }
+
+    #[test]
+    fn a_process_has_the_files_open_that_it_has_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = File::create(&path).unwrap();
+        let found = file.metadata().unwrap();
+        let own = process::id().to_string();
+        assert!(has_open(&own, &found));
+        assert!(!has_open("0", &found));
+        drop(file);
+        assert!(!has_open(&own, &found));
     }
 }

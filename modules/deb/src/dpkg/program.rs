@@ -9,7 +9,7 @@ use mender_update_module::Program;
 const QUERY_LIMIT: Duration = Duration::from_secs(600);
 
 /// The time limit of a change. The client has a limit of its own: 4 hours, unless it is configured otherwise.
-const CHANGE_LIMIT: Duration = Duration::from_secs(4 * 3600);
+const CHANGE_LIMIT: Duration = Duration::from_secs(14_400);
 
 /// `program`, called in a form that changes nothing.
 pub fn query(program: &str) -> Program {
@@ -60,4 +60,36 @@ pub fn is_older(version: &str, other: &str) -> Result<bool> {
 /// The output of a program as text.
 pub fn text(output: Vec<u8>) -> Result<String> {
     String::from_utf8(output).context("invalid output of dpkg or apt: not UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::test_device::{on_device, write};
+
+    #[test]
+    fn the_architectures_are_those_of_dpkg() {
+        on_device(|| {
+            let native = native_architecture().unwrap();
+            let printed = Command::new("dpkg").arg("--print-architecture").output().unwrap();
+            assert_eq!(format!("{native}\n").into_bytes(), printed.stdout);
+            assert_eq!(foreign_architectures().unwrap(), [""; 0]);
+            write("/var/lib/dpkg/arch", format!("{native}\nfirst\nsecond\n"));
+            assert_eq!(foreign_architectures().unwrap(), ["first", "second"]);
+        });
+    }
+
+    #[test]
+    fn versions_are_compared() {
+        let is_older = |version, other| is_older(version, other).unwrap();
+        assert_eq!((is_older("1.9", "1.10"), is_older("2", "2"), is_older("1:1", "2")), (true, false, false));
+    }
+
+    #[test]
+    fn output_is_utf_8() {
+        assert_eq!(text(b"a\n".into()).unwrap(), "a\n");
+        assert!(text(b"\xe9".into()).is_err());
+    }
 }

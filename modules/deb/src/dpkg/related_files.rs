@@ -65,3 +65,48 @@ pub fn symlink_target(path: &Path) -> PathBuf {
         .and_then(|(parent, name)| Some(fs::canonicalize(parent).ok()?.join(name)).filter(|_| target != path));
     canonical.unwrap_or(target)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn shown(paths: impl IntoIterator<Item = PathBuf>) -> Vec<String> {
+        paths.into_iter().map(|path| path.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn dpkgs_files_are_beside_a_path() {
+        let all = ["new", "tmp", "old", "dist", "bak", "backup", "remove"].map(|kind| format!("/etc/a b.dpkg-{kind}"));
+        assert_eq!(shown(beside(Path::new("/etc/a b"))), all);
+        assert_eq!(shown(temporary(Path::new("/etc/a b"))), all[..2]);
+    }
+
+    #[test]
+    fn no_file_has_a_name_that_is_too_long() {
+        let path = |length| PathBuf::from(format!("/etc/{}", "x".repeat(length)));
+        let number = |length| beside(&path(length)).count();
+        assert_eq!([NAME_MAX - 12, NAME_MAX - 11, NAME_MAX - 9, NAME_MAX - 8].map(number), [7, 5, 4, 0]);
+    }
+
+    #[test]
+    fn configuration_files_are_followed_over_symlinks() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        let path = |name: &str| root.join(name);
+        fs::create_dir(path("real")).unwrap();
+        symlink("real", path("linked")).unwrap();
+        symlink("linked/second", path("first")).unwrap();
+        symlink("no such file", path("real/second")).unwrap();
+        assert_eq!(symlink_target(&path("first")), path("real/no such file"));
+        // A path that is no symlink stays as it is, also in a directory that is one.
+        assert_eq!(symlink_target(&path("linked/file")), path("linked/file"));
+        assert_eq!(of_conffile(&path("linked/file")).len(), 8);
+        let both = of_conffile(&path("first"));
+        assert_eq!(both.len(), 16);
+        for expected in ["first", "first.dpkg-old", "real/no such file", "real/no such file.dpkg-dist"] {
+            assert!(both.contains(&path(expected)), "{expected}: {both:?}");
+        }
+    }
+}

@@ -281,4 +281,60 @@ mod tests {
         }
         assert!(Stanza("nonsense".into()).file_name().is_err());
     }
+
+    #[test]
+    fn states_are_classified() {
+        let states = [
+            // installed, known, finished, with files, unpacked, configured
+            ("install ok installed", "ikfw c"),
+            ("hold ok config-files", " kf   "),
+            ("install ok not-installed", "  f   "),
+            ("install ok unpacked", " k wu "),
+            ("install ok half-configured", " k wu "),
+            ("install ok triggers-awaited", " k wuc"),
+            ("install ok triggers-pending", " k wuc"),
+            ("install ok half-installed", " k w  "),
+            ("install reinstreq installed", " k w c"),
+            ("install reinstreq unpacked", " k w  "),
+            ("", " k    "),
+        ];
+        for (status, expected) in states {
+            let stanza = Stanza(format!("Package: a\nStatus: {status}").into());
+            let found = [
+                stanza.is_installed(),
+                stanza.is_known(),
+                stanza.is_finished(),
+                stanza.has_files(),
+                stanza.is_unpacked(),
+                stanza.is_configured(),
+            ];
+            let shown: String = found.iter().zip("ikfwuc".chars()).map(|(is, c)| if *is { c } else { ' ' }).collect();
+            assert_eq!(shown, expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn essential_and_protected_packages_are_found() {
+        for (field, expected) in
+            [("Essential: yes", true), ("Protected: YES", true), ("Essential: no", false), ("X: yes", false)]
+        {
+            assert_eq!(Stanza(format!("Package: a\n{field}").into()).is_essential(), expected, "{field}");
+        }
+    }
+
+    #[test]
+    fn dependencies_are_those_of_both_fields() {
+        let package = Stanza("Package: a\nDepends: b (>= 1) | c\nPre-Depends: d:any, e\nRecommends: f".into());
+        let depends = |name: &&str| package.depends_on(name);
+        assert_eq!(["b", "c", "d", "e", "f", "a", ""].iter().filter(|name| depends(name)).count(), 4);
+        assert!(["b", "c", "d", "e"].iter().all(depends));
+    }
+
+    #[test]
+    fn names_are_those_of_dpkg_and_a_missing_field_is_named_with_its_package() {
+        assert_eq!(stanza().dpkg_name().unwrap(), "libx+y:armhf");
+        let error =
+            Stanza("Package: a\nVersion:\nArchitecture: all".into()).required("Version").unwrap_err().to_string();
+        assert!(error.contains("\"Package: a\"") && error.contains("Version is missing"), "{error}");
+    }
 }

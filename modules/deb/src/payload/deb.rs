@@ -155,3 +155,117 @@ fn kind(of: EntryType) -> Result<Kind> {
         other => bail!("entry of type {:?}: not supported", char::from(other.as_byte())),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use mender_update_module_test::debian::Package;
+
+    use super::*;
+    use crate::test_device::{build, error, tar};
+
+    const FILE: EntryType = EntryType::Regular;
+
+    #[test]
+    fn the_files_of_a_control_archive_are_read() {
+        let archive = tar(&[
+            (EntryType::Directory, "./", b""),
+            (FILE, "./control", b"Package: a\nVersion: 1\n"),
+            (FILE, "./conffiles", b"/etc/a b\nremove-on-upgrade /etc/old\n\n"),
+            (FILE, "./preinst", b"#!/bin/sh\ndpkg-divert --add /x\n"),
+            (FILE, "./postinst", b"no dpkg-divert"),
+        ]);
+        let Control { stanza, conffiles, diverts } = read_control(&archive[..]).unwrap();
+        assert_eq!(stanza.field("Version"), Some("1"));
+        assert_eq!(conffiles, ["/etc/a b", "/etc/old"].map(PathBuf::from));
+        assert!(diverts);
+        let without =
+            tar(&[(FILE, "control", b"Package: a\n"), (FILE, "preinst", b"exit 0 # nothing"), (FILE, "x", b"")]);
+        let control = read_control(&without[..]).unwrap();
+        assert!(!control.diverts && control.conffiles.is_empty());
+    }
+
+    #[test]
+    fn control_archives_without_one_paragraph_are_refused() {
+        for (kind, text, expected) in [
+            (EntryType::Symlink, &b""[..], "no control file"),
+            (FILE, b"Package: a\n\nPackage: b\n", "two paragraphs"),
+            (FILE, &[b'x'; TEXT_LIMIT as usize + 1], "131073 bytes"),
+        ] {
+            let error = error(read_control(&tar(&[(kind, "control", text)])[..]));
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    /// Files of one byte take 1 KiB each in an archive.
+    #[test]
+    fn the_limit_of_a_control_archive_is_that_of_the_unpacked_files() {
+        let number = |files| {
+            let (archive, mut number) = (tar(&[(FILE, "x", b"x")]).repeat(files), 0);
+            each_file(&archive[..], |_, _, _| {
+                number += 1;
+                Ok(())
+            })
+            .map(|()| number)
+        };
+        let fits = CONTROL_LIMIT as usize / 513;
+        assert_eq!(number(fits).unwrap(), fits);
+        assert!(error(number(fits + 1)).contains("33554432 bytes"));
+    }
+
+    #[test]
+    fn the_paths_and_the_size_of_a_package_are_read() {
+        let kinds = [
+            (EntryType::Directory, Kind::Directory),
+            (FILE, Kind::File),
+            (EntryType::Symlink, Kind::Symlink),
+            (EntryType::Link, Kind::HardLink),
+            (EntryType::Fifo, Kind::Node),
+            (EntryType::Char, Kind::Node),
+        ];
+        let archive: Vec<u8> = kinds.iter().flat_map(|(kind, _)| tar(&[(*kind, "./srv/x", b"")])).collect();
+        let archive = [archive, tar(&[(FILE, "y", b"12345"), (FILE, "z", b"678")])].concat();
+        let (items, bytes) = read_items(&archive[..], 8, 8).unwrap();
+        let found: Vec<_> = items.iter().map(|item| (item.path.as_path(), item.kind)).collect();
+        let expected: Vec<_> = kinds.iter().map(|(_, kind)| (Path::new("/srv/x"), *kind)).collect();
+        assert_eq!((&found[..6], bytes), (&expected[..], 8));
+        assert!(error(read_items(&archive[..], 7, 8)).contains("max_files"));
+        assert!(error(read_items(&archive[..], 8, 7)).contains("7 bytes that are free"));
+    }
+
+    #[test]
+    fn long_names_are_refused() {
+        let named = |length: usize| {
+            let name = "x".repeat(length);
+            let long = tar(&[(EntryType::GNULongName, "././@LongLink", name.as_bytes()), (FILE, "x", b"")]);
+            read_items(&long[..], 10, 0)
+        };
+        named(NAME_MAX - 9).unwrap();
+        assert!(error(named(NAME_MAX - 8)).contains("246 bytes"));
+        let names = tar(&[(FILE, &"x".repeat(60), b""), (FILE, &format!("{}/y", "x".repeat(80)), b"")]);
+        read_items(&names[..], 2, 0).unwrap();
+        let long = format!("{}/{}", "x".repeat(90), "y".repeat(90));
+        let long = tar(&[(EntryType::GNULongName, "x", long.as_bytes()), (FILE, "x", b"")]);
+        assert!(error(read_items(&long[..], 1, 0)).contains("100 bytes of names"));
+        assert!(error(read_items(&long.repeat(3)[..], 5, 0)).contains("100 bytes of names"));
+    }
+
+    #[test]
+    fn packages_of_dpkg_deb_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.deb");
+        build(&Package::new("a", "1").file("/srv/a", "12345").script("prerm", "exit 0"), &path);
+        assert_eq!(control(&path).unwrap().stanza.field("Version"), Some("1"));
+        let (items, bytes) = items(&path, 10, 10).unwrap();
+        let paths: Vec<_> = items.iter().map(|item| item.path.to_str().unwrap()).collect();
+        assert_eq!((paths, bytes), (vec!["/", "/srv", "/srv/a"], 5));
+        let mut names = Vec::new();
+        each_control_file(&path, |name, _, _| {
+            names.push(name.to_owned());
+            Ok(())
+        })
+        .unwrap();
+        names.sort();
+        assert_eq!(names, ["control", "prerm"]);
+        assert!(error(control(directory.path())).contains("invalid package"));
+    }
+}

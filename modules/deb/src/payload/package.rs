@@ -91,3 +91,58 @@ fn largest_free_space() -> Result<u64> {
     let free = |mount: &PathBuf| Some(statvfs(mount).ok()?).map(|it| it.f_bavail.saturating_mul(it.f_frsize));
     Ok(mounts.iter().filter_map(free).max().unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use mender_update_module_test::debian::Package;
+    use tar::EntryType;
+
+    use super::*;
+    use crate::test_device::{build, database, deb_of, error, tar, write};
+
+    #[test]
+    fn packages_get_their_real_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        build(&Package::new("a", "1:1").conffile("/etc/a", "1").script("preinst", "dpkg-divert x"), path("1.deb"));
+        build(&Package::new("b", "2"), path("b_2_all.deb"));
+        let staged = identify(directory.path(), &database("")).unwrap();
+        let [a, b] = &staged[..] else { panic!("{} packages", staged.len()) };
+        assert_eq!([&a.path, &b.path], [&path("a_1%3a1_all.deb"), &path("b_2_all.deb")]);
+        assert!(a.path.is_file() && b.path.is_file() && !path("1.deb").exists());
+        assert_eq!((a.key.to_string(), a.conffiles.len(), a.diverts, b.diverts), ("a".into(), 1, true, false));
+        build(&Package::new("b", "3"), path("c.deb"));
+        assert!(error(identify(directory.path(), &database(""))).contains("package b is there twice"));
+    }
+
+    #[test]
+    fn the_control_files_of_all_packages_have_a_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let conffiles = format!("/etc/{}\n", "x".repeat(122)).repeat(1000);
+        let add = |number: usize| {
+            let control = format!("Package: p{number}\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n");
+            let control = [("control", control.as_bytes()), ("conffiles", conffiles.as_bytes())];
+            let control = control.map(|(name, text)| (EntryType::Regular, name, text));
+            write(directory.path().join(format!("{number:02}")), deb_of(&tar(&control), &tar(&[])));
+        };
+        (0..2).for_each(add);
+        assert_eq!(identify(directory.path(), &database("")).unwrap().len(), 2);
+        (2..33).for_each(add);
+        assert_eq!(identify(directory.path(), &database("")).unwrap().len(), 33);
+        add(33);
+        assert!(error(identify(directory.path(), &database(""))).contains("4194304 bytes"));
+    }
+
+    #[test]
+    fn all_packages_share_the_limit_of_files() {
+        let directory = tempfile::tempdir().unwrap();
+        // With the root and /srv.
+        build(&Package::new("a", "1").file("/srv/a", "12"), directory.path().join("a.deb"));
+        build(&Package::new("b", "1").file("/srv/b", "34").file("/srv/c", "56"), directory.path().join("b.deb"));
+        let mut staged = identify(directory.path(), &database("")).unwrap();
+        read_items(&mut staged, 7).unwrap();
+        let sizes: Vec<_> = staged.iter().map(|package| (package.items.len(), package.bytes)).collect();
+        assert_eq!(sizes, [(3, 2), (4, 4)]);
+        assert!(error(read_items(&mut staged, 6)).contains("package b refused"));
+    }
+}

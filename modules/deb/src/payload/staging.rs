@@ -156,3 +156,66 @@ impl Staging {
         self.directory.sync_filesystem()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_device::{error, tar};
+
+    const FILE: EntryType = EntryType::Regular;
+
+    #[test]
+    fn the_format_of_a_payload_file_is_recognized() {
+        let of = |head: &[u8]| Format::of(head, &FileName::new("x").unwrap());
+        assert_eq!(of(b"!<arch>\ndebian").unwrap(), Format::Package);
+        assert_eq!(of(&tar(&[(FILE, "a.deb", b"")])).unwrap(), Format::Archive);
+        for other in [&b""[..], b"!<arch>", &[0; 512], b"ustar"] {
+            assert!(error(of(other)).contains("payload file \"x\""));
+        }
+    }
+
+    #[test]
+    fn archives_have_packages_and_directories() {
+        let packages = |entries: &[(EntryType, &str, &[u8])]| {
+            let mut found = Vec::new();
+            each_package(&tar(entries)[..], |name, size, _| {
+                found.push(format!("{name} {size}"));
+                Ok(())
+            })?;
+            anyhow::Ok(found)
+        };
+        let found = packages(&[(EntryType::Directory, "d.deb/", b""), (FILE, "d.deb/a.deb", b"12")]).unwrap();
+        assert_eq!(found, ["d.deb/a.deb 2"]);
+        assert!(error(packages(&[(FILE, "a.txt", b"")])).contains("a.txt: not a .deb file"));
+        assert!(error(packages(&[(EntryType::Symlink, "a.deb", b"")])).contains("a.deb: not a regular file"));
+    }
+
+    #[test]
+    fn an_artifact_installs_or_removes_something() {
+        require_packages(1, false).unwrap();
+        require_packages(0, true).unwrap();
+        assert!(require_packages(0, false).is_err());
+    }
+
+    #[test]
+    fn received_packages_are_numbered() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("staging");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("leftover"), "").unwrap();
+        let mut staging = Staging::create(&path, 0).unwrap();
+        assert_eq!(staging.packages(), 0);
+        let large = vec![7; BUFFER + 1];
+        assert_eq!(staging.receive_package(&large[..]).unwrap(), large.len() as u64);
+        let archive = tar(&[(FILE, "x.deb", b"12"), (FILE, "y.deb", b"345")]);
+        staging.receive_archive(&archive[..]).unwrap();
+        assert_eq!(staging.packages(), 3);
+        let content = |name: &str| std::fs::read(path.join(name)).unwrap();
+        assert_eq!([content("1.deb"), content("2.deb"), content("3.deb")], [large, b"12".into(), b"345".into()]);
+        assert!(!path.join("leftover").exists());
+        staging.reserve = u64::MAX;
+        assert!(error(staging.receive_archive(&archive[..])).contains("not enough space"));
+        staging.reserve = 0;
+        assert!(error(staging.receive_archive(&archive[..513])).contains("x.deb: truncated"));
+    }
+}

@@ -175,4 +175,27 @@ mod tests {
             assert!(installed_path(name.as_bytes()).is_err(), "{name:?} was accepted");
         }
     }
+
+    #[test]
+    fn global_headers_are_skipped_in_payloads_only() {
+        let archive = [entry(EntryType::XGlobalHeader, "g", b"6 a=b\n"), entry(EntryType::Regular, "x", b"")].concat();
+        assert_eq!(names(&archive, Origin::Payload).unwrap(), ["x 0"]);
+        assert!(names(&archive, Origin::Package).is_err());
+    }
+
+    #[test]
+    fn names_with_a_slash_at_the_end_are_directories() {
+        let kinds = |kind, name| {
+            let mut kinds = Vec::new();
+            read(&entry(kind, name, b"")[..], Origin::Package, |entry| {
+                kinds.push(entry.kind);
+                Ok(())
+            })
+            .unwrap();
+            kinds
+        };
+        assert_eq!(kinds(EntryType::Regular, "d/"), [EntryType::Directory]);
+        assert_eq!(kinds(EntryType::Regular, "d"), [EntryType::Regular]);
+        assert_eq!(kinds(EntryType::Symlink, "d/"), [EntryType::Symlink]);
+    }
 }

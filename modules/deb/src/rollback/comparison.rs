@@ -34,3 +34,29 @@ pub fn compare(record: &PathRecord) -> Result<Comparison> {
     })?;
     Ok(comparison)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn paths_that_differ_are_found_and_directories_of_others_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("changed"), "1").unwrap();
+        fs::write(path("same"), "1").unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        let record = PathRecord::new(path("record"));
+        let paths = ["absent", "changed", "directory", "new", "new directory", "same"].map(path).into();
+        record.write(&paths, &[].into()).unwrap();
+        fs::write(path("changed"), "2").unwrap();
+        fs::write(path("new"), "").unwrap();
+        fs::create_dir(path("new directory")).unwrap();
+        let Comparison { compared, differences, not_empty } = compare(&record).unwrap();
+        assert_eq!((compared, not_empty), (6, vec![path("new directory")]));
+        let expected = [(path("changed"), "content differs".into()), (path("new"), "file instead of absent".into())];
+        assert_eq!(differences, expected.into());
+    }
+}

@@ -53,3 +53,61 @@ fn remove_new(new: &[PathBuf], backup: &Backup) -> Result<()> {
     let of_update = new.iter().filter(|path| owners.of(path).iter().all(is_of_update));
     of_update.into_iter().try_for_each(|path| remove_unless_directory(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use mender_update_module_test::debian::Package;
+
+    use super::*;
+    use crate::payload::deb::Kind;
+    use crate::test_device::{back_up, backup_directory, error, install, on_device, staged, text, write, write_list};
+
+    #[test]
+    fn files_directories_and_symlinks_of_the_configuration_are_restored() {
+        on_device(|| {
+            install(&[Package::new("a", "1").file("/etc/apt/of-a", "1"), Package::new("z", "1").file("/srv/z", "")]);
+            write("/etc/dpkg/directory/file", "");
+            symlink("of-a", "/etc/apt/symlink").unwrap();
+            let items = [
+                ("/etc/apt/of-a", Kind::File),
+                ("/etc/apt/new", Kind::File),
+                ("/etc/apt/of-z", Kind::File),
+                ("/etc/apt/symlink", Kind::Symlink),
+                ("/etc/dpkg/directory", Kind::Directory),
+                ("/srv/new", Kind::File),
+            ];
+            let backup = back_up(&[staged("a", "", &items)], &[]);
+            let restored =
+                || restore(&backup, &backup_directory(), Recorded::read(&backup_directory()).unwrap().as_ref());
+            for path in ["/etc/apt/of-a", "/etc/apt/new", "/etc/apt/of-z", "/srv/new"] {
+                write(path, "broken");
+            }
+            fs::remove_file("/etc/apt/symlink").unwrap();
+            symlink("new", "/etc/apt/symlink").unwrap();
+            fs::remove_dir_all("/etc/dpkg/directory").unwrap();
+            write("/etc/dpkg/directory", "");
+            write_list("a", &["/etc/apt/of-a", "/etc/apt/new"]);
+            write_list("z", &["/etc/apt/of-z"]);
+            restored().unwrap();
+            assert_eq!(text("/etc/apt/of-a"), "1");
+            assert_eq!(fs::read_link("/etc/apt/symlink").unwrap(), Path::new("of-a"));
+            assert!(Path::new("/etc/dpkg/directory").is_dir());
+            assert!(!Path::new("/etc/apt/new").exists());
+            assert_eq!(
+                [text("/etc/apt/of-z"), text("/srv/new")],
+                ["broken", "broken"],
+                "not of the configuration, or of z"
+            );
+            fs::remove_file("/etc/apt/of-z").unwrap();
+            // Without new files, it does not need the database.
+            fs::remove_file("/var/lib/dpkg/status").unwrap();
+            restored().unwrap();
+            write("/etc/apt/new", "");
+            assert!(error(restored()).contains("/var/lib/dpkg/status"));
+        });
+    }
+}

@@ -76,3 +76,56 @@ fn restore_times(directories: &[(PathBuf, Attributes)]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use mender_update_module_test::debian::Package;
+
+    use super::*;
+    use crate::payload::deb::Kind;
+    use crate::test_device::{back_up, backup_directory, install, on_device, source, staged, text, write};
+
+    #[test]
+    fn new_paths_are_found_from_the_innermost_outwards() {
+        on_device(|| {
+            install(&[Package::new("a", "1").file("/srv/a/x", "1")]);
+            let new = [("/srv/new", Kind::Directory), ("/srv/new/x", Kind::File), ("/srv/absent", Kind::File)];
+            write("/srv/a/x.dpkg-old", "was there");
+            let _backup = back_up(&[staged("a", "", &new)], &[]);
+            write("/srv/new/x", "");
+            write("/srv/new/other", "");
+            write("/srv/a/x.dpkg-new", "");
+            write("/srv/a/.dpkg-staging-dir/file", "");
+            let recorded = Recorded::read(&backup_directory()).unwrap().unwrap();
+            let found = new_paths(&recorded).unwrap();
+            let expected =
+                ["/srv/new/x", "/srv/new", "/srv/a/x.dpkg-new", "/srv/a/.dpkg-staging-dir"].map(PathBuf::from);
+            assert_eq!(found.into_iter().filter(|path| path.starts_with("/srv")).collect::<Vec<_>>(), expected);
+        });
+    }
+
+    #[test]
+    fn copies_and_attributes_are_restored_and_new_files_removed() {
+        on_device(|| {
+            install(&[Package::new("a", "1").file("/srv/a/x", "1")]);
+            write("/srv/user", "of no package");
+            let new = [("/srv/user", Kind::File), ("/srv/a/new", Kind::File)];
+            let backup = back_up(&[staged("a", "", &new)], &[]);
+            let attributes = || Dir::open(Path::new("/srv/a")).unwrap().attributes().unwrap();
+            let before = (attributes(), durable::attributes(Path::new("/srv/a/x")).unwrap());
+            write("/srv/user", "new");
+            write("/srv/a/new", "");
+            for (path, mode) in [("/srv/a", 0o700), ("/srv/a/x", 0o600)] {
+                fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            }
+            restore(&source(&backup)).unwrap();
+            assert_eq!((text("/srv/user"), Path::new("/srv/a/new").exists()), ("of no package".into(), false));
+            assert_eq!((attributes(), durable::attributes(Path::new("/srv/a/x")).unwrap()), before);
+            restore_times(&[("/srv/absent".into(), before.0)]).unwrap();
+        });
+    }
+}

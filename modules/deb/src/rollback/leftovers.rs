@@ -80,3 +80,96 @@ fn remove_new_info_files(backup: &Backup) -> Result<()> {
 fn previous_stanzas(backup: &Backup) -> impl Iterator<Item = &Stanza> {
     backup.packages.iter().filter_map(|package| package.stanza.as_ref())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use mender_update_module_test::debian::Package;
+    use rustix::mount::{MountFlags, mount, mount_remount};
+
+    use super::*;
+    use crate::payload::deb::Kind;
+    use crate::test_device::{back_up, error, install, on_device, staged, write, write_list};
+
+    fn exist<const N: usize>(paths: [&str; N]) -> [bool; N] {
+        paths.map(|path| Path::new(path).exists())
+    }
+
+    #[test]
+    fn only_paths_of_the_update_are_removed() {
+        on_device(|| {
+            install(&[Package::new("a", "1"), Package::new("z", "1")]);
+            let backup = back_up(&[staged("a", "", &[])], &[]);
+            for path in
+                ["/srv/new", "/srv/of-a", "/srv/of-z", "/srv/full/x", "/srv/d.dpkg-backup/x", "/srv/a.dpkg-backup/x"]
+            {
+                write(path, "");
+            }
+            fs::create_dir("/srv/empty").unwrap();
+            write_list("a", &["/srv/of-a", "/srv/a.dpkg-backup"]);
+            write_list("z", &["/srv/of-z"]);
+            let paths = [
+                "/srv/new",
+                "/srv/of-a",
+                "/srv/of-z",
+                "/srv/full",
+                "/srv/empty",
+                "/srv/d.dpkg-backup",
+                "/srv/a.dpkg-backup",
+                "/srv/absent",
+            ];
+            remove(&paths.map(PathBuf::from), &backup).unwrap();
+            assert_eq!(exist(paths), [false, false, true, true, false, false, true, false]);
+            mount("tmpfs", "/srv/full", "tmpfs", MountFlags::empty(), None).unwrap();
+            write("/srv/full/file", "");
+            mount_remount("/srv/full", MountFlags::RDONLY, "").unwrap();
+            assert!(
+                error(remove(&["/srv/full/file".into()], &backup))
+                    .contains("removing /srv/full/file, which the update")
+            );
+        });
+    }
+
+    #[test]
+    fn new_info_files_are_removed() {
+        on_device(|| {
+            install(&[Package::new("a", "1").script("prerm", "exit 0")]);
+            let backup = back_up(&[staged("a", "", &[]), staged("new", "", &[])], &[]);
+            let names =
+                ["a.list", "a.prerm", "a.postinst", "new.list"].map(|name| format!("/var/lib/dpkg/info/{name}"));
+            for path in &names[2..] {
+                write(path, "");
+            }
+            remove(&[], &backup).unwrap();
+            assert_eq!(names.each_ref().map(|path| Path::new(path).exists()), [true, true, false, false]);
+        });
+    }
+
+    #[test]
+    fn without_a_record_the_files_of_the_new_packages_are_removed() {
+        on_device(|| {
+            install(&[Package::new("a", "1").file("/srv/a/x", "1")]);
+            write("/srv/a/user", "");
+            let items = [
+                ("/srv/a", Kind::Directory),
+                ("/srv/a/user", Kind::File),
+                ("/srv/a/x", Kind::File),
+                ("/srv/new", Kind::Directory),
+                ("/srv/new/y", Kind::File),
+            ];
+            let staged = [staged("a", "", &items)];
+            let backup = back_up(&staged, &[]);
+            let new = ["/srv/new/y", "/srv/new/y.dpkg-new", "/srv/a/x.dpkg-tmp", "/var/lib/dpkg/info/a.prerm"];
+            new.iter().for_each(|path| write(path, ""));
+            write_list("a", &["/srv/a/x"]);
+            remove_unrecorded(&staged, &backup).unwrap();
+            assert_eq!(exist(new), [false; 4]);
+            assert_eq!(exist(["/srv/new", "/srv/a/x", "/srv/a/user"]), [false, true, true]);
+            write("/srv/b.dpkg-tmp", "");
+            write_list("a", &["/srv/b"]);
+            remove_unrecorded(&[], &backup).unwrap();
+            assert_eq!(exist(["/srv/b.dpkg-tmp"]), [false], "of the previous package");
+        });
+    }
+}

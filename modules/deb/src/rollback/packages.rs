@@ -229,3 +229,6 @@ pub fn with_wrong_files(source: &Source) -> Result<Vec<String>> {
     }
     Ok(debs)
 }
+
+#[cfg(test)]
+mod tests;

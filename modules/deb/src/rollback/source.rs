@@ -80,3 +80,27 @@ impl Recorded {
         Ok(Some(Self { record, paths }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::payload::deb::Kind;
+    use crate::test_device::{back_up, backup_directory, on_device, source, staged};
+
+    #[test]
+    fn a_backup_may_have_no_record() {
+        on_device(|| {
+            let backup = back_up(&[staged("a", "", &[("/srv/a", Kind::File)])], &[]);
+            let is_recorded = |path: &str| source(&backup).is_recorded(Path::new(path));
+            assert!(is_recorded("/srv/a") && !is_recorded("/srv/b"));
+            assert_eq!(source(&backup).journal(), Path::new("/var/data/journal.json"));
+            let recorded = Recorded::read(&backup_directory()).unwrap().unwrap();
+            assert_eq!(recorded.paths, recorded.record.paths().unwrap());
+            fs::remove_file("/var/data/old/record").unwrap();
+            assert!(Recorded::read(&backup_directory()).unwrap().is_none());
+            assert!(!is_recorded("/srv/a"));
+        });
+    }
+}

@@ -65,3 +65,76 @@ fn restore_files(source: &Source) -> Result<()> {
     source.hooks.repeat_before();
     files::restore(source)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::process::Command;
+
+    use mender_update_module_test::debian::Package;
+
+    use super::*;
+    use crate::dpkg::database::Database;
+    use crate::payload::deb::Kind;
+    use crate::test_device::{back_up, install, on_device, source, staged, text, write};
+
+    #[test]
+    fn a_device_is_as_before_the_update() {
+        on_device(|| {
+            let script = |package: Package| package.script("prerm", "exit 1").script("postrm", "exit 1");
+            install(&[
+                Package::new("a", "1").file("/srv/a/x", "1").conffile("/etc/a", "1"),
+                Package::new("gone", "1").file("/srv/gone", "1"),
+            ]);
+            write("/srv/user", "of no package");
+            write("/etc/a", "of the administrator");
+            write("/etc/dpkg/dpkg.cfg.d/hooks", "pre-invoke=echo >> /var/tmp/hook\n");
+            let items = [("/srv/user", Kind::File), ("/srv/a/new", Kind::File)];
+            let backup = back_up(&[staged("a", "", &items), staged("new", "", &[])], &["gone"]);
+            let status = text("/var/lib/dpkg/status");
+            install(&[
+                script(Package::new("a", "2").file("/srv/user", "2").file("/srv/a/new", "2")),
+                script(Package::new("new", "1").conffile("/etc/new", "1")),
+            ]);
+            assert!(Command::new("dpkg").args(["--purge", "gone"]).output().unwrap().status.success());
+            write("/var/lib/dpkg/tmp.ci/control", "");
+            write("/var/lib/apt/extended_states.x", "");
+            roll_back(&source(&backup)).unwrap();
+            assert_eq!(
+                ["/srv/user", "/srv/a/x", "/etc/a", "/srv/gone"].map(text),
+                ["of no package", "1", "of the administrator", "1"]
+            );
+            assert_eq!(["/srv/a/new", "/etc/new"].map(|path| Path::new(path).exists()), [false; 2]);
+            assert_eq!(text("/var/lib/dpkg/status"), status);
+            let unfinished = ["/var/lib/dpkg/tmp.ci", "/var/lib/apt/extended_states.x"];
+            assert_eq!(unfinished.map(|path| Path::new(path).exists()), [false; 2]);
+            assert!(Path::new("/var/tmp/hook").exists());
+        });
+    }
+
+    #[test]
+    fn files_of_packages_that_did_not_change_are_installed_again() {
+        on_device(|| {
+            install(&[Package::new("a", "1").file("/srv/a/x", "1")]);
+            let backup = back_up(&[staged("a", "", &[])], &[]);
+            fs::remove_file("/srv/a/x").unwrap();
+            roll_back(&source(&backup)).unwrap();
+            assert_eq!(text("/srv/a/x"), "1");
+        });
+    }
+
+    #[test]
+    fn the_marks_of_the_previous_packages_are_restored() {
+        on_device(|| {
+            install(&[Package::new("a", "1")]);
+            write("/var/lib/apt/extended_states", "Package: a\nArchitecture: all\nAuto-Installed: 1\n\n");
+            let mut backup = back_up(&[staged("a", "", &[])], &[]);
+            fs::remove_file("/var/lib/apt/extended_states").unwrap();
+            roll_back(&source(&backup)).unwrap();
+            assert_eq!(mark::automatic(&Database::read().unwrap()).unwrap().len(), 1);
+            backup.packages[0].stanza = None;
+            assert!(roll_back(&source(&backup)).is_err());
+        });
+    }
+}

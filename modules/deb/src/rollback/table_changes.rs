@@ -82,3 +82,71 @@ impl OtherPrograms {
         select(&self.after_install).get(key) != select(&self.at_rollback).get(key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_device::{back_up, backup_directory, installed, on_device, staged, write_status};
+
+    const SELECT: Select = |tables| &tables.selections;
+
+    fn tables(states: &[(&str, &str)], selections: &[(&str, &str)]) -> Tables {
+        let table = |entries: &[(&str, &str)]| {
+            entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        Tables { states: table(states), selections: table(selections), ..Tables::default() }
+    }
+
+    /// The keys of the changes that are of the update, and of those of other programs.
+    fn split(changes: &TableChanges, now: &Tables) -> (Vec<String>, Vec<String>) {
+        let keys = |changes: Vec<Change>| changes.iter().map(|change| change.key.to_owned()).collect();
+        (keys(changes.of_update(SELECT, now)), keys(changes.of_others(SELECT, now)))
+    }
+
+    fn owned(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_changes_after_the_install_is_of_other_programs() {
+        let before = tables(&[], &[("by update", "1"), ("by others", "1"), ("same", "1")]);
+        let after_install = tables(&[], &[("by update", "2"), ("by others", "1"), ("same", "1")]);
+        let now = tables(&[], &[("by update", "2"), ("by others", "2"), ("same", "1"), ("new", "1")]);
+        let others = Some(OtherPrograms { after_install, at_rollback: now.clone() });
+        let changes = TableChanges { before: before.clone(), others, packages: BTreeSet::new() };
+        assert_eq!(split(&changes, &now), (owned(&["by update"]), owned(&["by others", "new"])));
+        let interrupted = TableChanges { before, others: None, packages: BTreeSet::new() };
+        assert_eq!(split(&interrupted, &now), (owned(&["by others", "by update", "new"]), owned(&[])));
+    }
+
+    #[test]
+    fn the_selection_of_a_package_that_another_program_has_changed_is_of_that_program() {
+        let installed =
+            [("own", "installed 1"), ("gone", "installed 1"), ("upgraded", "installed 1"), ("broken", "x 1")];
+        let names = ["own", "gone", "upgraded", "broken", "new", "same"];
+        let before = tables(&installed, &names.map(|name| (name, "install")));
+        let changed = [("own", "installed 2"), ("upgraded", "installed 2"), ("broken", "x 2"), ("new", "installed 1")];
+        let mut now = tables(&changed, &names.map(|name| (name, "hold")));
+        now.unfinished = BTreeSet::from(["broken".to_owned()]);
+        let changes = TableChanges { before, others: None, packages: BTreeSet::from(["own".to_owned()]) };
+        assert_eq!(split(&changes, &now), (owned(&["broken", "gone", "own", "same"]), owned(&["new", "upgraded"])));
+    }
+
+    #[test]
+    fn the_tables_at_the_beginning_of_the_rollback_are_written_once() {
+        on_device(|| {
+            let (backup, directory) = (back_up(&[staged("a", "", &[])], &[]), backup_directory());
+            let read = || TableChanges::read(&backup, &directory).unwrap();
+            let changes = read().unwrap();
+            assert!(changes.others.is_none() && changes.packages == BTreeSet::from(["a".to_owned()]));
+            Tables::read().unwrap().write(&directory.tables_after()).unwrap();
+            write_status(&[&installed("b", "1")]);
+            let at_rollback = || read().unwrap().others.unwrap().at_rollback.states;
+            assert_eq!(at_rollback().keys().collect::<Vec<_>>(), ["b"]);
+            write_status(&[]);
+            assert_eq!(at_rollback().keys().collect::<Vec<_>>(), ["b"], "read again");
+            std::fs::remove_file(directory.tables_before()).unwrap();
+            assert!(read().is_none());
+        });
+    }
+}

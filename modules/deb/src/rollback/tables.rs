@@ -122,3 +122,90 @@ fn restore_selections(changes: &TableChanges, now: &Tables) -> Result<()> {
     program::change_under_lock("dpkg").arg("--set-selections").feed(&mut selections.as_bytes())?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::process::Command;
+
+    use mender_update_module_test::debian::Package;
+
+    use super::*;
+    use crate::dpkg::diversions::{Diversion, Diversions};
+    use crate::payload::deb::Kind;
+    use crate::test_device::{back_up, install, installed, on_device, source, staged, text, write, write_status};
+
+    #[test]
+    fn the_target_of_a_diversion_may_have_spaces() {
+        let split = |value| target_and_owner(value).map(|(target, owner)| (target, owner.into_string().unwrap()));
+        assert_eq!(split("/srv/a b dash"), Some(("/srv/a b".into(), "dash".into())));
+        assert_eq!(split("not UTF-8: /srv/é :"), Some((path_of(b"/srv/\xe9".into()), ":".into())));
+        assert_eq!(split("/srv/a"), None);
+    }
+
+    #[test]
+    fn diversions_and_stat_overrides_are_restored() {
+        on_device(|| {
+            install(&[Package::new("a", "1").file("/srv/x", "of a"), Package::new("b", "1")]);
+            let divert = |arguments: &[&str]| {
+                let status = Command::new("dpkg-divert").arg("--no-rename").args(arguments).output().unwrap().status;
+                assert!(status.success());
+            };
+            divert(&["--package", "b", "--divert", "/srv/gone.b", "--add", "/srv/gone"]);
+            divert(&["--local", "--divert", "/srv/local.b", "--add", "/srv/local"]);
+            write(STAT_OVERRIDES, "root root 600 /srv/changed\nroot root 600 /srv/gone\nroot root 600 /srv/same\n");
+            let lines = || {
+                let lines = Diversions::read().unwrap();
+                let shown = |it: &Diversion| format!("{} {} {}", it.from.display(), it.to.display(), it.owner);
+                lines.all().iter().map(shown).collect::<BTreeSet<_>>()
+            };
+            let before = lines();
+            let backup = back_up(&[staged("a", "", &[("/srv/x", Kind::File)]), staged("b", "", &[])], &[]);
+            divert(&["--remove", "/srv/gone"]);
+            divert(&["--remove", "/srv/local"]);
+            for name in ["x", "free", "user"] {
+                divert(&["--package", "b", "--divert", &format!("/srv/{name}.b"), "--add", &format!("/srv/{name}")]);
+            }
+            fs::rename("/srv/x", "/srv/x.b").unwrap();
+            write("/srv/x", "new");
+            write("/srv/free.b", "moved");
+            write("/srv/user", "of user");
+            write("/srv/user.b", "moved");
+            write(STAT_OVERRIDES, "root root 700 /srv/changed\nroot root 700 /srv/new\nroot root 600 /srv/same\n");
+            restore_paths(&source(&backup)).unwrap();
+            assert_eq!(lines(), before);
+            assert_eq!(
+                ["/srv/x", "/srv/free", "/srv/user", "/srv/user.b"].map(text),
+                ["of a", "moved", "of user", "moved"]
+            );
+            let expected = "root root 600 /srv/changed\nroot root 600 /srv/gone\nroot root 600 /srv/same\n";
+            assert_eq!(text(STAT_OVERRIDES), expected);
+        });
+    }
+
+    #[test]
+    fn alternatives_marks_and_selections_are_restored() {
+        on_device(|| {
+            write("/etc/rc2.d/S01changed", "1");
+            write("/etc/systemd/system/gone/x", "1");
+            write_status(&[&installed("a", "1"), &installed("b", "1").replace("install ok", "hold ok")]);
+            let marks = |names: &[&str]| {
+                let mark = |name| format!("Package: {name}\nArchitecture: all\nAuto-Installed: 1\n\n");
+                write("/var/lib/apt/extended_states", names.iter().map(mark).collect::<String>());
+            };
+            marks(&["b"]);
+            let backup = back_up(&[staged("a", "", &[]), staged("b", "", &[])], &[]);
+            let before = Tables::read().unwrap();
+            write("/etc/rc2.d/S01changed", "2");
+            fs::remove_dir_all("/etc/systemd/system/gone").unwrap();
+            write("/etc/systemd/system/new/y", "");
+            write_status(&[&installed("a", "1"), &installed("b", "1")]);
+            marks(&["a"]);
+            restore_others(&source(&backup)).unwrap();
+            let now = Tables::read().unwrap();
+            assert_eq!(now.state_files, before.state_files);
+            assert_eq!((now.automatic, now.selections), (before.automatic, before.selections));
+        });
+    }
+}

@@ -97,3 +97,52 @@ fn shown(value: Option<&str>) -> String {
     let start = |value: &str| format!("{:?}", value.chars().take(SHOWN_MAX).collect::<String>());
     value.map_or("none".to_owned(), start)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use mender_update_module_test::debian::Package;
+
+    use super::*;
+    use crate::payload::deb::Kind;
+    use crate::test_device::{back_up, error, install, on_device, source, staged, text, write};
+
+    #[test]
+    fn every_difference_is_listed() {
+        on_device(|| {
+            install(&[Package::new("a", "1").file("/srv/a", "1"), Package::new("z", "1")]);
+            let backup = back_up(&[staged("a", "", &[("/srv/new", Kind::File)]), staged("n", "", &[])], &[]);
+            verify(&source(&backup)).unwrap();
+            write("/srv/new", "");
+            write("/etc/rc2.d/S01x", "");
+            let status = text("/var/lib/dpkg/status");
+            write("/var/lib/dpkg/status", status.replacen("install ok", "hold ok", 1));
+            let error = error(verify(&source(&backup)));
+            let expected = [
+                "4 differences",
+                "/srv/new: file instead of absent",
+                "selection of package a: \"hold\" instead of \"install\"",
+                "alternative or unit /etc/rc2.d/S01x: \"file",
+                "package a: its entry in dpkg's database differs",
+                "/var/data/journal.json",
+            ];
+            assert!(expected.iter().all(|text| error.contains(text)), "{error}");
+            fs::remove_file("/var/data/old/record").unwrap();
+            verify(&source(&backup)).unwrap();
+        });
+    }
+
+    #[test]
+    fn the_message_has_a_bounded_length() {
+        on_device(|| {
+            let backup = back_up(&[], &[]);
+            let source = source(&backup);
+            let message = |number| error(fail(&source, &vec!["x".to_owned(); number]));
+            assert!(message(LISTED_MAX).starts_with("20 differences: x; ") && !message(LISTED_MAX).contains("more"));
+            assert!(message(LISTED_MAX + 2).contains("; and 2 more: "));
+            assert_eq!(message(LISTED_MAX + 2).matches("x;").count(), 20);
+        });
+        assert_eq!((shown(None), shown(Some(&"é".repeat(100)))), ("none".into(), format!("{:?}", "é".repeat(80))));
+    }
+}
