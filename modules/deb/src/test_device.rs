@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use anyhow::ensure;
+use anyhow::{Context, Result, ensure};
 use mender_update_module_test::debian::{Package, own_mounts};
 use mender_update_module_test::privileged::or_skipped;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
@@ -35,11 +35,11 @@ const OWN: [&str; 5] = ["/etc", "/run", "/srv", "/var", "/root"];
 pub fn on_device(test: impl FnOnce() + Send) {
     let prepared = || {
         ensure!(Path::new("/usr/bin/apt-get").exists(), "apt is not installed");
-        own_mounts()
+        own_mounts()?;
+        mount_own()
     };
     let run = || {
         if or_skipped(prepared()).is_some() {
-            mount_own();
             test();
         }
     };
@@ -49,21 +49,22 @@ pub fn on_device(test: impl FnOnce() + Send) {
     }
 }
 
-fn mount_own() {
+fn mount_own() -> Result<()> {
     // What a test breaks must not reach the programs of this machine.
-    mount_bind("/usr", "/usr").unwrap();
-    mount_remount("/usr", MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+    mount_bind("/usr", "/usr")?;
+    mount_remount("/usr", MountFlags::BIND | MountFlags::RDONLY, "").context("making /usr read-only failed")?;
     for directory in OWN {
-        mount("tmpfs", directory, "tmpfs", MountFlags::empty(), Some(c"mode=755")).unwrap();
+        mount("tmpfs", directory, "tmpfs", MountFlags::empty(), Some(c"mode=755"))?;
     }
-    symlink("/run", "/var/run").unwrap();
+    symlink("/run", "/var/run")?;
     for directory in ["info", "updates", "triggers", "alternatives"] {
-        fs::create_dir_all(Path::new("/var/lib/dpkg").join(directory)).unwrap();
+        fs::create_dir_all(Path::new("/var/lib/dpkg").join(directory))?;
     }
     for directory in ["/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial", "/var/log/apt", "/var/tmp"] {
-        fs::create_dir_all(directory).unwrap();
+        fs::create_dir_all(directory)?;
     }
-    fs::write("/var/lib/dpkg/status", "").unwrap();
+    fs::write("/var/lib/dpkg/status", "")?;
+    Ok(())
 }
 
 /// Writes the file `path`, and the directories that it is in.
@@ -121,7 +122,7 @@ pub fn text(path: impl AsRef<Path>) -> String {
 }
 
 /// The message of the error in `result`, with its causes.
-pub fn error<T>(result: anyhow::Result<T>) -> String {
+pub fn error<T>(result: Result<T>) -> String {
     format!("{:#}", result.err().unwrap())
 }
 

@@ -230,11 +230,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.deb");
         let mut deb = File::create(&path).unwrap();
-        write_member(&mut deb, "one", |deb| Ok(deb.write_all(b"abc")?)).unwrap();
+        write_member(&mut deb, "one", |deb| Ok(deb.write_all(b"abcde")?)).unwrap();
         write_member(&mut deb, "two", |_| Ok(())).unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(text.len(), 60 + 4 + 60);
-        assert!(text.starts_with("one             0           0     0     100644  3         `\nabc\ntwo  "), "{text}");
+        assert_eq!(text.len(), 60 + 6 + 60);
+        assert!(
+            text.starts_with("one             0           0     0     100644  5         `\nabcde\ntwo  "),
+            "{text}"
+        );
     }
 
     /// One entry of an archive: name, type, mode, owner, link target and device number.
@@ -328,16 +331,16 @@ mod tests {
         on_device(|| {
             write_status(&[&installed("a", "1")]);
             write("/srv/moved/file", "");
-            for (link, target) in [("/srv/full", "moved"), ("/srv/empty", "moved"), ("/srv/to-file", "moved/file")] {
-                symlink(target, link).unwrap();
+            for name in ["full", "again", "empty"] {
+                symlink("moved", Path::new("/srv").join(name)).unwrap();
             }
-            write_list(
-                "a",
-                &["/srv/full", "/srv/full/file", "/srv/empty", "/srv/to-file", "/srv/to-file/x", "/srv/empty"],
-            );
+            symlink("moved/file", "/srv/to-file").unwrap();
+            let names = ["full", "full/file", "again", "again/file", "empty", "to-file", "to-file/x", "empty"];
+            write_list("a", &names.map(|name| format!("/srv/{name}")).each_ref().map(String::as_str));
             let entries = entries(&rebuilt("--fsys-tarfile"));
             let shown: Vec<_> = entries.iter().map(|entry| entry.split(' ').nth(1).unwrap()).collect();
-            assert_eq!(shown, ["Directory", "Regular", "Symlink", "Symlink", "Symlink"]);
+            let expected = ["Directory", "Regular", "Directory", "Regular", "Symlink", "Symlink", "Symlink"];
+            assert_eq!(shown, expected);
         });
     }
 

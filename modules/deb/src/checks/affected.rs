@@ -241,6 +241,7 @@ mod tests {
             ]);
             write("/srv/user/file", "of no package");
             write("/etc/a.conf.dpkg-dist", "of dpkg");
+            write("/srv/a/own.dpkg-old", "of dpkg");
             write("/etc/apt/apt.conf", "");
             let mut new = staged(
                 "a",
@@ -258,7 +259,7 @@ mod tests {
             new.conffiles = vec!["/etc/new.conf".into()];
             let affected = find(&[new], &["gone"]).unwrap();
             assert_eq!(names(&affected.packages), ["a", "gone"]);
-            assert_eq!(paths(&affected.copied, "/srv"), ["/srv/user/file"]);
+            assert_eq!(paths(&affected.copied, "/srv"), ["/srv/a/own.dpkg-old", "/srv/user/file"]);
             let copied = ["/etc/a.conf", "/etc/a.conf.dpkg-dist", "/etc/apt/apt.conf", "/etc/new.conf.dpkg-new"];
             assert!(copied.iter().all(|path| affected.copied.contains(Path::new(path))), "{:?}", affected.copied);
             let info = paths(&affected.copied, "/var/lib/dpkg/info");
@@ -268,6 +269,7 @@ mod tests {
                 "/srv",
                 "/srv/a",
                 "/srv/a/own",
+                "/srv/a/own.dpkg-old",
                 "/srv/both",
                 "/srv/both/a",
                 "/srv/gone",

@@ -62,7 +62,6 @@ fn remove_new_xattrs(path: &Path, before: &Attributes, now: &Attributes) -> Resu
 /// Removes `now`, what is at `path` in the place of something else.
 fn remove_replacement(path: &Path, now: &PathState) -> Result<()> {
     match now {
-        PathState::Absent => Ok(()),
         PathState::Directory { .. } => {
             durable::remove_empty_dir(path)?;
             ensure!(!durable::exists(path)?, "replacing {} failed: it is a directory and not empty", path.display());
