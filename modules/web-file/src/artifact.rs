@@ -24,3 +24,24 @@ pub(crate) fn require_files(number: usize) -> Result<()> {
     ensure!(number > 0, "invalid artifact: no files: add at least one");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use mender_update_module::{FileName, PayloadFile};
+
+    use super::*;
+
+    #[test]
+    fn an_artifact_has_files_with_different_names() {
+        let content = |names: &[&str], meta_data: &str| {
+            let file = |name: &&str| PayloadFile { name: FileName::new(*name).unwrap(), path: (*name).into() };
+            let files = names.iter().map(file).collect();
+            check(&ArtifactContent { meta_data: Some(meta_data.into()), files })
+        };
+        content(&["a", "b"], "null").unwrap();
+        let error = |names, meta_data| format!("{:#}", content(names, meta_data).unwrap_err());
+        assert!(error(&[], "null").contains("no files"));
+        assert!(error(&["a", "b", "a"], "null").contains("\"a\" twice"));
+        assert!(error(&["a"], r#"{"units": {"stop": ["--all"]}}"#).contains("invalid meta-data"));
+    }
+}

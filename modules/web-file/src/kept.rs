@@ -59,3 +59,38 @@ pub fn require_restored(previous: &[FileName], destination: &Dir, activated: boo
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<FileName> {
+        names.iter().map(|name| FileName::new(*name).unwrap()).collect()
+    }
+
+    #[test]
+    fn files_with_a_link_are_restored_and_missing_ones_are_named() {
+        let top = tempfile::tempdir().unwrap();
+        let path = |name: &str| top.path().join(name);
+        for directory in ["kept", "destination/a"] {
+            fs::create_dir_all(path(directory)).unwrap();
+        }
+        for file in ["kept/a", "kept/b", "destination/b", "destination/c"] {
+            fs::write(path(file), file).unwrap();
+        }
+        let (kept, destination) = (Dir::open(&path("kept")).unwrap(), Dir::open(&path("destination")).unwrap());
+        let previous = names(&["a", "b", "c", "gone"]);
+        restore(&previous, None, &destination).unwrap();
+        assert!(path("destination/a").is_dir());
+        restore(&previous, Some(&kept), &destination).unwrap();
+        let content = |name: &str| fs::read_to_string(path("destination").join(name)).unwrap();
+        assert_eq!(["a", "b", "c"].map(content), ["kept/a", "kept/b", "destination/c"]);
+        assert!(is_in(&previous, &previous[1]) && !is_in(&previous, &names(&["x"])[0]));
+        require_restored(&previous[..3], &destination, true).unwrap();
+        require_restored(&previous, &destination, false).unwrap();
+        let error = require_restored(&previous, &destination, true).unwrap_err().to_string();
+        assert!(error.contains("1 of 4 previous files are missing: \"gone\""), "{error}");
+    }
+}

@@ -112,6 +112,7 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
+    use mender_update_module::fuzzing;
     use mender_update_module_test::packaged_settings;
 
     use super::*;
@@ -130,5 +131,20 @@ mod tests {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../debian/web-file/web-file.toml");
         let shown = Settings::default();
         packaged_settings(file, &shown).unwrap();
+    }
+
+    #[test]
+    fn accounts_are_names_or_numbers() {
+        let settings = |owner: &str, group: &str| {
+            fuzzing::settings::<Settings>(format!("owner = {owner}\ngroup = {group}").as_bytes())
+        };
+        let ids = |owner, group| settings(owner, group).and_then(|settings| settings.ids());
+        assert_eq!(ids("7", "\"8\"").unwrap(), (7, 8));
+        assert_eq!(settings("\"www-data\"", "7").unwrap().owner, "www-data");
+        assert!(settings("true", "7").is_err());
+        // To the kernel, the largest number means "unchanged".
+        for (owner, group) in [("4294967295", "7"), ("7", "4294967295"), ("\"no such account\"", "7")] {
+            assert!(ids(owner, group).is_err(), "{owner} {group}");
+        }
     }
 }

@@ -202,4 +202,32 @@ mod tests {
             assert!(error.contains("storage failed"), "{error}");
         }
     }
+
+    /// Fails once with an error of this kind, before its content.
+    struct Failing(Option<io::ErrorKind>, &'static [u8]);
+
+    impl Read for Failing {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.take().map_or_else(|| self.1.read(buffer), |kind| Err(kind.into()))
+        }
+    }
+
+    #[test]
+    fn an_interrupted_read_is_repeated_and_another_error_is_one() {
+        let copied = |kind| {
+            let mut to = Vec::new();
+            copy(&mut Failing(kind, b"content"), &mut to).map(|result| (result, to))
+        };
+        let whole = copied(None).unwrap();
+        assert_eq!((whole.0.0, &whole.1[..]), (7, &b"content"[..]));
+        assert_eq!(copied(Some(io::ErrorKind::Interrupted)).unwrap(), whole);
+        assert!(copied(Some(io::ErrorKind::UnexpectedEof)).is_err());
+    }
+
+    #[test]
+    fn a_file_has_its_inode_if_that_is_known() {
+        let staged = |inode| Staged { name: FileName::new("x").unwrap(), inode, bytes: 0, checksum: 0 };
+        assert!(staged(None).is(None) && staged(None).is(Some(1)) && staged(Some(1)).is(Some(1)));
+        assert!(!staged(Some(1)).is(Some(2)) && !staged(Some(1)).is(None));
+    }
 }
