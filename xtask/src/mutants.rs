@@ -24,8 +24,8 @@ const PACKAGES: [&str; 5] = ["mender-update-module", "web-file", "directory", "c
 /// The package whose tests need a Debian system.
 const DEB: &str = "deb";
 
-/// The packages with the unit tests of the library and of its users.
-const UNIT_TESTS: &str = "mender-update-module,web-file,directory,container";
+/// The packages with the tests of the library and of its users.
+const OF_MODULES: &str = "mender-update-module,web-file,directory,container";
 
 /// The packages with all tests but those of `deb`.
 const ALL_TESTS: &str = "mender-update-module,web-file,directory,container,crash";
@@ -42,10 +42,11 @@ const PROCESSOR_SECONDS: u32 = 240;
 
 /// Changes the code in small ways, one at a time, and checks that the tests notice
 ///
-/// The tests of its package run on each mutant, then all unit tests, then conformance and a few faults of every kind,
-/// on those that are not noticed yet; on those of deb the tests on a Debian system, as root. Takes about half a minute
-/// for each mutant on 2 idle cores, and minutes for one of deb; there are more than a thousand. A mutant that no test
-/// notices is an error: write a test, or exclude it in .cargo/mutants.toml with the reason.
+/// The unit tests of its crate run on each mutant, then the tests of all modules, then conformance and a few faults of
+/// every kind, on those that are not noticed yet; on those of deb the tests on a Debian system, as root. Takes about
+/// ten seconds for each mutant on 2 idle cores, and minutes for one that the unit tests do not notice; there are more
+/// than a thousand. A mutant that no test notices is an error: write a test, or exclude it in .cargo/mutants.toml with
+/// the reason.
 #[derive(Args)]
 pub struct Mutants {
     /// Tries N mutants, evenly spread [default: all]
@@ -60,9 +61,9 @@ pub struct Mutants {
     /// Tries only mutants without a record in docs/evidence/mutants.jsonl
     #[arg(long)]
     untried: bool,
-    /// Runs the tests of the mutant's package only, and records nothing of those that they do not notice
+    /// Runs the unit tests of the mutant's crate only, and records nothing of those that they do not notice
     #[arg(long)]
-    own_tests: bool,
+    unit_tests: bool,
     /// The number of mutants that are tried in parallel
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     jobs: u32,
@@ -77,10 +78,10 @@ const NAME: &str = "mutants";
 /// The tests that run on each mutant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tests {
-    /// Those of the package of the mutant: most mutants are found by them, in seconds.
-    OfItsPackage,
-    /// The unit tests of all packages but `deb`: what a module notices of the library, in a minute.
+    /// The unit tests of the crate of the mutant: most mutants are found by them, in seconds.
     Unit,
+    /// All tests of the library and the modules, without those of `deb`.
+    OfModules,
     /// All tests but those of `deb`, with conformance and thinned fault injection.
     All,
     /// Those of `deb` on a Debian system.
@@ -90,7 +91,15 @@ enum Tests {
 impl Mutants {
     /// At most `sample` mutants, shifted by `offset`.
     pub fn sample(sample: u32, offset: u32) -> Self {
-        Self { sample: Some(sample), offset, file: Vec::new(), untried: false, own_tests: false, jobs: 1, write: false }
+        Self {
+            sample: Some(sample),
+            offset,
+            file: Vec::new(),
+            untried: false,
+            unit_tests: false,
+            jobs: 1,
+            write: false,
+        }
     }
 
     /// Tries the mutants, prints a table, and returns a summary.
@@ -112,15 +121,15 @@ impl Mutants {
             let spread = ["--shard", &shard, "--sharding", "round-robin"].map(str::to_owned);
             let named = if self.untried { only(names.iter().map(String::as_str)) } else { Vec::new() };
             let chosen = [self.chosen(), named, spread.to_vec()].concat();
-            self.try_mutants(sh, step, &program, Tests::OfItsPackage, &chosen)
+            self.try_mutants(sh, step, &program, Tests::Unit, &chosen)
         })?;
-        if !self.own_tests {
+        if !self.unit_tests {
             self.try_missed(sh, &program, &mut outcomes)?;
         }
         println!("{}", outcomes.table());
         if self.write {
-            // Other tests may notice what those of the package do not.
-            let final_ones = if self.own_tests { outcomes.without_missed() } else { outcomes.clone() };
+            // Other tests may notice what those of the crate do not.
+            let final_ones = if self.unit_tests { outcomes.without_missed() } else { outcomes.clone() };
             self.write(sh, &program, &path, &final_ones)?;
         }
         let missed: Vec<_> = outcomes.missed().collect();
@@ -162,7 +171,7 @@ impl Mutants {
     /// Runs more tests on the mutants that those of their packages have not noticed.
     fn try_missed(&self, sh: &Shell, program: &Path, outcomes: &mut Outcomes) -> Result<()> {
         let stages = [
-            (Tests::Unit, false, "all unit tests"),
+            (Tests::OfModules, false, "the tests of all modules"),
             (Tests::All, false, "all tests"),
             (Tests::Debian, true, "the tests on a Debian system"),
         ];
@@ -215,13 +224,16 @@ impl Mutants {
     ) -> Result<Cmd<'a>> {
         let limit = LIMIT_SECONDS.to_string();
         let packages: &[&str] = match tests {
-            Tests::Unit => &["--test-package", UNIT_TESTS],
+            Tests::OfModules => &["--test-package", OF_MODULES],
             Tests::All => &["--test-package", ALL_TESTS],
-            Tests::OfItsPackage | Tests::Debian => &[],
+            Tests::Unit | Tests::Debian => &[],
         };
         // The proofs of the package crash are ignored by cargo test.
-        let of_host = ["--lib", "--bins", "--tests", "--locked", "--", "--include-ignored"];
-        let chosen_tests: &[&str] = if tests == Tests::Debian { &["--test", "debian", "--locked"] } else { &of_host };
+        let chosen_tests: &[&str] = match tests {
+            Tests::Unit => &["--lib", "--locked"],
+            Tests::OfModules | Tests::All => &["--lib", "--bins", "--tests", "--locked", "--", "--include-ignored"],
+            Tests::Debian => &["--test", "debian", "--locked"],
+        };
         // Nobody debugs a mutant, and without debug information the tests are linked faster.
         Ok(cmd!(sh, "sh -c")
             .env("CARGO_PROFILE_DEV_DEBUG", "none")
@@ -251,9 +263,9 @@ impl Mutants {
         let offset = if self.offset > 0 { format!(" --offset {}", self.offset) } else { String::new() };
         let files: String = self.file.iter().map(|file| format!(" --file {file}")).collect();
         let untried = if self.untried { " --untried" } else { "" };
-        let own_tests = if self.own_tests { " --own-tests" } else { "" };
+        let unit_tests = if self.unit_tests { " --unit-tests" } else { "" };
         let write = if self.write { " --write" } else { "" };
-        format!("cargo xtask mutants{sample}{offset}{files}{untried}{own_tests}{write}")
+        format!("cargo xtask mutants{sample}{offset}{files}{untried}{unit_tests}{write}")
     }
 }
 
@@ -321,8 +333,8 @@ mod tests {
     fn the_command_is_shown_with_its_options() {
         let file = vec!["a.rs".into()];
         let mutants =
-            Mutants { sample: Some(5), offset: 3, file, untried: true, own_tests: true, jobs: 2, write: true };
-        let options = "--sample 5 --offset 3 --file a.rs --untried --own-tests --write";
+            Mutants { sample: Some(5), offset: 3, file, untried: true, unit_tests: true, jobs: 2, write: true };
+        let options = "--sample 5 --offset 3 --file a.rs --untried --unit-tests --write";
         assert_eq!(mutants.command(), format!("cargo xtask mutants {options}"));
     }
 
