@@ -234,3 +234,34 @@ fn copy(from: &mut impl Read, to: &File, part: Part, buffer: &mut [u8]) -> Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// Fails once with an error of this kind, before its content.
+    struct Failing(Option<ErrorKind>, &'static [u8]);
+
+    impl Read for Failing {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.take().map_or_else(|| self.1.read(buffer), |kind| Err(kind.into()))
+        }
+    }
+
+    #[test]
+    fn an_interrupted_read_is_repeated_and_another_error_is_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let copied = |kind, length| {
+            let part = Part { offset: 2, length };
+            copy(&mut Failing(kind, b"content"), &File::create(&path)?, part, &mut [0; 4])?;
+            anyhow::Ok(std::fs::read(&path)?)
+        };
+        assert_eq!(copied(None, 7).unwrap(), b"\0\0content");
+        assert_eq!(copied(Some(ErrorKind::Interrupted), 5).unwrap(), b"\0\0conte");
+        assert!(copied(Some(ErrorKind::UnexpectedEof), 7).is_err());
+        assert!(copied(None, 8).unwrap_err().to_string().contains("truncated"));
+    }
+}

@@ -109,4 +109,24 @@ mod tests {
             assert!(encode(bad, &accounts).is_err(), "{bad} was accepted");
         }
     }
+
+    #[test]
+    fn every_type_has_a_short_and_a_long_form() {
+        let accounts = Accounts::read().unwrap();
+        let entry = |line: &str| parse(line, &accounts).unwrap();
+        for (forms, expected) in [
+            (["user::r--", "u::r--"], (0x01, 4, UNDEFINED_ID)),
+            (["user:7:-w-", "u:7:-w-"], (0x02, 2, 7)),
+            (["group::--x", "g::--x"], (0x04, 1, UNDEFINED_ID)),
+            (["group:root:rwx", "default:g:0:rwx"], (0x08, 7, 0)),
+            (["mask::r-x", "m::r-x"], (0x10, 5, UNDEFINED_ID)),
+            (["other::---", "o::---"], (0x20, 0, UNDEFINED_ID)),
+            (["user:no-such-person:r--:8", "g:no-such-group:r--:8"], (0x02, 4, 8)),
+        ] {
+            let tag = |line: &str| (entry(line).1, entry(line).2);
+            assert_eq!(forms.map(tag), [(expected.1, expected.2); 2], "{forms:?}");
+            assert_eq!(entry(forms[0]).0, expected.0);
+        }
+        assert!(parse("user:4294967295:r--", &accounts).is_err(), "to the kernel, this is no account");
+    }
 }

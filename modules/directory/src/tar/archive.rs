@@ -292,4 +292,21 @@ mod tests {
             header[148..156].copy_from_slice(sum.as_bytes());
         }
     }
+
+    #[test]
+    fn an_extended_header_has_at_most_one_mebibyte() {
+        let archive = |size: u64| {
+            let mut header = Header::new_ustar();
+            header.set_entry_type(EntryType::XHeader);
+            header.set_size(size);
+            header.set_cksum();
+            let mut text = format!("{size} comment=");
+            text.extend(std::iter::repeat_n('x', size as usize - text.len() - 1));
+            let content = [text.as_bytes(), b"\n"].concat();
+            let padding = vec![0; size.next_multiple_of(BLOCK as u64) as usize - content.len()];
+            [header.as_bytes(), &content[..], &padding, &sample("--format=gnu")].concat()
+        };
+        assert_eq!(entries(&archive(EXTENSION_MAX)).unwrap(), 5);
+        assert!(entries(&archive(EXTENSION_MAX + 1)).unwrap_err().to_string().contains("the limit is 1048576"));
+    }
 }

@@ -157,4 +157,28 @@ mod tests {
             assert!(Records::default().add(bad).is_err(), "{bad:?} was accepted");
         }
     }
+
+    #[test]
+    fn the_number_of_global_records_is_bounded() {
+        let header = |number: usize| (0..number).map(|key| format!("8 {key:04}=\n")).collect::<String>();
+        Records::default().add_global(header(GLOBAL_RECORDS_MAX).as_bytes()).unwrap();
+        assert!(Records::default().add_global(header(GLOBAL_RECORDS_MAX + 1).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn later_global_records_apply_too() {
+        let mut global = Records::default();
+        let mut records = Records::with_global(&global);
+        global.add_global(b"10 gid=77\n").unwrap();
+        assert_eq!(records.number("gid").unwrap(), None);
+        records.set_global(&global);
+        assert_eq!(records.number("gid").unwrap(), Some(77));
+    }
+
+    #[test]
+    fn the_numbers_of_a_sparse_file_are_one_list() {
+        let mut records = Records::default();
+        records.add(b"23 GNU.sparse.offset=1\n25 GNU.sparse.numbytes=2\n23 GNU.sparse.offset=3\n").unwrap();
+        assert_eq!(records.get(SPARSE_MAP), Some(&b"1,2,3"[..]));
+    }
 }

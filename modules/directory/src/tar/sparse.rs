@@ -146,3 +146,57 @@ fn check(parts: &[Part], size: u64) -> Result<()> {
     ensure!(end <= size, "invalid sparse file: part beyond its end");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(offset: u64, length: u64) -> Part {
+        Part { offset, length }
+    }
+
+    #[test]
+    fn parts_without_content_are_left_out() {
+        let mut parts = Vec::new();
+        for length in [1, 0, 2] {
+            push(&mut parts, part(7, length)).unwrap();
+        }
+        assert_eq!(parts, [part(7, 1), part(7, 2)]);
+        parts.resize(PARTS_MAX - 1, part(0, 1));
+        push(&mut parts, part(0, 1)).unwrap();
+        assert!(push(&mut parts, part(0, 1)).is_err());
+    }
+
+    #[test]
+    fn parts_are_sorted_and_in_the_file() {
+        check(&[part(0, 2), part(2, 3)], 5).unwrap();
+        for (parts, size) in
+            [([part(0, 2), part(1, 1)], 9), ([part(0, 2), part(2, 3)], 4), ([part(0, 1), part(9, u64::MAX)], 9)]
+        {
+            assert!(check(&parts, size).is_err(), "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn lists_are_read_with_their_padding() {
+        let mut records = Records::default();
+        for (key, value) in [("major", "1"), ("minor", "0"), ("realsize", "9")] {
+            let record = format!(" GNU.sparse.{key}={value}\n");
+            records.add(format!("{}{record}", record.len() + 2).as_bytes()).unwrap();
+        }
+        let list = |text: &str| {
+            let mut block = text.as_bytes().to_vec();
+            block.resize(BLOCK, 0);
+            block.extend(b"content");
+            let mut from = &block[..];
+            pax(&records, &mut from).map(|found| (found, from.len()))
+        };
+        let expected = Some((9, vec![part(0, 2), part(4, 5)], BLOCK as u64));
+        assert_eq!(list("2\n0\n2\n4\n5\n").unwrap(), (expected, 7));
+        assert_eq!(list("0\n").unwrap(), (Some((9, vec![], BLOCK as u64)), 7));
+        for bad in ["1\n0\n10\n", "x\n", "1\n0\n\n", "123456789012345678901\n"] {
+            assert!(list(bad).is_err(), "{bad:?} was accepted");
+        }
+        assert_eq!(pax(&Records::default(), &mut &b""[..]).unwrap(), None);
+    }
+}
