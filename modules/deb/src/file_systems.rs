@@ -84,6 +84,8 @@ fn device(directory: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use mender_update_module_test::failing_storage::FailingStorage;
+
     use super::*;
 
     #[test]
@@ -93,5 +95,23 @@ mod tests {
         assert_eq!(number(&["/usr/bin/sh", "/etc/no/such/directory/file", "/"]), always);
         // /proc is never on the file system of a directory that is always synced.
         assert_eq!(number(&["/proc/self/no/such", "/proc/version"]), always + 1);
+    }
+
+    #[test]
+    fn a_lost_write_is_an_error_once_and_one_of_scripts_is_logged() {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = directory.path().join("mounted");
+        std::fs::create_dir(&mounted).unwrap();
+        let Some(storage) = FailingStorage::mount(&mounted) else { return };
+        let open = || vec![Dir::open(&mounted).unwrap()];
+        // Each descriptor reports the loss once.
+        let systems = [(); 2].map(|()| FileSystems { needed: open(), others: Vec::new() });
+        let of_scripts = FileSystems { needed: Vec::new(), others: open() };
+        systems[0].sync().unwrap();
+        storage.lose_a_write().and_then(|()| storage.repair()).unwrap();
+        systems[0].log_earlier_errors();
+        systems[0].sync().unwrap();
+        of_scripts.sync().unwrap();
+        assert!(systems[1].sync().is_err());
     }
 }

@@ -10,7 +10,7 @@ use crate::needs::{is_root, refusal};
 use crate::record::Record;
 
 /// The packages with tests that need root, or one of [`PROBES`].
-const MODULES: &str = "directory, mender-update-module, mender-update-module-test, web-file";
+const MODULES: &str = "deb, directory, mender-update-module, mender-update-module-test, web-file";
 
 /// What tests do that a container may refuse, each as a script that does it in an empty directory.
 const PROBES: [(&str, &str); 3] = [
@@ -38,7 +38,8 @@ pub fn record_skipped(record: &Record) -> Result<()> {
         return Ok(());
     }
     PROBES.iter().try_for_each(|(tests, probe)| record_unless(probe, record, MODULES, tests))?;
-    record_skipped_storage(record, "container, mender-update-module-test, web-file")
+    record_unless("apt-get --version > /dev/null", record, "deb", "tests with dpkg and apt")?;
+    record_skipped_storage(record, "container, deb, mender-update-module-test, web-file")
 }
 
 /// Records the tests of `modules` with a failing storage as skipped, if this process cannot make one.

@@ -159,6 +159,8 @@ impl Staging {
 
 #[cfg(test)]
 mod tests {
+    use mender_update_module_test::failing_storage::FailingStorage;
+
     use super::*;
     use crate::test_device::{error, tar};
 
@@ -217,5 +219,17 @@ mod tests {
         assert!(error(staging.receive_archive(&archive[..])).contains("not enough space"));
         staging.reserve = 0;
         assert!(error(staging.receive_archive(&archive[..513])).contains("x.deb: truncated"));
+    }
+
+    #[test]
+    fn a_lost_write_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = directory.path().join("mounted");
+        std::fs::create_dir(&mounted).unwrap();
+        let Some(storage) = FailingStorage::mount(&mounted) else { return };
+        let staging = Staging::create(&mounted.join("staging"), 0).unwrap();
+        staging.sync().unwrap();
+        storage.lose_a_write().and_then(|()| storage.repair()).unwrap();
+        assert!(staging.sync().is_err());
     }
 }
