@@ -287,10 +287,11 @@ mod tests {
         payload.read_exact(&mut [0; 2]).unwrap();
         drop((payload, payloads));
         progress.complete(directory.path());
-        assert_eq!(client.join().unwrap(), ["a", ""]);
         // Nothing more is read: it would block.
         progress.lock().ended = true;
         progress.complete(directory.path());
+        drop(progress);
+        assert_eq!(client.join().unwrap(), ["a", ""]);
     }
 
     #[test]

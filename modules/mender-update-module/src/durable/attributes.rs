@@ -258,6 +258,8 @@ mod tests {
         let made = parent.make_child(&name, 0o700).unwrap();
         let without = made.attributes().unwrap();
         assert!(without.absent_acls().eq([ACL_ACCESS, ACL_DEFAULT]));
+        let with_one = Attributes { extended: vec![(ACL_ACCESS.into(), acl())], ..without.clone() };
+        assert!(with_one.absent_acls().eq([ACL_DEFAULT]));
         for remove in [
             &(|| made.set_attributes(&without)) as &dyn Fn() -> anyhow::Result<()>,
             &|| parent.set_attributes_of_name(&name, &without),
