@@ -26,6 +26,15 @@ pub fn side_by_side<T: Sync, E: Send>(workers: usize, items: &[T], work: impl Fn
     results.into_iter().map(|(_, result)| result).collect()
 }
 
+/// Runs `other` on a thread of its own while this one runs `work`, and returns both results.
+pub fn both<T: Send, W>(other: impl FnOnce() -> T + Send, work: impl FnOnce() -> W) -> (T, W) {
+    thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let result = work();
+        (other.join().unwrap_or_else(|panic| resume_unwind(panic)), result)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +44,13 @@ mod tests {
         let items: Vec<usize> = (0..100).collect();
         assert_eq!(side_by_side(7, &items, |item| item * 2), items.iter().map(|item| item * 2).collect::<Vec<_>>());
         assert!(side_by_side(0, &[0; 0], |item| *item).is_empty());
+    }
+
+    #[test]
+    fn both_results_are_returned() {
+        let (send, receive) = std::sync::mpsc::channel();
+        // Each waits for the other one.
+        let (first, second) = both(move || receive.recv().unwrap(), || send.send("sent"));
+        assert_eq!((first, second), ("sent", Ok(())));
     }
 }

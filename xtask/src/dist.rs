@@ -34,7 +34,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use host::command::shell_in;
-use host::pool::side_by_side;
+use host::pool::{both, side_by_side};
 use host::{cache, packages};
 use xshell::Shell;
 
@@ -53,7 +53,6 @@ use source::Source;
 use table::Sizes;
 pub use table::{Row, released, sums};
 use toolchain::{Choice, Toolchain};
-use tools::Tools;
 
 /// Builds the modules and writes their Debian packages to dist/
 #[derive(Args, Default)]
@@ -181,8 +180,8 @@ impl Dist {
         let targets: Vec<&'static Target> =
             TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
         // Debian's packages come from the network and are unpacked, while the toolchains use the processors.
-        let tools = |sh: &Shell| packaging.provide(sh).and_then(|()| Tools::provide(sh));
-        let (toolchains, tools) = toolchain::provide(sh, &workspace.target, &targets, self.libc, tools)?;
+        let tools = |sh: &Shell| packaging.provide(sh).and_then(|()| tools::cargo_auditable(sh));
+        let (toolchains, auditable) = toolchain::provide(sh, &workspace.target, &targets, self.libc, tools)?;
         fs::create_dir_all(workspace.root.join("dist")).context("creating the directory dist failed")?;
         let cached = PackageCache::of_user()?;
         let key = |job: &Job| -> Result<_> { Ok(inputs.key(toolchain_of(&toolchains, job.target)?, job.target)) };
@@ -196,7 +195,7 @@ impl Dist {
             eprintln!("      {} of {} packages are in the cache", stale.len() - missing.len(), stale.len());
         }
         if !missing.is_empty() {
-            make(sh, workspace, inputs, &missing, &toolchains, &tools)?;
+            make(sh, workspace, inputs, &missing, &toolchains, &auditable)?;
             missing.iter().try_for_each(|job| cached.store(&workspace.target, job.files(), &key(job)?))?;
         }
         Ok(())
@@ -286,22 +285,25 @@ fn lock(workspace: &Workspace) -> Result<[File; 2]> {
 /// The number of packages that are made in parallel. cargo-deb uses one processor.
 const PACKAGERS: usize = 2;
 
-/// Builds and packages `jobs`.
+/// Builds and packages `jobs`, with the cargo-auditable at the path `auditable`.
 fn make(
     sh: &Shell,
     workspace: &Workspace,
     inputs: &Inputs,
     jobs: &[&Job],
     toolchains: &[(&'static Target, Toolchain)],
-    tools: &Tools,
+    auditable: &Path,
 ) -> Result<()> {
-    let packager = Packager { workspace, inputs, cargo_deb: tools.deb.clone() };
     let linked = linked(sh, workspace, jobs)?;
-    build::all(sh, workspace, toolchains, Some(&tools.auditable))?;
+    let directory = sh.current_dir();
+    // The last executables leave one processor idle, and cargo-deb is not needed before they are complete.
+    let (cargo_deb, built) =
+        both(|| tools::cargo_deb(&shell_in(&directory)?), || build::all(sh, workspace, toolchains, Some(auditable)));
+    built?;
+    let packager = Packager { workspace, inputs, cargo_deb: cargo_deb? };
     // The largest packages first: the last one is made by one processor.
     let mut ordered: Vec<_> = jobs.iter().zip(&linked).collect();
     ordered.sort_by_key(|(job, _)| job.module.is_update_module());
-    let directory = sh.current_dir();
     let made = side_by_side(PACKAGERS, &ordered, |(job, linked)| {
         let sh = &shell_in(&directory)?;
         let toolchain = toolchain_of(toolchains, job.target)?;

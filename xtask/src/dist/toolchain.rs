@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use host::cache;
 use host::command::{run, shell_in};
-use host::pool::side_by_side;
+use host::pool::{both, side_by_side};
 use host::status::step;
 use xshell::{Shell, cmd};
 
@@ -186,7 +186,7 @@ pub fn provide<T: Send>(
     build: &Path,
     targets: &[&'static Target],
     choice: Choice,
-    beside: impl Fn(&Shell) -> Result<T> + Sync,
+    beside: impl FnOnce(&Shell) -> Result<T> + Send,
 ) -> Result<(Vec<(&'static Target, Toolchain)>, T)> {
     let mut missing = Vec::new();
     for target in targets {
@@ -195,18 +195,12 @@ pub fn provide<T: Send>(
         }
     }
     let active = Active::find(sh)?;
-    // The standard library is a chain of crates that cannot use two processors.
-    let jobs: Vec<Option<&Target>> = [None].into_iter().chain(missing.into_iter().map(Some)).collect();
     let directory = sh.current_dir();
-    let results = side_by_side(jobs.len(), &jobs, |job| {
-        let sh = shell_in(&directory)?;
-        match job {
-            None => beside(&sh).map(Some),
-            Some(target) => provide_one(&sh, build, &active, target, choice).map(|()| None),
-        }
-    });
-    let results = results.into_iter().collect::<Result<Vec<_>>>()?;
-    let other = results.into_iter().flatten().next().context("no result of the work beside the toolchains")?;
+    // The standard library is a chain of crates that cannot use two processors.
+    let one = |target: &&Target| provide_one(&shell_in(&directory)?, build, &active, target, choice);
+    let (other, provided) = both(|| beside(&shell_in(&directory)?), || side_by_side(missing.len(), &missing, one));
+    provided.into_iter().collect::<Result<()>>()?;
+    let other = other?;
     let toolchain = |target: &&'static Target| {
         let toolchain = present(sh, build, target, choice)?;
         Ok((*target, toolchain.with_context(|| format!("no compiler for {}", target.debian))?))

@@ -25,19 +25,14 @@ const CARGO_FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2", features:
 /// Makes mutants of the code.
 const CARGO_MUTANTS: Tool = Tool { name: "cargo-mutants", version: "26.0.0", features: &[] };
 
-/// The programs that building packages needs.
-pub struct Tools {
-    /// The path of cargo-deb.
-    pub deb: PathBuf,
-    /// The path of cargo-auditable.
-    pub auditable: PathBuf,
+/// The path of cargo-deb.
+pub fn cargo_deb(sh: &Shell) -> Result<PathBuf> {
+    CARGO_DEB.provide(sh)
 }
 
-impl Tools {
-    /// Compiles those that are missing.
-    pub fn provide(sh: &Shell) -> Result<Self> {
-        Ok(Self { deb: CARGO_DEB.provide(sh)?, auditable: CARGO_AUDITABLE.provide(sh)? })
-    }
+/// The path of cargo-auditable.
+pub fn cargo_auditable(sh: &Shell) -> Result<PathBuf> {
+    CARGO_AUDITABLE.provide(sh)
 }
 
 /// The path of rust-audit-info, which a check needs.
