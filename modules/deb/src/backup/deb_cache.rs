@@ -76,9 +76,11 @@ fn is_original(deb: &Path, package: &Stanza) -> Result<bool> {
 fn has_content(path: &Path, expected: &mut dyn Read) -> Result<bool> {
     let Ok(file) = File::open(path) else { return Ok(false) };
     let mut file = BufReader::new(file);
+    let (mut found, mut wanted) = (Vec::with_capacity(BUFFER), Vec::with_capacity(BUFFER));
     loop {
-        let wanted = block(expected)?;
-        if block(&mut file)? != wanted {
+        read_block(expected, &mut wanted)?;
+        read_block(&mut file, &mut found)?;
+        if found != wanted {
             return Ok(false);
         }
         if wanted.is_empty() {
@@ -87,11 +89,11 @@ fn has_content(path: &Path, expected: &mut dyn Read) -> Result<bool> {
     }
 }
 
-/// The next [`BUFFER`] bytes, or fewer at the end.
-fn block(from: &mut dyn Read) -> Result<Vec<u8>> {
-    let mut block = Vec::with_capacity(BUFFER);
-    from.take(BUFFER as u64).read_to_end(&mut block)?;
-    Ok(block)
+/// Reads the next [`BUFFER`] bytes, or fewer at the end.
+fn read_block(from: &mut dyn Read, block: &mut Vec<u8>) -> Result<()> {
+    block.clear();
+    from.take(BUFFER as u64).read_to_end(block)?;
+    Ok(())
 }
 
 /// Keeps the packages of `cache` and of `staging` that are installed now in `cache`, up to `limit` bytes, and

@@ -109,12 +109,12 @@ impl Files {
     fn find(package: &Stanza, diversions: &Diversions) -> Result<Self> {
         let (name, listed) = (package.required("Package")?, database::files_of(package)?);
         let mut files = Vec::new();
-        for path in &listed {
+        for (number, path) in listed.iter().enumerate() {
             let installed = diversions.installed_path(path, name).to_owned();
             let Some(mut metadata) = durable::metadata(&installed)? else { continue };
             // A symlink in the place of a directory, which the administrator has moved, is a directory in the
             // package.
-            let has_contents = || listed.iter().any(|other| other != path && other.starts_with(path));
+            let has_contents = || listed[number..].iter().any(|other| other != path && other.starts_with(path));
             if metadata.is_symlink() && installed.is_dir() && has_contents() {
                 metadata =
                     fs::metadata(&installed).with_context(|| format!("examining {} failed", installed.display()))?;

@@ -164,6 +164,12 @@ mod tests {
             fs::create_dir(&link).unwrap();
         });
         assert_eq!(now, before, "an empty directory in its place");
+        for path in [&directory, &link] {
+            durable::make_dirs(&directory).unwrap();
+            restore(&link, &now).unwrap();
+            let (before, now) = restored(path, || fs::remove_dir_all(top.path().join("above")).unwrap());
+            assert_eq!(now, before, "the directory above is absent");
+        }
         let before = PathState::read(&link).unwrap();
         fs::remove_file(&link).unwrap();
         fs::create_dir_all(link.join("full")).unwrap();

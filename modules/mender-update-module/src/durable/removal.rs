@@ -116,11 +116,20 @@ impl Removal<'_> {
         directory.for_each_name(|below| self.remove(&directory, below))?;
         match fs::unlinkat(&self.root.fd, name.as_ref(), AtFlags::REMOVEDIR) {
             Ok(()) => self.changed = true,
-            // If it is not empty, what could not be removed is recorded already.
-            Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
-            Err(error) => self.leave(self.root, name, error),
+            Err(error) => self.leave_directory(name, error),
         }
         Ok(())
+    }
+
+    /// Records that the directory `name` at the top could not be removed.
+    fn leave_directory(&mut self, name: &FileName, error: Errno) {
+        match error {
+            Errno::NOENT => {}
+            // The names in it are recorded already.
+            Errno::NOTEMPTY | Errno::EXIST if !self.left.is_empty() => {}
+            // Another program adds files to it, or the file system does not list all of its names.
+            error => self.leave(self.root, name, error),
+        }
     }
 
     fn leave(&mut self, parent: &Dir, name: &FileName, error: Errno) {
@@ -246,6 +255,23 @@ mod tests {
         assert!(left == files.len() && !others, "{left}: {error}");
         remove_tree(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_not_empty_is_named_unless_its_files_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, name) = (Dir::open(directory.path()).unwrap(), FileName::new("below").unwrap());
+        for error in [Errno::NOTEMPTY, Errno::EXIST] {
+            let mut removal =
+                Removal { root: &root, mount: mount(&root).unwrap(), fresh: 0.., left: Vec::new(), changed: false };
+            removal.leave_directory(&name, Errno::NOENT);
+            assert!(removal.left.is_empty());
+            removal.leave_directory(&name, error);
+            removal.leave_directory(&name, error);
+            assert_eq!(removal.left, [(directory.path().join("below"), error)]);
+            let message = removal.report().unwrap_err().to_string();
+            assert!(message.contains("/below: ") && message.contains("remove the directory"), "{message}");
+        }
     }
 
     #[test]
