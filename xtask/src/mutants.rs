@@ -42,11 +42,11 @@ const PROCESSOR_SECONDS: u32 = 240;
 
 /// Changes the code in small ways, one at a time, and checks that the tests notice
 ///
-/// The unit tests of its crate run on each mutant, then the tests of all modules, then conformance and a few faults of
-/// every kind, on those that are not noticed yet; on those of deb the tests on a Debian system, as root. Takes about
-/// ten seconds for each mutant on 2 idle cores, and minutes for one that the unit tests do not notice; there are more
-/// than a thousand. A mutant that no test notices is an error: write a test, or exclude it in .cargo/mutants.toml with
-/// the reason.
+/// The unit tests of its crate run on each mutant, then the tests of its module (for the library, of all modules), then
+/// conformance and a few faults of every kind, on those that are not noticed yet; on those of deb the tests on a Debian
+/// system, as root. Takes about ten seconds for each mutant on 2 idle cores, and minutes for one that the unit tests do
+/// not notice; there are more than a thousand. A mutant that no test notices is an error: write a test, or exclude it
+/// in .cargo/mutants.toml with the reason.
 #[derive(Args)]
 pub struct Mutants {
     /// Tries N mutants, evenly spread [default: all]
@@ -80,7 +80,9 @@ const NAME: &str = "mutants";
 enum Tests {
     /// The unit tests of the crate of the mutant: most mutants are found by them, in seconds.
     Unit,
-    /// All tests of the library and the modules, without those of `deb`.
+    /// All tests of the module of the mutant.
+    OfModule,
+    /// All tests of the library and the modules, without those of `deb`: for mutants of the library.
     OfModules,
     /// All tests but those of `deb`, with conformance and thinned fault injection.
     All,
@@ -151,7 +153,7 @@ impl Mutants {
             names.retain(|name| !tried.0.contains_key(name));
         }
         ensure!(!names.is_empty(), "every mutant has a record in {}: omit --untried", records.display());
-        let obstacle = if names.iter().any(|name| is_of_deb(name)) { debian::obstacle(sh)? } else { None };
+        let obstacle = if names.iter().any(|name| Part::of(name) == Part::Deb) { debian::obstacle(sh)? } else { None };
         if let Some(why) = obstacle {
             bail!("trying mutants of deb failed: {why}; or choose other files with --file");
         }
@@ -171,12 +173,13 @@ impl Mutants {
     /// Runs more tests on the mutants that those of their packages have not noticed.
     fn try_missed(&self, sh: &Shell, program: &Path, outcomes: &mut Outcomes) -> Result<()> {
         let stages = [
-            (Tests::OfModules, false, "the tests of all modules"),
-            (Tests::All, false, "all tests"),
-            (Tests::Debian, true, "the tests on a Debian system"),
+            (Tests::OfModule, &[Part::Module][..], "the tests of their module"),
+            (Tests::OfModules, &[Part::Library], "the tests of all modules"),
+            (Tests::All, &[Part::Module, Part::Library], "all tests"),
+            (Tests::Debian, &[Part::Deb], "the tests on a Debian system"),
         ];
-        for (tests, of_deb, text) in stages {
-            let names: Vec<_> = outcomes.missed().filter(|name| is_of_deb(name) == of_deb).collect();
+        for (tests, parts, text) in stages {
+            let names: Vec<_> = outcomes.missed().filter(|name| parts.contains(&Part::of(name))).collect();
             if names.is_empty() {
                 continue;
             }
@@ -226,12 +229,14 @@ impl Mutants {
         let packages: &[&str] = match tests {
             Tests::OfModules => &["--test-package", OF_MODULES],
             Tests::All => &["--test-package", ALL_TESTS],
-            Tests::Unit | Tests::Debian => &[],
+            Tests::Unit | Tests::OfModule | Tests::Debian => &[],
         };
         // The proofs of the package crash are ignored by cargo test.
         let chosen_tests: &[&str] = match tests {
             Tests::Unit => &["--lib", "--locked"],
-            Tests::OfModules | Tests::All => &["--lib", "--bins", "--tests", "--locked", "--", "--include-ignored"],
+            Tests::OfModule | Tests::OfModules | Tests::All => {
+                &["--lib", "--bins", "--tests", "--locked", "--", "--include-ignored"]
+            }
             Tests::Debian => &["--test", "debian", "--locked"],
         };
         // Nobody debugs a mutant, and without debug information the tests are linked faster.
@@ -299,9 +304,26 @@ fn only<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     names.chunks(100).flat_map(|names| ["--re".to_owned(), names.join("|")]).collect()
 }
 
-/// Whether the mutant `name` is one of the module `deb`.
-fn is_of_deb(name: &str) -> bool {
-    name.starts_with("modules/deb/")
+/// The part of the code that a mutant changes: it decides which tests may notice it.
+#[derive(Debug, PartialEq, Eq)]
+enum Part {
+    /// The library, which the tests of all modules run.
+    Library,
+    /// The module `deb`, with tests that need a Debian system.
+    Deb,
+    /// Another module.
+    Module,
+}
+
+impl Part {
+    /// The part of the mutant `name`, which begins with its file.
+    fn of(name: &str) -> Self {
+        match name.split('/').nth(1) {
+            Some("mender-update-module") => Self::Library,
+            Some(DEB) => Self::Deb,
+            _ => Self::Module,
+        }
+    }
 }
 
 /// A regular expression that matches `name` and nothing else.
@@ -336,6 +358,13 @@ mod tests {
             Mutants { sample: Some(5), offset: 3, file, untried: true, unit_tests: true, jobs: 2, write: true };
         let options = "--sample 5 --offset 3 --file a.rs --untried --unit-tests --write";
         assert_eq!(mutants.command(), format!("cargo xtask mutants {options}"));
+    }
+
+    #[test]
+    fn the_part_of_a_mutant_is_that_of_its_file() {
+        let files = ["mender-update-module/src/name.rs", "deb/src/name.rs", "web-file/src/deb/name.rs"];
+        let parts = files.map(|file| Part::of(&format!("modules/{file}:1:2: replace f")));
+        assert_eq!(parts, [Part::Library, Part::Deb, Part::Module]);
     }
 
     #[test]
