@@ -22,7 +22,6 @@ use crate::payload_name::{distinct, mapped};
 ///
 /// Example: container-artifact-gen -n shop-2 -t raspberrypi3 --project shop --run --publish 80:8080 localhost/shop:2
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment)]
 pub struct Container {
     /// Images of the project
     #[arg(value_name = "IMAGE", required = true)]

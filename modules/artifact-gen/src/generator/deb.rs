@@ -19,7 +19,6 @@ use crate::payload_name::{distinct, is_accepted, mapped};
 ///
 /// Example: deb-artifact-gen -n release-2 -t raspberrypi3 app_2.0_arm64.deb --remove old-app
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment)]
 pub struct Deb {
     /// Packages, and tar archives of packages
     #[arg(value_name = "FILE", required_unless_present = "remove")]

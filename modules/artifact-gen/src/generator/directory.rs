@@ -20,7 +20,6 @@ use crate::tar::Archive;
 ///
 /// Example: directory-artifact-gen -n release-2 -t raspberrypi3 -d /srv/app --owner root app/
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment)]
 pub struct Directory {
     /// A directory, or a tar archive of one
     #[arg(value_name = "FILE")]

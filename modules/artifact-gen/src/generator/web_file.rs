@@ -17,7 +17,6 @@ use crate::options::Options;
 ///
 /// Example: web-file-artifact-gen -n release-2 -t raspberrypi3 index.html style.css
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment)]
 pub struct WebFile {
     /// Files of the web root
     #[arg(value_name = "FILE", required = true)]
