@@ -76,16 +76,11 @@ impl Dist {
 
     /// The requirements of the command. They depend on the C library, so rustup adds missing musl targets first.
     pub fn needs(&self, sh: &Shell) -> Result<Needs> {
-        Ok(self.compiling(sh)?.and(Needs::packages(TOOLS)))
-    }
-
-    /// The requirements of the executables, without those of their packages.
-    fn compiling(&self, sh: &Shell) -> Result<Needs> {
         let targets = self.targets();
         toolchain::add_musl(sh, &targets, self.libc)?;
         let active = Active::find(sh)?;
         let compiling = targets.iter().flat_map(|target| target.needs(toolchain::libc(&active, target, self.libc)));
-        Ok(Needs::packages(&compiling.collect::<Vec<_>>()))
+        Ok(Needs::packages(&compiling.collect::<Vec<_>>()).and(Needs::packages(TOOLS)))
     }
 
     fn targets(&self) -> Vec<&'static Target> {
@@ -136,10 +131,8 @@ impl Dist {
         let jobs = Job::all(&out, &workspace, &chosen);
         let inputs = Inputs::read(sh, &workspace.root)?;
         let is_stale = !stale(sh, &workspace, &inputs, &jobs, self.libc, self.rebuild)?.is_empty();
-        let compiling = if is_stale { self.compiling(sh)? } else { Needs::default() };
-        let packaging = Needs::packages(if is_stale { TOOLS } else { &[] }).and(others);
-        compiling.clone().and(packaging.clone()).check(sh)?;
-        compiling.provide(sh)?;
+        let needs = if is_stale { self.needs(sh)?.and(others) } else { others };
+        needs.check(sh)?;
         let locks = lock(&workspace)?;
         let inputs = Inputs::read(sh, &workspace.root)?;
         let stale = stale(sh, &workspace, &inputs, &jobs, self.libc, self.rebuild)?;
@@ -149,9 +142,9 @@ impl Dist {
         if !stale.is_empty() {
             // Everything that is made of the packages is outdated.
             workspace.collections().try_for_each(|name| remove(&out.join(name)))?;
-            self.update(sh, &workspace, &inputs, &stale, &packaging)?;
+            self.update(sh, &workspace, &inputs, &stale, &needs)?;
         } else {
-            packaging.provide(sh)?;
+            needs.provide(sh)?;
         }
         let sources = write_sources(sh, &workspace, &out)?;
         remove_outdated(&out, &workspace, &sources)?;
@@ -163,24 +156,22 @@ impl Dist {
         Ok(Built { packages, sources, out, epoch: inputs.epoch, workspace, rows, sizes, _locks: locks })
     }
 
-    /// Takes the packages of the jobs `stale` from the cache or builds them, and installs the requirements `packaging`
+    /// Takes the packages of the jobs `stale` from the cache or builds them, and installs the requirements `needs`
     /// meanwhile.
-    fn update(
-        &self,
-        sh: &Shell,
-        workspace: &Workspace,
-        inputs: &Inputs,
-        stale: &[&Job],
-        packaging: &Needs,
-    ) -> Result<()> {
+    fn update(&self, sh: &Shell, workspace: &Workspace, inputs: &Inputs, stale: &[&Job], needs: &Needs) -> Result<()> {
         for module in workspace.modules.iter().chain(&workspace.tools) {
             package::check_version(workspace, module)?;
             package::check_assets(workspace, module)?;
         }
         let targets: Vec<&'static Target> =
             TARGETS.iter().filter(|row| stale.iter().any(|job| job.target == *row)).collect();
-        // Debian's packages come from the network and are unpacked, while the toolchains use the processors.
-        let tools = |sh: &Shell| packaging.provide(sh).and_then(|()| tools::cargo_auditable(sh));
+        let directory = sh.current_dir();
+        // Debian's packages come from the network and are unpacked, while the toolchains use the processors. They are
+        // needed when the executables are linked.
+        let tools = |sh: &Shell| {
+            let (installed, auditable) = both(|| needs.provide(&shell_in(&directory)?), || tools::cargo_auditable(sh));
+            installed.and(auditable)
+        };
         let (toolchains, auditable) = toolchain::provide(sh, &workspace.target, &targets, self.libc, tools)?;
         fs::create_dir_all(workspace.root.join("dist")).context("creating the directory dist failed")?;
         let cached = PackageCache::of_user()?;
