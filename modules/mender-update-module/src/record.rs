@@ -294,7 +294,7 @@ mod tests {
                 let units = r#"{"units":{"stop":["bad-stop"],"restart":["bad-restart"],"start":["good"]}}"#;
                 let guard = serde_json::from_str(units).unwrap();
                 let record = RecordOf::<Website>::new(Website { destination: "/srv".into() }, guard);
-                for trigger in [Trigger::Boot, Trigger::Call] {
+                for trigger in [Trigger::Boot, Trigger::Call, Trigger::Boot] {
                     record.stop_units(trigger);
                     record.start_units(trigger);
                 }
