@@ -119,21 +119,24 @@ impl Mutants {
         let all = names.len() as u32;
         let shards = self.sample.map_or(1, |sample| all.div_ceil(sample));
         let shard = format!("{}/{shards}", self.offset % shards);
-        let mut outcomes = step(format!("mutants, part {shard} of {all}"), |step| {
+        let mut outcomes = Outcomes::default();
+        let mut completed = step(format!("mutants, part {shard} of {all}"), |step| {
             let spread = ["--shard", &shard, "--sharding", "round-robin"].map(str::to_owned);
             let named = if self.untried { only(names.iter().map(String::as_str)) } else { Vec::new() };
             let chosen = [self.chosen(), named, spread.to_vec()].concat();
-            self.try_mutants(sh, step, &program, Tests::Unit, &chosen)
-        })?;
+            self.try_mutants(sh, step, &program, Tests::Unit, &chosen, &mut outcomes)
+        });
         if !self.unit_tests {
-            self.try_missed(sh, &program, &mut outcomes)?;
+            completed = completed.and_then(|()| self.try_missed(sh, &program, &mut outcomes));
         }
         println!("{}", outcomes.table());
-        if self.write {
-            // Other tests may notice what those of the crate do not.
-            let final_ones = if self.unit_tests { outcomes.without_missed() } else { outcomes.clone() };
+        if self.write && !outcomes.0.is_empty() {
+            // Tests that did not run may notice what the others do not.
+            let partial = self.unit_tests || completed.is_err();
+            let final_ones = if partial { outcomes.without_missed() } else { outcomes.clone() };
             self.write(sh, &program, &path, &final_ones)?;
         }
+        completed?;
         let missed: Vec<_> = outcomes.missed().collect();
         ensure!(
             missed.is_empty(),
@@ -170,7 +173,7 @@ impl Mutants {
         evidence::write(sh, NAME, &self.command(), &page)
     }
 
-    /// Runs more tests on the mutants that those of their packages have not noticed.
+    /// Runs more tests on the mutants that the unit tests have not noticed.
     fn try_missed(&self, sh: &Shell, program: &Path, outcomes: &mut Outcomes) -> Result<()> {
         let stages = [
             (Tests::OfModule, &[Part::Module][..], "the tests of their module"),
@@ -185,12 +188,15 @@ impl Mutants {
             }
             let title = format!("{} of these mutants with {text}", names.len());
             let chosen = [self.chosen(), only(names.into_iter())].concat();
-            outcomes.replace(step(title, |step| self.try_mutants(sh, step, program, tests, &chosen))?);
+            step(title, |step| self.try_mutants(sh, step, program, tests, &chosen, outcomes))?;
         }
         Ok(())
     }
 
-    /// Runs `tests` on the mutants of the options `chosen`.
+    /// Runs `tests` on the mutants of the options `chosen`, and adds their outcomes to `outcomes`.
+    ///
+    /// # Errors
+    /// When cargo-mutants ended before it had tried all of them, too: the outcomes of the others are added.
     fn try_mutants(
         &self,
         sh: &Shell,
@@ -198,21 +204,23 @@ impl Mutants {
         program: &Path,
         tests: Tests,
         chosen: &[String],
-    ) -> Result<Outcomes> {
+        outcomes: &mut Outcomes,
+    ) -> Result<()> {
         let output = sh.current_dir().join("target/mutants");
         directory::empty(&output)?;
         let mut mutants = self.limited(sh, program, &output, tests, chosen)?;
         if tests == Tests::Debian {
             mutants = mutants.env(debian::SYSTEM, debian::system(sh)?);
         }
-        let result = cargo(step, mutants);
-        let outcomes = Outcomes::read(&output.join("mutants.out"));
         // cargo-mutants fails if a mutant is missed, too.
-        match (outcomes, result) {
-            (Ok(outcomes), Ok(_)) => Ok(outcomes),
-            (Ok(outcomes), Err(_)) if !outcomes.0.is_empty() => Ok(outcomes),
-            (Err(error), Ok(_)) => Err(error),
-            (_, Err(error)) => Err(error.context("cargo-mutants failed: see target/mutants/mutants.out/log")),
+        let result = cargo(step, mutants).context("cargo-mutants failed: see target/mutants/mutants.out/log");
+        let directory = output.join("mutants.out");
+        match (Outcomes::read(&directory), result) {
+            (Ok(new), result) => {
+                outcomes.replace(new.clone());
+                new.require_all(&directory).or_else(|error| result.and(Err(error)))
+            }
+            (Err(error), result) => result.and(Err(error)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 const CAUGHT: &str = "caught";
@@ -28,6 +28,20 @@ impl Outcomes {
             all.extend(names.lines().map(|name| (name.to_owned(), outcome.to_owned())));
         }
         Ok(Self(all))
+    }
+
+    /// Checks that these are the outcomes of all mutants of the run that wrote to `directory`.
+    ///
+    /// # Errors
+    /// When the run ended early.
+    pub fn require_all(&self, directory: &Path) -> Result<()> {
+        let path = directory.join("mutants.json");
+        let text = fs::read(&path).with_context(|| format!("reading {} failed", path.display()))?;
+        let chosen: Vec<Value> =
+            serde_json::from_slice(&text).with_context(|| format!("invalid {}", path.display()))?;
+        let (tried, all) = (self.0.len(), chosen.len());
+        ensure!(tried == all, "cargo-mutants ended early: {tried} of {all} mutants were tried: run it again");
+        Ok(())
     }
 
     /// The last outcome of each mutant in `records`.
@@ -132,6 +146,18 @@ mod tests {
     fn what_is_not_noticed_is_left_out_of_the_others() {
         let others = outcomes([&[0], &[1], &[2], &[3]]).without_missed();
         assert_eq!(others.0.into_keys().collect::<Vec<_>>(), ["a.rs:0", "a.rs:2", "a.rs:3"]);
+    }
+
+    #[test]
+    fn a_run_that_ended_early_is_an_error() {
+        let (outcomes, directory) = (outcomes([&[0], &[1], &[], &[]]), tempfile::tempdir().unwrap());
+        let check = |text: &str| {
+            fs::write(directory.path().join("mutants.json"), text).unwrap();
+            outcomes.require_all(directory.path())
+        };
+        check("[{}, {}]").unwrap();
+        assert!(check("[{}, {}, {}]").unwrap_err().to_string().contains("2 of 3 mutants were tried"));
+        assert!(check("[{").is_err());
     }
 
     #[test]
