@@ -1,5 +1,6 @@
 //! A device for unit tests: dpkg and apt of this machine, with directories that belong to one test.
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::panic;
@@ -10,7 +11,9 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use mender_update_module_test::debian::{Package, own_mounts};
 use mender_update_module_test::privileged::or_skipped;
+use rustix::fs::Mode;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
+use rustix::process::umask;
 use tar::{EntryType, Header};
 
 use crate::apt::get::Transaction;
@@ -30,16 +33,12 @@ use crate::rollback::source::{New, Recorded, Source};
 /// The directories that are empty at the beginning of a test.
 const OWN: [&str; 5] = ["/etc", "/run", "/srv", "/var", "/root"];
 
-/// Runs `test` on a thread with mounts of its own, where nothing is installed. Says why and returns where this process
-/// may not mount, or this machine has no dpkg.
+/// Runs `test` on a thread with mounts and a umask of its own, where nothing is installed. Says why and returns where
+/// this process may not mount, or this machine has no dpkg.
 pub fn on_device(test: impl FnOnce() + Send) {
-    let prepared = || {
-        ensure!(Path::new("/usr/bin/apt-get").exists(), "apt is not installed");
-        own_mounts()?;
-        mount_own()
-    };
     let run = || {
-        if or_skipped(prepared()).is_some() {
+        if or_skipped(mount_own()).is_some() {
+            make_own().unwrap();
             test();
         }
     };
@@ -50,12 +49,22 @@ pub fn on_device(test: impl FnOnce() + Send) {
 }
 
 fn mount_own() -> Result<()> {
+    ensure!(Path::new("/usr/bin/apt-get").exists(), "apt is not installed");
+    own_mounts()?;
     // What a test breaks must not reach the programs of this machine.
-    mount_bind("/usr", "/usr")?;
+    mount_bind("/usr", "/usr").context("mounting /usr failed")?;
     mount_remount("/usr", MountFlags::BIND | MountFlags::RDONLY, "").context("making /usr read-only failed")?;
     for directory in OWN {
-        mount("tmpfs", directory, "tmpfs", MountFlags::empty(), Some(c"mode=755"))?;
+        mount("tmpfs", directory, "tmpfs", MountFlags::empty(), Some(c"mode=755"))
+            .with_context(|| format!("mounting a tmpfs on {directory} failed"))?;
     }
+    Ok(())
+}
+
+/// Makes the directories and files of a device where nothing is installed.
+fn make_own() -> Result<()> {
+    // A mount namespace has a umask of its own. That of a device decides about permissions.
+    umask(Mode::WGRP | Mode::WOTH);
     symlink("/run", "/var/run")?;
     for directory in ["info", "updates", "triggers", "alternatives"] {
         fs::create_dir_all(Path::new("/var/lib/dpkg").join(directory))?;
@@ -63,6 +72,8 @@ fn mount_own() -> Result<()> {
     for directory in ["/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial", "/var/log/apt", "/var/tmp"] {
         fs::create_dir_all(directory)?;
     }
+    // It may be in one of the directories that are empty now.
+    fs::create_dir_all(env::temp_dir())?;
     fs::write("/var/lib/dpkg/status", "")?;
     Ok(())
 }

@@ -243,8 +243,11 @@ impl Package {
             let writing = || format!("writing {} failed", path.display());
             fs::create_dir_all(path.parent().unwrap_or(&path)).with_context(writing)?;
             fs::write(&path, content).with_context(writing)?;
-            let mode = if content.starts_with("#!") { 0o755 } else { 0o644 };
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).with_context(writing)
+            let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+            // The package has the same permissions with any umask; dpkg-deb refuses some.
+            let mut above = path.ancestors().skip(1).take_while(|above| above.starts_with(&tree));
+            above.try_for_each(|above| set(above, 0o755)).with_context(writing)?;
+            set(&path, if content.starts_with("#!") { 0o755 } else { 0o644 }).with_context(writing)
         };
         let architecture = if self.control.contains("\nArchitecture: ") { "" } else { "Architecture: all\n" };
         write(tree.join("DEBIAN/control"), &format!("{}{architecture}", self.control))?;
@@ -261,7 +264,7 @@ impl Package {
             let names = self.files.iter().map(|(path, _)| path.trim_start_matches('/'));
             let sums =
                 Command::new("md5sum").args(names).current_dir(&tree).output().context("starting md5sum failed")?;
-            fs::write(tree.join("DEBIAN/md5sums"), sums.stdout).context("writing md5sums failed")?;
+            write(tree.join("DEBIAN/md5sums"), &String::from_utf8_lossy(&sums.stdout))?;
         }
         let deb = directory.path().join("package.deb");
         let built = Command::new("dpkg-deb")
