@@ -327,8 +327,9 @@ mod tests {
     #[test]
     fn an_update_that_has_not_ended_has_a_path() {
         let directory = tempfile::tempdir().unwrap();
-        let path = |record: &str| directory.path().join("module").join(record);
-        let journal = Journal::new(&directory.path().join("module"));
+        let module = directory.path().canonicalize().unwrap().join("module");
+        let path = |record: &str| module.join(record);
+        let journal = Journal::new(&module);
         assert_eq!((journal.not_ended().unwrap(), journal.unrestored().unwrap()), (None, Vec::new()));
         journal.write(&1).unwrap();
         assert_eq!(journal.current(), path("journal.json"));

@@ -286,10 +286,12 @@ mod tests {
     #[test]
     fn a_path_may_have_as_many_symlinks_as_in_the_kernel() {
         let directory = tempfile::tempdir().unwrap();
-        let path = |number: u32| directory.path().join(number.to_string());
+        // Symlinks above the directory would count, too.
+        let root = directory.path().canonicalize().unwrap();
+        let path = |number: u32| root.join(number.to_string());
         fs::write(path(0), "").unwrap();
         (0..=SYMLINKS_MAX).for_each(|number| symlink(path(number), path(number + 1)).unwrap());
-        assert_eq!(follow(&path(SYMLINKS_MAX)).unwrap().whole(), path(0).canonicalize().unwrap());
+        assert_eq!(follow(&path(SYMLINKS_MAX)).unwrap().whole(), path(0));
         assert!(follow(&path(SYMLINKS_MAX + 1)).is_err() && fs::metadata(path(SYMLINKS_MAX + 1)).is_err());
     }
 }
