@@ -150,7 +150,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let call = command(NAME);
         // The shell is the client, until the call is supervised. The log is no pipe.
-        let script = "\"$@\" 2>/dev/null & until [ -e \"$MENDER_TEST_FILE\" ]; do sleep 0.02; done";
+        let script =
+            "\"$@\" 2>/dev/null & until [ -e \"$MENDER_TEST_FILE\" ]; do sleep 0.02; kill -0 $! || exit 1; done";
         let mut client = Command::new("sh");
         client.args(["-c", script, "sh"]).arg(call.get_program()).args(call.get_args());
         client.envs(call.get_envs().filter_map(|(name, value)| Some((name, value?))));
