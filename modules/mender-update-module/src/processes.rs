@@ -25,8 +25,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// `__WALL` of waitid(2): also children that end without SIGCHLD. Linux before 4.7 refuses it, and `/proc` is read.
 const ALL: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
 
-/// Looks for any child, without waiting for it.
-const LOOK: WaitIdOptions = ALL.union(WaitIdOptions::EXITED).union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT);
+/// Polls any child, without waiting for it.
+const ANY: WaitIdOptions = ALL.union(WaitIdOptions::EXITED).union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT);
 
 /// Whether this process is about to end: threads that wait for a killed program must not continue.
 static ENDING: AtomicBool = AtomicBool::new(false);
@@ -60,7 +60,7 @@ pub(crate) fn adopt_orphans() {
 /// The process IDs of the children of this process.
 pub(crate) fn children() -> Vec<u32> {
     // Before most programs there are none, which one call shows. Reading `/proc` takes several for each process.
-    if matches!(waitid(WaitId::All, LOOK), Err(Errno::CHILD)) {
+    if matches!(waitid(WaitId::All, ANY), Err(Errno::CHILD)) {
         return Vec::new();
     }
     let own = process::id();

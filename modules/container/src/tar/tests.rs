@@ -86,6 +86,7 @@ fn hostile_headers_are_errors_in_bounded_time_and_memory() {
     let many = entry("a", b"").repeat(ENTRIES + 1);
     assert!(fails(&many).contains("more than"));
 }
+
 /// The first entry of `archive`.
 fn first(archive: &[u8]) -> Entry {
     Reader::new(archive).next().unwrap().unwrap()

@@ -226,6 +226,7 @@ mod tests {
         let error = format!("{:#}", below.up(above).map(drop).unwrap_err());
         assert!(error.contains("another program moved it"), "{error}");
     }
+
     fn example() -> (tempfile::TempDir, Dir) {
         let directory = tempfile::tempdir().unwrap();
         let opened = Dir::open(directory.path()).unwrap();
@@ -282,12 +283,12 @@ mod tests {
     #[test]
     fn the_exchange_is_tried_without_a_trace() {
         let (directory, opened) = example();
-        let name = FileName::new("live").unwrap();
+        let name = FileName::new("active").unwrap();
         assert!(opened.check_exchange(&name).is_err(), "no such directory");
         std_fs::remove_dir(directory.path().join("trial")).unwrap();
-        let live = opened.make_child(&name, 0o700).unwrap().inode().unwrap();
+        let active = opened.make_child(&name, 0o700).unwrap().inode().unwrap();
         opened.check_exchange(&name).unwrap();
-        assert_eq!(opened.inode_of(&name).unwrap(), Some(live));
+        assert_eq!(opened.inode_of(&name).unwrap(), Some(active));
         assert_eq!(opened.names().unwrap(), [name]);
     }
 
