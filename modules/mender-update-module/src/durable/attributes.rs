@@ -186,6 +186,8 @@ fn named(attribute: &OsStr, error: Errno) -> io::Error {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use rustix::process::geteuid;
+
     use super::super::Dir;
     use super::*;
     use crate::name::FileName;
@@ -241,9 +243,11 @@ mod tests {
         assert_eq!(Attributes::of_symlink(&meta), expected);
     }
 
-    /// The entries of an ACL that lets the user 33 read: version, and tag, permissions and ID of each (acl(5)).
+    /// The entries of an ACL that lets the user of this process read: version, and tag, permissions and ID of each
+    /// (acl(5)). A user namespace may have no other user.
     fn acl() -> Vec<u8> {
-        let entries = [(1_u16, 7_u16, u32::MAX), (2, 4, 33), (4, 5, u32::MAX), (16, 5, u32::MAX), (32, 5, u32::MAX)];
+        let user = geteuid().as_raw();
+        let entries = [(1_u16, 7_u16, u32::MAX), (2, 4, user), (4, 5, u32::MAX), (16, 5, u32::MAX), (32, 5, u32::MAX)];
         let entries = entries.map(|(tag, permissions, id)| {
             [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
         });
