@@ -85,6 +85,7 @@ impl PowerLoss {
     /// # Errors
     /// A point is bad or failed. In a negative control: as [`table::negative_control`].
     pub fn run(self, sh: &Shell, record: &Record) -> Result<String> {
+        let points = self.points()?; // refuses an unknown module before anything is installed or built
         self.needs(sh)?.provide(sh)?;
         let target = self.target()?;
         let _lock = scenarios::lock(sh)?;
@@ -92,7 +93,6 @@ impl PowerLoss {
         let mut setup = scenarios::setups(sh, &[(target, self.machine)])?.pop().context("no setup of the machine")?;
         // In a negative control every point runs with and without syncs: only their absence may make it bad.
         let executables: Vec<_> = [None].into_iter().chain(executable.as_ref().map(Some)).collect();
-        let points = self.points(&setup)?;
         let points: Vec<_> = points.iter().flat_map(|point| executables.iter().map(move |it| (point, *it))).collect();
         if points.len() >= scenarios::SNAPSHOT_SCENARIOS {
             setup.snapshot = setup.create_power_loss_snapshot()?;
@@ -133,11 +133,11 @@ impl PowerLoss {
     }
 
     /// The chosen points.
-    fn points(&self, setup: &Setup) -> Result<Vec<Point>> {
+    fn points(&self) -> Result<Vec<Point>> {
         if self.negative_control {
             return power_loss::negative_control(self.count);
         }
-        let known = setup.modules();
+        let known = power_loss::modules(self.machine.machine);
         if let Some(unknown) = self.module.iter().find(|module| !known.contains(&module.as_str())) {
             bail!("no module {unknown} on {}: use one of {}", self.machine.machine, known.join(", "));
         }

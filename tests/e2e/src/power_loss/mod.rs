@@ -74,16 +74,16 @@ const LOSS: &str = "pi: power loss: ";
 /// The start of a line on the console that reports a call of the module.
 const STATE: &str = "pi: state ";
 
+/// The modules that lose power on `machine`.
+pub fn modules(machine: &str) -> Vec<&'static str> {
+    scenarios::modules(machine).collect()
+}
+
 /// The commands of a power loss, which [`Setup::lose_power`] runs.
 impl Setup {
-    /// The modules that lose power on this machine.
-    pub fn modules(&self) -> Vec<&'static str> {
-        scenarios::modules(self.image.board().machine).collect()
-    }
-
     /// As [`Setup::create_snapshot`], with everything that points of different modules have in common.
     pub fn create_power_loss_snapshot(&self) -> Result<Option<Snapshot>> {
-        let modules = self.modules();
+        let modules = modules(self.image.board().machine);
         let subjects: Vec<_> = SUBJECTS.into_iter().filter(|subject| modules.contains(&subject.module)).collect();
         self.create_prepared_snapshot(|device| subjects.iter().try_for_each(|subject| prepare(device, subject)))
     }
