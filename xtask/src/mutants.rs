@@ -45,7 +45,7 @@ const PROCESSOR_SECONDS: u32 = 240;
 /// The unit tests of its crate run on each mutant, then the tests of its module (for the library, of all modules), then
 /// conformance and a few faults of every kind, on those that are not noticed yet; on those of deb the tests on a Debian
 /// system, as root. Takes about ten seconds for each mutant on 2 idle cores, and minutes for one that the unit tests do
-/// not notice; there are more than a thousand. A mutant that no test notices is an error: write a test, or exclude it
+/// not notice; there are more than 3000. A mutant that no test notices is an error: write a test, or exclude it
 /// in .cargo/mutants.toml with the reason.
 #[derive(Args)]
 pub struct Mutants {
