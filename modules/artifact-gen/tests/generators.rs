@@ -176,8 +176,8 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "directory -d /srv/app index.html",
-        "unpacking the archive \"update.tar\" failed: reading the archive failed: it ends without an end marker: it is \
-         truncated, compressed or empty: failed to fill whole buffer",
+        "making an artifact of index.html failed: unpacking the archive \"update.tar\" failed: reading the archive failed: \
+         it ends without an end marker: it is truncated, compressed or empty: failed to fill whole buffer",
     ),
     (
         "deb native.deb index.html",
@@ -207,6 +207,8 @@ const BAD: &[(&str, &str)] = &[
          100 characters",
     ),
     ("container --project shop shop.tar", "invalid options: use exactly one of --run, --compose and --quadlet"),
+    // Options are checked before images are exported, which takes minutes.
+    ("container --project shop missing:1", "invalid options: use exactly one of --run, --compose and --quadlet"),
     (
         "container --project shop --run none.tar",
         "archive none.tar not found: give the path of an archive, or the name of an image such as localhost/app:1",

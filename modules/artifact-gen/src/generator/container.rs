@@ -56,6 +56,7 @@ impl Generator for Container {
 
     fn draft(&self, tmp: &Path) -> Result<Draft> {
         let project = Name::try_from(self.project.clone())?;
+        self.definition.require_valid()?; // before images are exported, which takes minutes
         let mut files = Vec::new();
         let mut images: BTreeMap<String, Value> = BTreeMap::new();
         for name in &self.images {

@@ -55,11 +55,24 @@ pub struct DefinitionOptions {
 }
 
 impl DefinitionOptions {
+    /// Checks the options alone.
+    ///
+    /// # Errors
+    /// When not exactly one form is given, or an option does not belong to it.
+    pub fn require_valid(&self) -> Result<()> {
+        let forms = [self.run.is_some(), !self.compose.is_empty(), !self.quadlet.is_empty()];
+        ensure!(
+            forms.into_iter().filter(|given| *given).count() == 1,
+            "invalid options: use exactly one of --run, --compose and --quadlet"
+        );
+        self.require_no_run_options()
+    }
+
     /// The keys of the meta-data, and the payload files that belong to them. `images` are the names of the artifact's
     /// images, `archives` are its archives of images, and `output` is the path of the artifact.
     ///
     /// # Errors
-    /// When not exactly one form is given, an option does not belong to it, or a file cannot be read.
+    /// When a file cannot be read, or the service needs a file.
     pub fn build(
         &self,
         images: &[String],
@@ -67,12 +80,6 @@ impl DefinitionOptions {
         output: &Path,
         tmp: &Path,
     ) -> Result<(Map<String, Value>, Vec<PayloadFile>)> {
-        let forms = [self.run.is_some(), !self.compose.is_empty(), !self.quadlet.is_empty()];
-        ensure!(
-            forms.into_iter().filter(|given| *given).count() == 1,
-            "invalid options: use exactly one of --run, --compose and --quadlet"
-        );
-        self.require_no_run_options()?;
         let mut keys = Map::new();
         let mut files = Vec::new();
         match &self.run {
@@ -207,10 +214,10 @@ mod tests {
         let none = DefinitionOptions::default();
         let both = DefinitionOptions { run: Some(None), compose: vec!["a.yaml".into()], ..none.clone() };
         for options in [none.clone(), both] {
-            let error = build(&options, &["a:1"]).unwrap_err().to_string();
+            let error = options.require_valid().unwrap_err().to_string();
             assert!(error.contains("exactly one of"), "{error}");
         }
         let mixed = DefinitionOptions { quadlet: vec!["a.container".into()], publish: vec!["1".into()], ..none };
-        assert!(build(&mixed, &["a:1"]).unwrap_err().to_string().contains("option --publish refused"));
+        assert!(mixed.require_valid().unwrap_err().to_string().contains("option --publish refused"));
     }
 }

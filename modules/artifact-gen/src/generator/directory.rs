@@ -80,7 +80,9 @@ impl Generator for Directory {
     }
 
     fn check(&self, draft: &Draft, _scratch: &Path) -> Result<Checked> {
-        let checked = check(&draft.content)?;
+        let checked = check(&draft.content);
+        // The archive has another name in the artifact: an error has to name the user's file.
+        let checked = checked.with_context(|| format!("making an artifact of {} failed", self.tree.display()))?;
         let facts = vec![
             ("destination", vec![checked.destination.display().to_string()]),
             ("entries", vec![checked.entries.to_string()]),
