@@ -15,6 +15,7 @@ use host::directory;
 use host::status::step;
 use xshell::{Shell, cmd};
 
+use crate::dist::modules;
 use crate::dist::source::{self, manifest};
 use crate::layer::Layer;
 use crate::record::Record;
@@ -112,8 +113,7 @@ impl Module {
             return Err(error).context("making the module failed, and its files are removed");
         }
         Layer::default().run(sh).context("the module is made, but not the layer: run cargo xtask layer")?;
-        self.print_next_steps(&files, &self.with_generated(paths));
-        Ok(())
+        self.print_next_steps(sh, &files, &self.with_generated(paths))
     }
 
     /// Checks that the name is valid for a Debian package, a crate and a payload type, and not taken.
@@ -211,8 +211,11 @@ impl Module {
         Ok(())
     }
 
-    fn print_next_steps(&self, files: &BTreeMap<PathBuf, String>, paths: &[PathBuf]) {
+    fn print_next_steps(&self, sh: &Shell, files: &BTreeMap<PathBuf, String>, paths: &[PathBuf]) -> Result<()> {
         let name = &self.name;
+        let metadata = modules::metadata(sh)?;
+        let target = modules::target_directory(&metadata)?;
+        let target = target.strip_prefix(sh.current_dir()).unwrap_or(target).display();
         let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
         for path in files.keys() {
             println!("    {}", path.display());
@@ -220,7 +223,7 @@ impl Module {
         println!(
             "The module {name} replaces one file. Change it, and test it with\n    \
              cargo test --package {name}\n    \
-             cargo xtask conformance --module target/debug/{name}\n    \
+             cargo xtask conformance --module {target}/debug/{name}\n    \
              cargo xtask crash --module {name}\n    \
              cargo xtask dist --arch arm64\n\
              After a change, cargo xtask layer updates its recipe. CONTRIBUTING.md describes the files.\n\
@@ -229,6 +232,7 @@ impl Module {
              cargo xtask layer",
             paths.join(" \\\n          ")
         );
+        Ok(())
     }
 }
 
