@@ -27,7 +27,7 @@ pub struct Docs {
     /// Makes the diagrams only
     #[arg(long, conflicts_with = "commands")]
     diagrams: bool,
-    /// Runs the commands of the pages in temporary directories instead, which takes a minute
+    /// Runs the commands of the pages in temporary directories instead, which takes minutes
     #[arg(long)]
     commands: bool,
 }
