@@ -1,5 +1,6 @@
 //! `cargo xtask mutants`: changes the code in small ways, one at a time, and checks that the tests notice.
 
+mod isolation;
 mod outcomes;
 
 use std::path::Path;
@@ -14,8 +15,8 @@ use xshell::{Cmd, Shell, cmd};
 use crate::debian;
 use crate::dist::tools;
 use crate::evidence::{self, Records};
-use crate::needs::is_root;
 use crate::record::Record;
+use isolation::{UNSHARE, isolation};
 use outcomes::Outcomes;
 
 /// The packages whose code is mutated.
@@ -282,24 +283,6 @@ impl Mutants {
     }
 }
 
-/// Runs a command in namespaces of its own (unshare(1)).
-const UNSHARE: &str = "unshare";
-
-/// The script of the first process of a namespace, which runs a command: a shell waits for the orphans of the tests,
-/// cargo-mutants would leave them as zombies.
-const INIT: &str = "\"$@\"; exit $?";
-
-/// The options for namespaces of processes and mounts, and their first process. A mutant of the code that kills
-/// programs may kill every process that it finds; and however the tests end, none of their mounts remains.
-fn isolation() -> Result<Vec<&'static str>> {
-    let mut options = vec!["--pid", "--fork", "--kill-child", "--mount-proc"];
-    if !is_root()? {
-        options.extend(["--user", "--map-current-user"]);
-    }
-    options.extend(["sh", "-c", INIT, "sh"]);
-    Ok(options)
-}
-
 /// The options that choose the mutants of all packages.
 fn packages() -> Vec<String> {
     PACKAGES.iter().flat_map(|package| ["--package".to_owned(), (*package).to_owned()]).collect()
@@ -362,10 +345,7 @@ out, and why, is in `.cargo/mutants.toml`.
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
-    use crate::needs::refusal;
 
     #[test]
     fn the_command_is_shown_with_its_options() {
@@ -381,22 +361,6 @@ mod tests {
         let files = ["mender-update-module/src/name.rs", "deb/src/name.rs", "web-file/src/deb/name.rs"];
         let parts = files.map(|file| Part::of(&format!("modules/{file}:1:2: replace f")));
         assert_eq!(parts, [Part::Library, Part::Deb, Part::Module]);
-    }
-
-    #[test]
-    fn orphans_of_tests_do_not_remain_as_zombies() {
-        // timeout(1) waits for its own child only, as cargo-mutants does.
-        let run = |script: &str| {
-            let mut command = Command::new(UNSHARE);
-            command.args(isolation().unwrap()).args(["timeout", "60", "sh", "-c", script]).output().unwrap()
-        };
-        if let Some(refusal) = refusal(&run("true")) {
-            return eprintln!("skipped: {refusal}");
-        }
-        let orphans = "sh -c 'sleep 0.1 &'; sleep 1; ! cat /proc/[0-9]*/status 2>/dev/null | grep '^State:.Z'";
-        let output = run(orphans);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        assert_eq!(run("exit 3").status.code(), Some(3));
     }
 
     #[test]
