@@ -44,14 +44,15 @@ pub struct PackageUpdate {
 pub struct Prepared {
     #[serde(rename = "former")]
     backup: Backup,
-    /// The identity of the backup directory. A journal of version 0.1.0 may lack it.
+    /// The identity of the backup directory. A journal of a build before the first release may lack it.
     #[serde(default, rename = "kept")]
     backup_directory: Option<Known>,
     /// The administrator's commands around dpkg: the new version may break the configuration that has them. A journal
-    /// of version 0.1.0 may lack them.
+    /// of a build before the first release may lack them.
     #[serde(default)]
     hooks: Option<Hooks>,
-    /// Whether the backup directory has a mark once the install has begun. A journal of version 0.1.0 may lack it.
+    /// Whether the backup directory has a mark once the install has begun. A journal of a build before the first
+    /// release may lack it.
     #[serde(default)]
     marks_begin: bool,
     /// The unit that this process runs in, if the update changes it and it has to restart.

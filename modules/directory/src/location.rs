@@ -21,11 +21,11 @@ pub struct Location {
 enum Found {
     Tree(Identity),
     Nothing,
-    /// A journal of version 0.1.0 does not say.
+    /// A journal of a build before the first release does not say.
     Unknown,
 }
 
-/// The forms in the journal; `Path` is that of version 0.1.0.
+/// The forms in the journal; `Path` is that of builds before the first release.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Stored {

@@ -14,7 +14,7 @@ use crate::update::{Trigger, Update};
 /// The format of [`Record`]; incremented when earlier versions cannot read it any more.
 const FORMAT: u32 = 1;
 
-/// The phase of a transaction. The names in the journal are those of version 0.1.0.
+/// The phase of a transaction. The names in the journal are those of builds before the first release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// The payload is being written to the staging directory.
@@ -33,7 +33,7 @@ pub enum Phase {
     RollingBack,
     /// The previous version is active again.
     RolledBack,
-    /// Staged and kept files are being removed; only version 0.1.0 writes this phase.
+    /// Staged and kept files are being removed; only builds before the first release wrote this phase.
     #[serde(rename = "Forgetting")]
     Discarding,
 }

@@ -1,8 +1,8 @@
 //! The transaction: stage, activate, roll back, discard.
 //!
 //! An [`Update`] implements the steps; this file defines their order and the journal between them. The crate's
-//! documentation has the table of phases. Version 0.1.0 had one more, Discarding: ArtifactInstall fails, there is
-//! nothing to roll back, and the next Download discards.
+//! documentation has the table of phases. Builds before the first release had one more, Discarding: ArtifactInstall
+//! fails, there is nothing to roll back, and the next Download discards.
 //!
 //! The record of an ended transaction is renamed, which needs no space on a full file system:
 //!

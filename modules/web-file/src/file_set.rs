@@ -142,7 +142,8 @@ impl FileSet {
         self.destination.open()?.with_context(|| format!("no directory {}", self.destination.path().display()))
     }
 
-    /// The directory of the previous files. A transaction of version 0.1.0 that was interrupted early has none.
+    /// The directory of the previous files. A transaction of a build before the first release that was interrupted
+    /// early has none.
     fn kept(&self) -> Result<Kept> {
         let (old, kept) = (old_name()?, kept_name()?);
         let staging = self.staging.open()?;
@@ -161,7 +162,7 @@ impl FileSet {
 /// The directory with the hard links to the previous files.
 enum Kept {
     Nothing,
-    /// Some may be missing: nothing was activated, except by version 0.1.0.
+    /// Some may be missing: nothing was activated, except by a build before the first release.
     Partial(Dir),
     /// Complete: the activation may have begun.
     Complete(Dir),

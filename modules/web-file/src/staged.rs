@@ -30,7 +30,7 @@ pub struct Staged {
     checksum: u64,
 }
 
-/// The form in the journal. Version 0.1.0 had no inodes.
+/// The form in the journal. Builds before the first release had no inodes.
 #[derive(Deserialize)]
 struct Stored {
     name: FileName,
@@ -85,8 +85,8 @@ impl Staged {
             .with_context(|| format!("reading back {} from {} failed", self.name, new.path().display()))?;
         ensure!(
             (bytes, checksum) == (self.bytes, self.checksum),
-            "storage failed: {}/{}: {} bytes with checksum {:016x} written, {bytes} bytes with checksum {checksum:016x} read: replace the \
-             storage",
+            "storage failed: {}/{}: {} bytes with checksum {:016x} written, {bytes} bytes with checksum {checksum:016x} \
+             read: replace the storage",
             new.path().display(),
             self.name,
             self.bytes,

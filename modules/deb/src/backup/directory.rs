@@ -1,5 +1,5 @@
-//! The directory of the backup. Its names are those of version 0.1.0, whose pending updates this version can
-//! roll back.
+//! The directory of the backup. Its names are those of builds before the first release, whose pending updates this
+//! version can roll back.
 
 use std::path::PathBuf;
 

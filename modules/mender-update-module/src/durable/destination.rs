@@ -42,7 +42,7 @@ pub struct Destination {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Stored {
-    /// The form in a journal of version 0.1.0.
+    /// The form in a journal of a build before the first release.
     Path(Known),
     Whole {
         base: Known,
@@ -61,7 +61,7 @@ impl From<Stored> for Destination {
 }
 
 impl Destination {
-    /// A destination without identity, from a journal of version 0.1.0.
+    /// A destination without identity, from a journal of a build before the first release.
     pub fn unrecorded(path: &Path) -> Self {
         Self { base: Known::unrecorded(path), missing: Vec::new(), made: Vec::new() }
     }

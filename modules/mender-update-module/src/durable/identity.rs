@@ -51,7 +51,7 @@ impl Identity {
 #[serde(from = "Stored")]
 pub struct Known {
     path: PathBuf,
-    /// `None` in a journal of version 0.1.0, which had paths only.
+    /// `None` in a journal of a build before the first release, which had paths only.
     identity: Option<Identity>,
 }
 
@@ -85,7 +85,7 @@ impl Known {
         Self::new(&Dir::open_exact(&require_trusted(path)?)?)
     }
 
-    /// A path without identity, from a journal of version 0.1.0.
+    /// A path without identity, from a journal of a build before the first release.
     pub(super) fn unrecorded(path: &Path) -> Self {
         Self { path: path.to_owned(), identity: None }
     }

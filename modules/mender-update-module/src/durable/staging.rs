@@ -52,7 +52,7 @@ enum Made {
     No,
     /// The staging directory, and the directories in it with their names.
     Yes { itself: Identity, children: Vec<(FileName, Identity)> },
-    /// A journal of version 0.1.0 does not say.
+    /// A journal of a build before the first release does not say.
     Unknown,
 }
 
