@@ -1,8 +1,8 @@
 //! Mender Update Module `fireplace`: installs the one file of the artifact, and can roll back to the previous file.
 //!
 //! Change it step by step. The library calls these methods in the right order and keeps the journal. After each step,
-//! `@CHECK@` shows whether an interruption at any system call still ends with exactly the previous or exactly the new
-//! version.
+//! run `@CHECK@`. It shows whether an interruption at any system call still ends with
+//! exactly the previous or exactly the new version.
 
 use std::fs::Permissions;
 use std::io;
