@@ -44,7 +44,7 @@ pub struct Crash {
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     upstream: Option<Option<PathBuf>>,
     /// Writes the report to docs/evidence too
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["module", "sample", "offset"])]
     write: bool,
     /// Whether faults of one kind only are injected in each sequence.
     #[arg(skip)]
@@ -127,7 +127,7 @@ impl Crash {
             .with_context(|| format!("writing {} failed", report.display()))?;
         // The page is of all modules.
         if self.write && made.is_ok() {
-            evidence::write(sh, "crash", &self.command(), &text)?;
+            evidence::write(sh, "crash", &format!("{} --write", self.command()), &text)?;
         }
         println!("full report: {}", report.display());
         let total = results.total(Whose::Ours);

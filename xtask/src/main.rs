@@ -110,3 +110,39 @@ fn work_tree() -> Result<PathBuf> {
     let xtask = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     Ok(xtask.parent().context("finding the work tree failed: xtask has no parent directory")?.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_options_are_consistent() {
+        Xtask::command().debug_assert();
+    }
+
+    /// Such a report would replace the page of all modules or scenarios.
+    #[test]
+    fn a_partial_report_is_not_written() {
+        for partial in [
+            "bench --module web-file",
+            "bench --quick",
+            "bench --rounds 3",
+            "bench --directory /srv",
+            "crash --module web-file",
+            "crash --sample 3",
+            "e2e --machine raspi3b",
+            "e2e --sample",
+            "e2e web-file-update",
+        ] {
+            let refused = |options: &str| {
+                let words = format!("xtask {partial}{options}");
+                Xtask::try_parse_from(words.split(' ')).err().map(|error| error.kind())
+            };
+            assert_eq!(refused(""), None, "{partial}");
+            assert_eq!(refused(" --write"), Some(ErrorKind::ArgumentConflict), "{partial} --write");
+        }
+    }
+}
