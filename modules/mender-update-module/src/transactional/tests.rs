@@ -224,6 +224,17 @@ fn a_cleanup_that_fails_is_only_logged_and_the_next_download_repeats_it() {
     assert_eq!(device.phase().as_deref(), Some("Staged"));
 }
 
+#[test]
+fn a_module_without_settings_refuses_any() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("settings.toml");
+    fs::write(&file, "").unwrap();
+    MODULE.check_settings(&file).unwrap();
+    fs::write(&file, "color = 1").unwrap();
+    let error = format!("{:#}", MODULE.check_settings(&file).unwrap_err());
+    assert!(error.contains("settings.toml") && error.contains("color"), "{error}");
+}
+
 /// A module that overrides everything: each method fails with its name.
 struct Overriding;
 
