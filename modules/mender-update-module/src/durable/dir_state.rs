@@ -263,6 +263,22 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_in_which_names_cannot_change_is_refused() {
+        for flag in [IFlags::IMMUTABLE, IFlags::APPEND] {
+            let (_directory, opened) = example();
+            let before = fs::ioctl_getflags(&opened.fd);
+            let set = before.and_then(|flags| fs::ioctl_setflags(&opened.fd, flags | flag));
+            if let Err(error) = set {
+                return eprintln!("skipped: no immutable directories: {error}");
+            }
+            let refused = opened.require_changeable();
+            fs::ioctl_setflags(&opened.fd, before.unwrap()).unwrap();
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("refused: immutable or append-only: run chattr -ia"), "{error}");
+        }
+    }
+
+    #[test]
     fn the_numbers_of_a_directory_are_those_of_the_kernel() {
         let (directory, opened) = example();
         let name = |name: &str| FileName::new(name).unwrap();

@@ -211,13 +211,17 @@ mod tests {
 
     #[test]
     fn only_some_file_systems_keep_inode_numbers() {
-        assert!(Dir::open(Path::new("/proc")).unwrap().keeps_inodes().unwrap());
+        let proc = Dir::open(Path::new("/proc")).unwrap();
+        assert!(proc.keeps_inodes().unwrap() && proc.require_exchange("").is_ok());
         let directory = tempfile::tempdir().unwrap();
         let [lower, upper, point] = ["lower", "upper", "point"].map(|name| directory.path().join(name));
         [&lower, &upper, &point].into_iter().for_each(|path| fs::create_dir(path).unwrap());
         let layers = format!("lowerdir={}:{}", upper.display(), lower.display());
         let Some(_overlay) = Mounted::on(&point, &["-t", "overlay", "overlay", "-o", &layers]) else { return };
-        assert!(!Dir::open(&point).unwrap().keeps_inodes().unwrap());
+        let overlay = Dir::open(&point).unwrap();
+        assert!(!overlay.keeps_inodes().unwrap());
+        let error = overlay.require_exchange("use another one").unwrap_err().to_string();
+        assert!(error.contains("overlayfs") && error.ends_with("use another one"), "{error}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use rustix::io::{FdFlags, fcntl_getfd};
 use tempfile::TempDir;
 
+use super::super::mounted::Mounted;
 use super::*;
 
 fn name(name: &str) -> FileName {
@@ -238,6 +239,15 @@ fn a_name_is_renamed_exchanged_and_removed() {
         assert_eq!(read("file"), None);
     }
     refused(opened.remove(&name("directory")), &path("directory"), "removing");
+}
+
+#[test]
+fn a_mount_point_is_not_renamed() {
+    let (temporary, opened) = example();
+    let point = temporary.path().join("directory");
+    let Some(_mounted) = Mounted::on(&point, &["-t", "tmpfs", "tmpfs"]) else { return };
+    refused(opened.rename(&name("directory"), &opened, &name("x")), &point, "unmount it");
+    refused(opened.exchange(&name("file"), &opened, &name("directory")), &point, "unmount it");
 }
 
 #[test]
