@@ -247,6 +247,15 @@ mod tests {
     }
 
     #[test]
+    fn directories_that_an_interrupted_call_removed_are_synced() {
+        // The kernel refuses to sync a directory of this file system.
+        let base = Known::unrecorded(Path::new("/proc"));
+        let destination = Destination { base, missing: vec![FileName::new("absent").unwrap()], made: Vec::new() };
+        let error = format!("{:#}", destination.remove_made().unwrap_err());
+        assert!(error.contains("syncing the directory /proc failed"), "{error}");
+    }
+
+    #[test]
     fn a_replaced_directory_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();

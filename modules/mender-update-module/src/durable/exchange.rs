@@ -276,6 +276,44 @@ mod tests {
         }
     }
 
+    /// The names of an update whose parent and staging directory are these.
+    struct Unsynced([PathBuf; 2]);
+
+    impl ExchangeNames for Unsynced {
+        fn destination(&self) -> PathBuf {
+            self.0[0].join("site")
+        }
+
+        fn staged(&self) -> PathBuf {
+            self.0[1].join("new")
+        }
+
+        fn open_parent(&self) -> Result<Option<Dir>> {
+            Dir::open(&self.0[0]).map(Some)
+        }
+
+        fn open_staging(&self) -> Result<Dir> {
+            Dir::open(&self.0[1])
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_synced_is_an_error() {
+        let temporary = tempfile::tempdir().unwrap();
+        // The kernel refuses to sync a directory of this file system.
+        let (synced, unsynced) = (temporary.path().to_owned(), PathBuf::from("/proc"));
+        for directories in [[synced.clone(), unsynced.clone()], [unsynced, synced.clone()]] {
+            let names = Unsynced(directories);
+            for done in [sync_names(&names), Opened::of(&names).unwrap().sync()] {
+                let error = format!("{:#}", done.unwrap_err());
+                assert!(error.contains("syncing the directory /proc failed"), "{error}");
+            }
+        }
+        let names = Unsynced([synced.clone(), synced.clone()]);
+        sync_names(&names).and_then(|()| Opened::of(&names)?.sync()).unwrap();
+        sync_names(&Unsynced([synced.clone(), synced.join("gone")])).unwrap();
+    }
+
     #[test]
     fn activation_and_rollback_are_repeatable() {
         let (site, exchange) = Site::new(true);

@@ -242,6 +242,11 @@ fn a_name_is_renamed_exchanged_and_removed() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_synced_is_named() {
+    refused(Dir::open(Path::new("/proc")).unwrap().sync(), Path::new("/proc"), "syncing the directory");
+}
+
+#[test]
 fn a_mount_point_is_not_renamed() {
     let (temporary, opened) = example();
     let point = temporary.path().join("directory");
