@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::status::Pending;
-use crate::test_support::write_when_read;
+use crate::test_support::{command, is_own_process, output, write_when_read};
 use crate::{NeedsReboot, UpdateModule};
 
 /// A module that records the calls of its methods, and fails in the one that is `failing`.
@@ -230,4 +230,26 @@ fn each_option_does_what_the_help_says() {
     // Not an option, but the state `--status` with a tree: a newer client may have any state.
     assert_eq!(answer_to(&module, &["--status", "--xml"]).unwrap(), None);
     assert!(module.calls().is_empty());
+}
+
+#[test]
+fn answers_go_to_standard_output_and_errors_to_the_log() {
+    const NAME: &str = "run::tests::answers_go_to_standard_output_and_errors_to_the_log";
+    if is_own_process() {
+        answer_to(&Recorder::default(), &["--version"]).unwrap();
+        answer_to(&Recorder::default(), &["--recover"]).unwrap();
+        write_answer(Some("Yes")).unwrap();
+        // The options of this process are not those of a module.
+        assert_eq!(format!("{:?}", run(Recorder::default())), format!("{:?}", ExitCode::FAILURE));
+        return;
+    }
+    let ended = output(&mut command(NAME)).unwrap();
+    let [answers, log] = [&ended.stdout, &ended.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    assert!(ended.status.success(), "{answers}{log}");
+    for line in [Recorder::VERSION, "Yes"] {
+        assert!(answers.lines().any(|found| found.ends_with(line)), "{line} is missing in {answers}");
+    }
+    assert!(log.contains("test-of-the-command-line: invalid arguments"), "{log}");
+    let datastore = client::datastore_at_boot(Recorder::NAME).unwrap();
+    assert_eq!(log.contains("no pending update found"), !datastore.exists(), "{log}");
 }
