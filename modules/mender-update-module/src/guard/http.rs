@@ -180,7 +180,8 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::thread;
 
-    use rustix::process::{Signal, getpid, kill_process};
+    use rustix::process::{Signal, kill_process};
+    use rustix::thread::gettid;
 
     use super::*;
     use crate::test_support::log_of;
@@ -259,10 +260,12 @@ mod tests {
             |_| {},
             || {
                 signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::new(AtomicBool::new(false))).unwrap();
-                let url = service(|mut stream| {
+                // The kernel prefers the thread with this ID: the one that waits for the answer.
+                let thread = gettid();
+                let url = service(move |mut stream| {
                     for _ in 0..20 {
                         thread::sleep(Duration::from_millis(10));
-                        kill_process(getpid(), Signal::USR1).unwrap();
+                        kill_process(thread, Signal::USR1).unwrap();
                     }
                     stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
                 });

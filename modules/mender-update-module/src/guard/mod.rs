@@ -98,6 +98,9 @@ mod tests {
         meta_data(r#"{"dest_dir": "/x", "units": {"stop": ["a.service"]}, "health": {"tcp": "127.0.0.1:1"}}"#);
         let guard = Guard::of("no-such-module", &tree).unwrap();
         assert!(guard.units.is_some() && guard.health.is_some());
+        // The journal has the tables.
+        let recorded = serde_json::to_string(&guard).unwrap();
+        assert_eq!(serde_json::from_str::<Guard>(&recorded).unwrap(), guard, "{recorded}");
         for bad in [
             r#"{"units": {"halt": []}}"#,
             r#"{"units": {"stop": ["-H root@host"]}}"#,
