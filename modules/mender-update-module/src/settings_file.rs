@@ -19,7 +19,7 @@ const SETTINGS_MAX: u64 = 1 << 20;
 const DIRECTORY: &str = "/etc/mender-modules";
 
 /// Names another directory than `/etc/mender-modules`: for tests, which must not touch the machine they run on.
-const DIRECTORY_VARIABLE: &str = "MENDER_MODULES_SETTINGS";
+pub(crate) const DIRECTORY_VARIABLE: &str = "MENDER_MODULES_SETTINGS";
 
 /// The tables that are common to all modules.
 pub(crate) const COMMON_TABLES: [&str; 2] = ["units", "health"];

@@ -6,8 +6,9 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
+use crate::settings_file::DIRECTORY_VARIABLE;
 use crate::status::Pending;
-use crate::test_support::{command, is_own_process, output, write_when_read};
+use crate::test_support::{command, is_own_process, log_of, output, write_when_read};
 use crate::{NeedsReboot, UpdateModule};
 
 /// A module that records the calls of its methods, and fails in the one that is `failing`.
@@ -252,4 +253,22 @@ fn answers_go_to_standard_output_and_errors_to_the_log() {
     assert!(log.contains("test-of-the-command-line: invalid arguments"), "{log}");
     let datastore = client::datastore_at_boot(Recorder::NAME).unwrap();
     assert_eq!(log.contains("no pending update found"), !datastore.exists(), "{log}");
+}
+
+#[test]
+fn a_download_is_refused_if_the_settings_have_tables_that_the_module_does_not_read() {
+    let settings = tempfile::tempdir().unwrap();
+    fs::write(settings.path().join(Recorder::NAME).with_extension("toml"), "[health]\ntcp = \"127.0.0.1:1\"\n")
+        .unwrap();
+    log_of(
+        "run::tests::a_download_is_refused_if_the_settings_have_tables_that_the_module_does_not_read",
+        |command| {
+            command.env(DIRECTORY_VARIABLE, settings.path());
+        },
+        || {
+            let (module, (_directory, tree)) = (Recorder::default(), tree());
+            let error = format!("{:#}", answer_to(&module, &["Download", &tree]).unwrap_err());
+            assert!(error.contains("table health: this module does not support it") && module.calls().is_empty());
+        },
+    );
 }
