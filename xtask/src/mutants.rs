@@ -25,11 +25,11 @@ const PACKAGES: [&str; 5] = ["mender-update-module", "web-file", "directory", "c
 /// The package whose tests need a Debian system.
 const DEB: &str = "deb";
 
-/// The packages with the tests of the library and of its users.
-const OF_MODULES: &str = "mender-update-module,web-file,directory,container";
+/// The packages with the tests of the library, of the test kit with its examples, and of the modules.
+const OF_MODULES: &str = "mender-update-module,mender-update-module-test,web-file,directory,container";
 
 /// The packages with all tests but those of `deb`.
-const ALL_TESTS: &str = "mender-update-module,web-file,directory,container,crash";
+const ALL_TESTS: &str = "mender-update-module,mender-update-module-test,web-file,directory,container,crash";
 
 /// The memory of all processes of a mutant in KiB: a mutant that removes a limit may take all of the machine's.
 const MEMORY_KIB: u32 = 12 << 20;
