@@ -19,7 +19,7 @@ use crate::settings::UnknownXattrs;
 use crate::unpack;
 
 /// The size of a read from the payload, in bytes: the capacity of a FIFO.
-const READ: usize = 64 << 10;
+const READ: usize = 65_536;
 
 /// One update, as it is stored in the journal.
 #[derive(Serialize, Deserialize)]
