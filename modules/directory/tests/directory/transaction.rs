@@ -1,5 +1,8 @@
 //! Whole updates, in both forms of the payload.
 
+use std::path::Path;
+use std::process::Command;
+
 use mender_update_module_test::Generation;
 
 use crate::device::{Device, refused};
@@ -55,4 +58,17 @@ fn the_destination_can_be_in_the_meta_data() {
     assert_eq!(device.active(), previous);
     refused(device.download_files(&[("a.tar", &device.tar(&[])), ("b.tar", &device.tar(&[]))]), "b.tar");
     refused(device.download_files(&[]), "no archive");
+}
+
+#[test]
+fn the_status_names_the_directory_with_the_previous_version() {
+    let device = Device::filled(Generation::V5);
+    device.install(&device.tar(&[]));
+    device.ok("ArtifactInstall");
+    let mut status = Command::new(env!("CARGO_BIN_EXE_directory"));
+    status.arg("--status").env("MENDER_MODULES_SETTINGS", device.client.settings());
+    let output = status.env("MENDER_DATASTORE_DIR", device.client.datastore()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let kept = text.lines().find_map(|line| line.strip_prefix("kept in:   ")).unwrap();
+    assert!(Path::new(kept).join("new/users.db").exists(), "{text}");
 }
