@@ -337,6 +337,9 @@ fn kept_name() -> Result<FileName> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
     use mender_update_module::check_journal;
 
     use super::*;
@@ -348,5 +351,25 @@ mod tests {
             mender_update_module_test::released_journals(env!("CARGO_MANIFEST_DIR"), check_journal::<FileSet>).unwrap();
         let all = ["Activating", "Active", "Committed", "RolledBack", "RollingBack", "Staged", "Staging"];
         assert_eq!(phases, all);
+    }
+
+    #[test]
+    fn a_file_that_is_not_staged_any_more_was_activated() {
+        let top = tempfile::tempdir().unwrap();
+        let www = top.path().canonicalize().unwrap().join("www");
+        fs::create_dir(&www).unwrap();
+        let destination = Destination::find(&www).unwrap();
+        let mut staging = Staging::beside(&destination, "web-file").unwrap();
+        staging.create(&["new"]).unwrap();
+        let staged = staging.path().join("new");
+        let mut new: BTreeMap<String, Vec<Staged>> = toml::from_str("new = [{name = 'a'}, {name = 'b'}]").unwrap();
+        let new = new.remove("new").unwrap();
+        let files = FileSet { destination, staging, mode: Mode::Add, owner: 0, group: 0, file_mode: 0o644, new };
+        let destination = files.destination.open().unwrap().unwrap();
+        for (left, expected) in [(&["a", "b"][..], false), (&["a"], true), (&["b"], true), (&[], true)] {
+            left.iter().for_each(|name| fs::write(staged.join(name), "").unwrap());
+            assert_eq!(files.remove_new(&destination, &[]).unwrap(), expected, "{left:?}");
+            left.iter().for_each(|name| fs::remove_file(staged.join(name)).unwrap());
+        }
     }
 }

@@ -65,7 +65,7 @@ fn the_status_follows_an_update() {
     assert!(client.download(&[(OsStr::new("index.html"), b"new")]).unwrap().success());
     status(&["downloaded, not installed (Staged)", "nothing to roll back", "install the artifact again"]);
     assert!(client.call("ArtifactInstall").unwrap().success());
-    status(&["installed, waiting for commit (Active)", "rollback:  possible", " commit, or ", "kept in:"]);
+    status(&["installed, waiting for commit (Active)", "rollback:  possible", " commit, or ", "kept in:   /"]);
     prints(&client, &["--status", "--json"], &[r#""phase":"Active""#, r#""can_roll_back":true"#]);
     assert!(client.call("ArtifactRollback").unwrap().success());
     status(&["rolled back"]);
