@@ -1,9 +1,11 @@
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use mender_update_module::check_journal;
 use mender_update_module_test::debian::Package;
+use rustix::mount::mount_bind;
 
 use super::*;
 use crate::options::PackageName;
@@ -245,6 +247,43 @@ fn a_unit_belongs_to_the_package_with_its_file() {
         assert!(!changes("a", "/srv/system/alias.service"), "the names differ");
         let is_same = |path: &str, other: &str| is_same_file(Path::new(path), Path::new(other));
         assert!(!is_same("/srv/absent", "/srv/absent") && !is_same("/srv/absent", "/srv/system"));
+    });
+}
+
+/// Replaces a program of this machine by a script that adds its arguments to `/srv/calls`, and prints `output`. Returns
+/// false where the machine does not have it.
+fn replace(program: &str, output: &str) -> bool {
+    let script = Path::new("/srv").join(program);
+    write("/srv/script", format!("#!/bin/sh\necho {program} \"$@\" >> /srv/calls\necho '{output}'\n"));
+    // Another process writes it: a file that this one has open for writing cannot be executed.
+    let copied = Command::new("install").args(["--mode=755", "/srv/script"]).arg(&script).status().unwrap();
+    assert!(copied.success());
+    mount_bind(&script, Path::new("/usr/bin").join(program)).is_ok()
+}
+
+#[test]
+fn the_unit_of_the_client_restarts_at_the_end_if_the_update_has_changed_it() {
+    on_device(|| {
+        let mut update = staged_update(&[a("2")], options());
+        let mut prepared = update.prepare().unwrap();
+        if !replace("systemctl", "/srv/x.service") || !replace("systemd-run", "") {
+            return eprintln!("skipped: systemctl or systemd-run is not installed");
+        }
+        write_status(&[&installed("a", "1"), &installed("b", "1")]);
+        write("/srv/x.service", "");
+        write_list("a", &["/srv/x.service"]);
+        let changes = |install: &str| {
+            let transaction = Transaction { install: vec![PackageKey::from_apt(install)], ..Transaction::default() };
+            changes_unit(&transaction, &Database::read().unwrap(), "x.service")
+        };
+        assert!(changes("a") && !changes("b"));
+        fs::remove_file("/srv/calls").unwrap();
+        update.ended(None);
+        update.ended(Some(&prepared));
+        assert!(!Path::new("/srv/calls").exists());
+        prepared.restart_unit = Some("x.service".into());
+        update.ended(Some(&prepared));
+        assert!(text("/srv/calls").ends_with(" systemctl try-restart x.service\n"), "{}", text("/srv/calls"));
     });
 }
 
