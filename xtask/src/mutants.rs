@@ -83,7 +83,7 @@ enum Tests {
     Unit,
     /// All tests of the module of the mutant.
     OfModule,
-    /// All tests of the library and the modules, without those of `deb`: for mutants of the library.
+    /// All tests of the library, the test kit and the modules, without those of `deb`: for mutants of the library.
     OfModules,
     /// All tests but those of `deb`, with conformance and thinned fault injection.
     All,
@@ -216,13 +216,12 @@ impl Mutants {
         // cargo-mutants fails if a mutant is missed, too.
         let result = cargo(step, mutants).context("cargo-mutants failed: see target/mutants/mutants.out/log");
         let directory = output.join("mutants.out");
-        match (Outcomes::read(&directory), result) {
-            (Ok(new), result) => {
-                outcomes.replace(new.clone());
-                new.require_all(&directory).or_else(|error| result.and(Err(error)))
-            }
-            (Err(error), result) => result.and(Err(error)),
-        }
+        let complete = Outcomes::read(&directory).and_then(|new| {
+            let complete = new.require_all(&directory);
+            outcomes.replace(new);
+            complete
+        });
+        complete.or_else(|error| result.and(Err(error)))
     }
 
     /// cargo-mutants with the options `chosen`, all limits and these tests. A shell sets the limits of each process.
