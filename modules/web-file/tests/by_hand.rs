@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use mender_update_module_test::{Generation, MockClient};
 
@@ -23,15 +23,8 @@ fn id(which: &str) -> String {
     String::from_utf8(Command::new("id").arg(which).output().unwrap().stdout).unwrap().trim().to_owned()
 }
 
-fn by_hand(client: &MockClient, arguments: &[&str]) -> Output {
-    let module = env!("CARGO_BIN_EXE_web-file");
-    let mut command = Command::new(module);
-    command.args(arguments).env("MENDER_MODULES_SETTINGS", client.settings());
-    command.env("MENDER_DATASTORE_DIR", client.datastore()).output().unwrap()
-}
-
 fn prints(client: &MockClient, arguments: &[&str], words: &[&str]) {
-    let output = by_hand(client, arguments);
+    let output = client.by_hand(arguments).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     for word in words {
@@ -40,7 +33,7 @@ fn prints(client: &MockClient, arguments: &[&str], words: &[&str]) {
 }
 
 fn refuses(client: &MockClient, arguments: &[&str], words: &[&str]) {
-    let output = by_hand(client, arguments);
+    let output = client.by_hand(arguments).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
     for word in words {

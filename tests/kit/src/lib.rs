@@ -43,6 +43,7 @@ pub mod debian;
 #[doc(hidden)]
 pub mod failing_storage;
 pub mod fault_injection;
+mod file;
 mod journals;
 #[doc(hidden)]
 pub mod privileged;
@@ -54,6 +55,7 @@ mod suite;
 pub use client::{Generation, MockClient, Outcome, PayloadFile};
 #[doc(hidden)]
 pub use command_line::main as command_line;
+pub use file::read_text;
 pub use journals::released_journals;
 pub use settings::packaged_settings;
 pub use snapshot::Snapshot;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
 use crate::device::{Device, refused};
 
@@ -48,9 +47,8 @@ fn a_boot_with_settings_without_a_valid_datastore_finds_the_projects() {
         [b"datastore = 5\n", b"datastore = \"mender\"\n", b"engine =\n", &[0xff], &[b'#'; (1 << 20) + 1]];
     for content in mistakes {
         fs::write(device.client.settings().join("container.toml"), content).unwrap();
-        let mut recover = Command::new(env!("CARGO_BIN_EXE_container"));
-        recover.arg("--recover").env("MENDER_MODULES_SETTINGS", device.client.settings());
-        let output = recover.env("MENDER_DATASTORE_DIR", device.client.datastore()).output().unwrap();
+        let mut recover = device.client.by_hand(&["--recover"]);
+        let output = recover.output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains("projects not started at boot: 1"), "{stderr}");

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mender_update_module_test::debian::{Package, System};
-use mender_update_module_test::{Generation, MockClient, Outcome, PayloadFile, Snapshot};
+use mender_update_module_test::{Generation, MockClient, Outcome, PayloadFile, Snapshot, read_text};
 
 pub struct Device {
     pub client: MockClient,
@@ -51,7 +51,7 @@ impl Device {
     }
 
     pub fn text(&self, path: &str) -> String {
-        fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+        read_text(&self.path(path)).unwrap()
     }
 
     pub fn write(&self, path: &str, content: &str) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use mender_update_module_test::{Generation, MockClient, Outcome, PayloadFile, Snapshot};
+use mender_update_module_test::{Generation, MockClient, Outcome, PayloadFile, Snapshot, read_text};
 use rustix::fs::{XattrFlags, setxattr};
 
 /// A device with a destination, and a source directory for archives.
@@ -97,7 +97,7 @@ impl Device {
     }
 
     pub fn text(&self, name: &str) -> String {
-        fs::read_to_string(self.destination.join(name)).unwrap()
+        read_text(&self.destination.join(name)).unwrap()
     }
 
     /// Whether neither a staging directory nor a journal is left.

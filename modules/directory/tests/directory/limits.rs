@@ -52,9 +52,9 @@ fn download_file(device: &Device, meta_data: &str, name: &str, size: Option<u64>
         let _ = fs::remove_file(fifo);
         assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
     }
-    let mut module = Command::new(env!("CARGO_BIN_EXE_directory"));
-    module.arg(state).arg(&tree).env("MENDER_MODULES_SETTINGS", device.client.settings());
-    let module = module.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut module = device.client.by_hand(&[state]);
+    module.arg(&tree).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let module = module.spawn().unwrap();
     let status = format!("/proc/{}/status", module.id());
     let over = Arc::new(AtomicBool::new(false));
     let has_ended = Arc::clone(&over);

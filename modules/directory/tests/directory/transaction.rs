@@ -1,7 +1,6 @@
 //! Whole updates, in both forms of the payload.
 
 use std::path::Path;
-use std::process::Command;
 
 use mender_update_module_test::Generation;
 
@@ -65,9 +64,7 @@ fn the_status_names_the_directory_with_the_previous_version() {
     let device = Device::filled(Generation::V5);
     device.install(&device.tar(&[]));
     device.ok("ArtifactInstall");
-    let mut status = Command::new(env!("CARGO_BIN_EXE_directory"));
-    status.arg("--status").env("MENDER_MODULES_SETTINGS", device.client.settings());
-    let output = status.env("MENDER_DATASTORE_DIR", device.client.datastore()).output().unwrap();
+    let output = device.client.by_hand(&["--status"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let kept = text.lines().find_map(|line| line.strip_prefix("kept in:   ")).unwrap();
     assert!(Path::new(kept).join("new/users.db").exists(), "{text}");

@@ -244,12 +244,14 @@ fn every_log_line_is_one_write() {
     assert!(device.download().success());
     // Each write to a datagram socket is one datagram.
     let (reader, writer) = std::os::unix::net::UnixDatagram::pair().unwrap();
-    let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
-    call.arg("ArtifactInstall").arg(device.client.tree()).env("MENDER_MODULES_SETTINGS", device.client.settings());
+    let mut call = device.client.by_hand(&["ArtifactInstall"]);
+    call.arg(device.client.tree());
     let mut call = call.stderr(std::os::fd::OwnedFd::from(writer)).spawn().unwrap();
     reader.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let (mut lines, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    let begun = Instant::now();
     loop {
+        assert!(begun.elapsed() < LIMIT, "it does not end: {lines:?}");
         match reader.recv(&mut buffer) {
             Ok(0) => break,
             Ok(length) => lines.push(String::from_utf8_lossy(&buffer[..length]).into_owned()),
@@ -269,8 +271,8 @@ fn a_call_ends_even_if_its_log_is_not_read() {
     let Some(device) = Device::new() else { return };
     device.set_health_check("yes flood-4004.5; sleep 4004.5");
     assert!(device.download().success());
-    let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
-    call.arg("ArtifactInstall").arg(device.client.tree()).env("MENDER_MODULES_SETTINGS", device.client.settings());
+    let mut call = device.client.by_hand(&["ArtifactInstall"]);
+    call.arg(device.client.tree());
     // The pipe stays open, and is not read.
     let mut call = call.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("the flood", || runs("^yes flood-4004.5"));
@@ -293,8 +295,8 @@ fn a_call_without_a_signal_ends_although_its_log_is_not_read() {
     // More than a pipe holds.
     device.set(&device.www, "[health]\ncommand = [\"seq\", \"20000\"]\nlimit_seconds = 600\nstable_seconds = 0\n");
     assert!(device.download().success());
-    let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
-    call.arg("ArtifactInstall").arg(device.client.tree()).env("MENDER_MODULES_SETTINGS", device.client.settings());
+    let mut call = device.client.by_hand(&["ArtifactInstall"]);
+    call.arg(device.client.tree());
     let mut call = call.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let begun = Instant::now();
     while call.try_wait().unwrap().is_none() {

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use mender_update_module_test::Snapshot;
 use mender_update_module_test::privileged::change_attribute;
@@ -114,13 +113,11 @@ fn the_recovery_at_boot_finds_a_moved_datastore_or_reports_it() {
     let Some(device) = Device::new() else { return };
     device.client.interrupt_download(&[(OsStr::new("big"), &[7_u8; 100_000][..])]).unwrap();
     let recover = |datastore: Option<&Path>| {
-        let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
-        call.arg("--recover")
-            .env("MENDER_MODULES_SETTINGS", device.client.settings())
-            .env_remove("MENDER_DATASTORE_DIR");
-        if let Some(path) = datastore {
-            call.env("MENDER_DATASTORE_DIR", path);
-        }
+        let mut call = device.client.by_hand(&["--recover"]);
+        match datastore {
+            Some(path) => call.env("MENDER_DATASTORE_DIR", path),
+            None => call.env_remove("MENDER_DATASTORE_DIR"),
+        };
         let output = call.output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
@@ -141,16 +138,10 @@ fn a_pending_update_is_found_for_any_datastore() {
     let under_way = |datastore: &str| {
         let settings = format!("datastore = {datastore}\n");
         device.set(&device.www, &settings);
-        let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
-        call.arg("--under-way").env("MENDER_MODULES_SETTINGS", device.client.settings());
-        let output = call.output().unwrap();
+        let output = device.client.by_hand(&["--under-way"]).env_remove("MENDER_DATASTORE_DIR").output().unwrap();
         (output.status.code() == Some(0), String::from_utf8(output.stdout).unwrap())
     };
-    let code = || {
-        let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
-        let call = call.arg("--under-way").env("MENDER_MODULES_SETTINGS", device.client.settings());
-        call.env("MENDER_DATASTORE_DIR", device.client.datastore()).output().unwrap().status.code()
-    };
+    let code = || device.client.by_hand(&["--under-way"]).output().unwrap().status.code();
     let datastore = device.client.datastore().display().to_string();
     assert!(!under_way(&format!("\"{datastore}\"")).0, "none has begun");
     assert!(device.download().success());
@@ -162,8 +153,7 @@ fn a_pending_update_is_found_for_any_datastore() {
     let settings = device.client.settings().join("web-file.toml");
     fs::write(&settings, "datastore =\n").unwrap();
     assert_eq!(code(), Some(0), "settings that are not TOML");
-    let mut call = Command::new(env!("CARGO_BIN_EXE_web-file"));
-    let call = call.arg("--under-way").env("MENDER_MODULES_SETTINGS", device.client.settings());
+    let mut call = device.client.by_hand(&["--under-way"]);
     let elsewhere = call.env("MENDER_DATASTORE_DIR", device.client.device().join("elsewhere")).output().unwrap();
     assert_eq!(elsewhere.status.code(), Some(2), "the settings may have meant another datastore");
     fs::set_permissions(&settings, fs::Permissions::from_mode(0o666)).unwrap();

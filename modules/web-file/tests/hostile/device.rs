@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mender_update_module_test::privileged::Mounted;
-use mender_update_module_test::{Generation, MockClient, Outcome};
+use mender_update_module_test::{Generation, MockClient, Outcome, read_text};
 
 /// The user ID of the web server, which owns the parent directory of the web root.
 pub const WWW_DATA: u32 = 33;
@@ -127,7 +127,7 @@ impl Device {
     }
 
     pub fn text(&self, name: &str) -> String {
-        fs::read_to_string(self.www.join(name)).unwrap()
+        read_text(&self.www.join(name)).unwrap()
     }
 
     /// Checks that a whole update succeeds.

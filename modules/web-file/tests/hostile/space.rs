@@ -24,9 +24,7 @@ fn a_failed_download_frees_its_space_at_once_and_an_interrupted_one_at_boot() {
     let payload = [(OsStr::new("big"), &[7_u8; 100_000][..])];
     device.client.interrupt_download(&payload).unwrap();
     assert!(device.staging().exists());
-    let mut recover = Command::new(env!("CARGO_BIN_EXE_web-file"));
-    recover.env("MENDER_MODULES_SETTINGS", device.client.settings());
-    assert!(recover.arg("--recover").arg(device.client.tree()).status().unwrap().success());
+    assert!(device.client.by_hand(&["--recover"]).arg(device.client.tree()).status().unwrap().success());
     assert!(!device.staging().exists() && !device.journal().join("journal.json").exists());
 }
 

@@ -3,6 +3,7 @@
 //! It is a mock because fault injection needs thousands of calls. What it does was measured with the real clients 3.4.0
 //! and 5.1.0.
 
+mod by_hand;
 mod feed;
 mod outcome;
 
