@@ -16,6 +16,7 @@ for engine in docker containers containerd; do
 done
 mkdir -p data/mender
 [ -e data/mender/device_type ] || echo device_type=test-device >data/mender/device_type
+[ ! -e etc/data-is-mounted-by-systemd ] || umount data
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 mount -t tmpfs -o mode=755 tmpfs dev

@@ -6,6 +6,7 @@ mod compose;
 mod names;
 mod quadlet;
 mod reasons;
+mod recovery_unit;
 mod updates;
 
 use crate::{Scenario, Setup};
@@ -23,6 +24,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         quadlet::SCENARIOS,
         artifact_gen::SCENARIOS,
         client_unit::SCENARIOS,
+        recovery_unit::SCENARIOS,
     ];
     all.into_iter().flatten()
 }
