@@ -339,6 +339,7 @@ fn kept_name() -> Result<FileName> {
 mod tests {
     use std::collections::BTreeMap;
     use std::fs;
+    use std::path::Path;
 
     use mender_update_module::check_journal;
 
@@ -353,18 +354,32 @@ mod tests {
         assert_eq!(phases, all);
     }
 
-    #[test]
-    fn a_file_that_is_not_staged_any_more_was_activated() {
-        let top = tempfile::tempdir().unwrap();
-        let www = top.path().canonicalize().unwrap().join("www");
+    /// An update in `top` with two empty files, which are not in the staging directory yet.
+    fn file_set(top: &Path) -> FileSet {
+        let www = top.canonicalize().unwrap().join("www");
         fs::create_dir(&www).unwrap();
         let destination = Destination::find(&www).unwrap();
         let mut staging = Staging::beside(&destination, "web-file").unwrap();
         staging.create(&["new"]).unwrap();
-        let staged = staging.path().join("new");
         let mut new: BTreeMap<String, Vec<Staged>> = toml::from_str("new = [{name = 'a'}, {name = 'b'}]").unwrap();
         let new = new.remove("new").unwrap();
-        let files = FileSet { destination, staging, mode: Mode::Add, owner: 0, group: 0, file_mode: 0o644, new };
+        FileSet { destination, staging, mode: Mode::Add, owner: 0, group: 0, file_mode: 0o644, new }
+    }
+
+    #[test]
+    fn a_file_that_is_longer_than_what_was_written_is_refused() {
+        let top = tempfile::tempdir().unwrap();
+        let files = file_set(top.path());
+        fs::write(files.staging.path().join("new/a"), "more").unwrap();
+        let error = format!("{:#}", files.verify().unwrap_err());
+        assert!(error.contains("storage failed"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_staged_any_more_was_activated() {
+        let top = tempfile::tempdir().unwrap();
+        let files = file_set(top.path());
+        let staged = files.staging.path().join("new");
         let destination = files.destination.open().unwrap().unwrap();
         for (left, expected) in [(&["a", "b"][..], false), (&["a"], true), (&["b"], true), (&[], true)] {
             left.iter().for_each(|name| fs::write(staged.join(name), "").unwrap());
