@@ -272,3 +272,13 @@ fn a_directory_is_moved_aside_to_the_first_free_name() {
     assert!(path("directory").exists());
     refused(opened.move_aside(&name("absent")), &path("absent"), "moving");
 }
+
+#[test]
+fn a_failed_sync_of_the_file_system_is_an_error() {
+    let (temporary, opened) = example();
+    opened.sync_filesystem().unwrap();
+    // The kernel refuses to sync by a descriptor that only names the directory.
+    let fd = rustix::fs::open(temporary.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let named = Dir { fd, path: temporary.path().to_owned() };
+    refused(named.sync_filesystem(), temporary.path(), "syncing the file system of");
+}
