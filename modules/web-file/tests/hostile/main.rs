@@ -11,4 +11,5 @@ mod device;
 mod installed;
 mod rollbacks;
 mod space;
+mod storage;
 mod units;

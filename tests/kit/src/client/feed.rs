@@ -19,6 +19,12 @@ use crate::PayloadFile;
 /// How often a feeder without a reader is woken.
 const POLL: Duration = Duration::from_millis(1);
 
+/// The FIFO that announces each file.
+const NEXT: &str = "stream-next";
+
+/// The directory of the FIFOs with the content of each file.
+const STREAMS: &str = "streams";
+
 /// One FIFO and what is written to it.
 type FifoWrite<'a> = (PathBuf, Cow<'a, [u8]>);
 
@@ -49,32 +55,38 @@ impl Progress {
 pub struct Feed<'a> {
     writes: Vec<FifoWrite<'a>>,
     stalls: bool,
+    before: &'a (dyn Fn(&OsStr) + Sync),
 }
 
 impl<'a> Feed<'a> {
     /// Makes the FIFOs in `tree`, for all of `payload`.
     pub fn whole(tree: &Path, payload: &[PayloadFile<'a>], sizes: bool) -> Result<Self> {
-        let next = tree.join("stream-next");
+        let next = tree.join(NEXT);
         fifo(&next)?;
         let mut writes = Vec::new();
         for (name, content) in payload {
-            let stream = tree.join("streams").join(name);
+            let stream = tree.join(STREAMS).join(name);
             fifo(&stream)?;
             writes.push((next.clone(), announcement(name, sizes.then_some(content.len())).into()));
             writes.push((stream, Cow::Borrowed(*content)));
         }
         writes.push((next, Cow::default())); // a read of zero bytes ends the download
-        Ok(Self { writes, stalls: false })
+        Ok(Self { writes, stalls: false, before: &|_| () })
     }
 
     /// As [`whole`](Self::whole), but stops after half of the first file.
     pub fn half(tree: &Path, payload: &[PayloadFile<'a>], sizes: bool) -> Result<Self> {
-        let Self { mut writes, .. } = Self::whole(tree, payload, sizes)?;
+        let Self { mut writes, before, .. } = Self::whole(tree, payload, sizes)?;
         writes.truncate(2);
         if let [_, (_, content)] = &mut writes[..] {
             *content = content[..content.len() / 2].to_vec().into();
         }
-        Ok(Self { writes, stalls: true })
+        Ok(Self { writes, stalls: true, before })
+    }
+
+    /// Calls `before` with the name of each file, when its stream has a reader.
+    pub fn with(self, before: &'a (dyn Fn(&OsStr) + Sync)) -> Self {
+        Self { before, ..self }
     }
 
     /// Writes while `call` runs the module.
@@ -96,14 +108,19 @@ impl<'a> Feed<'a> {
     }
 
     fn write(&self, progress: &Progress) {
-        for (number, (fifo, content)) in self.writes.iter().enumerate() {
+        for (number, (path, content)) in self.writes.iter().enumerate() {
             progress.current.store(number, Ordering::SeqCst);
             // Blocks until there is a reader: the module, or `wake` once the module has ended.
-            let Ok(mut fifo) = OpenOptions::new().write(true).open(fifo) else { return };
+            let Ok(mut fifo) = OpenOptions::new().write(true).open(path) else { return };
             if progress.ended.load(Ordering::SeqCst) {
                 return;
             }
             progress.asked.store(true, Ordering::SeqCst);
+            if let (Some(name), true) =
+                (path.file_name(), path.parent().is_some_and(|parent| parent.ends_with(STREAMS)))
+            {
+                (self.before)(name);
+            }
             if fifo.write_all(content).is_err() {
                 return; // the module has closed the FIFO early
             }
@@ -127,7 +144,7 @@ impl<'a> Feed<'a> {
 }
 
 fn announcement(name: &OsStr, size: Option<usize>) -> Vec<u8> {
-    let mut line = b"streams/".to_vec();
+    let mut line = format!("{STREAMS}/").into_bytes();
     line.extend(name.as_bytes());
     line.extend(size.map(|size| format!(" {size}")).unwrap_or_default().bytes());
     line.push(b'\n');

@@ -4,6 +4,7 @@
 //! and 5.1.0.
 
 mod by_hand;
+mod download;
 mod feed;
 mod outcome;
 
@@ -13,15 +14,12 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::debian::System;
-use feed::Feed;
 pub use outcome::Outcome;
 
 /// Runs its arguments in the background with their output in a pipe, of which this shell has the only reader.
@@ -30,10 +28,6 @@ const BELOW_A_CLIENT: &str = r#"
     (exec "$@" > /proc/self/fd/3 2>&1 3<&-) &
     wait
 "#;
-
-/// How long a download that is to be interrupted is waited for. It takes milliseconds; a busy machine may be many times
-/// slower.
-const READY_WITHIN: Duration = Duration::from_secs(300);
 
 /// The generation of the client: both write the same work tree, with small differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,73 +189,6 @@ impl MockClient {
         self.wrapper = command.into_iter().map(Into::into).collect();
     }
 
-    /// Makes a new work tree and streams `payload` to the module: in the state `Download`, or `DownloadWithFileSizes`
-    /// for [`Generation::V5`] and a module that asks for sizes.
-    ///
-    /// # Errors
-    /// When the tree cannot be made or the module cannot be started. A download that fails is an [`Outcome`].
-    pub fn download(&self, payload: &[PayloadFile]) -> Result<Outcome> {
-        self.observed_download(payload).map(|(outcome, _)| outcome)
-    }
-
-    /// As [`download`](Self::download), and whether the module has asked for the payload.
-    ///
-    /// # Errors
-    /// As [`download`](Self::download).
-    pub fn observed_download(&self, payload: &[PayloadFile]) -> Result<(Outcome, bool)> {
-        let sizes = self.begin_download()?;
-        let feed = Feed::whole(&self.tree(), payload, sizes)?;
-        let (outcome, progress) = feed.run(|_| self.call(download_state(sizes)));
-        let asked = progress.asked();
-        if !asked {
-            self.fill_files(payload)?;
-        }
-        if self.generation == Generation::V3 {
-            fs::remove_file(self.tree().join("stream-next")).context("removing stream-next failed")?;
-            fs::remove_dir_all(self.tree().join("streams")).context("removing streams/ failed")?;
-        }
-        Ok((outcome?, asked))
-    }
-
-    /// Begins a download and kills the module, with all processes that it has started, after half of the payload's
-    /// first file. For a module that does not ask for the payload, the client is interrupted while it fills `files/`.
-    pub fn interrupt_download(&self, payload: &[PayloadFile]) -> Result<()> {
-        let read = || {
-            thread::sleep(Duration::from_millis(20)); // so that the module has read what was written
-            true
-        };
-        self.interrupt_download_when(payload, read)
-    }
-
-    /// As [`interrupt_download`](Self::interrupt_download), but waits until `ready`, for up to five minutes, before it
-    /// kills.
-    pub fn interrupt_download_when(&self, payload: &[PayloadFile], ready: impl Fn() -> bool) -> Result<()> {
-        let sizes = self.begin_download()?;
-        let feed = Feed::half(&self.tree(), payload, sizes)?;
-        let mut child = self.spawn(download_state(sizes), Stdio::null)?;
-        let begun = Instant::now();
-        let (killed, progress) = feed.run(|progress| {
-            let may_wait = || begun.elapsed() < READY_WITHIN;
-            while !(progress.stalled() && ready()) && child.try_wait()?.is_none() && may_wait() {
-                thread::sleep(Duration::from_millis(1));
-            }
-            kill_group(&mut child)
-        });
-        match payload.first() {
-            Some((name, content)) if !progress.asked() => {
-                self.fill_files(&[(name, &content[..content.len() / 2])])?;
-            }
-            _ => {}
-        }
-        killed
-    }
-
-    /// Makes the tree for a download, and returns whether the module asks for sizes.
-    fn begin_download(&self) -> Result<bool> {
-        self.make_tree()?;
-        Ok(self.generation == Generation::V5 && self.call("ProvidePayloadFileSizes")?.stdout == "Yes\n")
-    }
-
     /// Calls the module in `state`. A state that fails is an [`Outcome`].
     ///
     /// # Errors
@@ -322,53 +249,6 @@ impl MockClient {
             _ => path.to_owned(),
         }
     }
-
-    /// Deletes the work tree, as the client does after `Cleanup` and before a download.
-    pub fn delete_tree(&self) -> Result<()> {
-        match fs::remove_dir_all(self.tree()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).context("deleting the work tree failed")
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn make_tree(&self) -> Result<()> {
-        self.delete_tree()?;
-        let tree = self.tree();
-        for directory in ["header", "tmp", "files", "streams"] {
-            fs::create_dir_all(tree.join(directory))
-                .with_context(|| format!("making {directory}/ in the work tree failed"))?;
-        }
-        let newline = if self.generation == Generation::V5 { "\n" } else { "" };
-        let texts = [
-            ("version", format!("3{newline}")),
-            ("current_artifact_name", format!("release-1{newline}")),
-            ("current_artifact_group", newline.to_owned()),
-            ("current_device_type", format!("raspberrypi3{newline}")),
-            ("header/artifact_name", "release-2".to_owned()),
-            ("header/artifact_group", String::new()),
-            ("header/payload_type", self.module.file_name().unwrap_or_default().to_string_lossy().into_owned()),
-            ("header/meta-data", self.meta_data.clone()),
-        ];
-        for (name, text) in texts {
-            fs::write(tree.join(name), text).with_context(|| format!("writing {name} in the work tree failed"))?;
-        }
-        Ok(())
-    }
-
-    /// Fills `files/`, as the client does when the module has not asked for the streams.
-    fn fill_files(&self, payload: &[PayloadFile]) -> Result<()> {
-        for (name, content) in payload {
-            fs::write(self.tree().join("files").join(name), content)
-                .context("writing files/ in the work tree failed")?;
-        }
-        Ok(())
-    }
-}
-
-fn download_state(sizes: bool) -> &'static str {
-    if sizes { "DownloadWithFileSizes" } else { "Download" }
 }
 
 /// Kills `child` and all its descendants, in whichever process group, as a power loss does. A process that has ended
