@@ -1,5 +1,6 @@
 //! Installed files: their attributes, and that they are durable.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
@@ -87,4 +88,12 @@ fn every_directory_is_synced_and_a_failed_sync_fails_the_call() {
             assert!(!device.www.join("added.css").exists() && !device.staging().exists(), "{state}, {directory}");
         }
     }
+}
+
+#[test]
+fn the_check_of_the_file_system_leaves_no_files() {
+    let Some(device) = Device::new() else { return };
+    assert!(device.download().success());
+    let names = fs::read_dir(device.staging()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(BTreeSet::from_iter(names), ["new", "old"].map(str::to_owned).into());
 }
