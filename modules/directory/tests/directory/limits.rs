@@ -63,10 +63,10 @@ fn download_file(device: &Device, meta_data: &str, name: &str, size: Option<u64>
         announce.write_all(announcement.as_bytes()).unwrap();
         drop(announce);
         let Some(mut stream) = open_for_writing(&stream, &has_ended) else { return };
-        if feed(&mut stream).is_ok() {
-            drop(stream);
-            drop(open_for_writing(&next, &has_ended));
-        }
+        // A module that closes the stream early, and does not exit, finds the end of the download.
+        let _ = feed(&mut stream);
+        drop(stream);
+        drop(open_for_writing(&next, &has_ended));
     });
     let waiter = thread::spawn(move || module.wait_with_output().unwrap());
     let mut peak = 0;

@@ -15,6 +15,9 @@ use super::{Generation, MockClient, Outcome, PayloadFile, kill_group};
 /// slower.
 const READY_WITHIN: Duration = Duration::from_secs(300);
 
+/// What the outcome of a module adds that had to be killed.
+const KILLED: &str = "mock client: it closed a stream before its end, did not exit, and was killed\n";
+
 impl MockClient {
     /// Makes a new work tree and streams `payload` to the module: in the state `Download`, or `DownloadWithFileSizes`
     /// for [`Generation::V5`] and a module that asks for sizes.
@@ -40,8 +43,10 @@ impl MockClient {
     /// As [`download`](Self::download).
     pub fn download_with(&self, payload: &[PayloadFile], before: &(dyn Fn(&OsStr) + Sync)) -> Result<(Outcome, bool)> {
         let sizes = self.begin_download()?;
+        let state = download_state(sizes);
         let feed = Feed::whole(&self.tree(), payload, sizes)?.with(before);
-        let (outcome, progress) = feed.run(|_| self.call(download_state(sizes)));
+        let module = self.spawn(state, Stdio::piped)?;
+        let (outcome, progress) = feed.to(&module).run(|_| self.wait(module, state));
         let asked = progress.asked();
         if !asked {
             self.fill_files(payload)?;
@@ -50,7 +55,11 @@ impl MockClient {
             fs::remove_file(self.tree().join("stream-next")).context("removing stream-next failed")?;
             fs::remove_dir_all(self.tree().join("streams")).context("removing streams/ failed")?;
         }
-        Ok((outcome?, asked))
+        let mut outcome = outcome?;
+        if progress.killed() {
+            outcome.stderr += KILLED;
+        }
+        Ok((outcome, asked))
     }
 
     /// Begins a download and kills the module, with all processes that it has started, after half of the payload's

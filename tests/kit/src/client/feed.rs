@@ -7,17 +7,23 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::PayloadFile;
 
 /// How often a feeder without a reader is woken.
 const POLL: Duration = Duration::from_millis(1);
+
+/// How long a module that has closed a stream before its end may take to exit. The real clients end it at once, and the
+/// download fails. A module that exits by itself shows its own message, also on a machine that is busy.
+const EXITS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The FIFO that announces each file.
 const NEXT: &str = "stream-next";
@@ -35,6 +41,7 @@ pub struct Progress {
     ended: AtomicBool,
     asked: AtomicBool,
     stalled: AtomicBool,
+    killed: AtomicBool,
     /// The index of the FIFO that is written, or waits for a reader.
     current: AtomicUsize,
 }
@@ -49,6 +56,11 @@ impl Progress {
     pub fn stalled(&self) -> bool {
         self.stalled.load(Ordering::SeqCst)
     }
+
+    /// Whether the module was killed, because it did not exit after it had closed a stream before its end.
+    pub fn killed(&self) -> bool {
+        self.killed.load(Ordering::SeqCst)
+    }
 }
 
 /// What the client writes during a download.
@@ -56,6 +68,8 @@ pub struct Feed<'a> {
     writes: Vec<FifoWrite<'a>>,
     stalls: bool,
     before: &'a (dyn Fn(&OsStr) + Sync),
+    /// The process group of the module, and how long it may take to exit after it has closed a stream before its end.
+    module: Option<(Pid, Duration)>,
 }
 
 impl<'a> Feed<'a> {
@@ -71,22 +85,28 @@ impl<'a> Feed<'a> {
             writes.push((stream, Cow::Borrowed(*content)));
         }
         writes.push((next, Cow::default())); // a read of zero bytes ends the download
-        Ok(Self { writes, stalls: false, before: &|_| () })
+        Ok(Self { writes, stalls: false, before: &|_| (), module: None })
     }
 
     /// As [`whole`](Self::whole), but stops after half of the first file.
     pub fn half(tree: &Path, payload: &[PayloadFile<'a>], sizes: bool) -> Result<Self> {
-        let Self { mut writes, before, .. } = Self::whole(tree, payload, sizes)?;
-        writes.truncate(2);
-        if let [_, (_, content)] = &mut writes[..] {
+        let mut half = Self { stalls: true, ..Self::whole(tree, payload, sizes)? };
+        half.writes.truncate(2);
+        if let [_, (_, content)] = &mut half.writes[..] {
             *content = content[..content.len() / 2].to_vec().into();
         }
-        Ok(Self { writes, stalls: true, before })
+        Ok(half)
     }
 
     /// Calls `before` with the name of each file, when its stream has a reader.
     pub fn with(self, before: &'a (dyn Fn(&OsStr) + Sync)) -> Self {
         Self { before, ..self }
+    }
+
+    /// Kills `module`, which leads a process group of its own, if it closes a stream before its end and does not exit:
+    /// it would wait for a stream that nobody opens.
+    pub fn to(self, module: &Child) -> Self {
+        Self { module: Pid::from_raw(module.id() as i32).map(|group| (group, EXITS_WITHIN)), ..self }
     }
 
     /// Writes while `call` runs the module.
@@ -122,7 +142,7 @@ impl<'a> Feed<'a> {
                 (self.before)(name);
             }
             if fifo.write_all(content).is_err() {
-                return; // the module has closed the FIFO early
+                return self.wait_for_exit(progress);
             }
             if self.stalls && number + 1 == self.writes.len() {
                 progress.stalled.store(true, Ordering::SeqCst);
@@ -130,6 +150,20 @@ impl<'a> Feed<'a> {
                     thread::sleep(POLL); // the FIFO stays open, so that the module waits for the rest
                 }
             }
+        }
+    }
+
+    /// Waits until the module, which has closed a stream before its end, has exited, or kills it.
+    fn wait_for_exit(&self, progress: &Progress) {
+        let Some((group, limit)) = self.module else { return };
+        let begun = Instant::now();
+        while !progress.ended.load(Ordering::SeqCst) {
+            if begun.elapsed() > limit {
+                // If it has just exited, there is nothing to kill.
+                let killed = kill_process_group(group, Signal::KILL).is_ok();
+                return progress.killed.store(killed, Ordering::SeqCst);
+            }
+            thread::sleep(POLL);
         }
     }
 
@@ -160,4 +194,30 @@ fn fifo(path: &Path) -> Result<()> {
     }
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
         .with_context(|| format!("making the FIFO {} failed", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_module_that_closes_a_stream_early_exits_by_itself_or_is_killed() {
+        let content = vec![0; 1 << 20]; // more than a FIFO holds
+        for (then, signal) in [("exit 1", None), ("cat stream-next", Some(9))] {
+            let tree = tempfile::tempdir().unwrap();
+            fs::create_dir(tree.path().join(STREAMS)).unwrap();
+            let feed = Feed::whole(tree.path(), &[(OsStr::new("a"), &content)], false).unwrap();
+            let script = format!("read line <stream-next; true <\"$line\"; {then}");
+            let mut module = Command::new("sh");
+            let mut module = module.args(["-c", &script]).current_dir(tree.path()).process_group(0).spawn().unwrap();
+            let mut feed = feed.to(&module);
+            let wait = if signal.is_some() { Duration::ZERO } else { EXITS_WITHIN };
+            feed.module.as_mut().unwrap().1 = wait;
+            let (status, progress) = feed.run(|_| module.wait().unwrap());
+            assert_eq!((status.signal(), progress.killed()), (signal, signal.is_some()), "{then}");
+        }
+    }
 }

@@ -195,7 +195,11 @@ impl MockClient {
     /// When the module cannot be started; or when a process that it has started keeps standard output or standard error
     /// open 5 s after the module has exited. Its process group is killed then.
     pub fn call(&self, state: &str) -> Result<Outcome> {
-        outcome::wait(self.spawn(state, Stdio::piped)?).with_context(|| {
+        self.wait(self.spawn(state, Stdio::piped)?, state)
+    }
+
+    fn wait(&self, module: Child, state: &str) -> Result<Outcome> {
+        outcome::wait(module).with_context(|| {
             let module = self.module.file_name().unwrap_or_default().to_string_lossy();
             format!("{state} of {module} failed")
         })
