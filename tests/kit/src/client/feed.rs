@@ -22,8 +22,8 @@ use crate::PayloadFile;
 const POLL: Duration = Duration::from_millis(1);
 
 /// How long a module that has closed a stream before its end may take to exit. The real clients end it at once, and the
-/// download fails. A module that exits by itself shows its own message, also on a machine that is busy.
-const EXITS_WITHIN: Duration = Duration::from_secs(60);
+/// download fails. One that exits by itself, in milliseconds, shows its own message, also on a machine that is busy.
+const EXITS_WITHIN: Duration = Duration::from_secs(20);
 
 /// The FIFO that announces each file.
 const NEXT: &str = "stream-next";
