@@ -4,11 +4,14 @@ mod records;
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use host::directory;
 use xshell::{Shell, cmd};
 
 pub use records::Records;
+
+/// The pathspec of git that leaves out the pages.
+const NO_PAGES: &str = ":(exclude)docs/evidence";
 
 /// Writes the page `docs/evidence/NAME.md` with `report`, the output of `command`. The first line of the report is
 /// the title of the page.
@@ -31,10 +34,24 @@ fn circumstances(sh: &Shell) -> Result<String> {
 /// long proof changes them.
 pub fn commit(sh: &Shell) -> Result<String> {
     let commit = cmd!(sh, "git describe --always").quiet().read().context("git describe failed")?;
-    let pages = ":(exclude)docs/evidence";
-    let changes = cmd!(sh, "git status --porcelain --untracked-files=no -- . {pages}").quiet().read();
+    let changes = cmd!(sh, "git status --porcelain --untracked-files=no -- . {NO_PAGES}").quiet().read();
     let is_clean = changes.context("git status failed")?.is_empty();
     Ok(if is_clean { commit } else { commit + "-dirty" })
+}
+
+/// Checks that the sources are still those of `begun`, the commit when a long run began. A later commit of pages only
+/// is no change.
+///
+/// # Errors
+/// When a file has changed since: what the run does next would be recorded for sources that it did not have.
+pub fn require_unchanged(sh: &Shell, begun: &str) -> Result<()> {
+    // The changes of a work tree that was not clean have no name.
+    let same = || cmd!(sh, "git diff --quiet {begun} -- . {NO_PAGES}").quiet().ignore_stderr().run().is_ok();
+    ensure!(
+        commit(sh)? == begun || same(),
+        "a file of the work tree was changed during the run, which began at commit {begun}: run the command again"
+    );
+    Ok(())
 }
 
 /// This machine: cores, processor, memory and kernel.
@@ -88,5 +105,33 @@ mod tests {
         assert_eq!(commit(&sh).unwrap(), clean);
         sh.write_file("a.rs", "2").unwrap();
         assert_eq!(commit(&sh).unwrap(), format!("{clean}-dirty"));
+    }
+
+    #[test]
+    fn a_change_of_the_sources_during_a_run_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let sh = shell_in(directory.path()).unwrap();
+        cmd!(sh, "git init --quiet").run().unwrap();
+        let write = |file: &str, text: &str| {
+            sh.write_file(file, text).unwrap();
+            cmd!(sh, "git add .").run().unwrap();
+        };
+        let make_commit = || {
+            cmd!(sh, "git -c user.name=a -c user.email=a@example.org commit --quiet --message x").run().unwrap();
+        };
+        write("a.rs", "1");
+        make_commit();
+        let begun = commit(&sh).unwrap();
+        write("docs/evidence/bench.md", "1");
+        make_commit();
+        require_unchanged(&sh, &begun).unwrap();
+        for (text, is_committed) in [("2", false), ("3", true)] {
+            write("a.rs", text);
+            if is_committed {
+                make_commit();
+            }
+            let error = require_unchanged(&sh, &begun).unwrap_err().to_string();
+            assert!(error.contains("was changed during the run") && error.contains(&begun), "{error}");
+        }
     }
 }

@@ -110,13 +110,18 @@ impl Mutants {
     /// # Errors
     /// When a mutant is not noticed, or the tests fail without one.
     pub fn run(self, sh: &Shell, _record: &Record) -> Result<String> {
-        let program = tools::cargo_mutants(sh)?;
+        self.run_with(sh, &tools::cargo_mutants(sh)?)
+    }
+
+    /// As [`Mutants::run`], with the cargo-mutants at the path `program`.
+    fn run_with(&self, sh: &Shell, program: &Path) -> Result<String> {
         let (unshare, isolation) = (UNSHARE, isolation()?);
         cmd!(sh, "{unshare} {isolation...} true").quiet().run().context(
             "starting processes in a namespace of their own failed: run as root, or allow namespaces of users",
         )?;
         let path = sh.current_dir().join("docs/evidence/mutants.jsonl");
-        let names = self.names(sh, &program, &path)?;
+        let commit = evidence::commit(sh)?;
+        let names = self.names(sh, program, &path)?;
         let all = names.len() as u32;
         let shards = self.sample.map_or(1, |sample| all.div_ceil(sample));
         let shard = format!("{}/{shards}", self.offset % shards);
@@ -125,17 +130,17 @@ impl Mutants {
             let spread = ["--shard", &shard, "--sharding", "round-robin"].map(str::to_owned);
             let named = if self.untried { only(names.iter().map(String::as_str)) } else { Vec::new() };
             let chosen = [self.chosen(), named, spread.to_vec()].concat();
-            self.try_mutants(sh, step, &program, Tests::Unit, &chosen, &mut outcomes)
+            self.try_mutants(sh, step, program, Tests::Unit, &chosen, &mut outcomes)
         });
         if !self.unit_tests {
-            completed = completed.and_then(|()| self.try_missed(sh, &program, &mut outcomes));
+            completed = completed.and_then(|()| self.try_missed(sh, program, &commit, &mut outcomes));
         }
         println!("{}", outcomes.table());
         if self.write && !outcomes.0.is_empty() {
             // Tests that did not run may notice what the others do not.
             let partial = self.unit_tests || completed.is_err();
             let final_ones = if partial { outcomes.without_missed() } else { outcomes.clone() };
-            self.write(sh, &program, &path, &final_ones)?;
+            self.write(sh, program, &path, &commit, &final_ones)?;
         }
         completed?;
         let missed: Vec<_> = outcomes.missed().collect();
@@ -164,18 +169,19 @@ impl Mutants {
         Ok(names)
     }
 
-    /// Adds `outcomes` to the file `records`, and writes the page.
-    fn write(&self, sh: &Shell, program: &Path, records: &Path, outcomes: &Outcomes) -> Result<()> {
-        let (records, commit) = (Records::open(records)?, evidence::commit(sh)?);
-        outcomes.json(&commit).iter().try_for_each(|record| records.add(record))?;
+    /// Adds `outcomes` of the sources of `commit` to the file `records`, and writes the page.
+    fn write(&self, sh: &Shell, program: &Path, records: &Path, commit: &str, outcomes: &Outcomes) -> Result<()> {
+        let records = Records::open(records)?;
+        outcomes.json(commit).iter().try_for_each(|record| records.add(record))?;
         let of_code = listed(sh, program, &packages())?;
         let sums = Outcomes::of_records(&records.all()?).of(&of_code);
         let page = format!("{PREFACE}{} of {} mutants were tried.\n\n{}", sums.0.len(), of_code.len(), sums.table());
         evidence::write(sh, NAME, &self.command(), &page)
     }
 
-    /// Runs more tests on the mutants that the unit tests have not noticed.
-    fn try_missed(&self, sh: &Shell, program: &Path, outcomes: &mut Outcomes) -> Result<()> {
+    /// Runs more tests on the mutants that the unit tests have not noticed, as long as the sources are those of
+    /// `commit`: cargo-mutants copies them for every stage.
+    fn try_missed(&self, sh: &Shell, program: &Path, commit: &str, outcomes: &mut Outcomes) -> Result<()> {
         let stages = [
             (Tests::OfModule, &[Part::Module][..], "the tests of their module"),
             (Tests::OfModules, &[Part::Library], "the tests of all modules"),
@@ -187,6 +193,7 @@ impl Mutants {
             if names.is_empty() {
                 continue;
             }
+            evidence::require_unchanged(sh, commit)?;
             let title = format!("{} of these mutants with {text}", names.len());
             let chosen = [self.chosen(), only(names.into_iter())].concat();
             step(title, |step| self.try_mutants(sh, step, program, tests, &chosen, outcomes))?;
@@ -343,27 +350,4 @@ out, and why, is in `.cargo/mutants.toml`.
 ";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_is_shown_with_its_options() {
-        let file = vec!["a.rs".into()];
-        let mutants =
-            Mutants { sample: Some(5), offset: 3, file, untried: true, unit_tests: true, jobs: 2, write: true };
-        let options = "--sample 5 --offset 3 --file a.rs --untried --unit-tests --write";
-        assert_eq!(mutants.command(), format!("cargo xtask mutants {options}"));
-    }
-
-    #[test]
-    fn the_part_of_a_mutant_is_that_of_its_file() {
-        let files = ["mender-update-module/src/name.rs", "deb/src/name.rs", "web-file/src/deb/name.rs"];
-        let parts = files.map(|file| Part::of(&format!("modules/{file}:1:2: replace f")));
-        assert_eq!(parts, [Part::Library, Part::Deb, Part::Module]);
-    }
-
-    #[test]
-    fn a_name_is_no_regular_expression() {
-        assert_eq!(regex_of("a.rs:1:2: f -> (b, c)"), r"^a\.rs:1:2: f \-> \(b, c\)$");
-    }
-}
+mod tests;
