@@ -44,6 +44,8 @@ impl Tags<'_> {
                     if current.is_none_or(|current| listed[current].id != *before) && exists(before) =>
                 {
                     self.engine.tag(before, &reference)?;
+                    // The other image has one name less: the next one may be its last.
+                    listed = self.engine.images()?;
                 }
                 (None, Some(current)) => {
                     if !self.is_last_name_of_earlier_image(&listed[current], &listed) {

@@ -201,3 +201,16 @@ fn a_users_name_of_an_image_that_both_versions_have_stays() {
         assert!(tags.contains(&(TAG.to_owned(), image.id.clone())), "{tags:?}");
     }
 }
+
+#[test]
+fn an_image_that_had_no_name_before_is_kept_by_a_rollback_that_restores_its_name_to_another_image() {
+    let mut device = Device::new();
+    let [unnamed, named] = ["1", "2"].map(|version| archive("localhost/mine:1", version, Mode::Healthy));
+    device.engine.add_image(&unnamed.id, "healthy").unwrap();
+    device.engine.add_image(&named.id, "healthy").unwrap();
+    device.engine.tag(&named.id, "localhost/mine:1").unwrap();
+    let before = device.engine_state();
+    assert!(device.download_one("shop", "localhost/mine:1", &unnamed).success());
+    device.all(&["ArtifactInstall", "ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+    assert_eq!(device.engine_state(), before);
+}
