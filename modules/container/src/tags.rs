@@ -65,17 +65,20 @@ impl Tags<'_> {
 
     /// Removes the names that images have only while they are loaded. An image without another name is removed with it.
     pub fn remove_loaded_names(&self) -> Result<()> {
-        let listed = self.engine.images()?;
-        for image in &listed {
-            let loaded = image.reference.as_deref().filter(|name| name.starts_with(reserved_names::LOADED));
-            let Some(name) = loaded else { continue };
-            if self.is_last_name_of_earlier_image(image, &listed) {
+        let mut listed = self.engine.images()?;
+        let is_loaded = |name: &String| name.starts_with(reserved_names::LOADED);
+        while let Some(at) = listed.iter().position(|image| image.reference.as_ref().is_some_and(is_loaded)) {
+            let is_last = self.is_last_name_of_earlier_image(&listed[at], &listed);
+            // An image may have several of them: the next one may be its last name.
+            let image = listed.remove(at);
+            let name = image.reference.unwrap_or_default();
+            if is_last {
                 log!(
                     "image name kept: {name}: the image {} was on the device before and has no other name",
                     image.id.short()
                 );
             } else {
-                self.engine.remove(name, &image.id)?;
+                self.engine.remove(&name, &image.id)?;
             }
         }
         Ok(())

@@ -214,3 +214,15 @@ fn an_image_that_had_no_name_before_is_kept_by_a_rollback_that_restores_its_name
     device.all(&["ArtifactInstall", "ArtifactRollback", "ArtifactFailure", "Cleanup"]);
     assert_eq!(device.engine_state(), before);
 }
+
+#[test]
+fn an_image_that_had_no_name_before_is_kept_if_an_archive_has_it_twice() {
+    let mut device = Device::new();
+    let (unnamed, new) = (archive(TAG, "1", Mode::Healthy), archive(TAG, "2", Mode::Healthy));
+    device.engine.add_image(&unnamed.id, "healthy").unwrap();
+    let tag = ["1", "2"].map(|key| format!("\"$mock\" \"$1\" tag {} localhost/mender-loaded/shop:{key}", unnamed.id));
+    let script = format!("\"$mock\" \"$@\" || exit\ncase \" $* \" in *' load '*) {} ;; esac", tag.join(" && "));
+    device.replace_program("podman", &script);
+    assert!(device.download_one("shop", TAG, &new).success());
+    assert!(device.has_image(&unnamed));
+}
