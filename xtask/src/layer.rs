@@ -50,7 +50,7 @@ pub struct Layer {
 }
 
 /// The file with the checksums of prebuilt packages.
-const PREBUILT: &str = "meta-rust-modules/recipes-mender/update-modules/prebuilt.inc";
+pub const PREBUILT: &str = "meta-rust-modules/recipes-mender/update-modules/prebuilt.inc";
 
 /// The file with the checksums of source archives, and what it says about them.
 const SOURCES: &str = "sources.inc";

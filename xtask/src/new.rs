@@ -17,7 +17,7 @@ use xshell::{Shell, cmd};
 
 use crate::dist::modules;
 use crate::dist::source::{self, manifest};
-use crate::layer::Layer;
+use crate::layer::{Layer, PREBUILT};
 use crate::record::Record;
 pub use proof::proof;
 
@@ -229,6 +229,7 @@ impl Module {
              After a change, cargo xtask layer updates its recipe. CONTRIBUTING.md describes the files.\n\
              To undo this command, run in the top directory of the repository\n    \
              rm -r {}\n    \
+             git checkout {PREBUILT}\n    \
              cargo xtask layer",
             paths.join(" \\\n          ")
         );

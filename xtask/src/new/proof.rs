@@ -13,7 +13,7 @@ use super::{Module, remove, standalone};
 use crate::conformance::Conformance;
 use crate::crash::Crash;
 use crate::dist::{modules, source};
-use crate::layer::Layer;
+use crate::layer::{Layer, PREBUILT};
 use crate::record::Record;
 
 /// The name of the module: longer than the template's, of two words.
@@ -95,6 +95,7 @@ fn can_be_undone(there: &Shell) -> Result<()> {
     for path in module.with_generated(paths) {
         remove(&root.join(&path)).with_context(|| format!("removing {} failed", path.display()))?;
     }
+    cmd!(there, "git checkout --quiet {PREBUILT}").quiet().run().context("git checkout failed in the copy")?;
     // Cargo does that when it is called with `cargo xtask layer`.
     source::update_lock(there, &root)?;
     Layer::default().run(there)?;
