@@ -31,7 +31,7 @@ pub struct New {
     #[arg(long, value_name = "DIR", requires = "name")]
     standalone: Option<PathBuf>,
     /// Tests the templates instead, in copies; takes about 6 minutes on 2 cores
-    #[arg(long, conflicts_with = "name")]
+    #[arg(long, conflicts_with_all = ["name", "standalone"])]
     test: bool,
 }
 
