@@ -155,8 +155,14 @@ impl Mutants {
 
     /// The names of the mutants of which a sample is tried.
     fn names(&self, sh: &Shell, program: &Path, records: &Path) -> Result<Vec<String>> {
+        for file in &self.file {
+            let of_file = listed(sh, program, &[packages(), vec!["--file".to_owned(), file.clone()]].concat())?;
+            ensure!(
+                !of_file.is_empty(),
+                "no mutants in {file}: name a file below modules/*/src that .cargo/mutants.toml does not exclude"
+            );
+        }
         let mut names = listed(sh, program, &self.chosen())?;
-        ensure!(!names.is_empty(), "no mutants in {}: name a file below modules/*/src", self.file.join(", "));
         if self.untried && records.exists() {
             let tried = Outcomes::of_records(&Records::open(records)?.all()?);
             names.retain(|name| !tried.0.contains_key(name));
