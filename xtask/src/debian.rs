@@ -7,7 +7,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use host::command::run;
 use host::status::step;
@@ -51,9 +51,12 @@ impl Debian {
         }
         let system = system(sh)?;
         // A mount namespace of its own: however the tests end, none of their mounts remains.
-        let tests = cmd!(sh, "unshare --mount cargo test --workspace --locked --test debian --").args(self.test);
+        let tests = cmd!(sh, "unshare --mount cargo test --workspace --locked --test debian --").args(&self.test);
         let tests = tests.env(SYSTEM, system);
-        step("packages on a Debian system", |step| test_output::run(step, tests, record))
+        let summary = step("packages on a Debian system", |step| test_output::run(step, tests, record))?;
+        let wanted = self.test.unwrap_or_default();
+        ensure!(!summary.is_empty(), "no test has {wanted} in its name: the tests are in modules/deb/tests/debian");
+        Ok(summary)
     }
 }
 
