@@ -90,6 +90,7 @@ impl Crash {
     pub fn run(self, sh: &Shell, record: &Record) -> Result<String> {
         let metadata = modules::metadata(sh)?;
         let outside = self.outside(sh)?;
+        let upstream = self.upstream_modules(sh)?;
         let mut names = if outside.is_some() { Vec::new() } else { self.names(sh)? };
         let made = debian::retain_testable(sh, &mut names, |name| name == DEB, record)?;
         let target = modules::target_directory(&metadata)?;
@@ -105,18 +106,12 @@ impl Crash {
         if let Some((name, module)) = outside {
             results.add(&name, Whose::Ours, inject(&name, &module, &tracer, self.scope(&name), record)?);
         }
-        if let Some(directory) = &self.upstream {
-            let scope =
-                Scope { failing_calls: false, lost_writes: false, pairs: false, sample: UPSTREAM_POINTS, ..Scope::ALL };
-            let directory = match directory {
-                Some(directory) => sh.current_dir().join(directory),
-                None => upstream::modules(sh)?,
-            };
-            for (name, executable) in self.upstream_modules(&directory)? {
-                let module = Module { executable, plain: true, debian: None, payload: payload(sh, name) };
-                let reports = inject(name, &module, &tracer, scope, &Record::default())?;
-                results.add(name, Whose::Upstream, reports);
-            }
+        let scope =
+            Scope { failing_calls: false, lost_writes: false, pairs: false, sample: UPSTREAM_POINTS, ..Scope::ALL };
+        for (name, executable) in upstream {
+            let module = Module { executable, plain: true, debian: None, payload: payload(sh, name) };
+            let reports = inject(name, &module, &tracer, scope, &Record::default())?;
+            results.add(name, Whose::Upstream, reports);
         }
         println!("{}", results.summary());
         let report = target.join("crash/report.md");
@@ -183,7 +178,13 @@ impl Crash {
         Ok(names)
     }
 
-    fn upstream_modules(&self, directory: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
+    /// The upstream modules that are tested, and their executables; none without `--upstream`.
+    fn upstream_modules(&self, sh: &Shell) -> Result<Vec<(&'static str, PathBuf)>> {
+        let directory = match &self.upstream {
+            Some(Some(directory)) => sh.current_dir().join(directory),
+            Some(None) => upstream::modules(sh)?,
+            None => return Ok(Vec::new()),
+        };
         let modules: Vec<_> = PAYLOAD_TYPES
             .iter()
             .filter(|name| self.module.as_deref().is_none_or(|wanted| wanted == **name))
