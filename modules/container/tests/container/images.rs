@@ -1,10 +1,11 @@
 //! Images that an update loads into the engine and removes from it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
 use serde_json::json;
-use test_image::Mode;
+use test_image::{Image, Mode};
 
 use crate::device::{Device, archive, one, refused};
 
@@ -225,4 +226,51 @@ fn an_image_that_had_no_name_before_is_kept_if_an_archive_has_it_twice() {
     device.replace_program("podman", &script);
     assert!(device.download_one("shop", TAG, &new).success());
     assert!(device.has_image(&unnamed));
+}
+
+#[test]
+fn a_download_leaves_only_the_names_and_files_of_the_update() {
+    let mut device = Device::new();
+    let staged = device.state_directory().join("staging/shop");
+    fs::create_dir_all(&staged).unwrap();
+    fs::write(staged.join("of-an-earlier-download.service"), "").unwrap();
+    let image = archive(TAG, "1", Mode::Healthy);
+    let outcome = device.download_one("shop", TAG, &image);
+    assert!(outcome.success(), "{outcome:?}");
+    let tags = device.engine.tags().unwrap();
+    let is_of_update = |(name, id): &(String, String)| {
+        *id == image.id && (name == TAG || name.starts_with("localhost/mender-kept/shop:"))
+    };
+    assert!(tags.len() == 2 && tags.iter().all(is_of_update), "{tags:?}");
+    let names = fs::read_dir(&staged).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let expected = ["mender-shop.web.service", "project.json"].map(str::to_owned);
+    assert_eq!(BTreeSet::from_iter(names), expected.into());
+}
+
+#[test]
+fn an_image_of_the_device_that_a_service_uses_gets_a_name_that_keeps_it() {
+    let mut device = Device::new();
+    let (base, image) = (archive("localhost/base:1", "1", Mode::Healthy), archive(TAG, "2", Mode::Healthy));
+    device.engine.add_image(&base.id, "healthy").unwrap();
+    device.engine.tag(&base.id, "localhost/base:1").unwrap();
+    let mut meta_data = one("shop", TAG, &image.id);
+    meta_data["run"]["base"] = json!({"image": "localhost/base:1"});
+    let outcome = device.download(&meta_data, &[("app.tar", &image.content)]);
+    assert!(outcome.success(), "{outcome:?}");
+    let tags = device.engine.tags().unwrap();
+    let is_kept = |(name, id): &(String, String)| *id == base.id && name.starts_with("localhost/mender-kept/shop:");
+    assert!(tags.iter().any(is_kept), "{tags:?}");
+}
+
+/// The client fails a download of which the module closes a stream before its end.
+#[test]
+fn the_archive_of_an_image_that_is_already_on_the_device_is_read_to_its_end() {
+    let mut device = Device::new();
+    let executable = vec![0; 1 << 20]; // more than a FIFO holds
+    let image =
+        Image { reference: TAG, version: "1", mode: Mode::Healthy, architecture: "amd64", executable: &executable };
+    let image = image.archive();
+    device.engine.add_image(&image.id, "healthy").unwrap();
+    let outcome = device.download_one("shop", TAG, &image);
+    assert!(outcome.success(), "{outcome:?}");
 }

@@ -181,3 +181,32 @@ fn a_data_directory_that_cannot_exchange_directories_is_refused_before_an_image_
     drop(mounted);
     device.update("shop", TAG, "2");
 }
+
+/// As in Download. A cleanup blocks no update: its record stays, and the next update tries again.
+#[test]
+fn the_record_of_a_cleanup_stays_if_the_removal_of_an_image_is_not_durable() {
+    let mut device = Device::new();
+    let mounted = device.engine.directory().parent().unwrap().to_owned();
+    let Some(storage) = FailingStorage::mount(&mounted) else { return };
+    fs::create_dir(device.engine.directory()).unwrap();
+    let previous = device.update("shop", TAG, "1");
+    let lost = mounted.join("lost");
+    let script = format!(
+        "\"$mock\" \"$@\" || exit\ncase \" $* \" in *' rmi localhost/mender-kept/'*)\n{}\nsync --file-system '{}' || {}\nesac",
+        FailingStorage::writing_too_much(&lost),
+        mounted.display(),
+        storage.repairing(),
+    );
+    device.replace_program("podman", &script);
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
+    device.all(&["ArtifactInstall", "ArtifactCommit"]);
+    assert!(!lost.exists());
+    let outcome = device.client.call("Cleanup").unwrap();
+    assert!(lost.exists(), "{outcome:?}");
+    assert!(outcome.stderr.contains("cleanup incomplete: making the engine's images durable failed"), "{outcome:?}");
+    assert!(device.state_directory().join("left-1.json").exists());
+    device.set("");
+    device.update("shop", TAG, "3");
+    assert!(!device.has_image(&previous) && device.is_clean());
+    assert!(!device.state_directory().join("left-1.json").exists());
+}
