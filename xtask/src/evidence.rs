@@ -30,10 +30,14 @@ fn circumstances(sh: &Shell) -> Result<String> {
     Ok(format!("on {date}, from commit {}, on {}", commit(sh)?, host(sh)?))
 }
 
-/// The commit of the sources, with `-dirty` if a file differs from it. The pages themselves do not count: each run of a
-/// long proof changes them.
+/// The last commit that has changed the sources, with `-dirty` if a file differs from it. The pages themselves do not
+/// count: each run of a long proof changes them, and a commit of pages gets another name when it is rebased.
 pub fn commit(sh: &Shell) -> Result<String> {
-    let commit = cmd!(sh, "git describe --always").quiet().read().context("git describe failed")?;
+    let of_sources = cmd!(sh, "git log --max-count=1 --format=%h -- . {NO_PAGES}").quiet().read();
+    let commit = match of_sources.context("git log failed")? {
+        none if none.is_empty() => cmd!(sh, "git describe --always").quiet().read().context("git describe failed")?,
+        commit => commit,
+    };
     let changes = cmd!(sh, "git status --porcelain --untracked-files=no -- . {NO_PAGES}").quiet().read();
     let is_clean = changes.context("git status failed")?.is_empty();
     Ok(if is_clean { commit } else { commit + "-dirty" })
@@ -103,6 +107,8 @@ mod tests {
         let clean = commit(&sh).unwrap();
         sh.write_file("docs/evidence/bench.md", "2").unwrap();
         assert_eq!(commit(&sh).unwrap(), clean);
+        cmd!(sh, "git -c user.name=a -c user.email=a@example.org commit --quiet --all --message pages").run().unwrap();
+        assert_eq!(commit(&sh).unwrap(), clean, "a commit of pages");
         sh.write_file("a.rs", "2").unwrap();
         assert_eq!(commit(&sh).unwrap(), format!("{clean}-dirty"));
     }
