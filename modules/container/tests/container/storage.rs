@@ -210,3 +210,17 @@ fn the_record_of_a_cleanup_stays_if_the_removal_of_an_image_is_not_durable() {
     assert!(!device.has_image(&previous) && device.is_clean());
     assert!(!device.state_directory().join("left-1.json").exists());
 }
+
+#[test]
+fn a_file_system_that_cannot_exchange_names_is_refused_before_an_image_is_loaded() {
+    let mut device = Device::new();
+    let before = device.engine_state();
+    let staging = device.state_directory().join("staging/shop");
+    if !device.client.fail_call("renameat2", "EINVAL", &staging) {
+        return;
+    }
+    refused(&device.download_one("shop", TAG, &archive(TAG, "1", Mode::Healthy)), "RENAME_EXCHANGE");
+    device.client.wrap::<&str>([]);
+    device.ok("Cleanup");
+    assert!(device.engine_state() == before && device.is_clean());
+}

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use mender_update_module_test::privileged::Mounted;
 use mender_update_module_test::{Generation, Snapshot};
 
 use crate::device::{Device, refused};
@@ -133,15 +134,24 @@ fn a_file_system_that_cannot_exchange_names_is_refused_in_download() {
     let mut device = Device::filled(Generation::V5);
     let before = device.active();
     // Only in the staging directory, and not for the journal.
-    let staging = format!("--trace-path={}", device.client.device().join("srv/.my app.directory").display());
-    let fault = ["--trace=renameat2", "--inject=renameat2:error=EINVAL", &staging, "--output=/dev/null"];
-    let strace = Command::new("strace").args(fault).arg("true").output();
-    if !strace.is_ok_and(|output| output.status.success()) {
-        return eprintln!("skipped: strace is not installed, or may not trace");
+    let staging = device.client.device().join("srv/.my app.directory");
+    if !device.client.fail_call("renameat2", "EINVAL", &staging) {
+        return;
     }
-    device.client.wrap(["strace"].into_iter().chain(fault));
     refused(device.download(&device.tar(&[])), "RENAME_EXCHANGE");
     device.client.wrap::<&str>([]);
     device.ok("Cleanup");
     assert!(device.active() == before && device.is_clean());
+}
+
+#[test]
+fn a_read_only_file_system_is_refused_in_download() {
+    let mut device = Device::new(Generation::V5);
+    let mounted = device.client.device().join("mounted");
+    device.destination = mounted.join("app");
+    let Some(_mounted) = Mounted::tmpfs(&mounted, "mode=755") else { return };
+    let remounted = Command::new("mount").args(["--options=remount,ro"]).arg(&mounted).status().unwrap();
+    assert!(remounted.success());
+    refused(device.download(&device.tar(&[])), "read-only file system: remount it");
+    device.ok("Cleanup");
 }

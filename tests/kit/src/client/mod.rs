@@ -5,6 +5,7 @@
 
 mod by_hand;
 mod download;
+mod failing_call;
 mod feed;
 mod outcome;
 
