@@ -195,12 +195,15 @@ fn a_tree_that_cannot_be_removed_is_reported_and_blocks_no_update() {
 #[test]
 fn an_immutable_destination_is_refused_in_download() {
     let device = Device::filled(Generation::V5);
-    if !change_attribute("+i", &device.destination) {
-        return;
+    for path in [device.destination.as_path(), device.destination.parent().unwrap()] {
+        if !change_attribute("+i", path) {
+            return;
+        }
+        let outcome = device.download(&device.tar(&[]));
+        assert!(change_attribute("-i", path));
+        refused(outcome, &format!("{} refused: immutable or append-only: run chattr -ia", path.display()));
+        assert!(device.is_clean());
     }
-    refused(device.download(&device.tar(&[])), "chattr -ia");
-    assert!(change_attribute("-i", &device.destination));
-    assert!(device.is_clean());
     update(&device);
 }
 

@@ -30,6 +30,32 @@ fn kept_paths_are_linked_and_the_previous_tree_does_not_change() {
 }
 
 #[test]
+fn single_files_of_directories_are_kept() {
+    for in_artifact in [false, true] {
+        let device = Device::filled(Generation::V5);
+        device.client.set("directory", "keep = [\"uploads/p*\", \"uploads/deep/letter\"]\n").unwrap();
+        fs::write(device.destination.join("uploads/other"), "").unwrap();
+        age(&device.destination);
+        if in_artifact {
+            fs::create_dir_all(device.source.join("uploads/deep")).unwrap();
+        }
+        let modified = |name: &str| fs::metadata(device.destination.join(name)).unwrap().modified().unwrap();
+        let previous = device.active();
+        device.install(&device.tar(&["--format=posix"]));
+        assert_eq!(
+            (device.text("uploads/photo"), device.text("uploads/deep/letter")),
+            ("of me".into(), "to you".into())
+        );
+        assert!(!device.destination.join("uploads/other").exists());
+        for directory in ["uploads", "uploads/deep"] {
+            assert_eq!(modified(directory) == then(), !in_artifact, "{directory}, {in_artifact}");
+        }
+        device.ok("ArtifactRollback");
+        assert_eq!(device.active(), previous);
+    }
+}
+
+#[test]
 fn a_kept_path_that_is_a_directory_in_one_tree_only_is_refused() {
     let device = Device::filled(Generation::V5);
     device.client.set("directory", "keep = [\"users.db\"]\n").unwrap();
