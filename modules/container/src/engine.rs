@@ -58,7 +58,7 @@ pub struct Engine {
 #[derive(Debug, PartialEq, Eq)]
 pub struct ListedImage {
     pub id: ImageId,
-    /// `None` for an image without references.
+    /// `None` for an image without references. The engine lists one with a digest as `NAME:<none>`.
     pub reference: Option<String>,
 }
 
@@ -340,7 +340,7 @@ fn listed(line: &str) -> Result<ListedImage> {
     let Some((id, reference)) = line.split_once(' ') else {
         bail!("unexpected output of the engine: image {line:?}");
     };
-    let is_named = !reference.contains("<none>");
+    let is_named = !reference.starts_with("<none>");
     Ok(ListedImage { id: id.to_owned().try_into()?, reference: is_named.then(|| reference.to_owned()) })
 }
 

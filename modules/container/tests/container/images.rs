@@ -274,3 +274,24 @@ fn the_archive_of_an_image_that_is_already_on_the_device_is_read_to_its_end() {
     let outcome = device.download_one("shop", TAG, &image);
     assert!(outcome.success(), "{outcome:?}");
 }
+
+/// As docker does, and podman if the image has no other name: it lists the name with the digest without that, and an
+/// image that has only this name is removed by its ID.
+#[test]
+fn an_image_with_a_name_from_elsewhere_that_has_a_digest_is_kept() {
+    let mut device = Device::new();
+    let previous = device.update("shop", TAG, "1");
+    let name = "example.org/mine@sha256";
+    device.engine.tag(&previous.id, name).unwrap();
+    let script = format!(
+        "case \" $* \" in *' images '*) \"$mock\" \"$@\" | sed 's/@sha256$/:<none>/'; exit ;;\n\
+         *' rmi {0} '*) \"$mock\" \"$1\" untag {0} {name} ;; esac\nexec \"$mock\" \"$@\"",
+        previous.id
+    );
+    device.replace_program("podman", &script);
+    device.update("shop", TAG, "2");
+    assert!(device.has_image(&previous));
+    let tags = device.engine.tags().unwrap();
+    let names: Vec<_> = tags.iter().filter(|(_, id)| *id == previous.id).map(|(tag, _)| tag.as_str()).collect();
+    assert_eq!(names, [name]);
+}
