@@ -255,6 +255,8 @@ impl ProjectUpdate {
         self.tags().remove_loaded_names()?;
         if end == End::Previous {
             self.tags().restore()?;
+            // An image that was kept with its last name may have its own name again.
+            self.tags().remove_loaded_names()?;
         }
         let is_own = self.has_own_staged_directory()?;
         let discarded = if is_own { Project::read(&self.staged())? } else { Project::default() };

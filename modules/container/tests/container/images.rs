@@ -295,3 +295,18 @@ fn an_image_with_a_name_from_elsewhere_that_has_a_digest_is_kept() {
     let names: Vec<_> = tags.iter().filter(|(_, id)| *id == previous.id).map(|(tag, _)| tag.as_str()).collect();
     assert_eq!(names, [name]);
 }
+
+#[test]
+fn a_rollback_leaves_no_temporary_name_of_an_image_that_gets_its_name_back() {
+    let mut device = Device::new();
+    let (previous, new) = (archive(TAG, "1", Mode::Healthy), archive(TAG, "2", Mode::Healthy));
+    device.engine.add_image(&previous.id, "healthy").unwrap();
+    device.engine.tag(&previous.id, TAG).unwrap();
+    let before = device.engine_state();
+    let tag = format!("\"$mock\" \"$1\" tag {} localhost/mender-loaded/shop:1", previous.id);
+    let script = format!("\"$mock\" \"$@\" || exit\ncase \" $* \" in *' load '*) {tag} ;; esac");
+    device.replace_program("podman", &script);
+    assert!(device.download_one("shop", TAG, &new).success());
+    device.all(&["ArtifactInstall", "ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+    assert_eq!(device.engine_state(), before);
+}
