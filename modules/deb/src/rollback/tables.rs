@@ -20,14 +20,15 @@ use crate::rollback::table_changes::TableChanges;
 pub fn restore_paths(source: &Source) -> Result<()> {
     let Some(changes) = &source.tables else { return Ok(()) };
     let now = Tables::read()?;
-    for change in changes.of_update(|tables| &tables.diversions, &now) {
-        restore_diversion(change, source)?;
-    }
+    let diversions = changes.of_update(|tables| &tables.diversions, &now);
+    // A previous diversion may lead to a path that a new one has, which dpkg refuses.
+    diversions.iter().try_for_each(|change| remove_diversion(change, source))?;
+    diversions.iter().try_for_each(add_diversion)?;
     restore_stat_overrides(changes, &now, source.lock_seconds)
 }
 
 /// The values are `TARGET OWNER`.
-fn restore_diversion(Change { key: from, before, now }: Change, source: &Source) -> Result<()> {
+fn remove_diversion(Change { key: from, now, .. }: &Change, source: &Source) -> Result<()> {
     log!("rollback: restoring the diversion of {from}");
     let path = path_of(table_text::to_bytes(from));
     if let Some((to, _)) = now.and_then(target_and_owner) {
@@ -38,6 +39,11 @@ fn restore_diversion(Change { key: from, before, now }: Change, source: &Source)
         let rename = if durable::exists(&path)? { "--no-rename" } else { "--rename" };
         program::change_under_lock("dpkg-divert").args([rename, "--remove"]).arg(&path).run()?;
     }
+    Ok(())
+}
+
+fn add_diversion(Change { key: from, before, .. }: &Change) -> Result<()> {
+    let path = path_of(table_text::to_bytes(from));
     if let Some((to, package)) = before.and_then(target_and_owner) {
         let divert = program::change_under_lock("dpkg-divert");
         let divert = if package == ":" { divert.arg("--local") } else { divert.arg("--package").arg(package) };
@@ -181,6 +187,24 @@ mod tests {
             );
             let expected = "root root 600 /srv/changed\nroot root 600 /srv/gone\nroot root 600 /srv/same\n";
             assert_eq!(text(STAT_OVERRIDES), expected);
+        });
+    }
+
+    #[test]
+    fn a_diversion_may_lead_to_a_path_that_the_update_diverts() {
+        on_device(|| {
+            install(&[Package::new("a", "1")]);
+            let divert = |arguments: &[&str]| {
+                let status = Command::new("dpkg-divert").arg("--no-rename").args(arguments).output().unwrap().status;
+                assert!(status.success());
+            };
+            divert(&["--package", "a", "--divert", "/srv/y", "--add", "/srv/x"]);
+            let before = text("/var/lib/dpkg/diversions");
+            let backup = back_up(&[staged("a", "", &[])], &[]);
+            divert(&["--remove", "/srv/x"]);
+            divert(&["--package", "a", "--divert", "/srv/z", "--add", "/srv/y"]);
+            restore_paths(&source(&backup)).unwrap();
+            assert_eq!(text("/var/lib/dpkg/diversions"), before);
         });
     }
 
