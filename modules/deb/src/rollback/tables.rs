@@ -10,6 +10,7 @@ use mender_update_module::{durable, log};
 use crate::apt::mark;
 use crate::backup::tables::{Change, STAT_OVERRIDES, Tables};
 use crate::backup::{state_files, table_text};
+use crate::dpkg::database::Database;
 use crate::dpkg::lock;
 use crate::dpkg::program;
 use crate::dpkg::stanza::PackageKey;
@@ -117,11 +118,14 @@ fn restore_marks(changes: &TableChanges, now: &Tables) -> Result<()> {
 }
 
 fn restore_selections(changes: &TableChanges, now: &Tables) -> Result<()> {
-    let selections: String = changes
-        .of_update(|tables| &tables.selections, now)
-        .into_iter()
-        .filter_map(|Change { key: name, before, now }| now.and(before).map(|before| format!("{name} {before}\n")))
-        .collect();
+    let database = Database::read()?;
+    let mut selections = String::new();
+    for Change { key, before, now } in changes.of_update(|tables| &tables.selections, now) {
+        if let (Some(before), Some(_), Some(stanza)) = (before, now, database.find(&PackageKey::from_apt(key))) {
+            // Without its architecture, the name of a package for several is ambiguous.
+            selections += &format!("{} {before}\n", stanza.dpkg_name()?);
+        }
+    }
     if selections.is_empty() {
         return Ok(());
     }
@@ -140,7 +144,9 @@ mod tests {
     use super::*;
     use crate::dpkg::diversions::{Diversion, Diversions};
     use crate::payload::deb::Kind;
-    use crate::test_device::{back_up, install, installed, on_device, source, staged, text, write, write_status};
+    use crate::test_device::{
+        back_up, install, installed, on_device, source, staged, text, write, write_list, write_status,
+    };
 
     #[test]
     fn the_target_of_a_diversion_may_have_spaces() {
@@ -205,6 +211,27 @@ mod tests {
             divert(&["--package", "a", "--divert", "/srv/z", "--add", "/srv/y"]);
             restore_paths(&source(&backup)).unwrap();
             assert_eq!(text("/var/lib/dpkg/diversions"), before);
+        });
+    }
+
+    #[test]
+    fn the_selection_of_a_package_for_two_architectures_is_restored() {
+        on_device(|| {
+            let native = program::native_architecture().unwrap();
+            write("/var/lib/dpkg/arch", format!("{native}\ns390x\n"));
+            let of = |architecture: &str| {
+                installed("a", "1")
+                    .replace("Architecture: all", &format!("Architecture: {architecture}\nMulti-Arch: same"))
+            };
+            for architecture in [&*native, "s390x"] {
+                write_list(&format!("a:{architecture}"), &["/."]);
+            }
+            write_status(&[&of(&native).replace("install ok", "hold ok"), &of("s390x")]);
+            let backup = back_up(&[staged("b", "", &[])], &[]);
+            let before = Tables::read().unwrap().selections;
+            write_status(&[&of(&native), &of("s390x")]);
+            restore_others(&source(&backup)).unwrap();
+            assert_eq!(Tables::read().unwrap().selections, before);
         });
     }
 
