@@ -110,6 +110,12 @@ pub fn restore(path: &Path, entry: Option<&str>) -> Result<()> {
     let modified = (field()?.parse()?, field()?.parse()?);
     let attributes = Attributes { owner, group, mode, modified, extended: Vec::new() };
     let content = field()?;
+    // The path may have something of another kind now.
+    match (kind, is_directory(path)?) {
+        ("directory", false) => durable::remove_file(path)?,
+        ("file" | "link", true) => durable::remove_empty_dir(path)?,
+        _ => {}
+    }
     match kind {
         "directory" => {
             let directory = durable::make_dirs(path)?;
@@ -204,6 +210,30 @@ mod tests {
             assert_eq!(words("/srv/bin/x")[6], "/etc/alternatives/x");
             assert!(table["/var/lib/dpkg/alternatives/x"].ends_with(alternative));
         });
+    }
+
+    #[test]
+    fn an_entry_is_restored_in_the_place_of_another_kind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir(path("directory")).unwrap();
+        fs::create_dir(path("shared")).unwrap();
+        fs::write(path("file"), "text").unwrap();
+        symlink("shared", path("symlink")).unwrap();
+        let read = || {
+            let mut table = Table::new();
+            read_directory(directory.path(), &mut table).unwrap();
+            table
+        };
+        let before = read();
+        fs::remove_dir(path("directory")).unwrap();
+        symlink("shared", path("directory")).unwrap();
+        for name in ["file", "symlink"] {
+            fs::remove_file(path(name)).unwrap();
+            fs::create_dir(path(name)).unwrap();
+        }
+        before.iter().for_each(|(path, entry)| restore(Path::new(path), Some(entry)).unwrap());
+        assert_eq!(read(), before);
     }
 
     #[test]
