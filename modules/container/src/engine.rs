@@ -247,9 +247,9 @@ impl Engine {
     }
 
     /// Removes `name`, a reference to the image `id` or the ID itself. With its last reference the image is removed.
-    /// An image that a container uses is kept, which is no error.
+    /// An image that a container uses is kept, which is no error. Images without a name of which it is made are kept.
     pub fn remove(&self, name: &str, id: &ImageId) -> Result<()> {
-        let Err(error) = self.run(["rmi", name]) else { return Ok(()) };
+        let Err(error) = self.run(["rmi", "--no-prune", name]) else { return Ok(()) };
         let filter = format!("ancestor={id}");
         // Podman lists the remains of an interrupted container only with this option.
         let external = (self.kind == EngineKind::Podman).then_some("--external");

@@ -285,7 +285,7 @@ fn an_image_with_a_name_from_elsewhere_that_has_a_digest_is_kept() {
     device.engine.tag(&previous.id, name).unwrap();
     let script = format!(
         "case \" $* \" in *' images '*) \"$mock\" \"$@\" | sed 's/@sha256$/:<none>/'; exit ;;\n\
-         *' rmi {0} '*) \"$mock\" \"$1\" untag {0} {name} ;; esac\nexec \"$mock\" \"$@\"",
+         *' rmi --no-prune {0} '*) \"$mock\" \"$1\" untag {0} {name} ;; esac\nexec \"$mock\" \"$@\"",
         previous.id
     );
     device.replace_program("podman", &script);
@@ -305,6 +305,23 @@ fn a_rollback_leaves_no_temporary_name_of_an_image_that_gets_its_name_back() {
     let before = device.engine_state();
     let tag = format!("\"$mock\" \"$1\" tag {} localhost/mender-loaded/shop:1", previous.id);
     let script = format!("\"$mock\" \"$@\" || exit\ncase \" $* \" in *' load '*) {tag} ;; esac");
+    device.replace_program("podman", &script);
+    assert!(device.download_one("shop", TAG, &new).success());
+    device.all(&["ArtifactInstall", "ArtifactRollback", "ArtifactFailure", "Cleanup"]);
+    assert_eq!(device.engine_state(), before);
+}
+
+/// As podman and docker do without the option `--no-prune`: with an image, they remove its parent without a name.
+#[test]
+fn an_image_without_a_name_from_which_the_new_one_is_made_is_kept() {
+    let mut device = Device::new();
+    let (parent, new) = (archive(TAG, "1", Mode::Healthy), archive(TAG, "2", Mode::Healthy));
+    device.engine.add_image(&parent.id, "healthy").unwrap();
+    let before = device.engine_state();
+    let script = format!(
+        "case \" $* \" in *' --no-prune '*) ;; *' rmi '*) rm -f \"$1/images/{}\" ;; esac\nexec \"$mock\" \"$@\"",
+        parent.id
+    );
     device.replace_program("podman", &script);
     assert!(device.download_one("shop", TAG, &new).success());
     device.all(&["ArtifactInstall", "ArtifactRollback", "ArtifactFailure", "Cleanup"]);

@@ -33,7 +33,7 @@ fn answer(words: &[&str]) -> Result<String> {
         ["load", ..] => load(&state),
         ["tag", id, reference] => state.tag(id, reference).map(|()| String::new()),
         ["untag", _id, reference] => state.untag(reference).map(|()| String::new()),
-        ["rmi", name] => state.remove(name).map(|()| String::new()),
+        ["rmi", "--no-prune", name] => state.remove(name).map(|()| String::new()),
         ["ps", "--all", "--external", "--filter", filter, "--format", "{{.Names}}"] => {
             let id = filter.strip_prefix("ancestor=").context("unsupported filter: only ancestor= is supported")?;
             let running = state.running()?;
