@@ -96,6 +96,11 @@ fn add(path: &Path, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// Whether `path` is a file of update-alternatives, without which [`read`] does not find the links that it names.
+pub fn names_links(path: &Path) -> bool {
+    path.starts_with(ALTERNATIVES)
+}
+
 /// Restores `path` from its entry in the table; removes it where there is no entry.
 pub fn restore(path: &Path, entry: Option<&str>) -> Result<()> {
     log!("rollback: restoring {}", path.display());

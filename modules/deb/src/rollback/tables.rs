@@ -98,9 +98,12 @@ pub fn restore_others(source: &Source) -> Result<()> {
 
 fn restore_state_files(changes: &TableChanges, now: &Tables) -> Result<()> {
     let files = changes.of_update(|tables| &tables.state_files, now);
-    let (previous, new): (Vec<_>, Vec<_>) = files.into_iter().partition(|change| change.before.is_some());
+    let (previous, mut new): (Vec<_>, Vec<_>) = files.into_iter().partition(|change| change.before.is_some());
     // New files are removed from the innermost outwards, previous ones restored from the outermost inwards.
-    for change in new.iter().rev().chain(&previous) {
+    new.reverse();
+    // Without the files that name links, a repeated rollback would not find the links: they come last.
+    new.sort_by_key(|change| state_files::names_links(Path::new(change.key)));
+    for change in new.iter().chain(&previous) {
         state_files::restore(Path::new(change.key), change.before)?;
     }
     Ok(())
@@ -137,15 +140,17 @@ fn restore_selections(changes: &TableChanges, now: &Tables) -> Result<()> {
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
+    use std::os::unix::fs::symlink;
     use std::process::Command;
 
     use mender_update_module_test::debian::Package;
+    use rustix::mount::{MountFlags, mount, mount_remount};
 
     use super::*;
     use crate::dpkg::diversions::{Diversion, Diversions};
     use crate::payload::deb::Kind;
     use crate::test_device::{
-        back_up, install, installed, on_device, source, staged, text, write, write_list, write_status,
+        back_up, error, install, installed, on_device, source, staged, text, write, write_list, write_status,
     };
 
     #[test]
@@ -212,6 +217,29 @@ mod tests {
             restore_paths(&source(&backup)).unwrap();
             assert_eq!(text("/var/lib/dpkg/diversions"), before);
         });
+    }
+
+    #[test]
+    fn a_repeated_rollback_removes_the_links_of_a_new_alternative() {
+        on_device(|| {
+            let backup = back_up(&[staged("a", "", &[])], &[]);
+            mount("tmpfs", make_directory("/srv/bin"), "tmpfs", MountFlags::empty(), None).unwrap();
+            symlink("/etc/alternatives/x", "/srv/bin/x").unwrap();
+            write("/var/lib/dpkg/alternatives/x", "auto\n/srv/bin/x\n\n/srv/real\n10\n\n");
+            symlink("/srv/real", Path::new(make_directory("/etc/alternatives")).join("x")).unwrap();
+            mount_remount("/srv/bin", MountFlags::RDONLY, "").unwrap();
+            let error = error(restore_others(&source(&backup)));
+            assert!(error.contains("/srv/bin/x"), "{error}");
+            mount_remount("/srv/bin", MountFlags::empty(), "").unwrap();
+            restore_others(&source(&backup)).unwrap();
+            let paths = ["/srv/bin/x", "/var/lib/dpkg/alternatives/x", "/etc/alternatives/x"];
+            assert_eq!(paths.map(|path| Path::new(path).is_symlink() || Path::new(path).exists()), [false; 3]);
+        });
+    }
+
+    fn make_directory(path: &str) -> &str {
+        fs::create_dir_all(path).unwrap();
+        path
     }
 
     #[test]
