@@ -201,7 +201,7 @@ pub fn files_of(package: &Stanza) -> Result<Vec<PathBuf>> {
 }
 
 /// Replaces the stanza of each package by the one beside it, or removes it if that is `None`. The packages
-/// themselves must be in that state already.
+/// themselves must be in that state already. A stanza that dpkg has dropped is added.
 pub fn restore_stanzas(stanzas: &BTreeMap<PackageKey, Option<Stanza>>, lock_seconds: u64) -> Result<()> {
     let _lock = lock::take(lock::DATABASE, lock_seconds)?;
     ensure!(!is_interrupted()?, "restoring dpkg's status file failed: dpkg was interrupted: run dpkg --configure -a");
@@ -212,14 +212,15 @@ pub fn restore_stanzas(stanzas: &BTreeMap<PackageKey, Option<Stanza>>, lock_seco
 
 /// The status file `text` with the stanzas of the packages in `stanzas` replaced.
 fn with_replaced(text: &[u8], stanzas: &BTreeMap<PackageKey, Option<Stanza>>, native: &str) -> Vec<u8> {
-    let mut new = Vec::new();
+    let (mut new, mut missing) = (Vec::new(), stanzas.clone());
     for stanza in Stanza::all(text) {
         // A package with a selection that was never installed has no architecture.
-        match stanza.key(native).ok().and_then(|key| stanzas.get(&key)) {
+        match stanza.key(native).ok().and_then(|key| missing.remove(&key)) {
             None => push(&mut new, &stanza),
             Some(previous) => previous.iter().for_each(|previous| push(&mut new, previous)),
         }
     }
+    missing.values().flatten().for_each(|previous| push(&mut new, previous));
     new
 }
 

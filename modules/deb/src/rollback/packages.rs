@@ -168,7 +168,9 @@ pub fn unrestored<'a>(source: &'a Source) -> Result<Vec<&'a PackageBackup>> {
         match (&package.stanza, now) {
             (None, None) => true,
             (Some(before), Some(now)) => is_same_state(before, now),
-            _ => false,
+            // dpkg drops the entry of a removed package that leaves nothing. It and the info files are restored later.
+            (Some(before), None) => !before.has_files(),
+            (None, Some(_)) => false,
         }
     };
     Ok(source.backup.packages.iter().filter(|package| !is_restored(package)).collect())

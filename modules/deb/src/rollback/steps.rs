@@ -114,6 +114,20 @@ mod tests {
     }
 
     #[test]
+    fn a_removed_package_keeps_its_state_if_the_new_version_leaves_nothing() {
+        on_device(|| {
+            install(&[Package::new("a", "1"), Package::new("b", "1").script("postrm", "exit 0")]);
+            assert!(Command::new("dpkg").args(["--remove", "b"]).output().unwrap().status.success());
+            let (status, script) = (text("/var/lib/dpkg/status"), text("/var/lib/dpkg/info/b.postrm"));
+            assert!(status.contains("deinstall ok config-files"), "{status}");
+            let backup = back_up(&[staged("b", "", &[])], &[]);
+            install(&[Package::new("b", "2")]);
+            roll_back(&source(&backup)).unwrap();
+            assert_eq!((text("/var/lib/dpkg/status"), text("/var/lib/dpkg/info/b.postrm")), (status, script));
+        });
+    }
+
+    #[test]
     fn files_of_packages_that_did_not_change_are_installed_again() {
         on_device(|| {
             install(&[Package::new("a", "1").file("/srv/a/x", "1")]);
