@@ -54,8 +54,11 @@ pub struct Backup {
 #[derive(Serialize, Deserialize)]
 pub struct PackageBackup {
     pub key: PackageKey,
-    /// Its stanza in dpkg's database; `None` if dpkg did not know it.
+    /// Its stanza in dpkg's database; `None` if dpkg did not know it, or only its selection.
     pub stanza: Option<Stanza>,
+    /// Its stanza if dpkg knew only its selection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Stanza>,
     /// The name of its `.deb` in the backup; `None` if the device had no files of it.
     pub deb: Option<FileName>,
     /// The checksum of the `.deb`; `None` in journals of versions that did not record it.
@@ -90,6 +93,11 @@ impl PackageBackup {
     /// Whether the package was installed and configured.
     pub fn was_installed(&self) -> bool {
         self.stanza.as_ref().is_some_and(Stanza::is_installed)
+    }
+
+    /// Its previous stanza, also if that had only its selection.
+    pub fn any_stanza(&self) -> Option<&Stanza> {
+        self.stanza.as_ref().or(self.selection.as_ref())
     }
 }
 
@@ -139,7 +147,7 @@ impl Backup {
 
     /// The previous stanza of every package that changes.
     pub fn stanzas(&self) -> BTreeMap<PackageKey, Option<Stanza>> {
-        self.packages.iter().map(|package| (package.key.clone(), package.stanza.clone())).collect()
+        self.packages.iter().map(|package| (package.key.clone(), package.any_stanza().cloned())).collect()
     }
 
     /// Refuses an update of packages that another program has changed since the backup.
@@ -195,7 +203,8 @@ fn keep_packages(affected: &Affected, database: &Database, deb_cache: &Path, dir
     let (diversions, automatic) = (Diversions::read()?, mark::automatic(database)?);
     let mut packages = Vec::new();
     for key in affected.packages.iter().cloned() {
-        let stanza = database.find_known(&key).cloned();
+        let found = |is_known| database.find(&key).filter(|stanza| stanza.is_known() == is_known).cloned();
+        let (stanza, selection) = (found(true), found(false));
         let with_files = stanza.as_ref().filter(|package| package.has_files());
         let deb = match with_files {
             Some(package) => {
@@ -205,7 +214,7 @@ fn keep_packages(affected: &Affected, database: &Database, deb_cache: &Path, dir
             None => None,
         };
         let sha256 = deb.as_ref().map(|name| sha256(&dir.path().join(name))).transpose()?;
-        packages.push(PackageBackup { automatic: automatic.contains(&key), key, stanza, deb, sha256 });
+        packages.push(PackageBackup { automatic: automatic.contains(&key), key, stanza, selection, deb, sha256 });
     }
     Ok(packages)
 }
@@ -256,6 +265,7 @@ mod tests {
         let package = |(key, stanza, with_files): &(&str, Option<&str>, bool)| PackageBackup {
             key: PackageKey::from_apt(key),
             stanza: stanza.map(|stanza| Stanza(stanza.trim_end().into())),
+            selection: None,
             deb: with_files.then(|| FileName::new("x.deb").unwrap()),
             sha256: None,
             automatic: key.starts_with("auto"),

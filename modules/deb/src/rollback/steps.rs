@@ -128,6 +128,22 @@ mod tests {
     }
 
     #[test]
+    fn the_selection_of_a_package_that_was_never_installed_is_restored() {
+        on_device(|| {
+            install(&[Package::new("a", "1")]);
+            let selected = "\nPackage: b\nStatus: install ok not-installed\nArchitecture: all\n\n";
+            write("/var/lib/dpkg/status", text("/var/lib/dpkg/status") + selected);
+            database::merge_updates().unwrap();
+            let status = text("/var/lib/dpkg/status");
+            assert!(status.contains(selected.trim_end()), "dpkg has dropped it: {status}");
+            let backup = back_up(&[staged("b", "", &[])], &[]);
+            install(&[Package::new("b", "1")]);
+            roll_back(&source(&backup)).unwrap();
+            assert_eq!(text("/var/lib/dpkg/status"), status);
+        });
+    }
+
+    #[test]
     fn files_of_packages_that_did_not_change_are_installed_again() {
         on_device(|| {
             install(&[Package::new("a", "1").file("/srv/a/x", "1")]);

@@ -66,7 +66,7 @@ fn package_differences(source: &Source) -> Result<Vec<String>> {
     let database = Database::read()?;
     let stanzas: BTreeMap<_, _> = database.all().collect();
     let differs =
-        source.backup.packages.iter().filter(|package| stanzas.get(&package.key).copied() != package.stanza.as_ref());
+        source.backup.packages.iter().filter(|package| stanzas.get(&package.key).copied() != package.any_stanza());
     Ok(differs.map(|package| format!("package {}: its entry in dpkg's database differs", package.key)).collect())
 }
 
