@@ -182,17 +182,17 @@ fn a_data_directory_that_cannot_exchange_directories_is_refused_before_an_image_
     device.update("shop", TAG, "2");
 }
 
-/// As in Download. A cleanup blocks no update: its record stays, and the next update tries again.
-#[test]
-fn the_record_of_a_cleanup_stays_if_the_removal_of_an_image_is_not_durable() {
+/// A device on which a committed update has removed the previous image in Cleanup, and this was not durable. Returns
+/// that image, too; `None` if this process may not mount.
+fn with_a_failed_cleanup() -> Option<(Device, FailingStorage, Archive)> {
     let mut device = Device::new();
     let mounted = device.engine.directory().parent().unwrap().to_owned();
-    let Some(storage) = FailingStorage::mount(&mounted) else { return };
+    let storage = FailingStorage::mount(&mounted)?;
     fs::create_dir(device.engine.directory()).unwrap();
     let previous = device.update("shop", TAG, "1");
     let lost = mounted.join("lost");
     let script = format!(
-        "\"$mock\" \"$@\" || exit\ncase \" $* \" in *' rmi localhost/mender-kept/'*)\n{}\nsync --file-system '{}' || {}\nesac",
+        "\"$mock\" \"$@\" || exit\ncase \" $* \" in *' rmi localhost/mender-kept/'* | *' rmi --no-prune localhost/mender-kept/'*)\n{}\nsync --file-system '{}' || {}\nesac",
         FailingStorage::writing_too_much(&lost),
         mounted.display(),
         storage.repairing(),
@@ -206,9 +206,46 @@ fn the_record_of_a_cleanup_stays_if_the_removal_of_an_image_is_not_durable() {
     assert!(outcome.stderr.contains("cleanup incomplete: making the engine's images durable failed"), "{outcome:?}");
     assert!(device.state_directory().join("left-1.json").exists());
     device.set("");
+    Some((device, storage, previous))
+}
+
+/// As in Download. A cleanup blocks no update: its record stays, and the next update tries again.
+#[test]
+fn the_record_of_a_cleanup_stays_if_the_removal_of_an_image_is_not_durable() {
+    let Some((mut device, _storage, previous)) = with_a_failed_cleanup() else { return };
     device.update("shop", TAG, "3");
     assert!(!device.has_image(&previous) && device.is_clean());
     assert!(!device.state_directory().join("left-1.json").exists());
+}
+
+/// It may be the previous version of a later update of the project, which could not be restored.
+#[test]
+fn a_later_cleanup_keeps_a_directory_of_another_update() {
+    let Some((mut device, _storage, _)) = with_a_failed_cleanup() else { return };
+    let staged = device.state_directory().join("staging/shop");
+    fs::rename(&staged, device.client.device().join("aside")).unwrap();
+    fs::create_dir(&staged).unwrap();
+    fs::write(staged.join("of-a-later-update"), "").unwrap();
+    device.update("other", "localhost/other:1", "3");
+    assert!(staged.join("of-a-later-update").exists());
+}
+
+#[test]
+fn a_failed_rollback_blocks_only_its_project() {
+    let mut device = Device::new();
+    device.update("shop", TAG, "1");
+    assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
+    device.ok("ArtifactInstall");
+    let previous = device.state_directory().join("staging/shop");
+    fs::rename(&previous, device.client.device().join("aside")).unwrap();
+    assert!(!device.client.call("ArtifactRollback").unwrap().success());
+    for state in ["ArtifactFailure", "Cleanup"] {
+        device.client.call(state).unwrap();
+    }
+    let outcome = device.download_one("shop", TAG, &archive(TAG, "3", Mode::Healthy));
+    refused(&outcome, "unrestored-1.json");
+    device.client.call("Cleanup").unwrap();
+    device.update("other", "localhost/other:1", "4");
 }
 
 #[test]
