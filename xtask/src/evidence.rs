@@ -33,11 +33,8 @@ fn circumstances(sh: &Shell) -> Result<String> {
 /// The last commit that has changed the sources, with `-dirty` if a file differs from it. The pages themselves do not
 /// count: each run of a long proof changes them, and a commit of pages gets another name when it is rebased.
 pub fn commit(sh: &Shell) -> Result<String> {
-    let of_sources = cmd!(sh, "git log --max-count=1 --format=%h -- . {NO_PAGES}").quiet().read();
-    let commit = match of_sources.context("git log failed")? {
-        none if none.is_empty() => cmd!(sh, "git describe --always").quiet().read().context("git describe failed")?,
-        commit => commit,
-    };
+    let commit = cmd!(sh, "git log --max-count=1 --format=%h -- . {NO_PAGES}").quiet().read();
+    let commit = commit.context("git log failed")?;
     let changes = cmd!(sh, "git status --porcelain --untracked-files=no -- . {NO_PAGES}").quiet().read();
     let is_clean = changes.context("git status failed")?.is_empty();
     Ok(if is_clean { commit } else { commit + "-dirty" })
@@ -74,20 +71,32 @@ fn field(path: &str, key: &str) -> Result<String> {
     Ok(value.map_or("an unknown processor", str::trim).to_owned())
 }
 
+/// A repository in a temporary directory, with one commit of the file `a.rs`.
+#[cfg(test)]
+pub fn example_repository() -> (tempfile::TempDir, Shell) {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let sh = host::command::shell_in(directory.path()).expect("it can be entered");
+    cmd!(sh, "git init --quiet").run().expect("git is installed");
+    commit_file(&sh, "a.rs", "1");
+    (directory, sh)
+}
+
+/// Writes `text` to `file`, and commits everything.
+#[cfg(test)]
+fn commit_file(sh: &Shell, file: &str, text: &str) {
+    sh.write_file(file, text).expect("the file can be written");
+    cmd!(sh, "git add .").run().expect("git add succeeds");
+    let commit = cmd!(sh, "git -c user.name=a -c user.email=a@example.org commit --quiet --message x");
+    commit.run().expect("git commit succeeds");
+}
+
 #[cfg(test)]
 mod tests {
-    use host::command::shell_in;
-
     use super::*;
 
     #[test]
     fn a_page_has_title_circumstances_and_figures() {
-        let directory = tempfile::tempdir().unwrap();
-        let sh = shell_in(directory.path()).unwrap();
-        cmd!(sh, "git init --quiet").run().unwrap();
-        cmd!(sh, "git -c user.name=a -c user.email=a@example.org commit --quiet --allow-empty --message x")
-            .run()
-            .unwrap();
+        let (directory, sh) = example_repository();
         write(&sh, "bench", "cargo xtask bench", "# Bench\n\n| a | b |\n").unwrap();
         let page = fs::read_to_string(directory.path().join("docs/evidence/bench.md")).unwrap();
         assert!(page.starts_with("# Bench\n\nMade by `cargo xtask bench` on 2"), "{page}");
@@ -96,48 +105,29 @@ mod tests {
 
     #[test]
     fn only_changed_sources_make_a_commit_dirty() {
-        let directory = tempfile::tempdir().unwrap();
-        let sh = shell_in(directory.path()).unwrap();
-        cmd!(sh, "git init --quiet").run().unwrap();
-        for file in ["docs/evidence/bench.md", "a.rs"] {
-            sh.write_file(file, "1").unwrap();
-        }
-        cmd!(sh, "git add .").run().unwrap();
-        cmd!(sh, "git -c user.name=a -c user.email=a@example.org commit --quiet --message x").run().unwrap();
+        let (_directory, sh) = example_repository();
         let clean = commit(&sh).unwrap();
+        commit_file(&sh, "docs/evidence/bench.md", "1");
+        assert_eq!(commit(&sh).unwrap(), clean, "a commit of pages");
         sh.write_file("docs/evidence/bench.md", "2").unwrap();
         assert_eq!(commit(&sh).unwrap(), clean);
-        cmd!(sh, "git -c user.name=a -c user.email=a@example.org commit --quiet --all --message pages").run().unwrap();
-        assert_eq!(commit(&sh).unwrap(), clean, "a commit of pages");
         sh.write_file("a.rs", "2").unwrap();
         assert_eq!(commit(&sh).unwrap(), format!("{clean}-dirty"));
     }
 
     #[test]
     fn a_change_of_the_sources_during_a_run_is_an_error() {
-        let directory = tempfile::tempdir().unwrap();
-        let sh = shell_in(directory.path()).unwrap();
-        cmd!(sh, "git init --quiet").run().unwrap();
-        let write = |file: &str, text: &str| {
-            sh.write_file(file, text).unwrap();
-            cmd!(sh, "git add .").run().unwrap();
-        };
-        let make_commit = || {
-            cmd!(sh, "git -c user.name=a -c user.email=a@example.org commit --quiet --message x").run().unwrap();
-        };
-        write("a.rs", "1");
-        make_commit();
+        let (_directory, sh) = example_repository();
         let begun = commit(&sh).unwrap();
-        write("docs/evidence/bench.md", "1");
-        make_commit();
+        commit_file(&sh, "docs/evidence/bench.md", "1");
         require_unchanged(&sh, &begun).unwrap();
-        for (text, is_committed) in [("2", false), ("3", true)] {
-            write("a.rs", text);
-            if is_committed {
-                make_commit();
-            }
+        let refused = || {
             let error = require_unchanged(&sh, &begun).unwrap_err().to_string();
             assert!(error.contains("was changed during the run") && error.contains(&begun), "{error}");
-        }
+        };
+        sh.write_file("a.rs", "2").unwrap();
+        refused();
+        commit_file(&sh, "a.rs", "3");
+        refused();
     }
 }

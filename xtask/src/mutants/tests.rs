@@ -1,7 +1,6 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use host::command::shell_in;
 use host::script;
 use serde_json::json;
 
@@ -64,12 +63,7 @@ fn outcomes_are_those_of_the_sources_at_the_beginning() {
         return eprintln!("skipped: {refusal}");
     }
     for (changed, stages) in [("modules/a.rs", 1), ("docs/evidence/page.md", 3)] {
-        let directory = tempfile::tempdir().unwrap();
-        let sh = shell_in(directory.path()).unwrap();
-        cmd!(sh, "git init --quiet").run().unwrap();
-        cmd!(sh, "git -c user.name=a -c user.email=a@example.org commit --quiet --allow-empty --message x")
-            .run()
-            .unwrap();
+        let (directory, sh) = evidence::example_repository();
         let commit = evidence::commit(&sh).unwrap();
         let mutants = Mutants { write: true, ..Mutants::sample(10, 0) };
         let error = format!("{:#}", mutants.run_with(&sh, &program(directory.path(), changed)).unwrap_err());

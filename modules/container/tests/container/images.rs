@@ -216,14 +216,20 @@ fn an_image_that_had_no_name_before_is_kept_by_a_rollback_that_restores_its_name
     assert_eq!(device.engine_state(), before);
 }
 
+/// Lets the engine give the image `id` the temporary names with these `keys` while it loads an archive, as if the
+/// archive had it under them.
+fn loaded_too(device: &Device, id: &str, keys: &[&str]) {
+    let tag = keys.iter().map(|key| format!("\"$mock\" \"$1\" tag {id} localhost/mender-loaded/shop:{key}"));
+    let tag = tag.collect::<Vec<_>>().join(" && ");
+    device.replace_program("podman", &format!("\"$mock\" \"$@\" || exit\ncase \" $* \" in *' load '*) {tag} ;; esac"));
+}
+
 #[test]
 fn an_image_that_had_no_name_before_is_kept_if_an_archive_has_it_twice() {
     let mut device = Device::new();
     let (unnamed, new) = (archive(TAG, "1", Mode::Healthy), archive(TAG, "2", Mode::Healthy));
     device.engine.add_image(&unnamed.id, "healthy").unwrap();
-    let tag = ["1", "2"].map(|key| format!("\"$mock\" \"$1\" tag {} localhost/mender-loaded/shop:{key}", unnamed.id));
-    let script = format!("\"$mock\" \"$@\" || exit\ncase \" $* \" in *' load '*) {} ;; esac", tag.join(" && "));
-    device.replace_program("podman", &script);
+    loaded_too(&device, &unnamed.id, &["1", "2"]);
     assert!(device.download_one("shop", TAG, &new).success());
     assert!(device.has_image(&unnamed));
 }
@@ -303,9 +309,7 @@ fn a_rollback_leaves_no_temporary_name_of_an_image_that_gets_its_name_back() {
     device.engine.add_image(&previous.id, "healthy").unwrap();
     device.engine.tag(&previous.id, TAG).unwrap();
     let before = device.engine_state();
-    let tag = format!("\"$mock\" \"$1\" tag {} localhost/mender-loaded/shop:1", previous.id);
-    let script = format!("\"$mock\" \"$@\" || exit\ncase \" $* \" in *' load '*) {tag} ;; esac");
-    device.replace_program("podman", &script);
+    loaded_too(&device, &previous.id, &["1"]);
     assert!(device.download_one("shop", TAG, &new).success());
     device.all(&["ArtifactInstall", "ArtifactRollback", "ArtifactFailure", "Cleanup"]);
     assert_eq!(device.engine_state(), before);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 
 use mender_update_module_test::Generation;
 use mender_update_module_test::failing_storage::FailingStorage;
@@ -13,6 +14,21 @@ use crate::device::{Device, archive, one, refused};
 
 const TAG: &str = "localhost/shop:latest";
 
+/// Lets the storage lose a write after the engine's command that begins with `command`, in calls of later downloads.
+/// Another program syncs it in vain. Returns the path of the file that is lost.
+fn lose_a_write_after(command: &str, device: &Device, storage: &FailingStorage) -> PathBuf {
+    let mounted = device.engine.directory().parent().unwrap();
+    let lost = mounted.join("lost");
+    let script = format!(
+        "\"$mock\" \"$@\" || exit\ncase \" $* \" in *' {command}'*)\n{}\nsync --file-system '{}' || {}\nesac",
+        FailingStorage::writing_too_much(&lost),
+        mounted.display(),
+        storage.repairing(),
+    );
+    device.replace_program("podman", &script);
+    lost
+}
+
 /// podman does not sync the layers of an image, and another program may sync them: then its sync fails, and the
 /// engine has succeeded.
 #[test]
@@ -21,14 +37,7 @@ fn a_write_of_the_engine_that_another_program_has_synced_in_vain_fails_the_downl
     let mounted = device.engine.directory().parent().unwrap().to_owned();
     let Some(storage) = FailingStorage::mount(&mounted) else { return };
     fs::create_dir(device.engine.directory()).unwrap();
-    let lost = mounted.join("lost");
-    let script = format!(
-        "\"$mock\" \"$@\" || exit\ncase \" $* \" in *' load '*)\n{}\nsync --file-system '{}' || {}\nesac",
-        FailingStorage::writing_too_much(&lost),
-        mounted.display(),
-        storage.repairing(),
-    );
-    device.replace_program("podman", &script);
+    let lost = lose_a_write_after("load ", &device, &storage);
     let outcome = device.download_one("shop", TAG, &archive(TAG, "1", Mode::Healthy));
     assert!(lost.exists(), "{outcome:?}");
     refused(&outcome, "making the engine's images durable failed");
@@ -190,14 +199,7 @@ fn with_a_failed_cleanup() -> Option<(Device, FailingStorage, Archive)> {
     let storage = FailingStorage::mount(&mounted)?;
     fs::create_dir(device.engine.directory()).unwrap();
     let previous = device.update("shop", TAG, "1");
-    let lost = mounted.join("lost");
-    let script = format!(
-        "\"$mock\" \"$@\" || exit\ncase \" $* \" in *' rmi localhost/mender-kept/'* | *' rmi --no-prune localhost/mender-kept/'*)\n{}\nsync --file-system '{}' || {}\nesac",
-        FailingStorage::writing_too_much(&lost),
-        mounted.display(),
-        storage.repairing(),
-    );
-    device.replace_program("podman", &script);
+    let lost = lose_a_write_after("rmi --no-prune localhost/mender-kept/", &device, &storage);
     assert!(device.download_one("shop", TAG, &archive(TAG, "2", Mode::Healthy)).success());
     device.all(&["ArtifactInstall", "ArtifactCommit"]);
     assert!(!lost.exists());

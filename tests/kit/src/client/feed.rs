@@ -32,7 +32,12 @@ const NEXT: &str = "stream-next";
 const STREAMS: &str = "streams";
 
 /// One FIFO and what is written to it.
-type FifoWrite<'a> = (PathBuf, Cow<'a, [u8]>);
+struct FifoWrite<'a> {
+    fifo: PathBuf,
+    /// The name of the file whose content this is; `None` for an announcement, and for the end of the download.
+    file: Option<&'a OsStr>,
+    content: Cow<'a, [u8]>,
+}
 
 /// How far the feed has come; shared by the threads of client and module.
 #[derive(Default)]
@@ -81,10 +86,12 @@ impl<'a> Feed<'a> {
         for (name, content) in payload {
             let stream = tree.join(STREAMS).join(name);
             fifo(&stream)?;
-            writes.push((next.clone(), announcement(name, sizes.then_some(content.len())).into()));
-            writes.push((stream, Cow::Borrowed(*content)));
+            let announcement = announcement(name, sizes.then_some(content.len())).into();
+            writes.push(FifoWrite { fifo: next.clone(), file: None, content: announcement });
+            writes.push(FifoWrite { fifo: stream, file: Some(name), content: Cow::Borrowed(content) });
         }
-        writes.push((next, Cow::default())); // a read of zero bytes ends the download
+        // A read of zero bytes ends the download.
+        writes.push(FifoWrite { fifo: next, file: None, content: Cow::default() });
         Ok(Self { writes, stalls: false, before: &|_| (), module: None })
     }
 
@@ -92,7 +99,7 @@ impl<'a> Feed<'a> {
     pub fn half(tree: &Path, payload: &[PayloadFile<'a>], sizes: bool) -> Result<Self> {
         let mut half = Self { stalls: true, ..Self::whole(tree, payload, sizes)? };
         half.writes.truncate(2);
-        if let [_, (_, content)] = &mut half.writes[..] {
+        if let [_, FifoWrite { content, .. }] = &mut half.writes[..] {
             *content = content[..content.len() / 2].to_vec().into();
         }
         Ok(half)
@@ -128,17 +135,15 @@ impl<'a> Feed<'a> {
     }
 
     fn write(&self, progress: &Progress) {
-        for (number, (path, content)) in self.writes.iter().enumerate() {
+        for (number, FifoWrite { fifo, file, content }) in self.writes.iter().enumerate() {
             progress.current.store(number, Ordering::SeqCst);
             // Blocks until there is a reader: the module, or `wake` once the module has ended.
-            let Ok(mut fifo) = OpenOptions::new().write(true).open(path) else { return };
+            let Ok(mut fifo) = OpenOptions::new().write(true).open(fifo) else { return };
             if progress.ended.load(Ordering::SeqCst) {
                 return;
             }
             progress.asked.store(true, Ordering::SeqCst);
-            if let (Some(name), true) =
-                (path.file_name(), path.parent().is_some_and(|parent| parent.ends_with(STREAMS)))
-            {
+            if let Some(name) = file {
                 (self.before)(name);
             }
             if fifo.write_all(content).is_err() {
@@ -169,7 +174,7 @@ impl<'a> Feed<'a> {
 
     /// Wakes a feeder that waits for a reader, by opening the FIFO for reading.
     fn wake(&self, progress: &Progress) {
-        if let Some((fifo, _)) = self.writes.get(progress.current.load(Ordering::SeqCst)) {
+        if let Some(FifoWrite { fifo, .. }) = self.writes.get(progress.current.load(Ordering::SeqCst)) {
             let nonblocking = OFlags::NONBLOCK.bits() as i32;
             // If the FIFO cannot be opened, no feeder waits for it.
             let _ = OpenOptions::new().read(true).custom_flags(nonblocking).open(fifo);
